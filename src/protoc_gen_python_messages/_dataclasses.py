@@ -1,0 +1,63 @@
+"""betterproto2's dataclasses, by its own generator, run where it cannot trip over the project around it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from google.protobuf import descriptor_pb2
+from google.protobuf.compiler import plugin_pb2
+
+from ._request import UsageError
+
+_GOOGLE = "google/protobuf/__init__.py"
+
+
+def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]) -> dict[str, str]:
+    """Generates the packages of `targets`, and google.protobuf as far as they use it.
+
+    Args:
+        files: the targets and all that they import, dependencies first.
+        targets: names of the files to generate.
+
+    Returns:
+        Text by path, relative to the output folder.
+    """
+    request = plugin_pb2.CodeGeneratorRequest(
+        file_to_generate=targets,
+        # descriptor.proto is there for options alone, and dataclasses carry none.
+        proto_file=[file for file in files if file.name != "google/protobuf/descriptor.proto"],
+        parameter="client_generation=none,server_generation=none",
+    )
+    wanted = _packages(files, targets)
+    # In an empty folder, because the generator leaves out each __init__.py that it finds in the current one, and lets
+    # ruff read the configuration of the project that the current one belongs to.
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "betterproto2_compiler.plugin.main"],
+            input=request.SerializeToString(),
+            capture_output=True,
+            check=False,
+            cwd=folder,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"},
+        )
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
+        raise UsageError(f"betterproto2's generator failed: {reason[-1]}")
+    response = plugin_pb2.CodeGeneratorResponse.FromString(done.stdout)
+    return {file.name: file.content for file in response.file if _is_wanted(file.name, wanted)}
+
+
+def _packages(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]) -> set[str]:
+    packages = {file.package for file in files if file.name in targets}
+    return {"/".join([*package.split("."), "__init__.py"]).lstrip("/") for package in packages}
+
+
+def _is_wanted(name: str, wanted: set[str]) -> bool:
+    if name in ("message_pool.py", "py.typed", _GOOGLE) or name in wanted:
+        return True
+    folder = name.removesuffix("__init__.py")
+    return name.endswith("__init__.py") and any(path.startswith(folder) for path in (*wanted, _GOOGLE))

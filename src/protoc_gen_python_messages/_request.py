@@ -1,0 +1,129 @@
+"""Reads the CodeGeneratorRequest: its options, and its files without the annotations that only other plugins read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.compiler import plugin_pb2
+from google.protobuf.message import Message
+
+_PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+_ANNOTATIONS = ("temporal/v1/", "temporal/api/")
+"""Folders of files that hold nothing but annotations, or what those need. No Python module stands for them."""
+
+
+class UsageError(Exception):
+    """The request asks for something that cannot be done; the text is for the person who wrote buf.gen.yaml."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Options of the plugin.
+
+    Attributes:
+        package: dotted Python package that the output folder is, such as `acme.gen`; empty where it is on the path.
+    """
+
+    package: str = ""
+
+
+def parse_options(parameter: str) -> Options:
+    """Parses the plugin's `opt`.
+
+    Raises:
+        UsageError: an option is unknown, repeated or ill-formed.
+    """
+    values: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in parameter.split(","))):
+        name, _, value = item.partition("=")
+        if name != "package":
+            raise UsageError(f"unknown option {name!r}; the one option is package=dotted.name")
+        if name in values:
+            raise UsageError(f"option {name!r} is given twice")
+        if not _PACKAGE.fullmatch(value):
+            raise UsageError(f"option package={value!r} is not a dotted Python package name")
+        values[name] = value
+    return Options(**values)
+
+
+def is_annotation_file(name: str) -> bool:
+    return name.startswith(_ANNOTATIONS)
+
+
+def files_without_annotations(
+    request: plugin_pb2.CodeGeneratorRequest,
+) -> list[descriptor_pb2.FileDescriptorProto]:
+    """The request's files in order, less annotation files, imports of them and options that they define."""
+    strip = _OptionStripper(request.proto_file)
+    files = []
+    for file in request.proto_file:
+        if is_annotation_file(file.name):
+            continue
+        stripped = strip(file)
+        _drop_dependencies(stripped)
+        files.append(stripped)
+    return _reachable(files, set(request.file_to_generate))
+
+
+class _OptionStripper:
+    """Clears the options that annotation files define; others, such as buf.validate's, stay."""
+
+    def __init__(self, files: Iterable[descriptor_pb2.FileDescriptorProto]) -> None:
+        # A pool of this request alone: in it the options are known fields, whatever Python has imported.
+        pool = descriptor_pool.DescriptorPool()
+        for file in files:
+            pool.Add(file)
+        self._file_class: type[Message] = descriptor_pb2.FileDescriptorProto
+        try:
+            descriptor = pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")
+        except KeyError:
+            return  # No file imports descriptor.proto, so none defines options or has any set.
+        self._file_class = message_factory.GetMessageClass(descriptor)
+        message_factory.GetMessageClassesForFiles([file.name for file in files], pool)
+
+    def __call__(self, file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
+        dynamic = self._file_class.FromString(file.SerializeToString())
+        for options in _option_messages(dynamic):
+            for field, _ in options.ListFields():
+                if field.is_extension and is_annotation_file(field.file.name):
+                    options.ClearExtension(field)
+        return descriptor_pb2.FileDescriptorProto.FromString(dynamic.SerializeToString())
+
+
+def _option_messages(message: Message) -> Iterator[Message]:
+    for field, value in message.ListFields():
+        if field.type != field.TYPE_MESSAGE or field.is_extension:
+            continue
+        for item in value if field.is_repeated else (value,):
+            if field.name == "options":
+                yield item
+            else:
+                yield from _option_messages(item)
+
+
+def _drop_dependencies(file: descriptor_pb2.FileDescriptorProto) -> None:
+    kept = [name for name in file.dependency if not is_annotation_file(name)]
+    public = [file.dependency[index] for index in file.public_dependency]
+    weak = [file.dependency[index] for index in file.weak_dependency]
+    del file.dependency[:], file.public_dependency[:], file.weak_dependency[:]
+    file.dependency.extend(kept)
+    file.public_dependency.extend(kept.index(name) for name in public if name in kept)
+    file.weak_dependency.extend(kept.index(name) for name in weak if name in kept)
+
+
+def _reachable(
+    files: list[descriptor_pb2.FileDescriptorProto], roots: set[str]
+) -> list[descriptor_pb2.FileDescriptorProto]:
+    by_name = {file.name: file for file in files}
+    seen: set[str] = set()
+    pending = [name for name in roots if name in by_name]
+    while pending:
+        name = pending.pop()
+        if name not in seen:
+            seen.add(name)
+            pending.extend(by_name[name].dependency)
+    return [file for file in files if file.name in seen]

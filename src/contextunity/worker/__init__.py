@@ -1,0 +1,1 @@
+"""Durable background work: the gRPC WorkerService and the Temporal workers behind it."""

@@ -1,0 +1,77 @@
+# ContextWorker. `make help` lists what there is to make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# An environment of the caller's own must not leak into ours.
+unexport PYTHONPATH
+unexport PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test generate lint format types check check-generated check-contract release-contract bench lock build clean
+
+help: ## List the targets.
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv with everything that is pinned in requirements.txt.
+
+# pip of the interpreter at hand installs into .venv, so no pip is needed (nor copied) there.
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 1; }
+	@echo "Setting up .venv (once, about a minute) …"
+	@$(PYTHON) -m venv --clear --without-pip .venv
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.txt
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(READY) ## Harvest a supplier's catalogue, end to end, with everything started and stopped for you.
+	@$(BIN)/python -m contextunity.modules.harvest
+
+test: $(READY) ## Run the tests.
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+generate: $(READY) ## Write gen/ and docs/reference/ anew from proto/.
+	@$(BIN)/python tools/third_party_protos.py .build/protos
+	@$(BIN)/buf generate
+
+format: $(READY) ## Format Python and proto files.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/buf format --write proto
+
+lint: $(READY) ## Check the style of Python and proto files.
+	@$(BIN)/python tools/third_party_protos.py .build/protos
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/buf format --diff --exit-code proto
+	@$(BIN)/buf lint
+
+types: $(READY) ## Check the types, strictly, with mypy and pyright.
+	@$(BIN)/mypy
+	@$(BIN)/pyright --warnings
+
+check-generated: generate ## Fail where gen/ is not what proto/ gives.
+	@git diff --exit-code --stat -- gen docs/reference && test -z "$$(git status --porcelain -- gen docs/reference)" || { git status --short -- gen docs/reference; echo "gen/ differs from what proto/ gives; commit what 'make generate' wrote"; exit 1; }
+
+check-contract: $(READY) ## Fail where proto/ breaks the contract as last released.
+	@$(BIN)/python tools/third_party_protos.py .build/protos
+	@$(BIN)/python tools/check_contract.py
+
+release-contract: check-contract ## Make proto/ the released contract.
+	@$(BIN)/python tools/check_contract.py --release
+
+check: lint types check-generated check-contract test ## Everything that CI runs.
+
+bench: $(READY) ## Measure, with peers in the same run.
+	@$(BIN)/python -m bench
+
+lock: $(READY) ## Pin the newest versions that pyproject.toml allows into requirements.txt.
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --all-extras --group dev pyproject.toml --output-file requirements.txt
+
+build: $(READY) ## Build the wheel and the source distribution into dist/.
+	@$(BIN)/hatchling build
+
+clean: ## Remove what was made, the environment and the local databases included.
+	@rm -rf .venv .build .contextworker .hypothesis .mypy_cache .pytest_cache .ruff_cache dist bench/results
+	@find src gen tests tools bench -type d -name __pycache__ -prune -exec rm -rf {} +

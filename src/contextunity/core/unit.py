@@ -1,0 +1,157 @@
+"""ContextUnit as Python callers hold it: the generated envelope with defaults, checks and plain Python content."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Any, Protocol, Self
+
+from google.protobuf.message import Message
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    JsonValue,
+    PrivateAttr,
+    model_validator,
+)
+
+from contextunity.gen.contextunity import core as gen
+from contextunity.gen.google import protobuf as wkt
+
+from . import codec
+from .errors import CodecError
+
+__all__ = ["ContextUnit", "EnvelopeModule"]
+
+
+class EnvelopeModule(Protocol):
+    """A generated pb2 module that has the envelope, such as `worker_pb2` or a caller's own copy of it."""
+
+    @property
+    def ContextUnit(self) -> type[Any]:  # noqa: N802 - the generated class is called so
+        """Google's message class of the envelope."""
+        ...
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _uuid_or_empty(value: str) -> str:
+    if value:
+        try:
+            return str(uuid.UUID(value))
+        except ValueError:
+            raise ValueError(f"{value!r} is not a UUID such as {uuid.UUID(int=0)}") from None
+    return value
+
+
+_Id = Annotated[str, AfterValidator(_uuid_or_empty)]
+
+
+class ContextUnit(BaseModel):
+    """One unit of context.
+
+    It is checked when made, against the generated envelope: a value that the wire cannot carry raises pydantic's
+    ValidationError, which names the field. Fields are those of `contextunity.core.ContextUnit`, described there.
+
+    Args:
+        payload: the content, as JSON-like data; integers up to 2**53 in size.
+        unit_id: UUID; a fresh one unless given.
+        trace_id: UUID; a fresh one unless given, so hand on the trace_id of the unit that this one follows from.
+        created_at: aware; now unless given.
+        body: the content as a typed message: a generated dataclass, or google.protobuf.Any as it came.
+
+    Example:
+        >>> unit = ContextUnit(payload={"workflow_type": "harvest"}, provenance=["commerce:trigger"])
+        >>> unit.payload["workflow_type"]
+        'harvest'
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_assignment=True)
+
+    unit_id: _Id = Field(default_factory=_new_id)
+    trace_id: _Id = Field(default_factory=_new_id)
+    parent_unit_id: _Id = ""
+    modality: gen.Modality = gen.Modality.TEXT
+    payload: dict[str, JsonValue] = Field(default_factory=dict)
+    chain_of_thought: list[InstanceOf[gen.CotStep]] = Field(default_factory=list)
+    metrics: InstanceOf[gen.UnitMetrics] | None = None
+    security: InstanceOf[gen.SecurityScopes] | None = None
+    created_at: AwareDatetime | None = Field(default_factory=lambda: datetime.now(UTC))
+    provenance: list[str] = Field(default_factory=list)
+    body: InstanceOf[wkt.Any] | None = None
+
+    _unknown_fields: bytes = PrivateAttr(default=b"")
+    _has_payload: bool = PrivateAttr(default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pack_body(cls, values: Any) -> Any:
+        body = values.get("body") if isinstance(values, dict) else None
+        if body is not None and not isinstance(body, wkt.Any):
+            try:
+                return {**values, "body": codec.pack_any(body)}
+            except (CodecError, TypeError, AttributeError) as error:
+                raise ValueError(f"body: {error}") from None
+        return values
+
+    @model_validator(mode="after")
+    def _fits_the_wire(self) -> Self:
+        # The codec knows the ranges; it names the field in proto terms.
+        try:
+            codec.to_proto(self.to_dataclass())
+        except CodecError as error:
+            raise ValueError(f"{error.path}: {error.reason}") from None
+        return self
+
+    def to_dataclass(self) -> gen.ContextUnit:
+        """The generated dataclass with the same content."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        payload = values.pop("payload")
+        try:
+            struct = codec.dict_to_struct(payload) if payload or self._has_payload else None
+        except CodecError as error:
+            path = f"payload.{error.path}" if error.path else "payload"
+            raise CodecError(error.reason, path=path) from None
+        unit = gen.ContextUnit(payload=struct, **values)
+        unit._unknown_fields = self._unknown_fields
+        return unit
+
+    @classmethod
+    def from_dataclass(cls, unit: gen.ContextUnit) -> Self:
+        """The face of a generated dataclass; ids and times that it lacks stay empty."""
+        values = {name: getattr(unit, name) for name in cls.model_fields}
+        payload = values.pop("payload")
+        face = cls.model_construct(payload={} if payload is None else codec.struct_to_dict(payload), **values)
+        face._unknown_fields = unit._unknown_fields
+        face._has_payload = payload is not None
+        return face
+
+    def to_protobuf(self, pb_module: EnvelopeModule) -> Any:
+        """The message to send: `pb_module.ContextUnit` with the same content.
+
+        Args:
+            pb_module: module with the generated message class, such as `contextunity.core.worker_pb2`.
+        """
+        message = codec.to_proto(self.to_dataclass())
+        target = pb_module.ContextUnit
+        if isinstance(message, target):
+            return message
+        return target.FromString(message.SerializeToString())
+
+    @classmethod
+    def from_protobuf(cls, message: Message) -> Self:
+        """The face of a message that was received, unknown fields included.
+
+        Raises:
+            CodecError: the message is not a ContextUnit.
+        """
+        name = message.DESCRIPTOR.full_name
+        if name != codec.full_name(gen.ContextUnit):
+            raise CodecError(f"expected {codec.full_name(gen.ContextUnit)}, got {name}")
+        return cls.from_dataclass(codec.decode(gen.ContextUnit, message.SerializeToString()))

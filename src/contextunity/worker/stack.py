@@ -1,0 +1,66 @@
+"""Everything in one process: an embedded Temporal server, the gRPC service and workers for the modules."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from .core.discovery import discover
+from .core.registry import RegisteredModule
+from .embedded import EmbeddedServer, embedded_server
+from .server import RunningServer, running_server
+from .service import WorkerService
+from .settings import Settings
+from .temporal import connect, running_workers
+
+__all__ = ["Stack", "running_stack"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stack:
+    """What runs.
+
+    Attributes:
+        temporal: the embedded Temporal server.
+        grpc: the WorkerService.
+        modules: modules that workers run.
+        workers: a task that ends when a worker fails.
+    """
+
+    temporal: EmbeddedServer
+    grpc: RunningServer
+    modules: Sequence[RegisteredModule]
+    workers: asyncio.Task[None]
+
+
+@contextlib.asynccontextmanager
+async def running_stack(
+    settings: Settings,
+    *,
+    modules: Sequence[str] | None = None,
+    temporal_port: int | None = None,
+    ui_port: int | None = None,
+) -> AsyncIterator[Stack]:
+    """Runs everything while the context is open, and stops it in the reverse order.
+
+    Args:
+        settings: of the process; the embedded server's state lies in its data folder.
+        modules: names of the modules to run workers for; all of them for None.
+        temporal_port: see `embedded_server`.
+        ui_port: see `embedded_server`.
+
+    Raises:
+        WorkerError: something cannot start; its text says what, and the way out.
+    """
+    registry = discover(settings)
+    selected = registry.select(modules)
+    async with contextlib.AsyncExitStack() as stack:
+        temporal = await stack.enter_async_context(
+            embedded_server(settings.data_folder, port=temporal_port, ui_port=ui_port)
+        )
+        client = await connect(settings, address=temporal.address)
+        workers = await stack.enter_async_context(running_workers(client, selected, settings))
+        grpc = await stack.enter_async_context(running_server(WorkerService(client, registry), settings))
+        yield Stack(temporal=temporal, grpc=grpc, modules=selected, workers=workers)

@@ -1,0 +1,119 @@
+"""The Temporal side of a process: the client, and the workers that run the registered modules."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.envconfig import ClientConfig
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from .core.registry import ModuleContext, RegisteredModule
+from .errors import TemporalUnreachable
+from .plugin import ContextWorkerPlugin
+from .settings import Settings
+
+__all__ = ["connect", "running_workers"]
+
+_LOG = logging.getLogger(__name__)
+
+_GRACEFUL_SHUTDOWN = timedelta(seconds=10)
+"""How long activities under way may go on once a worker is told to stop; then they are cancelled and run elsewhere."""
+
+
+async def connect(settings: Settings, *, address: str | None = None) -> Client:
+    """Connects to the Temporal server that the standard TEMPORAL_* settings name.
+
+    Args:
+        settings: `temporal_timeout` bounds the attempt.
+        address: host:port to connect to instead.
+
+    Raises:
+        TemporalUnreachable: nothing answers there in time, or it does not let us in.
+    """
+    config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
+    if address is not None:
+        config["target_host"] = address
+    config.setdefault("target_host", "localhost:7233")
+    try:
+        async with asyncio.timeout(settings.temporal_timeout):
+            client = await Client.connect(**config, plugins=[ContextWorkerPlugin()])
+            await client.service_client.check_health()
+            return client
+    except TimeoutError:
+        reason = f"no answer within {settings.temporal_timeout:g} s"
+    except (RuntimeError, RPCError) as error:
+        reason = _short(error)
+    raise TemporalUnreachable(config["target_host"], reason)
+
+
+@contextlib.asynccontextmanager
+async def running_workers(
+    client: Client, modules: Sequence[RegisteredModule], settings: Settings
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Runs a worker for each task queue of the modules while the context is open.
+
+    Yields:
+        A task that ends, with the error, when a worker fails. Leaving the context stops all workers in order: no new
+        work is taken, work under way has ten seconds to finish.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        for module in modules:
+            if module.config.lifespan is not None:
+                context = ModuleContext(settings=module.settings, data_folder=settings.data_folder)
+                await stack.enter_async_context(module.config.lifespan(context))
+        executor = ThreadPoolExecutor(settings.max_concurrent_activities, thread_name_prefix="activity")
+        stack.callback(executor.shutdown)
+        workers = [
+            _worker(client, module, task_queue, executor, settings)
+            for module in modules
+            for task_queue in module.task_queues
+        ]
+        running = asyncio.create_task(_run_all(workers), name="temporal-workers")
+        try:
+            yield running
+        finally:
+            await asyncio.gather(*(worker.shutdown() for worker in workers if worker.is_running))
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def _run_all(workers: Sequence[Worker]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(worker.run(), name=f"worker {worker.task_queue}")
+
+
+def _worker(
+    client: Client, module: RegisteredModule, task_queue: str, executor: ThreadPoolExecutor, settings: Settings
+) -> Worker:
+    workflows, activities = module.handlers(task_queue)
+    _LOG.info(
+        "module %s: task queue %s, %d workflows, %d activities",
+        module.config.name,
+        task_queue,
+        len(workflows),
+        len(activities),
+    )
+    return Worker(
+        client,
+        task_queue=task_queue,
+        workflows=workflows,
+        activities=activities,
+        activity_executor=executor,
+        max_cached_workflows=settings.max_cached_workflows,
+        max_concurrent_activities=settings.max_concurrent_activities,
+        graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
+        plugins=[ContextWorkerPlugin(passthrough_modules=module.config.passthrough_modules)],
+    )
+
+
+def _short(error: Exception) -> str:
+    """The first telling line of the SDK's error, which otherwise quotes its transport's whole debug output."""
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,0 +1,132 @@
+"""The errors of a harvest, each with the stable type that callers see in Temporal and whether trying again may help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from contextunity.core.errors import ContextUnityError
+
+__all__ = [
+    "FeedChangedError",
+    "FeedEmptyError",
+    "FeedFormatError",
+    "FeedUnreachableError",
+    "HarvestError",
+    "SupplierUnknownError",
+]
+
+
+class HarvestError(ContextUnityError):
+    """A harvest cannot go on.
+
+    Attributes:
+        type: the word that goes into `ApplicationError.type`. It is part of the contract: the retry policies in
+            harvest.proto name it, and so do callers, so it stays although a class may be renamed.
+        retryable: whether the same attempt may succeed later without anybody doing something.
+    """
+
+    type: ClassVar[str] = "Harvest"
+    retryable: ClassVar[bool] = False
+
+
+class SupplierUnknownError(HarvestError):
+    """No supplier of this code is configured.
+
+    Attributes:
+        supplier_code: what was asked for.
+        known: the codes that are configured, sorted.
+    """
+
+    type = "SupplierUnknown"
+
+    def __init__(self, supplier_code: str, *, known: Iterable[str] = ()) -> None:
+        """Say which supplier was asked for, and which there are."""
+        self.supplier_code = supplier_code
+        self.known = sorted(known)
+        known_text = ", ".join(repr(code) for code in self.known) or "none"
+        super().__init__(f"unknown supplier {supplier_code!r}; configured are: {known_text}; add it to the settings")
+
+
+class FeedUnreachableError(HarvestError):
+    """The feed could not be fetched this time.
+
+    Attributes:
+        url: where it should be.
+        status: the HTTP status that came back, or 0 where none did.
+        reason: what happened, in a few words.
+    """
+
+    type = "FeedUnreachable"
+    retryable = True
+
+    def __init__(self, url: str, *, status: int = 0, reason: str = "") -> None:
+        """Say where the feed should be, and what came instead."""
+        self.url = url
+        self.status = status
+        self.reason = reason or (f"the server answered {status}" if status else "no answer")
+        super().__init__(f"feed {url} cannot be fetched: {self.reason}; check the address and that the server is up")
+
+
+class FeedFormatError(HarvestError):
+    """What is at the address is not a feed in a format we read, or not in the one that was configured.
+
+    Attributes:
+        url: where it is.
+        expected: what would have been right.
+        seen: what was there instead.
+        line: line of the feed, from 1; 0 where no line can be told.
+    """
+
+    type = "FeedFormat"
+
+    def __init__(self, url: str, *, expected: str, seen: str, line: int = 0) -> None:
+        """Say what should be there, and what is."""
+        self.url = url
+        self.expected = expected
+        self.seen = seen
+        self.line = line
+        where = f"feed {url}, line {line}" if line else f"feed {url}"
+        super().__init__(f"{where}: expected {expected}, but found {seen}; check the supplier's url and format")
+
+
+class FeedEmptyError(HarvestError):
+    """The feed can be fetched, but lists nothing.
+
+    It is an error and no harvest of zero products, because a harvest of zero products would mark the whole catalogue
+    of the supplier as no longer listed.
+
+    Attributes:
+        url: where it is.
+        detail: what is there, such as a header without rows.
+    """
+
+    type = "FeedEmpty"
+
+    def __init__(self, url: str, *, detail: str = "it has no content") -> None:
+        """Say where nothing is."""
+        self.url = url
+        self.detail = detail
+        super().__init__(f"feed {url} is empty: {detail}; ask the supplier, or check the url")
+
+
+class FeedChangedError(HarvestError):
+    """The feed was replaced while it was being harvested, so that cursors into it mean nothing any more.
+
+    Attributes:
+        url: where it is.
+        expected: version that the harvest began with.
+        seen: version that is there now; empty where the server does not tell.
+    """
+
+    type = "FeedChanged"
+
+    def __init__(self, url: str, *, expected: str, seen: str) -> None:
+        """Say which version there was, and which there is."""
+        self.url = url
+        self.expected = expected
+        self.seen = seen
+        super().__init__(
+            f"feed {url} was replaced while it was being harvested: version {expected!r} became "
+            f"{seen or 'unknown'!r}; start the harvest again"
+        )

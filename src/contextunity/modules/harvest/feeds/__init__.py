@@ -1,0 +1,12 @@
+"""Reading supplier feeds: page by page, from any cursor, with memory that does not grow with the feed.
+
+`open_feed` looks at a feed once; `read_page` reads a page from a cursor and gives the cursor of the next one. Both are
+plain async functions that know nothing of Temporal. What a format is made of lies in the module named for it.
+"""
+
+from ._model import FeedSource, FetchedPage
+from ._open import open_feed
+from ._page import read_page
+from ._readahead import Readahead
+
+__all__ = ["FeedSource", "FetchedPage", "Readahead", "open_feed", "read_page"]

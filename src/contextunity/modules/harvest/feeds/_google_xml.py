@@ -1,0 +1,214 @@
+"""Reads a Google Merchant feed as XML: RSS 2.0 `item` or Atom 1.0 `entry`, cut out of the bytes one by one.
+
+Cutting looks only for what can hide an item's tags (comments, CDATA, processing instructions) and for those tags;
+what is inside an item is left to a real parser, which refuses everything dangerous.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from xml.etree.ElementTree import Element, ParseError
+
+from contextunity.gen.contextunity.harvest.v1 import RawProduct, RejectedRow
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import DefusedXMLParser, fromstring
+
+from ..rejects import RejectReason, rejected_row
+from ._google import google_product
+from ._model import Chunk
+
+GOOGLE_NAMESPACE = "http://base.google.com/ns/1.0"
+
+_NAME = rb"[A-Za-z_][\w.\-]*(?::[A-Za-z_][\w.\-]*)?"
+_ATTRIBUTES = rb"(?:[^<>\"']++|\"[^\"<]*\"|'[^'<]*')*"
+_MARKUP = re.compile(
+    rb"(?P<comment><!--)|(?P<cdata><!\[CDATA\[)|(?P<pi><\?)|(?P<doctype><!DOCTYPE)"
+    rb"|(?P<close></(?:" + _NAME + rb")\s*>)|(?P<open><(?P<name>" + _NAME + rb")" + _ATTRIBUTES + rb">)"
+)
+# Whatever decides where an item begins or ends; all other tags are passed over without a look.
+_ENTRY_MARKUP = re.compile(
+    rb"(?P<comment><!--)|(?P<cdata><!\[CDATA\[)|(?P<pi><\?)"
+    rb"|(?P<close></(?:[A-Za-z_][\w.\-]*:)?(?:item|entry)\s*>)"
+    rb"|(?P<open><(?:[A-Za-z_][\w.\-]*:)?(?:item|entry)(?=[\s/>])" + _ATTRIBUTES + rb">)"
+)
+_SKIP_TO = {"comment": b"-->", "cdata": b"]]>", "pi": b"?>"}
+_ENTRY_NAMES = (b"item", b"entry")
+_DECLARATION = re.compile(rb"\s*<\?xml\s[^>]*\?>")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class XmlHead:
+    """What stands before the first item."""
+
+    prologue: bytes
+    """XML declaration and the start tags that are open there, with their namespaces."""
+    offset: int
+    """Where the first item begins."""
+
+
+def find_first_entry(head: bytes) -> XmlHead | None:
+    """Find the first item.
+
+    Returns:
+        None where `head` has none: the feed lists nothing, or more bytes are needed.
+    """
+    opened: list[bytes] = []
+    place = 0
+    while found := _MARKUP.search(head, place):
+        kind = found.lastgroup or ""
+        place = found.end()
+        if kind in _SKIP_TO:
+            end = head.find(_SKIP_TO[kind], place)
+            if end < 0:
+                return None
+            place = end + len(_SKIP_TO[kind])
+        elif found["name"] is not None:
+            if found["name"].rpartition(b":")[2] in _ENTRY_NAMES and opened:
+                declaration = _DECLARATION.match(head.removeprefix(b"\xef\xbb\xbf"))
+                prologue = (declaration[0].strip() + b"\n" if declaration else b"") + b"".join(opened)
+                return XmlHead(prologue=prologue, offset=found.start())
+            if not found[0].endswith(b"/>"):
+                opened.append(found[0])
+        elif kind == "close" and opened:
+            opened.pop()
+    return None
+
+
+@lru_cache(maxsize=64)
+def _closing(prologue: bytes) -> bytes:
+    """Make the end tags that belong to the start tags of a prologue."""
+    names = [found["name"] for found in _MARKUP.finditer(prologue) if found["name"] is not None]
+    return b"".join(b"</" + name + b">" for name in reversed(names))
+
+
+def _split_entries(data: bytes) -> Iterator[tuple[int, int]]:
+    """Give start and end of every complete item; the last one may be open, with an end of -1."""
+    place, start = 0, -1
+    while found := _ENTRY_MARKUP.search(data, place):
+        kind = found.lastgroup or ""
+        place = found.end()
+        if kind in _SKIP_TO:
+            end = data.find(_SKIP_TO[kind], place)
+            if end < 0:
+                break
+            place = end + len(_SKIP_TO[kind])
+        elif kind == "open":
+            if start >= 0:
+                # Items are never nested: the one before lacks its end tag, and ends here so that only it is lost.
+                yield start, found.start()
+            start = found.start()
+            if found[0].endswith(b"/>"):
+                yield start, place
+                start = -1
+        elif start >= 0:
+            yield start, place
+            start = -1
+    if start >= 0:
+        yield start, -1
+
+
+def parse_google_xml(data: bytes, *, prologue: bytes, line: int, limit: int, final: bool) -> Chunk:
+    """Read items; every one is an entry. See `EntryParser`."""
+    spans: list[tuple[int, int]] = []
+    done = False
+    for start, end in _split_entries(data):
+        if end < 0 and not final:
+            break
+        spans.append((start, end if end >= 0 else len(data)))
+        if len(spans) >= limit:
+            done = True
+            break
+    lines: list[int] = []
+    place = 0
+    for start, _ in spans:
+        line += data.count(b"\n", place, start)
+        place = start
+        lines.append(line + 1)
+    products, rejected = _parse_spans(data, spans, lines, prologue)
+    entries, consumed = len(spans), spans[-1][1] if spans else 0
+    if final and not done:
+        line += data.count(b"\n", place)
+        if _closing(prologue).rpartition(b"</")[2] not in data[consumed:].replace(b" ", b""):
+            entries += 1
+            rejected.append(_truncated(data, consumed, line + 1))
+        consumed = len(data)
+    return Chunk(products=products, rejected=rejected, entries=entries, consumed=consumed)
+
+
+def _truncated(data: bytes, place: int, line: int) -> RejectedRow:
+    detail = "the feed stops before the end of its root element, so items may be missing"
+    return rejected_row(line=line, reason=RejectReason.TRUNCATED, detail=detail, raw=data[place:])
+
+
+def _parse_spans(
+    data: bytes, spans: list[tuple[int, int]], lines: list[int], prologue: bytes
+) -> tuple[list[RawProduct], list[RejectedRow]]:
+    """Parse items together, which is faster, and one by one where any of them is bad."""
+    if not spans:
+        return [], []
+    closing = _closing(prologue)
+    rejected: list[RejectedRow] = []
+    try:
+        elements = _parse(prologue, [data[start:end] for start, end in spans], closing)
+        if len(elements) == len(spans):
+            return [google_product(at, _values(found)) for at, found in zip(lines, elements, strict=True)], []
+    except (ParseError, DefusedXmlException, ValueError):
+        pass
+    products: list[RawProduct] = []
+    for (start, end), at in zip(spans, lines, strict=True):
+        piece = data[start:end]
+        try:
+            (element,) = _parse(prologue, [piece], closing)
+        except (ParseError, DefusedXmlException, ValueError) as error:
+            detail = f"the item is not well-formed XML: {error}"
+            rejected.append(rejected_row(line=at, reason=RejectReason.BAD_XML, detail=detail, raw=piece))
+        else:
+            products.append(google_product(at, _values(element)))
+    return products, rejected
+
+
+def _parse(prologue: bytes, pieces: list[bytes], closing: bytes) -> list[Element]:
+    root = fromstring(b"".join((prologue, *pieces, closing)), forbid_dtd=True)
+    return [element for element in root.iter() if element.tag.rpartition("}")[2] in ("item", "entry")]
+
+
+def _values(entry: Element) -> dict[str, list[str]]:
+    """Collect the attributes of an item: Google's own first, then what RSS or Atom call alike."""
+    google: dict[str, list[str]] = {}
+    plain: dict[str, list[str]] = {}
+    for element in entry:
+        namespace, _, name = element.tag.rpartition("}")
+        text = "".join(element.itertext()).strip()
+        if not text and name == "link":
+            if element.get("rel", "alternate") != "alternate":
+                continue
+            text = element.get("href", "").strip()
+        if text:
+            (google if namespace[1:] == GOOGLE_NAMESPACE else plain).setdefault(name, []).append(text)
+    return {**plain, **google}
+
+
+def check_head(head: bytes, offset: int | None, *, whole: bool) -> str:
+    """Let the real parser look at what stands before the first item.
+
+    Args:
+        head: the first bytes of the feed.
+        offset: where the first item begins; None where none was found.
+        whole: whether `head` is the whole feed.
+
+    Returns:
+        The local name of the root element; empty where it has not begun.
+
+    Raises:
+        ParseError: it is not well-formed.
+        DefusedXmlException: it declares entities, which pages could not resolve and hostile feeds fill memory with.
+    """
+    parser = DefusedXMLParser(forbid_entities=True, forbid_external=True)
+    parser.feed(head if offset is None else head[:offset])
+    if whole and offset is None:
+        parser.close()
+    found = next((tag for tag in _MARKUP.finditer(head) if tag["name"] is not None), None)
+    return "" if found is None else found["name"].rpartition(b":")[2].decode()

@@ -1,0 +1,98 @@
+"""What goes into reading a feed and what comes out, and the bounds that keep memory flat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from contextunity.gen.contextunity.harvest.v1 import FeedCursor, RawPage, RawProduct, RejectedRow
+from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
+
+HEAD_BYTES = 64 * 1024
+"""How much of a feed is looked at first: room for any header row and, for a small feed, the whole of it."""
+MAX_PROLOGUE_BYTES = 64 * 1024
+"""Bound on what every page request carries along; real header rows have 1 to 3 KiB."""
+MAX_HEAD_BYTES = 1024 * 1024
+"""How far the first entry of a feed is looked for, for XML with a long preamble."""
+MAX_ENTRY_BYTES = 8 * 1024 * 1024
+"""Bound on one entry. The greatest products of real shops (2,000 variants, or a description with pictures in it)
+stay below 4 MiB; what is longer is a quote or an element that is never closed, and reading on would fill the memory."""
+MAX_PAGE_BYTES = 8 * 1024 * 1024
+"""A page ends early once it has used up this much of the feed, so that a thousand huge entries make no huge page."""
+MIN_WINDOW_BYTES = 16 * 1024
+MAX_WINDOW_BYTES = 2 * 1024 * 1024
+
+Heartbeat: TypeAlias = Callable[[], None]
+"""Called whenever bytes have come in, so that whoever watches knows that the reader is alive."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeedSource:
+    """A supplier's feed as it is configured."""
+
+    supplier_code: str
+    """Which supplier."""
+    url: str
+    """Where it is: an http, https or file URL."""
+    format: Format | None = None
+    """How it is written; None means that it is found out from the content."""
+    currency_code: str = ""
+    """ISO 4217 code of the currency that prices without one of their own are in."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchedPage:
+    """One page of a feed."""
+
+    page: RawPage
+    """Its rows."""
+    next_cursor: FeedCursor
+    """Where the next page begins."""
+    end_of_feed: bool
+    """Whether there is no next page."""
+    entries: int
+    """Feed entries read; a row that could not be read and belongs to no entry counts as one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """What a parser made of some bytes of a feed."""
+
+    products: list[RawProduct] = field(default_factory=list[RawProduct])
+    rejected: list[RejectedRow] = field(default_factory=list[RejectedRow])
+    entries: int = 0
+    consumed: int = 0
+    """Bytes that are done; what follows is the beginning of an entry that needs more bytes, or the next entry."""
+
+
+class EntryParser(Protocol):
+    """Reads entries of one format from bytes."""
+
+    def __call__(self, data: bytes, *, prologue: bytes, line: int, limit: int, final: bool) -> Chunk:
+        """Read entries.
+
+        Args:
+            data: bytes of the feed that begin between two entries.
+            prologue: see `Feed.prologue`.
+            line: lines of the feed before `data`.
+            limit: how many entries to read at most.
+            final: whether the feed ends with `data`.
+
+        What it reads does not depend on where `data` ends as long as the entry is complete, so that pages of any size
+        give the same rows.
+        """
+        ...
+
+
+class ByteSource(Protocol):
+    """Bytes of one version of a feed, wherever they are."""
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Read `size` bytes from `offset` on; fewer only where the feed ends.
+
+        Raises:
+            FeedUnreachableError: they cannot be had this time.
+            FeedChangedError: the feed has another version now.
+        """
+        ...

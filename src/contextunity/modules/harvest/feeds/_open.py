@@ -1,0 +1,132 @@
+"""Looks at a feed before its first page is read."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor
+
+from ..errors import FeedEmptyError, FeedFormatError, FeedUnreachableError
+from ._detect import FORMAT_NAMES, find_opening
+from ._file import FileBytes, file_path, file_version
+from ._http import RangeBytes, content_range, fetch, read_up_to, validator
+from ._model import HEAD_BYTES, MAX_HEAD_BYTES, ByteSource, FeedSource, Heartbeat
+from ._readahead import SHARED, Readahead
+from ._spool import spool_body
+
+__all__ = ["open_feed"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """A feed as it is to be had, before anybody knows how it is written."""
+
+    feed: Feed
+    source: ByteSource
+    head: bytes = b""
+    content_type: str = ""
+
+
+async def open_feed(
+    client: httpx.AsyncClient,
+    source: FeedSource,
+    *,
+    spool_folder: Path,
+    heartbeat: Heartbeat | None = None,
+    readahead: Readahead = SHARED,
+) -> tuple[Feed, FeedCursor]:
+    """Look at a feed and tell what the reader of its pages needs.
+
+    A server that honours Range and states a version is asked for the first 64 KiB. Any other has to send everything
+    for any page, so the feed is spooled here and now, and pages are read from the file.
+
+    Args:
+        client: its timeouts, proxy and headers are used.
+        source: the feed as it is configured.
+        spool_folder: where whole feeds are kept; made if it is not there.
+        heartbeat: called whenever bytes have come in.
+        readahead: what is remembered for the first page.
+
+    Returns:
+        The feed, and the cursor of its first entry.
+
+    Raises:
+        FeedUnreachableError: it cannot be had this time.
+        FeedFormatError: it is no feed, or not one in the configured format.
+        FeedEmptyError: it lists nothing.
+    """
+    scheme = urlsplit(source.url).scheme.lower()
+    if scheme == "file":
+        found = await asyncio.to_thread(_find_file, source)
+    elif scheme in ("http", "https"):
+        found = await _find_http(client, source, spool_folder, heartbeat)
+    else:
+        raise FeedUnreachableError(source.url, reason=f"the scheme {scheme!r} is none of http, https and file")
+    return await _open(found, source, readahead)
+
+
+def _find_file(source: FeedSource) -> _Found:
+    path = file_path(source.url)
+    version, size = file_version(source.url, path)
+    feed = Feed(url=source.url, version=version, total_bytes=size)
+    return _Found(feed=feed, source=FileBytes(url=source.url, path=path, version=version))
+
+
+async def _find_http(
+    client: httpx.AsyncClient, source: FeedSource, spool_folder: Path, heartbeat: Heartbeat | None
+) -> _Found:
+    async with fetch(client, source.url, size=HEAD_BYTES) as response:
+        if response.status_code == 416:
+            raise FeedEmptyError(source.url)
+        place = content_range(response)
+        # Without a version nobody could tell that pages are of one and the same feed.
+        if response.status_code == 206 and place is not None and place[0] == 0 and validator(response):
+            feed = Feed(url=source.url, version=validator(response), total_bytes=place[2], ranges=True)
+            head = await read_up_to(response, HEAD_BYTES, heartbeat)
+            content_type = response.headers.get("Content-Type", "")
+            ranged = RangeBytes(client=client, feed=feed, heartbeat=heartbeat)
+            return _Found(feed=feed, source=ranged, head=head, content_type=content_type)
+        if response.status_code == 200:
+            return await _spool(response, source, spool_folder, heartbeat)
+    async with fetch(client, source.url) as response:
+        if response.status_code != 200:
+            raise FeedUnreachableError(source.url, status=response.status_code)
+        return await _spool(response, source, spool_folder, heartbeat)
+
+
+async def _spool(
+    response: httpx.Response, source: FeedSource, spool_folder: Path, heartbeat: Heartbeat | None
+) -> _Found:
+    spooled = await spool_body(response, spool_folder, source.url, heartbeat)
+    feed = Feed(url=source.url, version=spooled.version, total_bytes=spooled.size)
+    content_type = response.headers.get("Content-Type", "")
+    file = FileBytes(url=source.url, path=spooled.path, version="")
+    return _Found(feed=feed, source=file, content_type=content_type)
+
+
+async def _open(found: _Found, source: FeedSource, readahead: Readahead) -> tuple[Feed, FeedCursor]:
+    """Read as much of the beginning as it takes to find the first entry."""
+    head = found.head or await found.source.read(0, HEAD_BYTES)
+    while True:
+        whole = len(head) >= found.feed.total_bytes > 0 or not head
+        opening = find_opening(source.url, head, whole=whole, expected=source.format, content_type=found.content_type)
+        if opening is not None:
+            break
+        if len(head) >= MAX_HEAD_BYTES:
+            expected = "the first entry" if source.format is None else FORMAT_NAMES[source.format]
+            raise FeedFormatError(source.url, expected=expected, seen=f"no entry in the first {len(head)} bytes")
+        more = await found.source.read(len(head), len(head))
+        if not more:
+            found.feed.total_bytes = len(head)
+        head += more
+    feed = found.feed
+    feed.supplier_code = source.supplier_code
+    feed.format = opening.format
+    feed.prologue = opening.prologue
+    feed.currency_code = source.currency_code
+    readahead.keep(feed, offset=opening.cursor.offset, tail=head[opening.cursor.offset :])
+    return feed, opening.cursor

@@ -1,0 +1,187 @@
+"""Reads one page of a feed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, RawPage
+from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
+
+from ..errors import FeedFormatError
+from ._detect import FORMAT_NAMES
+from ._file import FileBytes, file_path
+from ._google_tsv import parse_google_tsv
+from ._google_xml import parse_google_xml
+from ._http import RangeBytes
+from ._json_lines import parse_json_lines
+from ._model import MAX_ENTRY_BYTES, MAX_PAGE_BYTES, ByteSource, EntryParser, FetchedPage, Heartbeat
+from ._readahead import SHARED, Readahead, window
+from ._shopify import parse_shopify
+from ._spool import spooled_feed
+
+__all__ = ["read_page"]
+
+_PARSERS: dict[Format, EntryParser] = {
+    Format.SHOPIFY_CSV: parse_shopify,
+    Format.GOOGLE_XML: parse_google_xml,
+    Format.GOOGLE_TSV: parse_google_tsv,
+    Format.JSON_LINES: parse_json_lines,
+}
+_TAIL_BYTES = 4096
+"""A window that would leave fewer bytes than this takes them along: the end of a feed is worth no request."""
+
+
+async def read_page(
+    client: httpx.AsyncClient,
+    feed: Feed,
+    cursor: FeedCursor,
+    page_size: int,
+    *,
+    spool_folder: Path,
+    heartbeat: Heartbeat | None = None,
+    readahead: Readahead = SHARED,
+) -> FetchedPage:
+    """Read the entries from a cursor on.
+
+    A page has `page_size` entries; fewer where the feed ends, and where they use up more than 8 MiB of the feed.
+
+    Args:
+        client: its timeouts, proxy and headers are used.
+        feed: as `open_feed` found it.
+        cursor: where to begin, from `open_feed` or the page before.
+        page_size: entries to read, from 1.
+        spool_folder: where whole feeds are kept.
+        heartbeat: called whenever bytes have come in.
+        readahead: what is remembered from page to page.
+
+    Raises:
+        FeedUnreachableError: it cannot be had this time.
+        FeedChangedError: the feed was replaced since it was opened.
+        FeedFormatError: an entry is longer than 8 MiB.
+    """
+    if page_size < 1:
+        raise ValueError(f"page_size must be 1 or more, but is {page_size}")
+    parse = _PARSERS.get(feed.format)
+    if parse is None:
+        raise FeedFormatError(feed.url, expected=", ".join(FORMAT_NAMES.values()), seen=f"format {feed.format!r}")
+    source = await _source(client, feed, spool_folder, heartbeat)
+    reader = _PageReader(feed, cursor, page_size, source, parse, readahead)
+    return await reader.read()
+
+
+async def _source(client: httpx.AsyncClient, feed: Feed, spool_folder: Path, heartbeat: Heartbeat | None) -> ByteSource:
+    if urlsplit(feed.url).scheme.lower() == "file":
+        return FileBytes(url=feed.url, path=file_path(feed.url), version=feed.version)
+    if feed.ranges:
+        return RangeBytes(client=client, feed=feed, heartbeat=heartbeat)
+    path = await spooled_feed(client, feed, spool_folder, heartbeat)
+    return FileBytes(url=feed.url, path=path, version="")
+
+
+class _PageReader:
+    """Reads windows of bytes and parses them until the page is full or the feed ends."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        cursor: FeedCursor,
+        page_size: int,
+        source: ByteSource,
+        parse: EntryParser,
+        readahead: Readahead,
+    ) -> None:
+        self._feed = feed
+        self._begin = cursor.offset
+        self._offset = cursor.offset
+        self._line = cursor.line
+        self._page_size = page_size
+        self._source = source
+        self._parse = parse
+        self._readahead = readahead
+        self._buffer = readahead.tail(feed, cursor.offset)
+        self._final = self._is_end(len(self._buffer))
+        self._page = RawPage()
+        self._entries = 0
+
+    async def read(self) -> FetchedPage:
+        while True:
+            stuck = not (self._buffer and self._parse_buffer())
+            if self._final or self._is_full():
+                break
+            if len(self._buffer) > MAX_ENTRY_BYTES:
+                seen = f"one that is longer than {MAX_ENTRY_BYTES:,} bytes, or never closed"
+                raise FeedFormatError(self._feed.url, expected="an entry", seen=seen, line=self._line + 1)
+            await self._fetch(at_least=len(self._buffer) if stuck else 0)
+        self._remember()
+        return FetchedPage(
+            page=self._page,
+            next_cursor=FeedCursor(offset=self._offset, line=self._line),
+            end_of_feed=self._end_of_feed(),
+            entries=self._entries,
+        )
+
+    def _is_full(self) -> bool:
+        return self._entries >= self._page_size or self._offset - self._begin >= MAX_PAGE_BYTES
+
+    def _is_end(self, size: int) -> bool:
+        total = self._feed.total_bytes
+        return total > 0 and self._offset + size >= total
+
+    def _parse_buffer(self) -> bool:
+        """Take what is complete out of the buffer; tell whether anything was."""
+        chunk = self._parse(
+            self._buffer,
+            prologue=self._feed.prologue,
+            line=self._line,
+            limit=self._page_size - self._entries,
+            final=self._final,
+        )
+        self._page.products += chunk.products
+        self._page.rejected += chunk.rejected
+        self._entries += chunk.entries
+        self._advance(chunk.consumed)
+        return chunk.consumed > 0
+
+    def _advance(self, size: int) -> None:
+        self._line += self._buffer.count(b"\n", 0, size)
+        self._offset += size
+        self._buffer = self._buffer[size:]
+
+    async def _fetch(self, *, at_least: int) -> None:
+        """Ask for as many bytes as the rest of the page should take.
+
+        Args:
+            at_least: bytes of an entry that was not complete in them; asking for as many again each time keeps the
+                work that a long entry makes in proportion to its length.
+        """
+        done = self._offset - self._begin
+        each = done / self._entries if self._entries else self._readahead.entry_bytes(self._feed)
+        missing = window(self._page_size - self._entries, each) - len(self._buffer)
+        size = max(window(0, each), missing, at_least)
+        place = self._offset + len(self._buffer)
+        if 0 < self._feed.total_bytes - (place + size) < _TAIL_BYTES:
+            size += _TAIL_BYTES
+        data = await self._source.read(place, size)
+        self._buffer += data
+        self._final = len(data) < size or self._is_end(len(self._buffer))
+
+    def _end_of_feed(self) -> bool:
+        """Tell whether the feed ends here, and if so step over what is left of it, such as the end tags of XML."""
+        if not self._final:
+            return False
+        rest = self._parse(self._buffer, prologue=self._feed.prologue, line=self._line, limit=1, final=True)
+        if rest.entries:
+            return False
+        self._advance(len(self._buffer))
+        return True
+
+    def _remember(self) -> None:
+        done = self._offset - self._begin
+        self._readahead.keep(
+            self._feed,
+            offset=self._offset,
+            tail=self._buffer,
+            entry_bytes=done / self._entries if self._entries else 0.0,
+        )

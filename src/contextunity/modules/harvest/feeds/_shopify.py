@@ -1,0 +1,246 @@
+"""Reads Shopify's product export: CSV with one row a variant or image, grouped by handle."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import lru_cache
+
+from contextunity.gen.contextunity.harvest.v1 import RawProduct, RejectedRow
+
+from ..rejects import RejectReason, rejected_row
+from ._delimited import Record, split_records
+from ._model import Chunk
+
+REQUIRED_COLUMNS = ("Handle", "Title", "Variant Price")
+"""Without these a CSV file is not a product export."""
+
+_VARIANT_COLUMNS = (
+    "Option1 Value",
+    "Option2 Value",
+    "Option3 Value",
+    "Variant SKU",
+    "Variant Price",
+    "Variant Barcode",
+    "Variant Inventory Qty",
+    "Variant Grams",
+    "Variant Weight",
+)
+"""A row with any of these is a variant; a row without is a further image of the product."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Columns:
+    """Where the values are in a row; a column that the export lacks has an index of -1."""
+
+    count: int
+    handle: int
+    title: int
+    body: int
+    vendor: int
+    type: int
+    tags: int
+    product_category: int
+    google_category: int
+    mpn: int
+    image: int
+    variant_image: int
+    sku: int
+    grams: int
+    weight: int
+    weight_unit: int
+    stock: int
+    tracker: int
+    policy: int
+    price: int
+    compare_at: int
+    barcode: int
+    option_names: tuple[int, ...]
+    option_values: tuple[int, ...]
+    variant: tuple[int, ...]
+
+
+def split_header(prologue: bytes) -> list[str]:
+    """Read the header row: column names, with a byte order mark and outer blanks left out."""
+    text = prologue.decode("utf-8-sig", "replace")
+    header = next(csv.reader(text.splitlines(keepends=True)), None)
+    return [name.strip() for name in header or ()]
+
+
+@lru_cache(maxsize=64)
+def _columns(prologue: bytes) -> _Columns:
+    names = split_header(prologue)
+    places = {name: index for index, name in reversed(list(enumerate(names)))}
+
+    def place(name: str) -> int:
+        return places.get(name, -1)
+
+    return _Columns(
+        count=len(names),
+        handle=place("Handle"),
+        title=place("Title"),
+        body=place("Body (HTML)"),
+        vendor=place("Vendor"),
+        type=place("Type"),
+        tags=place("Tags"),
+        product_category=place("Product Category"),
+        google_category=place("Google Shopping / Google Product Category"),
+        mpn=place("Google Shopping / MPN"),
+        image=place("Image Src"),
+        variant_image=place("Variant Image"),
+        sku=place("Variant SKU"),
+        grams=place("Variant Grams"),
+        weight=place("Variant Weight"),
+        weight_unit=place("Variant Weight Unit"),
+        stock=place("Variant Inventory Qty"),
+        tracker=place("Variant Inventory Tracker"),
+        policy=place("Variant Inventory Policy"),
+        price=place("Variant Price"),
+        compare_at=place("Variant Compare At Price"),
+        barcode=place("Variant Barcode"),
+        option_names=tuple(place(f"Option{number} Name") for number in (1, 2, 3)),
+        option_values=tuple(place(f"Option{number} Value") for number in (1, 2, 3)),
+        variant=tuple(places[name] for name in _VARIANT_COLUMNS if name in places),
+    )
+
+
+def parse_shopify(data: bytes, *, prologue: bytes, line: int, limit: int, final: bool) -> Chunk:
+    """Read products; an entry is a group of rows with the same handle. See `EntryParser`.
+
+    A row that cannot be read belongs to the group before it, so that it does not tear a group in two; before the first
+    group of `data` it is an entry of its own.
+    """
+    columns = _columns(prologue)
+    products: list[RawProduct] = []
+    rejected: list[RejectedRow] = []
+    pending: list[RejectedRow] = []
+    group: list[tuple[int, list[str]]] = []
+    handle = ""
+    entries = consumed = place = 0
+    for record in split_records(data, delimiter=",", columns=columns.count, final=final):
+        line += data.count(b"\n", place, record.start)
+        place = record.start
+        fault = _fault(record, columns)
+        if fault is not None:
+            bad = _reject(record, fault, data=data, line=line + 1, columns=columns)
+            if group:
+                pending.append(bad)
+                continue
+            rejected.append(bad)
+            entries += 1
+            consumed = record.end
+        else:
+            fields = record.fields
+            if not group or fields[columns.handle] != handle:
+                if group:
+                    _close_group(group, columns, products, rejected)
+                    rejected += pending
+                    group, pending = [], []
+                    entries += 1
+                    consumed = record.start
+                    if entries >= limit:
+                        break
+                handle = fields[columns.handle]
+            group.append((line + 1, fields))
+            continue
+        if entries >= limit:
+            break
+    else:
+        if final:
+            if group:
+                _close_group(group, columns, products, rejected)
+                rejected += pending
+                entries += 1
+            consumed = len(data)
+    return Chunk(products=products, rejected=rejected, entries=entries, consumed=consumed)
+
+
+def _fault(record: Record, columns: _Columns) -> tuple[RejectReason, str] | None:
+    if record.fault is not None:
+        return record.fault, record.detail
+    if not record.fields[columns.handle]:
+        return RejectReason.MISSING_HANDLE, "the column Handle is empty"
+    return None
+
+
+def _reject(
+    record: Record, fault: tuple[RejectReason, str], *, data: bytes, line: int, columns: _Columns
+) -> RejectedRow:
+    reason, detail = fault
+    good = len(record.fields) == columns.count and columns.sku >= 0
+    sku = record.fields[columns.sku].strip() if good else ""
+    return rejected_row(line=line, reason=reason, detail=detail, raw=data[record.start : record.end], sku=sku)
+
+
+def _close_group(
+    group: list[tuple[int, list[str]]], columns: _Columns, products: list[RawProduct], rejected: list[RejectedRow]
+) -> None:
+    """Make one product of each variant row; what a row leaves empty comes from the first row of its group."""
+    first = group[0][1]
+    images: list[str] = []
+    if columns.image >= 0:
+        images = [fields[columns.image] for _, fields in group if fields[columns.image]]
+    names = [
+        (first[name] if name >= 0 and first[name] else f"Option{number}", value)
+        for number, (name, value) in enumerate(zip(columns.option_names, columns.option_values, strict=True), 1)
+        if value >= 0
+    ]
+    for index, (line, fields) in enumerate(group):
+        if index and not any(fields[place] for place in columns.variant):
+            if columns.image < 0 or not fields[columns.image]:
+                detail = "the row has neither a variant nor an image"
+                raw = ",".join(fields)
+                rejected.append(rejected_row(line=line, reason=RejectReason.EMPTY_ROW, detail=detail, raw=raw))
+            continue
+        products.append(_product(line, fields, first, columns, images, names))
+
+
+def _product(
+    line: int,
+    fields: list[str],
+    first: list[str],
+    columns: _Columns,
+    images: list[str],
+    names: list[tuple[str, int]],
+) -> RawProduct:
+    # A column that is missing has index -1: the row is given one more, empty value, which -1 then names.
+    row = [*fields, ""]
+    head = [*first, ""]
+    own_image = row[columns.variant_image]
+    weight, unit = (row[columns.grams], "g") if columns.grams >= 0 else (row[columns.weight], row[columns.weight_unit])
+    category = row[columns.type] or head[columns.type]
+    google = row[columns.google_category] or head[columns.google_category]
+    further = row[columns.product_category] or head[columns.product_category]
+    return RawProduct(
+        line=line,
+        sku=row[columns.sku],
+        group=row[columns.handle],
+        title=row[columns.title] or head[columns.title],
+        body=row[columns.body] or head[columns.body],
+        brand=row[columns.vendor] or head[columns.vendor],
+        price=row[columns.price],
+        compare_at_price=row[columns.compare_at],
+        # Shopify puts an apostrophe before it so that spreadsheet programs do not read it as a number.
+        gtin=row[columns.barcode].removeprefix("'"),
+        stock=_stock(row, columns),
+        weight=weight,
+        weight_unit=unit if weight else "",
+        image_urls=[own_image, *(url for url in images if url != own_image)] if own_image else list(images),
+        categories=[text for text in (category, further, google) if text],
+        tags=row[columns.tags] or head[columns.tags],
+        options={name: row[value] for name, value in names if row[value]},
+        mpn=row[columns.mpn] or head[columns.mpn],
+    )
+
+
+def _stock(row: list[str], columns: _Columns) -> str:
+    """Tell the stock; a quantity means something only where the shop tracks it.
+
+    Untracked goods can always be bought, and the policy "continue" sells on below zero.
+    """
+    quantity = row[columns.stock]
+    if columns.tracker >= 0 and not row[columns.tracker]:
+        return "in_stock" if quantity else ""
+    if row[columns.policy] == "continue" and (quantity == "0" or quantity.startswith("-")):
+        return "backorder"
+    return quantity

@@ -1,0 +1,144 @@
+"""Keeps whole feeds in files, for servers that cannot hand out a part of one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from weakref import WeakValueDictionary
+
+import httpx
+from contextunity.gen.contextunity.harvest.v1 import Feed
+
+from ..errors import FeedChangedError, FeedUnreachableError
+from ._http import fetch, same_version, validator
+from ._model import Heartbeat
+
+__all__ = ["Spooled", "spool_body", "spool_path", "spooled_feed"]
+
+_WRITE_BYTES = 1024 * 1024
+_KEEP_SECONDS = 2 * 24 * 3600.0
+"""A harvest ends within a day (see its execution_timeout), so nobody reads a file that is two days old."""
+_HASHED = "sha256:"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spooled:
+    """A feed that lies in the spool."""
+
+    path: Path
+    version: str
+    size: int
+
+
+def spool_path(folder: Path, url: str, version: str) -> Path:
+    """Give the file in which a version of a feed is spooled."""
+    key = hashlib.sha256(f"{url}\n{version}".encode()).hexdigest()
+    return folder / f"{key[:40]}.feed"
+
+
+async def spool_body(response: httpx.Response, folder: Path, url: str, heartbeat: Heartbeat | None) -> Spooled:
+    """Write the body of an answer into the spool, unless this version is there already.
+
+    A server that states no version gives one by the content's hash, which is known at the end of the download.
+    """
+    version = validator(response)
+    if version:
+        path = spool_path(folder, url, version)
+        size = await asyncio.to_thread(_size, path)
+        if size is not None:
+            return Spooled(path=path, version=version, size=size)
+    part = await asyncio.to_thread(_create, folder)
+    try:
+        digest = await _write(response, part, heartbeat)
+        version = version or f"{_HASHED}{digest}"
+        path = spool_path(folder, url, version)
+        # Renaming is what makes the file appear whole or not at all.
+        await asyncio.to_thread(os.replace, part.name, path)
+        size = await asyncio.to_thread(os.path.getsize, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part.name)
+        raise
+    finally:
+        part.close()
+    return Spooled(path=path, version=version, size=size)
+
+
+# Two pages asked for at once wait for one download. Keyed by the event loop as well, because a lock belongs to one.
+_downloads: WeakValueDictionary[tuple[int, Path], asyncio.Lock] = WeakValueDictionary()
+
+
+async def spooled_feed(client: httpx.AsyncClient, feed: Feed, folder: Path, heartbeat: Heartbeat | None) -> Path:
+    """Give the file of a spooled feed; it is downloaded only where it is not there, as on another machine.
+
+    Raises:
+        FeedChangedError: what is to be had now is another version.
+        FeedUnreachableError: it cannot be had this time.
+    """
+    path = spool_path(folder, feed.url, feed.version)
+    lock = _downloads.setdefault((id(asyncio.get_running_loop()), path), asyncio.Lock())
+    async with lock:
+        if await asyncio.to_thread(_size, path) is not None:
+            return path
+        async with fetch(client, feed.url) as response:
+            if response.status_code != 200:
+                raise FeedUnreachableError(feed.url, status=response.status_code)
+            if not feed.version.startswith(_HASHED) and (
+                not validator(response) or not same_version(response, feed.version)
+            ):
+                raise FeedChangedError(feed.url, expected=feed.version, seen=validator(response))
+            spooled = await spool_body(response, folder, feed.url, heartbeat)
+        if spooled.path != path:
+            raise FeedChangedError(feed.url, expected=feed.version, seen=spooled.version)
+    return path
+
+
+async def _write(response: httpx.Response, part: IO[bytes], heartbeat: Heartbeat | None) -> str:
+    """Write a body into a file, and give the SHA-256 of it."""
+    digest = hashlib.sha256()
+    waiting = bytearray()
+
+    def flush() -> None:
+        digest.update(waiting)
+        part.write(waiting)
+        part.flush()
+
+    async for piece in response.aiter_bytes():
+        waiting += piece
+        if heartbeat is not None:
+            heartbeat()
+        if len(waiting) >= _WRITE_BYTES:
+            await asyncio.to_thread(flush)
+            waiting.clear()
+    await asyncio.to_thread(flush)
+    return digest.hexdigest()
+
+
+def _create(folder: Path) -> IO[bytes]:
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_old(folder)
+    return tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False)
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove what nobody can need any more, downloads that broke off included."""
+    oldest = time.time() - _KEEP_SECONDS
+    for path in folder.iterdir():
+        if path.suffix in (".feed", ".part"):
+            with suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,27 @@
+"""The catalogue of the harvest module: products of every tenant and supplier, and the pages on their way there."""
+
+from contextunity.modules.harvest.catalogue._errors import (
+    CatalogueError,
+    CatalogueUnavailable,
+    HarvestSuperseded,
+    PageGone,
+    PageMissing,
+)
+from contextunity.modules.harvest.catalogue._store import Catalogue
+from contextunity.modules.harvest.catalogue._values import (
+    CatalogueRow,
+    HarvestTotals,
+    SyncCounts,
+)
+
+__all__ = [
+    "Catalogue",
+    "CatalogueError",
+    "CatalogueRow",
+    "CatalogueUnavailable",
+    "HarvestSuperseded",
+    "HarvestTotals",
+    "PageGone",
+    "PageMissing",
+    "SyncCounts",
+]

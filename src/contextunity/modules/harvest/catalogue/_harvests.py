@@ -1,0 +1,190 @@
+"""Life of a harvest in the catalogue: it begins with its first page, may be superseded, and is finished once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from contextunity.gen.contextunity.harvest.v1 import PageRef
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, select, update
+
+from contextunity.modules.harvest.catalogue._database import Database
+from contextunity.modules.harvest.catalogue._errors import CatalogueError, HarvestSuperseded
+from contextunity.modules.harvest.catalogue._tables import harvest_pages, harvests, products, staged_pages, suppliers
+from contextunity.modules.harvest.catalogue._values import HarvestTotals, SyncCounts
+
+__all__ = [
+    "begin_harvest",
+    "check_names",
+    "finish_harvest",
+    "harvest_totals",
+    "in_catalogue",
+    "in_harvest",
+    "lock_catalogue",
+    "on_page",
+    "recorded_counts",
+    "superseded",
+]
+
+# PostgreSQL refuses index entries of more than about 2,700 bytes; three names and a SKU fit.
+_MAX_NAME_BYTES = 200
+
+
+def in_catalogue(table: Table, tenant_id: str, supplier_code: str) -> ColumnElement[bool]:
+    """Select the rows of one tenant and supplier."""
+    return and_(table.c.tenant_id == tenant_id, table.c.supplier_code == supplier_code)
+
+
+def in_harvest(table: Table, tenant_id: str, supplier_code: str, harvest_id: str) -> ColumnElement[bool]:
+    """Select the rows of one harvest."""
+    return and_(in_catalogue(table, tenant_id, supplier_code), table.c.harvest_id == harvest_id)
+
+
+def on_page(table: Table, ref: PageRef) -> ColumnElement[bool]:
+    """Select the rows of one page of a harvest."""
+    return and_(in_harvest(table, ref.tenant_id, ref.supplier_code, ref.harvest_id), table.c.page == ref.page)
+
+
+def check_names(database: Database, **names: str) -> None:
+    """Refuse names that one of the databases could not hold.
+
+    Raises:
+        CatalogueError: a name is empty, longer than 200 bytes in UTF-8, or has a NUL character.
+    """
+    for field, name in names.items():
+        if not name or len(name.encode()) > _MAX_NAME_BYTES or "\0" in name:
+            raise CatalogueError(
+                f"{field} {name[:40]!r} cannot be kept in the catalogue; "
+                f"give it 1 to {_MAX_NAME_BYTES} bytes without NUL characters",
+                catalogue=database.shown,
+            )
+
+
+def lock_catalogue(connection: Connection, tenant_id: str, supplier_code: str) -> str | None:
+    """Wait for our turn at one tenant's products of one supplier, and hold it until the transaction ends.
+
+    Returns:
+        The harvest that may write, or None where there was none yet.
+    """
+    # FOR UPDATE is left out on SQLite, where the whole transaction holds the write lock.
+    return connection.scalar(
+        select(suppliers.c.current_harvest).where(in_catalogue(suppliers, tenant_id, supplier_code)).with_for_update()
+    )
+
+
+def begin_harvest(
+    database: Database, connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str
+) -> None:
+    """Make a harvest the current one of its tenant and supplier, unless it has begun before.
+
+    Raises:
+        HarvestSuperseded: it has begun before, and another one since.
+    """
+    key = {"tenant_id": tenant_id, "supplier_code": supplier_code}
+    if not _has_begun(connection, tenant_id, supplier_code, harvest_id):
+        connection.execute(
+            database.insert(suppliers).values(**key, current_harvest=harvest_id).on_conflict_do_nothing()
+        )
+        lock_catalogue(connection, tenant_id, supplier_code)
+        # Asked again, now that nobody else can begin it.
+        if not _has_begun(connection, tenant_id, supplier_code, harvest_id):
+            connection.execute(harvests.insert().values(**key, harvest_id=harvest_id, started_at=datetime.now(UTC)))
+            connection.execute(
+                update(suppliers)
+                .where(in_catalogue(suppliers, tenant_id, supplier_code))
+                .values(current_harvest=harvest_id)
+            )
+    current = connection.scalar(
+        select(suppliers.c.current_harvest).where(in_catalogue(suppliers, tenant_id, supplier_code))
+    )
+    if current is not None and current != harvest_id:
+        raise superseded(database, harvest_id, current)
+
+
+def _has_begun(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> bool:
+    where = in_harvest(harvests, tenant_id, supplier_code, harvest_id)
+    return connection.scalar(select(harvests.c.harvest_id).where(where)) is not None
+
+
+def superseded(database: Database, harvest_id: str, current: str) -> HarvestSuperseded:
+    """Say that a later harvest has taken the place of this one."""
+    return HarvestSuperseded(
+        f"catalogue {database.shown}: harvest {harvest_id!r} may not write any more, since harvest {current!r} of the "
+        "same tenant and supplier began after it; start a new harvest",
+        catalogue=database.shown,
+        harvest_id=harvest_id,
+        current_harvest=current,
+    )
+
+
+def recorded_counts(connection: Connection, ref: PageRef) -> SyncCounts | None:
+    """Look up what syncing the page did; None where it was not synced yet."""
+    table = harvest_pages.c
+    row = connection.execute(
+        select(table.created, table.changed, table.unchanged, table.rejected).where(on_page(harvest_pages, ref))
+    ).one_or_none()
+    if row is None:
+        return None
+    return SyncCounts(created=row.created, changed=row.changed, unchanged=row.unchanged, rejected=row.rejected)
+
+
+def harvest_totals(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> HarvestTotals:
+    """Add up the synced pages of a harvest."""
+    table = harvest_pages.c
+    numbers = (table.created, table.changed, table.unchanged, table.rejected)
+    pages, *sums = connection.execute(
+        select(func.count(), *(func.coalesce(func.sum(number), 0) for number in numbers)).where(
+            in_harvest(harvest_pages, tenant_id, supplier_code, harvest_id)
+        )
+    ).one()
+    # PostgreSQL adds bigints up to a numeric.
+    created, changed, unchanged, rejected = (int(number) for number in sums)
+    return HarvestTotals(
+        pages=pages,
+        rows=created + changed + unchanged + rejected,
+        created=created,
+        changed=changed,
+        unchanged=unchanged,
+        rejected=rejected,
+    )
+
+
+def finish_harvest(
+    database: Database, connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str, *, complete: bool
+) -> int:
+    """Mark what a complete harvest has not seen, and clear what it and the harvests before it left staged.
+
+    Returns:
+        How many products were marked, now or when it was finished the first time.
+
+    Raises:
+        HarvestSuperseded: it is not finished, and a later harvest has begun.
+    """
+    lock_catalogue(connection, tenant_id, supplier_code)
+    this_harvest = in_harvest(harvests, tenant_id, supplier_code, harvest_id)
+    recorded = connection.scalar(select(harvests.c.delisted).where(this_harvest))
+    if recorded is not None:
+        connection.execute(delete(staged_pages).where(in_harvest(staged_pages, tenant_id, supplier_code, harvest_id)))
+        return recorded
+    begin_harvest(database, connection, tenant_id, supplier_code, harvest_id)
+    now = datetime.now(UTC)
+    delisted = _mark_unseen(connection, tenant_id, supplier_code, harvest_id, now) if complete else 0
+    # This harvest is the current one, so all others of this tenant and supplier are over.
+    connection.execute(delete(staged_pages).where(in_catalogue(staged_pages, tenant_id, supplier_code)))
+    connection.execute(
+        update(harvests).where(this_harvest).values(finished_at=now, complete=complete, delisted=delisted)
+    )
+    return delisted
+
+
+def _mark_unseen(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str, now: datetime) -> int:
+    result = connection.execute(
+        update(products)
+        .where(
+            in_catalogue(products, tenant_id, supplier_code),
+            products.c.seen_in != harvest_id,
+            products.c.delisted_at.is_(None),
+        )
+        .values(delisted_at=now)
+    )
+    marked: int = result.rowcount
+    return marked

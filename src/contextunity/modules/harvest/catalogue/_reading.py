@@ -1,0 +1,83 @@
+"""Questions to the catalogue: what it holds of a supplier, and what was rejected."""
+
+from __future__ import annotations
+
+from contextunity.gen.contextunity.harvest.v1 import RejectedRow
+from sqlalchemy import Connection, func, select
+
+from contextunity.modules.harvest.catalogue._harvests import in_catalogue, in_harvest
+from contextunity.modules.harvest.catalogue._rows import clean_text, decimal_price, product_from_json
+from contextunity.modules.harvest.catalogue._tables import products, rejected_rows
+from contextunity.modules.harvest.catalogue._values import CatalogueRow
+
+__all__ = ["count_products", "find_product", "list_rejected", "rejected_by_reason", "sample_products"]
+
+
+def sample_products(connection: Connection, tenant_id: str, supplier_code: str, limit: int) -> list[CatalogueRow]:
+    """Give a few listed products, in the order of their SKUs."""
+    table = products.c
+    found = connection.execute(
+        select(products)
+        .where(in_catalogue(products, tenant_id, supplier_code), table.delisted_at.is_(None))
+        .order_by(table.sku)
+        .limit(limit)
+    )
+    return [
+        CatalogueRow(
+            sku=row.sku,
+            title=row.title,
+            brand=row.brand,
+            price=decimal_price(row.price_units, row.price_nanos),
+            currency_code=row.currency_code,
+            stock=row.stock,
+            availability=row.availability,
+            updated_at=row.updated_at,
+            delisted_at=row.delisted_at,
+        )
+        for row in found
+    ]
+
+
+def find_product(connection: Connection, tenant_id: str, supplier_code: str, sku: str) -> bytes | None:
+    """Give the wire form of a product, or None where the catalogue does not have it."""
+    row = connection.execute(
+        select(products.c.data, products.c.first_line).where(
+            in_catalogue(products, tenant_id, supplier_code), products.c.sku == clean_text(sku)
+        )
+    ).one_or_none()
+    return None if row is None else product_from_json(row.data, row.first_line)
+
+
+def count_products(connection: Connection, tenant_id: str, supplier_code: str, *, delisted: bool | None) -> int:
+    """Count products: all of them, or those alone that are or are not marked as no longer listed."""
+    statement = select(func.count()).where(in_catalogue(products, tenant_id, supplier_code))
+    if delisted is not None:
+        marked = products.c.delisted_at
+        statement = statement.where(marked.is_not(None) if delisted else marked.is_(None))
+    return connection.scalar(statement) or 0
+
+
+def list_rejected(
+    connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str, limit: int
+) -> list[RejectedRow]:
+    """Give the first rejected rows of a harvest, in the order of the feed."""
+    table = rejected_rows.c
+    found = connection.execute(
+        select(table.line, table.sku, table.reason, table.detail, table.raw)
+        .where(in_harvest(rejected_rows, tenant_id, supplier_code, harvest_id))
+        .order_by(table.page, table.position)
+        .limit(limit)
+    )
+    return [RejectedRow(line=row.line, sku=row.sku, reason=row.reason, detail=row.detail, raw=row.raw) for row in found]
+
+
+def rejected_by_reason(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> dict[str, int]:
+    """Count the rejected rows of a harvest by their reason, in the order of the reasons."""
+    reason = rejected_rows.c.reason
+    found = connection.execute(
+        select(reason, func.count().label("number"))
+        .where(in_harvest(rejected_rows, tenant_id, supplier_code, harvest_id))
+        .group_by(reason)
+        .order_by(reason)
+    )
+    return {row.reason: row.number for row in found}

@@ -1,0 +1,204 @@
+"""Catalogue: the one class through which the harvest module and its users reach the catalogue's database."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from contextunity.gen.contextunity.harvest.v1 import PageRef, Product, ProductPage, RawPage, RejectedRow
+
+from contextunity.core.codec import decode, encode
+from contextunity.modules.harvest.catalogue import _harvests, _reading, _staging, _sync
+from contextunity.modules.harvest.catalogue._database import Database
+from contextunity.modules.harvest.catalogue._engine import open_engine
+from contextunity.modules.harvest.catalogue._schema import prepare_schema
+from contextunity.modules.harvest.catalogue._url import display_url, parse_url
+from contextunity.modules.harvest.catalogue._values import CatalogueRow, HarvestTotals, SyncCounts
+
+__all__ = ["Catalogue"]
+
+
+class Catalogue:
+    """Products of every tenant and supplier, and the pages of running harvests.
+
+    It may be used from any number of threads, and opened by any number of processes. Every method is one transaction
+    of its own. Each of them raises CatalogueError where the database refuses, and its child CatalogueUnavailable where
+    asking again later may help; a name that is empty, longer than 200 bytes or has a NUL character is a
+    CatalogueError as well.
+
+    Attributes:
+        url_for_display: database URL without its password.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.url_for_display = database.shown
+
+    @classmethod
+    def open(cls, url: str) -> Catalogue:
+        """Open a catalogue, and make its tables where there are none.
+
+        Args:
+            url: `sqlite:///path` (the folder is created), or `postgresql://user:password@host/database`; `postgres://`
+                and `postgresql+psycopg://` mean the same.
+
+        Raises:
+            CatalogueError: the URL, the file, the driver or the tables found cannot be used.
+            CatalogueUnavailable: the server cannot be reached, or is busy.
+        """
+        parsed = parse_url(url)
+        database = Database(open_engine(parsed), display_url(parsed))
+        try:
+            prepare_schema(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
+
+    def close(self) -> None:
+        """Close all connections. Closing twice does no harm."""
+        self._database.close()
+
+    def __enter__(self) -> Catalogue:
+        """Give the catalogue itself, to be closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close all connections."""
+        self.close()
+
+    # Staging: pages on their way from one activity to the next.
+
+    def put_raw_page(self, ref: PageRef, page: RawPage) -> None:
+        """Stage a page as fetched, in place of what was staged for it before. The first one begins its harvest.
+
+        Raises:
+            HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
+        """
+        self._put(ref, "raw", encode(page))
+
+    def get_raw_page(self, ref: PageRef) -> RawPage:
+        """Give a page as fetched. It stays until the page is synced, so that a transformation can be repeated.
+
+        Raises:
+            PageGone: the page was synced already.
+            PageMissing: it was never staged, or its harvest is over.
+        """
+        return decode(RawPage, self._get(ref, "raw"))
+
+    def put_product_page(self, ref: PageRef, page: ProductPage) -> None:
+        """Stage a page as transformed, in place of what was staged for it before.
+
+        Raises:
+            HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
+        """
+        self._put(ref, "product", encode(page))
+
+    def get_product_page(self, ref: PageRef) -> ProductPage:
+        """Give a page as transformed.
+
+        Raises:
+            PageGone: the page was synced already.
+            PageMissing: it was never staged, or its harvest is over.
+        """
+        return decode(ProductPage, self._get(ref, "product"))
+
+    # Harvests.
+
+    def begin_harvest(self, tenant_id: str, supplier_code: str, harvest_id: str) -> None:
+        """Make a harvest the one that may write. Staging its first page does so too; beginning twice does no harm.
+
+        Raises:
+            HarvestSuperseded: it has begun before, and another one of the same tenant and supplier since.
+        """
+        self._check(tenant_id, supplier_code, harvest_id)
+        with self._database.writing() as connection:
+            _harvests.begin_harvest(self._database, connection, tenant_id, supplier_code, harvest_id)
+
+    def sync_page(self, ref: PageRef) -> SyncCounts:
+        """Write a staged page into the catalogue, in one transaction. Pages are to be synced in the order of the feed.
+
+        A SKU that an earlier row of the same harvest had is rejected (`duplicate_sku`, naming the first row's line),
+        and so is one that cannot be kept (`missing_sku`, `sku_too_long` above 500 characters). A page synced before
+        gives its recorded counts and changes nothing.
+
+        Raises:
+            HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
+            PageMissing: its products are not staged.
+        """
+        self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
+        with self._database.writing() as connection:
+            return _sync.sync_page(self._database, connection, ref)
+
+    def finish_harvest(self, tenant_id: str, supplier_code: str, harvest_id: str, *, complete: bool) -> int:
+        """Mark the products that a complete harvest has not seen, and clear what it and those before it left staged.
+
+        Args:
+            tenant_id: whose catalogue.
+            supplier_code: which supplier.
+            harvest_id: which harvest.
+            complete: whether the whole feed was synced; else nothing is marked.
+
+        Returns:
+            How many products were marked; those marked before do not count. Finishing again gives the same number.
+
+        Raises:
+            HarvestSuperseded: it is not finished, and a later harvest has begun.
+        """
+        self._check(tenant_id, supplier_code, harvest_id)
+        with self._database.writing() as connection:
+            return _harvests.finish_harvest(
+                self._database, connection, tenant_id, supplier_code, harvest_id, complete=complete
+            )
+
+    def counts(self, tenant_id: str, supplier_code: str, harvest_id: str) -> HarvestTotals:
+        """Add up the synced pages of a harvest; all zero where there are none."""
+        with self._database.reading() as connection:
+            return _harvests.harvest_totals(connection, tenant_id, supplier_code, harvest_id)
+
+    # Reading.
+
+    def get(self, tenant_id: str, supplier_code: str, sku: str) -> Product | None:
+        """Give a product, marked as no longer listed or not; None where the catalogue does not have it."""
+        with self._database.reading() as connection:
+            data = _reading.find_product(connection, tenant_id, supplier_code, sku)
+        return None if data is None else decode(Product, data)
+
+    def count(self, tenant_id: str, supplier_code: str, *, delisted: bool | None = None) -> int:
+        """Count the products of a supplier.
+
+        Args:
+            tenant_id: whose catalogue.
+            supplier_code: which supplier.
+            delisted: True counts those marked as no longer listed, False the others, None all.
+        """
+        with self._database.reading() as connection:
+            return _reading.count_products(connection, tenant_id, supplier_code, delisted=delisted)
+
+    def sample(self, tenant_id: str, supplier_code: str, limit: int = 5) -> list[CatalogueRow]:
+        """Give up to `limit` listed products for display, in the order of their SKUs."""
+        with self._database.reading() as connection:
+            return _reading.sample_products(connection, tenant_id, supplier_code, limit)
+
+    def rejected(self, tenant_id: str, supplier_code: str, harvest_id: str, limit: int = 100) -> list[RejectedRow]:
+        """Give up to `limit` rejected rows of a harvest, in the order of the feed."""
+        with self._database.reading() as connection:
+            return _reading.list_rejected(connection, tenant_id, supplier_code, harvest_id, limit)
+
+    def rejected_by_reason(self, tenant_id: str, supplier_code: str, harvest_id: str) -> dict[str, int]:
+        """Count the rejected rows of a harvest by reason."""
+        with self._database.reading() as connection:
+            return _reading.rejected_by_reason(connection, tenant_id, supplier_code, harvest_id)
+
+    def _put(self, ref: PageRef, kind: _staging.Kind, data: bytes) -> None:
+        self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
+        with self._database.writing() as connection:
+            _staging.put_page(self._database, connection, ref, kind, data)
+
+    def _get(self, ref: PageRef, kind: _staging.Kind) -> bytes:
+        with self._database.reading() as connection:
+            return _staging.get_page(self._database, connection, ref, kind)
+
+    def _check(self, tenant_id: str, supplier_code: str, harvest_id: str) -> None:
+        _harvests.check_names(self._database, tenant_id=tenant_id, supplier_code=supplier_code, harvest_id=harvest_id)

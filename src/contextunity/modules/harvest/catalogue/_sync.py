@@ -1,0 +1,209 @@
+"""The sync of one page: its products are written into the catalogue, in one transaction and once only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from contextunity.gen.contextunity.harvest.v1 import PageRef, harvest_pb2
+from sqlalchemy import Connection, bindparam, select, update
+
+from contextunity.modules.harvest.catalogue._database import Database
+from contextunity.modules.harvest.catalogue._harvests import in_catalogue, lock_catalogue, recorded_counts, superseded
+from contextunity.modules.harvest.catalogue._rows import (
+    ProductRow,
+    clean_text,
+    product_row,
+    product_to_json,
+    product_values,
+)
+from contextunity.modules.harvest.catalogue._staging import drop_page, get_page
+from contextunity.modules.harvest.catalogue._tables import harvest_pages, products, rejected_rows
+from contextunity.modules.harvest.catalogue._values import SyncCounts
+
+__all__ = ["sync_page"]
+
+# An older SQLite takes no more than 999 parameters in a statement.
+_LOOKUP_SIZE = 500
+# The longest SKU that fits into an index entry of PostgreSQL beside the names of tenant and supplier.
+_MAX_SKU_LENGTH = 500
+_MAX_RAW_LENGTH = 2_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Known:
+    """What the catalogue holds of a SKU."""
+
+    content_hash: str
+    seen_in: str
+    first_line: int
+    delisted: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """What is to be done with each row of a page."""
+
+    created: list[ProductRow] = field(default_factory=list[ProductRow])
+    changed: list[ProductRow] = field(default_factory=list[ProductRow])
+    unchanged: list[ProductRow] = field(default_factory=list[ProductRow])
+    rejected: list[harvest_pb2.RejectedRow] = field(default_factory=list[harvest_pb2.RejectedRow])
+
+    def counts(self) -> SyncCounts:
+        return SyncCounts(
+            created=len(self.created),
+            changed=len(self.changed),
+            unchanged=len(self.unchanged),
+            rejected=len(self.rejected),
+        )
+
+
+def sync_page(database: Database, connection: Connection, ref: PageRef) -> SyncCounts:
+    """Write a staged page into the catalogue, record its counts and drop what was staged for it.
+
+    A page that was synced before is not synced again; its recorded counts are the answer.
+
+    Raises:
+        HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
+        PageMissing: its products are not staged.
+    """
+    current = lock_catalogue(connection, ref.tenant_id, ref.supplier_code)
+    counts = recorded_counts(connection, ref)
+    if counts is None:
+        if current is not None and current != ref.harvest_id:
+            raise superseded(database, ref.harvest_id, current)
+        page = harvest_pb2.ProductPage.FromString(get_page(database, connection, ref, "product"))
+        plan = _plan_page(connection, ref, page)
+        counts = plan.counts()
+        _write_products(connection, ref, plan)
+        _write_record(connection, ref, counts)
+        _write_rejected(connection, ref, plan.rejected)
+    drop_page(connection, ref)
+    return counts
+
+
+def _plan_page(connection: Connection, ref: PageRef, page: harvest_pb2.ProductPage) -> _Plan:
+    rows = [product_row(product) for product in page.products]
+    known = _look_up(connection, ref, rows)
+    plan = _Plan()
+    plan.rejected.extend(page.rejected)
+    first_lines: dict[str, int] = {}
+    for row in rows:
+        before = known.get(row.sku)
+        if not row.sku or len(row.sku) > _MAX_SKU_LENGTH:
+            plan.rejected.append(_unusable_sku(row))
+        elif row.sku in first_lines:
+            plan.rejected.append(_duplicate(row, first_lines[row.sku]))
+        elif before is not None and before.seen_in == ref.harvest_id:
+            plan.rejected.append(_duplicate(row, before.first_line))
+        else:
+            first_lines[row.sku] = row.line
+            if before is None:
+                plan.created.append(row)
+            elif before.delisted or before.content_hash != row.content_hash:
+                plan.changed.append(row)
+            else:
+                plan.unchanged.append(row)
+    return plan
+
+
+def _look_up(connection: Connection, ref: PageRef, rows: list[ProductRow]) -> dict[str, _Known]:
+    table = products.c
+    statement = select(table.sku, table.content_hash, table.seen_in, table.first_line, table.delisted_at).where(
+        in_catalogue(products, ref.tenant_id, ref.supplier_code),
+        table.sku.in_(bindparam("skus", expanding=True)),
+    )
+    return {
+        sku: _Known(content_hash=content_hash, seen_in=seen_in, first_line=first_line, delisted=delisted_at is not None)
+        for skus in _slices([row.sku for row in rows])
+        for sku, content_hash, seen_in, first_line, delisted_at in connection.execute(statement, {"skus": skus})
+    }
+
+
+def _slices(skus: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(skus), _LOOKUP_SIZE):
+        yield skus[start : start + _LOOKUP_SIZE]
+
+
+def _duplicate(row: ProductRow, first_line: int) -> harvest_pb2.RejectedRow:
+    detail = f"sku {row.sku!r} is on line {first_line} already, and the first one counts"
+    return _rejected(row, "duplicate_sku", detail)
+
+
+def _unusable_sku(row: ProductRow) -> harvest_pb2.RejectedRow:
+    if not row.sku:
+        return _rejected(row, "missing_sku", "sku is empty")
+    detail = f"sku has {len(row.sku)} characters, and {_MAX_SKU_LENGTH} are the most that can be kept"
+    return _rejected(row, "sku_too_long", detail)
+
+
+def _rejected(row: ProductRow, reason: str, detail: str) -> harvest_pb2.RejectedRow:
+    raw = product_to_json(row.product)[:_MAX_RAW_LENGTH]
+    return harvest_pb2.RejectedRow(line=row.line, sku=row.sku, reason=reason, detail=detail, raw=raw)
+
+
+def _write_products(connection: Connection, ref: PageRef, plan: _Plan) -> None:
+    now = datetime.now(UTC)
+    this_product = (in_catalogue(products, ref.tenant_id, ref.supplier_code), products.c.sku == bindparam("of_sku"))
+    if plan.created:
+        key = {"tenant_id": ref.tenant_id, "supplier_code": ref.supplier_code}
+        stamps = {"seen_in": ref.harvest_id, "created_at": now, "updated_at": now}
+        connection.execute(
+            products.insert(), [{**key, "sku": row.sku, **product_values(row), **stamps} for row in plan.created]
+        )
+    if plan.changed:
+        stamps = {"seen_in": ref.harvest_id, "updated_at": now, "delisted_at": None}
+        connection.execute(
+            update(products).where(*this_product),
+            [{"of_sku": row.sku, **product_values(row), **stamps} for row in plan.changed],
+        )
+    if plan.unchanged:
+        connection.execute(
+            update(products).where(*this_product).values(seen_in=ref.harvest_id, first_line=bindparam("on_line")),
+            [{"of_sku": row.sku, "on_line": row.line} for row in plan.unchanged],
+        )
+
+
+def _page_key(ref: PageRef) -> dict[str, Any]:
+    return {
+        "tenant_id": ref.tenant_id,
+        "supplier_code": ref.supplier_code,
+        "harvest_id": ref.harvest_id,
+        "page": ref.page,
+    }
+
+
+def _write_record(connection: Connection, ref: PageRef, counts: SyncCounts) -> None:
+    connection.execute(
+        harvest_pages.insert().values(
+            **_page_key(ref),
+            created=counts.created,
+            changed=counts.changed,
+            unchanged=counts.unchanged,
+            rejected=counts.rejected,
+            synced_at=datetime.now(UTC),
+        )
+    )
+
+
+def _write_rejected(connection: Connection, ref: PageRef, rejected: list[harvest_pb2.RejectedRow]) -> None:
+    if not rejected:
+        return
+    key = _page_key(ref)
+    connection.execute(
+        rejected_rows.insert(),
+        [
+            {
+                **key,
+                "position": position,
+                "line": row.line,
+                "sku": clean_text(row.sku),
+                "reason": clean_text(row.reason),
+                "detail": clean_text(row.detail),
+                "raw": clean_text(row.raw),
+            }
+            for position, row in enumerate(sorted(rejected, key=lambda row: row.line))
+        ],
+    )

@@ -1,0 +1,179 @@
+"""The tables of the catalogue, as SQLAlchemy Core describes them to SQLite and PostgreSQL alike."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKeyConstraint,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "harvest_pages",
+    "harvests",
+    "metadata",
+    "products",
+    "rejected_rows",
+    "schema_version",
+    "staged_pages",
+    "suppliers",
+]
+
+SCHEMA_VERSION = 1
+"""Rises with every change of the tables below."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time, UTC, aware in Python. SQLite has no time zones, so there it is stored bare."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Bring the time to UTC on its way into the database."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Mark the time as UTC on its way out of the database."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData()
+
+
+def _catalogue_key() -> list[Column[Any]]:
+    return [Column("tenant_id", Text, nullable=False), Column("supplier_code", Text, nullable=False)]
+
+
+schema_version = Table(
+    "schema_version",
+    metadata,
+    Column("version", Integer, nullable=False),
+)
+
+# One row a catalogue, that is a tenant's products of one supplier. Writers of a catalogue lock its row first, so that
+# two attempts at one page, or a straggler and its successor, come one after the other instead of deadlocking.
+suppliers = Table(
+    "suppliers",
+    metadata,
+    *_catalogue_key(),
+    Column("current_harvest", Text, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "supplier_code"),
+)
+
+harvests = Table(
+    "harvests",
+    metadata,
+    *_catalogue_key(),
+    Column("harvest_id", Text, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    # The three below are NULL until the harvest is finished.
+    Column("finished_at", UtcDateTime),
+    Column("complete", Boolean),
+    Column("delisted", BigInteger),
+    PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id"),
+)
+
+# Pages on their way from one activity to the next, as zlib-compressed protobuf. `kind` is raw or product.
+staged_pages = Table(
+    "staged_pages",
+    metadata,
+    *_catalogue_key(),
+    Column("harvest_id", Text, nullable=False),
+    Column("page", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id", "page", "kind"),
+    ForeignKeyConstraint(
+        ["tenant_id", "supplier_code", "harvest_id"],
+        ["harvests.tenant_id", "harvests.supplier_code", "harvests.harvest_id"],
+    ),
+)
+
+harvest_pages = Table(
+    "harvest_pages",
+    metadata,
+    *_catalogue_key(),
+    Column("harvest_id", Text, nullable=False),
+    Column("page", BigInteger, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    Column("unchanged", BigInteger, nullable=False),
+    Column("rejected", BigInteger, nullable=False),
+    Column("synced_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id", "page"),
+    ForeignKeyConstraint(
+        ["tenant_id", "supplier_code", "harvest_id"],
+        ["harvests.tenant_id", "harvests.supplier_code", "harvests.harvest_id"],
+    ),
+)
+
+products = Table(
+    "products",
+    metadata,
+    *_catalogue_key(),
+    Column("sku", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("brand", Text, nullable=False),
+    # Two integers as in Money, of the same sign, so both are exact on SQLite, which has no decimal type, and
+    # `ORDER BY price_units, price_nanos` sorts by price. Both are NULL where a product came without a price.
+    Column("price_units", BigInteger),
+    Column("price_nanos", Integer),
+    Column("currency_code", Text, nullable=False),
+    Column("gtin", Text, nullable=False),
+    Column("stock", BigInteger),
+    Column("availability", Text, nullable=False),
+    Column("weight_grams", BigInteger),
+    Column("content_hash", Text, nullable=False),
+    # The whole Product as ProtoJSON, so that people can read it with any SQL tool. It is text and not jsonb because
+    # jsonb refuses the NUL characters that a feed may hold; `data::jsonb` gives it where it is wanted.
+    Column("data", Text, nullable=False),
+    # Line of the feed that the product had in the harvest that `seen_in` names.
+    Column("first_line", BigInteger, nullable=False),
+    Column("seen_in", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("delisted_at", UtcDateTime),
+    PrimaryKeyConstraint("tenant_id", "supplier_code", "sku"),
+)
+
+rejected_rows = Table(
+    "rejected_rows",
+    metadata,
+    *_catalogue_key(),
+    Column("harvest_id", Text, nullable=False),
+    Column("page", BigInteger, nullable=False),
+    # Place among the rejected rows of its page, from 0; a line alone would not be unique.
+    Column("position", Integer, nullable=False),
+    Column("line", BigInteger, nullable=False),
+    Column("sku", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("raw", Text, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id", "page", "position"),
+    ForeignKeyConstraint(
+        ["tenant_id", "supplier_code", "harvest_id", "page"],
+        [
+            "harvest_pages.tenant_id",
+            "harvest_pages.supplier_code",
+            "harvest_pages.harvest_id",
+            "harvest_pages.page",
+        ],
+    ),
+)

@@ -1,0 +1,65 @@
+"""The values that the catalogue answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+__all__ = ["CatalogueRow", "HarvestTotals", "SyncCounts"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SyncCounts:
+    """What syncing one page did. The four numbers add up to the rows of the page."""
+
+    created: int
+    """Products the catalogue did not have."""
+    changed: int
+    """Products it had with other content, or had marked as no longer listed."""
+    unchanged: int
+    """Products it had just so."""
+    rejected: int
+    """Rows kept as rejected: those that the transformation refused and those that the sync refused."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HarvestTotals:
+    """What all synced pages of one harvest add up to. `rows` is the sum of the four numbers after it."""
+
+    pages: int
+    """Pages synced."""
+    rows: int
+    """Rows of those pages, usable or not."""
+    created: int
+    """Products the catalogue did not have."""
+    changed: int
+    """Products it had with other content, or had marked as no longer listed."""
+    unchanged: int
+    """Products it had just so."""
+    rejected: int
+    """Rows kept as rejected."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogueRow:
+    """A product as a table shows it to people; `Catalogue.get` gives the whole of it."""
+
+    sku: str
+    """Stock keeping unit."""
+    title: str
+    """Title, with what sets the variant apart."""
+    brand: str
+    """Brand or vendor. Empty means not told."""
+    price: Decimal | None
+    """Price, exact. None means that the product came without one."""
+    currency_code: str
+    """ISO 4217 code of the price. Empty where there is no price."""
+    stock: int | None
+    """Pieces in stock. None means not told."""
+    availability: str
+    """in_stock, out_of_stock, preorder or backorder. Empty means not told."""
+    updated_at: datetime
+    """When its content was last written, UTC."""
+    delisted_at: datetime | None
+    """When it was marked as no longer listed, UTC. None means that it is listed."""

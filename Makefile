@@ -3,7 +3,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-export PATH := $(CURDIR)/$(BIN):$(PATH)
 # An environment of the caller's own must not leak into ours.
 unexport PYTHONPATH
 unexport PYTHONHOME
@@ -31,6 +30,7 @@ run: $(READY) ## Harvest a supplier's catalogue, end to end, with everything sta
 test: $(READY) ## Run the tests.
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+generate: export PATH := $(CURDIR)/$(BIN):$(PATH)
 generate: $(READY) ## Write gen/ and docs/reference/ anew from proto/.
 	@$(BIN)/python tools/third_party_protos.py .build/protos
 	@$(BIN)/buf generate

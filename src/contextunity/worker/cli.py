@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -148,7 +149,15 @@ def _examples(stack: Stack) -> str:
 
 def _buf_curl(stack: Stack, method: str, data: str) -> str:
     address = f"http://{stack.grpc.target}/contextunity.worker.WorkerService/{method}"
-    return f"  buf curl --protocol grpc --http2-prior-knowledge -d '{data}' {address}"
+    return f"  {_buf()} curl --protocol grpc --http2-prior-knowledge -d '{data}' {address}"
+
+
+def _buf() -> str:
+    """How to call buf from the current folder; it is beside the interpreter where an environment brings it."""
+    beside = Path(sys.executable).parent / "buf"
+    if not beside.exists():
+        return "buf"
+    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 async def _until_stopped(*watched: asyncio.Task[None]) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from temporalio.service import ConnectConfig, ServiceClient
 
-from .errors import PortTaken, WorkerError
+from .errors import PortTakenError, WorkerError
 
-__all__ = ["EmbeddedServer", "embedded_server", "free_port"]
+__all__ = ["LOOPBACK", "EmbeddedServer", "embedded_server", "usual_or_free_port"]
 
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -54,15 +54,15 @@ async def embedded_server(
         ui_port: port of the web UI; unless given 8233, or a free one where that is taken.
 
     Raises:
-        PortTaken: a port that was asked for is taken.
+        PortTakenError: a port that was asked for is taken.
         WorkerError: the temporal CLI is not installed, or the server ends or does not answer within a minute.
     """
     executable = _executable()
-    port = _choose_port(port, 7233, "--temporal-port")
-    ui_port = _choose_port(ui_port, 8233, "--ui-port")
+    port = _asked_or_usual_port(port, 7233, "--temporal-port")
+    ui_port = _asked_or_usual_port(ui_port, 8233, "--ui-port")
     folder.mkdir(parents=True, exist_ok=True)
     database, log_path = folder / "temporal.db", folder / "temporal.log"
-    command = [executable, "server", "start-dev", "--ip", _LOOPBACK, "--port", str(port), "--ui-port", str(ui_port)]
+    command = [executable, "server", "start-dev", "--ip", LOOPBACK, "--port", str(port), "--ui-port", str(ui_port)]
     command += ["--db-filename", str(database), "--log-level", "warn", "--color", "never"]
     with log_path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -76,10 +76,10 @@ async def embedded_server(
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
     try:
-        await _wait_until_ready(process, f"{_LOOPBACK}:{port}", log_path)
+        await _wait_until_ready(process, f"{LOOPBACK}:{port}", log_path)
         yield EmbeddedServer(
-            address=f"{_LOOPBACK}:{port}",
-            ui_url=f"http://{_LOOPBACK}:{ui_port}",
+            address=f"{LOOPBACK}:{port}",
+            ui_url=f"http://{LOOPBACK}:{ui_port}",
             database=database,
             pid=process.pid,
         )
@@ -95,27 +95,36 @@ def _executable() -> str:
     return found
 
 
-def free_port() -> int:
-    """A port of loopback that nothing listens on just now."""
+def usual_or_free_port(usual: int) -> int:
+    """The usual port where it is free on loopback, else one that is."""
+    return usual if usual and _bind_fault(usual) is None else _free_port()
+
+
+def _asked_or_usual_port(asked: int | None, usual: int, setting: str) -> int:
+    if asked is None:
+        return usual_or_free_port(usual)
+    fault = _bind_fault(asked)
+    if fault is not None:
+        raise PortTakenError(f"{LOOPBACK}:{asked}", setting, fault)
+    return asked or _free_port()
+
+
+def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
+        probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _choose_port(asked: int | None, usual: int, setting: str) -> int:
-    candidate = usual if asked is None else asked
+def _bind_fault(port: int) -> str | None:
     with socket.socket() as probe:
         # As servers do, so that connections of a server just stopped, in TIME_WAIT, do not count as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((_LOOPBACK, candidate))
+            probe.bind((LOOPBACK, port))
         except OSError as error:
-            if asked is not None:
-                reason = error.strerror or str(error)
-                raise PortTaken(f"{_LOOPBACK}:{asked}", setting, reason.lower()) from None
-            return free_port()
-    return candidate or free_port()
+            return (error.strerror or str(error)).lower()
+    return None
 
 
 async def _wait_until_ready(process: asyncio.subprocess.Process, address: str, log_path: Path) -> None:

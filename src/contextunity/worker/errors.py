@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from contextunity.core.errors import ContextUnityError
 
-__all__ = ["PortTaken", "RegistryError", "SettingsError", "TemporalUnreachable", "UnknownModule", "WorkerError"]
+__all__ = ["PortTakenError", "RegistryError", "SettingsError", "TemporalUnreachableError", "UnknownModuleError", "WorkerError"]
 
 
 class WorkerError(ContextUnityError):
@@ -35,7 +35,7 @@ class RegistryError(WorkerError):
         super().__init__("\n".join(["modules are not usable:", *(f"  - {fault}" for fault in self.faults)]))
 
 
-class UnknownModule(WorkerError):
+class UnknownModuleError(WorkerError):
     """`--modules` names something that was not discovered."""
 
     exit_code = 2
@@ -49,7 +49,7 @@ class UnknownModule(WorkerError):
         )
 
 
-class TemporalUnreachable(WorkerError):
+class TemporalUnreachableError(WorkerError):
     """No Temporal server answers at `address`."""
 
     def __init__(self, address: str, reason: str) -> None:
@@ -60,7 +60,7 @@ class TemporalUnreachable(WorkerError):
         )
 
 
-class PortTaken(WorkerError):
+class PortTakenError(WorkerError):
     """An address to listen on is in use by another process, or not ours to bind."""
 
     def __init__(self, address: str, setting: str, reason: str) -> None:

@@ -17,7 +17,7 @@ from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
 from contextunity.gen.contextunity.core import ContextUnit
 
-from .errors import PortTaken
+from .errors import PortTakenError
 from .service import WorkerService
 from .settings import Settings
 from .status import FieldViolation, ServiceError, to_status
@@ -61,7 +61,7 @@ async def running_server(service: WorkerService, settings: Settings) -> AsyncIte
     """Serves while the context is open; on leaving it, calls under way have five seconds to finish.
 
     Raises:
-        PortTaken: the address cannot be listened on.
+        PortTakenError: the address cannot be listened on.
     """
     server = grpc.aio.server(options=_options(settings))
     server.add_generic_rpc_handlers((_handlers(service),))
@@ -98,7 +98,7 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:
-        raise PortTaken(address, "WORKER_PORT (or the host with WORKER_HOST)", "the address is taken or not ours") from None
+        raise PortTakenError(address, "WORKER_PORT (or the host with WORKER_HOST)", "the address is taken or not ours") from None
     return port
 
 

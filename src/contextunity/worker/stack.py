@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .core.discovery import discover
 from .core.registry import RegisteredModule
-from .embedded import EmbeddedServer, embedded_server
+from .embedded import LOOPBACK, EmbeddedServer, embedded_server, usual_or_free_port
 from .server import RunningServer, running_server
 from .service import WorkerService
 from .settings import Settings
@@ -62,5 +62,15 @@ async def running_stack(
         )
         client = await connect(settings, address=temporal.address)
         workers = await stack.enter_async_context(running_workers(client, selected, settings))
-        grpc = await stack.enter_async_context(running_server(WorkerService(client, registry), settings))
+        grpc = await stack.enter_async_context(running_server(WorkerService(client, registry), _local(settings)))
         yield Stack(temporal=temporal, grpc=grpc, modules=selected, workers=workers)
+
+
+def _local(settings: Settings) -> Settings:
+    """Settings for trying things out: loopback, and a free port where the usual one is taken, unless set otherwise."""
+    update: dict[str, str | int] = {}
+    if "host" not in settings.model_fields_set:
+        update["host"] = LOOPBACK
+    if "port" not in settings.model_fields_set:
+        update["port"] = usual_or_free_port(settings.port)
+    return settings.model_copy(update=update)

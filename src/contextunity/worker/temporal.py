@@ -16,7 +16,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from .core.registry import ModuleContext, RegisteredModule
-from .errors import TemporalUnreachable
+from .errors import TemporalUnreachableError
 from .plugin import ContextWorkerPlugin
 from .settings import Settings
 
@@ -36,7 +36,7 @@ async def connect(settings: Settings, *, address: str | None = None) -> Client:
         address: host:port to connect to instead.
 
     Raises:
-        TemporalUnreachable: nothing answers there in time, or it does not let us in.
+        TemporalUnreachableError: nothing answers there in time, or it does not let us in.
     """
     config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
     if address is not None:
@@ -51,7 +51,7 @@ async def connect(settings: Settings, *, address: str | None = None) -> Client:
         reason = f"no answer within {settings.temporal_timeout:g} s"
     except (RuntimeError, RPCError) as error:
         reason = _short(error)
-    raise TemporalUnreachable(config["target_host"], reason)
+    raise TemporalUnreachableError(config["target_host"], reason)
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,6 +42,10 @@ class HarvestSettings(BaseModel):
     """Products in the feed of the bundled supplier; each has one or more variants."""
     timeout: float = Field(default=30.0, gt=0)
     """Seconds of silence after which a feed counts as unreachable."""
+
+    def catalogue_in(self, data_folder: Path) -> str:
+        """SQLAlchemy URL of the catalogue of a worker with this data folder."""
+        return self.catalogue_url or f"sqlite:///{(data_folder / 'harvest' / 'catalogue.db').absolute()}"
 
     def supplier(self, code: str) -> SupplierSettings | None:
         """The supplier of a code; None where there is none."""

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from python_temporal.contract import ServiceContract, WorkflowContract, check, contract_of, service_of
 
-from ..errors import RegistryError, SettingsError, UnknownModule
+from ..errors import RegistryError, SettingsError, UnknownModuleError
 from ..settings import describe_faults
 
 __all__ = ["ModuleConfig", "ModuleContext", "RegisteredModule", "WorkerRegistry"]
@@ -147,13 +147,13 @@ class WorkerRegistry:
         """Modules by name, in the order asked for; all of them for None.
 
         Raises:
-            UnknownModule: a name is not registered.
+            UnknownModuleError: a name is not registered.
         """
         if names is None:
             return list(self._modules.values())
         unknown = [name for name in dict.fromkeys(names) if name not in self._modules]
         if unknown:
-            raise UnknownModule(unknown, sorted(self._modules))
+            raise UnknownModuleError(unknown, sorted(self._modules))
         return [self._modules[name] for name in dict.fromkeys(names)]
 
     def check_sections(self) -> None:

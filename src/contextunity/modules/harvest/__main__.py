@@ -1,0 +1,205 @@
+"""`make run`: harvests a supplier end to end, with a Temporal server, the gRPC service and workers of its own.
+
+It talks to the service over gRPC alone, as any caller would; only the rows that it shows at the end are read from the
+catalogue.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from contextunity.core import ContextUnit, ContextUnityError, worker_pb2, worker_pb2_grpc
+from contextunity.worker.settings import Settings, load_settings
+from contextunity.worker.stack import Stack, running_stack
+
+from .catalogue import Catalogue
+from .settings import BUNDLED_SUPPLIER, HarvestSettings
+
+_POLL_SECONDS = 0.25
+_PLAIN_SECONDS = 2.0
+"""Seconds between progress lines where the output is no terminal."""
+_SAMPLE_ROWS = 5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the harvest; 0 where it completed, 1 where it did not, 2 where it is configured or called wrongly."""
+    parser = argparse.ArgumentParser(prog="python -m contextunity.modules.harvest", description=__doc__)
+    parser.add_argument("--supplier-code", default=BUNDLED_SUPPLIER, help=f"configured supplier ({BUNDLED_SUPPLIER})")
+    parser.add_argument("--tenant-id", default="my_project", help="whose catalogue (my_project)")
+    arguments = parser.parse_args(argv)
+    # The product's own output is what the person reads; logs are for services.
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    console = Console()
+    try:
+        return asyncio.run(_run(console, load_settings(), arguments.supplier_code, arguments.tenant_id))
+    except ContextUnityError as error:
+        console.print(f"harvest: {error}", style="red", markup=False, highlight=False)
+        return int(getattr(error, "exit_code", 1))
+    except KeyboardInterrupt:
+        console.print("stopped; run it again and it goes on where it was")
+        return 130
+
+
+async def _run(console: Console, settings: Settings, supplier_code: str, tenant_id: str) -> int:
+    console.print("Starting the Temporal server, the gRPC service and the workers …")
+    async with running_stack(settings) as stack, grpc.aio.insecure_channel(stack.grpc.target) as channel:
+        _show_stack(console, stack)
+        stub = worker_pb2_grpc.WorkerServiceStub(channel)
+        unit = ContextUnit(
+            payload={"workflow_type": "harvest", "supplier_code": supplier_code, "tenant_id": tenant_id},
+            provenance=["make:run"],
+        )
+        try:
+            started = await stub.StartWorkflow(unit.to_protobuf(worker_pb2))
+            workflow_id = str(started.payload["workflow_id"])
+            console.print(f"StartWorkflow answered: workflow_id [bold]{workflow_id}[/bold]\n")
+            task = await _watch(console, stub, workflow_id, unit)
+        except grpc.aio.AioRpcError as error:
+            console.print(f"{error.code().name}: {error.details()}", style="red", markup=False, highlight=False)
+            return 1
+    if task["status"] != "completed":
+        console.print(f"The harvest {task['status']}: {task.get('error', '')}", style="red", markup=False)
+        return 1
+    _show_result(console, settings, task["result"], tenant_id, supplier_code)
+    _show_next(console, stack)
+    return 0
+
+
+async def _watch(
+    console: Console, stub: worker_pb2_grpc.WorkerServiceAsyncStub, workflow_id: str, unit: ContextUnit
+) -> dict[str, Any]:
+    """Asks for the task's status until it ends, and shows its progress meanwhile."""
+    view = _Bar(console) if console.is_terminal else _Lines(console)
+    with view:
+        while True:
+            ask = ContextUnit(
+                payload={"workflow_id": workflow_id}, trace_id=unit.trace_id, parent_unit_id=unit.unit_id
+            )
+            answer = ContextUnit.from_protobuf(await stub.GetTaskStatus(ask.to_protobuf(worker_pb2)))
+            task: dict[str, Any] = dict(answer.payload)
+            if task["status"] != "running":
+                if task["status"] == "completed":
+                    view.show(task["result"].get("counts", {}), 1.0)
+                return task
+            progress = task.get("progress", {})
+            total = int(progress.get("bytes_total", 0))
+            view.show(progress.get("counts", {}), int(progress.get("bytes_done", 0)) / total if total else 0.0)
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+class _View:
+    """Shows how far a harvest is."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._began = time.monotonic()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, counts: Mapping[str, Any], done: float) -> None:
+        """Shows the numbers and the part, 0 to 1, that is done."""
+        raise NotImplementedError
+
+    def _text(self, counts: Mapping[str, Any]) -> str:
+        number = {key: int(counts.get(key, 0)) for key in ("pages", "fetched", "synced", "rejected")}
+        rate = (number["synced"] + number["rejected"]) / max(time.monotonic() - self._began, 0.001)
+        return (
+            f"{number['pages']} pages  {number['fetched']:,} fetched  {number['synced']:,} synced  "
+            f"{number['rejected']} rejected  {rate:,.0f}/s"
+        )
+
+
+class _Bar(_View):
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._progress = Progress(
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+        )
+        self._task = self._progress.add_task("opening the feed …", total=1.0)
+
+    def __enter__(self) -> None:
+        self._progress.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, counts: Mapping[str, Any], done: float) -> None:
+        self._progress.update(self._task, completed=done, description=self._text(counts))
+
+
+class _Lines(_View):
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._shown = 0.0
+
+    def show(self, counts: Mapping[str, Any], done: float) -> None:
+        now = time.monotonic()
+        if done >= 1.0 or now - self._shown >= _PLAIN_SECONDS:
+            self._shown = now
+            self.console.print(f"{done:4.0%}  {self._text(counts)}", highlight=False, markup=False)
+
+
+def _show_stack(console: Console, stack: Stack) -> None:
+    console.print(f"  gRPC WorkerService  {stack.grpc.target}", highlight=False)
+    console.print(f"  Temporal            {stack.temporal.address}", highlight=False)
+    console.print(f"  Temporal web UI     {stack.temporal.ui_url}", highlight=False)
+    console.print(f"  modules             {', '.join(module.config.name for module in stack.modules)}", highlight=False)
+
+
+def _show_result(
+    console: Console, settings: Settings, result: Mapping[str, Any], tenant_id: str, supplier_code: str
+) -> None:
+    counts = {key: int(value) for key, value in result.get("counts", {}).items()}
+    console.print(
+        f"\nHarvested: {counts.get('created', 0):,} created, {counts.get('changed', 0):,} changed, "
+        f"{counts.get('unchanged', 0):,} unchanged, {counts.get('rejected', 0):,} rejected, "
+        f"{int(result.get('delisted', 0)):,} no longer listed\n",
+        highlight=False,
+    )
+    module_settings = HarvestSettings.model_validate(dict(settings.modules.get("harvest", {})))
+    catalogue = Catalogue.open(module_settings.catalogue_in(settings.data_folder))
+    try:
+        table = Table("sku", "title", "brand", "price", "stock", box=None, header_style="bold", padding=(0, 2, 0, 0))
+        for row in catalogue.sample(tenant_id, supplier_code, _SAMPLE_ROWS):
+            table.add_row(row.sku, row.title, row.brand, row.price_text, "" if row.stock is None else str(row.stock))
+        console.print(table)
+        console.print(f"\nThe catalogue is at {_short(catalogue.url_for_display)}", highlight=False, soft_wrap=True)
+    finally:
+        catalogue.close()
+
+
+def _show_next(console: Console, stack: Stack) -> None:
+    console.print(
+        "Everything that was started is stopped. Next: keep it all running with\n\n"
+        f"  {_short(sys.executable)} -m contextunity.worker dev\n\n"
+        f"and look at this harvest's history in Temporal's web UI, {stack.temporal.ui_url}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _short(text: str) -> str:
+    """Paths below the current folder, relative to it."""
+    return text.replace(f"sqlite:///{Path.cwd()}/", "").replace(f"{Path.cwd()}/", "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""What the activities of one worker share: the catalogue, the HTTP client, and the feed of the bundled supplier."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from contextunity.worker.core.registry import ModuleContext
+
+from .catalogue import Catalogue
+from .errors import SupplierUnknownError
+from .feed_server import FeedServer
+from .feeds import FeedSource
+from .sample import write_sample
+from .settings import BUNDLED_SUPPLIER, HarvestSettings
+
+__all__ = ["Resources", "current", "lifespan"]
+
+_BUNDLED_URL = f"bundled:{BUNDLED_SUPPLIER}"
+
+
+@dataclass(slots=True)
+class Resources:
+    """Opened when a worker starts.
+
+    Attributes:
+        settings: the module's.
+        catalogue: where products go.
+        client: for feeds.
+        spool_folder: where feeds lie that their server does not give in parts.
+        sample_path: where the feed of the bundled supplier lies once it is made.
+    """
+
+    settings: HarvestSettings
+    catalogue: Catalogue
+    client: httpx.AsyncClient
+    spool_folder: Path
+    sample_path: Path
+    _server: FeedServer | None = None
+    _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def source(self, supplier_code: str) -> FeedSource:
+        """The configured feed of a supplier.
+
+        Raises:
+            SupplierUnknownError: none is configured under this code.
+        """
+        supplier = self.settings.supplier(supplier_code)
+        if supplier is None:
+            raise SupplierUnknownError(supplier_code, known=self.settings.supplier_codes())
+        return FeedSource(
+            supplier_code=supplier_code,
+            url=supplier.url,
+            format=supplier.format,
+            currency_code=supplier.currency_code,
+        )
+
+    async def reachable_url(self, url: str) -> str:
+        """The address to fetch a feed from: for the bundled one that of this worker's own little server.
+
+        A workflow keeps the bundled feed's name rather than an address, since it may go on in another process, whose
+        server listens elsewhere.
+        """
+        if url != _BUNDLED_URL:
+            return url
+        async with self._lock:
+            if self._server is None:
+                self._server = await self._serve_sample()
+        return self._server.url_for(self.sample_path.name)
+
+    async def _serve_sample(self) -> FeedServer:
+        if not self.sample_path.exists():
+            make = functools.partial(write_sample, self.sample_path, products=self.settings.sample_products)
+            await asyncio.to_thread(make)
+        return self._stack.enter_context(FeedServer(self.sample_path.parent))
+
+
+_current: Resources | None = None
+
+
+def current() -> Resources:
+    """The resources of the worker that this runs in.
+
+    Raises:
+        RuntimeError: no worker with the harvest module runs in this process.
+    """
+    if _current is None:
+        raise RuntimeError("harvest activities run in a worker that has opened the module's lifespan")
+    return _current
+
+
+@contextlib.asynccontextmanager
+async def lifespan(context: ModuleContext) -> AsyncIterator[None]:
+    """Opens the resources of a worker, and closes them when it stops."""
+    global _current  # noqa: PLW0603 - activities are plain functions; this is what they are bound to
+    settings = context.settings if context.settings is not None else HarvestSettings()
+    folder = context.data_folder / "harvest"
+    timeout = httpx.Timeout(settings.timeout)
+    async with contextlib.AsyncExitStack() as stack:
+        catalogue = await asyncio.to_thread(Catalogue.open, settings.catalogue_in(context.data_folder))
+        stack.callback(catalogue.close)
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=timeout, follow_redirects=True))
+        resources = Resources(
+            settings=settings,
+            catalogue=catalogue,
+            client=client,
+            spool_folder=folder / "spool",
+            sample_path=folder / f"{BUNDLED_SUPPLIER}-{settings.sample_products}.csv",
+            _stack=stack,
+        )
+        _current = resources
+        try:
+            yield
+        finally:
+            _current = None

@@ -1,0 +1,37 @@
+"""The one codec between betterproto2 dataclasses and what leaves the process.
+
+Bytes, ProtoJSON, plain dicts and Structs all go through Google's message classes, by functions that are compiled once
+for each message class. It works on the dataclasses of every tree that protoc-gen-python_messages generated, not only on
+ContextUnity's own.
+"""
+
+from __future__ import annotations
+
+from contextunity.core.errors import CodecError, Violation
+
+from ._any import pack_any, unpack_any
+from ._binary import decode, encode, from_proto, to_proto
+from ._classes import full_name, message_class, proto_class
+from ._json import JsonValue, from_dict, from_json, to_dict, to_json
+from ._struct import dict_to_struct, struct_to_dict
+
+__all__ = [
+    "CodecError",
+    "JsonValue",
+    "Violation",
+    "decode",
+    "dict_to_struct",
+    "encode",
+    "from_dict",
+    "from_json",
+    "from_proto",
+    "full_name",
+    "message_class",
+    "pack_any",
+    "proto_class",
+    "struct_to_dict",
+    "to_dict",
+    "to_json",
+    "to_proto",
+    "unpack_any",
+]

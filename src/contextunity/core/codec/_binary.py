@@ -1,0 +1,114 @@
+"""Messages to and from bytes and Google's classes."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import betterproto2
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as ProtoMessage
+
+from contextunity.core.errors import CodecError
+
+from ._classes import full_name
+from ._compile import Conversions, conversions_of
+from ._faults import fault_in_message, fault_in_proto
+
+M = TypeVar("M", bound=betterproto2.Message)
+
+
+def encode(message: betterproto2.Message) -> bytes:
+    """Encodes a message in protobuf's binary form.
+
+    Map entries and unknown fields keep no particular order, so equal messages can have different bytes.
+
+    Raises:
+        CodecError: a value does not fit its field; the error names it.
+    """
+    return to_proto(message).SerializeToString()
+
+
+def decode(cls: type[M], data: bytes) -> M:
+    """Decodes protobuf's binary form.
+
+    Fields that the class does not know are kept in `_unknown_fields` of the message they were found in, and encoded
+    again. The exceptions are Timestamp, Duration and the wrapper types, which become plain Python values.
+
+    Args:
+        cls: the dataclass to make.
+        data: the bytes; empty bytes are an empty message.
+
+    Raises:
+        CodecError: the bytes are truncated, wrongly typed, no UTF-8 where text is due or nested more than 100 deep, or
+            a timestamp or duration in them is out of range.
+    """
+    conversions = conversions_of(cls)
+    try:
+        pb = conversions.model.proto.FromString(data)
+    except DecodeError as error:
+        raise CodecError(_detail(error), message_type=conversions.model.name) from None
+    except TypeError:
+        raise CodecError(f"expected bytes, got {type(data).__name__}", message_type=conversions.model.name) from None
+    return _read(cls, pb, conversions)
+
+
+def to_proto(message: betterproto2.Message) -> ProtoMessage:
+    """Converts a dataclass instance into Google's class of the same message.
+
+    Raises:
+        CodecError: a value does not fit its field; the error names it.
+    """
+    conversions = conversions_of(type(message))
+    pb = conversions.model.proto()
+    try:
+        conversions.fill(message, pb)
+    except RecursionError:
+        raise CodecError("it contains itself, or is nested without end", message_type=conversions.model.name) from None
+    except Exception as error:
+        raise _explained(message, conversions.model.name, error) from error
+    return pb
+
+
+def from_proto(cls: type[M], pb: ProtoMessage) -> M:
+    """Converts Google's message into a dataclass instance. The message itself is left as it is.
+
+    Datetimes come back aware, in UTC. What a datetime or timedelta cannot hold of nanoseconds is cut off towards the
+    past and towards minus infinity, so order is kept and the year 9999 does not overflow.
+
+    Raises:
+        CodecError: the message is another than the class stands for, or a timestamp or duration is out of range.
+    """
+    conversions = conversions_of(cls)
+    if pb.DESCRIPTOR.full_name != conversions.model.name:
+        raise CodecError(f"expected this message, got a {pb.DESCRIPTOR.full_name}", message_type=conversions.model.name)
+    return _read(cls, pb, conversions)
+
+
+def _read(cls: type[M], pb: Any, conversions: Conversions) -> M:
+    try:
+        made = conversions.read(pb)
+    except Exception as error:
+        fault = fault_in_proto(pb, conversions.model)
+        if fault is None:
+            raise
+        raise CodecError(fault.reason, path=fault.path, message_type=conversions.model.name) from error
+    if conversions.model.cls is not cls:
+        # A class derived from the generated one: the same fields, in the derived class.
+        derived = object.__new__(cls)
+        derived.__dict__.update(made.__dict__)
+        return derived
+    return made  # type: ignore[no-any-return]  # made by code that was compiled for `cls`
+
+
+def _explained(message: Any, name: str, error: Exception) -> CodecError:
+    fault = fault_in_message(message)
+    if fault is None:
+        return CodecError(f"{type(error).__name__}: {error}", message_type=name)
+    return CodecError(fault.reason, path=fault.path, message_type=full_name(message))
+
+
+def _detail(error: DecodeError) -> str:
+    """upb's reason without the message type in front, which the CodecError names itself."""
+    text = str(error)
+    _, separator, reason = text.partition("': ")
+    return f"not the bytes of this message: {reason[:1].lower() + reason[1:] if separator else text}"

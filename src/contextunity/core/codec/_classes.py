@@ -1,0 +1,187 @@
+"""Finds the classes of a message: its full name, its betterproto2 dataclass, and Google's class for it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import threading
+from typing import Any, cast
+
+import betterproto2
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import Message as ProtoMessage
+
+from contextunity.core.errors import CodecError
+
+_POOL = "default_message_pool"
+_URL = "type.googleapis.com/"
+_GOOGLE = "google.protobuf"
+_GOOGLE_MODULES = (
+    "any",
+    "api",
+    "descriptor",
+    "duration",
+    "empty",
+    "field_mask",
+    "source_context",
+    "struct",
+    "timestamp",
+    "type",
+    "wrappers",
+)
+
+_lock = threading.RLock()
+_classes: dict[str, type[betterproto2.Message]] = {}
+
+
+def full_name(message: betterproto2.Message | type[betterproto2.Message]) -> str:
+    """Returns the full proto name of a message or of its class, such as `contextunity.harvest.v1.Product`.
+
+    A class that was derived from a generated one has the name of the generated one.
+
+    Raises:
+        CodecError: the class is not a generated betterproto2 dataclass.
+    """
+    cls = message if isinstance(message, type) else type(message)
+    return registration(cls)[1]
+
+
+def registration(cls: type) -> tuple[type[betterproto2.Message], str, betterproto2.MessagePool]:
+    """Returns the generated class behind `cls`, its full name, and the pool of the tree it was generated into."""
+    for base in cls.__mro__:
+        pool = getattr(sys.modules.get(base.__module__), _POOL, None)
+        url = pool.type_to_url.get(base) if isinstance(pool, betterproto2.MessagePool) else None
+        if pool is not None and url is not None:
+            return base, _name_in_url(url), pool
+    raise CodecError(
+        f"{cls.__module__}.{cls.__qualname__} is not a generated betterproto2 message; "
+        "its module has no default_message_pool that knows it"
+    )
+
+
+def message_class(full_name: str) -> type[betterproto2.Message]:
+    """Returns the betterproto2 dataclass of a full proto name.
+
+    All generated trees that are loaded are searched, ContextUnity's own first; the module of the name's package is
+    imported where a loaded tree has it.
+
+    Raises:
+        CodecError: no loaded tree has a message of that name.
+    """
+    found = _classes.get(full_name)
+    if found is None:
+        with _lock:
+            found = _find_class(full_name)
+            _classes[full_name] = found
+    return found
+
+
+def class_in_pool(pool: betterproto2.MessagePool, full_name: str) -> type[betterproto2.Message] | None:
+    """Returns the dataclass that one tree has for a full name, or None."""
+    # The second form is how betterproto2 registers the messages of a file without a package.
+    return pool.url_to_type.get(f"{_URL}{full_name}") or pool.url_to_type.get(f"{_URL}.{full_name}")
+
+
+def proto_class(cls: type[betterproto2.Message]) -> type[ProtoMessage]:
+    """Returns Google's class for the message that a dataclass stands for.
+
+    Raises:
+        CodecError: the message is in no `_pb2` module, neither loaded nor beside the dataclass.
+    """
+    base, name, _ = registration(cls)
+    return proto_class_by_name(name, base.__module__)
+
+
+def proto_class_by_name(name: str, module: str) -> type[ProtoMessage]:
+    """Returns Google's class of a full name, importing the `_pb2` modules beside the dataclasses of `module`."""
+    found = _loaded_proto_class(name)
+    if found is None:
+        import_pb2_beside(module, google=name.startswith(_GOOGLE + "."))
+        found = _loaded_proto_class(name)
+    if found is None:
+        raise CodecError(
+            f"there is no Google class for it: no _pb2 module beside {module} defines it; "
+            "generate both with protoc-gen-python_messages",
+            message_type=name,
+        )
+    return found
+
+
+def import_pb2_beside(module: str, *, google: bool) -> None:
+    """Imports the `_pb2` modules in the folder of a generated package."""
+    if google:
+        for stem in _GOOGLE_MODULES:
+            importlib.import_module(f"{_GOOGLE}.{stem}_pb2")
+    for info in pkgutil.iter_modules(getattr(sys.modules.get(module), "__path__", None) or ()):
+        if info.name.endswith("_pb2"):
+            _import_pb2(f"{module}.{info.name}")
+
+
+def import_all_pb2() -> None:
+    """Imports the `_pb2` modules of every loaded dataclass, so that Google's JSON finds what an Any holds."""
+    modules = {cls.__module__ for pool in loaded_pools() for cls in tuple(pool.type_to_url)}
+    for module in sorted(modules):
+        import_pb2_beside(module, google=False)
+
+
+def loaded_pools() -> list[betterproto2.MessagePool]:
+    """Returns the pools of all loaded trees, ContextUnity's own first."""
+    return [pool for _, pool in _loaded_trees()]
+
+
+def _import_pb2(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except (ImportError, TypeError) as error:
+        # TypeError is what the descriptor pool raises for a file that another tree has loaded with other content.
+        raise CodecError(f"{name} cannot be imported: {error}") from error
+
+
+def _loaded_proto_class(name: str) -> type[ProtoMessage] | None:
+    try:
+        descriptor = descriptor_pool.Default().FindMessageTypeByName(name)
+    except KeyError:
+        return None
+    return message_factory.GetMessageClass(descriptor)
+
+
+def _find_class(name: str) -> type[betterproto2.Message]:
+    trees = _loaded_trees()
+    for _, pool in trees:
+        found = class_in_pool(pool, name)
+        if found is not None:
+            return found
+    for root, pool in trees:
+        _import_package_of(name, root)
+        found = class_in_pool(pool, name)
+        if found is not None:
+            return found
+    raise CodecError(f"no generated tree that is loaded has a message {name!r}; import the package it is generated in")
+
+
+def _import_package_of(name: str, root: str) -> None:
+    """Imports the deepest package of `root` that the dotted name leads to."""
+    module = root
+    for part in name.split(".")[:-1]:
+        parent = sys.modules.get(module)
+        names = {info.name for info in pkgutil.iter_modules(getattr(parent, "__path__", None) or ())}
+        if part not in names:
+            return
+        module = f"{module}.{part}" if module else part
+        importlib.import_module(module)
+
+
+def _loaded_trees() -> list[tuple[str, betterproto2.MessagePool]]:
+    trees: list[tuple[str, betterproto2.MessagePool]] = []
+    for name, module in tuple(sys.modules.items()):
+        if name.rpartition(".")[2] != "message_pool":
+            continue
+        pool = cast("Any", getattr(module, _POOL, None))
+        if isinstance(pool, betterproto2.MessagePool):
+            trees.append((name.rpartition(".")[0], pool))
+    return sorted(trees, key=lambda tree: tree[0] != "contextunity.gen")
+
+
+def _name_in_url(url: str) -> str:
+    return url.rpartition("/")[2].removeprefix(".")

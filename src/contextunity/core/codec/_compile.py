@@ -1,0 +1,140 @@
+"""Compiles the conversions of message classes, once for each class and when it is first used."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import betterproto2
+from google.protobuf.empty_pb2 import Empty as _AnyMessage
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from . import _runtime
+from ._classes import full_name
+from ._model import Kind, MessageModel, ValueType, model_of
+from ._source import decoder_source, encoder_source
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversions:
+    """The compiled conversions of one class.
+
+    Attributes:
+        model: what they were compiled from.
+        read: makes a dataclass instance of Google's message.
+        fill: fills an empty one of Google's messages from an instance, which lies `depth` levels below the outermost.
+    """
+
+    model: MessageModel
+    read: Callable[[Any], Any]
+    fill: Callable[..., None]
+
+
+_lock = threading.RLock()
+_compiled: dict[type, Conversions] = {}
+
+
+def conversions_of(cls: type) -> Conversions:
+    """Returns the conversions of a dataclass, compiling them and those of all messages inside it on first use.
+
+    Raises:
+        CodecError: the class is not a generated one, or its Google class cannot be found.
+    """
+    found = _compiled.get(cls)
+    if found is None:
+        with _lock:
+            found = _compiled.get(cls) or _compile(cls)
+    return found
+
+
+def _fill_other(message: Any, pb: Any, depth: int, name: str) -> None:
+    """Fills a message from an instance that is not exactly of the field's class: derived, or of another tree."""
+    if not isinstance(message, betterproto2.Message) or full_name(message) != name:
+        raise _runtime.MisfitError(f"expected a {name}, got {type(message).__name__}")
+    conversions_of(type(message)).fill(message, pb, depth)
+
+
+class _Namespace:
+    """The globals of all compiled functions, and the names of classes in it."""
+
+    def __init__(self) -> None:
+        self.globals: dict[str, Any] = {
+            name: value for name, value in vars(_runtime).items() if not name.startswith("_")
+        }
+        self.globals |= {
+            "UnknownFieldSet": UnknownFieldSet,
+            "enc_other": _fill_other,
+            "has": _AnyMessage.HasField,
+            "merge": _AnyMessage.MergeFromString,
+            "new": object.__new__,
+            "set_in_parent": _AnyMessage.SetInParent,
+        }
+        for kind in (str, bytes, bool, int, float):
+            self.globals[f"{kind.__name__}_only"] = frozenset((kind,)).issuperset
+        self._suffixes: dict[type, str] = {}
+        self._deep: dict[type, bool] = {}
+
+    def suffix(self, cls: type) -> str:
+        return self._suffixes.setdefault(cls, f"{len(self._suffixes)}_{cls.__name__}")
+
+    def message(self, name: ValueType) -> str:
+        return self.suffix(cast("type", name.cls))
+
+    def enum(self, name: ValueType) -> str:
+        cls = cast("type[betterproto2.Enum]", name.cls)
+        key = f"E{self.suffix(cls)}"
+        if key not in self.globals:
+            self.globals[key] = _runtime.EnumTable(cls)
+        return key
+
+    def is_deep(self, name: ValueType) -> bool:
+        return self.is_deep_class(cast("type", name.cls))
+
+    def is_deep_class(self, cls: type) -> bool:
+        """Whether a message that can contain itself is reachable from the class, itself included."""
+        if cls not in self._deep:
+            self._deep[cls] = any(inner in reachable(inner, below=True) for inner in reachable(cls))
+        return self._deep[cls]
+
+
+_namespace = _Namespace()
+
+
+def reachable(cls: type, *, below: bool = False) -> list[type]:
+    """Returns the generated classes that messages of `cls` can contain at any depth, after `cls` unless `below`."""
+    root = model_of(cls).cls
+    found: dict[type, None] = {}
+    pending = _contained(root) if below else [root]
+    while pending:
+        current = pending.pop(0)
+        if current not in found:
+            found[current] = None
+            pending += _contained(current)
+    return list(found)
+
+
+def _contained(cls: type) -> list[type]:
+    return [cast("type", field.value.cls) for field in model_of(cls).fields if field.value.kind is Kind.MESSAGE]
+
+
+def _compile(cls: type) -> Conversions:
+    # Published only when all are there, since each calls the others.
+    classes = [inner for inner in reachable(cls) if inner not in _compiled]
+    done = {inner: _compile_one(inner, model_of(inner)) for inner in classes}
+    if cls not in done and cls not in _compiled:
+        done[cls] = _compile_one(cls, model_of(cls))
+    _compiled.update(done)
+    return _compiled[cls]
+
+
+def _compile_one(cls: type, model: MessageModel) -> Conversions:
+    suffix = _namespace.suffix(cls)
+    scope = _namespace.globals
+    scope[f"C{suffix}"] = cls
+    deep = _namespace.is_deep_class(cls)
+    source = f"{decoder_source(model, suffix, _namespace)}\n\n{encoder_source(model, suffix, _namespace, deep=deep)}\n"
+    # The text is made of field names and numbers of generated classes alone, never of data.
+    exec(compile(source, f"<codec of {model.name}>", "exec"), scope)  # noqa: S102
+    return Conversions(model=model, read=scope[f"dec_{suffix}"], fill=scope[f"enc_{suffix}"])

@@ -1,0 +1,204 @@
+"""The slow road: finds what the compiled conversions stumbled over, and says where it is.
+
+It walks a message along its model and checks each value by itself, so it also holds the rules that a value must keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import betterproto2
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from contextunity.core.errors import CodecError
+
+from . import _runtime
+from ._classes import full_name
+from ._model import FieldModel, Kind, MessageModel, ValueType, model_of
+from ._runtime import MAX_DEPTH, MisfitError
+
+_MISSING = object()
+
+
+class Fault(NamedTuple):
+    """A value that does not fit: its dotted path in proto names, and what is wrong with it."""
+
+    path: str
+    reason: str
+
+
+def join(path: str, name: str) -> str:
+    """Appends a field name to a path."""
+    return f"{path}.{name}" if path else name
+
+
+def item(path: str, key: object) -> str:
+    """Appends a list index or a map key to a path."""
+    return f"{path}[{key!r}]" if not isinstance(key, str) else f'{path}["{key}"]'
+
+
+def fault_in_message(message: Any) -> Fault | None:
+    """Returns the first fault that keeps a dataclass instance from being encoded, or None."""
+    return next(_message(message, "", 0), None)
+
+
+def fault_in_proto(pb: Any, model: MessageModel) -> Fault | None:
+    """Returns the first fault that keeps Google's message from becoming a dataclass instance, or None."""
+    return next(_proto(pb, model, ""), None)
+
+
+def _message(message: Any, path: str, depth: int) -> Iterator[Fault]:
+    if depth > MAX_DEPTH:
+        yield Fault(_shorten(path), f"messages are nested more than {MAX_DEPTH} deep")
+        return
+    model = model_of(type(message))
+    members: dict[str, list[str]] = {}
+    for field in model.fields:
+        value = getattr(message, field.attribute, _MISSING)
+        if value is _MISSING:
+            yield Fault(join(path, field.name), "the instance has no such attribute")
+            continue
+        if field.oneof and value is not None:
+            members.setdefault(field.oneof, []).append(field.name)
+        yield from _field(field, value, join(path, field.name), depth)
+    for oneof, names in members.items():
+        if len(names) > 1:
+            yield Fault(join(path, names[1]), f"oneof {oneof} holds one of its members, not {' and '.join(names)}")
+    yield from _unknown(message, model, path)
+
+
+def _unknown(message: Any, model: MessageModel, path: str) -> Iterator[Fault]:
+    unknown = getattr(message, "_unknown_fields", _MISSING)
+    try:
+        if unknown:
+            model.proto().MergeFromString(unknown)
+    except (DecodeError, TypeError) as error:
+        yield Fault(join(path, "_unknown_fields"), f"not the bytes of fields: {error}")
+
+
+def _field(field: FieldModel, value: Any, path: str, depth: int) -> Iterator[Fault]:
+    if field.key is not None:
+        yield from _map(field, field.key, value, path, depth)
+    elif field.repeated:
+        reason = _reason(_runtime.check_list, value)
+        if reason:
+            yield Fault(path, reason)
+            return
+        for index, element in enumerate(value):
+            yield from _value(field.value, element, item(path, index), depth + 1)
+    elif value is not None or not field.presence:
+        yield from _value(field.value, value, path, depth + 1)
+
+
+def _map(field: FieldModel, key: ValueType, value: Any, path: str, depth: int) -> Iterator[Fault]:
+    reason = _reason(_runtime.check_dict, value)
+    if reason:
+        yield Fault(path, reason)
+        return
+    for name, element in value.items():
+        for fault in _value(key, name, item(path, name), depth):
+            yield Fault(fault.path, f"as a key: {fault.reason}")
+        yield from _value(field.value, element, item(path, name), depth + 2)
+
+
+def _value(value: ValueType, given: Any, path: str, depth: int) -> Iterator[Fault]:
+    if value.kind is Kind.MESSAGE:
+        try:
+            fits = isinstance(given, betterproto2.Message) and full_name(given) == value.name
+        except CodecError:
+            fits = False
+        if fits:
+            yield from _message(given, path, depth)
+        else:
+            yield Fault(path, f"expected a {value.name}, got {type(given).__name__}")
+        return
+    reason = reason_against(value, given)
+    if reason:
+        yield Fault(path, reason)
+
+
+def reason_against(value: ValueType, given: Any) -> str:
+    """Returns why a single value that is no message does not fit its type, or an empty text."""
+    match value.kind:
+        case Kind.WRAPPER:
+            assert value.inner is not None
+            return reason_against(value.inner, given)
+        case Kind.STRING:
+            return _reason(_runtime.check_str, given) or _reason(_utf8, given)
+        case Kind.BYTES:
+            return _reason(_runtime.check_bytes, given)
+        case Kind.BOOL:
+            return _reason(_runtime.check_bool, given)
+        case Kind.DOUBLE:
+            return _reason(_runtime.check_double, given)
+        case Kind.FLOAT:
+            return _reason(_runtime.check_float, given)
+        case Kind.TIMESTAMP:
+            return _reason(lambda given: _runtime.datetime_to_proto(given, Timestamp()), given)
+        case Kind.DURATION:
+            return _reason(lambda given: _runtime.timedelta_to_proto(given, Duration()), given)
+        case _:
+            return _reason(_runtime.check_int, given) or reason_against_range(value, given)
+
+
+def reason_against_range(value: ValueType, number: int) -> str:
+    """Returns why an int is out of range for its type, or an empty text."""
+    if value.low <= number <= value.high:
+        return ""
+    kind = "an enum" if value.kind is Kind.ENUM else f"{'an int' if value.signed else 'a uint'}{value.bits}"
+    return f"{_runtime.short(number)} is out of range for {kind}, {value.low} to {value.high}"
+
+
+def _reason(check: Any, given: Any) -> str:
+    try:
+        check(given)
+    except MisfitError as misfit:
+        return str(misfit)
+    return ""
+
+
+def _utf8(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise MisfitError(f"not text: a lone surrogate {text[error.start]!a} at index {error.start}") from None
+
+
+def _proto(pb: Any, model: MessageModel, path: str) -> Iterator[Fault]:
+    for field in model.fields:
+        if field.presence and not _HAS(pb, field.name):
+            continue
+        value, where = getattr(pb, field.name), join(path, field.name)
+        if field.key is not None:
+            for key in value:
+                yield from _proto_value(field.value, value[key], item(where, key))
+        elif field.repeated:
+            for index, element in enumerate(value):
+                yield from _proto_value(field.value, element, item(where, index))
+        else:
+            yield from _proto_value(field.value, value, where)
+
+
+def _proto_value(value: ValueType, pb: Any, path: str) -> Iterator[Fault]:
+    match value.kind:
+        case Kind.MESSAGE:
+            assert value.cls is not None
+            yield from _proto(pb, model_of(value.cls), path)
+        case Kind.TIMESTAMP | Kind.DURATION:
+            convert = _runtime.datetime_from_proto if value.kind is Kind.TIMESTAMP else _runtime.timedelta_from_proto
+            reason = _reason(convert, pb)
+            if reason:
+                yield Fault(path, reason)
+        case _:
+            pass
+
+
+_HAS = Empty.HasField
+
+
+def _shorten(path: str) -> str:
+    return path if len(path) <= 200 else f"{path[:100]}...{path[-80:]}"

@@ -1,0 +1,173 @@
+"""Messages to and from ProtoJSON, as text and as plain dicts, by Google's implementation of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias, TypeVar, cast
+
+import betterproto2
+from google.protobuf import json_format
+from google.protobuf.message import Message as ProtoMessage
+
+from contextunity.core.errors import CodecError, Violation
+
+from ._binary import from_proto, to_proto
+from ._check import violations_of
+from ._classes import full_name, import_all_pb2, proto_class
+from ._faults import item, join
+from ._runtime import MAX_DEPTH
+
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+
+M = TypeVar("M", bound=betterproto2.Message)
+
+
+def to_json(message: betterproto2.Message, *, indent: int | None = None) -> str:
+    """Writes a message as ProtoJSON text.
+
+    Args:
+        message: what to write. Fields at their default are left out, unless they have presence and are set.
+        indent: spaces of each level; None writes one line.
+
+    Raises:
+        CodecError: a value does not fit its field, or has no JSON form, such as NaN in a Struct.
+    """
+    return json.dumps(_to_data(message, preserving_proto_field_name=False), indent=indent, ensure_ascii=False)
+
+
+def to_dict(message: betterproto2.Message, *, preserving_proto_field_name: bool = False) -> dict[str, JsonValue]:
+    """Writes a message as the plain dict that its ProtoJSON would parse to.
+
+    Args:
+        message: what to write.
+        preserving_proto_field_name: whether keys are the names in the proto file instead of lowerCamelCase.
+
+    Raises:
+        CodecError: a value does not fit its field or has no JSON form; or the JSON of the message is no object, as that
+            of a Timestamp is not.
+    """
+    data = _to_data(message, preserving_proto_field_name=preserving_proto_field_name)
+    if isinstance(data, dict):
+        return cast("dict[str, JsonValue]", data)
+    raise CodecError("its JSON form is no object; use to_json", message_type=full_name(message))
+
+
+def from_json(cls: type[M], text: str | bytes, *, ignore_unknown_fields: bool = False) -> M:
+    """Reads ProtoJSON text, with all the freedom that ProtoJSON has: null for absent, text for numbers.
+
+    Args:
+        cls: the dataclass to make.
+        text: JSON; bytes are UTF-8.
+        ignore_unknown_fields: whether keys that the message does not know are skipped instead of refused.
+
+    Raises:
+        CodecError: not JSON, or not the JSON of this message; `violations` has everything that is wrong.
+    """
+    name = full_name(cls)
+    try:
+        data = json.loads(text, object_pairs_hook=_refuse_duplicates)
+    except RecursionError:
+        raise CodecError("not JSON that can be read: nested too deep", message_type=name) from None
+    except (ValueError, TypeError) as error:
+        raise CodecError(f"not JSON: {error}", message_type=name) from None
+    return _from_data(cls, data, strict=False, ignore_unknown_fields=ignore_unknown_fields)
+
+
+def from_dict(cls: type[M], mapping: Mapping[str, Any], *, ignore_unknown_fields: bool = False) -> M:
+    """Reads a plain dict in ProtoJSON form, strictly.
+
+    Both the proto name and the JSON name of a field are taken as its key. Refused beside what ProtoJSON refuses: null
+    for a field that has no null, text for a number (but 64-bit integers are text in ProtoJSON, and may be either), and
+    integers beyond 2^53 that come as floats, as they do out of a Struct.
+
+    Args:
+        cls: the dataclass to make.
+        mapping: the values, such as `struct_to_dict` gives.
+        ignore_unknown_fields: whether keys that the message does not know are skipped instead of refused.
+
+    Raises:
+        CodecError: the mapping does not fit; `violations` has everything that is wrong with it.
+    """
+    return _from_data(cls, mapping, strict=True, ignore_unknown_fields=ignore_unknown_fields)
+
+
+def _from_data(cls: type[M], data: Any, *, strict: bool, ignore_unknown_fields: bool) -> M:
+    name = full_name(cls)
+    try:
+        violations = violations_of(cls, data, strict=strict, ignore_unknown_fields=ignore_unknown_fields)
+    except RecursionError:
+        violations = [Violation("", "it contains itself, or is nested without end")]
+    if violations:
+        raise CodecError.of(violations, message_type=name)
+    pb = proto_class(cls)()
+    try:
+        json_format.ParseDict(
+            _plain(data), pb, ignore_unknown_fields=ignore_unknown_fields, max_recursion_depth=4 * MAX_DEPTH
+        )
+    except (json_format.ParseError, ValueError, TypeError) as error:
+        # The check above should have found it first; whatever it overlooks is still refused, in Google's words.
+        raise CodecError(str(error), message_type=name) from error
+    return from_proto(cls, pb)
+
+
+def _plain(data: Any) -> Any:
+    """Google's parser knows dict and list alone."""
+    if isinstance(data, Mapping):
+        return {key: _plain(value) for key, value in cast("Mapping[Any, Any]", data).items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in cast("list[Any]", data)]
+    return data
+
+
+def _to_data(message: betterproto2.Message, *, preserving_proto_field_name: bool) -> Any:
+    pb = to_proto(message)
+    try:
+        return _message_to_data(pb, preserving_proto_field_name)
+    except (json_format.Error, ValueError, TypeError):
+        # An Any can hold a message whose Google class nobody has imported yet.
+        import_all_pb2()
+    try:
+        return _message_to_data(pb, preserving_proto_field_name)
+    except (json_format.Error, ValueError, TypeError) as error:
+        path, reason = _locate(pb, "", error)
+        raise CodecError(f"it has no JSON form: {reason}", path=path, message_type=full_name(message)) from error
+
+
+def _message_to_data(pb: ProtoMessage, preserving_proto_field_name: bool) -> Any:
+    return json_format.MessageToDict(pb, preserving_proto_field_name=preserving_proto_field_name)
+
+
+def _locate(pb: ProtoMessage, path: str, error: Exception) -> tuple[str, str]:
+    """Finds the innermost message that has no JSON form."""
+    for where, inner in _inner_messages(pb, path):
+        try:
+            _message_to_data(inner, preserving_proto_field_name=False)
+        except (json_format.Error, ValueError, TypeError) as inner_error:
+            return _locate(inner, where, inner_error)
+    return path, str(error)
+
+
+def _inner_messages(pb: ProtoMessage, path: str) -> list[tuple[str, ProtoMessage]]:
+    found: list[tuple[str, ProtoMessage]] = []
+    for field, value in pb.ListFields():
+        if field.message_type is None:
+            continue
+        where = join(path, field.name)
+        if field.message_type.GetOptions().map_entry:
+            if field.message_type.fields_by_name["value"].message_type is not None:
+                found += [(item(where, key), value[key]) for key in value]
+        elif field.is_repeated:
+            found += [(item(where, index), element) for index, element in enumerate(value)]
+        else:
+            found.append((where, value))
+    return found
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise ValueError(f"key {key!r} is given twice in one object")
+        made[key] = value
+    return made

@@ -1,0 +1,261 @@
+"""Describes a message class field by field, as everything else in the codec needs it.
+
+A description joins what the dataclass says (attribute names, Python types) with what Google's descriptor says (types,
+presence). Fields are matched by number, because betterproto2 renames those whose names Python cannot have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any, cast
+
+import betterproto2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message as ProtoMessage
+
+from contextunity.core.errors import CodecError
+
+from ._classes import class_in_pool, proto_class_by_name, registration
+
+
+class Kind(enum.Enum):
+    """What a single value of a field is on the Python side."""
+
+    STRING = "str"
+    BYTES = "bytes"
+    BOOL = "bool"
+    INT = "int"
+    DOUBLE = "float"
+    FLOAT = "float32"
+    ENUM = "enum"
+    MESSAGE = "message"
+    TIMESTAMP = "timestamp"
+    DURATION = "duration"
+    WRAPPER = "wrapper"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValueType:
+    """The type of a single value: of a field, of an element of a list, or of a key or value of a map.
+
+    Attributes:
+        kind: what it is in Python.
+        bits: of an integer, 32 or 64; else 0.
+        signed: of an integer, whether it can be negative.
+        cls: the dataclass of a message or the Enum class of an enum; else None.
+        name: full proto name of a message or enum; else empty.
+        inner: of a wrapper, the type of what it wraps; else None.
+        descriptor: Google's descriptor of the field that has the type.
+    """
+
+    kind: Kind
+    bits: int = 0
+    signed: bool = True
+    cls: type[Any] | None = None
+    name: str = ""
+    inner: ValueType | None = None
+    descriptor: FieldDescriptor
+
+    @property
+    def low(self) -> int:
+        return -(1 << (self.bits - 1)) if self.signed else 0
+
+    @property
+    def high(self) -> int:
+        return (1 << (self.bits - 1 if self.signed else self.bits)) - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FieldModel:
+    """One field of a message.
+
+    Attributes:
+        attribute: name in the dataclass.
+        name: name in the proto file, and in Google's class.
+        json_name: name in ProtoJSON.
+        number: field number.
+        value: type of the value, of an element, or of a map's values.
+        key: type of a map's keys; None for other fields.
+        repeated: whether it is a list.
+        presence: whether absent differs from default; such a field is None when absent.
+        oneof: name of the oneof it is a member of; empty for none and for proto3 `optional`.
+    """
+
+    attribute: str
+    name: str
+    json_name: str
+    number: int
+    value: ValueType
+    key: ValueType | None
+    repeated: bool
+    presence: bool
+    oneof: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MessageModel:
+    """One message class.
+
+    Attributes:
+        cls: the generated dataclass.
+        proto: Google's class.
+        name: full proto name.
+        fields: its fields, by number.
+    """
+
+    cls: type[betterproto2.Message]
+    proto: type[ProtoMessage]
+    name: str
+    fields: tuple[FieldModel, ...]
+
+
+_lock = threading.RLock()
+_models: dict[type, MessageModel] = {}
+
+_SCALARS: dict[int, tuple[Kind, int, bool]] = {
+    FieldDescriptor.TYPE_STRING: (Kind.STRING, 0, True),
+    FieldDescriptor.TYPE_BYTES: (Kind.BYTES, 0, True),
+    FieldDescriptor.TYPE_BOOL: (Kind.BOOL, 0, True),
+    FieldDescriptor.TYPE_DOUBLE: (Kind.DOUBLE, 0, True),
+    FieldDescriptor.TYPE_FLOAT: (Kind.FLOAT, 0, True),
+    FieldDescriptor.TYPE_INT32: (Kind.INT, 32, True),
+    FieldDescriptor.TYPE_SINT32: (Kind.INT, 32, True),
+    FieldDescriptor.TYPE_SFIXED32: (Kind.INT, 32, True),
+    FieldDescriptor.TYPE_UINT32: (Kind.INT, 32, False),
+    FieldDescriptor.TYPE_FIXED32: (Kind.INT, 32, False),
+    FieldDescriptor.TYPE_INT64: (Kind.INT, 64, True),
+    FieldDescriptor.TYPE_SINT64: (Kind.INT, 64, True),
+    FieldDescriptor.TYPE_SFIXED64: (Kind.INT, 64, True),
+    FieldDescriptor.TYPE_UINT64: (Kind.INT, 64, False),
+    FieldDescriptor.TYPE_FIXED64: (Kind.INT, 64, False),
+}
+
+
+def model_of(cls: type) -> MessageModel:
+    """Returns the model of a dataclass; it is made once.
+
+    Raises:
+        CodecError: the class is not a generated one, or does not agree with Google's class of its name.
+    """
+    found = _models.get(cls)
+    if found is None:
+        with _lock:
+            found = _models.get(cls) or _describe(cls)
+            _models[cls] = found
+    return found
+
+
+def _describe(cls: type) -> MessageModel:
+    base, name, pool = registration(cls)
+    if base is not cls:
+        return model_of(base)
+    proto = proto_class_by_name(name, base.__module__)
+    descriptor = proto.DESCRIPTOR
+    declared = {_meta(field).number: field for field in dataclasses.fields(cast("Any", base))}
+    described = {field.number: field for field in descriptor.fields}
+    if declared.keys() != described.keys():
+        odd = ", ".join(str(number) for number in sorted(declared.keys() ^ described.keys()))
+        raise CodecError(
+            f"its dataclass and its _pb2 module disagree on the fields numbered {odd}; "
+            "generate both again, and see that no two fields get one Python name",
+            message_type=name,
+        )
+    fields = tuple(
+        _field(_Context(base, pool, name), declared[number], described[number]) for number in sorted(declared)
+    )
+    return MessageModel(cls=base, proto=proto, name=name, fields=fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    cls: type[betterproto2.Message]
+    pool: betterproto2.MessagePool
+    name: str
+
+
+def _meta(field: dataclasses.Field[Any]) -> betterproto2.FieldMetadata:
+    return cast("betterproto2.FieldMetadata", field.metadata["betterproto"])
+
+
+def _field(context: _Context, field: dataclasses.Field[Any], descriptor: FieldDescriptor) -> FieldModel:
+    meta = _meta(field)
+    key: ValueType | None = None
+    of_value, unwrap = descriptor, meta.unwrap
+    entry = _map_entry(descriptor)
+    if entry is not None:
+        key = _value_type(context, field, entry.fields_by_number[1], wrapped=False)
+        of_value = entry.fields_by_number[2]
+        unwrap = meta.map_meta[1].unwrap if meta.map_meta else None
+    oneof = descriptor.containing_oneof
+    return FieldModel(
+        attribute=field.name,
+        name=descriptor.name,
+        json_name=descriptor.json_name,
+        number=descriptor.number,
+        value=_value_type(context, field, of_value, wrapped=unwrap is not None),
+        key=key,
+        repeated=descriptor.is_repeated and entry is None,
+        presence=descriptor.has_presence,
+        # The oneof of a proto3 `optional` field is synthetic: descriptors name it after the field, with an underscore.
+        oneof=oneof.name if oneof is not None and meta.group else "",
+    )
+
+
+def _map_entry(descriptor: FieldDescriptor) -> Descriptor | None:
+    message = descriptor.message_type
+    return message if message is not None and message.GetOptions().map_entry else None
+
+
+def _value_type(
+    context: _Context, field: dataclasses.Field[Any], descriptor: FieldDescriptor, *, wrapped: bool
+) -> ValueType:
+    scalar = _SCALARS.get(descriptor.type)
+    if scalar is not None:
+        kind, bits, signed = scalar
+        return ValueType(kind=kind, bits=bits, signed=signed, descriptor=descriptor)
+    if descriptor.type == FieldDescriptor.TYPE_ENUM:
+        name = descriptor.enum_type.full_name
+        cls = _enum_class(context, field)
+        return ValueType(kind=Kind.ENUM, bits=32, cls=cls, name=name, descriptor=descriptor)
+    if descriptor.type != FieldDescriptor.TYPE_MESSAGE:
+        raise CodecError("groups are not supported", path=descriptor.name, message_type=context.name)
+    name = descriptor.message_type.full_name
+    if wrapped:
+        return _wrapped_type(context, field, name, descriptor)
+    message = class_in_pool(context.pool, name)
+    if message is None:
+        raise CodecError(
+            f"its type {name} is not in the generated tree of {context.cls.__module__}; generate it into the same tree",
+            path=descriptor.name,
+            message_type=context.name,
+        )
+    return ValueType(kind=Kind.MESSAGE, cls=message, name=name, descriptor=descriptor)
+
+
+def _wrapped_type(
+    context: _Context, field: dataclasses.Field[Any], name: str, descriptor: FieldDescriptor
+) -> ValueType:
+    if name == "google.protobuf.Timestamp":
+        return ValueType(kind=Kind.TIMESTAMP, name=name, descriptor=descriptor)
+    if name == "google.protobuf.Duration":
+        return ValueType(kind=Kind.DURATION, name=name, descriptor=descriptor)
+    inner = _value_type(context, field, descriptor.message_type.fields_by_name["value"], wrapped=False)
+    return ValueType(kind=Kind.WRAPPER, name=name, inner=inner, descriptor=descriptor)
+
+
+def _enum_class(context: _Context, field: dataclasses.Field[Any]) -> type[betterproto2.Enum]:
+    """Reads the Enum class off the field's annotation; betterproto2 registers enums nowhere."""
+    scope = vars(sys.modules[context.cls.__module__])
+    hint = field.type
+    # Annotations are text in generated code. They are read in the module's scope alone, since in the scope of the class
+    # a field can have the name of its type.
+    resolved: Any = eval(hint, scope) if isinstance(hint, str) else hint  # noqa: S307 - text of generated code
+    candidates = (resolved, *getattr(resolved, "__args__", ()))
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, betterproto2.Enum):
+            return candidate
+    raise CodecError(f"its annotation {hint!r} names no enum", path=field.name, message_type=context.name)

@@ -1,0 +1,163 @@
+"""What the compiled conversions call: times, unknown fields, and the checks that upb leaves open.
+
+Errors raised here carry no path. The compiled code is straight-line and does not keep track of where it is; whoever
+calls it looks for the place afterwards, in `_faults`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import betterproto2
+from google.protobuf.message import Message as ProtoMessage
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+MAX_DEPTH = 100
+"""Levels of messages below the outermost one. Parsers of protobuf refuse what is deeper, so writing it helps nobody."""
+
+MAX_DURATION_SECONDS = 315_576_000_000
+"""Source: google/protobuf/duration.proto, `Duration.seconds`."""
+
+MAX_FLOAT = 3.4028234663852886e38
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MIN_TIMESTAMP_SECONDS = -62_135_596_800
+MAX_TIMESTAMP_SECONDS = 253_402_300_799
+
+
+class MisfitError(Exception):
+    """A value does not fit; the text is the reason."""
+
+
+class EnumTable(dict[int, Any]):
+    """Members of an enum by number. Numbers that it does not know become unnamed members, and are not kept."""
+
+    def __init__(self, cls: type[betterproto2.Enum]) -> None:
+        super().__init__({member.value: member for member in cls})
+        self._cls = cls
+
+    def __missing__(self, number: int) -> Any:
+        return self._cls(number)
+
+
+def datetime_from_proto(pb: Any) -> datetime:
+    """Converts a Timestamp; nanoseconds below a microsecond are cut off towards the past."""
+    nanos = pb.nanos
+    if not 0 <= nanos <= 999_999_999:
+        raise MisfitError(f"a timestamp's nanos are 0 to 999999999, not {nanos}")
+    try:
+        return EPOCH + timedelta(0, pb.seconds, nanos // 1000)
+    except OverflowError:
+        raise MisfitError(f"a timestamp lies in the years 1 to 9999, and {pb.seconds} seconds do not") from None
+
+
+def timedelta_from_proto(pb: Any) -> timedelta:
+    """Converts a Duration; nanoseconds below a microsecond are cut off towards minus infinity."""
+    seconds, nanos = pb.seconds, pb.nanos
+    if not -MAX_DURATION_SECONDS <= seconds <= MAX_DURATION_SECONDS:
+        raise MisfitError(f"a duration is at most {MAX_DURATION_SECONDS} seconds either way, not {seconds}")
+    if not -999_999_999 <= nanos <= 999_999_999 or (seconds < 0 < nanos) or (nanos < 0 < seconds):
+        raise MisfitError(
+            f"a duration's nanos are within a second and have the sign of its seconds, not {seconds} s {nanos} ns"
+        )
+    return timedelta(0, seconds, nanos // 1000)
+
+
+def datetime_to_proto(value: Any, pb: Any) -> None:
+    """Fills a Timestamp."""
+    if not isinstance(value, datetime):
+        raise MisfitError(f"expected a datetime, got {type(value).__name__}")
+    if value.tzinfo is None:
+        raise MisfitError("the datetime has no time zone; give it one, such as datetime.UTC")
+    try:
+        since = value - EPOCH
+    except TypeError:
+        raise MisfitError("the datetime's time zone does not tell its offset from UTC") from None
+    seconds = since.days * 86_400 + since.seconds
+    if not MIN_TIMESTAMP_SECONDS <= seconds <= MAX_TIMESTAMP_SECONDS:
+        raise MisfitError(f"{value.isoformat()} is outside the years 1 to 9999 in UTC")
+    pb.seconds = seconds
+    pb.nanos = since.microseconds * 1000
+
+
+def timedelta_to_proto(value: Any, pb: Any) -> None:
+    """Fills a Duration; both of its parts get the sign of the whole."""
+    if not isinstance(value, timedelta):
+        raise MisfitError(f"expected a timedelta, got {type(value).__name__}")
+    seconds, micros = value.days * 86_400 + value.seconds, value.microseconds
+    if seconds < 0 and micros:
+        seconds, micros = seconds + 1, micros - 1_000_000
+    if abs(seconds) > MAX_DURATION_SECONDS or (abs(seconds) == MAX_DURATION_SECONDS and micros):
+        raise MisfitError(f"a duration is at most {MAX_DURATION_SECONDS} seconds either way, not {value}")
+    pb.seconds = seconds
+    pb.nanos = micros * 1000
+
+
+def unknown_fields(pb: ProtoMessage) -> bytes:
+    """Returns the bytes of the unknown fields of this message alone, not of those inside it."""
+    if not len(UnknownFieldSet(pb)):
+        return b""
+    rest = type(pb)()
+    rest.CopyFrom(pb)
+    for field in pb.DESCRIPTOR.fields:
+        rest.ClearField(field.name)
+    return rest.SerializeToString(deterministic=True)
+
+
+def check_str(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise MisfitError(f"expected a str, got {type(value).__name__}")
+
+
+def check_bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    raise MisfitError(f"expected bytes, got {type(value).__name__}")
+
+
+def check_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise MisfitError(f"expected a bool, got {type(value).__name__}")
+
+
+def check_int(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise MisfitError(f"expected an int, got {type(value).__name__}")
+
+
+def check_double(value: Any) -> float:
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            raise MisfitError(f"{short(value)} is out of range for a double") from None
+    raise MisfitError(f"expected a float, got {type(value).__name__}")
+
+
+def check_float(value: Any) -> float:
+    """Checks a 32-bit float; upb would turn what is too large into infinity."""
+    number = check_double(value)
+    if abs(number) > MAX_FLOAT and abs(number) != float("inf"):
+        raise MisfitError(f"{number} is out of range for a 32-bit float")
+    return number
+
+
+def check_list(value: Any) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    raise MisfitError(f"expected a list, got {type(value).__name__}")
+
+
+def check_dict(value: Any) -> dict[Any, Any]:
+    if isinstance(value, dict):
+        return value
+    raise MisfitError(f"expected a dict, got {type(value).__name__}")
+
+
+def short(value: Any) -> str:
+    text = f"{value:.3e}" if isinstance(value, float) else hex(value) if value.bit_length() > 200 else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

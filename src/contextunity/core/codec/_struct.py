@@ -1,0 +1,146 @@
+"""Structs to and from plain dicts, without a detour through JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import betterproto2
+from contextunity.gen.google import protobuf
+from google.protobuf.struct_pb2 import Struct as ProtoStruct
+
+from contextunity.core.errors import CodecError
+
+from ._binary import to_proto
+from ._check import json_scalar_reason
+from ._classes import full_name
+from ._faults import item
+from ._json import JsonValue
+from ._runtime import MAX_DEPTH
+
+_STRUCT = "google.protobuf.Struct"
+_EXACT = float(1 << 53)
+
+
+def struct_to_dict(struct: betterproto2.Message | ProtoStruct) -> dict[str, JsonValue]:
+    """Returns what a Struct holds.
+
+    Numbers of a Struct are doubles. Whole ones up to 2^53 come back as int, all others and negative zero as float. A
+    value of which no kind is set comes back as None.
+
+    Args:
+        struct: a Struct dataclass of any generated tree, or Google's Struct.
+
+    Raises:
+        CodecError: it is no Struct, or holds NaN or infinity, which a Struct may not.
+    """
+    if isinstance(struct, betterproto2.Message):
+        if full_name(struct) != _STRUCT:
+            raise CodecError(f"expected a {_STRUCT}, got a {full_name(struct)}")
+        return _fields(struct, "")
+    return _fields_of_proto(struct, "")
+
+
+def dict_to_struct(mapping: Mapping[str, Any]) -> protobuf.Struct:
+    """Returns a Struct that holds a mapping.
+
+    Args:
+        mapping: values are None, bool, int, float, str, lists or tuples, and mappings with text as keys. An int must be
+            one that a double can tell exactly; others travel as text.
+
+    Raises:
+        CodecError: a value or key does not fit; the error names its place.
+    """
+    return _to_struct(mapping, "", 0)
+
+
+def _fields(struct: Any, path: str) -> dict[str, JsonValue]:
+    try:
+        return {key: _value(value, path, key) for key, value in struct.fields.items()}
+    except (AttributeError, TypeError):
+        # Not what a Struct dataclass holds: the conversion tells where and why.
+        to_proto(struct)
+        raise
+
+
+def _value(value: Any, path: str, key: object) -> JsonValue:
+    if (text := value.string_value) is not None:
+        return cast("str", text)
+    if (number := value.number_value) is not None:
+        return _number(number, path, key)
+    if (truth := value.bool_value) is not None:
+        return cast("bool", truth)
+    if (inner := value.struct_value) is not None:
+        return _fields(inner, item(path, key))
+    if (elements := value.list_value) is not None:
+        where = item(path, key)
+        return [_value(element, where, index) for index, element in enumerate(elements.values)]
+    return None
+
+
+def _number(number: float, path: str, key: object) -> int | float:
+    if not math.isfinite(number):
+        raise CodecError(f"a Struct holds finite numbers, not {number}", path=item(path, key), message_type=_STRUCT)
+    if -_EXACT <= number <= _EXACT and number == int(number) and (number or math.copysign(1.0, number) > 0):
+        return int(number)
+    return float(number)
+
+
+def _fields_of_proto(struct: ProtoStruct, path: str) -> dict[str, JsonValue]:
+    fields = struct.fields
+    return {key: _value_of_proto(fields[key], path, key) for key in fields}
+
+
+def _value_of_proto(value: Any, path: str, key: object) -> JsonValue:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return cast("str", value.string_value)
+        case "number_value":
+            return _number(value.number_value, path, key)
+        case "bool_value":
+            return cast("bool", value.bool_value)
+        case "struct_value":
+            return _fields_of_proto(value.struct_value, item(path, key))
+        case "list_value":
+            where = item(path, key)
+            return [_value_of_proto(element, where, index) for index, element in enumerate(value.list_value.values)]
+        case _:
+            return None
+
+
+def _to_struct(mapping: Any, path: str, depth: int) -> protobuf.Struct:
+    if not isinstance(mapping, Mapping):
+        raise CodecError(f"expected a mapping, got {type(mapping).__name__}", path=path, message_type=_STRUCT)
+    fields: dict[str, protobuf.Value] = {}
+    for key, value in cast("Mapping[Any, Any]", mapping).items():
+        reason = json_scalar_reason(key) if isinstance(key, str) else f"expected a str, got {type(key).__name__}"
+        if reason:
+            raise CodecError(f"as a key: {reason}", path=item(path, key), message_type=_STRUCT)
+        fields[key] = _to_value(value, path, key, depth + 2)
+    return protobuf.Struct(fields=fields)
+
+
+def _to_value(value: Any, path: str, key: object, depth: int) -> protobuf.Value:
+    if type(value) is str and value.isascii():
+        return protobuf.Value(string_value=value)
+    if depth > MAX_DEPTH:
+        raise CodecError(f"messages are nested more than {MAX_DEPTH} deep", path=path, message_type=_STRUCT)
+    if isinstance(value, Mapping):
+        return protobuf.Value(struct_value=_to_struct(value, item(path, key), depth + 1))
+    if isinstance(value, list | tuple):
+        where = item(path, key)
+        elements = [
+            _to_value(element, where, index, depth + 2) for index, element in enumerate(cast("list[Any]", value))
+        ]
+        return protobuf.Value(list_value=protobuf.ListValue(values=elements))
+    reason = json_scalar_reason(value)
+    if reason:
+        raise CodecError(reason, path=item(path, key), message_type=_STRUCT)
+    if value is None:
+        return protobuf.Value(null_value=protobuf.NullValue.NULL_VALUE)
+    if isinstance(value, bool):
+        return protobuf.Value(bool_value=value)
+    if isinstance(value, str):
+        return protobuf.Value(string_value=value)
+    return protobuf.Value(number_value=float(value))

@@ -1,0 +1,322 @@
+"""A small HTTP server for feeds, so that a harvest of a bundled feed is a real download.
+
+It serves one folder on the loopback interface, with what feed servers on the net have: ETag, Last-Modified, Range and
+If-Range. It can also be told to do without them, to be slow and to fail, as feed servers on the net are and do.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections import deque
+from dataclasses import dataclass
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+from urllib.parse import quote, unquote, urlsplit
+
+__all__ = ["FeedServer", "ServedRequest"]
+
+_SEND_BYTES = 64 * 1024
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_CONTENT_TYPES = {
+    ".csv": "text/csv; charset=utf-8",
+    ".tsv": "text/tab-separated-values; charset=utf-8",
+    ".xml": "application/xml",
+    ".jsonl": "application/jsonl",
+}
+_MAX_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServedRequest:
+    """One request as it was answered."""
+
+    path: str
+    """What was asked for."""
+    range: str
+    """The Range header; empty where there was none."""
+    status: int
+    """The HTTP status of the answer."""
+    body_bytes: int
+    """Bytes of the body that went out before it ended or the client hung up."""
+
+
+class FeedServer:
+    """Serves the files of one folder over HTTP while it is entered, with `with` or `async with`.
+
+    Attributes:
+        requests: the last 10,000 requests, in the order in which their answers ended.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        ranges: bool = True,
+        validators: bool = True,
+        bytes_per_second: int | None = None,
+        fail_first: int = 0,
+        fail_status: int = 503,
+    ) -> None:
+        """Say what to serve and how.
+
+        Args:
+            folder: its files are served, and those of its subfolders; a file is served alone.
+            host: address to listen on.
+            port: port to listen on; 0 takes a free one.
+            ranges: whether parts of a file can be had.
+            validators: whether answers state ETag and Last-Modified.
+            bytes_per_second: how fast bodies are sent; None means as fast as they go.
+            fail_first: how many requests get `fail_status` before the first one is served.
+            fail_status: the HTTP status of those.
+        """
+        self._root = folder.resolve()
+        self._address = (host, port)
+        self.ranges = ranges
+        self.validators = validators
+        self.bytes_per_second = bytes_per_second
+        self.fail_status = fail_status
+        self.requests: deque[ServedRequest] = deque(maxlen=_MAX_REMEMBERED)
+        self._failures_left = fail_first
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on.
+
+        Raises:
+            RuntimeError: it is not running.
+        """
+        if self._server is None:
+            raise RuntimeError("the feed server is not running; enter it with 'with' first")
+        return int(self._server.server_address[1])
+
+    def url(self, name: str = "") -> str:
+        """Give the address of a file; of the file itself where the server was given one."""
+        host = f"[{self._address[0]}]" if ":" in self._address[0] else self._address[0]
+        return f"http://{host}:{self.port}/{quote(name or self._root.name)}"
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of all bodies that went out."""
+        return sum(request.body_bytes for request in list(self.requests))
+
+    def start(self) -> None:
+        """Begin to serve.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        self._stopping.clear()
+        self._server = _Server(self, self._address)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="feed-server", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving; connections that are open are closed. A second call does nothing."""
+        server, thread = self._server, self._thread
+        self._server = self._thread = None
+        if server is None or thread is None:
+            return
+        self._stopping.set()
+        server.shutdown()
+        thread.join()
+        server.close_connections()
+        server.server_close()
+
+    def __enter__(self) -> FeedServer:
+        """Begin to serve."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop serving."""
+        self.stop()
+
+    async def __aenter__(self) -> FeedServer:
+        """Begin to serve."""
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop serving."""
+        self.stop()
+
+    def find(self, url_path: str) -> Path | None:
+        """Give the file that a request path names; None where there is none, or it is outside of the folder."""
+        name = unquote(urlsplit(url_path).path).lstrip("/")
+        if self._root.is_file():
+            return self._root if name == self._root.name else None
+        try:
+            path = (self._root / name).resolve()
+            return path if path.is_relative_to(self._root) and path.is_file() else None
+        except (OSError, ValueError):
+            return None
+
+    def takes_failure(self) -> bool:
+        """Tell whether this request is one of those that fail, and count it."""
+        with self._lock:
+            failing = self._failures_left > 0
+            self._failures_left -= failing
+            return failing
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but no longer than the server runs."""
+        self._stopping.wait(seconds)
+
+
+class _Server(ThreadingHTTPServer):
+    """Knows its connections, so that stopping ends those that clients keep alive."""
+
+    daemon_threads = False
+    block_on_close = True
+
+    def __init__(self, feed_server: FeedServer, address: tuple[str, int]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.feed_server = feed_server
+        self._connections: set[socket.socket] = set()
+        self._closing = threading.Lock()
+        super().__init__(address, _Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        with self._closing:
+            self._connections.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        assert isinstance(request, socket.socket)
+        with self._closing:
+            self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def close_connections(self) -> None:
+        with self._closing:
+            for connection in self._connections:
+                try:
+                    connection.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    continue
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a client that hangs up is no fault of the server, and its own faults are answered with 500."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one connection."""
+
+    protocol_version = "HTTP/1.1"
+    # Head and body go out in two pieces; with Nagle's algorithm the second waits 40 ms for the first to be confirmed.
+    disable_nagle_algorithm = True
+    timeout = 60
+
+    @property
+    def _owner(self) -> FeedServer:
+        return cast("_Server", self.server).feed_server
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing; `FeedServer.requests` tells."""
+
+    def _answer(self, *, with_body: bool) -> None:
+        owner = self._owner
+        if owner.takes_failure():
+            self._refuse(owner.fail_status)
+            return
+        path = owner.find(self.path)
+        if path is None:
+            self._refuse(404)
+            return
+        try:
+            with path.open("rb") as file:
+                self._send_file(file, path, with_body=with_body)
+        except OSError:
+            self.close_connection = True
+
+    def _refuse(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        self._remember(status, 0)
+
+    def _send_file(self, file: Any, path: Path, *, with_body: bool) -> None:
+        owner = self._owner
+        found = path.stat()
+        size = found.st_size
+        etag = f'"{size:x}-{found.st_mtime_ns:x}"'
+        modified = formatdate(found.st_mtime, usegmt=True)
+        span = self._asked_range(size, etag, modified) if owner.ranges else None
+        first, end, status = (0, size, 200) if span is None else (*span, 206)
+        if first >= end and span is not None:
+            first, end, status = 0, 0, 416
+        self.send_response(status)
+        self.send_header("Content-Type", _CONTENT_TYPES.get(path.suffix.lower(), "application/octet-stream"))
+        self.send_header("Content-Length", str(end - first))
+        if owner.ranges:
+            self.send_header("Accept-Ranges", "bytes")
+        if owner.validators:
+            self.send_header("ETag", etag)
+            self.send_header("Last-Modified", modified)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {first}-{end - 1}/{size}")
+        elif status == 416:
+            self.send_header("Content-Range", f"bytes */{size}")
+        self.end_headers()
+        sent = 0
+        try:
+            if with_body:
+                file.seek(first)
+                while first + sent < end:
+                    sent += self._send_piece(file, min(_SEND_BYTES, end - first - sent))
+        finally:
+            self._remember(status, sent)
+
+    def _asked_range(self, size: int, etag: str, modified: str) -> tuple[int, int] | None:
+        """Give first byte and end of what is asked for; None for all of it, an empty span for what is not there."""
+        found = _RANGE.fullmatch(self.headers.get("Range", "").strip())
+        condition = self.headers.get("If-Range", etag).strip()
+        if found is None or not (found[1] or found[2]) or condition not in (etag, modified):
+            return None
+        if not found[1]:
+            return max(0, size - int(found[2])), size
+        first = int(found[1])
+        end = min(size, int(found[2]) + 1) if found[2] else size
+        return (first, end) if first < size else (size, size)
+
+    def _send_piece(self, file: Any, size: int) -> int:
+        owner = self._owner
+        rate = owner.bytes_per_second
+        if rate is not None:
+            size = min(size, max(1, rate // 10))
+        piece: bytes = file.read(size)
+        if not piece:
+            # The file became shorter than its Content-Length; hanging up is the only way left to say so.
+            raise ConnectionAbortedError
+        self.wfile.write(piece)
+        if rate is not None:
+            owner.pause(len(piece) / rate)
+        return len(piece)
+
+    def _remember(self, status: int, sent: int) -> None:
+        request = ServedRequest(path=self.path, range=self.headers.get("Range", ""), status=status, body_bytes=sent)
+        self._owner.requests.append(request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import betterproto2
 from google.protobuf.message import DecodeError
@@ -94,9 +94,9 @@ def _read(cls: type[M], pb: Any, conversions: Conversions) -> M:
         raise CodecError(fault.reason, path=fault.path, message_type=conversions.model.name) from error
     if conversions.model.cls is not cls:
         # A class derived from the generated one: the same fields, in the derived class.
-        derived = object.__new__(cls)
+        derived: Any = object.__new__(cls)
         derived.__dict__.update(made.__dict__)
-        return derived
+        return cast("M", derived)
     return made  # type: ignore[no-any-return]  # made by code that was compiled for `cls`
 
 

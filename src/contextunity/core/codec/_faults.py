@@ -6,6 +6,7 @@ It walks a message along its model and checks each value by itself, so it also h
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import betterproto2
@@ -41,7 +42,7 @@ def item(path: str, key: object) -> str:
     return f"{path}[{key!r}]" if not isinstance(key, str) else f'{path}["{key}"]'
 
 
-def fault_in_message(message: Any) -> Fault | None:
+def fault_in_message(message: betterproto2.Message) -> Fault | None:
     """Returns the first fault that keeps a dataclass instance from being encoded, or None."""
     return next(_message(message, "", 0), None)
 
@@ -51,7 +52,7 @@ def fault_in_proto(pb: Any, model: MessageModel) -> Fault | None:
     return next(_proto(pb, model, ""), None)
 
 
-def _message(message: Any, path: str, depth: int) -> Iterator[Fault]:
+def _message(message: betterproto2.Message, path: str, depth: int) -> Iterator[Fault]:
     if depth > MAX_DEPTH:
         yield Fault(_shorten(path), f"messages are nested more than {MAX_DEPTH} deep")
         return
@@ -72,7 +73,7 @@ def _message(message: Any, path: str, depth: int) -> Iterator[Fault]:
 
 
 def _unknown(message: Any, model: MessageModel, path: str) -> Iterator[Fault]:
-    unknown = getattr(message, "_unknown_fields", _MISSING)
+    unknown: Any = getattr(message, "_unknown_fields", None)
     try:
         if unknown:
             model.proto().MergeFromString(unknown)
@@ -138,9 +139,9 @@ def reason_against(value: ValueType, given: Any) -> str:
         case Kind.FLOAT:
             return _reason(_runtime.check_float, given)
         case Kind.TIMESTAMP:
-            return _reason(lambda given: _runtime.datetime_to_proto(given, Timestamp()), given)
+            return _reason(partial(_runtime.datetime_to_proto, pb=Timestamp()), given)
         case Kind.DURATION:
-            return _reason(lambda given: _runtime.timedelta_to_proto(given, Duration()), given)
+            return _reason(partial(_runtime.timedelta_to_proto, pb=Duration()), given)
         case _:
             return _reason(_runtime.check_int, given) or reason_against_range(value, given)
 

@@ -16,6 +16,7 @@ from ._binary import from_proto, to_proto
 from ._check import violations_of
 from ._classes import full_name, import_all_pb2, proto_class
 from ._faults import item, join
+from ._leaves import is_list, is_object
 from ._runtime import MAX_DEPTH
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
@@ -113,10 +114,10 @@ def _from_data(cls: type[M], data: Any, *, strict: bool, ignore_unknown_fields: 
 
 def _plain(data: Any) -> Any:
     """Google's parser knows dict and list alone."""
-    if isinstance(data, Mapping):
-        return {key: _plain(value) for key, value in cast("Mapping[Any, Any]", data).items()}
-    if isinstance(data, list | tuple):
-        return [_plain(value) for value in cast("list[Any]", data)]
+    if is_object(data):
+        return {key: _plain(value) for key, value in data.items()}
+    if is_list(data):
+        return [_plain(value) for value in data]
     return data
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import enum
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -104,13 +105,15 @@ class MessageModel:
         cls: the generated dataclass.
         proto: Google's class.
         name: full proto name.
-        fields: its fields, by number.
+        fields: its fields, in the order of their numbers.
+        by_key: the fields by each name that ProtoJSON may call them.
     """
 
     cls: type[betterproto2.Message]
     proto: type[ProtoMessage]
     name: str
     fields: tuple[FieldModel, ...]
+    by_key: Mapping[str, FieldModel]
 
 
 _lock = threading.RLock()
@@ -156,7 +159,8 @@ def _describe(cls: type) -> MessageModel:
     proto = proto_class_by_name(name, base.__module__)
     descriptor = proto.DESCRIPTOR
     declared = {_meta(field).number: field for field in dataclasses.fields(cast("Any", base))}
-    described = {field.number: field for field in descriptor.fields}
+    # The stubs tell upb's descriptors from the pure Python ones; at run time one stands for the other.
+    described = {field.number: cast("FieldDescriptor", field) for field in descriptor.fields}
     if declared.keys() != described.keys():
         odd = ", ".join(str(number) for number in sorted(declared.keys() ^ described.keys()))
         raise CodecError(
@@ -167,7 +171,8 @@ def _describe(cls: type) -> MessageModel:
     fields = tuple(
         _field(_Context(base, pool, name), declared[number], described[number]) for number in sorted(declared)
     )
-    return MessageModel(cls=base, proto=proto, name=name, fields=fields)
+    by_key = {key: field for field in fields for key in (field.name, field.json_name)}
+    return MessageModel(cls=base, proto=proto, name=name, fields=fields, by_key=by_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,15 +222,15 @@ def _value_type(
     if scalar is not None:
         kind, bits, signed = scalar
         return ValueType(kind=kind, bits=bits, signed=signed, descriptor=descriptor)
-    if descriptor.type == FieldDescriptor.TYPE_ENUM:
+    if descriptor.enum_type is not None:
         name = descriptor.enum_type.full_name
         cls = _enum_class(context, field)
         return ValueType(kind=Kind.ENUM, bits=32, cls=cls, name=name, descriptor=descriptor)
-    if descriptor.type != FieldDescriptor.TYPE_MESSAGE:
+    if descriptor.message_type is None or descriptor.type != FieldDescriptor.TYPE_MESSAGE:
         raise CodecError("groups are not supported", path=descriptor.name, message_type=context.name)
     name = descriptor.message_type.full_name
     if wrapped:
-        return _wrapped_type(context, field, name, descriptor)
+        return _wrapped_type(context, field, descriptor.message_type, descriptor)
     message = class_in_pool(context.pool, name)
     if message is None:
         raise CodecError(
@@ -237,13 +242,14 @@ def _value_type(
 
 
 def _wrapped_type(
-    context: _Context, field: dataclasses.Field[Any], name: str, descriptor: FieldDescriptor
+    context: _Context, field: dataclasses.Field[Any], message: Descriptor, descriptor: FieldDescriptor
 ) -> ValueType:
+    name = message.full_name
     if name == "google.protobuf.Timestamp":
         return ValueType(kind=Kind.TIMESTAMP, name=name, descriptor=descriptor)
     if name == "google.protobuf.Duration":
         return ValueType(kind=Kind.DURATION, name=name, descriptor=descriptor)
-    inner = _value_type(context, field, descriptor.message_type.fields_by_name["value"], wrapped=False)
+    inner = _value_type(context, field, message.fields_by_name["value"], wrapped=False)
     return ValueType(kind=Kind.WRAPPER, name=name, inner=inner, descriptor=descriptor)
 
 

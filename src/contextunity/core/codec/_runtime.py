@@ -7,7 +7,7 @@ calls it looks for the place afterwards, in `_faults`.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import betterproto2
 from google.protobuf.message import Message as ProtoMessage
@@ -148,13 +148,13 @@ def check_float(value: Any) -> float:
 
 def check_list(value: Any) -> list[Any]:
     if isinstance(value, list | tuple):
-        return list(value)
+        return list(cast("list[Any]", value))
     raise MisfitError(f"expected a list, got {type(value).__name__}")
 
 
 def check_dict(value: Any) -> dict[Any, Any]:
     if isinstance(value, dict):
-        return value
+        return value  # pyright: ignore[reportUnknownVariableType]  # the elements are checked one by one
     raise MisfitError(f"expected a dict, got {type(value).__name__}")
 
 

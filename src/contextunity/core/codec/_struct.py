@@ -13,10 +13,10 @@ from google.protobuf.struct_pb2 import Struct as ProtoStruct
 from contextunity.core.errors import CodecError
 
 from ._binary import to_proto
-from ._check import json_scalar_reason
 from ._classes import full_name
 from ._faults import item
 from ._json import JsonValue
+from ._leaves import is_list, is_object, json_scalar_reason
 from ._runtime import MAX_DEPTH
 
 _STRUCT = "google.protobuf.Struct"
@@ -110,10 +110,10 @@ def _value_of_proto(value: Any, path: str, key: object) -> JsonValue:
 
 
 def _to_struct(mapping: Any, path: str, depth: int) -> protobuf.Struct:
-    if not isinstance(mapping, Mapping):
+    if not is_object(mapping):
         raise CodecError(f"expected a mapping, got {type(mapping).__name__}", path=path, message_type=_STRUCT)
     fields: dict[str, protobuf.Value] = {}
-    for key, value in cast("Mapping[Any, Any]", mapping).items():
+    for key, value in mapping.items():
         reason = json_scalar_reason(key) if isinstance(key, str) else f"expected a str, got {type(key).__name__}"
         if reason:
             raise CodecError(f"as a key: {reason}", path=item(path, key), message_type=_STRUCT)
@@ -126,13 +126,11 @@ def _to_value(value: Any, path: str, key: object, depth: int) -> protobuf.Value:
         return protobuf.Value(string_value=value)
     if depth > MAX_DEPTH:
         raise CodecError(f"messages are nested more than {MAX_DEPTH} deep", path=path, message_type=_STRUCT)
-    if isinstance(value, Mapping):
+    if is_object(value):
         return protobuf.Value(struct_value=_to_struct(value, item(path, key), depth + 1))
-    if isinstance(value, list | tuple):
+    if is_list(value):
         where = item(path, key)
-        elements = [
-            _to_value(element, where, index, depth + 2) for index, element in enumerate(cast("list[Any]", value))
-        ]
+        elements = [_to_value(element, where, index, depth + 2) for index, element in enumerate(value)]
         return protobuf.Value(list_value=protobuf.ListValue(values=elements))
     reason = json_scalar_reason(value)
     if reason:

@@ -28,13 +28,20 @@ def compare(root: Path) -> tuple[int, str]:
     shutil.copytree(root / "contract", against / "proto")
     shutil.copytree(root / ".build" / "protos", against / ".build" / "protos")
     shutil.copy(root / "buf.yaml", against / "buf.yaml")
-    done = subprocess.run(
-        [str(buf), "breaking", "--against", str(against)], cwd=root, capture_output=True, text=True, check=False
-    )
-    output = (done.stdout + done.stderr).strip()
-    if done.returncode == 0:
+    # Files that do not compile give the same code as breaking ones, so that is looked at first.
+    for folder in (against, root):
+        code, output = _run([str(buf), "build", str(folder)], root)
+        if code:
+            return 2, output
+    code, output = _run([str(buf), "breaking", "--against", str(against)], root)
+    if code == 0:
         return 0, output
-    return (1 if done.returncode == _BUF_BREAKING else 2), output
+    return (1 if code == _BUF_BREAKING else 2), output
+
+
+def _run(command: list[str], folder: Path) -> tuple[int, str]:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode, (done.stdout + done.stderr).strip()
 
 
 def release(root: Path) -> None:

@@ -116,8 +116,7 @@ class ContextUnit(BaseModel):
         try:
             struct = codec.dict_to_struct(payload) if payload or self._has_payload else None
         except CodecError as error:
-            path = f"payload.{error.path}" if error.path else "payload"
-            raise CodecError(error.reason, path=path) from None
+            raise CodecError(error.reason, path=f"payload{error.path}") from None
         unit = gen.ContextUnit(payload=struct, **values)
         unit._unknown_fields = self._unknown_fields
         return unit

@@ -198,7 +198,7 @@ def _input(contract: WorkflowContract, payload: Mapping[str, Any]) -> Any:
             )
         return None
     parameters = {**beside, **arguments}
-    names = codec.field_names(contract.input_type)
+    names = codec.proto_class(contract.input_type).DESCRIPTOR.fields_by_name
     if "tenant_id" in names and not parameters.keys() & {"tenant_id", "tenantId"}:
         parameters["tenant_id"] = _text(payload, "tenant_id") or _DEFAULT_TENANT
     try:

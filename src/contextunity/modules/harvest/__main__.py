@@ -179,7 +179,8 @@ def _show_result(
     try:
         table = Table("sku", "title", "brand", "price", "stock", box=None, header_style="bold", padding=(0, 2, 0, 0))
         for row in catalogue.sample(tenant_id, supplier_code, _SAMPLE_ROWS):
-            table.add_row(row.sku, row.title, row.brand, row.price_text, "" if row.stock is None else str(row.stock))
+            price = "" if row.price is None else f"{row.price} {row.currency_code}"
+            table.add_row(row.sku, row.title, row.brand, price, "" if row.stock is None else str(row.stock))
         console.print(table)
         console.print(f"\nThe catalogue is at {_short(catalogue.url_for_display)}", highlight=False, soft_wrap=True)
     finally:

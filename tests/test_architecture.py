@@ -1,0 +1,63 @@
+"""The house rules that no other tool checks: which way imports run, and what stands in no file."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+_LAYERS = {
+    "src/python_temporal": ("contextunity", "protoc_gen_python_temporal", "protoc_gen_python_messages"),
+    "gen/contextunity/gen": ("contextunity.core", "contextunity.worker", "contextunity.modules"),
+    "src/contextunity/core": ("contextunity.worker", "contextunity.modules"),
+    "src/contextunity/worker": ("contextunity.modules",),
+    "src/contextunity/modules": ("protoc_gen_python_temporal", "protoc_gen_python_messages"),
+    "src/protoc_gen_python_messages": ("contextunity", "python_temporal", "protoc_gen_python_temporal"),
+    "src/protoc_gen_python_temporal": ("contextunity", "python_temporal", "protoc_gen_python_messages"),
+}
+"""What the files of a folder may not import."""
+
+
+def _imports(path: Path) -> set[str]:
+    names = set()
+    package = path.relative_to(_ROOT).parts[1:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1]
+            names |= {".".join((*base, *filter(None, (node.module, alias.name)))) for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("folder", _LAYERS)
+def test_imports_run_one_way(folder: str) -> None:
+    files = sorted((_ROOT / folder).rglob("*.py"))
+    assert files
+    wrong = [
+        f"{path.relative_to(_ROOT)} imports {name}"
+        for path in files
+        for name in _imports(path)
+        for barred in _LAYERS[folder]
+        if name == barred or name.startswith(f"{barred}.")
+    ]
+    assert wrong == []
+
+
+def test_no_tracked_file_names_an_address_to_download_from() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=_ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    pattern = re.compile(r"--(extra-)?index-url|find-links|\"resolved\": *\"http|https?://[^\s\"']+\.(whl|tar\.gz)")
+    own = str(Path(__file__).relative_to(_ROOT))
+    found = [
+        name
+        for name in filter(None, files)
+        if name != own and pattern.search((_ROOT / name).read_text(encoding="utf-8", errors="replace"))
+    ]
+    assert found == []

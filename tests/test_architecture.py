@@ -52,7 +52,9 @@ def test_imports_run_one_way(folder: str) -> None:
 
 
 def test_no_tracked_file_names_an_address_to_download_from() -> None:
-    files = subprocess.run(["git", "ls-files"], cwd=_ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    files = subprocess.run(["git", "ls-files"], cwd=_ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     pattern = re.compile(r"--(extra-)?index-url|find-links|\"resolved\": *\"http|https?://[^\s\"']+\.(whl|tar\.gz)")
     own = str(Path(__file__).relative_to(_ROOT))
     found = [

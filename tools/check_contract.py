@@ -1,8 +1,7 @@
 """Compares proto/ with contract/, the protos as last released, and moves contract/ on purpose.
 
 `python tools/check_contract.py` exits with 0 where nothing breaks, 1 where something does, and 2 where the two could
-not be compared at all; buf's own codes for these are 0, 100 and anything else. With `--release` contract/ becomes a copy
-of proto/.
+not be compared at all. With `--release` contract/ becomes a copy of proto/.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Google's message classes, grpcio's stubs and servicers, and mypy-protobuf's types for both, by their own generators."""
+"""Google's message classes, grpcio's stubs and servicers, and types for both, each by its own generator."""
 
 from __future__ import annotations
 
@@ -75,8 +75,15 @@ def _rewrite_imports(text: str, targets: list[str], package: str) -> str:
         if not folder:
             text = re.sub(rf"^import ({module}_pb2\w*)", rf"from {package} import \1", text, flags=re.MULTILINE)
             continue
-        text = re.sub(rf"^(\s*)from {folder} import ({module}_pb2)", rf"\1from {package}.{_plain(folder)} import \2", text, flags=re.MULTILINE)
-        text = re.sub(rf"^(\s*)from {folder}\.({module}_pb2)", rf"\1from {package}.{_plain(folder)}.\2", text, flags=re.MULTILINE)
+        text = re.sub(
+            rf"^(\s*)from {folder} import ({module}_pb2)",
+            rf"\1from {package}.{_plain(folder)} import \2",
+            text,
+            flags=re.MULTILINE,
+        )
+        text = re.sub(
+            rf"^(\s*)from {folder}\.({module}_pb2)", rf"\1from {package}.{_plain(folder)}.\2", text, flags=re.MULTILINE
+        )
     return text
 
 

@@ -34,5 +34,7 @@ def main() -> None:
     try:
         request = plugin_pb2.CodeGeneratorRequest.FromString(sys.stdin.buffer.read())
     except DecodeError as error:
-        raise SystemExit(f"protoc-gen-python_messages is run by buf or protoc; stdin holds no request: {error}") from None
+        raise SystemExit(
+            f"protoc-gen-python_messages is run by buf or protoc; stdin holds no request: {error}"
+        ) from None
     sys.stdout.buffer.write(generate(request).SerializeToString())

@@ -41,7 +41,9 @@ def test_an_unchanged_copy_passes(repository: Path) -> None:
 
 
 def test_a_new_field_passes(repository: Path) -> None:
-    _replace(repository / _UNIT, "google.protobuf.Any body = 11;", "google.protobuf.Any body = 11;\n  string more = 12;")
+    _replace(
+        repository / _UNIT, "google.protobuf.Any body = 11;", "google.protobuf.Any body = 11;\n  string more = 12;"
+    )
     assert _gate(repository).returncode == 0
 
 
@@ -73,7 +75,9 @@ def test_a_deleted_file_is_refused(repository: Path) -> None:
     "spoil",
     [
         pytest.param(lambda root: shutil.rmtree(root / "contract"), id="no contract"),
-        pytest.param(lambda root: (root / "contract/contextunity/core/context_unit.proto").write_text("?"), id="broken"),
+        pytest.param(
+            lambda root: (root / "contract/contextunity/core/context_unit.proto").write_text("?"), id="broken"
+        ),
         pytest.param(lambda root: (root / _UNIT).write_text("syntax = "), id="proto does not compile"),
     ],
 )

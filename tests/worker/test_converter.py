@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from contextunity.gen.contextunity.harvest.v1 import HarvestCounts, HarvestRequest, HarvestResponse, harvest_pb2
+from contextunity.gen.google.protobuf import Empty, Struct
 from google.protobuf import json_format
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import DefaultPayloadConverter
 
 from contextunity.core import CodecError, codec, worker_pb2
-from contextunity.gen.contextunity.harvest.v1 import HarvestCounts, HarvestRequest, HarvestResponse, harvest_pb2
-from contextunity.gen.google.protobuf import Empty, Struct
 from contextunity.worker.converter import ProtobufPayloadConverter
 
 _RESPONSE = HarvestResponse(
@@ -20,7 +20,9 @@ _RESPONSE = HarvestResponse(
 )
 
 
-def _payload(encoding: str, data: bytes, message_type: str | None = "contextunity.harvest.v1.HarvestResponse") -> Payload:
+def _payload(
+    encoding: str, data: bytes, message_type: str | None = "contextunity.harvest.v1.HarvestResponse"
+) -> Payload:
     metadata = {"encoding": encoding.encode()}
     if message_type is not None:
         metadata["messageType"] = message_type.encode()
@@ -87,7 +89,9 @@ def test_a_payload_without_type_is_read_by_the_hint() -> None:
         pytest.param(_payload("binary/protobuf", b""), HarvestRequest, "expects .*HarvestRequest", id="another type"),
         pytest.param(_payload("binary/protobuf", b"\x0a\xff"), HarvestResponse, "HarvestResponse", id="truncated"),
         pytest.param(_payload("json/protobuf", b"{"), HarvestResponse, "HarvestResponse", id="broken JSON"),
-        pytest.param(_payload("binary/protobuf", b"", "no.such.Message"), None, r"no\.such\.Message", id="unknown type"),
+        pytest.param(
+            _payload("binary/protobuf", b"", "no.such.Message"), None, r"no\.such\.Message", id="unknown type"
+        ),
         pytest.param(
             _payload("binary/protobuf", b"\x0a\xff", "contextunity.core.ContextUnit"),
             worker_pb2.ContextUnit,

@@ -6,6 +6,8 @@ import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol, Self
 
+from contextunity.gen.contextunity import core as gen
+from contextunity.gen.google import protobuf as wkt
 from google.protobuf.message import Message
 from pydantic import (
     AfterValidator,
@@ -18,9 +20,6 @@ from pydantic import (
     PrivateAttr,
     model_validator,
 )
-
-from contextunity.gen.contextunity import core as gen
-from contextunity.gen.google import protobuf as wkt
 
 from . import codec
 from .errors import CodecError

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .core.registry import WorkerRegistry
     from .settings import Settings
     from .stack import Stack
 
@@ -40,16 +41,19 @@ how Temporal is reached from TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE and the other 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0 done, 1 failed, 2 used or configured wrongly."""
     arguments = _parser().parse_args(argv)
+    command = _command(arguments)
     from contextunity.core.errors import ContextUnityError
 
-    from .settings import load_settings
+    from .core.discovery import boot
 
     try:
-        settings = load_settings()
+        settings, registry = boot()
         logging.basicConfig(
-            level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
+            level=settings.log_level.upper(),
+            format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+            stream=sys.stderr,
         )
-        asyncio.run(_command(arguments)(settings))
+        asyncio.run(command(settings, registry))
     except ContextUnityError as error:
         print(f"contextworker: {error}", file=sys.stderr)  # noqa: T201 - what a command line is for
         return int(getattr(error, "exit_code", 1))
@@ -75,34 +79,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(arguments: argparse.Namespace) -> Callable[[Settings], Coroutine[Any, Any, None]]:
+def _command(arguments: argparse.Namespace) -> Callable[[Settings, WorkerRegistry], Coroutine[Any, Any, None]]:
     if arguments.command == "dev":
-        return lambda settings: _dev(settings, arguments)
+        return lambda settings, registry: _dev(settings, registry, arguments)
     if arguments.temporal:
-        return lambda settings: _temporal(settings, arguments.modules)
+        return lambda settings, registry: _temporal(settings, registry, arguments.modules)
     if arguments.modules:
         _parser().error("--modules goes with --temporal or dev: the gRPC service takes work for all modules")
     return _grpc
 
 
-async def _grpc(settings: Settings) -> None:
-    from .core.discovery import discover
+async def _grpc(settings: Settings, registry: WorkerRegistry) -> None:
     from .server import running_server
     from .service import WorkerService
     from .temporal import connect
 
-    registry = discover(settings)
     client = await connect(settings)
     async with running_server(WorkerService(client, registry), settings) as server:
-        _say(f"WorkerService listens on {server.host}:{server.port}, Temporal at {client.service_client.config.target_host}")
+        _say(
+            f"WorkerService listens on {server.host}:{server.port}, Temporal at {client.service_client.config.target_host}"
+        )
         await _until_stopped()
 
 
-async def _temporal(settings: Settings, names: Sequence[str] | None) -> None:
-    from .core.discovery import discover
+async def _temporal(settings: Settings, registry: WorkerRegistry, names: Sequence[str] | None) -> None:
     from .temporal import connect, running_workers
 
-    modules = discover(settings).select(names)
+    modules = registry.select(names)
     client = await connect(settings)
     async with running_workers(client, modules, settings) as workers:
         listed = ", ".join(module.config.name for module in modules) or "none"
@@ -110,11 +113,11 @@ async def _temporal(settings: Settings, names: Sequence[str] | None) -> None:
         await _until_stopped(workers)
 
 
-async def _dev(settings: Settings, arguments: argparse.Namespace) -> None:
+async def _dev(settings: Settings, registry: WorkerRegistry, arguments: argparse.Namespace) -> None:
     from .stack import running_stack
 
     async with running_stack(
-        settings, modules=arguments.modules, temporal_port=arguments.temporal_port, ui_port=arguments.ui_port
+        settings, registry, modules=arguments.modules, temporal_port=arguments.temporal_port, ui_port=arguments.ui_port
     ) as stack:
         _say(_welcome(stack))
         await _until_stopped(stack.workers)
@@ -140,7 +143,12 @@ def _examples(stack: Stack) -> str:
     for module in stack.modules:
         if module.config.example:
             payload = json.dumps({"payload": dict(module.config.example)})
-            lines += [f"Start the module {module.config.name} from another terminal:", "", _buf_curl(stack, "StartWorkflow", payload), ""]
+            lines += [
+                f"Start the module {module.config.name} from another terminal:",
+                "",
+                _buf_curl(stack, "StartWorkflow", payload),
+                "",
+            ]
     if lines:
         payload = json.dumps({"payload": {"workflow_id": "THE WORKFLOW ID IT ANSWERS"}})
         lines += ["Ask how it goes:", "", _buf_curl(stack, "GetTaskStatus", payload), ""]

@@ -35,7 +35,9 @@ class _MessagePayloadConverter(EncodingPayloadConverter):
         hinted = next(_message_classes(type_hint), None)
         if hinted is None:
             if not message_type:
-                raise CodecError(f"a {self.encoding} payload has no messageType, and the code that reads it no type hint")
+                raise CodecError(
+                    f"a {self.encoding} payload has no messageType, and the code that reads it no type hint"
+                )
             hinted = codec.message_class(message_type)
         expected = _full_name(hinted)
         if message_type and message_type != expected:
@@ -121,8 +123,6 @@ def _full_name(message_class: type[Any]) -> str:
         return codec.full_name(message_class)
     name: str = message_class.DESCRIPTOR.full_name
     return name
-
-
 
 
 def _message_classes(type_hint: Any) -> Iterator[type[Any]]:

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from contextunity.core.errors import ContextUnityError
 
-__all__ = ["PortTakenError", "RegistryError", "SettingsError", "TemporalUnreachableError", "UnknownModuleError", "WorkerError"]
+__all__ = [
+    "PortTakenError",
+    "RegistryError",
+    "SettingsError",
+    "TemporalUnreachableError",
+    "UnknownModuleError",
+    "WorkerError",
+]
 
 
 class WorkerError(ContextUnityError):
@@ -16,12 +23,16 @@ class WorkerError(ContextUnityError):
 
 
 class SettingsError(WorkerError):
-    """Settings are wrong; `faults` names each wrong value with its place."""
+    """Settings are wrong; `faults` names each wrong value with its place.
+
+    `usable` holds the settings without the wrong values, so that what depends on the others can be checked as well.
+    """
 
     exit_code = 2
 
-    def __init__(self, faults: Sequence[str]) -> None:
+    def __init__(self, faults: Sequence[str], usable: object = None) -> None:
         self.faults = tuple(faults)
+        self.usable = usable
         super().__init__("\n".join(["settings are not usable:", *(f"  - {fault}" for fault in self.faults)]))
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import grpc
+from contextunity.gen.contextunity.core import ContextUnit
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
@@ -15,7 +16,6 @@ from grpc_status import rpc_status
 
 from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
-from contextunity.gen.contextunity.core import ContextUnit
 
 from .errors import PortTakenError
 from .service import WorkerService
@@ -98,7 +98,9 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:
-        raise PortTakenError(address, "WORKER_PORT (or the host with WORKER_HOST)", "the address is taken or not ours") from None
+        raise PortTakenError(
+            address, "WORKER_PORT (or the host with WORKER_HOST)", "the address is taken or not ours"
+        ) from None
     return port
 
 
@@ -110,7 +112,8 @@ def _handlers(service: WorkerService) -> grpc.GenericRpcHandler:
         "RegisterSchedules": service.register_schedules,
     }
     return grpc.method_handlers_generic_handler(
-        SERVICE_NAME, {name: grpc.unary_unary_rpc_method_handler(_handler(name, method)) for name, method in methods.items()}
+        SERVICE_NAME,
+        {name: grpc.unary_unary_rpc_method_handler(_handler(name, method)) for name, method in methods.items()},
     )
 
 
@@ -125,7 +128,7 @@ def _handler(name: str, method: _Method) -> Callable[[bytes, grpc.aio.ServicerCo
             return codec.encode(await method(unit))
         except ServiceError as error:
             await context.abort_with_status(rpc_status.to_status(to_status(error, trace_id)))
-        except Exception:
+        except Exception:  # noqa: BLE001 - the boundary: whatever it is, the caller gets a status and the log the rest
             _LOG.exception("%s failed, trace_id %s", name, trace_id)
             internal = ServiceError(
                 grpc.StatusCode.INTERNAL, "INTERNAL", f"{name} failed; the service's log has it under the trace_id"

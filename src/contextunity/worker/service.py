@@ -1,4 +1,4 @@
-"""What the methods of WorkerService do, on generated dataclasses; how bytes come in and errors go out is server.py's."""
+"""What the methods of WorkerService do, on generated dataclasses; server.py brings the bytes in and the errors out."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
-from python_temporal.contract import WorkflowContract, start_arguments
+from contextunity.gen.contextunity.core import ContextUnit
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
-from contextunity.gen.contextunity.core import ContextUnit
+from python_temporal.contract import WorkflowContract, start_arguments
 
 from .core.registry import WorkerRegistry
 from .status import FieldViolation, ServiceError, from_rpc_error
@@ -146,9 +146,7 @@ class WorkerService:
         self, description: WorkflowExecutionDescription, contract: WorkflowContract | None
     ) -> dict[str, Any]:
         output_type = contract.output_type if contract else None
-        handle = self._client.get_workflow_handle(
-            description.id, run_id=description.run_id, result_type=output_type
-        )
+        handle = self._client.get_workflow_handle(description.id, run_id=description.run_id, result_type=output_type)
         try:
             result = await handle.result(follow_runs=False)
         except WorkflowFailureError as error:
@@ -194,7 +192,10 @@ def _input(contract: WorkflowContract, payload: Mapping[str, Any]) -> Any:
         extra = sorted({*beside, *arguments})
         if extra:
             raise _invalid(
-                [FieldViolation(field=f"payload.{key}", description="the workflow takes no parameters") for key in extra]
+                [
+                    FieldViolation(field=f"payload.{key}", description="the workflow takes no parameters")
+                    for key in extra
+                ]
             )
         return None
     parameters = {**beside, **arguments}
@@ -239,5 +240,3 @@ def _answer(request: ContextUnit, method: str, payload: Mapping[str, Any]) -> Co
         created_at=datetime.now(UTC),
         provenance=[*request.provenance, f"worker:{method}"],
     )
-
-

@@ -59,7 +59,8 @@ class Settings(BaseModel):
     max_cached_workflows: int = Field(default=500, ge=0)
     """Workflows that a worker keeps in memory between their tasks. Environment: CONTEXTWORKER_MAX_CACHED_WORKFLOWS."""
     max_concurrent_activities: int = Field(default=16, ge=1)
-    """Activities that run at once on one task queue of a worker. Environment: CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES."""
+    """Activities that run at once on one task queue of a worker.
+    Environment: CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES."""
     modules: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Settings of the modules, by module name; each module checks its own. In the file: `[modules.NAME]`."""
 
@@ -86,8 +87,10 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path | None 
         settings = Settings.model_validate(values)
     except ValidationError as error:
         faults += describe_faults(error, origins)
+        wrong = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
+        settings = Settings.model_validate({key: value for key, value in values.items() if key not in wrong})
     if faults:
-        raise SettingsError(faults)
+        raise SettingsError(faults, settings)
     return settings
 
 

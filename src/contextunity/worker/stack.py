@@ -7,8 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from .core.discovery import discover
-from .core.registry import RegisteredModule
+from .core.registry import RegisteredModule, WorkerRegistry
 from .embedded import LOOPBACK, EmbeddedServer, embedded_server, usual_or_free_port
 from .server import RunningServer, running_server
 from .service import WorkerService
@@ -38,6 +37,7 @@ class Stack:
 @contextlib.asynccontextmanager
 async def running_stack(
     settings: Settings,
+    registry: WorkerRegistry,
     *,
     modules: Sequence[str] | None = None,
     temporal_port: int | None = None,
@@ -46,7 +46,8 @@ async def running_stack(
     """Runs everything while the context is open, and stops it in the reverse order.
 
     Args:
-        settings: of the process; the embedded server's state lies in its data folder.
+        settings: of the process, as `boot` gives them; the embedded server's state lies in its data folder.
+        registry: all modules; the service takes work for each of them.
         modules: names of the modules to run workers for; all of them for None.
         temporal_port: see `embedded_server`.
         ui_port: see `embedded_server`.
@@ -54,7 +55,6 @@ async def running_stack(
     Raises:
         WorkerError: something cannot start; its text says what, and the way out.
     """
-    registry = discover(settings)
     selected = registry.select(modules)
     async with contextlib.AsyncExitStack() as stack:
         temporal = await stack.enter_async_context(

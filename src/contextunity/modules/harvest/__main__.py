@@ -21,7 +21,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from contextunity.core import ContextUnit, ContextUnityError, worker_pb2, worker_pb2_grpc
-from contextunity.worker.settings import Settings, load_settings
+from contextunity.worker.core.discovery import boot
+from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.settings import Settings
 from contextunity.worker.stack import Stack, running_stack
 
 from .catalogue import Catalogue
@@ -43,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     console = Console()
     try:
-        return asyncio.run(_run(console, load_settings(), arguments.supplier_code, arguments.tenant_id))
+        settings, registry = boot()
+        return asyncio.run(_run(console, settings, registry, arguments))
     except ContextUnityError as error:
         console.print(f"harvest: {error}", style="red", markup=False, highlight=False)
         return int(getattr(error, "exit_code", 1))
@@ -52,9 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-async def _run(console: Console, settings: Settings, supplier_code: str, tenant_id: str) -> int:
+async def _run(console: Console, settings: Settings, registry: WorkerRegistry, arguments: argparse.Namespace) -> int:
+    supplier_code, tenant_id = arguments.supplier_code, arguments.tenant_id
     console.print("Starting the Temporal server, the gRPC service and the workers …")
-    async with running_stack(settings) as stack, grpc.aio.insecure_channel(stack.grpc.target) as channel:
+    async with running_stack(settings, registry) as stack, grpc.aio.insecure_channel(stack.grpc.target) as channel:
         _show_stack(console, stack)
         stub = worker_pb2_grpc.WorkerServiceStub(channel)
         unit = ContextUnit(
@@ -84,9 +88,7 @@ async def _watch(
     view = _Bar(console) if console.is_terminal else _Lines(console)
     with view:
         while True:
-            ask = ContextUnit(
-                payload={"workflow_id": workflow_id}, trace_id=unit.trace_id, parent_unit_id=unit.unit_id
-            )
+            ask = ContextUnit(payload={"workflow_id": workflow_id}, trace_id=unit.trace_id, parent_unit_id=unit.unit_id)
             answer = ContextUnit.from_protobuf(await stub.GetTaskStatus(ask.to_protobuf(worker_pb2)))
             task: dict[str, Any] = dict(answer.payload)
             if task["status"] != "running":

@@ -1,4 +1,4 @@
-"""The activities of the harvest module: each takes and returns generated dataclasses, and may be repeated at any time."""
+"""The activities of the harvest module: generated dataclasses in and out, safe to repeat at any time."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import TypeVar
-
-from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 from contextunity.gen.contextunity.harvest.v1 import (
     FeedCursor,
@@ -25,6 +22,8 @@ from contextunity.gen.contextunity.harvest.v1 import (
     TransformDataResponse,
 )
 from contextunity.gen.contextunity.harvest.v1.harvest_temporal import HarvestServiceActivities
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from .catalogue import CatalogueError, PageGoneError
 from .errors import HarvestError

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+from contextunity.gen.contextunity.harvest.v1 import FeedFormat
 
 from contextunity.worker.core.registry import ModuleContext
 
@@ -22,6 +23,7 @@ from .settings import BUNDLED_SUPPLIER, HarvestSettings
 
 __all__ = ["Resources", "current", "lifespan"]
 
+_SAMPLE_TIME = 1_704_067_200
 _BUNDLED_URL = f"bundled:{BUNDLED_SUPPLIER}"
 
 
@@ -58,7 +60,7 @@ class Resources:
         return FeedSource(
             supplier_code=supplier_code,
             url=supplier.url,
-            format=supplier.format,
+            format=FeedFormat[supplier.format.upper()] if supplier.format else None,
             currency_code=supplier.currency_code,
         )
 
@@ -73,13 +75,17 @@ class Resources:
         async with self._lock:
             if self._server is None:
                 self._server = await self._serve_sample()
-        return self._server.url_for(self.sample_path.name)
+        return self._server.url(self.sample_path.name)
 
     async def _serve_sample(self) -> FeedServer:
         if not self.sample_path.exists():
-            make = functools.partial(write_sample, self.sample_path, products=self.settings.sample_products)
-            await asyncio.to_thread(make)
+            await asyncio.to_thread(self._make_sample)
         return self._stack.enter_context(FeedServer(self.sample_path.parent))
+
+    def _make_sample(self) -> None:
+        write_sample(self.sample_path, products=self.settings.sample_products)
+        # The content is the same wherever it is made; so must its HTTP validators be, for a harvest to go on elsewhere.
+        os.utime(self.sample_path, (_SAMPLE_TIME, _SAMPLE_TIME))
 
 
 _current: Resources | None = None
@@ -99,7 +105,7 @@ def current() -> Resources:
 @contextlib.asynccontextmanager
 async def lifespan(context: ModuleContext) -> AsyncIterator[None]:
     """Opens the resources of a worker, and closes them when it stops."""
-    global _current  # noqa: PLW0603 - activities are plain functions; this is what they are bound to
+    global _current
     settings = context.settings if context.settings is not None else HarvestSettings()
     folder = context.data_folder / "harvest"
     timeout = httpx.Timeout(settings.timeout)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = ["BUNDLED_SUPPLIER", "HarvestSettings", "SupplierSettings"]
 
 BUNDLED_SUPPLIER = "camping-trade"
-"""Supplier that comes with the module, for trying it out: its feed is generated, and served on loopback by each worker."""
+"""Supplier that comes with the module, for trying it out: each worker makes its feed and serves it on loopback."""
 
 
 class SupplierSettings(BaseModel):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from temporalio import workflow
-
 from contextunity.gen.contextunity.harvest.v1 import (
     FeedCursor,
     FetchProductsRequest,
@@ -25,11 +23,12 @@ from contextunity.gen.contextunity.harvest.v1 import (
     TransformDataRequest,
 )
 from contextunity.gen.contextunity.harvest.v1.harvest_temporal import HarvestServiceActivityCalls, HarvestWorkflowBase
+from temporalio import workflow
 
 __all__ = ["HarvestWorkflow"]
 
 _MAX_IN_FLIGHT = 4
-"""Pages fetched but not yet synced. It bounds what is staged, and how far fetching may run ahead of a slow catalogue."""
+"""Pages fetched but not yet synced: bounds what is staged, and how far fetching may run ahead of a slow catalogue."""
 
 _PAGES_PER_RUN = 150
 """Pages after which the workflow continues as new: some 20 events each keep a history far below Temporal's limits."""
@@ -47,10 +46,14 @@ class HarvestWorkflow(HarvestWorkflowBase):
     @workflow.init
     def __init__(self, request: HarvestRequest) -> None:
         self._request = request
-        self._state = request.resume if request.resume is not None else HarvestState(
-            counts=HarvestCounts(),
-            harvest_id=workflow.info().first_execution_run_id,
-            started_at=workflow.now(),
+        self._state = (
+            request.resume
+            if request.resume is not None
+            else HarvestState(
+                counts=HarvestCounts(),
+                harvest_id=workflow.info().first_execution_run_id,
+                started_at=workflow.now(),
+            )
         )
         self._stage = HarvestStage.OPENING
         self._bytes_done = self._cursor.offset

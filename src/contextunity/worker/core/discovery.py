@@ -6,14 +6,35 @@ import importlib
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
-from ..errors import RegistryError
-from ..settings import Settings
+from ..errors import RegistryError, SettingsError
+from ..settings import Settings, load_settings
 from .registry import ModuleConfig, WorkerRegistry
 
-__all__ = ["ENTRY_POINT_GROUP", "discover"]
+__all__ = ["ENTRY_POINT_GROUP", "boot", "discover"]
 
 ENTRY_POINT_GROUP = "contextunity.worker.modules"
 """Entry points of this group name a ModuleConfig, or a callable without arguments that returns one."""
+
+
+def boot() -> tuple[Settings, WorkerRegistry]:
+    """Reads the settings of the process and registers every module.
+
+    Raises:
+        SettingsError: settings are wrong; those of the process and of all modules are named at once.
+        RegistryError: modules cannot be imported or do not match their contracts.
+    """
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        if isinstance(error.usable, Settings):
+            try:
+                discover(error.usable)
+            except SettingsError as more:
+                raise SettingsError([*error.faults, *more.faults]) from None
+            except RegistryError:
+                pass  # Told once the settings are right: a module may be broken by them.
+        raise
+    return settings, discover(settings)
 
 
 def discover(settings: Settings) -> WorkerRegistry:
@@ -29,13 +50,17 @@ def discover(settings: Settings) -> WorkerRegistry:
     for path in settings.module_paths:
         _load(f"module {path!r} (WORKER_MODULES)", lambda path=path: _import(path), configs, faults)
     registry = WorkerRegistry(module_settings=settings.modules)
+    stray = registry.stray_sections(configs)
     try:
         registry.register_all(configs)
     except RegistryError as error:
         faults += error.faults
+    except SettingsError as error:
+        raise SettingsError([*stray, *error.faults]) from None
     if faults:
         raise RegistryError(faults)
-    registry.check_sections()
+    if stray:
+        raise SettingsError(stray)
     return registry
 
 
@@ -57,5 +82,3 @@ def _load(where: str, load: Callable[[], object], configs: list[ModuleConfig], f
         configs.append(loaded)
     else:
         faults.append(f"{where} is a {type(loaded).__name__}; it should be a ModuleConfig or return one")
-
-

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
 from python_temporal.contract import ServiceContract, WorkflowContract, check, contract_of, service_of
 
 from ..errors import RegistryError, SettingsError, UnknownModuleError
@@ -156,22 +157,22 @@ class WorkerRegistry:
             raise UnknownModuleError(unknown, sorted(self._modules))
         return [self._modules[name] for name in dict.fromkeys(names)]
 
-    def check_sections(self) -> None:
-        """Checks that each module section of the settings belongs to a module.
-
-        Raises:
-            SettingsError: a section names a module that is not registered.
-        """
-        stray = sorted(set(self.module_settings) - set(self._modules))
-        if stray:
-            known = ", ".join(sorted(self._modules)) or "none"
-            raise SettingsError([f"modules.{name}: there is no such module; known modules: {known}" for name in stray])
+    def stray_sections(self, configs: Iterable[ModuleConfig]) -> list[str]:
+        """A fault for each module section of the settings that belongs to none of the modules, registered or to be."""
+        names = {*self._modules, *(config.name for config in configs)}
+        known = ", ".join(sorted(names)) or "none"
+        return [
+            f"modules.{name}: there is no such module; known modules: {known}"
+            for name in sorted(set(self.module_settings) - names)
+        ]
 
 
 def _contracts(config: ModuleConfig) -> tuple[ServiceContract, ...]:
     if config.contracts:
         return tuple(config.contracts)
-    handlers = [handler for handler in (*config.workflows, *config.activities) if contract_of(handler, None) is not None]
+    handlers = [
+        handler for handler in (*config.workflows, *config.activities) if contract_of(handler, None) is not None
+    ]
     services = [service_of(handler) for handler in handlers]
     return tuple({service.full_name: service for service in services}.values())
 
@@ -209,13 +210,13 @@ def _clashes(modules: Sequence[RegisteredModule]) -> list[str]:
 
 
 def _module_broken(module: RegisteredModule) -> bool:
-    return any(
-        contract_of(handler, None) is None for handler in (*module.config.workflows, *module.config.activities)
-    )
+    return any(contract_of(handler, None) is None for handler in (*module.config.workflows, *module.config.activities))
 
 
 def _repeated(what: str, names: Iterable[str]) -> list[str]:
-    return [f"{what} {name!r} is declared {count} times; rename one" for name, count in Counter(names).items() if count > 1]
+    return [
+        f"{what} {name!r} is declared {count} times; rename one" for name, count in Counter(names).items() if count > 1
+    ]
 
 
 def _check_settings(config: ModuleConfig, section: Mapping[str, Any], faults: list[str]) -> BaseModel | None:

@@ -1,0 +1,135 @@
+"""Fixtures for all tests: a real Temporal server, and processes of ours that are started and surely ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from contextunity.worker.embedded import EmbeddedServer, embedded_server
+
+ROOT = Path(__file__).resolve().parents[1]
+_LINE_TIMEOUT = 60.0
+
+
+@pytest.fixture(scope="session")
+def temporal_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A development server on free ports, one for each process that runs tests."""
+    folder = tmp_path_factory.mktemp("temporal")
+    started: queue.Queue[EmbeddedServer | BaseException] = queue.Queue()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        try:
+            async with embedded_server(folder, port=0, ui_port=0) as server:
+                started.put(server)
+                await stop.wait()
+        except BaseException as error:
+            started.put(error)
+            raise
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="temporal-server")
+    thread.start()
+    server = started.get(timeout=90)
+    if isinstance(server, BaseException):
+        raise server
+    yield server
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+    loop.close()
+
+
+class Process:
+    """A process of ours; its output is read as it comes."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], folder: Path) -> None:
+        self._process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._arrived = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._arrived:
+                self.lines.append(line)
+                self._arrived.notify_all()
+        with self._arrived:
+            self.lines.append("")
+            self._arrived.notify_all()
+
+    def wait_for(self, text: str) -> str:
+        """The first line with the text in it; an error where the output ends, or a minute passes, without one."""
+        seen = 0
+        with self._arrived:
+            while True:
+                for line in self.lines[seen:]:
+                    if text in line:
+                        return line
+                    assert line, f"{text!r} never came:\n{self.output}"
+                seen = len(self.lines)
+                assert self._arrived.wait(_LINE_TIMEOUT), f"{text!r} did not come in time:\n{self.output}"
+
+    @property
+    def output(self) -> str:
+        return "".join(self.lines)
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, timeout: float = 60.0) -> int:
+        code = self._process.wait(timeout)
+        self._reader.join(timeout)
+        return code
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+Spawn = Callable[..., Process]
+
+
+@pytest.fixture
+def spawn(tmp_path: Path) -> Iterator[Spawn]:
+    """Starts `python ARGUMENTS` in `tmp_path` with variables added to a clean environment; ended after the test."""
+    processes: list[Process] = []
+
+    def start(*arguments: str, **variables: str) -> Process:
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CONTEXTWORKER_", "WORKER_", "TEMPORAL_"))
+        }
+        environment = {**inherited, "PYTHONUNBUFFERED": "1", "COLUMNS": "120", **variables}
+        processes.append(Process([sys.executable, *arguments], environment, tmp_path))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.end()

@@ -1,0 +1,153 @@
+"""The published commands, run as processes, and the errors that a person can provoke with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
+from contextunity.worker.embedded import EmbeddedServer, usual_or_free_port
+
+_WORKER = ("-m", "contextunity.worker")
+
+
+def _serves(port: int) -> bool:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        request = health_pb2.HealthCheckRequest(service="contextunity.worker.WorkerService")
+        answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=10, wait_for_ready=True)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def test_the_plain_command_serves_grpc_on_worker_host_and_port(spawn: Any, temporal_server: EmbeddedServer) -> None:
+    port = usual_or_free_port(0)
+    process = spawn(*_WORKER, TEMPORAL_ADDRESS=temporal_server.address, WORKER_HOST="127.0.0.1", WORKER_PORT=str(port))
+    assert f"127.0.0.1:{port}" in process.wait_for("WorkerService listens on")
+    assert _serves(port)
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0
+    assert "Traceback" not in process.output
+
+
+def test_the_default_address_is_the_published_one(spawn: Any, temporal_server: EmbeddedServer) -> None:
+    if usual_or_free_port(50052) != 50052:
+        pytest.skip("something else listens on 50052 here")
+    process = spawn(*_WORKER, TEMPORAL_ADDRESS=temporal_server.address)
+    assert "0.0.0.0:50052" in process.wait_for("WorkerService listens on")
+    assert _serves(50052)
+
+
+def test_temporal_runs_workers_for_all_modules_until_it_is_told_to_stop(
+    spawn: Any, temporal_server: EmbeddedServer
+) -> None:
+    process = spawn(*_WORKER, "--temporal", TEMPORAL_ADDRESS=temporal_server.address)
+    assert "harvest" in process.wait_for("Temporal workers run for modules:")
+    process.send(signal.SIGINT)
+    assert process.wait() == 0
+    assert "Traceback" not in process.output
+
+
+def test_an_unknown_module_ends_with_2_and_the_known_ones(spawn: Any, temporal_server: EmbeddedServer) -> None:
+    process = spawn(*_WORKER, "--temporal", "--modules", "harvest", "no-such", TEMPORAL_ADDRESS=temporal_server.address)
+    assert process.wait() == 2
+    assert "unknown module 'no-such'; known modules:" in process.output
+    assert "harvest" in process.output
+    assert "Traceback" not in process.output
+
+
+@pytest.mark.parametrize("options", [(), ("--temporal",)], ids=["grpc", "temporal"])
+def test_no_temporal_server_is_told_with_its_address_and_the_way_out(spawn: Any, options: tuple[str, ...]) -> None:
+    address = f"127.0.0.1:{usual_or_free_port(0)}"
+    process = spawn(*_WORKER, *options, TEMPORAL_ADDRESS=address, CONTEXTWORKER_TEMPORAL_TIMEOUT="3")
+    assert process.wait() == 1
+    assert f"no Temporal server answers at {address}" in process.output
+    assert "python -m contextunity.worker dev" in process.output
+    assert "Traceback" not in process.output
+
+
+def test_a_taken_port_is_told(spawn: Any, temporal_server: EmbeddedServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port: int = other.getsockname()[1]
+        process = spawn(
+            *_WORKER, TEMPORAL_ADDRESS=temporal_server.address, WORKER_HOST="127.0.0.1", WORKER_PORT=str(port)
+        )
+        assert process.wait() == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in process.output
+    assert "WORKER_PORT" in process.output
+
+
+def test_wrong_settings_end_with_2_and_all_of_them_named(spawn: Any, tmp_path: Path) -> None:
+    (tmp_path / "contextworker.toml").write_text(
+        'colour = "red"\n[modules.harvest]\nsample_products = "many"\n[modules.harvest.suppliers.x]\nurl = "ftp://x"\n'
+    )
+    process = spawn(*_WORKER)
+    assert process.wait() == 2
+    assert "colour: there is no such setting" in process.output
+    (tmp_path / "contextworker.toml").write_text(
+        '[modules.harvest]\nsample_products = "many"\n[modules.harvest.suppliers.x]\nurl = "ftp://x"\n'
+    )
+    process = spawn(*_WORKER)
+    assert process.wait() == 2
+    assert "modules.harvest.sample_products = 'many'" in process.output
+    assert "modules.harvest.suppliers.x.url = 'ftp://x'" in process.output
+    assert "Traceback" not in process.output
+
+
+def test_settings_of_a_module_that_does_not_exist_are_told(spawn: Any, tmp_path: Path) -> None:
+    (tmp_path / "contextworker.toml").write_text("[modules.harvset]\nsample_products = 1\n")
+    process = spawn(*_WORKER)
+    assert process.wait() == 2
+    assert "modules.harvset: there is no such module; known modules: harvest" in process.output
+
+
+def test_every_module_that_does_not_load_is_listed(spawn: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken_module.py").write_text("raise RuntimeError('bad wiring')\n")
+    (tmp_path / "wrong_module.py").write_text("module = 7\n")
+    process = spawn(
+        *_WORKER, "--temporal", WORKER_MODULES="broken_module, wrong_module, nowhere", PYTHONPATH=str(tmp_path)
+    )
+    assert process.wait() == 2
+    assert "'broken_module' (WORKER_MODULES) cannot be loaded: RuntimeError: bad wiring" in process.output
+    assert "'wrong_module' (WORKER_MODULES) is a int" in process.output
+    assert "'nowhere' (WORKER_MODULES) cannot be loaded: ModuleNotFoundError" in process.output
+
+
+def test_modules_without_temporal_is_a_mistake_that_is_told(spawn: Any) -> None:
+    process = spawn(*_WORKER, "--modules", "harvest")
+    assert process.wait() == 2
+    assert "--modules goes with --temporal" in process.output
+
+
+def test_dev_brings_everything_and_its_commands_can_be_pasted(spawn: Any, tmp_path: Path) -> None:
+    (tmp_path / "contextworker.toml").write_text("[modules.harvest]\nsample_products = 20\n")
+    port = usual_or_free_port(0)
+    process = spawn(*_WORKER, "dev", "--temporal-port", "0", "--ui-port", "0", WORKER_PORT=str(port))
+    process.wait_for("ContextWorker runs")
+    process.wait_for("Temporal web UI")
+    command = process.wait_for("/StartWorkflow").strip()
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["payload"]["status"] == "started"
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = worker_pb2_grpc.WorkerServiceStub(channel)
+        ask = ContextUnit(payload={"workflow_id": json.loads(done.stdout)["payload"]["workflow_id"]})
+        assert stub.GetTaskStatus(ask.to_protobuf(worker_pb2)).payload["status"] in ("running", "completed")
+    process.send(signal.SIGINT)
+    assert process.wait() == 0
+    assert "Traceback" not in process.output
+
+
+def test_help_is_there_for_the_installed_command_too() -> None:
+    command = shutil.which("contextworker", path=str(Path(sys.executable).parent))
+    assert command is not None
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
+    assert "python -m contextunity.worker dev" in done.stdout

@@ -1,0 +1,42 @@
+"""The embedded Temporal server: it starts, keeps its state, ends, and says what is wrong."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+from temporalio.api.workflowservice.v1 import ListNamespacesRequest
+from temporalio.client import Client
+
+from contextunity.worker.embedded import embedded_server, usual_or_free_port
+from contextunity.worker.errors import PortTakenError
+
+
+async def test_it_serves_while_the_context_is_open_and_ends_with_it(tmp_path: Path) -> None:
+    async with embedded_server(tmp_path, port=0, ui_port=0) as server:
+        client = await Client.connect(server.address)
+        namespaces = await client.workflow_service.list_namespaces(ListNamespacesRequest())
+        assert "default" in [each.namespace_info.name for each in namespaces.namespaces]
+        assert server.database.exists()
+        assert psutil.pid_exists(server.pid)
+    assert not psutil.pid_exists(server.pid)
+
+
+@pytest.mark.parametrize("which", ["port", "ui_port"])
+async def test_a_port_that_is_taken_is_named_with_the_way_out(tmp_path: Path, which: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken: int = other.getsockname()[1]
+        ports = {"port": 0, "ui_port": 0, which: taken}
+        option = "--temporal-port" if which == "port" else "--ui-port"
+        with pytest.raises(PortTakenError, match=rf"127\.0\.0\.1:{taken}.*in use.*{option}"):
+            async with embedded_server(tmp_path, **ports):
+                pass
+
+
+def test_the_usual_port_gives_way_to_a_free_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken: int = other.getsockname()[1]
+        assert usual_or_free_port(taken) != taken
+    assert usual_or_free_port(taken) == taken

@@ -1,0 +1,140 @@
+"""The request's descriptors with their custom options readable, and the places and comments of what they declare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.compiler import plugin_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from ._faults import Place, UsageError
+
+__all__ = ["ProtoFile", "Schema", "set_fields"]
+
+
+_EXTENSIONS = ("service", "cli", "workflow", "activity", "query", "signal", "update", "field")
+
+
+@dataclass(frozen=True, slots=True)
+class ProtoFile:
+    """One file of the request.
+
+    Attributes:
+        proto: its descriptor as a message whose options are known fields.
+    """
+
+    proto: Any
+    _places: dict[tuple[int, ...], Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.proto.name)
+
+    @property
+    def package(self) -> str:
+        return str(self.proto.package)
+
+    def place(self, *path: int) -> Place:
+        """Where a declaration or an option stands; the nearest enclosing one that the request knows a place of."""
+        for length in range(len(path), 0, -1):
+            location = self._places.get(path[:length])
+            if location is not None:
+                return Place(file=self.name, line=location.span[0] + 1)
+        return Place(file=self.name)
+
+    def comment(self, *path: int) -> str:
+        """The comment that leads a declaration, without the space that follows `//`."""
+        location = self._places.get(path)
+        if location is None:
+            return ""
+        text = location.leading_comments or location.trailing_comments
+        return "\n".join(line[1:] if line.startswith(" ") else line for line in text.rstrip().split("\n")).strip("\n")
+
+
+class Schema:
+    """All files of a request.
+
+    The pool holds this request alone: options are read by the schema that came with it, whatever Python has imported.
+    """
+
+    def __init__(self, request: plugin_pb2.CodeGeneratorRequest) -> None:
+        self.pool = descriptor_pool.DescriptorPool()
+        for file in request.proto_file:
+            try:
+                self.pool.Add(file)
+            except TypeError as error:
+                raise UsageError(f"{file.name}: its descriptor is not valid: {error}") from None
+        self._raw = {file.name: file for file in request.proto_file}
+        self._files: dict[str, ProtoFile] = {}
+        self._class: Any = descriptor_pb2.FileDescriptorProto
+        self._extensions: dict[str, Any] = {}
+        try:
+            descriptor = self.pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")
+        except KeyError:
+            return  # No file imports descriptor.proto, so none has an annotation.
+        self._class = message_factory.GetMessageClass(descriptor)
+        for name in _EXTENSIONS:
+            try:
+                extension = self.pool.FindExtensionByName(f"temporal.v1.{name}")
+            except KeyError:
+                continue  # A schema of another vintage; what it does not know cannot be set either.
+            # Extensions are parsed into known fields only where the class of what they extend has been made.
+            message_factory.GetMessageClass(cast("Descriptor", extension.containing_type))
+            if extension.message_type is not None:
+                message_factory.GetMessageClass(extension.message_type)
+            self._extensions[name] = extension
+
+    @property
+    def annotated(self) -> bool:
+        """Whether the annotations are defined at all."""
+        return bool(self._extensions)
+
+    def file(self, name: str) -> ProtoFile:
+        """A file by its name."""
+        if name not in self._files:
+            raw = self._raw[name]
+            places = {tuple(location.path): location for location in raw.source_code_info.location}
+            self._files[name] = ProtoFile(self._class.FromString(raw.SerializeToString()), places)
+        return self._files[name]
+
+    def file_of(self, full_name: str) -> str:
+        """Name of the file that declares a symbol."""
+        return str(self.pool.FindFileContainingSymbol(full_name).name)
+
+    def dependencies(self, name: str) -> set[str]:
+        """Names of the files that a file imports, directly or not, itself included."""
+        seen, pending = set[str](), [name]
+        while pending:
+            current = pending.pop()
+            if current not in seen:
+                seen.add(current)
+                pending.extend(self._raw[current].dependency)
+        return seen
+
+    def annotation(self, options: Any, name: str) -> Any | None:
+        """An annotation of a service or method, by its extension's short name; None where it is not set."""
+        extension = self._extensions.get(name)
+        if extension is None or extension.containing_type.full_name != options.DESCRIPTOR.full_name:
+            return None
+        return options.Extensions[extension] if options.HasExtension(extension) else None
+
+    def number(self, name: str) -> int:
+        """Field number of an annotation's extension."""
+        return int(self._extensions[name].number) if name in self._extensions else 0
+
+    def message(self, type_name: str) -> Descriptor:
+        """A message by its name as fields and methods have it, with a leading dot."""
+        return self.pool.FindMessageTypeByName(type_name.removeprefix("."))
+
+
+def set_fields(message: Any, prefix: str = "") -> Iterator[tuple[str, FieldDescriptor, Any]]:
+    """Every field that is set in an options message, and in the messages within it, by dotted path."""
+    for field, value in message.ListFields():
+        path = f"{prefix}{field.name}"
+        yield path, field, value
+        if field.message_type is not None and not field.message_type.full_name.startswith("google.protobuf."):
+            for item in value if field.is_repeated else (value,):
+                yield from set_fields(item, f"{path}.")

@@ -1,0 +1,18 @@
+"""The runtime of the code that protoc-gen-python_temporal generates: typed Temporal workflows, activities and clients.
+
+Module authors need little of it by name: `contract` to compare an implementation with its contract or to start a
+workflow by its type, `options` for the options of calls, and the errors. Generated code uses `codegen`.
+"""
+
+from .contract import check, contract_of, service_of, start_arguments, workflow_classes
+from .errors import ContractError, DefinitionError
+
+__all__ = [
+    "ContractError",
+    "DefinitionError",
+    "check",
+    "contract_of",
+    "service_of",
+    "start_arguments",
+    "workflow_classes",
+]

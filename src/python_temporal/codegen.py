@@ -1,0 +1,79 @@
+"""Everything that generated code uses of the runtime, in one place; it is meant for generated code alone."""
+
+from __future__ import annotations
+
+from temporalio.client import WorkflowUpdateStage
+from temporalio.common import (
+    Priority,
+    RetryPolicy,
+    SearchAttributeKey,
+    TypedSearchAttributes,
+    VersioningBehavior,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.workflow import ParentClosePolicy
+
+from ._model import (
+    ActivityContract,
+    QueryBinding,
+    QueryContract,
+    ServiceContract,
+    SignalBinding,
+    SignalContract,
+    UpdateBinding,
+    UpdateContract,
+    WorkflowContract,
+)
+from .activities import Activity, ActivityBase, EmptyActivity
+from .calls import ChildHandle, EmptyWorkflow, ExternalHandle, Workflow
+from .client import Handle, ServiceClient, UpdateHandle
+from .expressions import optional, search_attributes, text
+from .options import (
+    QueryOptions,
+    SignalOptions,
+    StartOptions,
+    UpdateOptions,
+    UpdateWithStartOptions,
+)
+from .workflows import WorkflowBase
+
+__all__ = [
+    "Activity",
+    "ActivityBase",
+    "ActivityContract",
+    "ChildHandle",
+    "EmptyActivity",
+    "EmptyWorkflow",
+    "ExternalHandle",
+    "Handle",
+    "ParentClosePolicy",
+    "Priority",
+    "QueryBinding",
+    "QueryContract",
+    "QueryOptions",
+    "RetryPolicy",
+    "SearchAttributeKey",
+    "ServiceClient",
+    "ServiceContract",
+    "SignalBinding",
+    "SignalContract",
+    "SignalOptions",
+    "StartOptions",
+    "TypedSearchAttributes",
+    "UpdateBinding",
+    "UpdateContract",
+    "UpdateHandle",
+    "UpdateOptions",
+    "UpdateWithStartOptions",
+    "VersioningBehavior",
+    "Workflow",
+    "WorkflowBase",
+    "WorkflowContract",
+    "WorkflowIDConflictPolicy",
+    "WorkflowIDReusePolicy",
+    "WorkflowUpdateStage",
+    "optional",
+    "search_attributes",
+    "text",
+]

@@ -1,0 +1,66 @@
+"""Values of the paths that id expressions and search attributes name, as their ProtoJSON form reads."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import betterproto2
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+
+from .errors import ContractError
+
+__all__ = ["optional", "search_attributes", "text"]
+
+
+def text(value: Any, path: str, contract: str) -> str:
+    """A field's value as text.
+
+    Args:
+        value: string, integer, bool, enum or bytes; None where the field, or a message on the way to it, is absent.
+        path: the field, for the error.
+        contract: Temporal name of the workflow or update, for the error.
+
+    Raises:
+        ContractError: the field is absent, or an empty string. Go's generator refuses to build an id from it too: ids
+            of unlike inputs would be the same.
+    """
+    match value:
+        case None | "" | b"":
+            raise ContractError(f"{path} is not set, and the id is made of it", contract=contract, field=path)
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case betterproto2.Enum():
+            return value.proto_name or str(int(value))
+        case bytes():
+            return base64.b64encode(value).decode()
+        case _:
+            return str(value)
+
+
+def optional(message: Any, *names: str) -> Any:
+    """Follows attribute names through messages any of which may be absent; None where one is."""
+    for name in names:
+        if message is None:
+            return None
+        message = getattr(message, name)
+    return message
+
+
+def search_attributes(*pairs: tuple[SearchAttributeKey[Any], Any]) -> TypedSearchAttributes:
+    """Search attributes of the values that are there; absent messages and fields, and empty lists, are left out."""
+    return TypedSearchAttributes(
+        [SearchAttributePair(key, _indexed(value)) for key, value in pairs if value is not None and value != []]
+    )
+
+
+def _indexed(value: Any) -> Any:
+    match value:
+        case betterproto2.Enum():
+            return value.proto_name or str(int(value))
+        case list():
+            return [_indexed(item) for item in value]
+        case _:
+            return value

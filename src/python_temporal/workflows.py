@@ -1,0 +1,169 @@
+"""Workflows: the base that turns a class into a registered workflow, and the calls that other workflows make."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from abc import ABC
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from temporalio import common, workflow
+
+from ._implementations import ALIASES
+from ._model import WorkflowContract, _MethodContract
+from ._signatures import signature_faults
+from .errors import DefinitionError
+
+__all__ = ["WorkflowBase"]
+
+
+class WorkflowBase(ABC):
+    """Base of the generated workflow bases.
+
+    A class derived from a generated base is checked and registered with the SDK as it is defined: there is nothing to
+    decorate. Class keywords:
+
+    - `abstract=True` leaves a class alone that others share code through;
+    - `sandboxed=False` runs the workflow outside the sandbox;
+    - `failure_exception_types=[...]` are exceptions that fail the workflow instead of its task.
+    """
+
+    __temporal_contract__: ClassVar[WorkflowContract]
+    __temporal_aliases__: ClassVar[tuple[type[Any], ...]] = ()
+
+    def __init_subclass__(
+        cls,
+        *,
+        contract: WorkflowContract | None = None,
+        abstract: bool = False,
+        sandboxed: bool = True,
+        failure_exception_types: Sequence[type[BaseException]] = (),
+        **kwargs: Any,
+    ) -> None:
+        """Registers a derived class.
+
+        Raises:
+            DefinitionError: a method is missing, or is not of the contract's types; every fault is listed.
+        """
+        super().__init_subclass__(**kwargs)
+        if contract is not None:
+            cls.__temporal_contract__ = contract
+        elif not abstract:
+            _register(cls, sandboxed, failure_exception_types)
+
+
+def _register(cls: type[WorkflowBase], sandboxed: bool, failure_exception_types: Sequence[type[BaseException]]) -> None:
+    contract = cls.__temporal_contract__
+    faults = [*_run_faults(cls, contract), *_handler_faults(cls, contract)]
+    if faults:
+        raise DefinitionError(cls.__qualname__, faults)
+    workflow.run(vars(cls)["run"])
+    _decorate_handlers(cls, contract)
+
+    def define(target: type[Any], name: str) -> None:
+        workflow.defn(
+            name=name,
+            sandboxed=sandboxed,
+            failure_exception_types=failure_exception_types,
+            versioning_behavior=contract.versioning_behavior or common.VersioningBehavior.UNSPECIFIED,
+        )(target)
+
+    define(cls, contract.name)
+    aliases = [_alias_class(cls, number) for number in range(1, len(contract.aliases) + 1)]
+    for alias, name in zip(aliases, contract.aliases, strict=True):
+        define(alias, name)
+    setattr(cls, ALIASES, tuple(aliases))
+
+
+def _run_faults(cls: type[WorkflowBase], contract: WorkflowContract) -> list[str]:
+    run = vars(cls).get("run")
+    if run is None:
+        return ["run is missing; the SDK wants it on the class itself"]
+    if not inspect.iscoroutinefunction(run):
+        return ["run must be an async method"]
+    return signature_faults(run, contract.input_type, contract.output_type, method=True)
+
+
+def _handler_faults(cls: type[WorkflowBase], contract: WorkflowContract) -> list[str]:
+    faults = list[str]()
+    for query in contract.queries.values():
+        faults += _method_faults(cls, query.handler, query.contract, "query", is_async=False)
+    for signal in contract.signals.values():
+        faults += _method_faults(cls, signal.handler, signal.contract, "signal")
+    for update in contract.updates.values():
+        faults += _method_faults(cls, update.handler, update.contract, "update")
+        if update.validator is not None:
+            faults += _validator_faults(cls, update.validator, update.contract)
+        elif hasattr(cls, f"validate_{update.handler}"):
+            faults.append(
+                f"validate_{update.handler} would never be called; declare `validate: true` for {update.contract.method}"
+            )
+    return faults
+
+
+def _method_faults(
+    cls: type[WorkflowBase], name: str, contract: _MethodContract, what: str, *, is_async: bool = True
+) -> list[str]:
+    function = getattr(cls, name, None)
+    if not inspect.isfunction(function) or getattr(function, "__isabstractmethod__", False):
+        return [f"{name} is missing, the {what} {contract.name!r}"]
+    if not is_async and inspect.iscoroutinefunction(function):
+        return [f"{name} must not be async, because a {what} may not wait"]
+    return signature_faults(function, contract.input_type, contract.output_type, method=True)
+
+
+def _validator_faults(cls: type[WorkflowBase], name: str, contract: _MethodContract) -> list[str]:
+    function = getattr(cls, name, None)
+    if not inspect.isfunction(function) or getattr(function, "__isabstractmethod__", False):
+        return [f"{name} is missing, the validator of the update {contract.name!r}"]
+    if inspect.iscoroutinefunction(function):
+        return [f"{name} must not be async, because a validator may not wait"]
+    return signature_faults(function, contract.input_type, None, method=True)
+
+
+def _decorate_handlers(cls: type[WorkflowBase], contract: WorkflowContract) -> None:
+    # A method that is decorated already came from a shared base, or by hand for an option such as unfinished_policy.
+    for query in contract.queries.values():
+        function = getattr(cls, query.handler)
+        if not hasattr(function, "__temporal_query_definition"):
+            workflow.query(name=query.contract.name)(function)
+    for signal in contract.signals.values():
+        function = getattr(cls, signal.handler)
+        if not hasattr(function, "__temporal_signal_definition"):
+            workflow.signal(name=signal.contract.name)(function)
+    for update in contract.updates.values():
+        function = getattr(cls, update.handler)
+        if not hasattr(function, "_defn"):
+            function = workflow.update(name=update.contract.name)(function)
+            if update.validator is not None:
+                function.validator(getattr(cls, update.validator))
+
+
+def _alias_class(cls: type[WorkflowBase], number: int) -> type[Any]:
+    """A class like `cls` to register under another name; the SDK knows one name for each class.
+
+    It is put into the module of `cls`, because the sandbox imports workflow classes by module and name.
+    """
+    name = f"{cls.__name__}_alias_{number}"
+    run = _copy(vars(cls)["run"], f"{name}.run")
+
+    def fill(namespace: dict[str, Any]) -> None:
+        namespace.update(__module__=cls.__module__, __qualname__=name, __doc__=cls.__doc__, run=run)
+
+    alias = types.new_class(name, (cls,), {"abstract": True}, fill)
+    workflow.run(run)
+    setattr(sys.modules[cls.__module__], name, alias)
+    return alias
+
+
+def _copy(function: Callable[..., Any], qualname: str) -> Any:
+    assert isinstance(function, types.FunctionType)
+    copy = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    copy.__annotations__ = dict(function.__annotations__)
+    copy.__doc__, copy.__module__, copy.__qualname__ = function.__doc__, function.__module__, qualname
+    return copy

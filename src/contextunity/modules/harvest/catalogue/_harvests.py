@@ -159,13 +159,16 @@ def finish_harvest(
     Raises:
         HarvestSuperseded: it is not finished, and a later harvest has begun.
     """
-    lock_catalogue(connection, tenant_id, supplier_code)
     this_harvest = in_harvest(harvests, tenant_id, supplier_code, harvest_id)
-    recorded = connection.scalar(select(harvests.c.delisted).where(this_harvest))
-    if recorded is not None:
+    delisted = _recorded_delisted(connection, this_harvest)
+    if delisted is None:
+        begin_harvest(database, connection, tenant_id, supplier_code, harvest_id)
+        lock_catalogue(connection, tenant_id, supplier_code)
+        # Asked again, now that no second attempt can finish it.
+        delisted = _recorded_delisted(connection, this_harvest)
+    if delisted is not None:
         connection.execute(delete(staged_pages).where(in_harvest(staged_pages, tenant_id, supplier_code, harvest_id)))
-        return recorded
-    begin_harvest(database, connection, tenant_id, supplier_code, harvest_id)
+        return delisted
     now = datetime.now(UTC)
     delisted = _mark_unseen(connection, tenant_id, supplier_code, harvest_id, now) if complete else 0
     # This harvest is the current one, so all others of this tenant and supplier are over.
@@ -174,6 +177,10 @@ def finish_harvest(
         update(harvests).where(this_harvest).values(finished_at=now, complete=complete, delisted=delisted)
     )
     return delisted
+
+
+def _recorded_delisted(connection: Connection, this_harvest: ColumnElement[bool]) -> int | None:
+    return connection.scalar(select(harvests.c.delisted).where(this_harvest))
 
 
 def _mark_unseen(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str, now: datetime) -> int:

@@ -6,7 +6,8 @@ from contextunity.gen.contextunity.harvest.v1 import RejectedRow
 from sqlalchemy import Connection, func, select
 
 from contextunity.modules.harvest.catalogue._harvests import in_catalogue, in_harvest
-from contextunity.modules.harvest.catalogue._rows import clean_text, decimal_price, product_from_json
+from contextunity.modules.harvest.catalogue._product_json import product_from_json
+from contextunity.modules.harvest.catalogue._rows import clean_text, decimal_price
 from contextunity.modules.harvest.catalogue._tables import products, rejected_rows
 from contextunity.modules.harvest.catalogue._values import CatalogueRow
 
@@ -45,7 +46,11 @@ def find_product(connection: Connection, tenant_id: str, supplier_code: str, sku
             in_catalogue(products, tenant_id, supplier_code), products.c.sku == clean_text(sku)
         )
     ).one_or_none()
-    return None if row is None else product_from_json(row.data, row.first_line)
+    if row is None:
+        return None
+    product = product_from_json(row.data)
+    product.line = row.first_line
+    return product.SerializeToString()
 
 
 def count_products(connection: Connection, tenant_id: str, supplier_code: str, *, delisted: bool | None) -> int:

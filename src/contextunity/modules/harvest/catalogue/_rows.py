@@ -1,4 +1,4 @@
-"""Rows of the products table, made from the products of a staged page and read back from it."""
+"""Rows of the products table: how the values of a product become those of its columns."""
 
 from __future__ import annotations
 
@@ -8,17 +8,10 @@ from decimal import Decimal
 from typing import Any
 
 from contextunity.gen.contextunity.harvest.v1 import harvest_pb2
-from google.protobuf import json_format
 
-__all__ = [
-    "ProductRow",
-    "clean_text",
-    "decimal_price",
-    "product_from_json",
-    "product_row",
-    "product_to_json",
-    "product_values",
-]
+from contextunity.modules.harvest.catalogue._product_json import product_to_json
+
+__all__ = ["ProductRow", "clean_text", "decimal_price", "product_row", "product_values"]
 
 _AVAILABILITY = {
     number: "" if number == 0 else name.removeprefix("AVAILABILITY_").lower()
@@ -81,19 +74,6 @@ def product_values(row: ProductRow) -> dict[str, Any]:
 def clean_text(text: str) -> str:
     """Replace NUL characters by U+FFFD: PostgreSQL refuses them, and tools cut SQLite's text off at them."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in text else text
-
-
-def product_to_json(product: harvest_pb2.Product) -> str:
-    """Write a product as one line of ProtoJSON with the field names of the contract."""
-    return json_format.MessageToJson(product, preserving_proto_field_name=True, indent=None, ensure_ascii=False)
-
-
-def product_from_json(data: str, line: int) -> bytes:
-    """Give the wire form of a product that `product_to_json` wrote, with its line put back."""
-    # A newer worker beside this one may have written fields that this one does not know.
-    product = json_format.Parse(data, harvest_pb2.Product(), ignore_unknown_fields=True)
-    product.line = line
-    return product.SerializeToString()
 
 
 def decimal_price(units: int | None, nanos: int | None) -> Decimal | None:

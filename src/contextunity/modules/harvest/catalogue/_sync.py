@@ -12,11 +12,11 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._harvests import in_catalogue, lock_catalogue, recorded_counts, superseded
+from contextunity.modules.harvest.catalogue._product_json import product_to_json
 from contextunity.modules.harvest.catalogue._rows import (
     ProductRow,
     clean_text,
     product_row,
-    product_to_json,
     product_values,
 )
 from contextunity.modules.harvest.catalogue._staging import drop_page, get_page

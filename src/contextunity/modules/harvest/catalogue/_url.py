@@ -58,9 +58,10 @@ def parse_url(url: str) -> URL:
 
 
 def display_url(url: URL) -> str:
-    """Render a URL for people: its password, and parameters that hold one, are replaced by `***`."""
+    """Render a URL for people: without the driver, and with `***` for its password and parameters that hold one."""
     hidden = {key: "***" for key in url.query if key in _SECRET_PARAMETERS}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+    shown = url.set(drivername=url.get_backend_name()).update_query_dict(hidden)
+    return shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
 
 def _in_memory(url: URL) -> bool:

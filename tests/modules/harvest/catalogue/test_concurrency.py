@@ -1,0 +1,212 @@
+"""Several workers on one database, and workers that die in the middle of a sync."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from contextunity.gen.contextunity.harvest.v1 import PageRef, Product, ProductPage, RejectedRow
+from sqlalchemy import Engine, event
+
+from contextunity.modules.harvest.catalogue import Catalogue, SyncCounts
+
+MakeRef = Callable[..., PageRef]
+MakeProduct = Callable[..., Product]
+Sync = Callable[..., SyncCounts]
+
+_PAGES = 6
+_PAGE_SIZE = 40
+
+_HARVEST_IN_A_PROCESS = """
+import sys
+from contextunity.gen.contextunity.harvest.v1 import Money, PageRef, Product, ProductPage, RawPage
+from contextunity.modules.harvest.catalogue import Catalogue
+url, supplier, pages, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+with Catalogue.open(url) as catalogue:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for page in range(pages):
+        ref = PageRef(tenant_id="acme", supplier_code=supplier, harvest_id="h1", page=page)
+        catalogue.put_raw_page(ref, RawPage())
+        products = [
+            Product(sku=str(page * size + n), title=supplier, price=Money(currency_code="EUR", units=n), line=n)
+            for n in range(size)
+        ]
+        catalogue.put_product_page(ref, ProductPage(products=products))
+        catalogue.sync_page(ref)
+    catalogue.finish_harvest("acme", supplier, "h1", complete=True)
+"""
+
+# Kills its own process as by the kernel, just before the first statement that begins with argv[2], or before the
+# commit.
+_SYNC_UNTIL_KILLED = """
+import os, signal, sys
+from sqlalchemy import Engine, event
+from contextunity.gen.contextunity.harvest.v1 import PageRef
+from contextunity.modules.harvest.catalogue import Catalogue
+url, deadly = sys.argv[1], sys.argv[2]
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def die_before_statement(_connection, _cursor, statement, *_rest):
+    if statement.startswith(deadly):
+        die()
+
+catalogue = Catalogue.open(url)
+if deadly == "COMMIT":
+    event.listen(Engine, "commit", die)
+else:
+    event.listen(Engine, "before_cursor_execute", die_before_statement)
+catalogue.sync_page(PageRef(tenant_id="acme", supplier_code="camping-trade", harvest_id="h2", page=0))
+"""
+
+
+def test_threads_harvest_different_suppliers_at_once(
+    catalogue: Catalogue, make_ref: MakeRef, make_product: MakeProduct, sync: Sync
+) -> None:
+    start = threading.Barrier(6)
+
+    def harvest(supplier: str) -> int:
+        start.wait()
+        for number in range(2):
+            for page in range(_PAGES):
+                products = [make_product(f"{page}/{n}", title=f"{supplier} {number}") for n in range(_PAGE_SIZE)]
+                sync(make_ref(page=page, harvest=f"h{number}", supplier=supplier), products)
+            catalogue.finish_harvest("acme", supplier, f"h{number}", complete=True)
+        return catalogue.counts("acme", supplier, "h1").changed
+
+    suppliers = [f"supplier-{number}" for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(harvest, suppliers)) == [_PAGES * _PAGE_SIZE] * 6
+    for supplier in suppliers:
+        assert {row.title for row in catalogue.sample("acme", supplier, 1000)} == {f"{supplier} 1"}
+
+
+def test_processes_harvest_different_suppliers_at_once(url: str) -> None:
+    suppliers = ["one", "two", "three"]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _HARVEST_IN_A_PROCESS, url, supplier, str(_PAGES), str(_PAGE_SIZE)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for supplier in suppliers
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    for worker in workers:
+        worker.communicate()
+    assert [worker.returncode for worker in workers] == [0, 0, 0]
+    with Catalogue.open(url) as catalogue:
+        for supplier in suppliers:
+            assert catalogue.counts("acme", supplier, "h1").created == _PAGES * _PAGE_SIZE
+            assert catalogue.count("acme", supplier, delisted=False) == _PAGES * _PAGE_SIZE
+
+
+def test_attempts_at_the_same_page_agree(catalogue: Catalogue, make_ref: MakeRef, make_product: MakeProduct) -> None:
+    products = [make_product(str(number % 50), line=number) for number in range(60)]
+    catalogue.put_product_page(make_ref(), ProductPage(products=products))
+    with ThreadPoolExecutor(4) as pool:
+        attempts = [pool.submit(catalogue.sync_page, make_ref()) for _ in range(4)]
+        counts = [attempt.result() for attempt in attempts]
+    assert counts == [SyncCounts(created=50, changed=0, unchanged=0, rejected=10)] * 4
+    assert catalogue.counts("acme", "camping-trade", "h1").pages == 1
+
+
+@pytest.fixture
+def staged_second_harvest(
+    catalogue: Catalogue, make_ref: MakeRef, make_product: MakeProduct, sync: Sync
+) -> ProductPage:
+    """Stage a page whose sync creates, changes, leaves and rejects."""
+    sync(make_ref(harvest="h1"), [make_product("same"), make_product("other", title="before")])
+    page = ProductPage(
+        products=[make_product("same"), make_product("other", title="after"), make_product("new"), make_product("new")],
+        rejected=[RejectedRow(line=9, reason="bad_price")],
+    )
+    catalogue.put_product_page(make_ref(harvest="h2"), page)
+    return page
+
+
+_EXPECTED = SyncCounts(created=1, changed=1, unchanged=1, rejected=2)
+
+
+def _assert_nothing_happened(catalogue: Catalogue, ref: PageRef, page: ProductPage) -> None:
+    assert catalogue.get_product_page(ref) == page
+    assert catalogue.counts("acme", "camping-trade", "h2").pages == 0
+    assert catalogue.rejected("acme", "camping-trade", "h2") == []
+    assert [(row.sku, row.title) for row in catalogue.sample("acme", "camping-trade")] == [
+        ("other", "before"),
+        ("same", "Tent"),
+    ]
+
+
+def _assert_all_happened(catalogue: Catalogue) -> None:
+    assert catalogue.counts("acme", "camping-trade", "h2").rows == 5
+    assert [row.reason for row in catalogue.rejected("acme", "camping-trade", "h2")] == ["duplicate_sku", "bad_price"]
+    assert [(row.sku, row.title) for row in catalogue.sample("acme", "camping-trade")] == [
+        ("new", "Tent"),
+        ("other", "after"),
+        ("same", "Tent"),
+    ]
+    assert catalogue.finish_harvest("acme", "camping-trade", "h2", complete=True) == 0
+
+
+@contextmanager
+def _failing_at(number: int) -> Generator[None]:
+    """Raise in place of the statement with this number."""
+    statements = iter(range(number))
+
+    def fail(*_arguments: object) -> None:
+        if next(statements, None) is None:
+            raise InterruptedError
+
+    event.listen(Engine, "before_cursor_execute", fail)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", fail)
+
+
+def test_a_failure_at_any_statement_leaves_nothing_half_done(
+    catalogue: Catalogue, make_ref: MakeRef, staged_second_harvest: ProductPage
+) -> None:
+    ref = make_ref(harvest="h2")
+    for number in range(100):
+        try:
+            with _failing_at(number):
+                counts = catalogue.sync_page(ref)
+        except InterruptedError:
+            _assert_nothing_happened(catalogue, ref, staged_second_harvest)
+        else:
+            break
+    else:
+        pytest.fail("the sync never ended")
+    assert number > 5
+    assert counts == _EXPECTED
+    _assert_all_happened(catalogue)
+
+
+@pytest.mark.parametrize(
+    "deadly", ["INSERT INTO products", "INSERT INTO rejected_rows", "DELETE FROM staged_pages", "COMMIT"]
+)
+def test_a_worker_killed_in_the_middle_leaves_nothing_half_done(
+    url: str, catalogue: Catalogue, make_ref: MakeRef, staged_second_harvest: ProductPage, deadly: str
+) -> None:
+    killed = subprocess.run([sys.executable, "-c", _SYNC_UNTIL_KILLED, url, deadly], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    _assert_nothing_happened(catalogue, make_ref(harvest="h2"), staged_second_harvest)
+    assert catalogue.sync_page(make_ref(harvest="h2")) == _EXPECTED
+    _assert_all_happened(catalogue)

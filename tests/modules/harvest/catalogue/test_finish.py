@@ -1,0 +1,101 @@
+"""The end of a harvest: what it did not see is marked, once, and nothing stays staged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from contextunity.gen.contextunity.harvest.v1 import PageRef, Product, RawPage
+
+from contextunity.modules.harvest.catalogue import Catalogue, HarvestSuperseded, PageMissing, SyncCounts
+
+MakeRef = Callable[..., PageRef]
+MakeProduct = Callable[..., Product]
+Sync = Callable[..., SyncCounts]
+
+
+@pytest.fixture
+def two_harvests(make_ref: MakeRef, make_product: MakeProduct, sync: Sync) -> None:
+    """Sync A, B and C in a first harvest, and B alone in a second one."""
+    sync(make_ref(harvest="h1"), [make_product("A"), make_product("B"), make_product("C")])
+    sync(make_ref(harvest="h2"), [make_product("B")])
+
+
+@pytest.mark.usefixtures("two_harvests")
+def test_what_a_complete_harvest_did_not_see_is_marked_and_kept(catalogue: Catalogue) -> None:
+    assert catalogue.finish_harvest("acme", "camping-trade", "h2", complete=True) == 2
+    assert catalogue.count("acme", "camping-trade") == 3
+    assert catalogue.count("acme", "camping-trade", delisted=True) == 2
+    assert catalogue.count("acme", "camping-trade", delisted=False) == 1
+    assert catalogue.get("acme", "camping-trade", "A") is not None
+
+
+@pytest.mark.usefixtures("two_harvests")
+def test_an_incomplete_harvest_marks_nothing(catalogue: Catalogue) -> None:
+    assert catalogue.finish_harvest("acme", "camping-trade", "h2", complete=False) == 0
+    assert catalogue.count("acme", "camping-trade", delisted=True) == 0
+
+
+@pytest.mark.usefixtures("two_harvests")
+def test_finishing_again_gives_the_same_number(catalogue: Catalogue) -> None:
+    assert [catalogue.finish_harvest("acme", "camping-trade", "h2", complete=True) for _ in range(3)] == [2, 2, 2]
+
+
+@pytest.mark.usefixtures("two_harvests")
+def test_attempts_to_finish_at_the_same_time_agree(catalogue: Catalogue) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        attempts = [
+            pool.submit(catalogue.finish_harvest, "acme", "camping-trade", "h3", complete=True) for _ in range(4)
+        ]
+        assert [attempt.result() for attempt in attempts] == [3, 3, 3, 3]
+
+
+@pytest.mark.usefixtures("two_harvests")
+def test_what_is_marked_already_is_not_counted_again(
+    catalogue: Catalogue, make_ref: MakeRef, make_product: MakeProduct, sync: Sync
+) -> None:
+    catalogue.finish_harvest("acme", "camping-trade", "h2", complete=True)
+    sync(make_ref(harvest="h3"), [make_product("D")])
+    assert catalogue.finish_harvest("acme", "camping-trade", "h3", complete=True) == 1
+    assert catalogue.count("acme", "camping-trade", delisted=True) == 3
+
+
+@pytest.mark.usefixtures("two_harvests")
+def test_a_product_that_comes_back_counts_as_changed(
+    catalogue: Catalogue, make_ref: MakeRef, make_product: MakeProduct, sync: Sync
+) -> None:
+    catalogue.finish_harvest("acme", "camping-trade", "h2", complete=True)
+    counts = sync(make_ref(harvest="h3"), [make_product("A"), make_product("B")])
+    assert counts == SyncCounts(created=0, changed=1, unchanged=1, rejected=0)
+    assert catalogue.count("acme", "camping-trade", delisted=False) == 2
+
+
+@pytest.mark.usefixtures("two_harvests")
+def test_other_tenants_and_suppliers_are_not_marked(
+    catalogue: Catalogue, make_ref: MakeRef, make_product: MakeProduct, sync: Sync
+) -> None:
+    sync(make_ref(tenant="other"), [make_product("A")])
+    sync(make_ref(supplier="other"), [make_product("A")])
+    catalogue.finish_harvest("acme", "camping-trade", "h2", complete=True)
+    assert catalogue.count("other", "camping-trade", delisted=True) == 0
+    assert catalogue.count("acme", "other", delisted=True) == 0
+
+
+def test_leftovers_of_this_harvest_and_of_dead_ones_are_cleared(catalogue: Catalogue, make_ref: MakeRef) -> None:
+    dead, current, elsewhere = make_ref(harvest="dead"), make_ref(harvest="h2"), make_ref(supplier="other")
+    for ref in (dead, current, elsewhere):
+        catalogue.put_raw_page(ref, RawPage())
+    catalogue.finish_harvest("acme", "camping-trade", "h2", complete=False)
+    for ref in (dead, current):
+        with pytest.raises(PageMissing):
+            catalogue.get_raw_page(ref)
+    assert catalogue.get_raw_page(elsewhere) == RawPage()
+
+
+def test_a_finished_harvest_still_answers_after_the_next_one_began(catalogue: Catalogue, make_ref: MakeRef) -> None:
+    catalogue.finish_harvest("acme", "camping-trade", "h1", complete=True)
+    catalogue.begin_harvest("acme", "camping-trade", "h2")
+    assert catalogue.finish_harvest("acme", "camping-trade", "h1", complete=True) == 0
+    with pytest.raises(HarvestSuperseded):
+        catalogue.put_raw_page(make_ref(harvest="h1"), RawPage())

@@ -96,9 +96,8 @@ async def _grpc(settings: Settings, registry: WorkerRegistry) -> None:
 
     client = await connect(settings)
     async with running_server(WorkerService(client, registry), settings) as server:
-        _say(
-            f"WorkerService listens on {server.host}:{server.port}, Temporal at {client.service_client.config.target_host}"
-        )
+        temporal = client.service_client.config.target_host
+        _say(f"WorkerService listens on {server.host}:{server.port}, Temporal at {temporal}")
         await _until_stopped()
 
 

@@ -14,6 +14,7 @@ from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
 from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from .core.registry import ModuleContext, RegisteredModule
 from .errors import TemporalUnreachableError
@@ -110,8 +111,23 @@ def _worker(
         max_cached_workflows=settings.max_cached_workflows,
         max_concurrent_activities=settings.max_concurrent_activities,
         graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
-        plugins=[ContextWorkerPlugin(passthrough_modules=module.config.passthrough_modules)],
+        # What ContextWorkerPlugin shares comes on top: the client hands its plugins on to its workers.
+        workflow_runner=SandboxedWorkflowRunner(
+            restrictions=SandboxRestrictions.default.with_passthrough_modules(*_passthrough(module))
+        ),
     )
+
+
+def _passthrough(module: RegisteredModule) -> set[str]:
+    """What the module asks for, and the packages that its contracts' dataclasses are generated into."""
+    packages = {
+        message.__module__
+        for service in module.contracts
+        for contract in (*service.workflows.values(), *service.activities.values())
+        for message in (contract.input_type, contract.output_type)
+        if message is not None
+    }
+    return {*module.config.passthrough_modules, *packages}
 
 
 def _short(error: Exception) -> str:

@@ -175,6 +175,7 @@ def _show_result(
         f"{counts.get('unchanged', 0):,} unchanged, {counts.get('rejected', 0):,} rejected, "
         f"{int(result.get('delisted', 0)):,} no longer listed\n",
         highlight=False,
+        soft_wrap=True,
     )
     module_settings = HarvestSettings.model_validate(dict(settings.modules.get("harvest", {})))
     catalogue = Catalogue.open(module_settings.catalogue_in(settings.data_folder))

@@ -21,11 +21,11 @@ from contextunity.gen.contextunity.harvest.v1 import (
     TransformDataRequest,
     TransformDataResponse,
 )
-from contextunity.gen.contextunity.harvest.v1.harvest_temporal import HarvestServiceActivities
+from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from .catalogue import CatalogueError, PageGoneError
+from .catalogue import CatalogueError, PageGone
 from .errors import HarvestError
 from .feeds import open_feed as look_at_feed
 from .feeds import read_page
@@ -37,20 +37,22 @@ _Value = TypeVar("_Value")
 __all__ = ["fetch_products", "finish_harvest", "open_feed", "sync_to_brain", "transform_data"]
 
 
-@HarvestServiceActivities.open_feed.defn
+@contract.open_feed.defn
 async def open_feed(request: OpenFeedRequest) -> OpenFeedResponse:
     """Looks at a supplier's feed."""
     resources = current()
     with _as_application_error():
         source = resources.source(request.supplier_code)
         url = await resources.reachable_url(source.url)
-        feed, cursor = await look_at_feed(resources.client, dataclasses.replace(source, url=url))
+        feed, cursor = await look_at_feed(
+            resources.client, dataclasses.replace(source, url=url), spool_folder=resources.spool_folder
+        )
     feed.url = source.url
     supplier = resources.settings.supplier(request.supplier_code)
     return OpenFeedResponse(feed=feed, cursor=cursor, page_size=supplier.page_size if supplier else 0)
 
 
-@HarvestServiceActivities.fetch_products.defn
+@contract.fetch_products.defn
 async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse:
     """Fetches one page and stages its rows."""
     resources = current()
@@ -73,14 +75,14 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
     )
 
 
-@HarvestServiceActivities.transform_data.defn
+@contract.transform_data.defn
 def transform_data(request: TransformDataRequest) -> TransformDataResponse:
     """Turns the staged rows of one page into staged products."""
     catalogue, page = current().catalogue, _required(request.page, "page")
     with _as_application_error():
         try:
             raw = catalogue.get_raw_page(page)
-        except PageGoneError:
+        except PageGone:
             # Synced already: this is a late repetition, whose answer nobody waits for.
             return TransformDataResponse()
         products = transform_page(raw, currency_code=request.currency_code)
@@ -88,7 +90,7 @@ def transform_data(request: TransformDataRequest) -> TransformDataResponse:
     return TransformDataResponse(products=len(products.products), rejected=len(products.rejected))
 
 
-@HarvestServiceActivities.sync_to_brain.defn
+@contract.sync_to_brain.defn
 def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
     """Writes the staged products of one page into the catalogue."""
     with _as_application_error():
@@ -98,7 +100,7 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
     )
 
 
-@HarvestServiceActivities.finish_harvest.defn
+@contract.finish_harvest.defn
 def finish_harvest(request: FinishHarvestRequest) -> FinishHarvestResponse:
     """Marks what the harvest did not see, and clears what it had staged."""
     catalogue = current().catalogue

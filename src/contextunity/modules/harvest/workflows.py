@@ -22,7 +22,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
     SyncToBrainRequest,
     TransformDataRequest,
 )
-from contextunity.gen.contextunity.harvest.v1.harvest_temporal import HarvestServiceActivityCalls, HarvestWorkflowBase
+from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
 from temporalio import workflow
 
 __all__ = ["HarvestWorkflow"]
@@ -36,7 +36,7 @@ _PAGES_PER_RUN = 150
 _MAX_PAGE_SIZE = 1000
 
 
-class HarvestWorkflow(HarvestWorkflowBase):
+class HarvestWorkflow(contract.HarvestWorkflowBase):
     """Harvests one supplier's feed for one tenant.
 
     Fetching is sequential, since only a page read tells where the next one begins. Transforming runs beside it. Syncing
@@ -69,7 +69,7 @@ class HarvestWorkflow(HarvestWorkflowBase):
         end_of_feed = await self._flow()
         if not end_of_feed and not self._trial_is_over():
             await workflow.wait_condition(workflow.all_handlers_finished)
-            self.continue_as_new(
+            contract.harvest_workflow.continue_as_new(
                 HarvestRequest(
                     tenant_id=request.tenant_id,
                     supplier_code=request.supplier_code,
@@ -111,7 +111,7 @@ class HarvestWorkflow(HarvestWorkflowBase):
             raise ValueError(f"page_size {request.page_size} is not between 1 and {_MAX_PAGE_SIZE}")
 
     async def _open(self) -> None:
-        opened = await HarvestServiceActivityCalls.open_feed(OpenFeedRequest(supplier_code=self._request.supplier_code))
+        opened = await contract.open_feed(OpenFeedRequest(supplier_code=self._request.supplier_code))
         self._state.feed = opened.feed
         self._state.cursor = opened.cursor
         # A SetPageSize that came before the feed was open counts more than the settings do.
@@ -143,7 +143,7 @@ class HarvestWorkflow(HarvestWorkflowBase):
         size = self._state.page_size
         if self._request.max_products:
             size = min(size, self._request.max_products - self._entries)
-        fetched = await HarvestServiceActivityCalls.fetch_products(
+        fetched = await contract.fetch_products(
             FetchProductsRequest(page=page, feed=self._state.feed, cursor=self._state.cursor, page_size=size)
         )
         self._state.cursor = fetched.next_cursor
@@ -156,15 +156,13 @@ class HarvestWorkflow(HarvestWorkflowBase):
     async def _process(self, page: PageRef, end: FeedCursor, previous: asyncio.Task[None] | None) -> None:
         try:
             currency = self._state.feed.currency_code if self._state.feed is not None else ""
-            transform = HarvestServiceActivityCalls.transform_data(
-                TransformDataRequest(page=page, currency_code=currency)
-            )
+            transform = contract.transform_data(TransformDataRequest(page=page, currency_code=currency))
             try:
                 await transform
             finally:
                 if previous is not None:
                     await previous
-            synced = await HarvestServiceActivityCalls.sync_to_brain(SyncToBrainRequest(page=page))
+            synced = await contract.sync_to_brain(SyncToBrainRequest(page=page))
         except BaseException:
             self._failed = True
             raise
@@ -180,7 +178,7 @@ class HarvestWorkflow(HarvestWorkflowBase):
 
     async def _finish(self, *, complete: bool) -> HarvestResponse:
         self._stage = HarvestStage.FINISHING
-        finished = await HarvestServiceActivityCalls.finish_harvest(
+        finished = await contract.finish_harvest(
             FinishHarvestRequest(
                 tenant_id=self._request.tenant_id,
                 supplier_code=self._request.supplier_code,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -48,7 +49,7 @@ def discover(settings: Settings) -> WorkerRegistry:
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
         _load(f"module {point.name!r} (entry point {point.value})", point.load, configs, faults)
     for path in settings.module_paths:
-        _load(f"module {path!r} (WORKER_MODULES)", lambda path=path: _import(path), configs, faults)
+        _load(f"module {path!r} (WORKER_MODULES)", functools.partial(_import, path), configs, faults)
     registry = WorkerRegistry(module_settings=settings.modules)
     stray = registry.stray_sections(configs)
     try:

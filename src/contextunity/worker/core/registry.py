@@ -12,7 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from python_temporal.contract import ServiceContract, WorkflowContract, check, contract_of, service_of
+from python_temporal.contract import (
+    ServiceContract,
+    WorkflowContract,
+    check,
+    contract_of,
+    service_of,
+    workflow_classes,
+)
 
 from ..errors import RegistryError, SettingsError, UnknownModuleError
 from ..settings import describe_faults
@@ -80,12 +87,17 @@ class RegisteredModule:
     def task_queues(self) -> tuple[str, ...]:
         """Task queues that workers poll for this module, sorted."""
         handlers = (*self.config.workflows, *self.config.activities)
-        return tuple(sorted({contract_of(handler).task_queue for handler in handlers}))
+        return tuple(sorted({contract_of(handler).task_queue or "" for handler in handlers}))
 
     def handlers(self, task_queue: str) -> tuple[list[type[Any]], list[Callable[..., Any]]]:
         """The workflows and the activities that belong on a task queue."""
         return (
-            [workflow for workflow in self.config.workflows if contract_of(workflow).task_queue == task_queue],
+            [
+                registered
+                for workflow in self.config.workflows
+                if contract_of(workflow).task_queue == task_queue
+                for registered in workflow_classes(workflow)
+            ],
             [activity for activity in self.config.activities if contract_of(activity).task_queue == task_queue],
         )
 

@@ -361,6 +361,7 @@ class _ServiceBuilder:
             method=self.method(method, "workflow"),
             symbol=self.take(f"{snake_case(stem)}_workflow", snake_case),
             constant=self.take(f"{constant_case(stem)}_WORKFLOW_NAME", constant_case),
+            aliases_constant=self.take(f"{constant_case(stem)}_WORKFLOW_ALIASES", constant_case),
             base=self._class_name(stem, "WorkflowBase"),
             handle=self._class_name(stem, "Handle"),
             child=self._class_name(stem, "Child"),
@@ -489,7 +490,7 @@ class _Bindings:
         if local is not None:
             return key, local, ""
         try:
-            source = file.schema.file_of(full_name)
+            source = file.schema.file_of_service(full_name.rpartition(".")[0])
         except KeyError:
             self._values.fault(kind, f"ref {ref!r} names no method of {service.proto.name}, nor a full method name")
             return None

@@ -171,6 +171,7 @@ class WorkflowModel:
     method: Method
     symbol: str
     constant: str
+    aliases_constant: str
     base: str
     handle: str
     child: str

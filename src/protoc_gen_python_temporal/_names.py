@@ -59,11 +59,12 @@ class Namespace:
         self._taken = set(reserved)
 
     def take(self, *wishes: str) -> str:
-        """The first of `wishes` that is free, else the last one with a number behind it."""
+        """The first of `wishes` that is free, else the last one with an underscore or a number behind it."""
         for wish in wishes:
-            name = f"{wish}_" if keyword.iskeyword(wish) or wish in self._taken else wish
-            if name not in self._taken:
-                return self._add(name)
+            if wish not in self._taken and not keyword.iskeyword(wish):
+                return self._add(wish)
+        if f"{wishes[-1]}_" not in self._taken:
+            return self._add(f"{wishes[-1]}_")
         number = 2
         while f"{wishes[-1]}_{number}" in self._taken:
             number += 1

@@ -26,7 +26,7 @@ def print_constants(text: PythonText, service: ServiceModel) -> None:
     for workflow in service.workflows:
         _print_name(text, workflow.constant, workflow.method, "workflow")
         if workflow.aliases:
-            text.line(f"{workflow.constant}_ALIASES: {final} = {_tuple(workflow.aliases)}")
+            text.line(f"{workflow.aliases_constant}: {final} = {_tuple(workflow.aliases)}")
             text.docstring(f"Further Temporal names of the workflow {workflow.method.proto}.")
     for activity in service.activities:
         _print_name(text, activity.constant, activity.method, "activity")
@@ -133,7 +133,7 @@ def _print_workflow(text: PythonText, workflow: WorkflowModel, service: ServiceM
     text.line("_t.WorkflowContract(", 1)
     _print_method(text, method, workflow.constant, 2)
     if workflow.aliases:
-        text.line(f"aliases={workflow.constant}_ALIASES,", 2)
+        text.line(f"aliases={workflow.aliases_constant},", 2)
     _print_task_queue(text, workflow, service, 2)
     if workflow.workflow_id is not None:
         text.line(f"workflow_id=_id_of_{workflow.symbol},", 2)

@@ -71,7 +71,7 @@ def _exports(file: FileModel) -> list[str]:
                 workflow.child,
                 workflow.external,
             ]
-            names += [f"{workflow.constant}_ALIASES"] if workflow.aliases else []
+            names += [workflow.aliases_constant] if workflow.aliases else []
         if service.workflows:
             names.append(service.client)
     return ["__all__ = (", *(f'    "{name}",' for name in sorted(names)), ")", ""]

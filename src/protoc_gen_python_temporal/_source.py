@@ -100,9 +100,13 @@ class Schema:
             self._files[name] = ProtoFile(self._class.FromString(raw.SerializeToString()), places)
         return self._files[name]
 
-    def file_of(self, full_name: str) -> str:
-        """Name of the file that declares a symbol."""
-        return str(self.pool.FindFileContainingSymbol(full_name).name)
+    def file_of_service(self, full_name: str) -> str:
+        """Name of the file that declares a service.
+
+        Raises:
+            KeyError: there is no such service.
+        """
+        return str(self.pool.FindServiceByName(full_name).file.name)
 
     def dependencies(self, name: str) -> set[str]:
         """Names of the files that a file imports, directly or not, itself included."""

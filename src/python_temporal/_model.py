@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 
 __all__ = [
     "ActivityContract",
+    "MethodContract",
     "QueryBinding",
     "QueryContract",
     "ServiceContract",
@@ -28,7 +29,7 @@ OutT = TypeVar("OutT", default=Any)
 
 # Contracts compare by identity (eq=False): there is one of each, and some of their fields have no equality.
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _MethodContract:
+class MethodContract:
     """What the contracts of all annotated methods have in common.
 
     Attributes:
@@ -51,17 +52,17 @@ class _MethodContract:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class QueryContract(_MethodContract, Generic[OutT]):
+class QueryContract(MethodContract, Generic[OutT]):
     """A query."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class SignalContract(_MethodContract):
+class SignalContract(MethodContract):
     """A signal; its output is always empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class UpdateContract(_MethodContract, Generic[OutT]):
+class UpdateContract(MethodContract, Generic[OutT]):
     """An update.
 
     Attributes:
@@ -127,7 +128,7 @@ class UpdateBinding:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class WorkflowContract(_MethodContract):
+class WorkflowContract(MethodContract):
     """A workflow. An option that is None was not declared, and is left to the SDK.
 
     Attributes:
@@ -168,7 +169,7 @@ class WorkflowContract(_MethodContract):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ActivityContract(_MethodContract):
+class ActivityContract(MethodContract):
     """An activity. An option that is None was not declared, and is left to the SDK.
 
     Attributes:

@@ -9,14 +9,14 @@ from typing import Any
 from temporalio import common, workflow
 from typing_extensions import Unpack
 
-from ._model import WorkflowContract, _MethodContract
+from ._model import WorkflowContract, MethodContract
 from .errors import ContractError
 from .options import ChildOptions, StartOptions
 
 __all__ = ["arguments", "child_arguments", "result_type", "start_arguments"]
 
 
-def arguments(contract: _MethodContract, request: object) -> list[Any]:
+def arguments(contract: MethodContract, request: object) -> list[Any]:
     """The input as the SDK's list of arguments: empty for google.protobuf.Empty, which other SDKs do not pass either.
 
     Raises:
@@ -34,7 +34,7 @@ def arguments(contract: _MethodContract, request: object) -> list[Any]:
     return [request]
 
 
-def result_type(contract: _MethodContract) -> type[Any]:
+def result_type(contract: MethodContract) -> type[Any]:
     """The type hint for the result. An empty result is left undecoded, so that any peer's way to write it will do."""
     return contract.output_type or common.RawValue
 

@@ -42,28 +42,32 @@ class _ActivityCalls(Generic[OutT]):
     def _start(self, request: object, options: ActivityOptions) -> workflow.ActivityHandle[OutT]:
         self._warn_if_deprecated()
         contract = self.contract
-        defaults = _defaults(contract, _REMOTE)
-        defaults["task_queue"] = task_queue_for(contract)
+        merged: dict[str, Any] = {
+            **_defaults(contract, _REMOTE),
+            "task_queue": task_queue_for(contract),
+            **options,
+        }
         return cast(
             "workflow.ActivityHandle[OutT]",
             workflow.start_activity(
                 contract.name,
                 args=arguments(contract, request),
                 result_type=result_type(contract),
-                **{**defaults, **options},
+                **merged,
             ),
         )
 
     def _start_local(self, request: object, options: LocalActivityOptions) -> workflow.ActivityHandle[OutT]:
         self._warn_if_deprecated()
         contract = self.contract
+        merged: dict[str, Any] = {**_defaults(contract, _LOCAL), **options}
         return cast(
             "workflow.ActivityHandle[OutT]",
             workflow.start_local_activity(
                 contract.name,
                 args=arguments(contract, request),
                 result_type=result_type(contract),
-                **{**_defaults(contract, _LOCAL), **options},
+                **merged,
             ),
         )
 
@@ -199,14 +203,14 @@ def task_queue_for(contract: Any) -> str | None:
     """
     if contract.own_task_queue:
         return cast("str", contract.task_queue)
-    caller = getattr(type(workflow.instance()), CONTRACT, None) if workflow.in_workflow() else None
+    caller = getattr(workflow.instance(), CONTRACT, None) if workflow.in_workflow() else None
     if caller is not None and caller.service.full_name == contract.service.full_name:
         return None
     return cast("str | None", contract.task_queue)
 
 
 def _defaults(contract: ActivityContract, names: tuple[str, ...]) -> dict[str, Any]:
-    defaults = {name: value for name in names if (value := getattr(contract, name)) is not None}
+    defaults: dict[str, Any] = {name: value for name in names if (value := getattr(contract, name)) is not None}
     if contract.wait_for_cancellation:
         defaults["cancellation_type"] = workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
     return defaults

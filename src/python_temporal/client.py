@@ -123,7 +123,8 @@ class Handle(Generic[OutT]):
         wait_for_stage: client.WorkflowUpdateStage | None,
         options: UpdateOptions,
     ) -> UpdateHandle[_ResultT]:
-        raw = await self.raw.start_update(
+        # Untyped here, because the SDK's overloads are not fully typed themselves.
+        raw = await cast("Any", self.raw).start_update(
             contract.name,
             args=arguments(contract, request),
             wait_for_stage=wait_for_stage or contract.wait_for_stage or client.WorkflowUpdateStage.ACCEPTED,
@@ -176,7 +177,7 @@ class ServiceClient:
         operation = client.WithStartWorkflowOperation[Any, Any](
             contract.name, **_operation_arguments(contract, request, binding, options)
         )
-        raw = await self.raw.start_update_with_start_workflow(
+        raw = await cast("Any", self.raw).start_update_with_start_workflow(
             update.name,
             args=arguments(update, update_request),
             start_workflow_operation=operation,

@@ -57,10 +57,10 @@ def search_attributes(*pairs: tuple[SearchAttributeKey[Any], Any]) -> TypedSearc
 
 
 def _indexed(value: Any) -> Any:
-    match value:
-        case betterproto2.Enum():
-            return value.proto_name or str(int(value))
-        case list():
-            return [_indexed(item) for item in value]
-        case _:
-            return value
+    if isinstance(value, betterproto2.Enum):
+        return value.proto_name or str(int(value))
+    return [_indexed(item) for item in value] if _is_list(value) else value
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from temporalio import common, workflow
 
 from ._implementations import ALIASES
-from ._model import WorkflowContract, _MethodContract
+from ._model import WorkflowContract, MethodContract
 from ._signatures import signature_faults
 from .errors import DefinitionError
 
@@ -104,7 +104,7 @@ def _handler_faults(cls: type[WorkflowBase], contract: WorkflowContract) -> list
 
 
 def _method_faults(
-    cls: type[WorkflowBase], name: str, contract: _MethodContract, what: str, *, is_async: bool = True
+    cls: type[WorkflowBase], name: str, contract: MethodContract, what: str, *, is_async: bool = True
 ) -> list[str]:
     function = getattr(cls, name, None)
     if not inspect.isfunction(function) or getattr(function, "__isabstractmethod__", False):
@@ -114,7 +114,7 @@ def _method_faults(
     return signature_faults(function, contract.input_type, contract.output_type, method=True)
 
 
-def _validator_faults(cls: type[WorkflowBase], name: str, contract: _MethodContract) -> list[str]:
+def _validator_faults(cls: type[WorkflowBase], name: str, contract: MethodContract) -> list[str]:
     function = getattr(cls, name, None)
     if not inspect.isfunction(function) or getattr(function, "__isabstractmethod__", False):
         return [f"{name} is missing, the validator of the update {contract.name!r}"]

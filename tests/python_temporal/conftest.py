@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from contextunity.worker.plugin import ContextWorkerPlugin
 from temporalio.testing import WorkflowEnvironment
+
+from contextunity.worker.plugin import ContextWorkerPlugin
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parents[1]

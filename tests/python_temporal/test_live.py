@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from python_temporal import ContractError, workflow_classes
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError, WorkflowUpdateStage
 from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, TerminatedError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
+
+from python_temporal import ContractError, workflow_classes
 
 pytestmark = pytest.mark.usefixtures("shop")
 

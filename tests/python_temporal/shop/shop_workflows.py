@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import final
 
 from acme_gen.acme.common.v1 import Money
 from acme_gen.acme.shop.v1 import (
@@ -26,7 +27,6 @@ from acme_gen.acme.shop.v1 import (
 )
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
-from typing_extensions import final
 
 
 @final

@@ -12,7 +12,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import betterproto2
 import pytest
+from contextunity.gen.google import protobuf
 
 from contextunity.worker.embedded import EmbeddedServer, embedded_server
 
@@ -133,3 +135,27 @@ def spawn(tmp_path: Path) -> Iterator[Spawn]:
     yield start
     for process in processes:
         process.end()
+
+
+_CODEC_OF_BETTERPROTO2 = (
+    *("FromString", "SerializeToString", "__bytes__", "dump", "load", "parse"),
+    *("from_dict", "from_json", "to_dict", "to_json"),
+    *("from_wrapped", "to_wrapped", "pack", "unpack"),
+)
+
+
+@pytest.fixture
+def forbid_betterproto_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes every use of betterproto2's own codec an error, in this process and until the end of the test."""
+
+    def refuse(name: str) -> Callable[..., object]:
+        def refused(*arguments: object, **options: object) -> object:
+            raise AssertionError(f"betterproto2's own codec is used: {name}")
+
+        return refused
+
+    generated = [cls for cls in vars(protobuf).values() if isinstance(cls, type)]
+    for cls in (betterproto2.Message, *(cls for cls in generated if issubclass(cls, betterproto2.Message))):
+        for name in _CODEC_OF_BETTERPROTO2:
+            if name in vars(cls):
+                monkeypatch.setattr(cls, name, refuse(f"{cls.__name__}.{name}"))

@@ -13,6 +13,7 @@ from contextunity.core.errors import CodecError
 from ._classes import full_name
 from ._compile import Conversions, conversions_of
 from ._faults import fault_in_message, fault_in_proto
+from ._runtime import SERIALIZE
 
 M = TypeVar("M", bound=betterproto2.Message)
 
@@ -25,7 +26,7 @@ def encode(message: betterproto2.Message) -> bytes:
     Raises:
         CodecError: a value does not fit its field; the error names it.
     """
-    return to_proto(message).SerializeToString()
+    return SERIALIZE(to_proto(message))
 
 
 def decode(cls: type[M], data: bytes) -> M:
@@ -79,8 +80,9 @@ def from_proto(cls: type[M], pb: ProtoMessage) -> M:
         CodecError: the message is another than the class stands for, or a timestamp or duration is out of range.
     """
     conversions = conversions_of(cls)
-    if pb.DESCRIPTOR.full_name != conversions.model.name:
-        raise CodecError(f"expected this message, got a {pb.DESCRIPTOR.full_name}", message_type=conversions.model.name)
+    given = type(pb).DESCRIPTOR.full_name
+    if given != conversions.model.name:
+        raise CodecError(f"expected this message, got a {given}", message_type=conversions.model.name)
     return _read(cls, pb, conversions)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import betterproto2
-from google.protobuf.empty_pb2 import Empty as _AnyMessage
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from . import _runtime
@@ -66,10 +65,10 @@ class _Namespace:
         self.globals |= {
             "UnknownFieldSet": UnknownFieldSet,
             "enc_other": _fill_other,
-            "has": _AnyMessage.HasField,
-            "merge": _AnyMessage.MergeFromString,
+            "has": _runtime.HAS_FIELD,
+            "merge": _runtime.MERGE_FROM_STRING,
             "new": object.__new__,
-            "set_in_parent": _AnyMessage.SetInParent,
+            "set_in_parent": _runtime.SET_IN_PARENT,
         }
         for kind in (str, bytes, bool, int, float):
             self.globals[f"{kind.__name__}_only"] = frozenset((kind,)).issuperset

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import betterproto2
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -76,7 +75,7 @@ def _unknown(message: Any, model: MessageModel, path: str) -> Iterator[Fault]:
     unknown: Any = getattr(message, "_unknown_fields", None)
     try:
         if unknown:
-            model.proto().MergeFromString(unknown)
+            _runtime.MERGE_FROM_STRING(model.proto(), unknown)
     except (DecodeError, TypeError) as error:
         yield Fault(join(path, "_unknown_fields"), f"not the bytes of fields: {error}")
 
@@ -171,7 +170,7 @@ def _utf8(text: str) -> None:
 
 def _proto(pb: Any, model: MessageModel, path: str) -> Iterator[Fault]:
     for field in model.fields:
-        if field.presence and not _HAS(pb, field.name):
+        if field.presence and not _runtime.HAS_FIELD(pb, field.name):
             continue
         value, where = getattr(pb, field.name), join(path, field.name)
         if field.key is not None:
@@ -196,9 +195,6 @@ def _proto_value(value: ValueType, pb: Any, path: str) -> Iterator[Fault]:
                 yield Fault(path, reason)
         case _:
             pass
-
-
-_HAS = Empty.HasField
 
 
 def _shorten(path: str) -> str:

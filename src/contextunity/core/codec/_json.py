@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import betterproto2
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
 
 from contextunity.core.errors import CodecError, Violation
@@ -17,11 +18,15 @@ from ._check import violations_of
 from ._classes import full_name, import_all_pb2, proto_class
 from ._faults import item, join
 from ._leaves import is_list, is_object
-from ._runtime import MAX_DEPTH
+from ._runtime import LIST_FIELDS, MAX_DEPTH
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
 M = TypeVar("M", bound=betterproto2.Message)
+
+# What Google's implementation raises, wrapped or not, where a message has no JSON form or JSON is not the message's. It
+# reaches for methods by name, so a message with a field of such a name gives it an AttributeError or a TypeError.
+_JSON_ERRORS = (json_format.Error, DecodeError, ValueError, TypeError, AttributeError)
 
 
 def to_json(message: betterproto2.Message, *, indent: int | None = None) -> str:
@@ -106,7 +111,7 @@ def _from_data(cls: type[M], data: Any, *, strict: bool, ignore_unknown_fields: 
         json_format.ParseDict(
             _plain(data), pb, ignore_unknown_fields=ignore_unknown_fields, max_recursion_depth=4 * MAX_DEPTH
         )
-    except (json_format.ParseError, ValueError, TypeError) as error:
+    except _JSON_ERRORS as error:
         # The check above should have found it first; whatever it overlooks is still refused, in Google's words.
         raise CodecError(str(error), message_type=name) from error
     return from_proto(cls, pb)
@@ -125,12 +130,12 @@ def _to_data(message: betterproto2.Message, *, preserving_proto_field_name: bool
     pb = to_proto(message)
     try:
         return _message_to_data(pb, preserving_proto_field_name)
-    except (json_format.Error, ValueError, TypeError):
+    except _JSON_ERRORS:
         # An Any can hold a message whose Google class nobody has imported yet.
         import_all_pb2()
     try:
         return _message_to_data(pb, preserving_proto_field_name)
-    except (json_format.Error, ValueError, TypeError) as error:
+    except _JSON_ERRORS as error:
         path, reason = _locate(pb, "", error)
         raise CodecError(f"it has no JSON form: {reason}", path=path, message_type=full_name(message)) from error
 
@@ -144,14 +149,14 @@ def _locate(pb: ProtoMessage, path: str, error: Exception) -> tuple[str, str]:
     for where, inner in _inner_messages(pb, path):
         try:
             _message_to_data(inner, preserving_proto_field_name=False)
-        except (json_format.Error, ValueError, TypeError) as inner_error:
+        except _JSON_ERRORS as inner_error:
             return _locate(inner, where, inner_error)
     return path, str(error)
 
 
 def _inner_messages(pb: ProtoMessage, path: str) -> list[tuple[str, ProtoMessage]]:
     found: list[tuple[str, ProtoMessage]] = []
-    for field, value in pb.ListFields():
+    for field, value in LIST_FIELDS(pb):
         if field.message_type is None:
             continue
         where = join(path, field.name)

@@ -92,6 +92,8 @@ def _int_reason(value: ValueType, data: Any, *, strict: bool) -> str:
 
 
 def _enum_reason(value: ValueType, data: Any, *, strict: bool) -> str:
+    if data is None and takes_null(value):
+        return ""
     if not isinstance(data, str):
         reason = _int_reason(value, data, strict=strict)
         return f"expected a name of {value.name}, got {kind_of(data)}" if reason.startswith("expected") else reason

@@ -6,12 +6,22 @@ calls it looks for the place afterwards, in `_faults`.
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import betterproto2
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.unknown_fields import UnknownFieldSet
+
+# A field of a message may have the name of one of Google's methods, and then hides it on the instance. So the methods
+# are called by way of a class that has no fields; they are the same functions for all classes.
+HAS_FIELD = Empty.HasField
+LIST_FIELDS = Empty.ListFields
+MERGE_FROM_STRING = Empty.MergeFromString
+SERIALIZE = Empty.SerializeToString
+SET_IN_PARENT = Empty.SetInParent
 
 MAX_DEPTH = 100
 """Levels of messages below the outermost one. Parsers of protobuf refuse what is deeper, so writing it helps nobody."""
@@ -19,7 +29,8 @@ MAX_DEPTH = 100
 MAX_DURATION_SECONDS = 315_576_000_000
 """Source: google/protobuf/duration.proto, `Duration.seconds`."""
 
-MAX_FLOAT = 3.4028234663852886e38
+# Little-endian, because only the formats with a fixed layout refuse what is too large.
+_FLOAT = struct.Struct("<f")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MIN_TIMESTAMP_SECONDS = -62_135_596_800
@@ -99,10 +110,10 @@ def unknown_fields(pb: ProtoMessage) -> bytes:
     if not len(UnknownFieldSet(pb)):
         return b""
     rest = type(pb)()
-    rest.CopyFrom(pb)
-    for field in pb.DESCRIPTOR.fields:
-        rest.ClearField(field.name)
-    return rest.SerializeToString(deterministic=True)
+    Empty.CopyFrom(rest, pb)
+    for field in type(pb).DESCRIPTOR.fields:
+        Empty.ClearField(rest, field.name)
+    return SERIALIZE(rest, deterministic=True)
 
 
 def check_str(value: Any) -> str:
@@ -141,8 +152,10 @@ def check_double(value: Any) -> float:
 def check_float(value: Any) -> float:
     """Checks a 32-bit float; upb would turn what is too large into infinity."""
     number = check_double(value)
-    if abs(number) > MAX_FLOAT and abs(number) != float("inf"):
-        raise MisfitError(f"{number} is out of range for a 32-bit float")
+    try:
+        _FLOAT.pack(number)
+    except OverflowError:
+        raise MisfitError(f"{number} is out of range for a 32-bit float") from None
     return number
 
 
@@ -159,5 +172,5 @@ def check_dict(value: Any) -> dict[Any, Any]:
 
 
 def short(value: Any) -> str:
-    text = f"{value:.3e}" if isinstance(value, float) else hex(value) if value.bit_length() > 200 else str(value)
+    text = hex(value) if isinstance(value, int) and value.bit_length() > 200 else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

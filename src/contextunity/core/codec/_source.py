@@ -81,7 +81,7 @@ def _oneofs(model: MessageModel) -> list[list[FieldModel]]:
 
 def _attribute(name: str) -> str:
     """The expression for a field of Google's message; Python's grammar refuses some names after a dot."""
-    return f"getattr(pb, {name!r})" if keyword.iskeyword(name) or not name.isascii() else f"pb.{name}"
+    return f"getattr(pb, {name!r})" if keyword.iskeyword(name) else f"pb.{name}"
 
 
 def _read_value(value: ValueType, source: str, names: Names) -> str:

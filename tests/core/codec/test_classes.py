@@ -1,0 +1,137 @@
+"""Full names and classes, in ContextUnity's generated tree and in others."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import betterproto2
+import pytest
+from contextunity.gen.contextunity.harvest.v1 import Money, harvest_pb2
+from contextunity.gen.google.protobuf import Struct
+from google.protobuf import struct_pb2
+
+from contextunity.core import codec
+
+
+def test_the_full_name_is_that_of_the_proto(shapes: Any, tree: ModuleType) -> None:
+    assert codec.full_name(Money) == codec.full_name(Money()) == "contextunity.harvest.v1.Money"
+    assert codec.full_name(shapes.OuterInnerInnermost) == "shapes.v1.Outer.Inner.Innermost"
+    assert codec.full_name(tree.Bare) == "Bare"
+    assert codec.full_name(tree.BareInside) == "Bare.Inside"
+
+
+def test_a_class_is_found_by_its_full_name(shapes: Any, tree: ModuleType) -> None:
+    assert codec.message_class("contextunity.harvest.v1.Money") is Money
+    assert codec.message_class("shapes.v1.Outer.Inner.Innermost") is shapes.OuterInnerInnermost
+    assert codec.message_class("Bare.Inside") is tree.BareInside
+
+
+def test_contextunitys_own_tree_comes_first(wkt: Any) -> None:
+    assert codec.message_class("google.protobuf.Struct") is Struct
+    assert wkt.Struct is not Struct
+
+
+def test_a_package_of_a_loaded_tree_is_imported_when_it_is_asked_for() -> None:
+    code = (
+        "import sys; from contextunity.core import codec; "
+        "assert 'contextunity.gen.contextunity.harvest.v1' not in sys.modules; "
+        "print(codec.message_class('contextunity.harvest.v1.Money'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(Money), done.stderr
+
+
+@pytest.mark.parametrize("name", ["no.such.Message", "", "contextunity.harvest.v1.Nope", "contextunity.harvest.v1"])
+def test_an_unknown_name_is_refused(name: str) -> None:
+    with pytest.raises(codec.CodecError, match="no generated tree that is loaded has a message"):
+        codec.message_class(name)
+
+
+def test_googles_class_is_the_generated_one(tree: ModuleType) -> None:
+    assert codec.proto_class(Money) is harvest_pb2.Money
+    assert codec.proto_class(Struct) is struct_pb2.Struct
+    bare = codec.proto_class(tree.Bare)
+    assert bare is importlib.import_module(f"{tree.__name__}.bare_pb2").Bare
+    assert codec.decode(tree.Bare, codec.encode(tree.Bare(inside=tree.BareInside(number=3)))).inside.number == 3
+
+
+def test_a_class_that_was_not_generated_is_refused() -> None:
+    class Homemade(betterproto2.Message):
+        """In no pool."""
+
+    refused = pytest.raises(codec.CodecError, match="Homemade is not a generated betterproto2 message")
+    with refused:
+        codec.full_name(Homemade)
+    with refused:
+        codec.proto_class(Homemade)
+    with refused:
+        codec.encode(Homemade())
+    with refused:
+        codec.decode(Homemade, b"")
+
+
+def test_dataclasses_without_pb2_modules_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("lonely")
+    pool = betterproto2.MessagePool()
+    module.__dict__["default_message_pool"] = pool
+    monkeypatch.setitem(sys.modules, "lonely", module)
+    alone = type("Alone", (betterproto2.Message,), {"__module__": "lonely"})
+    pool.register_message("lonely.v1", "Alone", alone)
+    with pytest.raises(codec.CodecError, match=r"lonely\.v1\.Alone: .*generate both with protoc-gen-python_messages"):
+        codec.decode(alone, b"")
+
+
+def test_a_dataclass_that_disagrees_with_its_pb2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from contextunity.core.codec import _model
+
+    monkeypatch.setattr(_model, "_models", {})
+    monkeypatch.setattr(_model, "proto_class_by_name", lambda name, module: harvest_pb2.Product)
+    with pytest.raises(codec.CodecError, match="disagree on the fields numbered 4, 5"):
+        _model.model_of(Money)
+
+
+def test_googles_method_names_are_good_names_for_fields(names: Any) -> None:
+    message = names.GoogleMethods(has_field="a", list_fields="b", descriptor="c", copy_from=names.GoogleMethods())
+    assert codec.decode(names.GoogleMethods, codec.encode(message)) == message
+    # Google's JSON stumbles over its own names, and says so instead of writing something wrong.
+    with pytest.raises(codec.CodecError, match="it has no JSON form"):
+        codec.to_json(message)
+
+
+def test_methods_of_betterproto2_are_good_names_for_fields(names: Any) -> None:
+    message = names.Methods(parse="a", to_dict="b", load="c", is_set="d", inner=names.Methods(from_json="e"))
+    assert codec.decode(names.Methods, codec.encode(message)) == message
+    assert codec.from_json(names.Methods, codec.to_json(message)) == message
+
+
+def test_first_use_from_many_threads_at_once(tree: ModuleType) -> None:
+    code = f"""
+import sys, threading
+sys.path.insert(0, {str(next(iter(tree.__path__)) + "/..")!r})
+import {tree.__name__}.shapes.v1 as shapes
+from contextunity.core import codec
+sys.setswitchinterval(1e-6)
+barrier, done = threading.Barrier(8), []
+def use():
+    barrier.wait()
+    message = shapes.Maps(recursive={{1: shapes.Maps(string_keys={{"a": "b"}})}})
+    done.append(codec.decode(shapes.Maps, codec.encode(message)) == message)
+threads = [threading.Thread(target=use) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(done)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str([True] * 8), done.stderr
+
+
+def test_the_public_names_are_these() -> None:
+    assert codec.__all__ == [
+        *("CodecError", "JsonValue", "Violation", "decode", "dict_to_struct", "encode", "from_dict", "from_json"),
+        *("from_proto", "full_name", "message_class", "pack_any", "proto_class", "struct_to_dict", "to_dict"),
+        *("to_json", "to_proto", "unpack_any"),
+    ]

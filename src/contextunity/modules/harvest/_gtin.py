@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 __all__ = ["check_digit", "verified_gtin"]
 
@@ -19,18 +18,19 @@ def check_digit(digits: str) -> int:
 
     Source: GS1 General Specifications, section 7.9.1.
     """
-    weighed = sum(int(digit) * (1 if index % 2 else 3) for index, digit in enumerate(reversed(digits)))
-    return -weighed % 10
+    # Sums over bytes run in C; 48 is the code of "0". Every product of every harvest comes through here.
+    codes = digits.encode()
+    threes, ones = codes[::-2], codes[-2::-2]
+    return -(3 * (sum(threes) - 48 * len(threes)) + sum(ones) - 48 * len(ones)) % 10
 
 
-@lru_cache(maxsize=4096)
 def verified_gtin(text: str) -> str:
     """Give a GTIN as digits, or nothing where it is not one.
 
     Args:
         text: 8, 12, 13 or 14 digits; blanks and hyphens between them are left out.
     """
-    digits = _SEPARATORS.sub("", text)
+    digits = text if text.isdigit() else _SEPARATORS.sub("", text)
     if len(digits) not in _LENGTHS or not (digits.isascii() and digits.isdigit()):
         return ""
     # Zeros alone have a good check digit, and are what shops type in where a barcode is asked for.

@@ -193,7 +193,7 @@ def _options(rng: random.Random, kind: Kind) -> tuple[list[str], list[tuple[str,
     if kind.option and rng.random() < 0.7:
         names.append(kind.option)
         start = int(rng.random() * len(kind.values))
-        variants = [(value,) for value in kind.values[start : start + 3]]
+        variants = [(value,) for value in kind.values[start : start + 4]]
     if kind.colored and rng.random() < 0.55:
         names.append("Color")
         start = int(rng.random() * len(COLORS))

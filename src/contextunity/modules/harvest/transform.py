@@ -76,7 +76,7 @@ _MAX_STOCK = 10**15
 _MAX_GRAMS = 10**12
 _WEIGHT = re.compile(r"([0-9.,]+)\s*([A-Za-z]*)\.?")
 _STOCK = re.compile(r"([+-]?[0-9]{1,18})(?:\.0*)?")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]+")
 _BLANKS = re.compile(r"\s+")
 _NOT_A_WORD = re.compile(r"[^\w]+")
 _WEB_ADDRESS = re.compile(r"https?://[^\s/?#]+[^\s]*", re.IGNORECASE)
@@ -166,9 +166,7 @@ def clean_text(text: str) -> str:
 
 def _without_controls(text: str) -> str:
     """Leave out control characters; line breaks stay, for descriptions."""
-    if text.isprintable():
-        return text
-    return "\n".join(_CONTROLS.sub(" ", line) for line in text.split("\n"))
+    return text if text.isprintable() or _CONTROLS.search(text) is None else _CONTROLS.sub(" ", text)
 
 
 def _clean_options(options: dict[str, str]) -> dict[str, str]:

@@ -56,25 +56,32 @@ def find_first_entry(head: bytes) -> XmlHead | None:
         None where `head` has none: the feed lists nothing, or more bytes are needed.
     """
     opened: list[bytes] = []
-    place = 0
-    while found := _MARKUP.search(head, place):
-        kind = found.lastgroup or ""
-        place = found.end()
-        if kind in _SKIP_TO:
-            end = head.find(_SKIP_TO[kind], place)
-            if end < 0:
-                return None
-            place = end + len(_SKIP_TO[kind])
-        elif found["name"] is not None:
+    for found in _walk(head, _MARKUP):
+        if found["name"] is not None:
             if found["name"].rpartition(b":")[2] in _ENTRY_NAMES and opened:
                 declaration = _DECLARATION.match(head.removeprefix(b"\xef\xbb\xbf"))
                 prologue = (declaration[0].strip() + b"\n" if declaration else b"") + b"".join(opened)
                 return XmlHead(prologue=prologue, offset=found.start())
             if not found[0].endswith(b"/>"):
                 opened.append(found[0])
-        elif kind == "close" and opened:
+        elif found["close"] is not None and opened:
             opened.pop()
     return None
+
+
+def _walk(data: bytes, markup: re.Pattern[bytes]) -> Iterator[re.Match[bytes]]:
+    """Give what `markup` finds outside of comments, CDATA and processing instructions."""
+    place = 0
+    while found := markup.search(data, place):
+        kind = found.lastgroup or ""
+        place = found.end()
+        if kind not in _SKIP_TO:
+            yield found
+            continue
+        end = data.find(_SKIP_TO[kind], place)
+        if end < 0:
+            return
+        place = end + len(_SKIP_TO[kind])
 
 
 @lru_cache(maxsize=64)
@@ -86,25 +93,18 @@ def _closing(prologue: bytes) -> bytes:
 
 def _split_entries(data: bytes) -> Iterator[tuple[int, int]]:
     """Give start and end of every complete item; the last one may be open, with an end of -1."""
-    place, start = 0, -1
-    while found := _ENTRY_MARKUP.search(data, place):
-        kind = found.lastgroup or ""
-        place = found.end()
-        if kind in _SKIP_TO:
-            end = data.find(_SKIP_TO[kind], place)
-            if end < 0:
-                break
-            place = end + len(_SKIP_TO[kind])
-        elif kind == "open":
+    start = -1
+    for found in _walk(data, _ENTRY_MARKUP):
+        if found["open"] is not None:
             if start >= 0:
                 # Items are never nested: the one before lacks its end tag, and ends here so that only it is lost.
                 yield start, found.start()
             start = found.start()
             if found[0].endswith(b"/>"):
-                yield start, place
+                yield start, found.end()
                 start = -1
         elif start >= 0:
-            yield start, place
+            yield start, found.end()
             start = -1
     if start >= 0:
         yield start, -1
@@ -128,14 +128,13 @@ def parse_google_xml(data: bytes, *, prologue: bytes, line: int, limit: int, fin
         place = start
         lines.append(line + 1)
     products, rejected = _parse_spans(data, spans, lines, prologue)
-    entries, consumed = len(spans), spans[-1][1] if spans else 0
-    if final and not done:
+    consumed = spans[-1][1] if spans else 0
+    if final and (not done or consumed == len(data)):
         line += data.count(b"\n", place)
         if _closing(prologue).rpartition(b"</")[2] not in data[consumed:].replace(b" ", b""):
-            entries += 1
             rejected.append(_truncated(data, consumed, line + 1))
         consumed = len(data)
-    return Chunk(products=products, rejected=rejected, entries=entries, consumed=consumed)
+    return Chunk(products=products, rejected=rejected, entries=len(spans), consumed=consumed)
 
 
 def _truncated(data: bytes, place: int, line: int) -> RejectedRow:
@@ -210,5 +209,5 @@ def check_head(head: bytes, offset: int | None, *, whole: bool) -> str:
     parser.feed(head if offset is None else head[:offset])
     if whole and offset is None:
         parser.close()
-    found = next((tag for tag in _MARKUP.finditer(head) if tag["name"] is not None), None)
+    found = next((tag for tag in _walk(head, _MARKUP) if tag["name"] is not None), None)
     return "" if found is None else found["name"].rpartition(b":")[2].decode()

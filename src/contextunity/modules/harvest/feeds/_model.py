@@ -73,7 +73,7 @@ class EntryParser(Protocol):
         """Read entries.
 
         Args:
-            data: bytes of the feed that begin between two entries.
+            data: bytes of the feed that begin between two entries; at least one.
             prologue: see `Feed.prologue`.
             line: lines of the feed before `data`.
             limit: how many entries to read at most.

@@ -114,11 +114,12 @@ class _PageReader:
                 seen = f"one that is longer than {MAX_ENTRY_BYTES:,} bytes, or never closed"
                 raise FeedFormatError(self._feed.url, expected="an entry", seen=seen, line=self._line + 1)
             await self._fetch(at_least=len(self._buffer) if stuck else 0)
+        end_of_feed = self._end_of_feed()
         self._remember()
         return FetchedPage(
             page=self._page,
             next_cursor=FeedCursor(offset=self._offset, line=self._line),
-            end_of_feed=self._end_of_feed(),
+            end_of_feed=end_of_feed,
             entries=self._entries,
         )
 
@@ -169,10 +170,10 @@ class _PageReader:
 
     def _end_of_feed(self) -> bool:
         """Tell whether the feed ends here, and if so step over what is left of it, such as the end tags of XML."""
-        if not self._final:
-            return False
+        if not self._final or not self._buffer:
+            return self._final
         rest = self._parse(self._buffer, prologue=self._feed.prologue, line=self._line, limit=1, final=True)
-        if rest.entries:
+        if rest.entries or rest.rejected:
             return False
         self._advance(len(self._buffer))
         return True

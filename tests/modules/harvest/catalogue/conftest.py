@@ -85,24 +85,26 @@ def postgresql_socket() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _postgresql_url(socket: Path) -> Iterator[str]:
+@pytest.fixture
+def postgresql_url(postgresql_socket: Path) -> Iterator[str]:
+    """Give the URL of a new PostgreSQL database."""
     import psycopg
     from psycopg import sql
 
     name = f"catalogue_{uuid.uuid4().hex}"
-    with psycopg.connect(host=str(socket), user="catalogue", dbname="postgres", autocommit=True) as admin:
+    with psycopg.connect(host=str(postgresql_socket), user="catalogue", dbname="postgres", autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield f"postgresql://catalogue@/{name}?host={socket}"
+        yield f"postgresql://catalogue@/{name}?host={postgresql_socket}"
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Give the URL of a new database, of each kind in turn."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'data' / 'catalogue.db'}"
-    else:
-        yield from _postgresql_url(request.getfixturevalue("postgresql_socket"))
+        return f"sqlite:///{tmp_path / 'data' / 'catalogue.db'}"
+    found: str = request.getfixturevalue("postgresql_url")
+    return found
 
 
 @pytest.fixture

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from contextunity.gen.contextunity.harvest.v1 import PageRef, Product, ProductPage, RejectedRow
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, create_engine, event, text
 
-from contextunity.modules.harvest.catalogue import Catalogue, SyncCounts
+from contextunity.modules.harvest.catalogue import Catalogue, CatalogueUnavailable, SyncCounts
 
 MakeRef = Callable[..., PageRef]
 MakeProduct = Callable[..., Product]
@@ -124,6 +127,77 @@ def test_attempts_at_the_same_page_agree(catalogue: Catalogue, make_ref: MakeRef
         counts = [attempt.result() for attempt in attempts]
     assert counts == [SyncCounts(created=50, changed=0, unchanged=0, rejected=10)] * 4
     assert catalogue.counts("acme", "camping-trade", "h1").pages == 1
+
+
+def test_opening_waits_while_somebody_else_holds_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "catalogue.db"
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+
+    # SQLite itself does not wait for the switch to WAL; the first pause between our attempts lets go of the file.
+    def let_go(_seconds: float) -> None:
+        holder.rollback()
+
+    monkeypatch.setattr(time, "sleep", let_go)
+    with Catalogue.open(f"sqlite:///{path}") as catalogue:
+        assert not holder.in_transaction
+        assert catalogue.count("acme", "camping-trade") == 0
+    holder.close()
+
+
+def test_a_file_that_stays_locked_is_worth_another_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contextunity.modules.harvest.catalogue._engine._BUSY_TIMEOUT_S", 0.01)
+    path = tmp_path / "catalogue.db"
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(CatalogueUnavailable, match="stayed locked") as caught:
+        Catalogue.open(f"sqlite:///{path}")
+    assert caught.value.retryable
+    holder.rollback()
+    with Catalogue.open(f"sqlite:///{path}") as catalogue:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CatalogueUnavailable, match="database is locked"):
+            catalogue.begin_harvest("acme", "camping-trade", "h1")
+        assert catalogue.count("acme", "camping-trade") == 0, "readers do not wait for a writer"
+        holder.rollback()
+        catalogue.begin_harvest("acme", "camping-trade", "h1")
+    holder.close()
+
+
+def test_connections_that_the_server_dropped_are_replaced_unseen(postgresql_url: str) -> None:
+    with Catalogue.open(postgresql_url) as catalogue:
+        catalogue.begin_harvest("acme", "camping-trade", "h1")
+        _drop_connections(postgresql_url)
+        catalogue.begin_harvest("acme", "camping-trade", "h1")
+
+
+def test_a_connection_dropped_within_a_sync_is_worth_another_try(
+    postgresql_url: str, make_ref: MakeRef, make_product: MakeProduct
+) -> None:
+    with Catalogue.open(postgresql_url) as catalogue:
+        catalogue.put_product_page(make_ref(), ProductPage(products=[make_product("A")]))
+
+        def drop(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+            if statement.startswith("INSERT INTO products"):
+                event.remove(Engine, "before_cursor_execute", drop)
+                _drop_connections(postgresql_url)
+
+        event.listen(Engine, "before_cursor_execute", drop)
+        with pytest.raises(CatalogueUnavailable, match="try again"):
+            catalogue.sync_page(make_ref())
+        assert catalogue.sync_page(make_ref()).created == 1
+
+
+def _drop_connections(url: str) -> None:
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.connect() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    engine.dispose()
 
 
 @pytest.fixture

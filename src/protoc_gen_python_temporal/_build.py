@@ -490,7 +490,7 @@ class _Bindings:
         if local is not None:
             return key, local, ""
         try:
-            source = file.schema.file_of_service(full_name.rpartition(".")[0])
+            source = file.schema.file_of_method(full_name)
         except KeyError:
             self._values.fault(kind, f"ref {ref!r} names no method of {service.proto.name}, nor a full method name")
             return None

@@ -100,13 +100,14 @@ class Schema:
             self._files[name] = ProtoFile(self._class.FromString(raw.SerializeToString()), places)
         return self._files[name]
 
-    def file_of_service(self, full_name: str) -> str:
-        """Name of the file that declares a service.
+    def file_of_method(self, full_name: str) -> str:
+        """Name of the file that declares a method.
 
         Raises:
-            KeyError: there is no such service.
+            KeyError: there is no such method.
         """
-        return str(self.pool.FindServiceByName(full_name).file.name)
+        service, _, method = full_name.rpartition(".")
+        return str(self.pool.FindServiceByName(service).methods_by_name[method].containing_service.file.name)
 
     def dependencies(self, name: str) -> set[str]:
         """Names of the files that a file imports, directly or not, itself included."""

@@ -6,11 +6,13 @@ import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from google.protobuf import descriptor_pb2
 from google.protobuf.compiler import plugin_pb2
-from grpc_tools import protoc
+from grpc_tools import protoc  # pyright: ignore[reportMissingTypeStubs]  # the package has none
+
 from protoc_gen_python_temporal import generate
 
 _ROOT = Path(__file__).parents[2]
@@ -76,13 +78,21 @@ def request_for(tmp_path: Path) -> Callable[..., plugin_pb2.CodeGeneratorRequest
         folders = [tmp_path / "proto", schema or _ROOT / "proto", api, _folder("grpc_tools") + "/_proto"]
         arguments = [f"-I{folder}" for folder in folders]
         flags = [f"--descriptor_set_out={out}", "--include_imports", "--include_source_info"]
-        assert protoc.main(["protoc", *arguments, *flags, *files]) == 0, "protoc refuses the proto of this test"
+        assert cast("Any", protoc).main(["protoc", *arguments, *flags, *files]) == 0, (
+            "protoc refuses the proto of this test"
+        )
         descriptors = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
         return plugin_pb2.CodeGeneratorRequest(
             file_to_generate=list(files), parameter=parameter, proto_file=descriptors.file
         )
 
     return make
+
+
+@pytest.fixture
+def framed() -> Callable[[str], dict[str, str]]:
+    """Makes a whole file of some services, with imports before and messages after them."""
+    return lambda body: {"acme/v1/acme.proto": HEADER + body + MESSAGES}
 
 
 @pytest.fixture
@@ -97,4 +107,4 @@ def run(request_for: Callable[..., plugin_pb2.CodeGeneratorRequest]) -> Iterator
             files={file.name: file.content for file in response.file}, error=response.error, warnings=warnings
         )
 
-    yield run_plugin
+    return run_plugin

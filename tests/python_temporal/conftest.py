@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from temporalio.testing import WorkflowEnvironment
@@ -71,7 +72,8 @@ async def environment(plugin: ContextWorkerPlugin) -> AsyncIterator[WorkflowEnvi
     """A dev server with the shop's search attributes, and a client that knows the shop's messages."""
     keys = [f"--search-attribute={name}={kind}" for name, kind in _SEARCH_ATTRIBUTES.items()]
     server = str(Path(sys.executable).parent / "temporal")
-    async with await WorkflowEnvironment.start_local(
+    # Untyped here, because the SDK's signature is not fully typed itself.
+    async with await cast("Any", WorkflowEnvironment).start_local(
         plugins=[plugin],
         dev_server_existing_path=server,
         dev_server_extra_args=keys,

@@ -164,8 +164,14 @@ class Checkout(shop.CheckoutWorkflowBase):
         return True
 """,
     "start_input": "async def use(client: shop.ShopServiceClient) -> None:\n    await client.checkout(Item())",
-    "start_result": "async def use(client: shop.ShopServiceClient) -> None:\n    a: Item = await client.checkout(CheckoutRequest())",
-    "start_option": "async def use(client: shop.ShopServiceClient) -> None:\n    await client.start_tick(cron_schedule='* * * * *')",
+    "start_result": """
+async def use(client: shop.ShopServiceClient) -> None:
+    a: Item = await client.checkout(CheckoutRequest())
+""",
+    "start_option": """
+async def use(client: shop.ShopServiceClient) -> None:
+    await client.start_tick(cron_schedule="* * * * *")
+""",
     "signal_of_another_workflow": "async def use(handle: shop.TickHandle) -> None:\n    await handle.add_item(Item())",
     "signal_of_a_child": "async def use(child: shop.CheckoutChild) -> None:\n    await child.add_item(Status())",
     "query_result": "async def use(handle: shop.CheckoutHandle) -> None:\n    a: Item = await handle.get_status()",

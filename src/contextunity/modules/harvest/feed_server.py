@@ -31,9 +31,9 @@ _CONTENT_TYPES = {
 _MAX_REMEMBERED = 10_000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class ServedRequest:
-    """One request as it was answered."""
+    """One request and its answer; counts on while the answer goes out."""
 
     path: str
     """What was asked for."""
@@ -41,15 +41,15 @@ class ServedRequest:
     """The Range header; empty where there was none."""
     status: int
     """The HTTP status of the answer."""
-    body_bytes: int
-    """Bytes of the body that went out before it ended or the client hung up."""
+    body_bytes: int = 0
+    """Bytes of the body that were handed to the network before it ended or the client hung up."""
 
 
 class FeedServer:
     """Serves the files of one folder over HTTP while it is entered, with `with` or `async with`.
 
     Attributes:
-        requests: the last 10,000 requests, in the order in which their answers ended.
+        requests: the last 10,000 requests, in the order in which their answers began.
     """
 
     def __init__(
@@ -256,8 +256,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: int) -> None:
         self.send_response(status)
         self.send_header("Content-Length", "0")
+        self._remember(status)
         self.end_headers()
-        self._remember(status, 0)
 
     def _send_file(self, file: Any, path: Path, *, with_body: bool) -> None:
         owner = self._owner
@@ -281,15 +281,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {first}-{end - 1}/{size}")
         elif status == 416:
             self.send_header("Content-Range", f"bytes */{size}")
+        request = self._remember(status)
         self.end_headers()
-        sent = 0
-        try:
-            if with_body:
-                file.seek(first)
-                while first + sent < end:
-                    sent += self._send_piece(file, min(_SEND_BYTES, end - first - sent))
-        finally:
-            self._remember(status, sent)
+        if with_body:
+            file.seek(first)
+            while first + request.body_bytes < end:
+                self._send_piece(file, min(_SEND_BYTES, end - first - request.body_bytes), request)
 
     def _asked_range(self, size: int, etag: str, modified: str) -> tuple[int, int] | None:
         """Give first byte and end of what is asked for; None for all of it, an empty span for what is not there."""
@@ -303,7 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
         end = min(size, int(found[2]) + 1) if found[2] else size
         return (first, end) if first < size else (size, size)
 
-    def _send_piece(self, file: Any, size: int) -> int:
+    def _send_piece(self, file: Any, size: int, request: ServedRequest) -> None:
         owner = self._owner
         rate = owner.bytes_per_second
         if rate is not None:
@@ -312,11 +309,13 @@ class _Handler(BaseHTTPRequestHandler):
         if not piece:
             # The file became shorter than its Content-Length; hanging up is the only way left to say so.
             raise ConnectionAbortedError
+        request.body_bytes += len(piece)
         self.wfile.write(piece)
         if rate is not None:
             owner.pause(len(piece) / rate)
-        return len(piece)
 
-    def _remember(self, status: int, sent: int) -> None:
-        request = ServedRequest(path=self.path, range=self.headers.get("Range", ""), status=status, body_bytes=sent)
+    def _remember(self, status: int) -> ServedRequest:
+        """Note the request before its answer goes out, so that a client that has the answer finds it noted."""
+        request = ServedRequest(path=self.path, range=self.headers.get("Range", ""), status=status)
         self._owner.requests.append(request)
+        return request

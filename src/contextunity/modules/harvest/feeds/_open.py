@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor
@@ -59,7 +58,7 @@ async def open_feed(
         FeedFormatError: it is no feed, or not one in the configured format.
         FeedEmptyError: it lists nothing.
     """
-    scheme = urlsplit(source.url).scheme.lower()
+    scheme = source.url.partition(":")[0].lower()
     if scheme == "file":
         found = await asyncio.to_thread(_find_file, source)
     elif scheme in ("http", "https"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, RawPage
@@ -72,7 +71,7 @@ async def read_page(
 
 
 async def _source(client: httpx.AsyncClient, feed: Feed, spool_folder: Path, heartbeat: Heartbeat | None) -> ByteSource:
-    if urlsplit(feed.url).scheme.lower() == "file":
+    if feed.url[:5].lower() == "file:":
         return FileBytes(url=feed.url, path=file_path(feed.url), version=feed.version)
     if feed.ranges:
         return RangeBytes(client=client, feed=feed, heartbeat=heartbeat)

@@ -159,7 +159,7 @@ class _PageReader:
         done = self._offset - self._begin
         each = done / self._entries if self._entries else self._readahead.entry_bytes(self._feed)
         missing = window(self._page_size - self._entries, each) - len(self._buffer)
-        size = max(window(0, each), missing, at_least)
+        size = max(window(0, each), missing, min(at_least, MAX_ENTRY_BYTES + 1 - len(self._buffer)))
         place = self._offset + len(self._buffer)
         if 0 < self._feed.total_bytes - (place + size) < _TAIL_BYTES:
             size += _TAIL_BYTES

@@ -1,0 +1,269 @@
+"""What each format means: which value of a feed ends up in which field, and what becomes of rows that are wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contextunity.modules.harvest.feeds._delimited import split_records
+
+ReadText = Callable[..., Awaitable[Any]]
+
+HEADER = (
+    "Handle,Title,Body (HTML),Vendor,Type,Tags,Option1 Name,Option1 Value,Option2 Name,Option2 Value,Variant SKU,"
+    "Variant Grams,Variant Inventory Tracker,Variant Inventory Qty,Variant Inventory Policy,Variant Price,"
+    "Variant Compare At Price,Variant Barcode,Image Src,Google Shopping / MPN,Variant Image,Variant Weight Unit"
+)
+
+
+def row(**values: str) -> str:
+    """One row of a Shopify export; `Variant_SKU` stands for the column "Variant SKU"."""
+    named = {name.replace("__", " / ").replace("_", " "): value for name, value in values.items()}
+    return ",".join(named.get(name, "") for name in HEADER.split(","))
+
+
+async def test_variants_inherit_from_the_first_row_of_their_group(read_text: ReadText) -> None:
+    first_row = row(
+        Handle="tent", Title="Tent", Vendor="Kestrel", Type="Tents", Tags="red", Option1_Name="Size", Option1_Value="S"
+    )
+    second_row = row(Handle="tent", Option1_Value="M", Option2_Value="Red", Variant_SKU="T-M", Variant_Price="9")
+    reading = await read_text(f"{HEADER}\n{first_row.replace('Tent,,', 'Tent,<p>Dry</p>,', 1)}\n{second_row}")
+    first, second = reading.products
+    assert (second.title, second.body, second.brand, second.tags) == ("Tent", "<p>Dry</p>", "Kestrel", "red")
+    assert second.categories == ["Tents"]
+    assert first.options == {"Size": "S"}
+    assert second.options == {"Size": "M", "Option2": "Red"}
+    assert (second.sku, second.group, second.price, second.line) == ("T-M", "tent", "9", 3)
+
+
+async def test_a_group_has_the_images_of_all_its_rows_and_a_variant_its_own_first(read_text: ReadText) -> None:
+    reading = await read_text(
+        "\n".join(
+            [
+                HEADER,
+                row(Handle="a", Title="A", Variant_SKU="1", Image_Src="http://x/1", Variant_Image="http://x/2"),
+                row(Handle="a", Variant_SKU="2", Image_Src="http://x/2"),
+                row(Handle="a", Image_Src="http://x/3"),
+            ]
+        )
+    )
+    assert [product.image_urls for product in reading.products] == [
+        ["http://x/2", "http://x/1", "http://x/3"],
+        ["http://x/1", "http://x/2", "http://x/3"],
+    ]
+    assert reading.entries == 1
+
+
+async def test_columns_are_found_by_name(read_text: ReadText) -> None:
+    reading = await read_text(
+        "Variant Price,Google Shopping / MPN,Title,Unknown,Handle,Variant Barcode,Variant Grams,Variant Weight Unit\n"
+        "9.50,MP-1,Tent,?,tent,'9009518582030,454,lb\n"
+    )
+    (product,) = reading.products
+    assert (product.price, product.mpn, product.title, product.group) == ("9.50", "MP-1", "Tent", "tent")
+    # The apostrophe is Shopify's, and Variant Grams is in grams whatever unit the shop shows.
+    assert (product.gtin, product.weight, product.weight_unit) == ("9009518582030", "454", "g")
+
+
+@pytest.mark.parametrize(
+    ("tracker", "quantity", "policy", "stock"),
+    [
+        pytest.param("shopify", "4", "deny", "4", id="tracked"),
+        pytest.param("shopify", "0", "deny", "0", id="sold out"),
+        pytest.param("shopify", "0", "continue", "backorder", id="sold on below zero"),
+        pytest.param("shopify", "-2", "continue", "backorder", id="sold on far below zero"),
+        pytest.param("", "0", "deny", "in_stock", id="untracked"),
+        pytest.param("", "", "", "", id="not told"),
+    ],
+)
+async def test_stock_means_something_only_where_it_is_tracked(
+    read_text: ReadText, tracker: str, quantity: str, policy: str, stock: str
+) -> None:
+    values = {"Variant_Inventory_Tracker": tracker, "Variant_Inventory_Qty": quantity}
+    text = row(Handle="a", Title="A", Variant_Price="1", Variant_Inventory_Policy=policy, **values)
+    reading = await read_text(f"{HEADER}\n{text}\n")
+    assert reading.products[0].stock == stock
+
+
+async def test_a_row_that_is_not_utf_8_is_read_as_windows_1252(read_text: ReadText) -> None:
+    lines = b"Handle,Title,Variant Price\n", "a,Zelt für 2 € \u2013 grün,1\n".encode("cp1252"), "b,Für,2\n".encode()
+    reading = await read_text(b"".join(lines))
+    assert [product.title for product in reading.products] == ["Zelt für 2 € \u2013 grün", "Für"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason", "line", "rest"),
+    [
+        pytest.param("a,A\nb,B,1\n", "column_count", 2, ["B"], id="too few values"),
+        pytest.param("a,A,1,2\nb,B,1\n", "column_count", 2, ["B"], id="too many values"),
+        pytest.param("b,B,1\na,A\0,1\n", "nul_byte", 3, ["B"], id="NUL"),
+        pytest.param(",A,1\nb,B,1\n", "missing_handle", 2, ["B"], id="no handle"),
+        pytest.param("b,B,1\nb,,\n", "empty_row", 3, ["B"], id="nothing in it"),
+        pytest.param('b,B,1\na,"A,1\nand more', "unclosed_quote", 3, ["B"], id="quote open at the end"),
+        pytest.param('a,"A,1\nb,B,1\nc,C,1\n', "unclosed_quote", 2, ["B", "C"], id="quote that would swallow the rest"),
+    ],
+)
+async def test_a_row_that_cannot_be_read_is_kept_and_the_rest_read(
+    read_text: ReadText, rows: str, reason: str, line: int, rest: list[str]
+) -> None:
+    reading = await read_text(f"Handle,Title,Variant Price\n{rows}")
+    (bad,) = reading.rejected
+    assert (bad.reason, bad.line) == (reason, line)
+    assert bad.detail
+    assert bad.raw.split(",")[0].strip() in rows
+    assert [product.title for product in reading.products] == rest
+
+
+async def test_a_bad_row_does_not_tear_its_group_in_two(read_text: ReadText) -> None:
+    reading = await read_text("Handle,Title,Variant Price\na,A,1\na,broken\na,,2\n", 1)
+    assert [(product.title, product.price) for product in reading.products] == [("A", "1"), ("A", "2")]
+    assert reading.entries == 1
+
+
+async def test_a_rejected_row_is_cut_and_can_be_stored(read_text: ReadText) -> None:
+    reading = await read_text(f"Handle,Title,Variant Price\na,{'é' * 5000}\0\nb,B,1\n")
+    (bad,) = reading.rejected
+    assert len(bad.raw) == 2000
+    assert "\0" not in bad.raw
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=3, max_size=3),
+        max_size=8,
+    ),
+    st.sampled_from([",", "\t"]),
+)
+def test_whatever_the_csv_module_writes_is_read_back(rows: list[list[str]], delimiter: str) -> None:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    data = text.getvalue().encode()
+    records = list(split_records(data, delimiter=delimiter, columns=3, final=True))
+    assert [record.fields for record in records] == rows
+    assert all(record.fault is None for record in records)
+    ends = [0, *(record.end for record in records)]
+    assert all(start >= end for start, end in zip((record.start for record in records), ends, strict=False))
+
+
+async def test_google_xml_reads_rss(read_text: ReadText) -> None:
+    reading = await read_text(
+        """<rss xmlns:g="http://base.google.com/ns/1.0"><channel><item>
+        <g:id>1</g:id><g:item_group_id>G</g:item_group_id><title>Tent</title><link>https://x.example/t</link>
+        <description>Dry</description><g:image_link>https://x.example/1.jpg</g:image_link>
+        <g:additional_image_link>https://x.example/2.jpg</g:additional_image_link>
+        <g:additional_image_link>https://x.example/3.jpg</g:additional_image_link>
+        <g:price>20.00 EUR</g:price><g:sale_price>15.00 EUR</g:sale_price><g:availability>in stock</g:availability>
+        <g:brand>Kestrel</g:brand><g:gtin>9009518582030</g:gtin><g:mpn>M</g:mpn>
+        <g:product_type>Home &gt; Tents</g:product_type><g:google_product_category>499</g:google_product_category>
+        <g:shipping_weight>2 kg</g:shipping_weight><g:shipping><g:price>5 EUR</g:price></g:shipping>
+        <g:color>Red</g:color><g:size>M</g:size></item></channel></rss>"""
+    )
+    (product,) = reading.products
+    assert (product.sku, product.group, product.title, product.body) == ("1", "G", "Tent", "Dry")
+    assert (product.price, product.compare_at_price) == ("15.00 EUR", "20.00 EUR")
+    assert product.image_urls == [f"https://x.example/{number}.jpg" for number in (1, 2, 3)]
+    assert product.categories == ["Home > Tents", "499"]
+    assert product.options == {"Color": "Red", "Size": "M"}
+    assert (product.stock, product.weight, product.brand) == ("in stock", "2 kg", "Kestrel")
+    assert (product.gtin, product.mpn, product.link) == ("9009518582030", "M", "https://x.example/t")
+
+
+async def test_google_xml_reads_atom(read_text: ReadText) -> None:
+    reading = await read_text(
+        """<?xml version="1.0" encoding="ISO-8859-1"?>
+        <feed xmlns="http://www.w3.org/2005/Atom" xmlns:g="http://base.google.com/ns/1.0"><title>Shop</title>
+        <entry><id>urn:1</id><g:id>1</g:id><title>Käse</title><summary>Good</summary>
+        <link rel="self" href="https://x.example/self"/><link href="https://x.example/k"/><g:price>3 EUR</g:price>
+        </entry><entry><id>urn:2</id><title>Two</title></entry></feed>""".encode("latin-1")
+    )
+    first, second = reading.products
+    assert (first.sku, first.title, first.body, first.link) == ("1", "Käse", "Good", "https://x.example/k")
+    assert (second.sku, second.line) == ("urn:2", 5)
+
+
+async def test_a_feed_of_xml_that_breaks_off_is_told(read_text: ReadText) -> None:
+    text = "<rss><channel><item><title>A</title></item>\n<item><title>B</title></item>"
+    for page_size in (1, 2, 1000):
+        reading = await read_text(text, page_size)
+        assert [product.title for product in reading.products] == ["A", "B"]
+        assert [bad.reason for bad in reading.rejected] == ["truncated"]
+
+
+async def test_an_item_that_breaks_off_is_kept_as_rejected(read_text: ReadText) -> None:
+    reading = await read_text("<rss><channel><item><title>A</title></item><item><title>B</ti")
+    assert [bad.reason for bad in reading.rejected] == ["bad_xml", "truncated"]
+
+
+async def test_an_item_cannot_use_what_only_a_document_type_declares(read_text: ReadText) -> None:
+    reading = await read_text(
+        "<rss><channel><item><title>A&nbsp;</title></item><item><title>B</title></item></channel></rss>"
+    )
+    assert [product.title for product in reading.products] == ["B"]
+    assert "undefined entity" in reading.rejected[0].detail
+
+
+async def test_google_tsv_reads_lists_and_header_spellings(read_text: ReadText) -> None:
+    reading = await read_text(
+        "ID\tg:title\tPrice\tsale price\timage link\tadditional image link\titem_group_id\tcolor\tquantity\n"
+        "1\tTent\t20 EUR\t15 EUR\thttps://x/1\thttps://x/2,https://x/3\tG\tRed\t7\n"
+    )
+    (product,) = reading.products
+    assert reading.feed.format is Format.GOOGLE_TSV
+    assert (product.sku, product.title, product.group, product.stock) == ("1", "Tent", "G", "7")
+    assert (product.price, product.compare_at_price) == ("15 EUR", "20 EUR")
+    assert product.image_urls == ["https://x/1", "https://x/2", "https://x/3"]
+    assert product.options == {"Color": "Red"}
+
+
+async def test_json_lines_reads_both_spellings_and_keeps_numbers_as_written(read_text: ReadText) -> None:
+    reading = await read_text(
+        '{"sku":"1","compareAtPrice":10.50,"price":1e2,"gtin":09,"x":1}\n'
+        '{"sku":"2","compare_at_price":10.50,"price":7,"image_urls":["a"],"tags":["b","c"],"options":{"Size":4},'
+        '"title":null,"unknown":{}}\n',
+        name="feed.jsonl",
+    )
+    (product,) = reading.products
+    assert (product.compare_at_price, product.price, product.tags) == ("10.50", "7", "b, c")
+    assert (product.image_urls, product.options) == (["a"], {"Size": "4"})
+    # A number with a leading zero is no JSON.
+    assert [(bad.line, bad.reason) for bad in reading.rejected] == [(1, "bad_json")]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "detail"),
+    [
+        pytest.param('{"sku": "1",', "bad_json", "not JSON", id="cut off"),
+        pytest.param("[1]", "bad_json", "array", id="no object"),
+        pytest.param("[" * 100_000, "bad_json", "not JSON", id="very deep"),
+        pytest.param('{"sku": ["1"]}', "bad_field", "sku must be a text or a number, but is a JSON array", id="list"),
+        pytest.param('{"sku": true}', "bad_field", "sku must be a text or a number, but is a JSON boolean", id="bool"),
+        pytest.param('{"options": ["S"]}', "bad_field", "options must be an object", id="options"),
+        pytest.param('{"imageUrls": {}}', "bad_field", "image_urls must be a list", id="images"),
+        pytest.param('{"title": "\\ud800"}', "bad_field", "surrogate", id="half a surrogate pair"),
+    ],
+)
+async def test_a_line_that_is_no_product_is_rejected(read_text: ReadText, line: str, reason: str, detail: str) -> None:
+    reading = await read_text(f'{{"sku": "0"}}\n{line}\n{{"sku": "2"}}\n')
+    assert [product.sku for product in reading.products] == ["0", "2"]
+    (bad,) = reading.rejected
+    assert (bad.line, bad.reason) == (2, reason)
+    assert detail in bad.detail
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@given(st.binary(max_size=400))
+async def test_no_bytes_after_a_good_beginning_make_reading_fail(
+    any_feed: tuple[Format, str, bytes], read_text: ReadText, junk: bytes
+) -> None:
+    _, _, content = any_feed
+    reading = await read_text(content + b"\n" + junk, 3)
+    assert reading.products
+    assert reading.cursors[-1].offset == len(content) + 1 + len(junk)

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
@@ -167,8 +167,12 @@ def _fill_value(data: st.DataObject, pb: Any, depth: int) -> None:
         _fill_field(data, pb, pb.DESCRIPTOR.fields_by_name[kind], depth)
 
 
+def _message_class(name: str) -> type[Message]:
+    return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(name))
+
+
 def _fill_any(data: st.DataObject, pb: any_pb2.Any, depth: int) -> None:
-    inner = any_pb2.Any.DESCRIPTOR.file.pool.FindMessageTypeByName("shapes.v1.Optionals")._concrete_class()
+    inner = _message_class("shapes.v1.Optionals")()
     _fill(data, inner, 1)
     pb.Pack(inner, deterministic=True)
 

@@ -97,12 +97,10 @@ def test_unknown_fields_survive_at_every_level() -> None:
     money = b"\x10\x05" + unknown
     product = b"\x0a\x01s" + b"\x32" + _varint(len(money)) + money + unknown
     page = b"\x0a" + _varint(len(product)) + product + unknown
-    decoded = codec.decode(ProductPage, page)
+    decoded: Any = codec.decode(ProductPage, page)
     price = decoded.products[0].price
-    assert price is not None
     assert price.units == 5
     assert decoded._unknown_fields == decoded.products[0]._unknown_fields == price._unknown_fields == unknown
-    assert codec.decode(ProductPage, codec.encode(decoded))._unknown_fields == unknown
     assert codec.encode(decoded) == page
 
 

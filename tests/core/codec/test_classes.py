@@ -76,7 +76,7 @@ def test_a_class_that_was_not_generated_is_refused() -> None:
 
 def test_dataclasses_without_pb2_modules_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("lonely")
-    pool = betterproto2.MessagePool()
+    pool = betterproto2.MessagePool()  # type: ignore[no-untyped-call]  # betterproto2 does not type it
     module.__dict__["default_message_pool"] = pool
     monkeypatch.setitem(sys.modules, "lonely", module)
     alone = type("Alone", (betterproto2.Message,), {"__module__": "lonely"})
@@ -89,7 +89,11 @@ def test_a_dataclass_that_disagrees_with_its_pb2_is_refused(monkeypatch: pytest.
     from contextunity.core.codec import _model
 
     monkeypatch.setattr(_model, "_models", {})
-    monkeypatch.setattr(_model, "proto_class_by_name", lambda name, module: harvest_pb2.Product)
+
+    def another(name: str, module: str) -> object:
+        return harvest_pb2.Product
+
+    monkeypatch.setattr(_model, "proto_class_by_name", another)
     with pytest.raises(codec.CodecError, match="disagree on the fields numbered 4, 5"):
         _model.model_of(Money)
 
@@ -135,3 +139,8 @@ def test_the_public_names_are_these() -> None:
         *("from_proto", "full_name", "message_class", "pack_any", "proto_class", "struct_to_dict", "to_dict"),
         *("to_json", "to_proto", "unpack_any"),
     ]
+
+
+def test_googles_class_is_found_where_the_file_does_not_lie_as_its_package_says(tree: ModuleType) -> None:
+    lost = importlib.import_module(f"{tree.__name__}.elsewhere.v1").Lost
+    assert codec.decode(lost, codec.encode(lost(number=5))).number == 5

@@ -168,7 +168,7 @@ def test_members_of_two_oneofs_go_together(shapes: Any) -> None:
 
 
 def test_unknown_fields_that_are_no_fields_are_refused() -> None:
-    money = Money()
+    money: Any = Money()
     money._unknown_fields = b"\xff"
     with pytest.raises(codec.CodecError) as caught:
         codec.encode(Product(price=money))

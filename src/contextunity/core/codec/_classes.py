@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import sys
 import threading
+from pathlib import Path
 from typing import Any, cast
 
 import betterproto2
@@ -100,8 +101,13 @@ def proto_class_by_name(name: str, module: str) -> type[ProtoMessage]:
         import_pb2_beside(module, google=name.startswith(_GOOGLE + "."))
         found = _loaded_proto_class(name)
     if found is None:
+        # Dataclasses lie where the proto's package says, _pb2 modules where its file lay. Where the two differ, it can
+        # be any module of the tree.
+        _import_pb2_of_tree(module)
+        found = _loaded_proto_class(name)
+    if found is None:
         raise CodecError(
-            f"there is no Google class for it: no _pb2 module beside {module} defines it; "
+            f"there is no Google class for it: no _pb2 module in the tree of {module} defines it; "
             "generate both with protoc-gen-python_messages",
             message_type=name,
         )
@@ -136,6 +142,16 @@ def _import_pb2(name: str) -> None:
     except (ImportError, TypeError) as error:
         # TypeError is what the descriptor pool raises for a file that another tree has loaded with other content.
         raise CodecError(f"{name} cannot be imported: {error}") from error
+
+
+def _import_pb2_of_tree(module: str) -> None:
+    pool = getattr(sys.modules.get(module), _POOL, None)
+    for root, other in _loaded_trees():
+        if other is pool:
+            for folder in getattr(sys.modules.get(root), "__path__", ()):
+                for path in sorted(Path(folder).rglob("*_pb2.py")):
+                    parts = path.relative_to(folder).with_suffix("").parts
+                    _import_pb2(".".join((root, *parts)))
 
 
 def _loaded_proto_class(name: str) -> type[ProtoMessage] | None:

@@ -69,6 +69,7 @@ class _Namespace:
             "merge": _runtime.MERGE_FROM_STRING,
             "new": object.__new__,
             "set_in_parent": _runtime.SET_IN_PARENT,
+            "which": _runtime.WHICH_ONEOF,
         }
         for kind in (str, bytes, bool, int, float):
             self.globals[f"{kind.__name__}_only"] = frozenset((kind,)).issuperset

@@ -7,21 +7,23 @@ calls it looks for the place afterwards, in `_faults`.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import betterproto2
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message as ProtoMessage
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 # A field of a message may have the name of one of Google's methods, and then hides it on the instance. So the methods
 # are called by way of a class that has no fields; they are the same functions for all classes.
-HAS_FIELD = Empty.HasField
-LIST_FIELDS = Empty.ListFields
-MERGE_FROM_STRING = Empty.MergeFromString
-SERIALIZE = Empty.SerializeToString
-SET_IN_PARENT = Empty.SetInParent
+_ANY: type[ProtoMessage] = Empty
+HAS_FIELD = _ANY.HasField
+LIST_FIELDS: Callable[..., Any] = _ANY.ListFields
+MERGE_FROM_STRING: Callable[..., Any] = _ANY.MergeFromString
+SERIALIZE: Callable[..., bytes] = _ANY.SerializeToString
+SET_IN_PARENT = _ANY.SetInParent
+WHICH_ONEOF = _ANY.WhichOneof
 
 MAX_DEPTH = 100
 """Levels of messages below the outermost one. Parsers of protobuf refuse what is deeper, so writing it helps nobody."""
@@ -106,13 +108,14 @@ def timedelta_to_proto(value: Any, pb: Any) -> None:
 
 
 def unknown_fields(pb: ProtoMessage) -> bytes:
-    """Returns the bytes of the unknown fields of this message alone, not of those inside it."""
-    if not len(UnknownFieldSet(pb)):
-        return b""
+    """Returns the bytes of the unknown fields of this message alone, not of those inside it.
+
+    It takes its time; ask UnknownFieldSet first whether there are any.
+    """
     rest = type(pb)()
-    Empty.CopyFrom(rest, pb)
+    _ANY.CopyFrom(rest, pb)
     for field in type(pb).DESCRIPTOR.fields:
-        Empty.ClearField(rest, field.name)
+        _ANY.ClearField(rest, field.name)
     return SERIALIZE(rest, deterministic=True)
 
 

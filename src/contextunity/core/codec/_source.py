@@ -51,9 +51,14 @@ class Names(Protocol):
 def decoder_source(model: MessageModel, suffix: str, names: Names) -> str:
     """Writes `dec_{suffix}(pb)`, which returns a dataclass instance."""
     lines = [f"def dec_{suffix}(pb):", f"    o = new(C{suffix})"]
+    oneofs = _oneofs(model)
+    in_oneof = {field.number for members in oneofs for field in members}
     for field in model.fields:
-        lines += [f"    {line}" for line in _read_field(field, names)]
-    lines += ["    o._unknown_fields = unknown_fields(pb) if len(UnknownFieldSet(pb)) else b''", "    return o"]
+        if field.number not in in_oneof:
+            lines += _indent(_read_field(field, names))
+    for members in oneofs:
+        lines += _indent(_read_oneof(members, names))
+    lines += ["    o._unknown_fields = unknown_fields(pb) if UnknownFieldSet(pb) else b''", "    return o"]
     return "\n".join(lines)
 
 
@@ -63,7 +68,7 @@ def encoder_source(model: MessageModel, suffix: str, names: Names, *, deep: bool
     if deep:
         lines += ["    if depth > MAX_DEPTH:", "        raise MisfitError('too deep')"]
     for field in model.fields:
-        lines += [f"    {line}" for line in _write_field(field, names)]
+        lines += _indent(_write_field(field, names))
     for members in _oneofs(model):
         count = " + ".join(f"(m.{field.attribute} is not None)" for field in members)
         lines += [f"    if {count} > 1:", "        raise MisfitError('two members of a oneof')"]
@@ -108,6 +113,16 @@ def _read_field(field: FieldModel, names: Names) -> list[str]:
         return [f"{target} = {source}[:]" if item == "x" else f"{target} = [{item} for x in {source}]"]
     value = _read_value(field.value, source, names)
     return [f"{target} = {value} if has(pb, {field.name!r}) else None" if field.presence else f"{target} = {value}"]
+
+
+def _read_oneof(members: list[FieldModel], names: Names) -> list[str]:
+    """Asks once which member is set, instead of each member whether it is."""
+    targets = " = ".join(f"o.{field.attribute}" for field in members)
+    lines = [f"{targets} = None", f"w = which(pb, {members[0].oneof!r})", "if w is None: pass"]
+    for field in members:
+        value = _read_value(field.value, _attribute(field.name), names)
+        lines.append(f"elif w == {field.name!r}: o.{field.attribute} = {value}")
+    return lines
 
 
 def _write_field(field: FieldModel, names: Names) -> list[str]:

@@ -17,6 +17,13 @@ from contextunity.gen.google.protobuf import NullValue, Struct, Timestamp, Value
 from contextunity.core import codec
 
 
+def test_ignored_data_that_contains_itself_is_refused() -> None:
+    data: dict[str, Any] = {"units": 1}
+    data["unknown"] = data
+    with pytest.raises(codec.CodecError, match="contains itself"):
+        codec.from_dict(Money, data, ignore_unknown_fields=True)
+
+
 def test_keys_are_lower_camel_case_or_proto_names() -> None:
     product = Product(weight_grams=5, availability=Availability.IN_STOCK)
     assert codec.to_dict(product) == {"availability": "AVAILABILITY_IN_STOCK", "weightGrams": "5"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeVar, cast
@@ -111,6 +112,9 @@ def _from_data(cls: type[M], data: Any, *, strict: bool, ignore_unknown_fields: 
         json_format.ParseDict(
             _plain(data), pb, ignore_unknown_fields=ignore_unknown_fields, max_recursion_depth=4 * MAX_DEPTH
         )
+    except RecursionError:
+        # The check does not look into what it ignores, so this can still happen.
+        raise CodecError("it contains itself, or is nested without end", message_type=name) from None
     except _JSON_ERRORS as error:
         # The check above should have found it first; whatever it overlooks is still refused, in Google's words.
         raise CodecError(str(error), message_type=name) from error
@@ -131,8 +135,10 @@ def _to_data(message: betterproto2.Message, *, preserving_proto_field_name: bool
     try:
         return _message_to_data(pb, preserving_proto_field_name)
     except _JSON_ERRORS:
-        # An Any can hold a message whose Google class nobody has imported yet.
-        import_all_pb2()
+        # An Any can hold a message whose Google class nobody has imported yet. A tree that cannot be imported has no part
+        # in that; the second try fails for the reason of the first.
+        with contextlib.suppress(CodecError):
+            import_all_pb2()
     try:
         return _message_to_data(pb, preserving_proto_field_name)
     except _JSON_ERRORS as error:

@@ -135,8 +135,8 @@ def _to_data(message: betterproto2.Message, *, preserving_proto_field_name: bool
     try:
         return _message_to_data(pb, preserving_proto_field_name)
     except _JSON_ERRORS:
-        # An Any can hold a message whose Google class nobody has imported yet. A tree that cannot be imported has no part
-        # in that; the second try fails for the reason of the first.
+        # An Any can hold a message whose Google class nobody has imported yet. A tree that fails to import is not the
+        # reason; the second try fails for that of the first.
         with contextlib.suppress(CodecError):
             import_all_pb2()
     try:

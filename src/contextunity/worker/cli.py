@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
 import signal
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
             stream=sys.stderr,
         )
-        asyncio.run(command(settings, registry))
+        asyncio.run(_until_signal(command(settings, registry)))
     except ContextUnityError as error:
         print(f"contextworker: {error}", file=sys.stderr)  # noqa: T201 - what a command line is for
         return int(getattr(error, "exit_code", 1))
@@ -98,7 +97,7 @@ async def _grpc(settings: Settings, registry: WorkerRegistry) -> None:
     async with running_server(WorkerService(client, registry), settings) as server:
         temporal = client.service_client.config.target_host
         _say(f"WorkerService listens on {server.host}:{server.port}, Temporal at {temporal}")
-        await _until_stopped()
+        await _forever()
 
 
 async def _temporal(settings: Settings, registry: WorkerRegistry, names: Sequence[str] | None) -> None:
@@ -109,7 +108,7 @@ async def _temporal(settings: Settings, registry: WorkerRegistry, names: Sequenc
     async with running_workers(client, modules, settings) as workers:
         listed = ", ".join(module.config.name for module in modules) or "none"
         _say(f"Temporal workers run for modules: {listed}; Temporal at {client.service_client.config.target_host}")
-        await _until_stopped(workers)
+        await _forever(workers)
 
 
 async def _dev(settings: Settings, registry: WorkerRegistry, arguments: argparse.Namespace) -> None:
@@ -119,8 +118,10 @@ async def _dev(settings: Settings, registry: WorkerRegistry, arguments: argparse
         settings, registry, modules=arguments.modules, temporal_port=arguments.temporal_port, ui_port=arguments.ui_port
     ) as stack:
         _say(_welcome(stack))
-        await _until_stopped(stack.workers)
-        _say("stopping …")
+        try:
+            await _forever(stack.workers)
+        finally:
+            _say("stopping …")
 
 
 def _welcome(stack: Stack) -> str:
@@ -167,24 +168,32 @@ def _buf() -> str:
     return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
-async def _until_stopped(*watched: asyncio.Task[None]) -> None:
-    """Waits for Ctrl-C or SIGTERM, or for a watched task to fail."""
+async def _until_signal(command: Coroutine[Any, Any, None]) -> None:
+    """Runs a command; the first Ctrl-C or SIGTERM unwinds it in order, a second one ends the process at once."""
     loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    waiter = asyncio.create_task(stopped.wait())
-    try:
-        await asyncio.wait({waiter, *watched}, return_when=asyncio.FIRST_COMPLETED)
-        for task in watched:
-            if task.done():
-                task.result()
-    finally:
-        waiter.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await waiter
-        for number in (signal.SIGINT, signal.SIGTERM):
+    task = asyncio.create_task(command)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    asked_to_stop = False
+
+    def stop() -> None:
+        nonlocal asked_to_stop
+        asked_to_stop = True
+        for number in signals:
             loop.remove_signal_handler(number)
+        task.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not asked_to_stop:
+            raise
+
+
+async def _forever(*watched: asyncio.Task[None]) -> None:
+    """Waits until cancelled, or until a watched task fails."""
+    await asyncio.gather(asyncio.get_running_loop().create_future(), *watched)
 
 
 def _say(text: str) -> None:

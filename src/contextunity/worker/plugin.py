@@ -10,6 +10,7 @@ from temporalio.worker import WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from .converter import data_converter
+from .heartbeat import HeartbeatInterceptor
 
 __all__ = ["PASSTHROUGH_MODULES", "ContextWorkerPlugin"]
 
@@ -34,7 +35,7 @@ import it again costs several milliseconds a run.
 
 
 class ContextWorkerPlugin(SimplePlugin):
-    """Data converter and sandbox settings in one, for any Temporal client or worker of yours.
+    """Data converter, sandbox settings and heartbeats in one, for any Temporal client or worker of yours.
 
     Args:
         passthrough_modules: further modules to share with the sandbox, such as the package of your own generated code.
@@ -46,7 +47,10 @@ class ContextWorkerPlugin(SimplePlugin):
     def __init__(self, *, passthrough_modules: Iterable[str] = ()) -> None:
         self._passthrough = (*PASSTHROUGH_MODULES, *passthrough_modules)
         super().__init__(
-            "contextunity.ContextWorkerPlugin", data_converter=data_converter, workflow_runner=self._workflow_runner
+            "contextunity.ContextWorkerPlugin",
+            data_converter=data_converter,
+            interceptors=[HeartbeatInterceptor()],
+            workflow_runner=self._workflow_runner,
         )
 
     def _workflow_runner(self, existing: WorkflowRunner | None) -> WorkflowRunner:

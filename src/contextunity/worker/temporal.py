@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -45,14 +46,33 @@ async def connect(settings: Settings, *, address: str | None = None) -> Client:
     config.setdefault("target_host", "localhost:7233")
     try:
         async with asyncio.timeout(settings.temporal_timeout):
+            if not config.get("http_connect_proxy_config"):
+                await _knock(config["target_host"])
             client = await Client.connect(**config, plugins=[ContextWorkerPlugin()])
             await client.service_client.check_health()
             return client
     except TimeoutError:
         reason = f"no answer within {settings.temporal_timeout:g} s"
+    except ValueError:
+        reason = "that is no address; it should read host:port"
+    except OSError as error:
+        known = error.errno is not None and error.errno > 0
+        reason = (os.strerror(error.errno or 0) if known else error.strerror or str(error)).lower()
     except (RuntimeError, RPCError) as error:
         reason = _short(error)
     raise TemporalUnreachableError(config["target_host"], reason)
+
+
+async def _knock(address: str) -> None:
+    """Opens a plain connection to see that somebody is there.
+
+    The SDK's own error for that quotes its transport's debug output; and a process that ends just after it may be
+    aborted, because a thread of the SDK's is still about to return to an interpreter that is no more.
+    """
+    host, _, port = address.rpartition(":")
+    _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    writer.close()
+    await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
@@ -81,7 +101,8 @@ async def running_workers(
         try:
             yield running
         finally:
-            await asyncio.gather(*(worker.shutdown() for worker in workers if worker.is_running))
+            # Cancelled, a worker shuts down in order; unlike a call of shutdown() this also holds while it starts.
+            running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
 

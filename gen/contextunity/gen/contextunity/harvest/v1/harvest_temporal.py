@@ -184,7 +184,7 @@ open_feed: _Final[_t.Activity[_v1.OpenFeedRequest, _v1.OpenFeedResponse]] = _t.A
         handler='open_feed',
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=600),
-        heartbeat_timeout=_timedelta(seconds=60),
+        heartbeat_timeout=_timedelta(seconds=10),
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=5, non_retryable_error_types=('SupplierUnknown', 'FeedFormat', 'FeedEmpty')),
     ),
 )
@@ -200,7 +200,7 @@ fetch_products: _Final[_t.Activity[_v1.FetchProductsRequest, _v1.FetchProductsRe
         handler='fetch_products',
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=300),
-        heartbeat_timeout=_timedelta(seconds=60),
+        heartbeat_timeout=_timedelta(seconds=10),
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=10, non_retryable_error_types=('SupplierUnknown', 'FeedFormat', 'FeedEmpty', 'FeedChanged')),
     ),
 )
@@ -216,6 +216,7 @@ transform_data: _Final[_t.Activity[_v1.TransformDataRequest, _v1.TransformDataRe
         handler='transform_data',
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=120),
+        heartbeat_timeout=_timedelta(seconds=10),
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=10),
     ),
 )
@@ -231,6 +232,7 @@ sync_to_brain: _Final[_t.Activity[_v1.SyncToBrainRequest, _v1.SyncToBrainRespons
         handler='sync_to_brain',
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=300),
+        heartbeat_timeout=_timedelta(seconds=10),
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=60), maximum_attempts=20),
     ),
 )
@@ -246,6 +248,7 @@ finish_harvest: _Final[_t.Activity[_v1.FinishHarvestRequest, _v1.FinishHarvestRe
         handler='finish_harvest',
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=600),
+        heartbeat_timeout=_timedelta(seconds=10),
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=60), maximum_attempts=20),
     ),
 )

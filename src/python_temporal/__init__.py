@@ -4,7 +4,7 @@ Module authors need little of it by name: `contract` to compare an implementatio
 workflow by its type, `options` for the options of calls, and the errors. Generated code uses `codegen`.
 """
 
-from .contract import check, contract_of, service_of, start_arguments, workflow_classes
+from .contract import check, contract_of, generated_modules, service_of, start_arguments, workflow_classes
 from .errors import ContractError, DefinitionError
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "DefinitionError",
     "check",
     "contract_of",
+    "generated_modules",
     "service_of",
     "start_arguments",
     "workflow_classes",

@@ -9,7 +9,7 @@ from typing import Any
 from temporalio import common, workflow
 from typing_extensions import Unpack
 
-from ._model import WorkflowContract, MethodContract
+from ._model import MethodContract, WorkflowContract
 from .errors import ContractError
 from .options import ChildOptions, StartOptions
 

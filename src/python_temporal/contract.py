@@ -15,6 +15,7 @@ from ._model import (
     UpdateContract,
     WorkflowContract,
 )
+from ._modules import generated_modules
 from ._start import start_arguments
 from .errors import ContractError, DefinitionError
 
@@ -32,6 +33,7 @@ __all__ = [
     "WorkflowContract",
     "check",
     "contract_of",
+    "generated_modules",
     "service_of",
     "start_arguments",
     "workflow_classes",

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from temporalio import common, workflow
 
 from ._implementations import ALIASES
-from ._model import WorkflowContract, MethodContract
+from ._model import MethodContract, WorkflowContract
 from ._signatures import signature_faults
 from .errors import DefinitionError
 
@@ -98,7 +98,8 @@ def _handler_faults(cls: type[WorkflowBase], contract: WorkflowContract) -> list
             faults += _validator_faults(cls, update.validator, update.contract)
         elif hasattr(cls, f"validate_{update.handler}"):
             faults.append(
-                f"validate_{update.handler} would never be called; declare `validate: true` for {update.contract.method}"
+                f"validate_{update.handler} would never be called; declare `validate: true` for "
+                f"{update.contract.method}"
             )
     return faults
 

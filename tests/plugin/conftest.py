@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -96,7 +96,7 @@ def framed() -> Callable[[str], dict[str, str]]:
 
 
 @pytest.fixture
-def run(request_for: Callable[..., plugin_pb2.CodeGeneratorRequest]) -> Iterator[Callable[..., Answer]]:
+def run(request_for: Callable[..., plugin_pb2.CodeGeneratorRequest]) -> Callable[..., Answer]:
     """Runs the plugin on the body of a file `acme/v1/acme.proto`, or on whole files by name."""
 
     def run_plugin(body: str | Mapping[str, str], parameter: str = "package=gen", schema: Path | None = None) -> Answer:

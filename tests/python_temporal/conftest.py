@@ -13,6 +13,7 @@ import pytest
 from temporalio.testing import WorkflowEnvironment
 
 from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.testing import workflows as workflows
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parents[1]

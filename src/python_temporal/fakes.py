@@ -1,0 +1,118 @@
+"""Typed stand-ins for activities, so that a workflow is tested alone."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, overload
+
+from temporalio.exceptions import ApplicationError
+
+from ._model import ActivityContract, ServiceContract
+from .activities import Activity, EmptyActivity, define
+
+__all__ = ["ActivityFakes"]
+
+InT = TypeVar("InT")
+OutT = TypeVar("OutT")
+
+
+class ActivityFakes:
+    """Answers for activities, and a record of what they were asked.
+
+    A type checker compares each answer with the activity's types. An activity that was given no answer fails, without
+    retries, and says so.
+
+    Example:
+        fakes = ActivityFakes()
+        fakes.returns(harvest.open_feed, OpenFeedResponse(page_size=10))
+        fakes.replaces(harvest.fetch_products, lambda request: FetchProductsResponse(fetched=request.page_size))
+    """
+
+    def __init__(self) -> None:
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self._requests: dict[str, list[Any]] = {}
+
+    def returns(self, activity: Activity[Any, OutT] | EmptyActivity[OutT], *results: OutT) -> None:
+        """Answers with one result after the other; the last one again and again."""
+        if not results:
+            raise ValueError(f"{activity!r} needs a result to return")
+        pending = list(results)
+
+        def answer(*_request: object) -> OutT:
+            return pending.pop(0) if len(pending) > 1 else pending[0]
+
+        self._functions[activity.contract.method] = answer
+
+    def fails(self, activity: Activity[Any, Any] | EmptyActivity[Any], error: BaseException) -> None:
+        """Fails with an error; an ApplicationError keeps its type, and is retried unless it is non-retryable."""
+
+        def answer(*_request: object) -> Any:
+            raise error
+
+        self._functions[activity.contract.method] = answer
+
+    @overload
+    def replaces(self, activity: Activity[InT, OutT], function: Callable[[InT], OutT]) -> None: ...
+    @overload
+    def replaces(self, activity: EmptyActivity[OutT], function: Callable[[], OutT]) -> None: ...
+    def replaces(self, activity: Activity[Any, Any] | EmptyActivity[Any], function: Callable[..., Any]) -> None:
+        """Answers with what a function, async or not, makes of the request."""
+        self._functions[activity.contract.method] = function
+
+    def requests(self, activity: Activity[InT, Any]) -> list[InT]:
+        """What an activity was asked so far, each attempt once, in order."""
+        return list(self._requests.get(activity.contract.method, ()))
+
+    def count(self, activity: Activity[Any, Any] | EmptyActivity[Any]) -> int:
+        """How often an activity was asked, attempts counted singly."""
+        return len(self._requests.get(activity.contract.method, ()))
+
+    def activities(
+        self, services: Iterable[ServiceContract], *, besides: Iterable[Callable[..., Any]] = ()
+    ) -> list[Callable[..., Any]]:
+        """Activities to give to a Temporal worker.
+
+        Args:
+            services: whose activities to stand in for, all of them.
+            besides: real activities to use instead of the stand-ins of the same contract.
+        """
+        real = list(besides)
+        methods = {getattr(each, "__temporal_contract__").method for each in real}  # noqa: B009  # set at run time
+        contracts = [contract for service in services for contract in service.activities.values()]
+        return [*real, *(self._activity(contract) for contract in contracts if contract.method not in methods)]
+
+    def _activity(self, contract: ActivityContract) -> Callable[..., Any]:
+        async def fake(*request: Any) -> Any:
+            self._requests.setdefault(contract.method, []).append(request[0] if request else None)
+            function = self._functions.get(contract.method)
+            if function is None:
+                raise ApplicationError(
+                    f"activity {contract.name!r} was given no answer; use returns, replaces or fails of the fakes",
+                    type="NoFake",
+                    non_retryable=True,
+                )
+            result = function(*request)
+            return await result if inspect.isawaitable(result) else result
+
+        return define(contract, _shaped(contract, fake))
+
+
+def _shaped(contract: ActivityContract, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with the contract's parameter and types, which the SDK decodes by."""
+    if contract.input_type is None:
+
+        async def shaped_without_input() -> Any:
+            return await function()
+
+        shaped: Callable[..., Any] = shaped_without_input
+        shaped.__annotations__ = {}
+    else:
+
+        async def shaped_with_input(request: Any) -> Any:
+            return await function(request)
+
+        shaped = shaped_with_input
+        shaped.__annotations__ = {"request": contract.input_type}
+    shaped.__annotations__["return"] = contract.output_type or type(None)
+    return shaped

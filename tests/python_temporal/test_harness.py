@@ -1,0 +1,96 @@
+"""The fixtures for module authors: skipped time, typed stand-ins, and what they say when one is missing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from contextunity.gen.contextunity.harvest.v1 import (
+    Feed,
+    FeedCursor,
+    FetchProductsRequest,
+    FetchProductsResponse,
+    FinishHarvestResponse,
+    HarvestRequest,
+    OpenFeedRequest,
+    OpenFeedResponse,
+    SyncToBrainResponse,
+    TransformDataResponse,
+)
+from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as harvest
+from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from contextunity.modules.harvest.workflows import HarvestWorkflow
+from contextunity.worker.testing import ActivityFakes, WorkflowHarness
+
+_REQUEST = HarvestRequest(tenant_id="t", supplier_code="s", page_size=3)
+
+
+def _two_pages(fakes: ActivityFakes) -> None:
+    def fetch(request: FetchProductsRequest) -> FetchProductsResponse:
+        offset = request.cursor.offset if request.cursor is not None else 0
+        return FetchProductsResponse(
+            next_cursor=FeedCursor(offset=offset + 100), end_of_feed=offset >= 100, fetched=3, entries=3
+        )
+
+    fakes.returns(harvest.open_feed, OpenFeedResponse(feed=Feed(supplier_code="s"), cursor=FeedCursor(), page_size=3))
+    fakes.replaces(harvest.fetch_products, fetch)
+    fakes.returns(harvest.transform_data, TransformDataResponse(products=3))
+    fakes.returns(harvest.sync_to_brain, SyncToBrainResponse(created=3), SyncToBrainResponse(unchanged=3))
+    fakes.returns(harvest.finish_harvest, FinishHarvestResponse(catalogue="memory"))
+
+
+async def test_a_workflow_runs_on_typed_stand_ins(workflows: WorkflowHarness) -> None:
+    _two_pages(workflows.fakes)
+    async with workflows.running(HarvestWorkflow):
+        result = await harvest.HarvestServiceClient(workflows.client).harvest(_REQUEST)
+    assert result.counts is not None
+    assert (result.counts.created, result.counts.unchanged, result.counts.pages) == (3, 3, 2)
+    assert workflows.fakes.requests(harvest.open_feed) == [OpenFeedRequest(supplier_code="s")]
+    assert [request.page_size for request in workflows.fakes.requests(harvest.fetch_products)] == [3, 3]
+    assert workflows.fakes.count(harvest.finish_harvest) == 1
+
+
+async def test_retries_wait_in_skipped_time(workflows: WorkflowHarness) -> None:
+    _two_pages(workflows.fakes)
+    workflows.fakes.fails(harvest.open_feed, ApplicationError("later", type="FeedUnreachable"))
+    before = await workflows.environment.get_current_time()
+    async with workflows.running(HarvestWorkflow):
+        with pytest.raises(WorkflowFailureError) as caught:
+            await harvest.HarvestServiceClient(workflows.client).harvest(_REQUEST)
+    attempts = harvest.open_feed.contract.retry_policy
+    assert attempts is not None
+    assert workflows.fakes.count(harvest.open_feed) == attempts.maximum_attempts
+    # 1 + 2 + 4 + 8 seconds between five attempts.
+    assert await workflows.environment.get_current_time() - before >= timedelta(seconds=15)
+    assert caught.value.cause is not None
+
+
+async def test_a_missing_stand_in_is_named(workflows: WorkflowHarness) -> None:
+    async with workflows.running(HarvestWorkflow):
+        with pytest.raises(WorkflowFailureError) as caught:
+            await harvest.HarvestServiceClient(workflows.client).harvest(_REQUEST)
+    error: BaseException | None = caught.value
+    while error is not None and not (isinstance(error, ApplicationError) and error.type == "NoFake"):
+        error = error.__cause__
+    assert error is not None
+    assert "activity 'open_feed' was given no answer" in str(error)
+    assert workflows.fakes.count(harvest.open_feed) == 1
+
+
+async def test_a_real_activity_takes_the_place_of_its_stand_in(workflows: WorkflowHarness) -> None:
+    @harvest.open_feed.defn
+    async def open_feed(request: OpenFeedRequest) -> OpenFeedResponse:
+        raise ApplicationError(f"no {request.supplier_code}", type="SupplierUnknown")
+
+    async with workflows.running(HarvestWorkflow, activities=[open_feed]):
+        with pytest.raises(WorkflowFailureError) as caught:
+            await harvest.HarvestServiceClient(workflows.client).harvest(_REQUEST)
+    assert isinstance(caught.value.cause, ActivityError | ApplicationError)
+    assert workflows.fakes.count(harvest.open_feed) == 0
+
+
+def test_returns_needs_a_result() -> None:
+    with pytest.raises(ValueError, match="<activity 'open_feed'> needs a result to return"):
+        ActivityFakes().returns(harvest.open_feed)

@@ -76,7 +76,7 @@ _MAX_STOCK = 10**15
 _MAX_GRAMS = 10**12
 _WEIGHT = re.compile(r"([0-9.,]+)\s*([A-Za-z]*)\.?")
 _STOCK = re.compile(r"([+-]?[0-9]{1,18})(?:\.0*)?")
-_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]+")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+")
 _BLANKS = re.compile(r"\s+")
 _NOT_A_WORD = re.compile(r"[^\w]+")
 _WEB_ADDRESS = re.compile(r"https?://[^\s/?#]+[^\s]*", re.IGNORECASE)
@@ -132,7 +132,7 @@ def _transform_row(row: RawProduct, currency_code: str, descriptions: dict[str, 
     body = row.body
     description = descriptions.get(body)
     if description is None:
-        description = descriptions[body] = _without_controls(html_to_text(body))
+        description = descriptions[body] = html_to_text(_without_controls(body))
     stock, availability = _stock(row.stock)
     return Product(
         sku=_sku(row.sku, group, options),
@@ -165,7 +165,7 @@ def clean_text(text: str) -> str:
 
 
 def _without_controls(text: str) -> str:
-    """Leave out control characters; line breaks stay, for descriptions."""
+    """Leave out control characters but white space, which is dealt with later."""
     return text if text.isprintable() or _CONTROLS.search(text) is None else _CONTROLS.sub(" ", text)
 
 

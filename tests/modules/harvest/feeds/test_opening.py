@@ -10,7 +10,7 @@ import pytest
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
 
 from contextunity.modules.harvest.errors import FeedEmptyError, FeedFormatError
-from contextunity.modules.harvest.feeds import _model
+from contextunity.modules.harvest.feeds._model import MAX_ENTRY_BYTES, MAX_WINDOW_BYTES
 
 ReadText = Callable[..., Awaitable[Any]]
 AnyFeed = tuple[Format, str, bytes]
@@ -117,7 +117,7 @@ async def test_a_preamble_without_end_is_refused(read_text: ReadText) -> None:
     ],
 )
 async def test_an_entry_without_end_is_refused_with_its_line(read_text: ReadText, content: bytes, line: int) -> None:
-    endless = b"x" * (_model.MAX_ENTRY_BYTES + 3 * _model.MAX_WINDOW_BYTES)
+    endless = b"x" * (MAX_ENTRY_BYTES + 3 * MAX_WINDOW_BYTES)
     with pytest.raises(FeedFormatError, match="longer than 8,388,608 bytes") as caught:
         await read_text(content % endless, 10)
     assert caught.value.line == line

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
+from contextunity.gen.contextunity.harvest.v1 import RawProduct
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from contextunity.modules.harvest.feed_server import FeedServer
 from contextunity.modules.harvest.feeds import FeedSource, Readahead, open_feed, read_page
 from contextunity.modules.harvest.feeds._detect import find_opening
 from contextunity.modules.harvest.feeds._model import Chunk
-from contextunity.modules.harvest.feeds._page import _PARSERS
+from contextunity.modules.harvest.feeds._page import PARSERS
 
 ReadAll = Callable[..., Awaitable[Any]]
 AnyFeed = tuple[Format, str, bytes]
@@ -70,7 +71,7 @@ async def test_a_line_number_names_the_line_that_the_row_begins_on(
     any_feed: AnyFeed, feed_folder: Path, read_all: ReadAll
 ) -> None:
     format, name, content = any_feed
-    marks = {
+    marks: dict[Format, Callable[[str], bytes]] = {
         Format.SHOPIFY_CSV: lambda sku: sku.encode(),
         Format.GOOGLE_XML: lambda sku: b"<item",
         Format.GOOGLE_TSV: lambda sku: sku.encode() + b"\t",
@@ -105,7 +106,7 @@ async def test_a_page_size_may_change_between_pages(
     whole = await read_all(url)
     source = FeedSource(supplier_code="s", url=url)
     feed, cursor = await open_feed(client, source, spool_folder=spool_folder)
-    products = []
+    products: list[RawProduct] = []
     for page_size in (2, 1, 1000):
         page = await read_page(client, feed, cursor, page_size, spool_folder=spool_folder)
         products += page.page.products
@@ -128,13 +129,13 @@ def test_what_a_parser_reads_does_not_depend_on_where_its_bytes_end(any_feed: An
     opening = find_opening("http://x.example/", content, whole=True)
     assert opening is not None
     data = content[opening.cursor.offset :]
-    whole = _PARSERS[format](data, prologue=opening.prologue, line=0, limit=1000, final=True)
-    chunk = _PARSERS[format](data[:cut], prologue=opening.prologue, line=0, limit=limit, final=cut >= len(data))
+    whole = PARSERS[format](data, prologue=opening.prologue, line=0, limit=1000, final=True)
+    chunk = PARSERS[format](data[:cut], prologue=opening.prologue, line=0, limit=limit, final=cut >= len(data))
     assert chunk.products == whole.products[: len(chunk.products)]
     assert chunk.consumed <= min(cut, len(data))
     left = data[chunk.consumed :]
     line = data.count(b"\n", 0, chunk.consumed)
-    rest = _PARSERS[format](left, prologue=opening.prologue, line=line, limit=1000, final=True) if left else Chunk()
+    rest = PARSERS[format](left, prologue=opening.prologue, line=line, limit=1000, final=True) if left else Chunk()
     assert chunk.products + rest.products == whole.products
     assert [row.line for row in chunk.rejected + rest.rejected] == [row.line for row in whole.rejected]
     assert chunk.entries + rest.entries == whole.entries

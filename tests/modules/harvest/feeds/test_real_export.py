@@ -56,6 +56,7 @@ async def test_every_variant_becomes_a_product_although_nearly_all_lack_a_sku(re
     first = products[0]
     assert first.sku == "burton-approach-under-glove-2016/medium/true-black"
     assert first.title == "Approach Under Glove - Medium / True Black"
+    assert first.price is not None
     assert (first.price.units, first.price.nanos, first.price.currency_code) == (54, 950_000_000, "USD")
     assert (first.gtin, first.stock, first.weight_grams) == ("9009518582030", 4, 454)
     assert first.description.splitlines()[1] == "Screen Grab® Toughgrip™ Palm for Total Touchscreen Control"

@@ -20,9 +20,9 @@ from ._readahead import SHARED, Readahead, window
 from ._shopify import parse_shopify
 from ._spool import spooled_feed
 
-__all__ = ["read_page"]
+__all__ = ["PARSERS", "read_page"]
 
-_PARSERS: dict[Format, EntryParser] = {
+PARSERS: dict[Format, EntryParser] = {
     Format.SHOPIFY_CSV: parse_shopify,
     Format.GOOGLE_XML: parse_google_xml,
     Format.GOOGLE_TSV: parse_google_tsv,
@@ -62,7 +62,7 @@ async def read_page(
     """
     if page_size < 1:
         raise ValueError(f"page_size must be 1 or more, but is {page_size}")
-    parse = _PARSERS.get(feed.format)
+    parse = PARSERS.get(feed.format)
     if parse is None:
         raise FeedFormatError(feed.url, expected=", ".join(FORMAT_NAMES.values()), seen=f"format {feed.format!r}")
     source = await _source(client, feed, spool_folder, heartbeat)

@@ -10,12 +10,12 @@ from typing import Any
 import grpc
 from contextunity.gen.contextunity.core import ContextUnit
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowFailureError
-from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityError, ChildWorkflowError, FailureError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
-from python_temporal.contract import WorkflowContract, start_arguments
+from python_temporal.contract import ContractError, WorkflowContract, start_arguments
 
 from .core.registry import WorkerRegistry
 from .status import FieldViolation, ServiceError, from_rpc_error
@@ -150,7 +150,7 @@ class WorkerService:
         try:
             result = await handle.result(follow_runs=False)
         except WorkflowFailureError as error:
-            return {"error": _innermost(error)}
+            return {"error": _what_failed(error)}
         except RPCError as error:
             raise from_rpc_error(error, workflow_id=description.id) from error
         if result is None:
@@ -212,7 +212,10 @@ def _input(contract: WorkflowContract, payload: Mapping[str, Any]) -> Any:
 
 def _workflow_id(contract: WorkflowContract, request: Any, unit: ContextUnit) -> str:
     if contract.workflow_id is not None:
-        return contract.workflow_id(request)
+        try:
+            return contract.workflow_id(request)
+        except ContractError as error:
+            raise _invalid([FieldViolation(field=f"payload.{error.field}", description=error.reason)]) from None
     return f"{contract.name}/{unit.unit_id or uuid.uuid4()}"
 
 
@@ -222,9 +225,9 @@ def _check_task_queue(contract: WorkflowContract, task_queue: str) -> None:
         raise _invalid([FieldViolation(field="payload.task_queue", description=description)])
 
 
-def _innermost(error: BaseException) -> str:
-    """The cause at the end of the chain; what wraps it only says that something failed."""
-    while isinstance(error.__cause__, BaseException):
+def _what_failed(error: BaseException) -> str:
+    """What the application itself said: the wrappers around it only say that an activity or child failed."""
+    while isinstance(error, WorkflowFailureError | ActivityError | ChildWorkflowError) and error.__cause__ is not None:
         error = error.__cause__
     kind = getattr(error, "type", None)
     text = getattr(error, "message", None) or str(error)

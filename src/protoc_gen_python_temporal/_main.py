@@ -47,8 +47,6 @@ def generate(
 
 def _read(request: plugin_pb2.CodeGeneratorRequest, options: Options, warn: Callable[[str], None]) -> list[FileModel]:
     schema, faults = Schema(request), Faults()
-    if not schema.annotated:
-        return []
     builder = Builder(schema, options, faults)
     models = [builder.build(name) for name in request.file_to_generate]
     faults.raise_errors()

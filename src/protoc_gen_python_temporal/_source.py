@@ -87,14 +87,11 @@ class Schema:
                 message_factory.GetMessageClass(extension.message_type)
             self._extensions[name] = extension
 
-    @property
-    def annotated(self) -> bool:
-        """Whether the annotations are defined at all."""
-        return bool(self._extensions)
-
     def file(self, name: str) -> ProtoFile:
         """A file by its name."""
         if name not in self._files:
+            if name not in self._raw:
+                raise UsageError(f"the request asks for {name}, but does not hold it")
             raw = self._raw[name]
             places = {tuple(location.path): location for location in raw.source_code_info.location}
             self._files[name] = ProtoFile(self._class.FromString(raw.SerializeToString()), places)

@@ -54,4 +54,6 @@ def _shown(hints: dict[str, Any], name: str) -> str:
     if name not in hints:
         return "not annotated"
     hint = hints[name]
+    if hint is NoneType:
+        return "None"
     return getattr(hint, "__qualname__", str(hint))

@@ -291,6 +291,30 @@ def test_a_page_of_many_variants_takes_few_statements(
     assert len(statements) <= 6 + 4 + 8
 
 
+def test_postgresql_looks_skus_up_in_the_index_even_before_it_knows_the_table(
+    postgresql_url: str, make_ref: MakeRef, make_product: MakeProduct
+) -> None:
+    lookups: list[tuple[str, Any]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_rest: object) -> None:
+        if statement.startswith("SELECT") and "content_hash" in statement:
+            lookups.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        with Catalogue.open(postgresql_url) as catalogue:
+            catalogue.put_product_page(make_ref(), ProductPage(products=[make_product(str(n)) for n in range(500)]))
+            catalogue.sync_page(make_ref())
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    [(statement, parameters)] = lookups
+    engine = create_engine(postgresql_url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.connect() as connection:
+        plan = [line for [line] in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
+    engine.dispose()
+    assert any("Index Cond" in line and "(sku = wanted.sku)" in line for line in plan), plan
+
+
 def test_a_sample_is_in_the_order_of_skus_and_leaves_out_what_is_delisted(
     catalogue: Catalogue, make_ref: MakeRef, make_product: MakeProduct, sync: Sync
 ) -> None:

@@ -20,12 +20,14 @@ class Database:
 
     Attributes:
         shown: database URL without its password.
-        is_sqlite: whether it is SQLite; else it is PostgreSQL.
+        is_sqlite: whether it is SQLite.
+        is_postgresql: whether it is PostgreSQL; it is one or the other.
     """
 
     def __init__(self, engine: Engine, shown: str) -> None:
         self.shown = shown
         self.is_sqlite = engine.dialect.name == "sqlite"
+        self.is_postgresql = not self.is_sqlite
         self._engine = engine
         self._writer = engine.execution_options(**{WRITING: True})
         # SQLite has one writer at a time and lets the others poll for their turn, up to a tenth of a second apart and

@@ -22,7 +22,7 @@ def prepare_schema(database: Database) -> None:
         CatalogueUnavailable: the server cannot be reached.
     """
     with database.writing() as connection:
-        if not database.is_sqlite:
+        if database.is_postgresql:
             # On SQLite the write lock does the same; CREATE TABLE IF NOT EXISTS alone can collide on PostgreSQL.
             connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
         found = set(inspect(connection).get_table_names()) & set(metadata.tables)

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contextunity.gen.contextunity.harvest.v1 import PageRef, harvest_pb2
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, Select, Text, bindparam, func, select, true, update
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._harvests import in_catalogue, lock_catalogue, recorded_counts, superseded
@@ -75,7 +76,7 @@ def sync_page(database: Database, connection: Connection, ref: PageRef) -> SyncC
         if current is not None and current != ref.harvest_id:
             raise superseded(database, ref.harvest_id, current)
         page = harvest_pb2.ProductPage.FromString(get_page(database, connection, ref, "product"))
-        plan = _plan_page(connection, ref, page)
+        plan = _plan_page(database, connection, ref, page)
         counts = plan.counts()
         _write_products(connection, ref, plan)
         _write_record(connection, ref, counts)
@@ -84,9 +85,9 @@ def sync_page(database: Database, connection: Connection, ref: PageRef) -> SyncC
     return counts
 
 
-def _plan_page(connection: Connection, ref: PageRef, page: harvest_pb2.ProductPage) -> _Plan:
+def _plan_page(database: Database, connection: Connection, ref: PageRef, page: harvest_pb2.ProductPage) -> _Plan:
     rows = [product_row(product) for product in page.products]
-    known = _look_up(connection, ref, rows)
+    known = _look_up(database, connection, ref, rows)
     plan = _Plan()
     plan.rejected.extend(page.rejected)
     first_lines: dict[str, int] = {}
@@ -109,17 +110,33 @@ def _plan_page(connection: Connection, ref: PageRef, page: harvest_pb2.ProductPa
     return plan
 
 
-def _look_up(connection: Connection, ref: PageRef, rows: list[ProductRow]) -> dict[str, _Known]:
-    table = products.c
-    statement = select(table.sku, table.content_hash, table.seen_in, table.first_line, table.delisted_at).where(
-        in_catalogue(products, ref.tenant_id, ref.supplier_code),
-        table.sku.in_(bindparam("skus", expanding=True)),
-    )
+def _look_up(database: Database, connection: Connection, ref: PageRef, rows: list[ProductRow]) -> dict[str, _Known]:
+    statement = _select_one_by_one(ref) if database.is_postgresql else _select_by_list(ref)
     return {
         sku: _Known(content_hash=content_hash, seen_in=seen_in, first_line=first_line, delisted=delisted_at is not None)
         for skus in _slices([row.sku for row in rows])
         for sku, content_hash, seen_in, first_line, delisted_at in connection.execute(statement, {"skus": skus})
     }
+
+
+def _select_known(ref: PageRef) -> Select[Any, Any, Any, Any, Any]:
+    table = products.c
+    return select(table.sku, table.content_hash, table.seen_in, table.first_line, table.delisted_at).where(
+        in_catalogue(products, ref.tenant_id, ref.supplier_code)
+    )
+
+
+def _select_by_list(ref: PageRef) -> Select[Any, Any, Any, Any, Any]:
+    return _select_known(ref).where(products.c.sku.in_(bindparam("skus", expanding=True)))
+
+
+def _select_one_by_one(ref: PageRef) -> Select[Any, Any, Any, Any, Any]:
+    # Until PostgreSQL has analyzed a new table it takes every catalogue for tiny: for IN it reads all products of the
+    # supplier and compares each with every SKU, so pages get slower and slower. The limit leaves it no way but to
+    # look up SKU after SKU in the index.
+    wanted = func.unnest(bindparam("skus", type_=ARRAY(Text))).table_valued("sku").render_derived(name="wanted")
+    found = _select_known(ref).where(products.c.sku == wanted.c.sku).limit(1).lateral("found")
+    return select(*found.c).select_from(wanted.join(found, true()))
 
 
 def _slices(skus: list[str]) -> Iterator[list[str]]:

@@ -9,70 +9,63 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from contextunity.gen.contextunity.harvest.v1 import (
+    Feed,
     FeedCursor,
     FetchProductsRequest,
     FetchProductsResponse,
-    FinishHarvestRequest,
-    FinishHarvestResponse,
-    OpenFeedRequest,
-    OpenFeedResponse,
     SyncToBrainRequest,
     SyncToBrainResponse,
     TransformDataRequest,
     TransformDataResponse,
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
-from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from .catalogue import CatalogueError, PageGone
 from .errors import HarvestError
-from .feeds import open_feed as look_at_feed
-from .feeds import read_page
-from .resources import current
+from .feeds import open_feed, read_page
+from .resources import Resources, current
 from .transform import transform_page
 
 _Value = TypeVar("_Value")
 
-__all__ = ["fetch_products", "finish_harvest", "open_feed", "sync_to_brain", "transform_data"]
-
-
-@contract.open_feed.defn
-async def open_feed(request: OpenFeedRequest) -> OpenFeedResponse:
-    """Looks at a supplier's feed."""
-    resources = current()
-    with _as_application_error():
-        source = resources.source(request.supplier_code)
-        url = await resources.reachable_url(source.url)
-        feed, cursor = await look_at_feed(
-            resources.client, dataclasses.replace(source, url=url), spool_folder=resources.spool_folder
-        )
-    feed.url = source.url
-    supplier = resources.settings.supplier(request.supplier_code)
-    return OpenFeedResponse(feed=feed, cursor=cursor, page_size=supplier.page_size if supplier else 0)
+__all__ = ["fetch_products", "sync_to_brain", "transform_data"]
 
 
 @contract.fetch_products.defn
 async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse:
-    """Fetches one page and stages its rows."""
+    """Fetches one page and stages its rows; the first call looks at the feed first."""
     resources = current()
-    page, feed = _required(request.page, "page"), _required(request.feed, "feed")
+    page = _required(request.page, "page")
     with _as_application_error():
+        feed, cursor = request.feed, request.cursor
+        if feed is None or cursor is None:
+            feed, cursor = await _look(resources, page.supplier_code)
+        page_size = request.page_size or resources.page_size(page.supplier_code)
         fetched = await read_page(
             resources.client,
             dataclasses.replace(feed, url=await resources.reachable_url(feed.url)),
-            request.cursor if request.cursor is not None else FeedCursor(),
-            request.page_size,
+            cursor,
+            min(page_size, request.max_entries or page_size),
             spool_folder=resources.spool_folder,
-            heartbeat=activity.heartbeat,
         )
         await asyncio.to_thread(resources.catalogue.put_raw_page, page, fetched.page)
     return FetchProductsResponse(
+        feed=feed,
         next_cursor=fetched.next_cursor,
         end_of_feed=fetched.end_of_feed,
         fetched=len(fetched.page.products) + len(fetched.page.rejected),
         entries=fetched.entries,
+        page_size=page_size,
     )
+
+
+async def _look(resources: Resources, supplier_code: str) -> tuple[Feed, FeedCursor]:
+    source = resources.source(supplier_code)
+    reachable = dataclasses.replace(source, url=await resources.reachable_url(source.url))
+    feed, cursor = await open_feed(resources.client, reachable, spool_folder=resources.spool_folder)
+    feed.url = source.url
+    return feed, cursor
 
 
 @contract.transform_data.defn
@@ -92,23 +85,23 @@ def transform_data(request: TransformDataRequest) -> TransformDataResponse:
 
 @contract.sync_to_brain.defn
 def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
-    """Writes the staged products of one page into the catalogue."""
+    """Writes the staged products of one page into the catalogue, and finishes the harvest with the last one."""
+    catalogue, page = current().catalogue, _required(request.page, "page")
+    delisted = 0
     with _as_application_error():
-        counts = current().catalogue.sync_page(_required(request.page, "page"))
+        counts = catalogue.sync_page(page)
+        if request.last:
+            delisted = catalogue.finish_harvest(
+                page.tenant_id, page.supplier_code, page.harvest_id, complete=request.complete
+            )
     return SyncToBrainResponse(
-        created=counts.created, changed=counts.changed, unchanged=counts.unchanged, rejected=counts.rejected
+        created=counts.created,
+        changed=counts.changed,
+        unchanged=counts.unchanged,
+        rejected=counts.rejected,
+        delisted=delisted,
+        catalogue=catalogue.url_for_display,
     )
-
-
-@contract.finish_harvest.defn
-def finish_harvest(request: FinishHarvestRequest) -> FinishHarvestResponse:
-    """Marks what the harvest did not see, and clears what it had staged."""
-    catalogue = current().catalogue
-    with _as_application_error():
-        delisted = catalogue.finish_harvest(
-            request.tenant_id, request.supplier_code, request.harvest_id, complete=request.complete
-        )
-    return FinishHarvestResponse(delisted=delisted, catalogue=catalogue.url_for_display)
 
 
 @contextlib.contextmanager

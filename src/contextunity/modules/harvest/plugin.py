@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextunity.worker.core.registry import ModuleConfig
 
-from .activities import fetch_products, finish_harvest, open_feed, sync_to_brain, transform_data
+from .activities import fetch_products, sync_to_brain, transform_data
 from .resources import lifespan
 from .settings import BUNDLED_SUPPLIER, HarvestSettings
 from .workflows import HarvestWorkflow
@@ -15,7 +15,7 @@ module = ModuleConfig(
     name="harvest",
     description="Keeps a catalogue in step with the product feeds of suppliers.",
     workflows=[HarvestWorkflow],
-    activities=[open_feed, fetch_products, transform_data, sync_to_brain, finish_harvest],
+    activities=[fetch_products, transform_data, sync_to_brain],
     settings=HarvestSettings,
     lifespan=lifespan,
     example={"workflow_type": "harvest", "supplier_code": BUNDLED_SUPPLIER, "tenant_id": "my_project"},

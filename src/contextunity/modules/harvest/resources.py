@@ -19,7 +19,7 @@ from .errors import SupplierUnknownError
 from .feed_server import FeedServer
 from .feeds import FeedSource
 from .sample import write_sample
-from .settings import BUNDLED_SUPPLIER, HarvestSettings
+from .settings import BUNDLED_SUPPLIER, HarvestSettings, SupplierSettings
 
 __all__ = ["Resources", "current", "lifespan"]
 
@@ -54,15 +54,21 @@ class Resources:
         Raises:
             SupplierUnknownError: none is configured under this code.
         """
-        supplier = self.settings.supplier(supplier_code)
-        if supplier is None:
-            raise SupplierUnknownError(supplier_code, known=self.settings.supplier_codes())
+        supplier = self._supplier(supplier_code)
         return FeedSource(
             supplier_code=supplier_code,
             url=supplier.url,
             format=FeedFormat[supplier.format.upper()] if supplier.format else None,
             currency_code=supplier.currency_code,
         )
+
+    def page_size(self, supplier_code: str) -> int:
+        """Feed entries in a page of a supplier's feed.
+
+        Raises:
+            SupplierUnknownError: none is configured under this code.
+        """
+        return self._supplier(supplier_code).page_size
 
     async def reachable_url(self, url: str) -> str:
         """The address to fetch a feed from: for the bundled one that of this worker's own little server.
@@ -76,6 +82,12 @@ class Resources:
             if self._server is None:
                 self._server = await self._serve_sample()
         return self._server.url(self.sample_path.name)
+
+    def _supplier(self, supplier_code: str) -> SupplierSettings:
+        supplier = self.settings.supplier(supplier_code)
+        if supplier is None:
+            raise SupplierUnknownError(supplier_code, known=self.settings.supplier_codes())
+        return supplier
 
     async def _serve_sample(self) -> FeedServer:
         if not self.sample_path.exists():

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 from contextunity.gen.contextunity.harvest.v1 import (
-    FeedCursor,
     FetchProductsRequest,
     FetchProductsResponse,
-    FinishHarvestRequest,
     HarvestCounts,
     HarvestProgress,
     HarvestRequest,
     HarvestResponse,
     HarvestStage,
     HarvestState,
-    OpenFeedRequest,
     PageRef,
     SetPageSizeRequest,
     SetPageSizeResponse,
     SyncToBrainRequest,
+    SyncToBrainResponse,
     TransformDataRequest,
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
 from temporalio import workflow
+from temporalio.common import RetryPolicy
 
 __all__ = ["HarvestWorkflow"]
 
@@ -34,6 +34,7 @@ _PAGES_PER_RUN = 150
 """Pages after which the workflow continues as new: some 20 events each keep a history far below Temporal's limits."""
 
 _MAX_PAGE_SIZE = 1000
+_FIRST_LOOK_ATTEMPTS = 5
 
 
 class HarvestWorkflow(contract.HarvestWorkflowBase):
@@ -55,19 +56,16 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
                 started_at=workflow.now(),
             )
         )
-        self._stage = HarvestStage.OPENING
-        self._bytes_done = self._cursor.offset
+        self._stage = HarvestStage.OPENING if self._state.feed is None else HarvestStage.RUNNING
+        self._bytes_done = self._state.cursor.offset if self._state.cursor is not None else 0
         self._in_flight = 0
         self._entries = 0
         self._failed = False
 
     async def run(self, request: HarvestRequest) -> HarvestResponse:
         """Runs the harvest, or the part of it that fits one history."""
-        if self._state.feed is None:
-            await self._open()
-        self._stage = HarvestStage.RUNNING
-        end_of_feed = await self._flow()
-        if not end_of_feed and not self._trial_is_over():
+        last = await self._flow()
+        if last is None:
             await workflow.wait_condition(workflow.all_handlers_finished)
             contract.harvest_workflow.continue_as_new(
                 HarvestRequest(
@@ -77,7 +75,15 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
                     resume=self._state,
                 )
             )
-        return await self._finish(complete=end_of_feed)
+        self._stage = HarvestStage.DONE
+        return HarvestResponse(
+            harvest_id=self._state.harvest_id,
+            counts=self._counts,
+            delisted=last.delisted,
+            started_at=self._state.started_at,
+            finished_at=workflow.now(),
+            catalogue=last.catalogue,
+        )
 
     def get_progress(self) -> HarvestProgress:
         """Tells how far it is."""
@@ -110,59 +116,73 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         if not 1 <= request.page_size <= _MAX_PAGE_SIZE:
             raise ValueError(f"page_size {request.page_size} is not between 1 and {_MAX_PAGE_SIZE}")
 
-    async def _open(self) -> None:
-        opened = await contract.open_feed(OpenFeedRequest(supplier_code=self._request.supplier_code))
-        self._state.feed = opened.feed
-        self._state.cursor = opened.cursor
-        # A SetPageSize that came before the feed was open counts more than the settings do.
-        self._state.page_size = self._state.page_size or self._request.page_size or opened.page_size
-        self._bytes_done = self._cursor.offset
+    async def _flow(self) -> SyncToBrainResponse | None:
+        """Lets pages flow until the harvest is over, or the run is long enough.
 
-    async def _flow(self) -> bool:
-        """Lets pages flow until the feed ends, the run is long enough, or the trial is over; tells whether it ended."""
-        last: asyncio.Task[None] | None = None
-        end_of_feed, pages = False, 0
+        Returns:
+            The answer to the sync of the last page; None where pages are left for a further run.
+        """
+        syncing: asyncio.Task[SyncToBrainResponse] | None = None
+        over, pages = False, 0
         try:
-            while not (end_of_feed or self._run_is_long(pages) or self._trial_is_over()):
-                await workflow.wait_condition(lambda: self._failed or (self._may_fetch()))
+            while not (over or self._run_is_long(pages)):
+                await workflow.wait_condition(self._may_fetch)
                 if self._failed:
                     break
                 page = self._page_ref()
                 fetched = await self._fetch(page)
-                end_of_feed = fetched.end_of_feed
+                over = fetched.end_of_feed or self._trial_is_over()
                 pages += 1
                 self._in_flight += 1
-                last = asyncio.create_task(self._process(page, self._cursor, last))
+                sync = SyncToBrainRequest(page=page, last=over, complete=fetched.end_of_feed)
+                syncing = asyncio.create_task(self._process(sync, fetched, syncing))
         finally:
             # Pages in flight are finished even when fetching the next one failed; their own failure counts first.
-            if last is not None:
-                await last
-        return end_of_feed
+            last = await syncing if syncing is not None else None
+        return last if over else None
 
     async def _fetch(self, page: PageRef) -> FetchProductsResponse:
-        size = self._state.page_size
-        if self._request.max_products:
-            size = min(size, self._request.max_products - self._entries)
-        fetched = await contract.fetch_products(
-            FetchProductsRequest(page=page, feed=self._state.feed, cursor=self._state.cursor, page_size=size)
+        state = self._state
+        request = FetchProductsRequest(
+            page=page,
+            feed=state.feed,
+            cursor=state.cursor,
+            page_size=state.page_size or self._request.page_size,
+            max_entries=self._request.max_products and self._request.max_products - self._entries,
         )
-        self._state.cursor = fetched.next_cursor
-        self._state.next_page += 1
+        if state.feed is None:
+            # A feed that was never reached is more likely misconfigured than down, so its failure is told sooner.
+            fetched = await contract.fetch_products(request, retry_policy=_first_look())
+        else:
+            fetched = await contract.fetch_products(request)
+        if self._stage is HarvestStage.OPENING:
+            self._stage = HarvestStage.RUNNING
+        state.feed, state.cursor = fetched.feed, fetched.next_cursor
+        # SetPageSize while the first page was fetched counts more than what that page was asked for with.
+        state.page_size = state.page_size or fetched.page_size
+        state.next_page += 1
         self._entries += fetched.entries
         self._counts.pages += 1
         self._counts.fetched += fetched.fetched
         return fetched
 
-    async def _process(self, page: PageRef, end: FeedCursor, previous: asyncio.Task[None] | None) -> None:
+    async def _process(
+        self,
+        sync: SyncToBrainRequest,
+        fetched: FetchProductsResponse,
+        previous: asyncio.Task[SyncToBrainResponse] | None,
+    ) -> SyncToBrainResponse:
+        """Transforms a fetched page, and syncs it once the page before is synced."""
         try:
-            currency = self._state.feed.currency_code if self._state.feed is not None else ""
-            transform = contract.transform_data(TransformDataRequest(page=page, currency_code=currency))
+            currency = fetched.feed.currency_code if fetched.feed is not None else ""
             try:
-                await transform
+                await contract.transform_data(TransformDataRequest(page=sync.page, currency_code=currency))
             finally:
                 if previous is not None:
                     await previous
-            synced = await contract.sync_to_brain(SyncToBrainRequest(page=page))
+            if sync.last:
+                self._stage = HarvestStage.FINISHING
+            synced = await contract.sync_to_brain(sync)
         except BaseException:
             self._failed = True
             raise
@@ -174,30 +194,11 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         counts.unchanged += synced.unchanged
         counts.synced += synced.created + synced.changed + synced.unchanged
         counts.rejected += synced.rejected
-        self._bytes_done = end.offset
-
-    async def _finish(self, *, complete: bool) -> HarvestResponse:
-        self._stage = HarvestStage.FINISHING
-        finished = await contract.finish_harvest(
-            FinishHarvestRequest(
-                tenant_id=self._request.tenant_id,
-                supplier_code=self._request.supplier_code,
-                harvest_id=self._state.harvest_id,
-                complete=complete,
-            )
-        )
-        self._stage = HarvestStage.DONE
-        return HarvestResponse(
-            harvest_id=self._state.harvest_id,
-            counts=self._counts,
-            delisted=finished.delisted,
-            started_at=self._state.started_at,
-            finished_at=workflow.now(),
-            catalogue=finished.catalogue,
-        )
+        self._bytes_done = fetched.next_cursor.offset if fetched.next_cursor is not None else 0
+        return synced
 
     def _may_fetch(self) -> bool:
-        return self._in_flight < _MAX_IN_FLIGHT and not self._state.paused
+        return self._failed or (self._in_flight < _MAX_IN_FLIGHT and not self._state.paused)
 
     def _run_is_long(self, pages: int) -> bool:
         return pages >= _PAGES_PER_RUN or workflow.info().is_continue_as_new_suggested()
@@ -219,6 +220,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
             self._state.counts = HarvestCounts()
         return self._state.counts
 
-    @property
-    def _cursor(self) -> FeedCursor:
-        return self._state.cursor if self._state.cursor is not None else FeedCursor()
+
+def _first_look() -> RetryPolicy:
+    policy = contract.fetch_products.contract.retry_policy or RetryPolicy()
+    return dataclasses.replace(policy, maximum_attempts=_FIRST_LOOK_ATTEMPTS)

@@ -10,8 +10,6 @@ __all__ = (
     "FeedFormat",
     "FetchProductsRequest",
     "FetchProductsResponse",
-    "FinishHarvestRequest",
-    "FinishHarvestResponse",
     "HarvestCounts",
     "HarvestProgress",
     "HarvestRequest",
@@ -19,8 +17,6 @@ __all__ = (
     "HarvestStage",
     "HarvestState",
     "Money",
-    "OpenFeedRequest",
-    "OpenFeedResponse",
     "PageRef",
     "Product",
     "ProductPage",
@@ -291,26 +287,31 @@ class FetchProductsRequest(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Under which name to stage it.
+    Under which name to stage it; its supplier_code says whose feed.
     """
 
     feed: "Feed | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    From which feed.
+    From which feed. Absent means that nobody has looked at it yet: the answer then tells.
     """
 
     cursor: "FeedCursor | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    From where on.
+    From where on. Absent means from the first entry.
     """
 
     page_size: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
     """
-    Feed entries to fetch.
+    Feed entries to fetch. Zero means the supplier's setting.
+    """
+
+    max_entries: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
+    """
+    Bound on the feed entries to fetch, whatever the page size. Zero means none.
     """
 
 
@@ -325,85 +326,43 @@ class FetchProductsResponse(betterproto2.Message):
     What was fetched.
     """
 
-    next_cursor: "FeedCursor | None" = betterproto2.field(
+    feed: "Feed | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    The feed, as it was found or as the request had it.
+    """
+
+    next_cursor: "FeedCursor | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
     Where the next page begins.
     """
 
-    end_of_feed: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    end_of_feed: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
     """
     Whether the feed ends here.
     """
 
-    fetched: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    fetched: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
     """
     Rows staged, usable or not.
     """
 
-    entries: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    entries: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
     """
     Feed entries read: products as the feed counts them.
+    """
+
+    page_size: "int" = betterproto2.field(6, betterproto2.TYPE_INT32)
+    """
+    Feed entries of a full page, as in force.
     """
 
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "FetchProductsResponse", FetchProductsResponse
-)
-
-
-@dataclass(eq=False, repr=False)
-class FinishHarvestRequest(betterproto2.Message):
-    """
-    Asks to finish a harvest.
-    """
-
-    tenant_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    Whose catalogue.
-    """
-
-    supplier_code: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-    """
-    Which supplier.
-    """
-
-    harvest_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
-    """
-    Which harvest.
-    """
-
-    complete: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
-    """
-    Whether the whole feed was read, so that what was not seen can be marked.
-    """
-
-
-default_message_pool.register_message(
-    "contextunity.harvest.v1", "FinishHarvestRequest", FinishHarvestRequest
-)
-
-
-@dataclass(eq=False, repr=False)
-class FinishHarvestResponse(betterproto2.Message):
-    """
-    What finishing did.
-    """
-
-    delisted: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
-    """
-    Products marked as no longer listed.
-    """
-
-    catalogue: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-    """
-    Where the catalogue is: the database URL without its password.
-    """
-
-
-default_message_pool.register_message(
-    "contextunity.harvest.v1", "FinishHarvestResponse", FinishHarvestResponse
 )
 
 
@@ -614,7 +573,7 @@ class HarvestState(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The feed as OpenFeed found it.
+    The feed as the first page found it.
     """
 
     cursor: "FeedCursor | None" = betterproto2.field(
@@ -685,54 +644,6 @@ class Money(betterproto2.Message):
 
 
 default_message_pool.register_message("contextunity.harvest.v1", "Money", Money)
-
-
-@dataclass(eq=False, repr=False)
-class OpenFeedRequest(betterproto2.Message):
-    """
-    Asks for a look at a feed.
-    """
-
-    supplier_code: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    Which configured supplier.
-    """
-
-
-default_message_pool.register_message(
-    "contextunity.harvest.v1", "OpenFeedRequest", OpenFeedRequest
-)
-
-
-@dataclass(eq=False, repr=False)
-class OpenFeedResponse(betterproto2.Message):
-    """
-    What a harvest needs to know before the first page.
-    """
-
-    feed: "Feed | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
-    """
-    The feed.
-    """
-
-    cursor: "FeedCursor | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
-    """
-    Where the first page begins.
-    """
-
-    page_size: "int" = betterproto2.field(3, betterproto2.TYPE_INT32)
-    """
-    Feed entries in a page, from the supplier's settings.
-    """
-
-
-default_message_pool.register_message(
-    "contextunity.harvest.v1", "OpenFeedResponse", OpenFeedResponse
-)
 
 
 @dataclass(eq=False, repr=False)
@@ -1135,6 +1046,16 @@ class SyncToBrainRequest(betterproto2.Message):
     Which page.
     """
 
+    last: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    Whether it is the last page of the harvest.
+    """
+
+    complete: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    With the last page: whether the whole feed was read, so that what was not seen can be marked.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "SyncToBrainRequest", SyncToBrainRequest
@@ -1165,6 +1086,16 @@ class SyncToBrainResponse(betterproto2.Message):
     rejected: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
     """
     Rows kept as rejected, repeated SKUs included.
+    """
+
+    delisted: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
+    """
+    With the last page: products marked as no longer listed.
+    """
+
+    catalogue: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    Where the catalogue is: the database URL without its password.
     """
 
 

@@ -280,7 +280,7 @@ class HarvestState(_message.Message):
     """Whether Pause was asked for."""
     @_builtins.property
     def feed(self) -> Global___Feed:
-        """The feed as OpenFeed found it."""
+        """The feed as the first page found it."""
 
     @_builtins.property
     def cursor(self) -> Global___FeedCursor:
@@ -439,62 +439,6 @@ class FeedCursor(_message.Message):
 Global___FeedCursor: _TypeAlias = FeedCursor  # noqa: Y015
 
 @_typing.final
-class OpenFeedRequest(_message.Message):
-    """Asks for a look at a feed."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SUPPLIER_CODE_FIELD_NUMBER: _builtins.int
-    supplier_code: _builtins.str
-    """Which configured supplier."""
-    def __init__(
-        self,
-        *,
-        supplier_code: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["supplier_code", b"supplier_code"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___OpenFeedRequest: _TypeAlias = OpenFeedRequest  # noqa: Y015
-
-@_typing.final
-class OpenFeedResponse(_message.Message):
-    """What a harvest needs to know before the first page."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FEED_FIELD_NUMBER: _builtins.int
-    CURSOR_FIELD_NUMBER: _builtins.int
-    PAGE_SIZE_FIELD_NUMBER: _builtins.int
-    page_size: _builtins.int
-    """Feed entries in a page, from the supplier's settings."""
-    @_builtins.property
-    def feed(self) -> Global___Feed:
-        """The feed."""
-
-    @_builtins.property
-    def cursor(self) -> Global___FeedCursor:
-        """Where the first page begins."""
-
-    def __init__(
-        self,
-        *,
-        feed: Global___Feed | None = ...,
-        cursor: Global___FeedCursor | None = ...,
-        page_size: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "feed", b"feed"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "feed", b"feed", "page_size", b"page_size"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___OpenFeedResponse: _TypeAlias = OpenFeedResponse  # noqa: Y015
-
-@_typing.final
 class PageRef(_message.Message):
     """Names a page of a harvest. Its rows are staged in the catalogue's database, so that any worker can go on with it and
     the workflow's history stays small.
@@ -540,19 +484,22 @@ class FetchProductsRequest(_message.Message):
     FEED_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    MAX_ENTRIES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Feed entries to fetch."""
+    """Feed entries to fetch. Zero means the supplier's setting."""
+    max_entries: _builtins.int
+    """Bound on the feed entries to fetch, whatever the page size. Zero means none."""
     @_builtins.property
     def page(self) -> Global___PageRef:
-        """Under which name to stage it."""
+        """Under which name to stage it; its supplier_code says whose feed."""
 
     @_builtins.property
     def feed(self) -> Global___Feed:
-        """From which feed."""
+        """From which feed. Absent means that nobody has looked at it yet: the answer then tells."""
 
     @_builtins.property
     def cursor(self) -> Global___FeedCursor:
-        """From where on."""
+        """From where on. Absent means from the first entry."""
 
     def __init__(
         self,
@@ -561,10 +508,11 @@ class FetchProductsRequest(_message.Message):
         feed: Global___Feed | None = ...,
         cursor: Global___FeedCursor | None = ...,
         page_size: _builtins.int = ...,
+        max_entries: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "feed", b"feed", "page", b"page"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "feed", b"feed", "page", b"page", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "feed", b"feed", "max_entries", b"max_entries", "page", b"page", "page_size", b"page_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -576,16 +524,24 @@ class FetchProductsResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    FEED_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     END_OF_FEED_FIELD_NUMBER: _builtins.int
     FETCHED_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
     end_of_feed: _builtins.bool
     """Whether the feed ends here."""
     fetched: _builtins.int
     """Rows staged, usable or not."""
     entries: _builtins.int
     """Feed entries read: products as the feed counts them."""
+    page_size: _builtins.int
+    """Feed entries of a full page, as in force."""
+    @_builtins.property
+    def feed(self) -> Global___Feed:
+        """The feed, as it was found or as the request had it."""
+
     @_builtins.property
     def next_cursor(self) -> Global___FeedCursor:
         """Where the next page begins."""
@@ -593,14 +549,16 @@ class FetchProductsResponse(_message.Message):
     def __init__(
         self,
         *,
+        feed: Global___Feed | None = ...,
         next_cursor: Global___FeedCursor | None = ...,
         end_of_feed: _builtins.bool = ...,
         fetched: _builtins.int = ...,
         entries: _builtins.int = ...,
+        page_size: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["next_cursor", b"next_cursor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["feed", b"feed", "next_cursor", b"next_cursor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_of_feed", b"end_of_feed", "entries", b"entries", "fetched", b"fetched", "next_cursor", b"next_cursor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_of_feed", b"end_of_feed", "entries", b"entries", "feed", b"feed", "fetched", b"fetched", "next_cursor", b"next_cursor", "page_size", b"page_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -667,6 +625,12 @@ class SyncToBrainRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    last: _builtins.bool
+    """Whether it is the last page of the harvest."""
+    complete: _builtins.bool
+    """With the last page: whether the whole feed was read, so that what was not seen can be marked."""
     @_builtins.property
     def page(self) -> Global___PageRef:
         """Which page."""
@@ -675,10 +639,12 @@ class SyncToBrainRequest(_message.Message):
         self,
         *,
         page: Global___PageRef | None = ...,
+        last: _builtins.bool = ...,
+        complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "last", b"last", "page", b"page"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -694,6 +660,8 @@ class SyncToBrainResponse(_message.Message):
     CHANGED_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    DELISTED_FIELD_NUMBER: _builtins.int
+    CATALOGUE_FIELD_NUMBER: _builtins.int
     created: _builtins.int
     """Products the catalogue did not have."""
     changed: _builtins.int
@@ -702,6 +670,10 @@ class SyncToBrainResponse(_message.Message):
     """Products the catalogue had just so."""
     rejected: _builtins.int
     """Rows kept as rejected, repeated SKUs included."""
+    delisted: _builtins.int
+    """With the last page: products marked as no longer listed."""
+    catalogue: _builtins.str
+    """Where the catalogue is: the database URL without its password."""
     def __init__(
         self,
         *,
@@ -709,74 +681,16 @@ class SyncToBrainResponse(_message.Message):
         changed: _builtins.int = ...,
         unchanged: _builtins.int = ...,
         rejected: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "created", b"created", "rejected", b"rejected", "unchanged", b"unchanged"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SyncToBrainResponse: _TypeAlias = SyncToBrainResponse  # noqa: Y015
-
-@_typing.final
-class FinishHarvestRequest(_message.Message):
-    """Asks to finish a harvest."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TENANT_ID_FIELD_NUMBER: _builtins.int
-    SUPPLIER_CODE_FIELD_NUMBER: _builtins.int
-    HARVEST_ID_FIELD_NUMBER: _builtins.int
-    COMPLETE_FIELD_NUMBER: _builtins.int
-    tenant_id: _builtins.str
-    """Whose catalogue."""
-    supplier_code: _builtins.str
-    """Which supplier."""
-    harvest_id: _builtins.str
-    """Which harvest."""
-    complete: _builtins.bool
-    """Whether the whole feed was read, so that what was not seen can be marked."""
-    def __init__(
-        self,
-        *,
-        tenant_id: _builtins.str = ...,
-        supplier_code: _builtins.str = ...,
-        harvest_id: _builtins.str = ...,
-        complete: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "harvest_id", b"harvest_id", "supplier_code", b"supplier_code", "tenant_id", b"tenant_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___FinishHarvestRequest: _TypeAlias = FinishHarvestRequest  # noqa: Y015
-
-@_typing.final
-class FinishHarvestResponse(_message.Message):
-    """What finishing did."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DELISTED_FIELD_NUMBER: _builtins.int
-    CATALOGUE_FIELD_NUMBER: _builtins.int
-    delisted: _builtins.int
-    """Products marked as no longer listed."""
-    catalogue: _builtins.str
-    """Where the catalogue is: the database URL without its password."""
-    def __init__(
-        self,
-        *,
         delisted: _builtins.int = ...,
         catalogue: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "delisted", b"delisted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "changed", b"changed", "created", b"created", "delisted", b"delisted", "rejected", b"rejected", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___FinishHarvestResponse: _TypeAlias = FinishHarvestResponse  # noqa: Y015
+Global___SyncToBrainResponse: _TypeAlias = SyncToBrainResponse  # noqa: Y015
 
 @_typing.final
 class SetPageSizeRequest(_message.Message):

@@ -41,11 +41,6 @@ class HarvestServiceStub:
                 request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestRequest.SerializeToString,
                 response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestResponse.FromString,
                 _registered_method=True)
-        self.OpenFeed = channel.unary_unary(
-                '/contextunity.harvest.v1.HarvestService/OpenFeed',
-                request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.OpenFeedRequest.SerializeToString,
-                response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.OpenFeedResponse.FromString,
-                _registered_method=True)
         self.FetchProducts = channel.unary_unary(
                 '/contextunity.harvest.v1.HarvestService/FetchProducts',
                 request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.FetchProductsRequest.SerializeToString,
@@ -60,11 +55,6 @@ class HarvestServiceStub:
                 '/contextunity.harvest.v1.HarvestService/SyncToBrain',
                 request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.SyncToBrainRequest.SerializeToString,
                 response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.SyncToBrainResponse.FromString,
-                _registered_method=True)
-        self.FinishHarvest = channel.unary_unary(
-                '/contextunity.harvest.v1.HarvestService/FinishHarvest',
-                request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.FinishHarvestRequest.SerializeToString,
-                response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.FinishHarvestResponse.FromString,
                 _registered_method=True)
         self.GetProgress = channel.unary_unary(
                 '/contextunity.harvest.v1.HarvestService/GetProgress',
@@ -104,15 +94,8 @@ class HarvestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def OpenFeed(self, request, context):
-        """Looks at a supplier's feed and tells what a harvest needs to know before the first page.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def FetchProducts(self, request, context):
-        """Fetches one page of the feed, from the cursor on, and stages its rows.
+        """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,14 +109,8 @@ class HarvestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SyncToBrain(self, request, context):
-        """Writes the staged products of one page into the catalogue.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def FinishHarvest(self, request, context):
-        """Marks what this harvest did not see, and clears what it had staged.
+        """Writes the staged products of one page into the catalogue. With the last page it also marks what the harvest did not
+        see, and clears what it had staged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,11 +154,6 @@ def add_HarvestServiceServicer_to_server(servicer, server):
                     request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestRequest.FromString,
                     response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestResponse.SerializeToString,
             ),
-            'OpenFeed': grpc.unary_unary_rpc_method_handler(
-                    servicer.OpenFeed,
-                    request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.OpenFeedRequest.FromString,
-                    response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.OpenFeedResponse.SerializeToString,
-            ),
             'FetchProducts': grpc.unary_unary_rpc_method_handler(
                     servicer.FetchProducts,
                     request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.FetchProductsRequest.FromString,
@@ -196,11 +168,6 @@ def add_HarvestServiceServicer_to_server(servicer, server):
                     servicer.SyncToBrain,
                     request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.SyncToBrainRequest.FromString,
                     response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.SyncToBrainResponse.SerializeToString,
-            ),
-            'FinishHarvest': grpc.unary_unary_rpc_method_handler(
-                    servicer.FinishHarvest,
-                    request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.FinishHarvestRequest.FromString,
-                    response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.FinishHarvestResponse.SerializeToString,
             ),
             'GetProgress': grpc.unary_unary_rpc_method_handler(
                     servicer.GetProgress,
@@ -251,33 +218,6 @@ class HarvestService:
             '/contextunity.harvest.v1.HarvestService/Harvest',
             contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestRequest.SerializeToString,
             contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def OpenFeed(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/contextunity.harvest.v1.HarvestService/OpenFeed',
-            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.OpenFeedRequest.SerializeToString,
-            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.OpenFeedResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -359,33 +299,6 @@ class HarvestService:
             '/contextunity.harvest.v1.HarvestService/SyncToBrain',
             contextunity_dot_harvest_dot_v1_dot_harvest__pb2.SyncToBrainRequest.SerializeToString,
             contextunity_dot_harvest_dot_v1_dot_harvest__pb2.SyncToBrainResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def FinishHarvest(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/contextunity.harvest.v1.HarvestService/FinishHarvest',
-            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.FinishHarvestRequest.SerializeToString,
-            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.FinishHarvestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,16 +42,14 @@ class HarvestServiceStub:
 
     Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedFormat, FeedEmpty, FeedChanged.
     """
-    OpenFeed: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.OpenFeedRequest, _harvest_pb2.OpenFeedResponse]
-    """Looks at a supplier's feed and tells what a harvest needs to know before the first page."""
     FetchProducts: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.FetchProductsRequest, _harvest_pb2.FetchProductsResponse]
-    """Fetches one page of the feed, from the cursor on, and stages its rows."""
+    """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first."""
     TransformData: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.TransformDataRequest, _harvest_pb2.TransformDataResponse]
     """Turns the staged rows of one page into products; rows that cannot be used become rejected rows."""
     SyncToBrain: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.SyncToBrainRequest, _harvest_pb2.SyncToBrainResponse]
-    """Writes the staged products of one page into the catalogue."""
-    FinishHarvest: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.FinishHarvestRequest, _harvest_pb2.FinishHarvestResponse]
-    """Marks what this harvest did not see, and clears what it had staged."""
+    """Writes the staged products of one page into the catalogue. With the last page it also marks what the harvest did not
+    see, and clears what it had staged.
+    """
     GetProgress: _grpc.UnaryUnaryMultiCallable[_empty_pb2.Empty, _harvest_pb2.HarvestProgress]
     """Tells how far a running harvest is."""
     Pause: _grpc.UnaryUnaryMultiCallable[_empty_pb2.Empty, _empty_pb2.Empty]
@@ -77,16 +75,14 @@ class HarvestServiceAsyncStub(HarvestServiceStub):
 
     Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedFormat, FeedEmpty, FeedChanged.
     """
-    OpenFeed: _aio.UnaryUnaryMultiCallable[_harvest_pb2.OpenFeedRequest, _harvest_pb2.OpenFeedResponse]  # type: ignore[assignment]
-    """Looks at a supplier's feed and tells what a harvest needs to know before the first page."""
     FetchProducts: _aio.UnaryUnaryMultiCallable[_harvest_pb2.FetchProductsRequest, _harvest_pb2.FetchProductsResponse]  # type: ignore[assignment]
-    """Fetches one page of the feed, from the cursor on, and stages its rows."""
+    """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first."""
     TransformData: _aio.UnaryUnaryMultiCallable[_harvest_pb2.TransformDataRequest, _harvest_pb2.TransformDataResponse]  # type: ignore[assignment]
     """Turns the staged rows of one page into products; rows that cannot be used become rejected rows."""
     SyncToBrain: _aio.UnaryUnaryMultiCallable[_harvest_pb2.SyncToBrainRequest, _harvest_pb2.SyncToBrainResponse]  # type: ignore[assignment]
-    """Writes the staged products of one page into the catalogue."""
-    FinishHarvest: _aio.UnaryUnaryMultiCallable[_harvest_pb2.FinishHarvestRequest, _harvest_pb2.FinishHarvestResponse]  # type: ignore[assignment]
-    """Marks what this harvest did not see, and clears what it had staged."""
+    """Writes the staged products of one page into the catalogue. With the last page it also marks what the harvest did not
+    see, and clears what it had staged.
+    """
     GetProgress: _aio.UnaryUnaryMultiCallable[_empty_pb2.Empty, _harvest_pb2.HarvestProgress]  # type: ignore[assignment]
     """Tells how far a running harvest is."""
     Pause: _aio.UnaryUnaryMultiCallable[_empty_pb2.Empty, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -117,20 +113,12 @@ class HarvestServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def OpenFeed(
-        self,
-        request: _harvest_pb2.OpenFeedRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_harvest_pb2.OpenFeedResponse, _abc.Awaitable[_harvest_pb2.OpenFeedResponse]]:
-        """Looks at a supplier's feed and tells what a harvest needs to know before the first page."""
-
-    @_abc_1.abstractmethod
     def FetchProducts(
         self,
         request: _harvest_pb2.FetchProductsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_harvest_pb2.FetchProductsResponse, _abc.Awaitable[_harvest_pb2.FetchProductsResponse]]:
-        """Fetches one page of the feed, from the cursor on, and stages its rows."""
+        """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first."""
 
     @_abc_1.abstractmethod
     def TransformData(
@@ -146,15 +134,9 @@ class HarvestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _harvest_pb2.SyncToBrainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_harvest_pb2.SyncToBrainResponse, _abc.Awaitable[_harvest_pb2.SyncToBrainResponse]]:
-        """Writes the staged products of one page into the catalogue."""
-
-    @_abc_1.abstractmethod
-    def FinishHarvest(
-        self,
-        request: _harvest_pb2.FinishHarvestRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_harvest_pb2.FinishHarvestResponse, _abc.Awaitable[_harvest_pb2.FinishHarvestResponse]]:
-        """Marks what this harvest did not see, and clears what it had staged."""
+        """Writes the staged products of one page into the catalogue. With the last page it also marks what the harvest did not
+        see, and clears what it had staged.
+        """
 
     @_abc_1.abstractmethod
     def GetProgress(

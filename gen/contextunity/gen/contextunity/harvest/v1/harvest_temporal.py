@@ -18,7 +18,6 @@ from python_temporal import codegen as _t
 
 __all__ = (
     "FETCH_PRODUCTS_ACTIVITY_NAME",
-    "FINISH_HARVEST_ACTIVITY_NAME",
     "GET_PROGRESS_QUERY_NAME",
     "HARVEST_SERVICE_TASK_QUEUE",
     "HARVEST_WORKFLOW_NAME",
@@ -28,18 +27,15 @@ __all__ = (
     "HarvestServiceActivities",
     "HarvestServiceClient",
     "HarvestWorkflowBase",
-    "OPEN_FEED_ACTIVITY_NAME",
     "PAUSE_SIGNAL_NAME",
     "RESUME_SIGNAL_NAME",
     "SET_PAGE_SIZE_UPDATE_NAME",
     "SYNC_TO_BRAIN_ACTIVITY_NAME",
     "TRANSFORM_DATA_ACTIVITY_NAME",
     "fetch_products",
-    "finish_harvest",
     "get_progress_query",
     "harvest_service",
     "harvest_workflow",
-    "open_feed",
     "pause_signal",
     "resume_signal",
     "set_page_size_update",
@@ -53,16 +49,12 @@ HARVEST_SERVICE_TASK_QUEUE: _Final = 'harvest'
 """Task queue of HarvestService."""
 HARVEST_WORKFLOW_NAME: _Final = 'harvest'
 """Temporal name of the workflow Harvest."""
-OPEN_FEED_ACTIVITY_NAME: _Final = 'open_feed'
-"""Temporal name of the activity OpenFeed."""
 FETCH_PRODUCTS_ACTIVITY_NAME: _Final = 'fetch_products'
 """Temporal name of the activity FetchProducts."""
 TRANSFORM_DATA_ACTIVITY_NAME: _Final = 'transform_data'
 """Temporal name of the activity TransformData."""
 SYNC_TO_BRAIN_ACTIVITY_NAME: _Final = 'sync_to_brain'
 """Temporal name of the activity SyncToBrain."""
-FINISH_HARVEST_ACTIVITY_NAME: _Final = 'finish_harvest'
-"""Temporal name of the activity FinishHarvest."""
 GET_PROGRESS_QUERY_NAME: _Final = 'get_progress'
 """Temporal name of the query GetProgress."""
 PAUSE_SIGNAL_NAME: _Final = 'pause'
@@ -174,37 +166,21 @@ A second start for the same tenant and supplier joins the run that is under way.
 Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedFormat, FeedEmpty, FeedChanged.
 """
 
-open_feed: _Final[_t.Activity[_v1.OpenFeedRequest, _v1.OpenFeedResponse]] = _t.Activity(
-    _t.ActivityContract(
-        name=OPEN_FEED_ACTIVITY_NAME,
-        method='contextunity.harvest.v1.HarvestService.OpenFeed',
-        input_type=_v1.OpenFeedRequest,
-        output_type=_v1.OpenFeedResponse,
-        description="Looks at a supplier's feed and tells what a harvest needs to know before the first page.",
-        handler='open_feed',
-        task_queue=HARVEST_SERVICE_TASK_QUEUE,
-        start_to_close_timeout=_timedelta(seconds=600),
-        heartbeat_timeout=_timedelta(seconds=10),
-        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=5, non_retryable_error_types=('SupplierUnknown', 'FeedFormat', 'FeedEmpty')),
-    ),
-)
-"""Looks at a supplier's feed and tells what a harvest needs to know before the first page."""
-
 fetch_products: _Final[_t.Activity[_v1.FetchProductsRequest, _v1.FetchProductsResponse]] = _t.Activity(
     _t.ActivityContract(
         name=FETCH_PRODUCTS_ACTIVITY_NAME,
         method='contextunity.harvest.v1.HarvestService.FetchProducts',
         input_type=_v1.FetchProductsRequest,
         output_type=_v1.FetchProductsResponse,
-        description='Fetches one page of the feed, from the cursor on, and stages its rows.',
+        description='Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.',
         handler='fetch_products',
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
-        start_to_close_timeout=_timedelta(seconds=300),
+        start_to_close_timeout=_timedelta(seconds=600),
         heartbeat_timeout=_timedelta(seconds=10),
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=10, non_retryable_error_types=('SupplierUnknown', 'FeedFormat', 'FeedEmpty', 'FeedChanged')),
     ),
 )
-"""Fetches one page of the feed, from the cursor on, and stages its rows."""
+"""Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first."""
 
 transform_data: _Final[_t.Activity[_v1.TransformDataRequest, _v1.TransformDataResponse]] = _t.Activity(
     _t.ActivityContract(
@@ -228,7 +204,7 @@ sync_to_brain: _Final[_t.Activity[_v1.SyncToBrainRequest, _v1.SyncToBrainRespons
         method='contextunity.harvest.v1.HarvestService.SyncToBrain',
         input_type=_v1.SyncToBrainRequest,
         output_type=_v1.SyncToBrainResponse,
-        description='Writes the staged products of one page into the catalogue.',
+        description='Writes the staged products of one page into the catalogue. With the last page it also marks what the harvest did not\nsee, and clears what it had staged.',
         handler='sync_to_brain',
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=300),
@@ -236,23 +212,9 @@ sync_to_brain: _Final[_t.Activity[_v1.SyncToBrainRequest, _v1.SyncToBrainRespons
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=60), maximum_attempts=20),
     ),
 )
-"""Writes the staged products of one page into the catalogue."""
-
-finish_harvest: _Final[_t.Activity[_v1.FinishHarvestRequest, _v1.FinishHarvestResponse]] = _t.Activity(
-    _t.ActivityContract(
-        name=FINISH_HARVEST_ACTIVITY_NAME,
-        method='contextunity.harvest.v1.HarvestService.FinishHarvest',
-        input_type=_v1.FinishHarvestRequest,
-        output_type=_v1.FinishHarvestResponse,
-        description='Marks what this harvest did not see, and clears what it had staged.',
-        handler='finish_harvest',
-        task_queue=HARVEST_SERVICE_TASK_QUEUE,
-        start_to_close_timeout=_timedelta(seconds=600),
-        heartbeat_timeout=_timedelta(seconds=10),
-        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=60), maximum_attempts=20),
-    ),
-)
-"""Marks what this harvest did not see, and clears what it had staged."""
+"""Writes the staged products of one page into the catalogue. With the last page it also marks what the harvest did not
+see, and clears what it had staged.
+"""
 
 harvest_service: _Final[_t.ServiceContract] = _t.ServiceContract(
     full_name='contextunity.harvest.v1.HarvestService',
@@ -262,11 +224,9 @@ harvest_service: _Final[_t.ServiceContract] = _t.ServiceContract(
         'Harvest': harvest_workflow.contract,
     },
     activities={
-        'OpenFeed': open_feed.contract,
         'FetchProducts': fetch_products.contract,
         'TransformData': transform_data.contract,
         'SyncToBrain': sync_to_brain.contract,
-        'FinishHarvest': finish_harvest.contract,
     },
     queries={
         'GetProgress': get_progress_query,
@@ -332,12 +292,8 @@ class HarvestServiceActivities(_t.ActivityBase, service=harvest_service):
     """The activities of HarvestService, to implement as sync or async methods."""
 
     @_abstractmethod
-    def open_feed(self, request: _v1.OpenFeedRequest) -> _Awaitable[_v1.OpenFeedResponse] | _v1.OpenFeedResponse:
-        """Looks at a supplier's feed and tells what a harvest needs to know before the first page."""
-
-    @_abstractmethod
     def fetch_products(self, request: _v1.FetchProductsRequest) -> _Awaitable[_v1.FetchProductsResponse] | _v1.FetchProductsResponse:
-        """Fetches one page of the feed, from the cursor on, and stages its rows."""
+        """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first."""
 
     @_abstractmethod
     def transform_data(self, request: _v1.TransformDataRequest) -> _Awaitable[_v1.TransformDataResponse] | _v1.TransformDataResponse:
@@ -345,11 +301,9 @@ class HarvestServiceActivities(_t.ActivityBase, service=harvest_service):
 
     @_abstractmethod
     def sync_to_brain(self, request: _v1.SyncToBrainRequest) -> _Awaitable[_v1.SyncToBrainResponse] | _v1.SyncToBrainResponse:
-        """Writes the staged products of one page into the catalogue."""
-
-    @_abstractmethod
-    def finish_harvest(self, request: _v1.FinishHarvestRequest) -> _Awaitable[_v1.FinishHarvestResponse] | _v1.FinishHarvestResponse:
-        """Marks what this harvest did not see, and clears what it had staged."""
+        """Writes the staged products of one page into the catalogue. With the last page it also marks what the harvest did not
+        see, and clears what it had staged.
+        """
 
 
 class HarvestHandle(_t.Handle[_v1.HarvestResponse]):

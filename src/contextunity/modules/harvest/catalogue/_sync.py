@@ -24,7 +24,7 @@ from contextunity.modules.harvest.catalogue._staging import drop_page, get_page
 from contextunity.modules.harvest.catalogue._tables import harvest_pages, products, rejected_rows
 from contextunity.modules.harvest.catalogue._values import SyncCounts
 
-__all__ = ["sync_page"]
+__all__ = ["sync_page", "write_page"]
 
 # An older SQLite takes no more than 999 parameters in a statement.
 _LOOKUP_SIZE = 500
@@ -76,12 +76,21 @@ def sync_page(database: Database, connection: Connection, ref: PageRef) -> SyncC
         if current is not None and current != ref.harvest_id:
             raise superseded(database, ref.harvest_id, current)
         page = harvest_pb2.ProductPage.FromString(get_page(database, connection, ref, "product"))
-        plan = _plan_page(database, connection, ref, page)
-        counts = plan.counts()
-        _write_products(connection, ref, plan)
-        _write_record(connection, ref, counts)
-        _write_rejected(connection, ref, plan.rejected)
+        counts = write_page(database, connection, ref, page)
     drop_page(connection, ref)
+    return counts
+
+
+def write_page(database: Database, connection: Connection, ref: PageRef, page: harvest_pb2.ProductPage) -> SyncCounts:
+    """Write a page into the catalogue and record its counts; its harvest has begun, and the page was not written yet.
+
+    `page` is used up: lines are taken off its products.
+    """
+    plan = _plan_page(database, connection, ref, page)
+    counts = plan.counts()
+    _write_products(connection, ref, plan)
+    _write_record(connection, ref, counts)
+    _write_rejected(connection, ref, plan.rejected)
     return counts
 
 

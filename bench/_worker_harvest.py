@@ -1,0 +1,129 @@
+"""A harvest by ContextWorker as it is deployed: Temporal server, gRPC service and worker in processes of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from temporalio.client import Client
+
+from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
+from contextunity.worker.embedded import LOOPBACK, EmbeddedServer, embedded_server, usual_or_free_port
+from contextunity.worker.plugin import ContextWorkerPlugin
+
+from ._processes import Child, cpu_seconds
+
+__all__ = ["WorkerHarvest", "harvest_by_worker"]
+
+_SETTINGS = """\
+log_level = "warning"
+[modules.harvest.suppliers.supplier]
+url = "{url}"
+format = "shopify_csv"
+currency_code = "EUR"
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerHarvest:
+    """What a harvest by ContextWorker took."""
+
+    wall: float
+    """Seconds from the call of StartWorkflow to the workflow's result."""
+    products: int
+    """Products created."""
+    rejected: int
+    pages: int
+    peak_rss_bytes: int
+    """Of the process that runs workflow and activities."""
+    worker_cpu: float
+    """Seconds of processor time of that process."""
+    temporal_cpu: float
+    """Seconds of processor time of the Temporal server."""
+    runs: int
+    """Runs of the workflow, which continues as new."""
+    longest_history_events: int
+    largest_history_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _House:
+    temporal: EmbeddedServer
+    client: Client
+    worker: Child
+    stub: worker_pb2_grpc.WorkerServiceAsyncStub
+
+
+async def harvest_by_worker(url: str, folder: Path) -> WorkerHarvest:
+    """Harvests a feed with everything fresh: an empty catalogue, an empty Temporal server, new processes.
+
+    The clock runs only once all of them are ready.
+    """
+    folder.mkdir()
+    (folder / "contextworker.toml").write_text(_SETTINGS.format(url=url))
+    async with _house(folder) as house:
+        cpu_before = house.worker.cpu_seconds(), cpu_seconds(house.temporal.pid)
+        began = time.perf_counter()
+        payload = {"workflow_type": "harvest", "supplier_code": "supplier", "tenant_id": "bench"}
+        unit = ContextUnit(payload=payload, provenance=["bench:harvest"])
+        answer = await house.stub.StartWorkflow(unit.to_protobuf(worker_pb2))
+        workflow_id = str(answer.payload["workflow_id"])
+        result = await house.client.get_workflow_handle(workflow_id).result()
+        wall = time.perf_counter() - began
+        cpu_after = house.worker.cpu_seconds(), cpu_seconds(house.temporal.pid)
+        histories = await _histories(house.client, workflow_id, result.harvest_id)
+        return WorkerHarvest(
+            wall=wall,
+            products=result.counts.created,
+            rejected=result.counts.rejected,
+            pages=result.counts.pages,
+            peak_rss_bytes=house.worker.peak_rss_bytes(),
+            worker_cpu=cpu_after[0] - cpu_before[0],
+            temporal_cpu=cpu_after[1] - cpu_before[1],
+            runs=len(histories),
+            longest_history_events=max(events for events, _ in histories),
+            largest_history_bytes=max(size for _, size in histories),
+        )
+
+
+@asynccontextmanager
+async def _house(folder: Path) -> AsyncIterator[_House]:
+    port = usual_or_free_port(0)
+    async with AsyncExitStack() as stack:
+        temporal = await stack.enter_async_context(embedded_server(folder / "temporal", port=0, ui_port=0))
+        reach = {"TEMPORAL_ADDRESS": temporal.address}
+        worker = Child("-m", "contextunity.worker", "--temporal", folder=folder, name="worker", **reach)
+        stack.enter_context(worker)
+        service = Child(
+            *("-m", "contextunity.worker"),
+            folder=folder,
+            name="service",
+            **reach,
+            WORKER_HOST=LOOPBACK,
+            WORKER_PORT=str(port),
+        )
+        stack.enter_context(service)
+        worker.wait_for("Temporal workers run for modules")
+        service.wait_for("WorkerService listens on")
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"{LOOPBACK}:{port}"))
+        await channel.channel_ready()
+        client = await Client.connect(temporal.address, plugins=[ContextWorkerPlugin()])
+        stub = worker_pb2_grpc.WorkerServiceStub(channel)
+        yield _House(temporal=temporal, client=client, worker=worker, stub=stub)
+
+
+async def _histories(client: Client, workflow_id: str, first_run_id: str) -> list[tuple[int, int]]:
+    """Events and bytes of the history of each run, found by going along the chain of runs."""
+    histories: list[tuple[int, int]] = []
+    run_id: str | None = first_run_id
+    while run_id:
+        handle = client.get_workflow_handle(workflow_id, run_id=run_id)
+        info = (await handle.describe()).raw_description.workflow_execution_info
+        histories.append((info.history_length, info.history_size_bytes))
+        history = await handle.fetch_history()
+        run_id = history.events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+    return histories

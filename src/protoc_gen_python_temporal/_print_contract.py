@@ -58,7 +58,7 @@ def _print_message(text: PythonText, message: MessageModel) -> None:
     if message.wait_for_stage:
         text.line(f"wait_for_stage=_t.WorkflowUpdateStage.{message.wait_for_stage},", 1)
     text.line(")")
-    text.docstring(message.method.comment or f"The {message.kind} {message.method.proto}.")
+    text.docstring(_described(message.method, message.kind))
     text.line()
 
 
@@ -71,6 +71,12 @@ def _print_method(text: PythonText, method: Method, constant: str, indent: int =
         text.line(f"description={method.comment!r},", indent)
     if method.deprecated:
         text.line("deprecated=True,", indent)
+
+
+def _described(method: Method, kind: str) -> str:
+    """What stands below a contract object for editors to show."""
+    text = method.comment or f"The {kind} {method.proto}."
+    return f"{text}\n\nDeprecated." if method.deprecated else text
 
 
 def print_expressions(text: PythonText, service: ServiceModel) -> None:
@@ -149,7 +155,7 @@ def _print_workflow(text: PythonText, workflow: WorkflowModel, service: ServiceM
     text.line(f"{workflow.child},", 1)
     text.line(f"{workflow.external},", 1)
     text.line(")")
-    text.docstring(method.comment or f"The workflow {method.proto}.")
+    text.docstring(_described(method, "workflow"))
     text.line()
 
 
@@ -213,7 +219,7 @@ def _print_activity(text: PythonText, activity: ActivityModel, service: ServiceM
         text.line(f"{name}={text.literal(value)},", 2)
     text.line("),", 1)
     text.line(")")
-    text.docstring(method.comment or f"The activity {method.proto}.")
+    text.docstring(_described(method, "activity"))
     text.line()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from abc import ABC
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
@@ -82,9 +81,9 @@ class _ActivityCalls(Generic[OutT]):
         return define(self.contract, function)
 
     def _warn_if_deprecated(self) -> None:
-        if self.contract.deprecated and not workflow.unsafe.is_replaying():
-            with workflow.unsafe.sandbox_unrestricted():
-                warnings.warn(f"activity {self.contract.name!r} is deprecated", DeprecationWarning, stacklevel=4)
+        # Logged, because a warning that somebody turns into an error would fail the workflow task again and again.
+        if self.contract.deprecated:
+            workflow.logger.warning("activity %r is deprecated", self.contract.name)
 
 
 class Activity(_ActivityCalls[OutT], Generic[InT, OutT]):

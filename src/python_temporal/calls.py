@@ -104,6 +104,8 @@ class _WorkflowCalls(Generic[OutT, ChildT, ExternalT]):
 
     async def _start_child(self, request: object, options: ChildOptions) -> ChildT:
         contract = self.contract
+        if contract.deprecated:
+            workflow.logger.warning("workflow %r is deprecated", contract.name)
         handle = await workflow.start_child_workflow(
             contract.name, **child_arguments(contract, request, options, task_queue_for(contract))
         )

@@ -260,6 +260,25 @@ async def test_an_empty_input_and_output_pass_nothing(environment: WorkflowEnvir
         assert await client.tick() is None
 
 
+async def test_an_empty_input_may_come_as_null(environment: WorkflowEnvironment) -> None:
+    from acme_gen.acme.shop.v1 import Status
+    from acme_gen.acme.shop.v1.shop_temporal import (
+        CANCEL_SIGNAL_NAME,
+        GET_STATUS_QUERY_NAME,
+        TICK_WORKFLOW_NAME,
+        TOUCH_UPDATE_NAME,
+        ShopServiceClient,
+    )
+
+    async with running(environment):
+        handle = await ShopServiceClient(environment.client).start_checkout(_request(5))
+        assert (await handle.raw.query(GET_STATUS_QUERY_NAME, None, result_type=Status)).items == 1
+        await handle.raw.execute_update(TOUCH_UPDATE_NAME, None)
+        await handle.raw.signal(CANCEL_SIGNAL_NAME, None)
+        assert (await handle.result()).total is not None
+        await environment.client.execute_workflow(TICK_WORKFLOW_NAME, None, id="tick-null", task_queue="shop")
+
+
 async def test_other_services_and_files_work_together(environment: WorkflowEnvironment) -> None:
     from acme_gen.acme.shop.v1.extra_temporal import ExtraServiceClient
     from acme_gen.acme.shop.v1.shop_temporal import AdminServiceClient

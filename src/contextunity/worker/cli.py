@@ -29,6 +29,7 @@ Durable background work for services in any language.
   python -m contextunity.worker --temporal --modules harvest gardener
                                                        Temporal workers for these modules
   python -m contextunity.worker dev                    both, and a Temporal server, for trying things out
+  python -m contextunity.worker protos FOLDER          the proto files that contracts of your own import
 """
 
 _EPILOG = """\
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command = _command(arguments)
     from contextunity.core.errors import ContextUnityError
+
+    if arguments.command == "protos":
+        return _protos(arguments.folder)
 
     from .core.discovery import boot
 
@@ -70,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--modules", nargs="+", metavar="NAME", help="with --temporal: run workers for these modules alone"
     )
-    commands = parser.add_subparsers(dest="command", metavar="dev", title="commands")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    protos = commands.add_parser("protos", help="write the proto files that contracts import, for buf or protoc")
+    protos.add_argument("folder", type=Path, help="import folder to write them to")
     dev = commands.add_parser("dev", help="run everything at once: Temporal server, gRPC service, workers")
     dev.add_argument("--modules", nargs="+", metavar="NAME", help="run workers for these modules alone")
     dev.add_argument("--temporal-port", type=int, metavar="PORT", help="port of the Temporal server (7233)")
@@ -86,6 +92,13 @@ def _command(arguments: argparse.Namespace) -> Callable[[Settings, WorkerRegistr
     if arguments.modules:
         _parser().error("--modules goes with --temporal or dev: the gRPC service takes work for all modules")
     return _grpc
+
+
+def _protos(folder: Path) -> int:
+    from .protos import export
+
+    _say(f"wrote to {folder}:\n" + "\n".join(f"  {name}" for name in export(folder)))
+    return 0
 
 
 async def _grpc(settings: Settings, registry: WorkerRegistry) -> None:

@@ -1,0 +1,181 @@
+"""A module from outside this repository's packages: written, generated, installed, discovered and run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
+from contextunity.worker.embedded import EmbeddedServer, usual_or_free_port
+
+_FILES = {
+    "proto/acme/greet/v1/greet.proto": """\
+syntax = "proto3";
+package acme.greet.v1;
+import "temporal/v1/temporal.proto";
+service GreetService {
+  option (temporal.v1.service) = {task_queue: "greet"};
+  rpc Greet(GreetRequest) returns (GreetResponse) {
+    option (temporal.v1.workflow) = {name: "greet" id: "greet/${! name }"};
+  }
+  rpc Compose(GreetRequest) returns (GreetResponse) {
+    option (temporal.v1.activity) = {
+      name: "compose"
+      start_to_close_timeout: {seconds: 5}
+      retry_policy: {max_attempts: 2}
+    };
+  }
+}
+message GreetRequest {
+  string name = 1;
+  map<string, string> titles = 2;
+  string tenant_id = 3;
+}
+message GreetResponse { string text = 1; }
+""",
+    "buf.yaml": "version: v2\nmodules:\n  - path: proto\n  - path: imported\n",
+    "buf.gen.yaml": """\
+version: v2
+inputs:
+  - directory: .
+    paths: [proto/acme]
+plugins:
+  - local: protoc-gen-python_messages
+    out: src/acme_greet/gen
+    opt: package=acme_greet.gen
+    strategy: all
+  - local: protoc-gen-python_temporal
+    out: src/acme_greet/gen
+    opt: package=acme_greet.gen
+    strategy: all
+""",
+    "src/acme_greet/__init__.py": "",
+    "src/acme_greet/plugin.py": """\
+from contextunity.worker.core.registry import ModuleConfig
+from pydantic import BaseModel
+
+from .activities import compose, lifespan
+from .workflows import Greet
+
+class Settings(BaseModel):
+    greeting: str = "hello"
+
+def module() -> ModuleConfig:
+    return ModuleConfig(name="greet", workflows=[Greet], activities=[compose], settings=Settings, lifespan=lifespan)
+""",
+    "src/acme_greet/activities.py": """\
+import contextlib
+from acme_greet.gen.acme.greet.v1 import GreetRequest, GreetResponse, greet_temporal as greet
+
+greeting = ""
+
+@contextlib.asynccontextmanager
+async def lifespan(context):
+    global greeting
+    greeting = context.settings.greeting
+    yield
+
+@greet.compose.defn
+def compose(request: GreetRequest) -> GreetResponse:
+    return GreetResponse(text=f"{greeting} {request.titles.get('short', '')} {request.name} of {request.tenant_id}")
+""",
+    "src/acme_greet/workflows.py": """\
+from acme_greet.gen.acme.greet.v1 import GreetRequest, GreetResponse, greet_temporal as greet
+
+class Greet(greet.GreetWorkflowBase):
+    async def run(self, request: GreetRequest) -> GreetResponse:
+        return await greet.compose(request)
+""",
+    "pyproject.toml": """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "acme-greet"
+version = "1"
+[project.entry-points."contextunity.worker.modules"]
+greet = "acme_greet.plugin:module"
+[tool.hatch.build.targets.wheel]
+packages = ["src/acme_greet"]
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the module is installed into, as pip would, with its entry point."""
+    project = tmp_path_factory.mktemp("acme")
+    for name, text in _FILES.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text, encoding="utf-8")
+    tools = Path(sys.executable).parent
+    (project / "src/acme_greet/gen").mkdir()
+    for command in (
+        [sys.executable, "-m", "contextunity.worker", "protos", "imported"],
+        [str(tools / "buf"), "generate"],
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "dist"],
+    ):
+        path = {"PATH": f"{tools}:/usr/bin:/bin"}
+        done = subprocess.run(command, cwd=project, env=path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = (project / "dist").glob("*.whl")
+    shutil.unpack_archive(wheel, project / "installed", "zip")
+    return project / "installed"
+
+
+def test_it_is_discovered_and_runs_beside_the_others(
+    spawn: Any, temporal_server: EmbeddedServer, installed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "contextworker.toml").write_text('[modules.greet]\ngreeting = "good day"\n')
+    port = usual_or_free_port(0)
+    variables = {"TEMPORAL_ADDRESS": temporal_server.address, "PYTHONPATH": str(installed)}
+    service = spawn("-m", "contextunity.worker", WORKER_HOST="127.0.0.1", WORKER_PORT=str(port), **variables)
+    worker = spawn("-m", "contextunity.worker", "--temporal", "--modules", "greet", **variables)
+    service.wait_for("WorkerService listens on")
+    assert worker.wait_for("Temporal workers run for modules:").split("modules: ")[1].startswith("greet;")
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = worker_pb2_grpc.WorkerServiceStub(channel)
+        payload = {"workflow_type": "greet", "tenant_id": "acme", "args": {"name": "ann", "titles": {"short": "Dr"}}}
+        unit = ContextUnit(payload=payload)  # type: ignore[arg-type]  # JSON values nest
+        workflow_id = stub.StartWorkflow(unit.to_protobuf(worker_pb2)).payload["workflow_id"]
+        assert workflow_id == "greet/ann"
+        ask = ContextUnit(payload={"workflow_id": workflow_id}).to_protobuf(worker_pb2)
+        answer = ContextUnit.from_protobuf(stub.GetTaskStatus(ask)).payload
+        while answer["status"] == "running":
+            answer = ContextUnit.from_protobuf(stub.GetTaskStatus(ask)).payload
+    assert answer["status"] == "completed", answer
+    assert answer["result"] == {"text": "good day Dr ann of acme"}
+
+
+def test_all_modules_are_run_where_none_is_named(spawn: Any, temporal_server: EmbeddedServer, installed: Path) -> None:
+    variables = {"TEMPORAL_ADDRESS": temporal_server.address, "PYTHONPATH": str(installed)}
+    worker = spawn("-m", "contextunity.worker", "--temporal", **variables)
+    assert "greet, harvest" in worker.wait_for("Temporal workers run for modules:")
+
+
+def test_it_can_come_by_its_import_path_instead(
+    spawn: Any, temporal_server: EmbeddedServer, installed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(installed / "acme_greet", tmp_path / "acme_greet")
+    variables = {"TEMPORAL_ADDRESS": temporal_server.address, "PYTHONPATH": str(tmp_path)}
+    worker = spawn("-m", "contextunity.worker", "--temporal", WORKER_MODULES="acme_greet.plugin", **variables)
+    assert "harvest, greet" in worker.wait_for("Temporal workers run for modules:")
+
+
+def test_one_that_does_not_implement_its_contract_stops_the_boot(
+    spawn: Any, temporal_server: EmbeddedServer, installed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(installed / "acme_greet", tmp_path / "acme_greet")
+    plugin = tmp_path / "acme_greet/plugin.py"
+    plugin.write_text(plugin.read_text().replace("activities=[compose]", "activities=[]"))
+    variables = {"TEMPORAL_ADDRESS": temporal_server.address, "PYTHONPATH": str(tmp_path)}
+    worker = spawn("-m", "contextunity.worker", "--temporal", WORKER_MODULES="acme_greet.plugin", **variables)
+    assert worker.wait() == 2
+    assert "module 'greet'" in worker.output
+    assert "compose" in worker.output

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(names)}")
     # SIGTERM unwinds as Ctrl-C does, so that processes and folders of a benchmark go with it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _exit)
     # Where the output is a file, tables need not fit a terminal.
     console = Console(width=None if sys.stdout.isatty() else 160)
     machine = describe_machine()
@@ -77,6 +77,10 @@ def _find_run(module: ModuleType) -> Callable[[Options], Result]:
     if run is None:
         raise TypeError(f"{module.__name__} has no function run(options) -> Result; see bench/__init__.py")
     return run
+
+
+def _exit(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _positive(text: str) -> int:

@@ -51,6 +51,10 @@ class Measurement:
         """The middle of the values."""
         return statistics.median(self.values)
 
+    def ratio(self, other: Measurement) -> float:
+        """The middle of the ratios of each round, so that a round in which the machine was busy distorts nothing."""
+        return statistics.median(mine / its for mine, its in zip(self.values, other.values, strict=True))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Goal:
@@ -88,13 +92,17 @@ class Result:
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Circumstances for the JSON alone, such as sizes."""
 
-    def median(self, case: str, subject: str, quantity: str) -> float:
-        """The median of one measurement.
+    def find(self, case: str, subject: str, quantity: str) -> Measurement:
+        """One measurement.
 
         Raises:
             KeyError: there is no such measurement.
         """
         for found in self.measurements:
             if (found.case, found.subject, found.quantity) == (case, subject, quantity):
-                return found.median
+                return found
         raise KeyError((case, subject, quantity))
+
+    def ratio(self, case: str, subject: str, to: str, quantity: str) -> float:
+        """How many times as much one subject has as another; see `Measurement.ratio`."""
+        return self.find(case, subject, quantity).ratio(self.find(case, to, quantity))

@@ -61,7 +61,7 @@ async def _harvest(url: str, database: Database, page_size: int) -> dict[str, An
         while not end_of_feed:
             fetched = await read_page(client, feed, cursor, page_size, spool_folder=Path("spool"))
             cursor, end_of_feed = fetched.next_cursor, fetched.end_of_feed
-            page = codec.to_proto(transform_page(fetched.page, currency_code="EUR"))
+            page: Any = codec.to_proto(transform_page(fetched.page, currency_code="EUR"))
             ref = PageRef(
                 tenant_id=_CATALOGUE[0], supplier_code=_CATALOGUE[1], harvest_id=_HARVEST_ID, page=totals["pages"]
             )

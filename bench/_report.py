@@ -63,8 +63,8 @@ def _cell(found: dict[tuple[str, str], Measurement], subject: str, quantity: str
     if measured is None:
         return ""
     text = number(measured.median)
-    if other is not None and other is not measured and other.median:
-        text += f" [dim]({measured.median / other.median:.2f}x)[/dim]"
+    if other is not None and other is not measured and all(other.values):
+        text += f" [dim]({measured.ratio(other):.2f}x)[/dim]"
     return text
 
 

@@ -20,7 +20,7 @@ def interleave(rounds: int, subjects: Mapping[_Key, Callable[[], _Value]]) -> di
     """Calls each function once a round, every second round in the opposite order, and collects what they give."""
     values: dict[_Key, list[_Value]] = {key: [] for key in subjects}
     for round_number in range(rounds):
-        keys = list(subjects) if round_number % 2 == 0 else list(reversed(subjects))
+        keys = list(subjects)[:: 1 if round_number % 2 == 0 else -1]
         for key in keys:
             values[key].append(subjects[key]())
     return values

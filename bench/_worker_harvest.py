@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +68,10 @@ async def harvest_by_worker(url: str, folder: Path) -> WorkerHarvest:
     async with _house(folder) as house:
         cpu_before = house.worker.cpu_seconds(), cpu_seconds(house.temporal.pid)
         began = time.perf_counter()
-        payload = {"workflow_type": "harvest", "supplier_code": "supplier", "tenant_id": "bench"}
-        unit = ContextUnit(payload=payload, provenance=["bench:harvest"])
+        unit = ContextUnit(
+            payload={"workflow_type": "harvest", "supplier_code": "supplier", "tenant_id": "bench"},
+            provenance=["bench:harvest"],
+        )
         answer = await house.stub.StartWorkflow(unit.to_protobuf(worker_pb2))
         workflow_id = str(answer.payload["workflow_id"])
         result = await house.client.get_workflow_handle(workflow_id).result()
@@ -91,7 +93,7 @@ async def harvest_by_worker(url: str, folder: Path) -> WorkerHarvest:
 
 
 @asynccontextmanager
-async def _house(folder: Path) -> AsyncIterator[_House]:
+async def _house(folder: Path) -> AsyncGenerator[_House]:
     port = usual_or_free_port(0)
     async with AsyncExitStack() as stack:
         temporal = await stack.enter_async_context(embedded_server(folder / "temporal", port=0, ui_port=0))

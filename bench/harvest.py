@@ -71,22 +71,14 @@ def run(options: Options) -> Result:
 def _goals(result: Result, sizes: list[int]) -> tuple[Goal, ...]:
     usual = _case(max(size for size in sizes if size < 1_000_000 or len(sizes) < 3))
     small, large = _case(sizes[0]), _case(sizes[-1])
-    ours = functools.partial(result.median, subject=_OURS)
+    memory = {case: result.find(case, _OURS, "peak memory").median for case in (small, large)}
+    history = result.find(large, _OURS, "history").median
+    wall = result.ratio(usual, _OURS, _PLAIN, "wall")
     return (
-        Goal(
-            name=f"wall of {_OURS} to {_PLAIN}, {usual}",
-            value=ours(usual, quantity="wall") / result.median(usual, _PLAIN, "wall"),
-            limit=2,
-        ),
-        Goal(
-            name=f"peak memory of the worker, {large}", value=ours(large, quantity="peak memory"), limit=300, unit="MiB"
-        ),
-        Goal(
-            name=f"peak memory, {large} to {small}",
-            value=ours(large, quantity="peak memory") / ours(small, quantity="peak memory"),
-            limit=1.25,
-        ),
-        Goal(name=f"largest history, {large}", value=ours(large, quantity="history"), limit=10, unit="MB"),
+        Goal(name=f"wall of {_OURS} to {_PLAIN}, {usual}", value=wall, limit=2),
+        Goal(name=f"peak memory of the worker, {large}", value=memory[large], limit=300, unit="MiB"),
+        Goal(name=f"peak memory of the worker, {large} to {small}", value=memory[large] / memory[small], limit=1.25),
+        Goal(name=f"largest history, {large}", value=history, limit=10, unit="MB"),
     )
 
 
@@ -104,7 +96,7 @@ def _measure(folder: Path, products: int, rounds: int) -> list[Measurement]:
         found = interleave(rounds, subjects)
     ours = [value for value in found[_OURS] if isinstance(value, WorkerHarvest)]
     plain = [value for value in found[_PLAIN] if isinstance(value, _Plain)]
-    counted = {(value.products, value.rejected, value.pages) for value in (*ours, *plain)}
+    counted = {(value.products, value.rejected, value.pages) for values in found.values() for value in values}
     if len(counted) != 1:
         raise RuntimeError(f"the harvests of one feed do not agree on (products, rejected, pages): {sorted(counted)}")
     return [*_of_ours(_case(products), ours), *_of_plain(_case(products), plain)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2
 from google.protobuf.compiler import plugin_pb2
 
-from ._request import UsageError
+from ._faults import UsageError
 
 _GOOGLE = "google/protobuf/__init__.py"
 
@@ -26,6 +26,8 @@ def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]
     Returns:
         Text by path, relative to the output folder.
     """
+    if not files:
+        return {}
     request = plugin_pb2.CodeGeneratorRequest(
         file_to_generate=targets,
         # descriptor.proto is there for options alone, and dataclasses carry none.
@@ -33,22 +35,33 @@ def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]
         parameter="client_generation=none,server_generation=none",
     )
     wanted = _packages(files, targets)
-    # In an empty folder, because the generator leaves out each __init__.py that it finds in the current one, and lets
-    # ruff read the configuration of the project that the current one belongs to.
+    # In an empty folder, because the generator leaves out each __init__.py that it finds in the current one.
     with tempfile.TemporaryDirectory() as folder:
+        # Without a configuration here, ruff reads that of the folders above, or of the user's home.
+        (Path(folder) / "ruff.toml").touch()
         done = subprocess.run(
             [sys.executable, "-m", "betterproto2_compiler.plugin.main"],
-            input=request.SerializeToString(),
+            input=request.SerializeToString(deterministic=True),
             capture_output=True,
             check=False,
             cwd=folder,
             env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"},
         )
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
-        raise UsageError(f"betterproto2's generator failed: {reason[-1]}")
+        if done.returncode:
+            raise UsageError(f"betterproto2's generator failed: {_reason(done.stderr, Path(folder))}")
     response = plugin_pb2.CodeGeneratorResponse.FromString(done.stdout)
     return {file.name: file.content for file in response.file if _is_wanted(file.name, wanted)}
+
+
+def _reason(stderr: bytes, folder: Path) -> str:
+    left = folder / "invalid-generated-code.py"
+    if left.exists():
+        try:
+            compile(left.read_text(encoding="utf-8"), "", "exec")
+        except SyntaxError as error:
+            return f"it wrote what is not Python: {(error.text or '').strip()}"
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it says nothing"
 
 
 def _packages(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]) -> set[str]:

@@ -8,7 +8,9 @@ from google.protobuf.compiler import plugin_pb2
 from google.protobuf.message import DecodeError
 
 from . import _dataclasses, _google
-from ._request import UsageError, files_without_annotations, is_annotation_file, parse_options
+from ._faults import UsageError
+from ._generators import require_generators
+from ._request import files_without_annotations, parse_options, targets_of
 
 
 def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGeneratorResponse:
@@ -18,8 +20,13 @@ def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGenerat
     )
     try:
         options = parse_options(request.parameter)
-        targets = [name for name in request.file_to_generate if not is_annotation_file(name)]
+        require_generators()
+        # Not before, because it imports a part of betterproto2's generator.
+        from ._check import check
+
+        targets = targets_of(request)
         files = files_without_annotations(request)
+        check(files, targets)
         texts = _dataclasses.generate(files, targets) | _google.generate(files, targets, options.package)
     except UsageError as error:
         response.error = f"protoc-gen-python_messages: {error}"

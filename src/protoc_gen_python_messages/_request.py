@@ -5,19 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.compiler import plugin_pb2
 from google.protobuf.message import Message
+
+from ._faults import UsageError
 
 _PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 _ANNOTATIONS = ("temporal/v1/", "temporal/api/")
 """Folders of files that hold nothing but annotations, or what those need. No Python module stands for them."""
 
-
-class UsageError(Exception):
-    """The request asks for something that cannot be done; the text is for the person who wrote buf.gen.yaml."""
+_SHIPPED = frozenset(
+    f"google/protobuf/{name}.proto"
+    for name in (
+        *("any", "api", "compiler/plugin", "descriptor", "duration", "empty", "field_mask", "source_context"),
+        *("struct", "timestamp", "type", "wrappers"),
+    )
+)
+"""Files whose `_pb2` modules are in google.protobuf, where all Python programs share them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,12 +62,29 @@ def is_annotation_file(name: str) -> bool:
     return name.startswith(_ANNOTATIONS)
 
 
+def targets_of(request: plugin_pb2.CodeGeneratorRequest) -> list[str]:
+    """Names of the files that get modules: those asked for, but for annotations and what google.protobuf ships.
+
+    Raises:
+        UsageError: a file is asked for that the request does not hold.
+    """
+    held = {file.name for file in request.proto_file}
+    missing = [name for name in request.file_to_generate if name not in held]
+    if missing:
+        raise UsageError(f"the request asks for {', '.join(missing)}, but does not hold it")
+    return [name for name in request.file_to_generate if not is_annotation_file(name) and name not in _SHIPPED]
+
+
 def files_without_annotations(
     request: plugin_pb2.CodeGeneratorRequest,
 ) -> list[descriptor_pb2.FileDescriptorProto]:
-    """The request's files in order, less annotation files, imports of them and options that they define."""
+    """The request's files in order, less annotation files, imports of them and options that they define.
+
+    Raises:
+        UsageError: a descriptor is not valid, or a file that one imports is missing.
+    """
     strip = _OptionStripper(request.proto_file)
-    files = []
+    files = list[descriptor_pb2.FileDescriptorProto]()
     for file in request.proto_file:
         if is_annotation_file(file.name):
             continue
@@ -76,7 +101,10 @@ class _OptionStripper:
         # A pool of this request alone: in it the options are known fields, whatever Python has imported.
         pool = descriptor_pool.DescriptorPool()
         for file in files:
-            pool.Add(file)
+            try:
+                pool.Add(file)
+            except TypeError as error:
+                raise UsageError(f"{file.name}: its descriptor is not valid: {error}") from None
         self._file_class: type[Message] = descriptor_pb2.FileDescriptorProto
         try:
             descriptor = pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")
@@ -89,8 +117,10 @@ class _OptionStripper:
         dynamic = self._file_class.FromString(file.SerializeToString())
         for options in _option_messages(dynamic):
             for field, _ in options.ListFields():
-                if field.is_extension and is_annotation_file(field.file.name):
-                    options.ClearExtension(field)
+                # The stubs know neither a field's file nor that its descriptor is all that ClearExtension wants.
+                extension = cast("Any", field)
+                if field.is_extension and is_annotation_file(extension.file.name):
+                    options.ClearExtension(extension)
         return descriptor_pb2.FileDescriptorProto.FromString(dynamic.SerializeToString())
 
 

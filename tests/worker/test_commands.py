@@ -24,7 +24,8 @@ _WORKER = ("-m", "contextunity.worker")
 def _serves(port: int) -> bool:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         request = health_pb2.HealthCheckRequest(service="contextunity.worker.WorkerService")
-        answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=10, wait_for_ready=True)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        answer = stub.Check(request, timeout=10, wait_for_ready=True)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from pydantic import JsonValue
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.worker.embedded import EmbeddedServer, usual_or_free_port
@@ -141,9 +142,9 @@ def test_it_is_discovered_and_runs_beside_the_others(
     assert worker.wait_for("Temporal workers run for modules:").split("modules: ")[1].startswith("greet;")
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = worker_pb2_grpc.WorkerServiceStub(channel)
-        payload = {"workflow_type": "greet", "tenant_id": "acme", "args": {"name": "ann", "titles": {"short": "Dr"}}}
-        unit = ContextUnit(payload=payload)  # type: ignore[arg-type]  # JSON values nest
-        workflow_id = stub.StartWorkflow(unit.to_protobuf(worker_pb2)).payload["workflow_id"]
+        arguments: JsonValue = {"name": "ann", "titles": {"short": "Dr"}}
+        unit = ContextUnit(payload={"workflow_type": "greet", "tenant_id": "acme", "args": arguments})
+        workflow_id = str(stub.StartWorkflow(unit.to_protobuf(worker_pb2)).payload["workflow_id"])
         assert workflow_id == "greet/ann"
         ask = ContextUnit(payload={"workflow_id": workflow_id}).to_protobuf(worker_pb2)
         answer = ContextUnit.from_protobuf(stub.GetTaskStatus(ask)).payload

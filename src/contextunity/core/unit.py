@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
-from typing import Annotated, Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self, cast
 
 from contextunity.gen.contextunity import core as gen
 from contextunity.gen.google import protobuf as wkt
@@ -78,7 +78,7 @@ class ContextUnit(BaseModel):
     parent_unit_id: _Id = ""
     modality: gen.Modality = gen.Modality.TEXT
     payload: dict[str, JsonValue] = Field(default_factory=dict)
-    chain_of_thought: list[InstanceOf[gen.CotStep]] = Field(default_factory=list)
+    chain_of_thought: list[InstanceOf[gen.CotStep]] = Field(default_factory=list[gen.CotStep])
     metrics: InstanceOf[gen.UnitMetrics] | None = None
     security: InstanceOf[gen.SecurityScopes] | None = None
     created_at: AwareDatetime | None = Field(default_factory=lambda: datetime.now(UTC))
@@ -91,13 +91,16 @@ class ContextUnit(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _pack_body(cls, values: Any) -> Any:
-        body = values.get("body") if isinstance(values, dict) else None
-        if body is not None and not isinstance(body, wkt.Any):
-            try:
-                return {**values, "body": codec.pack_any(body)}
-            except (CodecError, TypeError, AttributeError) as error:
-                raise ValueError(f"body: {error}") from None
-        return values
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        body = given.get("body")
+        if body is None or isinstance(body, wkt.Any):
+            return given
+        try:
+            return {**given, "body": codec.pack_any(body)}
+        except (CodecError, TypeError, AttributeError) as error:
+            raise ValueError(f"body: {error}") from None
 
     @model_validator(mode="after")
     def _fits_the_wire(self) -> Self:
@@ -117,7 +120,8 @@ class ContextUnit(BaseModel):
         except CodecError as error:
             raise CodecError(error.reason, path=f"payload{error.path}") from None
         unit = gen.ContextUnit(payload=struct, **values)
-        unit._unknown_fields = self._unknown_fields
+        # What betterproto2 keeps of newer peers' fields has no public name.
+        unit._unknown_fields = self._unknown_fields  # pyright: ignore[reportPrivateUsage]
         return unit
 
     @classmethod
@@ -126,7 +130,7 @@ class ContextUnit(BaseModel):
         values = {name: getattr(unit, name) for name in cls.model_fields}
         payload = values.pop("payload")
         face = cls.model_construct(payload={} if payload is None else codec.struct_to_dict(payload), **values)
-        face._unknown_fields = unit._unknown_fields
+        face._unknown_fields = unit._unknown_fields  # pyright: ignore[reportPrivateUsage]
         face._has_payload = payload is not None
         return face
 

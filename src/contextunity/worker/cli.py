@@ -152,7 +152,7 @@ ContextWorker runs. Ctrl-C stops it.
 
 
 def _examples(stack: Stack) -> str:
-    lines = []
+    lines = list[str]()
     for module in stack.modules:
         if module.config.example:
             payload = json.dumps({"payload": dict(module.config.example)})

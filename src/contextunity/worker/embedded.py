@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class EmbeddedServer:
 @contextlib.asynccontextmanager
 async def embedded_server(
     folder: Path, *, port: int | None = None, ui_port: int | None = None
-) -> AsyncIterator[EmbeddedServer]:
+) -> AsyncGenerator[EmbeddedServer, None]:
     """Runs a development server while the context is open, on loopback alone.
 
     Args:

@@ -46,7 +46,7 @@ class ContextWorkerPlugin(SimplePlugin):
 
     def __init__(self, *, passthrough_modules: Iterable[str] = ()) -> None:
         self._passthrough = (*PASSTHROUGH_MODULES, *passthrough_modules)
-        super().__init__(
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK leaves some of its parameters open
             "contextunity.ContextWorkerPlugin",
             data_converter=data_converter,
             interceptors=[HeartbeatInterceptor()],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 import grpc
@@ -57,7 +57,7 @@ class RunningServer:
 
 
 @contextlib.asynccontextmanager
-async def running_server(service: WorkerService, settings: Settings) -> AsyncIterator[RunningServer]:
+async def running_server(service: WorkerService, settings: Settings) -> AsyncGenerator[RunningServer, None]:
     """Serves while the context is open; on leaving it, calls under way have five seconds to finish.
 
     Raises:
@@ -127,13 +127,14 @@ def _handler(name: str, method: _Method) -> Callable[[bytes, grpc.aio.ServicerCo
             trace_id = unit.trace_id
             return codec.encode(await method(unit))
         except ServiceError as error:
-            await context.abort_with_status(rpc_status.to_status(to_status(error, trace_id)))
+            failure = error
         except Exception:  # noqa: BLE001 - the boundary: whatever it is, the caller gets a status and the log the rest
             _LOG.exception("%s failed, trace_id %s", name, trace_id)
-            internal = ServiceError(
+            failure = ServiceError(
                 grpc.StatusCode.INTERNAL, "INTERNAL", f"{name} failed; the service's log has it under the trace_id"
             )
-            await context.abort_with_status(rpc_status.to_status(to_status(internal, trace_id)))
+        status = rpc_status.to_status(to_status(failure, trace_id))  # pyright: ignore[reportUnknownMemberType]  # no types
+        await context.abort_with_status(status)
         raise AssertionError("abort_with_status raises")
 
     return handle

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from contextunity.gen.contextunity.core import ContextUnit
@@ -177,30 +177,14 @@ def _invalid(violations: list[FieldViolation]) -> ServiceError:
 
 def _input(contract: WorkflowContract, payload: Mapping[str, Any]) -> Any:
     """The workflow's typed input; parameters stand beside the routing keys, or together under `args`."""
-    arguments = payload.get("args", {})
-    if arguments is None:
-        arguments = {}
-    if not isinstance(arguments, Mapping):
-        raise _invalid([FieldViolation(field="payload.args", description=f"must be an object, not {arguments!r}")])
-    beside = {key: value for key, value in payload.items() if key not in _ROUTING_KEYS}
-    twice = sorted(set(beside) & set(arguments))
-    if twice:
-        raise _invalid(
-            [FieldViolation(field=f"payload.{key}", description="is given twice, here and in args") for key in twice]
-        )
+    parameters = _parameters(payload)
     if contract.input_type is None:
-        extra = sorted({*beside, *arguments})
-        if extra:
-            raise _invalid(
-                [
-                    FieldViolation(field=f"payload.{key}", description="the workflow takes no parameters")
-                    for key in extra
-                ]
-            )
+        if parameters:
+            reason = f"the workflow {contract.name!r} takes no parameters"
+            raise _invalid([FieldViolation(field=f"payload.{key}", description=reason) for key in sorted(parameters)])
         return None
-    parameters = {**beside, **arguments}
-    names = codec.proto_class(contract.input_type).DESCRIPTOR.fields_by_name
-    if "tenant_id" in names and not parameters.keys() & {"tenant_id", "tenantId"}:
+    fields = codec.proto_class(contract.input_type).DESCRIPTOR.fields_by_name
+    if "tenant_id" in fields and not parameters.keys() & {"tenant_id", "tenantId"}:
         parameters["tenant_id"] = _text(payload, "tenant_id") or _DEFAULT_TENANT
     try:
         return codec.from_dict(contract.input_type, parameters)
@@ -208,6 +192,19 @@ def _input(contract: WorkflowContract, payload: Mapping[str, Any]) -> Any:
         raise _invalid(
             [FieldViolation(field=f"payload.{each.path}", description=each.reason) for each in error.violations]
         ) from None
+
+
+def _parameters(payload: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = payload.get("args")
+    if arguments is not None and not isinstance(arguments, dict):
+        raise _invalid([FieldViolation(field="payload.args", description=f"must be an object, not {arguments!r}")])
+    parameters = dict(cast("dict[str, Any]", arguments or {}))
+    beside = {key: value for key, value in payload.items() if key not in _ROUTING_KEYS}
+    twice = sorted(beside.keys() & parameters.keys())
+    if twice:
+        reason = "is given twice, here and in args"
+        raise _invalid([FieldViolation(field=f"payload.{key}", description=reason) for key in twice])
+    return parameters | beside
 
 
 def _workflow_id(contract: WorkflowContract, request: Any, unit: ContextUnit) -> str:

@@ -121,7 +121,7 @@ def _read_file(environ: Mapping[str, str], folder: Path, faults: list[str]) -> t
 
 def describe_faults(error: ValidationError, origins: Mapping[str, str], prefix: str = "") -> list[str]:
     """One line for each wrong value of a ValidationError: where it stands, what it is, what it should be."""
-    lines = []
+    lines = list[str]()
     for fault in error.errors(include_url=False):
         location = [str(part) for part in fault["loc"]]
         where = origins.get(location[0], f"{prefix}{location[0]}") if location else prefix.rstrip(".")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from .core.registry import RegisteredModule, WorkerRegistry
@@ -42,7 +42,7 @@ async def running_stack(
     modules: Sequence[str] | None = None,
     temporal_port: int | None = None,
     ui_port: int | None = None,
-) -> AsyncIterator[Stack]:
+) -> AsyncGenerator[Stack, None]:
     """Runs everything while the context is open, and stops it in the reverse order.
 
     Args:

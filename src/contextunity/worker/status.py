@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import grpc
 from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]  # there are none
 from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core.errors import ContextUnityError
@@ -51,7 +51,7 @@ class ServiceError(ContextUnityError):
     reason: str
     message: str
     violations: Sequence[FieldViolation] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     retry_after: int | None = None
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ def to_status(error: ServiceError, trace_id: str) -> status_pb2.Status:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.seconds = error.retry_after
         details.append(retry)
-    packed = []
+    packed = list[any_pb2.Any]()
     for detail in details:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)

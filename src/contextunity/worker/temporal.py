@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -78,7 +78,7 @@ async def _knock(address: str) -> None:
 @contextlib.asynccontextmanager
 async def running_workers(
     client: Client, modules: Sequence[RegisteredModule], settings: Settings
-) -> AsyncIterator[asyncio.Task[None]]:
+) -> AsyncGenerator[asyncio.Task[None], None]:
     """Runs a worker for each task queue of the modules while the context is open.
 
     Yields:

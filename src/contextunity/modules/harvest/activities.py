@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TypeVar
 
 from contextunity.gen.contextunity.harvest.v1 import (
@@ -105,7 +105,7 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
 
 
 @contextlib.contextmanager
-def _as_application_error() -> Iterator[None]:
+def _as_application_error() -> Generator[None, None, None]:
     """Gives errors their stable types, which retry policies and callers in every language go by."""
     try:
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def current() -> Resources:
 
 
 @contextlib.asynccontextmanager
-async def lifespan(context: ModuleContext) -> AsyncIterator[None]:
+async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
     """Opens the resources of a worker, and closes them when it stops."""
     global _current
     settings = context.settings if context.settings is not None else HarvestSettings()

@@ -66,7 +66,7 @@ class ModuleConfig:
     lifespan: Callable[[ModuleContext], AbstractAsyncContextManager[None]] | None = None
     passthrough_modules: Sequence[str] = ()
     description: str = ""
-    example: Mapping[str, Any] = field(default_factory=dict)
+    example: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,9 +110,9 @@ class WorkerRegistry:
         module_settings: sections of the settings file by module name.
     """
 
-    module_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    _modules: dict[str, RegisteredModule] = field(default_factory=dict, init=False)
-    _workflows: dict[str, WorkflowContract] = field(default_factory=dict, init=False)
+    module_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    _modules: dict[str, RegisteredModule] = field(default_factory=dict[str, RegisteredModule], init=False)
+    _workflows: dict[str, WorkflowContract] = field(default_factory=dict[str, WorkflowContract], init=False)
 
     def register(self, config: ModuleConfig) -> None:
         """Adds one module.
@@ -125,7 +125,7 @@ class WorkerRegistry:
 
     def register_all(self, configs: Iterable[ModuleConfig]) -> None:
         """Adds several modules, or none of them; all faults of all modules are reported at once."""
-        registered, faults, setting_faults = [], list[str](), list[str]()
+        registered, faults, setting_faults = list[RegisteredModule](), list[str](), list[str]()
         for config in configs:
             services = _contracts(config)
             faults += _module_faults(config, services)
@@ -190,7 +190,7 @@ def _contracts(config: ModuleConfig) -> tuple[ServiceContract, ...]:
 
 
 def _module_faults(config: ModuleConfig, services: Sequence[ServiceContract]) -> list[str]:
-    faults = []
+    faults = list[str]()
     if not config.name.replace("_", "").replace("-", "").isalnum():
         faults.append(f"module name {config.name!r} is not made of letters, digits, - and _")
     for handler in (*config.workflows, *config.activities):

@@ -1,0 +1,84 @@
+"""The messages and enums of the request, each with the place where it is declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from google.protobuf import descriptor_pb2
+
+from ._faults import Fault, Lines
+
+_FILE_MESSAGES, _FILE_ENUMS = 4, 5
+_NESTED_MESSAGES, _NESTED_ENUMS = 3, 4
+"""Numbers of these fields in FileDescriptorProto and DescriptorProto; paths are made of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declaration:
+    """A message or enum.
+
+    Attributes:
+        file: the file that declares it.
+        lines: lines of that file.
+        path: where it stands in the file's descriptor.
+        name: its name within the package, such as `Outer.Inner`.
+        proto: its descriptor.
+    """
+
+    file: descriptor_pb2.FileDescriptorProto
+    lines: Lines
+    path: tuple[int, ...]
+    name: str
+    proto: descriptor_pb2.DescriptorProto | descriptor_pb2.EnumDescriptorProto
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.file.package}.{self.name}" if self.file.package else self.name
+
+    def fault(self, text: str, below: tuple[int, ...] = ()) -> Fault:
+        """A fault of it, or of what lies `below` it in its descriptor."""
+        kind = "message" if isinstance(self.proto, descriptor_pb2.DescriptorProto) else "enum"
+        line = self.lines[(*self.path, *below)] or self.lines[self.path]
+        return Fault(file=self.file.name, line=line, text=f"{kind} {self.full_name}: {text}")
+
+    def references(self) -> Iterator[tuple[int, str]]:
+        """Full names of the types of a message's fields, with a leading dot, and the fields' indices."""
+        if not isinstance(self.proto, descriptor_pb2.DescriptorProto):
+            return
+        entries = {nested.name: nested for nested in self.proto.nested_type if nested.options.map_entry}
+        for index, field in enumerate(self.proto.field):
+            if field.type_name:
+                yield index, field.type_name
+                entry = entries.get(field.type_name.rpartition(".")[2])
+                if entry is not None and entry.field[1].type_name:
+                    yield index, entry.field[1].type_name
+
+
+def declarations(files: Iterable[descriptor_pb2.FileDescriptorProto]) -> list[Declaration]:
+    """All messages and enums of some files, nested ones included, entries of maps left out."""
+    found = list[Declaration]()
+    for file in files:
+        lines = Lines(file)
+
+        def add(
+            path: tuple[int, ...],
+            outer: str,
+            proto: descriptor_pb2.DescriptorProto | descriptor_pb2.EnumDescriptorProto,
+            file: descriptor_pb2.FileDescriptorProto = file,
+            lines: Lines = lines,
+        ) -> None:
+            name = f"{outer}{proto.name}"
+            found.append(Declaration(file=file, lines=lines, path=path, name=name, proto=proto))
+            if isinstance(proto, descriptor_pb2.DescriptorProto):
+                for index, enum in enumerate(proto.enum_type):
+                    add((*path, _NESTED_ENUMS, index), f"{name}.", enum)
+                for index, nested in enumerate(proto.nested_type):
+                    if not nested.options.map_entry:
+                        add((*path, _NESTED_MESSAGES, index), f"{name}.", nested)
+
+        for index, enum in enumerate(file.enum_type):
+            add((_FILE_ENUMS, index), "", enum)
+        for index, message in enumerate(file.message_type):
+            add((_FILE_MESSAGES, index), "", message)
+    return found

@@ -31,7 +31,7 @@ test: $(READY) ## Run the tests.
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 generate: export PATH := $(CURDIR)/$(BIN):$(PATH)
-generate: $(READY) ## Write gen/ and docs/reference/ anew from proto/.
+generate: $(READY) ## Write gen/ and docs/contracts/ anew from proto/.
 	@$(BIN)/python tools/third_party_protos.py .build/protos
 	@$(BIN)/buf generate
 
@@ -52,7 +52,7 @@ types: $(READY) ## Check the types, strictly, with mypy and pyright.
 	@$(BIN)/pyright --warnings
 
 check-generated: generate ## Fail where gen/ is not what proto/ gives.
-	@git diff --exit-code --stat -- gen docs/reference && test -z "$$(git status --porcelain -- gen docs/reference)" || { git status --short -- gen docs/reference; echo "gen/ differs from what proto/ gives; commit what 'make generate' wrote"; exit 1; }
+	@git diff --exit-code --stat -- gen docs/contracts && test -z "$$(git status --porcelain -- gen docs/contracts)" || { git status --short -- gen docs/contracts; echo "gen/ differs from what proto/ gives; commit what 'make generate' wrote"; exit 1; }
 
 check-contract: $(READY) ## Fail where proto/ breaks the contract as last released.
 	@$(BIN)/python tools/third_party_protos.py .build/protos

@@ -41,6 +41,8 @@ class ServedRequest:
     """The Range header; empty where there was none."""
     status: int
     """The HTTP status of the answer."""
+    client_port: int
+    """Where it came from; requests of one port came over one connection."""
     body_bytes: int = 0
     """Bytes of the body that were handed to the network before it ended or the client hung up."""
 
@@ -316,6 +318,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _remember(self, status: int) -> ServedRequest:
         """Note the request before its answer goes out, so that a client that has the answer finds it noted."""
-        request = ServedRequest(path=self.path, range=self.headers.get("Range", ""), status=status)
+        request = ServedRequest(
+            path=self.path,
+            range=self.headers.get("Range", ""),
+            status=status,
+            client_port=self.client_address[1],
+        )
         self._owner.requests.append(request)
         return request

@@ -42,6 +42,12 @@ async def test_ranges_download_every_byte_once(large_folder: Path, read_all: Rea
         assert {request.status for request in server.requests} == {206}
 
 
+async def test_all_pages_come_over_one_connection(large_folder: Path, read_all: ReadAll) -> None:
+    with FeedServer(large_folder) as server:
+        await read_all(server.url("feed.csv"), 50)
+        assert len({request.client_port for request in server.requests}) == 1
+
+
 async def test_a_restart_costs_no_more_than_what_a_page_read_ahead(large_folder: Path, read_all: ReadAll) -> None:
     with FeedServer(large_folder) as server:
         reading = await read_all(server.url("feed.csv"), 50, cold=True)

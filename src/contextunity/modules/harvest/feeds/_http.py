@@ -78,12 +78,14 @@ async def read_up_to(response: httpx.Response, size: int, heartbeat: Heartbeat |
     """Read at most `size` bytes of a body, however many the server would send."""
     parts: list[bytes] = []
     missing = size
+    # A body read to its very end leaves the connection open for the next page; one that is broken off closes it.
+    ends_there = response.headers.get("Content-Length") == str(size)
     async for part in response.aiter_bytes():
         parts.append(part[:missing])
         missing -= len(parts[-1])
         if heartbeat is not None:
             heartbeat()
-        if missing <= 0:
+        if missing <= 0 and not ends_there:
             break
     return b"".join(parts)
 

@@ -13,7 +13,7 @@ from contextunity.modules.harvest.catalogue._errors import PageGone, PageMissing
 from contextunity.modules.harvest.catalogue._harvests import begin_harvest, on_page, recorded_counts
 from contextunity.modules.harvest.catalogue._tables import staged_pages
 
-__all__ = ["Kind", "drop_page", "find_page", "get_page", "put_page"]
+__all__ = ["Kind", "compress_page", "drop_page", "find_page", "get_page", "put_page"]
 
 Kind = Literal["raw", "product"]
 """Whether rows as the feed has them, or after the transformation."""
@@ -22,26 +22,28 @@ Kind = Literal["raw", "product"]
 _COMPRESSION_LEVEL = 1
 
 
-def put_page(database: Database, connection: Connection, ref: PageRef, kind: Kind, data: bytes) -> None:
-    """Stage the encoded rows of a page, in place of what was staged for it before.
+def compress_page(data: bytes) -> bytes:
+    """Make the encoded rows of a page small. It takes a while, so it is done before the database is locked."""
+    return zlib.compress(data, _COMPRESSION_LEVEL)
+
+
+def put_page(database: Database, connection: Connection, ref: PageRef, kind: Kind, compressed: bytes) -> None:
+    """Stage the rows of a page, encoded and compressed, in place of what was staged for it before.
 
     Raises:
         HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
     """
     begin_harvest(database, connection, ref.tenant_id, ref.supplier_code, ref.harvest_id)
-    compressed = zlib.compress(data, _COMPRESSION_LEVEL)
-    connection.execute(
-        database.insert(staged_pages)
-        .values(
-            tenant_id=ref.tenant_id,
-            supplier_code=ref.supplier_code,
-            harvest_id=ref.harvest_id,
-            page=ref.page,
-            kind=kind,
-            data=compressed,
-        )
-        .on_conflict_do_update(index_elements=list(staged_pages.primary_key.columns), set_={"data": compressed})
+    statement = database.insert(staged_pages).values(
+        tenant_id=ref.tenant_id,
+        supplier_code=ref.supplier_code,
+        harvest_id=ref.harvest_id,
+        page=ref.page,
+        kind=kind,
+        data=compressed,
     )
+    key = list(staged_pages.primary_key.columns)
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_={"data": statement.excluded.data}))
 
 
 def find_page(connection: Connection, ref: PageRef, kind: Kind) -> bytes | None:

@@ -193,8 +193,9 @@ class Catalogue:
 
     def _put(self, ref: PageRef, kind: _staging.Kind, data: bytes) -> None:
         self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
+        compressed = _staging.compress_page(data)
         with self._database.writing() as connection:
-            _staging.put_page(self._database, connection, ref, kind, data)
+            _staging.put_page(self._database, connection, ref, kind, compressed)
 
     def _get(self, ref: PageRef, kind: _staging.Kind) -> bytes:
         with self._database.reading() as connection:

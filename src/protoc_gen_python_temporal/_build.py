@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import keyword
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -100,15 +101,16 @@ class _FileBuilder:
     @property
     def module(self) -> str:
         """Dotted name of the generated module."""
-        return self.module_of(self.file.name.removesuffix(".proto") + "_temporal")
+        return ".".join(filter(None, (self.options.package, self._stem)))
 
     @property
     def path(self) -> str:
-        return self.file.name.removesuffix(".proto").replace("-", "_") + "_temporal.py"
+        """The module's file, in the output folder; dots in the proto's name are folders, as for `_pb2` modules."""
+        return self._stem.replace(".", "/") + ".py"
 
-    def module_of(self, path: str) -> str:
-        dotted = path.replace("-", "_").replace("/", ".")
-        return f"{self.options.package}.{dotted}" if self.options.package else dotted
+    @property
+    def _stem(self) -> str:
+        return self.file.name.removesuffix(".proto").replace("-", "_").replace("/", ".") + "_temporal"
 
     def build(self) -> FileModel | None:
         self._refuse_field_options()
@@ -127,6 +129,10 @@ class _FileBuilder:
         if not package and not self.options.package:
             self.faults.error(place, f"{message.full_name} is in no package; declare one, or give the plugin package=")
         module = ".".join(filter(None, (self.options.package, package)))
+        broken = [part for part in module.split(".") if keyword.iskeyword(part)]
+        if broken:
+            text = f"Python cannot import {module}, because {broken[0]} is a keyword; rename that part of the package"
+            self.faults.error(place, text)
         return TypeRef(module, dataclass_name(nested))
 
     def _is_annotated(self, service: Any) -> bool:

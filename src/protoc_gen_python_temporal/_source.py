@@ -51,7 +51,8 @@ class ProtoFile:
         if location is None:
             return ""
         text = location.leading_comments or location.trailing_comments
-        return "\n".join(line[1:] if line.startswith(" ") else line for line in text.rstrip().split("\n")).strip("\n")
+        lines = (line.removeprefix(" ").rstrip() for line in text.split("\n"))
+        return "\n".join(lines).strip("\n")
 
 
 class Schema:

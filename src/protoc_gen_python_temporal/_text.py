@@ -36,10 +36,10 @@ class PythonText:
         if len(lines) == 1 and not lines[0].endswith('"'):
             self.line(f'"""{lines[0]}"""', indent)
             return
-        self.line(f'"""{lines[0]}', indent)
-        for line in lines[1:]:
-            self.line(line, indent)
-        self.line('"""', indent)
+        # One entry, so that the empty lines within it stay as they are.
+        pad = "    " * indent
+        body = [f"{pad}{line}" if line else "" for line in lines[1:]]
+        self._lines.append("\n".join([f'{pad}"""{lines[0]}', *body, f'{pad}"""']))
 
     def type(self, reference: TypeRef | None) -> str:
         """A dataclass as an annotation or value; None for google.protobuf.Empty."""

@@ -25,7 +25,7 @@ class ActivityFakes:
 
     Example:
         fakes = ActivityFakes()
-        fakes.returns(harvest.open_feed, OpenFeedResponse(page_size=10))
+        fakes.returns(harvest.transform_data, TransformDataResponse(products=3))
         fakes.replaces(harvest.fetch_products, lambda request: FetchProductsResponse(fetched=request.page_size))
     """
 

@@ -168,6 +168,18 @@ def test_packages_that_end_alike_are_told_apart(run: Callable[..., Any]) -> None
     assert "_t.Activity[_one__v1.M, _v1.M]" in text
 
 
+def test_a_package_that_python_cannot_import_is_refused(run: Callable[..., Any]) -> None:
+    file = f"""syntax = "proto3"; package acme.import.v1; import "temporal/v1/temporal.proto"; message M {{}}
+    service S {{ rpc Do(M) returns (M) {{ option (temporal.v1.activity) = {{ {_BOUNDS} }}; }} }}"""
+    assert "Python cannot import gen.acme.import.v1, because import is a keyword" in run({"a.proto": file}).error
+
+
+def test_odd_file_names_give_the_paths_that_pb2_modules_have(run: Callable[..., Any]) -> None:
+    file = f"""syntax = "proto3"; package acme; import "temporal/v1/temporal.proto"; message M {{}}
+    service S {{ rpc Do(M) returns (M) {{ option (temporal.v1.activity) = {{ {_BOUNDS} }}; }} }}"""
+    assert set(run({"some-dir/my.own-file.proto": file}).files) == {"some_dir/my/own_file_temporal.py"}
+
+
 def test_a_message_without_a_package_needs_the_plugins_own(run: Callable[..., Any]) -> None:
     file = f"""syntax = "proto3"; import "temporal/v1/temporal.proto"; message M {{}}
     service S {{ rpc Do(M) returns (M) {{ option (temporal.v1.activity) = {{ {_BOUNDS} }}; }} }}"""

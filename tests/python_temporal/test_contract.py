@@ -13,35 +13,29 @@ from contextunity.gen.contextunity.harvest.v1 import (
     FetchProductsResponse,
     HarvestRequest,
     HarvestResponse,
-    OpenFeedRequest,
-    OpenFeedResponse,
+    TransformDataRequest,
+    TransformDataResponse,
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as harvest
 from temporalio.common import Priority, RetryPolicy, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
-from contextunity.modules.harvest.activities import (
-    fetch_products,
-    finish_harvest,
-    open_feed,
-    sync_to_brain,
-    transform_data,
-)
+from contextunity.modules.harvest.activities import fetch_products, sync_to_brain, transform_data
 from contextunity.modules.harvest.workflows import HarvestWorkflow
 from python_temporal import ContractError, check, contract_of, generated_modules, start_arguments
 from python_temporal.contract import ServiceContract, WorkflowContract
 
-_ACTIVITIES = [open_feed, fetch_products, transform_data, sync_to_brain, finish_harvest]
+_ACTIVITIES = [fetch_products, transform_data, sync_to_brain]
 _REQUEST = HarvestRequest(tenant_id="t", supplier_code="s")
 
 
 class _Activities(harvest.HarvestServiceActivities):
-    async def open_feed(self, request: OpenFeedRequest) -> OpenFeedResponse:
-        return OpenFeedResponse()
-
     async def fetch_products(self, request: FetchProductsRequest) -> FetchProductsResponse:
         return FetchProductsResponse()
 
-    transform_data = sync_to_brain = finish_harvest = None  # pyright: ignore  # not called
+    def transform_data(self, request: TransformDataRequest) -> TransformDataResponse:
+        return TransformDataResponse()
+
+    sync_to_brain = None  # pyright: ignore  # not called
 
 
 def _faults(*, workflows: list[Any] | None = None, activities: list[Any] | None = None) -> list[str]:
@@ -58,27 +52,32 @@ def test_a_whole_module_has_no_fault() -> None:
 
 def test_bound_methods_stand_for_functions() -> None:
     methods = _Activities()
-    assert _faults(activities=[methods.open_feed, methods.fetch_products, *_ACTIVITIES[2:]]) == []
+    assert _faults(activities=[methods.fetch_products, methods.transform_data, *_ACTIVITIES[2:]]) == []
 
 
 @pytest.mark.parametrize(
     ("workflows", "activities", "faults"),
     [
         pytest.param([], None, ["workflow 'harvest' .* is declared but not implemented"], id="missing_workflow"),
-        pytest.param(None, _ACTIVITIES[1:], ["activity 'open_feed' .* is declared but not"], id="missing_activity"),
+        pytest.param(
+            None, _ACTIVITIES[1:], ["activity 'fetch_products' .* is declared but not"], id="missing_activity"
+        ),
         pytest.param(
             None,
-            [*_ACTIVITIES, open_feed],
-            ["activity 'open_feed' is implemented twice, by open_feed and open"],
+            [*_ACTIVITIES, fetch_products],
+            ["activity 'fetch_products' is implemented twice, by fetch_products and fetch"],
             id="twice",
         ),
         pytest.param(None, [*_ACTIVITIES, len], ["len is no activity; decorate it"], id="foreign_function"),
         pytest.param(None, [*_ACTIVITIES, _Activities], ["_Activities is a class; make an object of it"], id="class"),
         pytest.param(None, [*_ACTIVITIES, 5], ["5 is not callable"], id="no_function"),
         pytest.param(
-            None, [*_ACTIVITIES[1:], _Activities.open_feed], ["is not bound to an object", "'open_feed'"], id="unbound"
+            None,
+            [*_ACTIVITIES[1:], _Activities.fetch_products],
+            ["is not bound to an object", "'fetch_products'"],
+            id="unbound",
         ),
-        pytest.param([open_feed], None, ["open_feed is not a class", "'harvest'"], id="function_as_workflow"),
+        pytest.param([fetch_products], None, ["fetch_products is not a class", "'harvest'"], id="function_as_workflow"),
         pytest.param(
             [harvest.HarvestWorkflowBase],
             None,

@@ -6,22 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from contextunity.gen.contextunity.harvest.v1 import (
+    FetchProductsRequest,
+    FetchProductsResponse,
     HarvestProgress,
     HarvestRequest,
     HarvestResponse,
-    OpenFeedRequest,
-    OpenFeedResponse,
     SetPageSizeRequest,
     SetPageSizeResponse,
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as harvest
+from temporalio.common import VersioningBehavior
 
 from python_temporal import DefinitionError, contract_of, service_of, workflow_classes
 from python_temporal.contract import UpdateBinding, WorkflowContract
 from python_temporal.workflows import WorkflowBase
 
 if TYPE_CHECKING:
-    from contextunity.gen.contextunity.harvest.v1 import OpenFeedRequest as OnlyForCheckers
+    from contextunity.gen.contextunity.harvest.v1 import FetchProductsRequest as OnlyForCheckers
 
 
 class _Shared(harvest.HarvestWorkflowBase, abstract=True):
@@ -117,6 +118,31 @@ class _Undeclared(
     """A base as it is generated for an update without a validator."""
 
 
+class _PinnedBase(
+    WorkflowBase,
+    contract=WorkflowContract(
+        name="pinned",
+        method="acme.S.Pinned",
+        input_type=None,
+        output_type=None,
+        aliases=("pinned.v0",),
+        versioning_behavior=VersioningBehavior.PINNED,
+    ),
+):
+    """A base as it is generated for a workflow that declares how it moves between worker versions."""
+
+
+class _Pinned(_PinnedBase):
+    async def run(self) -> None:
+        return None
+
+
+def test_the_declared_versioning_behaviour_and_aliases_are_registered() -> None:
+    definitions: list[Any] = [vars(cls)["__temporal_workflow_definition"] for cls in workflow_classes(_Pinned)]
+    assert [definition.name for definition in definitions] == ["pinned", "pinned.v0"]
+    assert {definition.versioning_behavior for definition in definitions} == {VersioningBehavior.PINNED}
+
+
 def test_a_validator_that_no_contract_declares_is_an_error() -> None:
     with pytest.raises(DefinitionError, match="validate_set_page_size would never be called; declare `validate: true`"):
 
@@ -139,47 +165,49 @@ def test_a_local_class_is_refused_as_the_sdk_does() -> None:
 
 
 def test_functions_become_activities_of_the_contract() -> None:
-    @harvest.open_feed.defn
-    async def anything(request: OpenFeedRequest) -> OpenFeedResponse:
-        return OpenFeedResponse()
+    @harvest.fetch_products.defn
+    async def anything(request: FetchProductsRequest) -> FetchProductsResponse:
+        return FetchProductsResponse()
 
     definition: Any = getattr(anything, "__temporal_activity_definition")  # the SDK sets it
-    assert definition.name == "open_feed"
-    assert definition.arg_types == [OpenFeedRequest]
-    assert definition.ret_type is OpenFeedResponse
-    assert contract_of(anything) is harvest.open_feed.contract
+    assert definition.name == "fetch_products"
+    assert definition.arg_types == [FetchProductsRequest]
+    assert definition.ret_type is FetchProductsResponse
+    assert contract_of(anything) is harvest.fetch_products.contract
 
 
 def test_functions_of_other_types_are_refused() -> None:
     with pytest.raises(
-        DefinitionError, match="wrong takes one parameter of type OpenFeedRequest, but request is Harvest"
+        DefinitionError, match="wrong takes one parameter of type FetchProductsRequest, but request is Harvest"
     ):
 
-        @harvest.open_feed.defn  # pyright: ignore[reportArgumentType, reportCallIssue]  # wrong on purpose
-        async def wrong(request: HarvestRequest) -> OpenFeedResponse:  # pyright: ignore[reportUnusedFunction]  # refused
-            return OpenFeedResponse()
+        @harvest.fetch_products.defn  # pyright: ignore[reportArgumentType, reportCallIssue]  # wrong on purpose
+        async def wrong(request: HarvestRequest) -> FetchProductsResponse:  # pyright: ignore[reportUnusedFunction]  # refused
+            return FetchProductsResponse()
 
 
 def test_an_annotation_for_checkers_alone_is_explained() -> None:
     with pytest.raises(DefinitionError, match="import its type outside TYPE_CHECKING"):
 
-        @harvest.open_feed.defn
-        async def hidden(request: OnlyForCheckers) -> OpenFeedResponse:  # pyright: ignore[reportUnusedFunction]  # refused
-            return OpenFeedResponse()
+        @harvest.fetch_products.defn
+        async def hidden(request: OnlyForCheckers) -> FetchProductsResponse:  # pyright: ignore[reportUnusedFunction]  # refused
+            return FetchProductsResponse()
 
 
 def test_an_object_that_lacks_activities_cannot_be_made() -> None:
     class Some(harvest.HarvestServiceActivities):
-        async def open_feed(self, request: OpenFeedRequest) -> OpenFeedResponse:
-            return OpenFeedResponse()
+        async def fetch_products(self, request: FetchProductsRequest) -> FetchProductsResponse:
+            return FetchProductsResponse()
 
-    with pytest.raises(TypeError, match="fetch_products"):
+    with pytest.raises(TypeError, match="sync_to_brain"):
         Some()  # pyright: ignore[reportAbstractUsage]  # wrong on purpose
 
 
 def test_methods_of_other_types_are_refused() -> None:
-    with pytest.raises(DefinitionError, match="open_feed returns OpenFeedResponse, but its return type is HarvestRes"):
+    with pytest.raises(
+        DefinitionError, match="fetch_products returns FetchProductsResponse, but its return type is HarvestRes"
+    ):
 
         class Wrong(harvest.HarvestServiceActivities):  # pyright: ignore[reportUnusedClass]  # it is never made
-            async def open_feed(self, request: OpenFeedRequest) -> HarvestResponse:  # pyright: ignore[reportIncompatibleMethodOverride]  # wrong on purpose
+            async def fetch_products(self, request: FetchProductsRequest) -> HarvestResponse:  # pyright: ignore[reportIncompatibleMethodOverride]  # wrong on purpose
                 return HarvestResponse()

@@ -10,10 +10,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
     FeedCursor,
     FetchProductsRequest,
     FetchProductsResponse,
-    FinishHarvestResponse,
     HarvestRequest,
-    OpenFeedRequest,
-    OpenFeedResponse,
     SyncToBrainResponse,
     TransformDataResponse,
 )
@@ -31,14 +28,17 @@ def _two_pages(fakes: ActivityFakes) -> None:
     def fetch(request: FetchProductsRequest) -> FetchProductsResponse:
         offset = request.cursor.offset if request.cursor is not None else 0
         return FetchProductsResponse(
-            next_cursor=FeedCursor(offset=offset + 100), end_of_feed=offset >= 100, fetched=3, entries=3
+            feed=Feed(supplier_code="s"),
+            next_cursor=FeedCursor(offset=offset + 100),
+            end_of_feed=offset >= 100,
+            fetched=3,
+            entries=3,
+            page_size=3,
         )
 
-    fakes.returns(harvest.open_feed, OpenFeedResponse(feed=Feed(supplier_code="s"), cursor=FeedCursor(), page_size=3))
     fakes.replaces(harvest.fetch_products, fetch)
     fakes.returns(harvest.transform_data, TransformDataResponse(products=3))
     fakes.returns(harvest.sync_to_brain, SyncToBrainResponse(created=3), SyncToBrainResponse(unchanged=3))
-    fakes.returns(harvest.finish_harvest, FinishHarvestResponse(catalogue="memory"))
 
 
 async def test_a_workflow_runs_on_typed_stand_ins(workflows: WorkflowHarness) -> None:
@@ -47,23 +47,22 @@ async def test_a_workflow_runs_on_typed_stand_ins(workflows: WorkflowHarness) ->
         result = await harvest.HarvestServiceClient(workflows.client).harvest(_REQUEST)
     assert result.counts is not None
     assert (result.counts.created, result.counts.unchanged, result.counts.pages) == (3, 3, 2)
-    assert workflows.fakes.requests(harvest.open_feed) == [OpenFeedRequest(supplier_code="s")]
     assert [request.page_size for request in workflows.fakes.requests(harvest.fetch_products)] == [3, 3]
-    assert workflows.fakes.count(harvest.finish_harvest) == 1
+    assert workflows.fakes.count(harvest.transform_data) == 2
 
 
 async def test_retries_wait_in_skipped_time(workflows: WorkflowHarness) -> None:
     _two_pages(workflows.fakes)
-    workflows.fakes.fails(harvest.open_feed, ApplicationError("later", type="FeedUnreachable"))
+    workflows.fakes.fails(harvest.sync_to_brain, ApplicationError("later", type="CatalogueLocked"))
     before = await workflows.environment.get_current_time()
     async with workflows.running(HarvestWorkflow):
         with pytest.raises(WorkflowFailureError) as caught:
             await harvest.HarvestServiceClient(workflows.client).harvest(_REQUEST)
-    attempts = harvest.open_feed.contract.retry_policy
+    attempts = harvest.sync_to_brain.contract.retry_policy
     assert attempts is not None
-    assert workflows.fakes.count(harvest.open_feed) == attempts.maximum_attempts
-    # 1 + 2 + 4 + 8 seconds between five attempts.
-    assert await workflows.environment.get_current_time() - before >= timedelta(seconds=15)
+    assert workflows.fakes.count(harvest.sync_to_brain) == attempts.maximum_attempts
+    # The wait doubles from a second on, so five of them alone are 31 seconds.
+    assert await workflows.environment.get_current_time() - before >= timedelta(seconds=31)
     assert caught.value.cause is not None
 
 
@@ -75,22 +74,22 @@ async def test_a_missing_stand_in_is_named(workflows: WorkflowHarness) -> None:
     while error is not None and not (isinstance(error, ApplicationError) and error.type == "NoFake"):
         error = error.__cause__
     assert error is not None
-    assert "activity 'open_feed' was given no answer" in str(error)
-    assert workflows.fakes.count(harvest.open_feed) == 1
+    assert "activity 'fetch_products' was given no answer" in str(error)
+    assert workflows.fakes.count(harvest.fetch_products) == 1
 
 
 async def test_a_real_activity_takes_the_place_of_its_stand_in(workflows: WorkflowHarness) -> None:
-    @harvest.open_feed.defn
-    async def open_feed(request: OpenFeedRequest) -> OpenFeedResponse:
-        raise ApplicationError(f"no {request.supplier_code}", type="SupplierUnknown")
+    @harvest.fetch_products.defn
+    async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse:
+        raise ApplicationError(f"no page of {request.page_size}", type="SupplierUnknown")
 
-    async with workflows.running(HarvestWorkflow, activities=[open_feed]):
+    async with workflows.running(HarvestWorkflow, activities=[fetch_products]):
         with pytest.raises(WorkflowFailureError) as caught:
             await harvest.HarvestServiceClient(workflows.client).harvest(_REQUEST)
     assert isinstance(caught.value.cause, ActivityError | ApplicationError)
-    assert workflows.fakes.count(harvest.open_feed) == 0
+    assert workflows.fakes.count(harvest.fetch_products) == 0
 
 
 def test_returns_needs_a_result() -> None:
-    with pytest.raises(ValueError, match="<activity 'open_feed'> needs a result to return"):
-        ActivityFakes().returns(harvest.open_feed)
+    with pytest.raises(ValueError, match="<activity 'fetch_products'> needs a result to return"):
+        ActivityFakes().returns(harvest.fetch_products)

@@ -4,7 +4,7 @@ Put `pytest_plugins = ["contextunity.worker.testing"]` into the conftest.py at t
 `contextworker[testing]`. Example:
 
     async def test_an_empty_feed_fails(workflows: WorkflowHarness) -> None:
-        workflows.fakes.fails(harvest.open_feed, ApplicationError("nothing in it", type="FeedEmpty"))
+        workflows.fakes.fails(harvest.fetch_products, ApplicationError("nothing in it", type="FeedEmpty"))
         async with workflows.running(HarvestWorkflow):
             client = harvest.HarvestServiceClient(workflows.client)
             with pytest.raises(WorkflowFailureError):

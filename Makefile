@@ -1,6 +1,8 @@
 # ContextWorker. `make help` lists what there is to make.
 
 PYTHON ?= python3
+# The interpreter below an activated environment: that environment may be the very one that is made anew.
+BASE = $(shell $(PYTHON) -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))')
 BIN := .venv/bin
 READY := .venv/.ready
 # An environment of the caller's own must not leak into ours.
@@ -19,9 +21,10 @@ setup: $(READY) ## Make .venv with everything that is pinned in requirements.txt
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 1; }
 	@echo "Setting up .venv (once, about a minute) …"
-	@$(PYTHON) -m venv --clear --without-pip .venv
-	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.txt
-	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@base="$(BASE)" && "$$base" -m pip --version >/dev/null || { echo "$$base has no pip; install it, or name another Python: make PYTHON=…"; exit 1; }
+	@base="$(BASE)" && "$$base" -m venv --clear --without-pip .venv \
+	  && "$$base" -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.txt \
+	  && "$$base" -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 run: $(READY) ## Harvest a supplier's catalogue, end to end, with everything started and stopped for you.

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+from python_temporal import generated_modules
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
@@ -141,14 +142,8 @@ def _worker(
 
 def _passthrough(module: RegisteredModule) -> set[str]:
     """What the module asks for, and the packages that its contracts' dataclasses are generated into."""
-    packages = {
-        message.__module__
-        for service in module.contracts
-        for contract in (*service.workflows.values(), *service.activities.values())
-        for message in (contract.input_type, contract.output_type)
-        if message is not None
-    }
-    return {*module.config.passthrough_modules, *packages}
+    generated = set[str]().union(*(generated_modules(service) for service in module.contracts))
+    return {*module.config.passthrough_modules, *generated}
 
 
 def _short(error: Exception) -> str:

@@ -32,6 +32,9 @@ _GOOGLE_MODULES = (
     "wrappers",
 )
 
+# Temporal's sandbox shows workflow code a sys.modules of its own, which cannot be gone through. It shares generated
+# packages with the process, so what is looked for among all modules is looked for in the process's own.
+_modules = sys.modules
 _lock = threading.RLock()
 _classes: dict[str, type[betterproto2.Message]] = {}
 
@@ -145,10 +148,10 @@ def _import_pb2(name: str) -> None:
 
 
 def _import_pb2_of_tree(module: str) -> None:
-    pool = getattr(sys.modules.get(module), _POOL, None)
+    pool = getattr(_modules.get(module), _POOL, None)
     for root, other in _loaded_trees():
         if other is pool:
-            for folder in getattr(sys.modules.get(root), "__path__", ()):
+            for folder in getattr(_modules.get(root), "__path__", ()):
                 for path in sorted(Path(folder).rglob("*_pb2.py")):
                     parts = path.relative_to(folder).with_suffix("").parts
                     _import_pb2(".".join((root, *parts)))
@@ -180,7 +183,7 @@ def _import_package_of(name: str, root: str) -> None:
     """Imports the deepest package of `root` that the dotted name leads to."""
     module = root
     for part in name.split(".")[:-1]:
-        parent = sys.modules.get(module)
+        parent = _modules.get(module)
         names = {info.name for info in pkgutil.iter_modules(getattr(parent, "__path__", None) or ())}
         if part not in names:
             return
@@ -190,7 +193,7 @@ def _import_package_of(name: str, root: str) -> None:
 
 def _loaded_trees() -> list[tuple[str, betterproto2.MessagePool]]:
     trees: list[tuple[str, betterproto2.MessagePool]] = []
-    for name, module in tuple(sys.modules.items()):
+    for name, module in tuple(_modules.items()):
         if name.rpartition(".")[2] != "message_pool":
             continue
         pool = cast("Any", getattr(module, _POOL, None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from typing import final
 
 from contextunity.gen.contextunity.harvest.v1 import (
     FetchProductsRequest,
@@ -37,6 +38,7 @@ _MAX_PAGE_SIZE = 1000
 _FIRST_LOOK_ATTEMPTS = 5
 
 
+@final
 class HarvestWorkflow(contract.HarvestWorkflowBase):
     """Harvests one supplier's feed for one tenant.
 

@@ -48,7 +48,5 @@ def _member_faults(own: Iterable[Declaration]) -> Iterator[Fault]:
             for index, text in value_faults(declaration.proto):
                 yield declaration.fault(f"value {declaration.proto.value[index].name} {text}", (_VALUES, index))
         else:
-            # proto2 is what a file has that says nothing.
-            proto2 = declaration.file.syntax in ("", "proto2")
-            for index, text in field_faults(declaration.proto, proto2=proto2):
+            for index, text in field_faults(declaration.proto):
                 yield declaration.fault(f"field {declaration.proto.field[index].name} {text}", (_FIELDS, index))

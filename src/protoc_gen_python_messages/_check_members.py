@@ -22,7 +22,7 @@ _SHADOWED_IN_ENUM = (
 _USED_IN_ENUM = ("classmethod", "dict")
 
 
-def field_faults(message: descriptor_pb2.DescriptorProto, *, proto2: bool) -> Iterator[tuple[int, str]]:
+def field_faults(message: descriptor_pb2.DescriptorProto) -> Iterator[tuple[int, str]]:
     """Yields what is wrong with the fields of a message: each field's index, and a text that follows its name."""
     names = [_names.field_name(field.name) for field in message.field]
     by_name: dict[str, list[str]] = defaultdict(list)
@@ -39,21 +39,14 @@ def field_faults(message: descriptor_pb2.DescriptorProto, *, proto2: bool) -> It
             yield index, "takes the place of what makes the dataclass work; rename it"
         if name == "is_set" and deprecated:
             yield index, "hides the method that warns of the message's deprecated fields; rename it"
-        yield from ((index, reason) for reason in _type_faults(field, proto2=proto2))
+        yield from ((index, reason) for reason in _type_faults(field))
 
 
-def _type_faults(field: descriptor_pb2.FieldDescriptorProto, *, proto2: bool) -> Iterator[str]:
+def _type_faults(field: descriptor_pb2.FieldDescriptorProto) -> Iterator[str]:
     if field.type == _Field.TYPE_GROUP:
         yield "is a group, which dataclasses cannot hold; use a message"
     elif field.label == _Field.LABEL_REQUIRED:
-        yield 'is required, which dataclasses cannot say; use syntax = "proto3"'
-    elif (
-        proto2
-        and field.label == _Field.LABEL_OPTIONAL
-        and field.type != _Field.TYPE_MESSAGE
-        and not field.HasField("oneof_index")
-    ):
-        yield 'is optional as proto2 means it, and its dataclass takes unset for a value; use syntax = "proto3"'
+        yield 'is required, which dataclasses cannot say; make it optional, or use syntax = "proto3"'
 
 
 def value_faults(enum: descriptor_pb2.EnumDescriptorProto) -> Iterator[tuple[int, str]]:

@@ -11,10 +11,19 @@ from google.protobuf import descriptor_pb2
 
 from ._declarations import Declaration
 from ._faults import Fault
-from ._modules import module_of
+from ._modules import is_speakable, module_of
 from ._names import class_name, field_name
 
 _Files = Sequence[descriptor_pb2.FileDescriptorProto]
+_IMPORTED = frozenset(
+    (
+        *("AsyncIterable", "AsyncIterator", "Descriptor", "EnumDescriptor", "Iterable", "Iterator", "Self"),
+        *("TYPE_CHECKING", "betterproto2", "betterproto2_grpclib", "builtins", "dataclass", "datetime", "dateutil"),
+        *("default_message_pool", "grpc", "grpclib", "re", "typing", "warnings"),
+    )
+)
+"""Names that betterproto2's generator imports into every module, at least until it has seen which are used."""
+
 _TIMES = (".google.protobuf.Duration", ".google.protobuf.Timestamp")
 
 
@@ -36,7 +45,7 @@ def module_faults(targets: _Files) -> Iterator[Fault]:
         if module in folders:
             yield _fault(file, f"its module {module} has the name of a package; rename the file or the package")
         # Modules for their own services import them, too.
-        wrong = [part for part in module.split(".") if not _can_be_said(part)]
+        wrong = [part for part in module.split(".") if not is_speakable(part)]
         if wrong and (file.service or file.name in imported):
             yield _fault(file, f"no import statement of Python can say {wrong[0]!r}; rename the file or its folder")
     pool = next((file for file in targets if file.package.partition(".")[0] == "message_pool"), None)
@@ -45,13 +54,19 @@ def module_faults(targets: _Files) -> Iterator[Fault]:
 
 
 def reference_faults(declarations: Sequence[Declaration]) -> Iterator[Fault]:
-    """Yields the fields whose types lie in packages that no import statement can say."""
+    """Yields the fields whose types lie in packages that Python cannot import here under their names."""
     package_of = {f".{declaration.full_name}": declaration.file.package for declaration in declarations}
     for declaration in declarations:
         for index, type_name in declaration.references():
             package = package_of.get(type_name, "")
-            word = _unspeakable(declaration.file.package.split("."), package.split(".") if package else [])
-            if word:
+            here, there = _parts(declaration.file.package), _parts(package)
+            word = _unspeakable(here, there)
+            if there and there[:-1] == here and there[-1] in _IMPORTED:
+                yield declaration.fault(
+                    f"package {package} has the name of what its module imports as {there[-1]}; rename the package",
+                    (2, index),
+                )
+            elif word:
                 yield declaration.fault(
                     f"no import statement of Python can say {word!r} of package {package}; rename the package",
                     (2, index),
@@ -76,7 +91,7 @@ def class_faults(declarations: Sequence[Declaration], packages: set[str]) -> Ite
             others = [other.full_name for other in same if other is not declaration]
             if others:
                 yield declaration.fault(f"it and {', '.join(others)} become one class, {name}; rename one of them")
-            if not _can_be_said(name):
+            if not is_speakable(name):
                 yield declaration.fault(f"it becomes {name!r}, which is no name of a class; rename it")
             elif name == "DeprecationWarning" and "warnings" in used[package]:
                 yield declaration.fault("it hides Python's DeprecationWarning from deprecated messages; rename it")
@@ -123,11 +138,11 @@ def _unspeakable(here: Sequence[str], there: Sequence[str]) -> str:
 
 
 def _packages(files: _Files) -> list[list[str]]:
-    return [file.package.split(".") for file in files if file.package]
+    return [_parts(file.package) for file in files]
 
 
-def _can_be_said(name: str) -> bool:
-    return name.isidentifier() and not keyword.iskeyword(name)
+def _parts(package: str) -> list[str]:
+    return package.split(".") if package else []
 
 
 def _fault(file: descriptor_pb2.FileDescriptorProto, text: str) -> Fault:

@@ -31,7 +31,7 @@ def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]
     request = plugin_pb2.CodeGeneratorRequest(
         file_to_generate=targets,
         # descriptor.proto is there for options alone, and dataclasses carry none.
-        proto_file=[file for file in files if file.name != "google/protobuf/descriptor.proto"],
+        proto_file=[_with_presence(file) for file in files if file.name != "google/protobuf/descriptor.proto"],
         parameter="client_generation=none,server_generation=none",
     )
     wanted = _packages(files, targets)
@@ -51,6 +51,26 @@ def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]
             raise UsageError(f"betterproto2's generator failed: {_reason(done.stderr, Path(folder))}")
     response = plugin_pb2.CodeGeneratorResponse.FromString(done.stdout)
     return {file.name: file.content for file in response.file if _is_wanted(file.name, wanted)}
+
+
+def _with_presence(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
+    """A file whose `optional` fields are those of proto3; betterproto2 takes proto2's for fields without presence."""
+    # A file that says nothing about its syntax has proto2's.
+    if file.syntax not in ("", "proto2"):
+        return file
+    copy = descriptor_pb2.FileDescriptorProto()
+    copy.CopyFrom(file)
+    pending = list(copy.message_type)
+    while pending:
+        message = pending.pop()
+        pending += message.nested_type
+        for field in message.field:
+            field.proto3_optional = _is_optional(field) and not message.options.map_entry
+    return copy
+
+
+def _is_optional(field: descriptor_pb2.FieldDescriptorProto) -> bool:
+    return field.label == field.LABEL_OPTIONAL and not field.HasField("oneof_index")
 
 
 def _reason(stderr: bytes, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Iterable
 
@@ -12,6 +13,11 @@ _FROM_NOWHERE = re.compile(r"^import (\w+)", re.MULTILINE)
 def module_of(proto: str) -> str:
     """Dotted name of the `_pb2` module that Google's generator writes for a file; dots in file names make folders."""
     return proto.removesuffix(".proto").replace("-", "_").replace("/", ".") + "_pb2"
+
+
+def is_speakable(name: str) -> bool:
+    """Whether an import statement can say a name."""
+    return name.isidentifier() and not keyword.iskeyword(name)
 
 
 def rewrite_imports(text: str, targets: Iterable[str], package: str) -> str:

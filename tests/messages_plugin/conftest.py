@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import grpc_tools
+import grpc_tools  # type: ignore[import-untyped]  # the package has no types
 import pytest
 import temporalio
 from google.protobuf import descriptor_pb2
 from google.protobuf.compiler import plugin_pb2
-from grpc_tools import protoc  # type: ignore[import-untyped]  # the package has no types
+from grpc_tools import protoc
 
 from protoc_gen_python_messages._main import generate
 

@@ -25,7 +25,9 @@ _VARIABLES = {
     "WORKER_HOST": "host",
     "WORKER_PORT": "port",
     "WORKER_MODULES": "module_paths",
+    "CONTEXTWORKER_BUILD_ID": "build_id",
     "CONTEXTWORKER_DATA_FOLDER": "data_folder",
+    "CONTEXTWORKER_DEPLOYMENT_NAME": "deployment_name",
     "CONTEXTWORKER_MAX_UNIT_BYTES": "max_unit_bytes",
     "CONTEXTWORKER_TEMPORAL_TIMEOUT": "temporal_timeout",
     "CONTEXTWORKER_LOG_LEVEL": "log_level",
@@ -61,6 +63,11 @@ class Settings(BaseModel):
     max_concurrent_activities: int = Field(default=16, ge=1)
     """Activities that run at once on one task queue of a worker.
     Environment: CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES."""
+    deployment_name: str = ""
+    """Worker deployment that Temporal's worker versioning knows this worker by; workflows whose contract declares a
+    versioning behaviour need it. Environment: CONTEXTWORKER_DEPLOYMENT_NAME."""
+    build_id: str = ""
+    """Version within the deployment; set together with `deployment_name`. Environment: CONTEXTWORKER_BUILD_ID."""
     modules: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Settings of the modules, by module name; each module checks its own. In the file: `[modules.NAME]`."""
 

@@ -11,15 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-from python_temporal import generated_modules
 from temporalio.client import Client
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
-from temporalio.worker import Worker
+from temporalio.worker import Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from python_temporal import generated_modules
+
 from .core.registry import ModuleContext, RegisteredModule
-from .errors import TemporalUnreachableError
+from .errors import RegistryError, SettingsError, TemporalUnreachableError
 from .plugin import ContextWorkerPlugin
 from .settings import Settings
 
@@ -86,6 +88,7 @@ async def running_workers(
         A task that ends, with the error, when a worker fails. Leaving the context stops all workers in order: no new
         work is taken, work under way has ten seconds to finish.
     """
+    _check_versioning(modules, settings)
     async with contextlib.AsyncExitStack() as stack:
         for module in modules:
             if module.config.lifespan is not None:
@@ -133,11 +136,48 @@ def _worker(
         max_cached_workflows=settings.max_cached_workflows,
         max_concurrent_activities=settings.max_concurrent_activities,
         graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
+        deployment_config=_deployment(settings),
         # What ContextWorkerPlugin shares comes on top: the client hands its plugins on to its workers.
         workflow_runner=SandboxedWorkflowRunner(
             restrictions=SandboxRestrictions.default.with_passthrough_modules(*_passthrough(module))
         ),
     )
+
+
+def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
+    if not settings.deployment_name:
+        return None
+    version = WorkerDeploymentVersion(deployment_name=settings.deployment_name, build_id=settings.build_id)
+    # A workflow whose contract declares nothing stays on the version that it began on, where its code is as it was.
+    return WorkerDeploymentConfig(
+        version=version, use_worker_versioning=True, default_versioning_behavior=VersioningBehavior.PINNED
+    )
+
+
+def _check_versioning(modules: Sequence[RegisteredModule], settings: Settings) -> None:
+    """Refuses what the server would refuse with every workflow task, so that the workflow just seems to hang.
+
+    Raises:
+        RegistryError: contracts and settings do not agree on worker versioning.
+    """
+    workflows = [
+        (module.config.name, contract)
+        for module in modules
+        for service in module.contracts
+        for contract in service.workflows.values()
+    ]
+    if bool(settings.deployment_name) != bool(settings.build_id):
+        raise SettingsError(["deployment_name and build_id go together; set both or neither"])
+    if settings.deployment_name:
+        return
+    faults = [
+        f"module {name!r}: the contract of workflow {contract.name!r} declares versioning_behavior, which needs a "
+        "versioned worker; set CONTEXTWORKER_DEPLOYMENT_NAME and CONTEXTWORKER_BUILD_ID"
+        for name, contract in workflows
+        if contract.versioning_behavior is not None
+    ]
+    if faults:
+        raise RegistryError(faults)
 
 
 def _passthrough(module: RegisteredModule) -> set[str]:

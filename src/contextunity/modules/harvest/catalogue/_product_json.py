@@ -7,7 +7,6 @@ the two against each other.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from contextunity.gen.contextunity.harvest.v1 import harvest_pb2
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+from pydantic_core import to_json
 
 __all__ = ["plan_message", "product_from_json", "product_to_json"]
 
@@ -38,7 +38,7 @@ _PLAIN = {
 
 def product_to_json(product: harvest_pb2.Product) -> str:
     """Write a product as one line of ProtoJSON with the field names of the contract."""
-    return _encode_json(_product_to_object(product))
+    return to_json(_product_to_object(product)).decode()
 
 
 def product_from_json(data: str) -> harvest_pb2.Product:
@@ -48,7 +48,7 @@ def product_from_json(data: str) -> harvest_pb2.Product:
 
 
 def plan_message(descriptor: Descriptor) -> _Convert:
-    """Make the function that turns a message of one class into what `json` writes.
+    """Make the function that turns a message of one class into what JSON is written from.
 
     Raises:
         NotImplementedError: a field has a type that nothing in Product has so far.
@@ -99,5 +99,4 @@ def _unplanned(field: FieldDescriptor) -> NotImplementedError:
     return NotImplementedError(f"field {field.full_name} has a type that _product_json cannot write yet; add it there")
 
 
-_encode_json = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 _product_to_object = plan_message(harvest_pb2.Product.DESCRIPTOR)

@@ -168,6 +168,36 @@ def test_a_trial_run_stops_early_and_marks_nothing(house: Any) -> None:
     assert "delisted" not in trial["result"]
 
 
+_NO_OTHER_CODEC = """
+import betterproto2
+
+def refuse(name):
+    def refused(*_, **__):
+        raise AssertionError(f"betterproto2's own codec was used: Message.{name}")
+    return refused
+
+for name in ("parse", "load", "dump", "__bytes__", "__len__", "SerializeToString", "FromString", "to_dict", "from_dict",
+             "to_json", "from_json", "to_pydict", "from_pydict", "__reduce__"):
+    if hasattr(betterproto2.Message, name):
+        setattr(betterproto2.Message, name, refuse(name))
+print("betterproto2's codec is closed", flush=True)
+"""
+
+
+def test_no_road_of_a_harvest_uses_another_codec(house: Any, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir()
+    # Python runs a module of this name as it starts, in every process that has the folder on its path.
+    (tmp_path / "closed" / "sitecustomize.py").write_text(_NO_OTHER_CODEC)
+    house.configure("[modules.harvest]\nsample_products = 60\n")
+    service = house.serve(PYTHONPATH=str(tmp_path / "closed"))
+    worker = house.work(PYTHONPATH=str(tmp_path / "closed"))
+    ended = house.wait(house.start(supplier_code="camping-trade", tenant_id=_tenant()))
+    assert ended["status"] == "completed", ended
+    for process in (service, worker):
+        assert "codec is closed" in process.output
+        assert "codec was used" not in process.output
+
+
 @pytest.mark.skipif(not _SNOWDEVIL.exists(), reason="the real export is not on this machine")
 def test_a_real_export_is_harvested(house: Any) -> None:
     tenant = _tenant()

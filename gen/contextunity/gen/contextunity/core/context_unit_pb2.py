@@ -27,21 +27,21 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$contextunity/core/context_unit.proto\x12\x11\x63ontextunity.core\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x04\n\x0b\x43ontextUnit\x12\x17\n\x07unit_id\x18\x01 \x01(\tR\x06unitId\x12\x19\n\x08trace_id\x18\x02 \x01(\tR\x07traceId\x12$\n\x0eparent_unit_id\x18\x03 \x01(\tR\x0cparentUnitId\x12\x37\n\x08modality\x18\x04 \x01(\x0e\x32\x1b.contextunity.core.ModalityR\x08modality\x12\x31\n\x07payload\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructR\x07payload\x12\x44\n\x10\x63hain_of_thought\x18\x06 \x03(\x0b\x32\x1a.contextunity.core.CotStepR\x0e\x63hainOfThought\x12\x38\n\x07metrics\x18\x07 \x01(\x0b\x32\x1e.contextunity.core.UnitMetricsR\x07metrics\x12=\n\x08security\x18\x08 \x01(\x0b\x32!.contextunity.core.SecurityScopesR\x08security\x12\x39\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1e\n\nprovenance\x18\n \x03(\tR\nprovenance\x12(\n\x04\x62ody\x18\x0b \x01(\x0b\x32\x14.google.protobuf.AnyR\x04\x62ody\"\x8e\x01\n\x0bUnitMetrics\x12\x1d\n\nlatency_ms\x18\x01 \x01(\x03R\tlatencyMs\x12\x19\n\x08\x63ost_usd\x18\x02 \x01(\x01R\x07\x63ostUsd\x12\x1f\n\x0btokens_used\x18\x03 \x01(\x05R\ntokensUsed\x12$\n\x0e\x63ost_limit_usd\x18\x04 \x01(\x01R\x0c\x63ostLimitUsd\":\n\x0eSecurityScopes\x12\x12\n\x04read\x18\x01 \x03(\tR\x04read\x12\x14\n\x05write\x18\x02 \x03(\tR\x05write\"\x89\x01\n\x07\x43otStep\x12\x14\n\x05\x61gent\x18\x01 \x01(\tR\x05\x61gent\x12\x16\n\x06\x61\x63tion\x18\x02 \x01(\tR\x06\x61\x63tion\x12\x16\n\x06status\x18\x03 \x01(\tR\x06status\x12\x38\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ttimestamp*7\n\x08Modality\x12\x08\n\x04TEXT\x10\x00\x12\t\n\x05\x41UDIO\x10\x01\x12\x0b\n\x07SPATIAL\x10\x02\x12\t\n\x05IMAGE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$contextunity/core/context_unit.proto\x12\x11\x63ontextunity.core\x1a\x19google/protobuf/any.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x03\n\x0b\x43ontextUnit\x12\x0f\n\x07unit_id\x18\x01 \x01(\t\x12\x10\n\x08trace_id\x18\x02 \x01(\t\x12\x16\n\x0eparent_unit_id\x18\x03 \x01(\t\x12-\n\x08modality\x18\x04 \x01(\x0e\x32\x1b.contextunity.core.Modality\x12(\n\x07payload\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x34\n\x10\x63hain_of_thought\x18\x06 \x03(\x0b\x32\x1a.contextunity.core.CotStep\x12/\n\x07metrics\x18\x07 \x01(\x0b\x32\x1e.contextunity.core.UnitMetrics\x12\x33\n\x08security\x18\x08 \x01(\x0b\x32!.contextunity.core.SecurityScopes\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nprovenance\x18\n \x03(\t\x12\"\n\x04\x62ody\x18\x0b \x01(\x0b\x32\x14.google.protobuf.Any\"`\n\x0bUnitMetrics\x12\x12\n\nlatency_ms\x18\x01 \x01(\x03\x12\x10\n\x08\x63ost_usd\x18\x02 \x01(\x01\x12\x13\n\x0btokens_used\x18\x03 \x01(\x05\x12\x16\n\x0e\x63ost_limit_usd\x18\x04 \x01(\x01\"-\n\x0eSecurityScopes\x12\x0c\n\x04read\x18\x01 \x03(\t\x12\r\n\x05write\x18\x02 \x03(\t\"g\n\x07\x43otStep\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*7\n\x08Modality\x12\x08\n\x04TEXT\x10\x00\x12\t\n\x05\x41UDIO\x10\x01\x12\x0b\n\x07SPATIAL\x10\x02\x12\t\n\x05IMAGE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'contextunity.core.context_unit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODALITY']._serialized_start=1032
-  _globals['_MODALITY']._serialized_end=1087
+  _globals['_MODALITY']._serialized_start=823
+  _globals['_MODALITY']._serialized_end=878
   _globals['_CONTEXTUNIT']._serialized_start=150
-  _globals['_CONTEXTUNIT']._serialized_end=685
-  _globals['_UNITMETRICS']._serialized_start=688
-  _globals['_UNITMETRICS']._serialized_end=830
-  _globals['_SECURITYSCOPES']._serialized_start=832
-  _globals['_SECURITYSCOPES']._serialized_end=890
-  _globals['_COTSTEP']._serialized_start=893
-  _globals['_COTSTEP']._serialized_end=1030
+  _globals['_CONTEXTUNIT']._serialized_end=571
+  _globals['_UNITMETRICS']._serialized_start=573
+  _globals['_UNITMETRICS']._serialized_end=669
+  _globals['_SECURITYSCOPES']._serialized_start=671
+  _globals['_SECURITYSCOPES']._serialized_end=716
+  _globals['_COTSTEP']._serialized_start=718
+  _globals['_COTSTEP']._serialized_end=821
 # @@protoc_insertion_point(module_scope)

@@ -24,8 +24,8 @@ class SupplierSettings(BaseModel):
     """How it is written; found out from the feed itself unless given."""
     currency_code: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
     """ISO 4217 code of the currency that prices without one of their own are in."""
-    page_size: int = Field(default=250, ge=1, le=1000)
-    """Feed entries in a page."""
+    page_size: int = Field(default=500, ge=1, le=1000)
+    """Feed entries in a page. Larger ones cost a little less each product, and more memory."""
 
 
 class HarvestSettings(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,14 +55,7 @@ def run(options: Options) -> Result:
         facts={"encoded_bytes": sizes},
     )
     goals = tuple(goal for name, size in sizes.items() for goal in _goals(result, _case(name, size)))
-    return Result(
-        title=result.title,
-        reference=result.reference,
-        measurements=result.measurements,
-        goals=goals,
-        notes=result.notes,
-        facts=result.facts,
-    )
+    return dataclasses.replace(result, goals=goals)
 
 
 def _goals(result: Result, case: str) -> list[Goal]:

@@ -1,11 +1,13 @@
-"""How long the buf plugins take on trees of many files: ours beside protoc-gen-mypy, each as the program that buf runs.
+"""How long the buf plugins take on trees of many files: ours beside protoc-gen-mypy, each as the program buf runs.
 
-Run as `python bench/generator.py [FILES ...]`. A file has ten annotated methods: a workflow, five activities, a query,
-a signal and two updates, with comments and options.
+A file has ten annotated methods: a workflow, five activities, a query, a signal and two updates, with comments and
+options.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -16,12 +18,17 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2
 from google.protobuf.compiler import plugin_pb2
 
+from ._model import Goal, Measurement, Options, Result
+from ._rounds import interleave
+
 _ROOT = Path(__file__).resolve().parents[1]
 _METHODS = 10
-_REPETITIONS = 3
+_ROUNDS = 3
+_SIZES = [1, 25, 100]
+_OURS, _MYPY = "protoc-gen-python_temporal", "protoc-gen-mypy"
 _PLUGINS = {
-    "protoc-gen-python_temporal": ([sys.executable, "-m", "protoc_gen_python_temporal"], "package=gen,docs=all.md"),
-    "protoc-gen-mypy": ([str(Path(sys.executable).parent / "protoc-gen-mypy")], ""),
+    _OURS: ([sys.executable, "-m", "protoc_gen_python_temporal"], "package=gen,docs=all.md"),
+    _MYPY: ([str(Path(sys.executable).parent / "protoc-gen-mypy")], ""),
 }
 
 
@@ -108,29 +115,45 @@ def _request(files: int, parameter: str) -> bytes:
     return request.SerializeToString()
 
 
-def _seconds(command: list[str], request: bytes) -> tuple[float, int]:
-    """Best wall time of a few runs, start of the interpreter included, and lines written."""
-    best, lines = float("inf"), 0
-    for _ in range(_REPETITIONS):
-        began = time.perf_counter()
-        done = subprocess.run(command, input=request, capture_output=True, check=True)
-        best = min(best, time.perf_counter() - began)
-        response = plugin_pb2.CodeGeneratorResponse.FromString(done.stdout)
-        assert not response.error, response.error
-        lines = sum(file.content.count("\n") for file in response.file)
-    return best, lines
+def run(options: Options) -> Result:
+    """Runs both plugins on small and large trees in turn."""
+    rounds = options.rounds_or(_ROUNDS)
+    sizes = _SIZES[:2] if options.quick else _SIZES
+    measurements = [measured for files in sizes for measured in _measure(files, rounds)]
+    result = Result(
+        title="generator: a plugin's run, start of the interpreter included",
+        reference=_MYPY,
+        measurements=tuple(measurements),
+    )
+    largest = _case(sizes[-1])
+    goal = Goal(name=f"{_OURS} to {_MYPY}, {largest}", value=result.ratio(largest, _OURS, _MYPY, "time"), limit=10)
+    return dataclasses.replace(result, goals=(goal,))
 
 
-def main() -> None:
-    """Prints a table."""
-    sizes = [int(argument) for argument in sys.argv[1:]] or [1, 25, 50, 100, 200]
-    print(f"{'plugin':28} {'files':>6} {'methods':>8} {'seconds':>8} {'ms/file':>8} {'lines':>8}")
-    for name, (command, parameter) in _PLUGINS.items():
-        for files in sizes:
-            seconds, lines = _seconds(command, _request(files, parameter))
-            per_file = seconds / files * 1000
-            print(f"{name:28} {files:6} {files * _METHODS:8} {seconds:8.2f} {per_file:8.1f} {lines:8}")
+def _measure(files: int, rounds: int) -> list[Measurement]:
+    runs = {
+        name: functools.partial(_run, command, _request(files, parameter))
+        for name, (command, parameter) in _PLUGINS.items()
+    }
+    measurements: list[Measurement] = []
+    for name, found in interleave(rounds, runs).items():
+        measure = functools.partial(Measurement, case=_case(files), subject=name)
+        measurements += [
+            measure(quantity="time", unit="s", values=tuple(seconds for seconds, _ in found)),
+            measure(quantity="lines written", unit="", values=tuple(lines for _, lines in found)),
+        ]
+    return measurements
 
 
-if __name__ == "__main__":
-    main()
+def _case(files: int) -> str:
+    return f"{files * _METHODS:,} methods in {files:,} files"
+
+
+def _run(command: list[str], request: bytes) -> tuple[float, int]:
+    """Wall time in seconds, and lines written."""
+    began = time.perf_counter()
+    done = subprocess.run(command, input=request, capture_output=True, check=True)
+    seconds = time.perf_counter() - began
+    response = plugin_pb2.CodeGeneratorResponse.FromString(done.stdout)
+    assert not response.error, response.error
+    return seconds, sum(file.content.count("\n") for file in response.file)

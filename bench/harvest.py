@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import itertools
 import json
@@ -58,14 +59,7 @@ def run(options: Options) -> Result:
         ),
         facts={"page_size": _page_size(), "sizes": sizes},
     )
-    return Result(
-        title=result.title,
-        reference=result.reference,
-        measurements=result.measurements,
-        goals=_goals(result, sizes),
-        notes=result.notes,
-        facts=result.facts,
-    )
+    return dataclasses.replace(result, goals=_goals(result, sizes))
 
 
 def _goals(result: Result, sizes: list[int]) -> tuple[Goal, ...]:

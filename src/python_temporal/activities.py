@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from abc import ABC
 from collections.abc import Callable, Coroutine
@@ -180,7 +181,7 @@ class ActivityBase(ABC):
             if inspect.isfunction(function) and not hasattr(function, CONTRACT):
                 faults += signature_faults(function, contract.input_type, contract.output_type, method=True)
                 if not faults:
-                    define(contract, function)
+                    setattr(cls, contract.handler, define(contract, function))
         if faults:
             raise DefinitionError(cls.__qualname__, faults)
 
@@ -190,9 +191,33 @@ class ActivityBase(ABC):
 
 
 def define(contract: ActivityContract, function: _FunctionT) -> _FunctionT:
-    """Marks a function as an activity, for the SDK and for `contract_of`."""
+    """Makes a function an activity, for the SDK and for `contract_of`."""
+    if contract.input_type is None:
+        function = cast("_FunctionT", _without_input(function))
     setattr(function, CONTRACT, contract)
     return activity.defn(name=contract.name)(function)
+
+
+def _without_input(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, made to pass over the Empty message or null that callers in other languages may send.
+
+    Workflows and their handlers do so by themselves; the SDK gives an activity whatever was sent.
+    """
+    # None for a function, `self` for a method.
+    wanted = len(inspect.signature(function).parameters)
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def run_async(*arguments: Any) -> Any:
+            return await function(*arguments[:wanted])
+
+        return run_async
+
+    @functools.wraps(function)
+    def run(*arguments: Any) -> Any:
+        return function(*arguments[:wanted])
+
+    return run
 
 
 def task_queue_for(contract: Any) -> str | None:

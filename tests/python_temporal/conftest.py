@@ -42,7 +42,7 @@ def generate_shop(target: Path) -> None:
     files = sorted(path.relative_to(protos).as_posix() for path in protos.rglob("*.proto"))
     done = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for module in ("shop_workflows.py", "shop_activities.py"):
+    for module in ("shop_workflows.py", "shop_activities.py", "shop_foreign.py"):
         text = (_HERE / "shop" / module).read_text(encoding="utf-8")
         # The first line is for pyright in this repository, where acme_gen does not exist.
         (target / module).write_text(text.partition("\n")[2], encoding="utf-8")

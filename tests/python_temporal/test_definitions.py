@@ -15,10 +15,12 @@ from contextunity.gen.contextunity.harvest.v1 import (
     SetPageSizeResponse,
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as harvest
+from google.protobuf.empty_pb2 import Empty
 from temporalio.common import VersioningBehavior
 
 from python_temporal import DefinitionError, contract_of, service_of, workflow_classes
-from python_temporal.contract import UpdateBinding, WorkflowContract
+from python_temporal.activities import EmptyActivity
+from python_temporal.contract import ActivityContract, UpdateBinding, WorkflowContract
 from python_temporal.workflows import WorkflowBase
 
 if TYPE_CHECKING:
@@ -184,6 +186,21 @@ def test_functions_of_other_types_are_refused() -> None:
         @harvest.fetch_products.defn  # pyright: ignore[reportArgumentType, reportCallIssue]  # wrong on purpose
         async def wrong(request: HarvestRequest) -> FetchProductsResponse:  # pyright: ignore[reportUnusedFunction]  # refused
             return FetchProductsResponse()
+
+
+def test_an_activity_without_input_passes_over_what_is_sent() -> None:
+    contract = ActivityContract(name="ping", method="acme.v1.S.Ping", input_type=None, output_type=None, handler="ping")
+    calls = list[str]()
+
+    @EmptyActivity[None](contract).defn
+    def ping() -> None:
+        calls.append("ping")
+
+    definition: Any = getattr(ping, "__temporal_activity_definition")  # the SDK sets it
+    definition.fn(Empty())
+    definition.fn()
+    assert calls == ["ping", "ping"]
+    assert definition.arg_types == []
 
 
 def test_an_annotation_for_checkers_alone_is_explained() -> None:

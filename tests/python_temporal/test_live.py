@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from temporalio.api.common.v1 import Payload
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError, WorkflowUpdateStage
-from temporalio.common import SearchAttributeKey
+from temporalio.common import RawValue, SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, TerminatedError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
@@ -277,6 +278,38 @@ async def test_an_empty_input_may_come_as_null(environment: WorkflowEnvironment)
         await handle.raw.signal(CANCEL_SIGNAL_NAME, None)
         assert (await handle.result()).total is not None
         await environment.client.execute_workflow(TICK_WORKFLOW_NAME, None, id="tick-null", task_queue="shop")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data"),
+    [pytest.param("binary/protobuf", b"", id="binary"), pytest.param("json/protobuf", b"{}", id="json")],
+)
+async def test_an_empty_input_may_come_as_an_empty_message(
+    environment: WorkflowEnvironment, encoding: str, data: bytes
+) -> None:
+    from acme_gen.acme.shop.v1 import Status
+    from acme_gen.acme.shop.v1.shop_temporal import (
+        CANCEL_SIGNAL_NAME,
+        GET_STATUS_QUERY_NAME,
+        TICK_WORKFLOW_NAME,
+        TOUCH_UPDATE_NAME,
+        ShopServiceClient,
+    )
+    from shop_foreign import CallNotify
+
+    metadata = {"encoding": encoding.encode(), "messageType": b"google.protobuf.Empty"}
+    empty = RawValue(Payload(metadata=metadata, data=data))
+    async with running(environment) as activities, Worker(environment.client, task_queue="go", workflows=[CallNotify]):
+        handle = await ShopServiceClient(environment.client).start_checkout(_request(5))
+        assert (await handle.raw.query(GET_STATUS_QUERY_NAME, empty, result_type=Status)).items == 1
+        # Validators take no argument either.
+        await handle.raw.execute_update(TOUCH_UPDATE_NAME, empty)
+        await handle.raw.signal(CANCEL_SIGNAL_NAME, empty)
+        assert (await handle.result()).total is not None
+        await environment.client.execute_workflow(TICK_WORKFLOW_NAME, empty, id="tick-empty", task_queue="shop")
+        before = activities.notified
+        await environment.client.execute_workflow("CallNotify", empty, id="go", task_queue="go")
+        assert activities.notified == before + 1
 
 
 async def test_other_services_and_files_work_together(environment: WorkflowEnvironment) -> None:

@@ -9,8 +9,15 @@ from typing import Any, cast
 
 import grpc
 from contextunity.gen.contextunity.core import ContextUnit
-from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowFailureError
-from temporalio.exceptions import ActivityError, ChildWorkflowError, FailureError, WorkflowAlreadyStartedError
+from temporalio.client import (
+    Client,
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowQueryFailedError,
+    WorkflowQueryRejectedError,
+)
+from temporalio.exceptions import ActivityError, ChildWorkflowError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from contextunity.core import codec
@@ -138,7 +145,7 @@ class WorkerService:
         query = reference.contract
         try:
             progress = await handle.query(query.name, result_type=query.output_type, rpc_timeout=_QUERY_TIMEOUT)
-        except (RPCError, FailureError):
+        except (RPCError, WorkflowQueryFailedError, WorkflowQueryRejectedError):
             return {}
         return {"progress": codec.to_dict(progress, preserving_proto_field_name=True)}
 

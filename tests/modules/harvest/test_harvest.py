@@ -15,16 +15,20 @@ import grpc
 import httpx
 import psutil
 import pytest
-from contextunity.gen.contextunity.harvest.v1 import FeedCursor, PageRef
+from contextunity.gen.contextunity.harvest import v1 as harvest
+from contextunity.gen.contextunity.harvest.v1 import FeedCursor, HarvestRequest, PageRef, harvest_temporal
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
 
 from contextunity.modules.harvest.catalogue import Catalogue
 from contextunity.modules.harvest.feed_server import FeedServer
 from contextunity.modules.harvest.feeds import FeedSource, open_feed, read_page
 from contextunity.modules.harvest.sample import write_sample
 from contextunity.modules.harvest.transform import transform_page
-from contextunity.worker.embedded import usual_or_free_port
+from contextunity.worker.embedded import EmbeddedServer, usual_or_free_port
+from contextunity.worker.plugin import ContextWorkerPlugin
 
 _SNOWDEVIL = Path(__file__).resolve().parents[4] / "shared" / "data" / "snowdevil.csv"
 
@@ -166,6 +170,57 @@ def test_a_trial_run_stops_early_and_marks_nothing(house: Any) -> None:
     assert counts["pages"] == 2
     assert 30 <= counts["fetched"] < _numbers(whole["result"])["fetched"]
     assert "delisted" not in trial["result"]
+
+
+def test_a_long_harvest_continues_as_new_and_loses_nothing(house: Any) -> None:
+    tenant, other = _tenant(), _tenant()
+    house.configure("[modules.harvest]\nsample_products = 160\n")
+    house.serve()
+    house.work()
+    payload = {"workflow_type": "harvest", "supplier_code": "camping-trade", "tenant_id": tenant, "page_size": 1}
+    started = house.call("StartWorkflow", payload)
+    ended = house.wait(started["workflow_id"])
+    assert ended["status"] == "completed", ended
+    assert ended["run_id"] != started["run_id"]
+    assert ended["result"]["harvest_id"] == started["run_id"]
+    at_once = house.wait(house.start(supplier_code="camping-trade", tenant_id=other))
+    long, short = _numbers(ended["result"]), _numbers(at_once["result"])
+    assert long.pop("pages") > 150 > short.pop("pages")
+    assert long == short
+    assert _rows(house.catalogue_url, tenant, "camping-trade") == _rows(house.catalogue_url, other, "camping-trade")
+
+
+async def _steer(address: str, tenant: str, server: FeedServer) -> harvest.HarvestResponse:
+    client = await Client.connect(address, plugins=[ContextWorkerPlugin()])
+    request = HarvestRequest(tenant_id=tenant, supplier_code="alpine", page_size=10)
+    handle = await harvest_temporal.HarvestServiceClient(client).start_harvest(request)
+    await handle.pause()
+    while (await handle.get_progress()).stage is not harvest.HarvestStage.PAUSED:
+        pass  # Each question is a round trip to the worker.
+    with pytest.raises(WorkflowUpdateFailedError) as caught:
+        await handle.set_page_size(harvest.SetPageSizeRequest(page_size=1001))
+    assert isinstance(caught.value.cause, ApplicationError)
+    assert "1001 is not between 1 and 1000" in caught.value.cause.message
+    previous = await handle.set_page_size(harvest.SetPageSizeRequest(page_size=25))
+    assert previous.previous_page_size == 10
+    assert (await handle.get_progress()).page_size == 25
+    server.bytes_per_second = None
+    await handle.resume()
+    return await handle.result()
+
+
+def test_a_harvest_can_be_paused_resumed_and_given_another_page_size(
+    house: Any, temporal_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    feed, tenant = tmp_path / "feed.csv", _tenant()
+    write_sample(feed, products=100)
+    with FeedServer(feed, bytes_per_second=60_000) as server:
+        house.configure(f'[modules.harvest.suppliers.alpine]\nurl = "{server.url()}"\n')
+        house.work()
+        result = asyncio.run(_steer(temporal_server.address, tenant, server))
+    assert result.counts is not None
+    assert result.counts.created > 100
+    assert result.counts.pages < 10, "the pages after the update hold more"
 
 
 _NO_OTHER_CODEC = """

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from contextunity.gen.contextunity.harvest.v1.harvest_temporal import HARVEST_WORKFLOW_NAME
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -62,7 +63,7 @@ async def _run(console: Console, settings: Settings, registry: WorkerRegistry, a
         _show_stack(console, stack)
         stub = worker_pb2_grpc.WorkerServiceStub(channel)
         unit = ContextUnit(
-            payload={"workflow_type": "harvest", "supplier_code": supplier_code, "tenant_id": tenant_id},
+            payload={"workflow_type": HARVEST_WORKFLOW_NAME, "supplier_code": supplier_code, "tenant_id": tenant_id},
             provenance=["make:run"],
         )
         try:

@@ -19,6 +19,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
     TransformDataResponse,
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
+from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from .catalogue import CatalogueError, PageGone
@@ -31,13 +32,16 @@ _Value = TypeVar("_Value")
 
 __all__ = ["fetch_products", "sync_to_brain", "transform_data"]
 
+_FIRST_LOOK_ATTEMPTS = 5
+"""A feed that was never reached is more likely misconfigured than down, so its failure is told sooner."""
+
 
 @contract.fetch_products.defn
 async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse:
     """Fetches one page and stages its rows; the first call looks at the feed first."""
     resources = current()
     page = _required(request.page, "page")
-    with _as_application_error():
+    with _as_application_error(attempts=0 if request.feed is not None else _FIRST_LOOK_ATTEMPTS):
         feed, cursor = request.feed, request.cursor
         if feed is None or cursor is None:
             feed, cursor = await _look(resources, page.supplier_code)
@@ -105,12 +109,17 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
 
 
 @contextlib.contextmanager
-def _as_application_error() -> Generator[None, None, None]:
-    """Gives errors their stable types, which retry policies and callers in every language go by."""
+def _as_application_error(*, attempts: int = 0) -> Generator[None, None, None]:
+    """Gives errors their stable types, which retry policies and callers in every language go by.
+
+    Args:
+        attempts: the attempt whose failure is final; with 0 the contract's retry policy alone decides.
+    """
     try:
         yield
     except HarvestError as error:
-        raise ApplicationError(str(error), type=error.type, non_retryable=not error.retryable) from error
+        final = not error.retryable or 0 < attempts <= activity.info().attempt
+        raise ApplicationError(str(error), type=error.type, non_retryable=final) from error
     except CatalogueError as error:
         raise ApplicationError(str(error), type="Catalogue", non_retryable=not error.retryable) from error
 

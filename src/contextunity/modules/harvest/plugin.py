@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextunity.gen.contextunity.harvest.v1.harvest_temporal import HARVEST_WORKFLOW_NAME
+
 from contextunity.worker.core.registry import ModuleConfig
 
 from .activities import fetch_products, sync_to_brain, transform_data
@@ -18,5 +20,5 @@ module = ModuleConfig(
     activities=[fetch_products, transform_data, sync_to_brain],
     settings=HarvestSettings,
     lifespan=lifespan,
-    example={"workflow_type": "harvest", "supplier_code": BUNDLED_SUPPLIER, "tenant_id": "my_project"},
+    example={"workflow_type": HARVEST_WORKFLOW_NAME, "supplier_code": BUNDLED_SUPPLIER, "tenant_id": "my_project"},
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from typing import final
 
 from contextunity.gen.contextunity.harvest.v1 import (
@@ -24,7 +23,6 @@ from contextunity.gen.contextunity.harvest.v1 import (
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 
 __all__ = ["HarvestWorkflow"]
 
@@ -35,7 +33,6 @@ _PAGES_PER_RUN = 150
 """Pages after which the workflow continues as new: some 20 events each keep a history far below Temporal's limits."""
 
 _MAX_PAGE_SIZE = 1000
-_FIRST_LOOK_ATTEMPTS = 5
 
 
 @final
@@ -152,11 +149,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
             page_size=state.page_size or self._request.page_size,
             max_entries=self._request.max_products and self._request.max_products - self._entries,
         )
-        if state.feed is None:
-            # A feed that was never reached is more likely misconfigured than down, so its failure is told sooner.
-            fetched = await contract.fetch_products(request, retry_policy=_first_look())
-        else:
-            fetched = await contract.fetch_products(request)
+        fetched = await contract.fetch_products(request)
         if self._stage is HarvestStage.OPENING:
             self._stage = HarvestStage.RUNNING
         state.feed, state.cursor = fetched.feed, fetched.next_cursor
@@ -221,8 +214,3 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         if self._state.counts is None:
             self._state.counts = HarvestCounts()
         return self._state.counts
-
-
-def _first_look() -> RetryPolicy:
-    policy = contract.fetch_products.contract.retry_policy or RetryPolicy()
-    return dataclasses.replace(policy, maximum_attempts=_FIRST_LOOK_ATTEMPTS)

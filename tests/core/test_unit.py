@@ -7,12 +7,12 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
+from contextunity.gen.contextunity import core as gen
+from contextunity.gen.contextunity.harvest.v1 import HarvestRequest
 from google.protobuf import empty_pb2
 from pydantic import ValidationError
 
 from contextunity.core import CodecError, ContextUnit, codec, worker_pb2
-from contextunity.gen.contextunity import core as gen
-from contextunity.gen.contextunity.harvest.v1 import HarvestRequest
 
 
 def test_it_has_the_fields_of_the_contract_and_no_others() -> None:
@@ -79,7 +79,7 @@ def test_a_typed_body_is_packed() -> None:
         pytest.param({"payload": {"a": object()}}, "payload.a", id="payload value"),
         pytest.param({"payload": {"a": 2**60 + 1}}, 'payload["a"]', id="payload integer"),
         pytest.param({"payload": {"a": float("nan")}}, 'payload["a"]', id="payload nan"),
-        pytest.param({"created_at": datetime(2020, 1, 1)}, "created_at", id="naive time"),  # noqa: DTZ001 - the fault
+        pytest.param({"created_at": datetime(2020, 1, 1)}, "created_at", id="naive time"),
         pytest.param({"provenance": "commerce:trigger"}, "provenance", id="provenance text"),
         pytest.param({"modality": "smell"}, "modality", id="modality"),
         pytest.param({"metrics": gen.UnitMetrics(tokens_used=2**40)}, "metrics.tokens_used", id="out of range"),

@@ -27,7 +27,7 @@ from ._model import (
 )
 from ._names import Namespace, constant_case, dataclass_name, pascal_case, snake_case
 from ._options import Options
-from ._source import ProtoFile, Schema
+from ._source import ProtoFile, Schema, field_value
 from ._values import Values
 
 __all__ = ["Builder"]
@@ -161,7 +161,7 @@ class _ServiceBuilder:
         self.full_name = ".".join(filter(None, (file.file.package, self.proto.name)))
         self.place = file.file.place(6, index)
         self.annotation = file.schema.annotation(self.proto.options, "service")
-        self.task_queue = str(self.annotation.task_queue) if self.annotation is not None else ""
+        self.task_queue = str(field_value(self.annotation, "task_queue")) if self.annotation is not None else ""
         self.methods = [
             _Annotated(method, (6, index, 2, number), kinds)
             for number, method in enumerate(self.proto.method)
@@ -227,7 +227,7 @@ class _ServiceBuilder:
         return Method(
             proto=str(method.proto.name),
             full_name=full_name,
-            temporal_name=str(method.kinds[kind].name) or full_name,
+            temporal_name=str(field_value(method.kinds[kind], "name")) or full_name,
             input=self.file.type_of(method.proto.input_type, place),
             output=self.file.type_of(method.proto.output_type, place),
             comment=self.file.file.comment(*method.path),
@@ -248,7 +248,7 @@ class _ServiceBuilder:
             method=self.method(method, kind),
             symbol=self.take(f"{snake_case(name)}_{kind}", snake_case),
             constant=self.take(f"{constant_case(name)}_{kind.upper()}_NAME", constant_case),
-            validate=kind == "update" and bool(options.validate),
+            validate=kind == "update" and bool(values.get("validate")),
             update_id=update_id,
             wait_for_stage=stage,
         )
@@ -336,8 +336,8 @@ class _ServiceBuilder:
             symbol=self.take(snake_case(name), snake_case),
             constant=self.take(f"{constant_case(name)}_ACTIVITY_NAME", constant_case),
             handler=handlers.take(snake_case(name)),
-            task_queue=str(options.task_queue) or self.task_queue,
-            own_task_queue=bool(options.task_queue),
+            task_queue=str(values.get("task_queue")) or self.task_queue,
+            own_task_queue=bool(values.get("task_queue")),
             options={field: text for field, text in texts.items() if text is not None},
         )
 
@@ -349,7 +349,7 @@ class _ServiceBuilder:
                 f"activity {method.proto.name} has no bound on an attempt; set start_to_close_timeout, or "
                 "schedule_to_close_timeout for all attempts together",
             )
-        elif not total and not values.get("retry_policy", None).max_attempts:
+        elif not total and not values.max_attempts():
             self.file.faults.warning(
                 place,
                 f"activity {method.proto.name} is tried without end; set schedule_to_close_timeout or "
@@ -375,9 +375,9 @@ class _ServiceBuilder:
             execute=calls[0],
             start=calls[1],
             get=calls[2],
-            aliases=tuple(str(alias) for alias in options.aliases),
-            task_queue=str(options.task_queue) or self.task_queue,
-            own_task_queue=bool(options.task_queue),
+            aliases=tuple(str(alias) for alias in values.get("aliases")),
+            task_queue=str(values.get("task_queue")) or self.task_queue,
+            own_task_queue=bool(values.get("task_queue")),
             workflow_id=self._template(values, "id", method.proto.input_type),
             search_attributes=self._search_attributes(values, method.proto.input_type),
             options={field: text for field, text in texts.items() if text is not None},
@@ -451,12 +451,13 @@ class _Bindings:
         self._seen: dict[str, str] = {}
 
     def bind(self, kind: str) -> tuple[BindingModel, ...]:
-        entries = getattr(self._options, kind)
+        entries = self._values.get(kind)
         bindings = [self._bind(kind, entry) for entry in entries]
         return tuple(binding for binding in bindings if binding is not None)
 
     def _bind(self, kind: str, entry: Any) -> BindingModel | None:
-        found = self._resolve(kind, str(entry.ref))
+        ref = str(field_value(entry, "ref"))
+        found = self._resolve(kind, ref)
         if found is None:
             return None
         key, message, module = found
@@ -471,9 +472,7 @@ class _Bindings:
             validate = bool(entry.validate) if values.has("validate") else validate
             conflict = values.member("workflow_id_conflict_policy")
             if conflict and not start:
-                self._values.fault(
-                    kind, f"{entry.ref} has a workflow_id_conflict_policy, which only its start: true uses"
-                )
+                self._values.fault(kind, f"{ref} has a workflow_id_conflict_policy, which only its start: true uses")
         return BindingModel(
             key=key,
             message=message,

@@ -40,6 +40,9 @@ def generate(
     except UsageError as error:
         response.error = f"{_NAME}: {error}"
         return response
+    except UnicodeDecodeError as error:
+        response.error = f"{_NAME}: {error.object!r} is not UTF-8; save the proto file that has it in UTF-8"
+        return response
     for name in sorted(texts):
         response.file.add(name=name, content=texts[name])
     return response

@@ -9,10 +9,11 @@ from typing import Any, cast
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.compiler import plugin_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError
 
 from ._faults import Place, UsageError
 
-__all__ = ["ProtoFile", "Schema", "set_fields"]
+__all__ = ["ProtoFile", "Schema", "field_value", "set_fields"]
 
 
 _EXTENSIONS = ("service", "cli", "workflow", "activity", "query", "signal", "update", "field")
@@ -51,6 +52,10 @@ class ProtoFile:
         if location is None:
             return ""
         text = location.leading_comments or location.trailing_comments
+        if isinstance(text, bytes):
+            # protoc passes on the comments of a file that is not in UTF-8 as they are.
+            text = text.decode(errors="replace")
+        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
         lines = (line.removeprefix(" ").rstrip() for line in text.split("\n"))
         return "\n".join(lines).strip("\n")
 
@@ -86,16 +91,24 @@ class Schema:
             message_factory.GetMessageClass(cast("Descriptor", extension.containing_type))
             if extension.message_type is not None:
                 message_factory.GetMessageClass(extension.message_type)
+            if extension.message_type is None or extension.is_repeated:
+                raise UsageError(f"the option temporal.v1.{name} is not the one of Temporal's schema; import that one")
             self._extensions[name] = extension
 
     def file(self, name: str) -> ProtoFile:
         """A file by its name."""
+        if not name.isprintable():
+            raise UsageError(f"the file name {name!r} holds characters that cannot be shown; rename the file")
         if name not in self._files:
             if name not in self._raw:
                 raise UsageError(f"the request asks for {name}, but does not hold it")
             raw = self._raw[name]
+            try:
+                proto = self._class.FromString(raw.SerializeToString())
+            except DecodeError as error:
+                raise UsageError(f"{name}: its options do not fit the options schema it imports: {error}") from None
             places = {tuple(location.path): location for location in raw.source_code_info.location}
-            self._files[name] = ProtoFile(self._class.FromString(raw.SerializeToString()), places)
+            self._files[name] = ProtoFile(proto, places)
         return self._files[name]
 
     def file_of_method(self, full_name: str) -> str:
@@ -129,8 +142,20 @@ class Schema:
         return int(self._extensions[name].number) if name in self._extensions else 0
 
     def message(self, type_name: str) -> Descriptor:
-        """A message by its name as fields and methods have it, with a leading dot."""
-        return self.pool.FindMessageTypeByName(type_name.removeprefix("."))
+        """A message by its name as fields and methods have it, with a leading dot.
+
+        Raises:
+            UsageError: the request holds no such message.
+        """
+        try:
+            return self.pool.FindMessageTypeByName(type_name.removeprefix("."))
+        except KeyError:
+            raise UsageError(f"the request names the message {type_name}, but does not hold it") from None
+
+
+def field_value(message: Any, name: str, default: Any = "") -> Any:
+    """A field of an options message; `default` where the schema that came with the request has no such field."""
+    return getattr(message, name) if name in message.DESCRIPTOR.fields_by_name else default
 
 
 def set_fields(message: Any, prefix: str = "") -> Iterator[tuple[str, FieldDescriptor, Any]]:

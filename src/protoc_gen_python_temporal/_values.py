@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ._faults import Faults, Place
+from ._source import field_value
 
 __all__ = ["TIMEDELTA", "Values"]
 
@@ -39,11 +41,11 @@ class Values:
         self._faults.error(self._place, f"option (temporal.v1.{self._name}).{self._prefix}{field}: {text}")
 
     def has(self, field: str) -> bool:
-        return field in self._options.DESCRIPTOR.fields_by_name and self._options.HasField(field)
+        return _has(self._options, field)
 
     def get(self, field: str, default: Any = "") -> Any:
         """A field's value; `default` where this schema has no such field."""
-        return getattr(self._options, field) if field in self._options.DESCRIPTOR.fields_by_name else default
+        return field_value(self._options, field, default)
 
     def seconds(self, field: str) -> float | None:
         """A duration's length; None where it is not set."""
@@ -76,47 +78,56 @@ class Values:
         zero = enum.values_by_number[0].name
         return str(value.name).removeprefix(zero.removesuffix("UNSPECIFIED"))
 
+    def max_attempts(self) -> int:
+        """How often the retry policy has it tried; 0 is without end."""
+        return int(field_value(self._options.retry_policy, "max_attempts", 0)) if self.has("retry_policy") else 0
+
     def retry_policy(self) -> str | None:
         if not self.has("retry_policy"):
             return None
         policy = self._options.retry_policy
+        backoff = field_value(policy, "backoff_coefficient", 0)
         arguments = {
             "initial_interval": self._duration(policy, "initial_interval", "retry_policy.initial_interval"),
-            "backoff_coefficient": repr(policy.backoff_coefficient) if policy.backoff_coefficient else None,
+            "backoff_coefficient": repr(backoff) if backoff else None,
             "maximum_interval": self._duration(policy, "max_interval", "retry_policy.max_interval"),
-            "maximum_attempts": str(policy.max_attempts) if policy.max_attempts else None,
-            "non_retryable_error_types": _tuple(policy.non_retryable_error_types),
+            "maximum_attempts": str(self.max_attempts()) if self.max_attempts() else None,
+            "non_retryable_error_types": _tuple(field_value(policy, "non_retryable_error_types")),
         }
-        self._check_retry_policy(policy)
+        self._check_retry_policy(policy, backoff)
         return f"_t.RetryPolicy({_joined(arguments)})"
 
     def priority(self) -> str | None:
         if not self.has("priority"):
             return None
-        priority = self._options.priority
-        if priority.priority_key < 0:
-            self.fault("priority.priority_key", f"{priority.priority_key} is negative; 1 is the highest priority")
+        key, fairness_key, weight = (
+            field_value(self._options.priority, field) for field in ("priority_key", "fairness_key", "fairness_weight")
+        )
+        if key and key < 0:
+            self.fault("priority.priority_key", f"{key} is negative; 1 is the highest priority")
+        if weight and not 0 < weight < math.inf:
+            self.fault("priority.fairness_weight", f"{weight} is not a number above 0")
         arguments = {
-            "priority_key": str(priority.priority_key) if priority.priority_key else None,
-            "fairness_key": repr(priority.fairness_key) if priority.fairness_key else None,
+            "priority_key": str(key) if key else None,
+            "fairness_key": repr(fairness_key) if fairness_key else None,
             # A float of single precision, shown by as few digits as tell it from its neighbours.
-            "fairness_weight": f"{priority.fairness_weight:.7g}" if priority.fairness_weight else None,
+            "fairness_weight": f"{weight:.7g}" if weight else None,
         }
         return f"_t.Priority({_joined(arguments)})"
 
-    def _check_retry_policy(self, policy: Any) -> None:
-        if policy.backoff_coefficient and not policy.backoff_coefficient >= 1:
-            self.fault("retry_policy.backoff_coefficient", f"{policy.backoff_coefficient} is below 1")
-        if policy.max_attempts < 0:
-            self.fault("retry_policy.max_attempts", f"{policy.max_attempts} is negative; 0 is without end")
-        initial, longest = policy.initial_interval, policy.max_interval
-        if policy.HasField("max_interval") and policy.max_attempts != 1:
-            first = (initial.seconds, initial.nanos) if policy.HasField("initial_interval") else (1, 0)
+    def _check_retry_policy(self, policy: Any, backoff: float) -> None:
+        if backoff and not 1 <= backoff < math.inf:
+            self.fault("retry_policy.backoff_coefficient", f"{backoff} is below 1 or without end")
+        if self.max_attempts() < 0:
+            self.fault("retry_policy.max_attempts", f"{self.max_attempts()} is negative; 0 is without end")
+        if _has(policy, "max_interval") and self.max_attempts() != 1:
+            initial, longest = policy.initial_interval, policy.max_interval
+            first = (initial.seconds, initial.nanos) if _has(policy, "initial_interval") else (1, 0)
             if (longest.seconds, longest.nanos) < first:
                 self.fault("retry_policy.max_interval", "it is shorter than initial_interval, which is 1 s unless set")
 
     def _duration(self, message: Any, field: str, path: str) -> str | None:
-        if field not in message.DESCRIPTOR.fields_by_name or not message.HasField(field):
+        if not _has(message, field):
             return None
         value = getattr(message, field)
         if value.seconds < 0 or value.nanos < 0:
@@ -127,6 +138,10 @@ class Values:
             self.fault(path, f"{value.nanos} ns are finer than a microsecond, which is Python's limit")
         fraction = f", microseconds={value.nanos // 1000}" if value.nanos else ""
         return f"{TIMEDELTA}(seconds={value.seconds}{fraction})"
+
+
+def _has(message: Any, field: str) -> bool:
+    return field in message.DESCRIPTOR.fields_by_name and bool(message.HasField(field))
 
 
 def _tuple(values: Any) -> str | None:

@@ -38,6 +38,16 @@ def _method(option: str, signature: str = "(In) returns (Out)", name: str = "Do"
             id="backoff",
         ),
         pytest.param(
+            _method(f"activity) = {{ {_BOUND} retry_policy: {{backoff_coefficient: inf}} }}"),
+            "inf is below 1 or without end",
+            id="endless_backoff",
+        ),
+        pytest.param(
+            _method(f"activity) = {{ {_BOUND} priority: {{fairness_weight: nan}} }}"),
+            "nan is not a number above 0",
+            id="weight",
+        ),
+        pytest.param(
             _method(f"activity) = {{ {_BOUND} retry_policy: {{max_attempts: -1}} }}"), "-1 is negative", id="attempts"
         ),
         pytest.param(

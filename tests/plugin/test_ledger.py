@@ -38,6 +38,21 @@ _TEXTS = {
 # What must be set beside a field for it to mean anything.
 _BESIDE = {"update.workflow_id_conflict_policy": ("update.start",)}
 
+# Fields that the services of the test of older schemas use.
+_IN_BODY = {
+    "temporal.api.common.v1.Priority.priority_key",
+    "temporal.v1.ActivityOptions.priority",
+    "temporal.v1.ActivityOptions.retry_policy",
+    "temporal.v1.ActivityOptions.start_to_close_timeout",
+    "temporal.v1.RetryPolicy.max_attempts",
+    "temporal.v1.WorkflowOptions.query",
+    "temporal.v1.WorkflowOptions.signal",
+    "temporal.v1.WorkflowOptions.update",
+    "temporal.v1.WorkflowOptions.Query.ref",
+    "temporal.v1.WorkflowOptions.Signal.ref",
+    "temporal.v1.WorkflowOptions.Update.ref",
+}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -192,6 +207,47 @@ def test_other_generators_annotations_can_be_passed_over(base: plugin_pb2.CodeGe
         assert not passed.error
         expected = generate(base).file[0].content.split("\n")[4:]
         assert passed.file[0].content.split("\n")[4:] == expected
+
+
+def test_a_schema_that_lacks_a_field_serves_whoever_does_not_use_it(
+    request_for: Callable[..., plugin_pb2.CodeGeneratorRequest], framed: Callable[[str], dict[str, str]]
+) -> None:
+    used = "start_to_close_timeout: {seconds: 1} retry_policy: {max_attempts: 7}"
+    request = request_for(framed(_BODY.replace(used, f"{used} priority: {{priority_key: 2}}")))
+    before = generate(request)
+    schema = [file.name for file in request.proto_file].index("temporal/v1/temporal.proto")
+    tried = 0
+    for number, file in enumerate(request.proto_file):
+        if number != schema and file.package != "temporal.api.common.v1":
+            continue
+        for index, (full_name, message) in enumerate(_messages(file)):
+            for field in message.field:
+                if f"{full_name}.{field.name}" in _IN_BODY or (number != schema and message.name != "Priority"):
+                    continue
+                older = plugin_pb2.CodeGeneratorRequest.FromString(request.SerializeToString())
+                _remove(list(_messages(older.proto_file[number]))[index][1], field.name)
+                after = generate(older)
+                assert not after.error, f"{full_name}.{field.name}"
+                assert after.file == before.file, f"{full_name}.{field.name}"
+                tried += 1
+    assert tried >= 90
+
+
+def _remove(message: Any, name: str) -> None:
+    field = next(field for field in message.field if field.name == name)
+    if field.proto3_optional:
+        # The oneof that stands for its presence goes with it.
+        del message.oneof_decl[field.oneof_index]
+    message.field.remove(field)
+
+
+def _messages(holder: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every message of a file by its full name."""
+    package = f"{holder.package}." if isinstance(holder, descriptor_pb2.FileDescriptorProto) else f"{prefix}."
+    own = holder.message_type if isinstance(holder, descriptor_pb2.FileDescriptorProto) else holder.nested_type
+    for message in own:
+        yield f"{package}{message.name}", message
+        yield from _messages(message, f"{package}{message.name}")
 
 
 def test_an_option_of_a_later_schema_is_refused(

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from google.protobuf.compiler import plugin_pb2
 
+from contextunity.worker.protos import export_third_party
+from protoc_gen_python_temporal import generate
+
 _SERVICE = """
 service S {
   rpc Work(In) returns (Out) { option (temporal.v1.workflow) = {name: "work"}; }
@@ -72,6 +75,64 @@ def test_a_descriptor_that_cannot_be_is_no_traceback() -> None:
     assert done.returncode == 0
     response = plugin_pb2.CodeGeneratorResponse.FromString(done.stdout)
     assert "a.proto: its descriptor is not valid" in response.error
+
+
+def _broken(request_bytes: bytes, change: Callable[[Any], None]) -> str:
+    """What the plugin says of a request whose last file, the annotated one, was changed."""
+    request = plugin_pb2.CodeGeneratorRequest.FromString(request_bytes)
+    change(request.proto_file[-1])
+    return generate(request).error
+
+
+def _set_input(file: Any) -> None:
+    file.service[0].method[0].input_type = "In"
+
+
+def _garble_options(file: Any) -> None:
+    # Field 7233, the workflow's options, holding a name that is not UTF-8.
+    file.service[0].method[0].options.MergeFromString(b"\x8a\xc4\x03\x03\x72\x01\xff")
+
+
+def _break_name(file: Any) -> None:
+    file.name = "acme/v1/acme\n.proto"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param(_set_input, "the request names the message In, but does not hold it", id="type"),
+        pytest.param(_garble_options, "acme/v1/acme.proto: its options do not fit the options schema", id="options"),
+        pytest.param(_break_name, "the request asks for acme/v1/acme.proto, but does not hold it", id="name"),
+    ],
+)
+def test_a_request_that_no_compiler_sends_is_refused_in_words(
+    request_bytes: bytes, change: Callable[[Any], None], reason: str
+) -> None:
+    assert reason in _broken(request_bytes, change)
+
+
+def test_a_file_name_that_would_break_the_code_is_refused(request_bytes: bytes) -> None:
+    request = plugin_pb2.CodeGeneratorRequest.FromString(request_bytes)
+    request.proto_file[-1].name = request.file_to_generate[0] = "acme/v1/acme\nimport os.proto"
+    assert "holds characters that cannot be shown; rename the file" in generate(request).error
+
+
+def test_a_comment_in_another_encoding_is_kept_as_far_as_it_can_be_read(
+    framed: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
+    [(name, text)] = framed(_SERVICE.replace("service S {", "// F\u00fcr alle.\nservice S {")).items()
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text(text, encoding="latin-1")
+    plugin = tmp_path / "protoc-gen-python_temporal"
+    plugin.write_text(f"#!/bin/sh\nexec {sys.executable} -m protoc_gen_python_temporal\n")
+    plugin.chmod(0o755)
+    export_third_party(tmp_path / "api")
+    folders = [f"-I{folder}" for folder in (tmp_path, Path(__file__).parents[2] / "proto", tmp_path / "api")]
+    command = [sys.executable, "-m", "grpc_tools.protoc", *folders, f"--plugin={plugin}"]
+    done = _run(b"", *command, f"--python_temporal_out=package=gen:{tmp_path}", name)
+    assert done.returncode == 0, done.stderr
+    written = (tmp_path / "acme/v1/acme_temporal.py").read_text(encoding="utf-8")
+    assert "F\N{REPLACEMENT CHARACTER}r alle." in written
 
 
 def test_a_file_that_the_request_does_not_hold_is_named(run: Callable[..., Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -99,25 +98,20 @@ def _environment(project: Path, wheel: Path) -> dict[str, str]:
 
 
 def _generate(project: Path, environment: dict[str, str]) -> None:
-    spec = importlib.util.find_spec("temporalio")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    api = f"{spec.submodule_search_locations[0]}/bridge/sdk-core/crates/protos/protos/api_upstream"
-    command = [sys.executable, "-S", "-m", "grpc_tools.protoc", "-Iproto", f"-I{_ROOT}/proto", f"-I{api}"]
+    _run(project, environment, sys.executable, "-S", "-m", "contextunity.worker", "protos", "imports")
+    command = [sys.executable, "-S", "-m", "grpc_tools.protoc", "-Iproto", "-Iimports"]
     for name in ("python_messages", "python_temporal"):
         script = project / f"protoc-gen-{name}"
         script.write_text(f"#!/bin/sh\nexec {sys.executable} -S -m protoc_gen_{name}\n")
         script.chmod(0o755)
         command += [f"--plugin={script}", f"--{name}_out=package=greetings.gen:greetings/gen"]
-    done = subprocess.run(
-        [*command, "acme/greet/v1/greet.proto"],
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    _run(project, environment, *command, "acme/greet/v1/greet.proto")
+
+
+def _run(project: Path, environment: dict[str, str], *command: str) -> str:
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.timeout(180)
@@ -136,13 +130,5 @@ def test_a_service_is_generated_and_run_from_the_wheel_alone(wheel: Path, tmp_pa
         (project / name).write_text(text, encoding="utf-8")
     environment = _environment(project, wheel)
     _generate(project, environment)
-    done = subprocess.run(
-        [sys.executable, "-S", "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    output = _run(project, environment, sys.executable, "-S", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert "3 passed" in output

@@ -131,10 +131,11 @@ def print_workflows(text: PythonText, service: ServiceModel) -> None:
 def _print_workflow(text: PythonText, workflow: WorkflowModel, service: ServiceModel) -> None:
     method = workflow.method
     output, handles = text.type(method.output), f"{workflow.child}, {workflow.external}"
+    deprecated = "Deprecated" if method.deprecated else ""
     if method.input is None:
-        kind, parameters = "_t.EmptyWorkflow", f"{output}, {handles}"
+        kind, parameters = f"_t.{deprecated}EmptyWorkflow", f"{output}, {handles}"
     else:
-        kind, parameters = "_t.Workflow", f"{text.type(method.input)}, {output}, {handles}"
+        kind, parameters = f"_t.{deprecated}Workflow", f"{text.type(method.input)}, {output}, {handles}"
     text.line(f"{workflow.symbol}: {text.imported('typing', 'Final')}[{kind}[{parameters}]] = {kind}(")
     text.line("_t.WorkflowContract(", 1)
     _print_method(text, method, workflow.constant, 2)
@@ -206,10 +207,11 @@ def print_activities(text: PythonText, service: ServiceModel) -> None:
 def _print_activity(text: PythonText, activity: ActivityModel, service: ServiceModel) -> None:
     method = activity.method
     output = text.type(method.output)
+    deprecated = "Deprecated" if method.deprecated else ""
     if method.input is None:
-        kind, parameters = "_t.EmptyActivity", output
+        kind, parameters = f"_t.{deprecated}EmptyActivity", output
     else:
-        kind, parameters = "_t.Activity", f"{text.type(method.input)}, {output}"
+        kind, parameters = f"_t.{deprecated}Activity", f"{text.type(method.input)}, {output}"
     text.line(f"{activity.symbol}: {text.imported('typing', 'Final')}[{kind}[{parameters}]] = {kind}(")
     text.line("_t.ActivityContract(", 1)
     _print_method(text, method, activity.constant, 2)

@@ -14,6 +14,7 @@ from temporalio.common import (
 )
 from temporalio.workflow import ParentClosePolicy
 
+from ._deprecated import DeprecatedActivity, DeprecatedEmptyActivity, DeprecatedEmptyWorkflow, DeprecatedWorkflow
 from ._model import (
     ActivityContract,
     QueryBinding,
@@ -43,6 +44,10 @@ __all__ = [
     "ActivityBase",
     "ActivityContract",
     "ChildHandle",
+    "DeprecatedActivity",
+    "DeprecatedEmptyActivity",
+    "DeprecatedEmptyWorkflow",
+    "DeprecatedWorkflow",
     "EmptyActivity",
     "EmptyWorkflow",
     "ExternalHandle",

@@ -23,10 +23,10 @@ from acme_gen.acme.shop.v1 import (
     AuditRequest, AuditResponse, BasketLine, ChargeRequest, CheckoutRequest, CheckoutResponse, CountDownRequest,
     CountDownResponse, Item, PayRequest, Receipt, Status,
 )
-from acme_gen.acme.shop.v1 import shop_temporal as shop
+from acme_gen.acme.shop.v1 import extra_temporal as extra, shop_temporal as shop
 _ALL = (
     AuditRequest, AuditResponse, BasketLine, ChargeRequest, CheckoutRequest, CheckoutResponse, CountDownRequest,
-    CountDownResponse, Item, PayRequest, Receipt, Status, assert_type, final, timedelta, sdk, workflow, shop,
+    CountDownResponse, Item, PayRequest, Receipt, Status, assert_type, final, timedelta, sdk, workflow, extra, shop,
 )
 """
 
@@ -176,6 +176,14 @@ async def use(client: shop.ShopServiceClient) -> None:
     "signal_of_a_child": "async def use(child: shop.CheckoutChild) -> None:\n    await child.add_item(Status())",
     "query_result": "async def use(handle: shop.CheckoutHandle) -> None:\n    a: Item = await handle.get_status()",
     "update_input": "async def use(handle: shop.CheckoutHandle) -> None:\n    await handle.pay(Item())",
+    "deprecated_activity": "async def use() -> None:\n    await shop.old_charge(ChargeRequest())",
+    "deprecated_local_activity": "async def use() -> None:\n    await extra.old_notify.local()",
+    "deprecated_child": "async def use() -> None:\n    await extra.old_borrow_workflow.start_child(ChargeRequest())",
+    "deprecated_child_without_input": "async def use() -> None:\n    await extra.old_wait_workflow.execute_child()",
+    "deprecated_start": (
+        "async def use(client: extra.ExtraServiceClient) -> None:\n    await client.old_borrow(ChargeRequest())"
+    ),
+    "deprecated_signal": "async def use(handle: shop.CheckoutHandle) -> None:\n    await handle.remind()",
     "continue_as_new_input": "def use() -> None:\n    shop.count_down_workflow.continue_as_new(Item())",
 }
 
@@ -201,7 +209,8 @@ def findings(shop_folder: Path) -> Findings:
 
 
 def _mypy(folder: Path, files: list[str]) -> Mapping[str, list[str]]:
-    command = [sys.executable, "-m", "mypy", "--config-file=", "--strict", "--cache-dir=.mypy_cache", *files]
+    command = [sys.executable, "-m", "mypy", "--config-file=", "--strict", "--cache-dir=.mypy_cache"]
+    command += ["--enable-error-code=deprecated", *files]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr
     found: defaultdict[str, list[str]] = defaultdict(list)

@@ -11,7 +11,7 @@ from temporalio.api.workflowservice.v1 import ListNamespacesRequest
 from temporalio.client import Client
 
 from contextunity.worker.embedded import embedded_server, usual_or_free_port
-from contextunity.worker.errors import PortTakenError
+from contextunity.worker.errors import PortTakenError, WorkerError
 
 
 async def test_it_serves_while_the_context_is_open_and_ends_with_it(tmp_path: Path) -> None:
@@ -40,3 +40,20 @@ def test_the_usual_port_gives_way_to_a_free_one() -> None:
         taken: int = other.getsockname()[1]
         assert usual_or_free_port(taken) != taken
     assert usual_or_free_port(taken) == taken
+
+
+async def test_two_servers_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contextunity.worker.embedded._LOCK_TIMEOUT", 0.2)
+    async with embedded_server(tmp_path, port=0, ui_port=0):
+        with pytest.raises(WorkerError, match=r"another ContextWorker runs.*CONTEXTWORKER_DATA_FOLDER"):
+            async with embedded_server(tmp_path, port=0, ui_port=0):
+                pass
+    async with embedded_server(tmp_path, port=0, ui_port=0) as server:
+        assert psutil.pid_exists(server.pid)
+
+
+async def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkerError, match=r"cannot write to the data folder .*file/data.*CONTEXTWORKER_DATA_FOLDER"):
+        async with embedded_server(tmp_path / "file" / "data", port=0, ui_port=0):
+            pass

@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
             stream=sys.stderr,
         )
+        # One line for each request of a module's, with addresses that may hold secrets, is for debugging alone.
+        logging.getLogger("httpx").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
         asyncio.run(_until_signal(command(settings, registry)))
     except ContextUnityError as error:
         print(f"contextworker: {error}", file=sys.stderr)  # noqa: T201 - what a command line is for

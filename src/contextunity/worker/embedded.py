@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from temporalio.service import ConnectConfig, ServiceClient
 
@@ -22,6 +25,8 @@ __all__ = ["LOOPBACK", "EmbeddedServer", "embedded_server", "usual_or_free_port"
 LOOPBACK = "127.0.0.1"
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 10.0
+_LOCK_TIMEOUT = 10.0
+"""Seconds that the server of a process just killed may take to end."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -58,13 +63,13 @@ async def embedded_server(
         WorkerError: the temporal CLI is not installed, or the server ends or does not answer within a minute.
     """
     executable = _executable()
-    port = _asked_or_usual_port(port, 7233, "--temporal-port")
-    ui_port = _asked_or_usual_port(ui_port, 8233, "--ui-port")
-    folder.mkdir(parents=True, exist_ok=True)
     database, log_path = folder / "temporal.db", folder / "temporal.log"
-    command = [executable, "server", "start-dev", "--ip", LOOPBACK, "--port", str(port), "--ui-port", str(ui_port)]
-    command += ["--db-filename", str(database), "--log-level", "warn", "--color", "never"]
-    with log_path.open("wb") as log:
+    with await _lock(folder) as lock, log_path.open("wb") as log:
+        # Only now, because the ports may have been those of a server that the lock waited for.
+        port = _asked_or_usual_port(port, 7233, "--temporal-port")
+        ui_port = _asked_or_usual_port(ui_port, 8233, "--ui-port")
+        command = [executable, "server", "start-dev", "--ip", LOOPBACK, "--port", str(port), "--ui-port", str(ui_port)]
+        command += ["--db-filename", str(database), "--log-level", "warn", "--color", "never"]
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -73,6 +78,8 @@ async def embedded_server(
             # Ctrl-C reaches the whole foreground group: in one of its own the server outlives the workers, which need
             # it to shut down in order.
             start_new_session=True,
+            # The lock is the server's as well: should this process be killed, it holds until the server has ended too.
+            pass_fds=(lock.fileno(),),
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
     try:
@@ -85,6 +92,33 @@ async def embedded_server(
         )
     finally:
         await _stop(process)
+
+
+async def _lock(folder: Path) -> BinaryIO:
+    """Takes the folder for one server; two on one database would stand in each other's way."""
+    path = folder / "temporal.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise WorkerError(
+            f"cannot write to the data folder {folder}: {reason}; choose another with CONTEXTWORKER_DATA_FOLDER"
+        ) from None
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                file.close()
+                raise WorkerError(
+                    f"another ContextWorker runs its Temporal server in {folder}; stop that one, or choose another "
+                    "folder with CONTEXTWORKER_DATA_FOLDER"
+                ) from None
+            await asyncio.sleep(0.1)
+        else:
+            return file
 
 
 def _executable() -> str:

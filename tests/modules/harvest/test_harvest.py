@@ -302,13 +302,33 @@ def test_a_feed_that_cannot_be_used_fails_with_its_type(
     assert told in ended["error"]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        pytest.param({"page_size": -1}, "page_size -1 is not between 1 and 1000", id="page_size"),
+        pytest.param({"page_size": 1001}, "page_size 1001 is not between 1 and 1000", id="large page_size"),
+        pytest.param({"max_products": -5}, "max_products -5 is negative", id="max_products"),
+    ],
+)
+def test_a_parameter_out_of_range_fails_at_once(house: Any, parameters: dict[str, int], told: str) -> None:
+    house.serve()
+    house.work()
+    ended = house.wait(house.start(supplier_code="camping-trade", tenant_id=_tenant(), **parameters))
+    assert ended["status"] == "failed"
+    assert ended["error"].startswith("RequestInvalid: ")
+    assert told in ended["error"]
+
+
 def test_an_unreachable_feed_is_tried_again_and_then_fails_with_its_type(house: Any) -> None:
-    house.configure(f'[modules.harvest.suppliers.gone]\nurl = "http://127.0.0.1:{usual_or_free_port(0)}/feed.csv"\n')
+    house.configure(
+        f'[modules.harvest.suppliers.gone]\nurl = "http://127.0.0.1:{usual_or_free_port(0)}/feed.csv?key=secret"\n'
+    )
     house.serve()
     house.work()
     ended = house.wait(house.start(supplier_code="gone", tenant_id=_tenant()))
     assert ended["status"] == "failed"
     assert ended["error"].startswith("FeedUnreachable: ")
+    assert "secret" not in ended["error"]
 
 
 def test_a_feed_that_comes_back_in_time_is_harvested(house: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import ClassVar
+from urllib.parse import urlsplit, urlunsplit
 
 from contextunity.core.errors import ContextUnityError
 
@@ -15,6 +16,13 @@ __all__ = [
     "HarvestError",
     "SupplierUnknownError",
 ]
+
+
+def _shown(url: str) -> str:
+    """An address as callers may see it: without the user, password and query, where feeds keep their secrets."""
+    parts = urlsplit(url)
+    query = "…" if parts.query else ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
 
 class HarvestError(ContextUnityError):
@@ -65,7 +73,9 @@ class FeedUnreachableError(HarvestError):
         self.url = url
         self.status = status
         self.reason = reason or (f"the server answered {status}" if status else "no answer")
-        super().__init__(f"feed {url} cannot be fetched: {self.reason}; check the address and that the server is up")
+        super().__init__(
+            f"feed {_shown(url)} cannot be fetched: {self.reason}; check the address and that the server is up"
+        )
 
 
 class FeedFormatError(HarvestError):
@@ -86,7 +96,7 @@ class FeedFormatError(HarvestError):
         self.expected = expected
         self.seen = seen
         self.line = line
-        where = f"feed {url}, line {line}" if line else f"feed {url}"
+        where = f"feed {_shown(url)}, line {line}" if line else f"feed {_shown(url)}"
         super().__init__(f"{where}: expected {expected}, but found {seen}; check the supplier's url and format")
 
 
@@ -107,7 +117,7 @@ class FeedEmptyError(HarvestError):
         """Say where nothing is."""
         self.url = url
         self.detail = detail
-        super().__init__(f"feed {url} is empty: {detail}; ask the supplier, or check the url")
+        super().__init__(f"feed {_shown(url)} is empty: {detail}; ask the supplier, or check the url")
 
 
 class FeedChangedError(HarvestError):
@@ -127,6 +137,6 @@ class FeedChangedError(HarvestError):
         self.expected = expected
         self.seen = seen
         super().__init__(
-            f"feed {url} was replaced while it was being harvested: version {expected!r} became "
+            f"feed {_shown(url)} was replaced while it was being harvested: version {expected!r} became "
             f"{seen or 'unknown'!r}; start the harvest again"
         )

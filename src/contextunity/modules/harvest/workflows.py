@@ -23,6 +23,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
 from temporalio import workflow
+from temporalio.exceptions import ApplicationError
 
 __all__ = ["HarvestWorkflow"]
 
@@ -63,6 +64,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
 
     async def run(self, request: HarvestRequest) -> HarvestResponse:
         """Runs the harvest, or the part of it that fits one history."""
+        _check(request)
         last = await self._flow()
         if last is None:
             await workflow.wait_condition(workflow.all_handlers_finished)
@@ -87,14 +89,14 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
     def get_progress(self) -> HarvestProgress:
         """Tells how far it is."""
         feed = self._state.feed
-        paused = self._stage is HarvestStage.RUNNING and self._state.paused
+        paused = self._state.paused and self._stage in (HarvestStage.OPENING, HarvestStage.RUNNING)
         return HarvestProgress(
             stage=HarvestStage.PAUSED if paused else self._stage,
             counts=self._state.counts,
             bytes_done=self._bytes_done,
             bytes_total=0 if feed is None else feed.total_bytes,
             started_at=self._state.started_at,
-            page_size=self._state.page_size,
+            page_size=self._page_size,
         )
 
     def pause(self) -> None:
@@ -107,7 +109,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
 
     def set_page_size(self, request: SetPageSizeRequest) -> SetPageSizeResponse:
         """Changes the size of the pages to come."""
-        previous, self._state.page_size = self._state.page_size, request.page_size
+        previous, self._state.page_size = self._page_size, request.page_size
         return SetPageSizeResponse(previous_page_size=previous)
 
     def validate_set_page_size(self, request: SetPageSizeRequest) -> None:
@@ -135,9 +137,13 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
                 self._in_flight += 1
                 sync = SyncToBrainRequest(page=page, last=over, complete=fetched.end_of_feed)
                 syncing = asyncio.create_task(self._process(sync, fetched, syncing))
-        finally:
+        except (Exception, asyncio.CancelledError):
             # Pages in flight are finished even when fetching the next one failed; their own failure counts first.
-            last = await syncing if syncing is not None else None
+            # Not in a `finally`: a workflow that leaves the worker's memory is closed there, and must not wait.
+            if syncing is not None:
+                await syncing
+            raise
+        last = await syncing if syncing is not None else None
         return last if over else None
 
     async def _fetch(self, page: PageRef) -> FetchProductsResponse:
@@ -146,7 +152,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
             page=page,
             feed=state.feed,
             cursor=state.cursor,
-            page_size=state.page_size or self._request.page_size,
+            page_size=self._page_size,
             max_entries=self._request.max_products and self._request.max_products - self._entries,
         )
         fetched = await contract.fetch_products(request)
@@ -170,11 +176,10 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         """Transforms a fetched page, and syncs it once the page before is synced."""
         try:
             currency = fetched.feed.currency_code if fetched.feed is not None else ""
-            try:
-                await contract.transform_data(TransformDataRequest(page=sync.page, currency_code=currency))
-            finally:
-                if previous is not None:
-                    await previous
+            transform = contract.transform_data.start(TransformDataRequest(page=sync.page, currency_code=currency))
+            if previous is not None:
+                await previous
+            await transform
             if sync.last:
                 self._stage = HarvestStage.FINISHING
             synced = await contract.sync_to_brain(sync)
@@ -210,7 +215,23 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         )
 
     @property
+    def _page_size(self) -> int:
+        """As in force; 0 until the first page tells the supplier's setting, where nobody asked for another."""
+        return self._state.page_size or self._request.page_size
+
+    @property
     def _counts(self) -> HarvestCounts:
         if self._state.counts is None:
             self._state.counts = HarvestCounts()
         return self._state.counts
+
+
+def _check(request: HarvestRequest) -> None:
+    """Refuses what no repetition can mend, before anything is fetched."""
+    if not 0 <= request.page_size <= _MAX_PAGE_SIZE:
+        reason = f"page_size {request.page_size} is not between 1 and {_MAX_PAGE_SIZE}, or 0 for the supplier's setting"
+    elif request.max_products < 0:
+        reason = f"max_products {request.max_products} is negative; 0 means all"
+    else:
+        return
+    raise ApplicationError(reason, type="RequestInvalid", non_retryable=True)

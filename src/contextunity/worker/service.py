@@ -139,7 +139,7 @@ class WorkerService:
     ) -> dict[str, Any]:
         """The workflow's own progress; nothing where it has none, or no worker answers in time."""
         reference = contract.queries.get(_PROGRESS_QUERY) if contract else None
-        if reference is None:
+        if reference is None or reference.contract.input_type is not None or reference.contract.output_type is None:
             return {}
         handle = self._client.get_workflow_handle(description.id, run_id=description.run_id)
         query = reference.contract
@@ -152,7 +152,10 @@ class WorkerService:
     async def _outcome(
         self, description: WorkflowExecutionDescription, contract: WorkflowContract | None
     ) -> dict[str, Any]:
-        output_type = contract.output_type if contract else None
+        if contract is None:
+            # Started by somebody else: what its result is made of is not ours to know.
+            return {}
+        output_type = contract.output_type
         handle = self._client.get_workflow_handle(description.id, run_id=description.run_id, result_type=output_type)
         try:
             result = await handle.result(follow_runs=False)

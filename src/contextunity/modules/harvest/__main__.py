@@ -78,7 +78,7 @@ async def _run(console: Console, settings: Settings, registry: WorkerRegistry, a
         console.print(f"The harvest {task['status']}: {task.get('error', '')}", style="red", markup=False)
         return 1
     _show_result(console, settings, task["result"], tenant_id, supplier_code)
-    _show_next(console, stack)
+    _show_next(console)
     return 0
 
 
@@ -191,11 +191,11 @@ def _show_result(
         catalogue.close()
 
 
-def _show_next(console: Console, stack: Stack) -> None:
+def _show_next(console: Console) -> None:
     console.print(
         "Everything that was started is stopped. Next: keep it all running with\n\n"
         f"  {_short(sys.executable)} -m contextunity.worker dev\n\n"
-        f"and look at this harvest's history in Temporal's web UI, {stack.temporal.ui_url}",
+        "and look at this harvest's history in Temporal's web UI, which it then serves at http://127.0.0.1:8233",
         highlight=False,
         soft_wrap=True,
     )

@@ -20,7 +20,11 @@ __all__ = [
 
 def _shown(url: str) -> str:
     """An address as callers may see it: without the user, password and query, where feeds keep their secrets."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # Not an address that anything was fetched from; what stands before a query helps to mend it.
+        return url.partition("?")[0]
     query = "…" if parts.query else ""
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 

@@ -55,11 +55,14 @@ def test_no_tracked_file_names_an_address_to_download_from() -> None:
     files = subprocess.run(["git", "ls-files"], cwd=_ROOT, capture_output=True, text=True, check=True).stdout.split(
         "\n"
     )
-    pattern = re.compile(r"--(extra-)?index-url|find-links|\"resolved\": *\"http|https?://[^\s\"']+\.(whl|tar\.gz)")
-    own = str(Path(__file__).relative_to(_ROOT))
+    # Written in pieces, so that this file holds none of what it looks for.
+    address = r"https?:" + r"//[^\s\"']+\.(whl|tar\.gz)"
+    pattern = re.compile(
+        "|".join((r"--(extra-)?index" + "-url", "find" + "-links", r"\"resolved\"" + r": *\"http", address))
+    )
     found = [
         name
         for name in filter(None, files)
-        if name != own and pattern.search((_ROOT / name).read_text(encoding="utf-8", errors="replace"))
+        if pattern.search((_ROOT / name).read_text(encoding="utf-8", errors="replace"))
     ]
     assert found == []

@@ -14,7 +14,12 @@ from ._faults import UsageError
 from ._modules import is_speakable
 
 _ANNOTATIONS = ("temporal/v1/", "temporal/api/")
-"""Folders of files that hold nothing but annotations, or what those need. No Python module stands for them."""
+"""Folders of files that hold nothing but annotations, or what those need. Neither they nor the annotations appear in
+what is generated."""
+
+_RULES = ("buf/validate/",)
+"""Folders of files that define annotations which are read at run time, by their field numbers, from the descriptors of
+the generated modules. The annotations stay; the files that define them get no module, and need none."""
 
 _SHIPPED = frozenset(
     f"google/protobuf/{name}.proto"
@@ -57,7 +62,7 @@ def parse_options(parameter: str) -> Options:
 
 
 def is_annotation_file(name: str) -> bool:
-    return name.startswith(_ANNOTATIONS)
+    return name.startswith(_ANNOTATIONS + _RULES)
 
 
 def targets_of(request: plugin_pb2.CodeGeneratorRequest) -> list[str]:
@@ -76,7 +81,7 @@ def targets_of(request: plugin_pb2.CodeGeneratorRequest) -> list[str]:
 def files_without_annotations(
     request: plugin_pb2.CodeGeneratorRequest,
 ) -> list[descriptor_pb2.FileDescriptorProto]:
-    """The request's files in order, less annotation files, imports of them and options that they define.
+    """The request's files in order, less annotation files, imports of them and the options that are for generators.
 
     Raises:
         UsageError: a descriptor is not valid, or a file that one imports is missing.
@@ -98,7 +103,7 @@ def files_without_annotations(
 
 
 class _OptionStripper:
-    """Clears the options that annotation files define; others, such as buf.validate's, stay."""
+    """Clears the options that only generators read; others, such as buf.validate's, stay."""
 
     def __init__(self, files: Iterable[descriptor_pb2.FileDescriptorProto]) -> None:
         # A pool of this request alone: in it the options are known fields, whatever Python has imported.
@@ -122,7 +127,7 @@ class _OptionStripper:
             for field, _ in options.ListFields():
                 # The stubs know neither a field's file nor that its descriptor is all that ClearExtension wants.
                 extension = cast("Any", field)
-                if field.is_extension and is_annotation_file(extension.file.name):
+                if field.is_extension and extension.file.name.startswith(_ANNOTATIONS):
                     options.ClearExtension(extension)
         return descriptor_pb2.FileDescriptorProto.FromString(dynamic.SerializeToString())
 

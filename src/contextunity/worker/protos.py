@@ -35,7 +35,7 @@ def export(folder: Path) -> list[str]:
 
 
 def export_third_party(folder: Path) -> list[str]:
-    """Writes the protos of Temporal's API that the annotations import; otherwise as `export`."""
+    """Writes the protos of Temporal's API that the annotations import, and buf's validation rules; see `export`."""
     root = _package_folder("temporalio") / "bridge/sdk-core/crates/protos/protos/api_upstream"
     pending, copied = list(_WANTED), set[str]()
     while pending:
@@ -47,7 +47,24 @@ def export_third_party(folder: Path) -> list[str]:
         _copy(root / name, folder / name)
         copied.add(name)
         pending.extend(_IMPORT.findall((root / name).read_text(encoding="utf-8")))
-    return sorted(copied)
+    return sorted([*copied, _export_validation_rules(folder)])
+
+
+def _export_validation_rules(folder: Path) -> str:
+    """Writes `buf/validate/validate.proto`, which the protovalidate package ships as a descriptor alone."""
+    from google.protobuf import descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
+    from protovalidate import FieldPathPb
+
+    from ._proto_text import print_proto
+
+    modules = (descriptor_pb2, duration_pb2, timestamp_pb2, field_mask_pb2)
+    file = FieldPathPb.desc().file.proto
+    target = folder / file.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(
+        print_proto(file.to_binary(), [module.DESCRIPTOR.serialized_pb for module in modules]), encoding="utf-8"
+    )
+    return file.name
 
 
 def _own_folder() -> Path:

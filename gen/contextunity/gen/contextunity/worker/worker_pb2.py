@@ -26,7 +26,7 @@ from contextunity.gen.contextunity.core import context_unit_pb2 as contextunity_
 
 from contextunity.gen.contextunity.core.context_unit_pb2 import *
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n contextunity/worker/worker.proto\x12\x13\x63ontextunity.worker\x1a$contextunity/core/context_unit.proto2\xd5\x02\n\rWorkerService\x12O\n\rStartWorkflow\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12O\n\rGetTaskStatus\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12M\n\x0b\x45xecuteCode\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12S\n\x11RegisterSchedules\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnitP\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n contextunity/worker/worker.proto\x12\x13\x63ontextunity.worker\x1a$contextunity/core/context_unit.proto2\xe7\n\n\rWorkerService\x12O\n\rStartWorkflow\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12O\n\rGetTaskStatus\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12M\n\tWatchTask\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit0\x01\x12K\n\tListTasks\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12L\n\nCancelTask\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12O\n\rTerminateTask\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12L\n\nSignalTask\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12K\n\tQueryTask\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12L\n\nUpdateTask\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12S\n\x11\x44\x65scribeContracts\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12M\n\x0b\x45xecuteCode\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12S\n\x11RegisterSchedules\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12O\n\rListSchedules\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12O\n\rPauseSchedule\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12P\n\x0eResumeSchedule\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12Q\n\x0fTriggerSchedule\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnit\x12P\n\x0e\x44\x65leteSchedule\x12\x1e.contextunity.core.ContextUnit\x1a\x1e.contextunity.core.ContextUnitP\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'contextunity.worker.worker_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKERSERVICE']._serialized_start=96
-  _globals['_WORKERSERVICE']._serialized_end=437
+  _globals['_WORKERSERVICE']._serialized_end=1479
 # @@protoc_insertion_point(module_scope)

@@ -26,15 +26,20 @@ if _version_not_supported:
 
 
 class WorkerServiceStub:
-    """Starts durable work and tells how it goes.
+    """Starts durable work, tells how it goes, and steers it.
 
-    Every method takes and returns a ContextUnit; the keys of its payload are given at each method. Every answer has its
-    own unit_id, the request's unit_id as parent_unit_id, the request's trace_id, and the request's provenance extended
-    by `worker:<method>`.
+    Every method takes and returns a ContextUnit. What it asks and answers is given below as a message; it stands in the
+    unit's `body` as that message, and in its `payload` as plain data under the same names: enum values as lower-case
+    words without their prefix, durations in seconds, typed messages as objects. A request has the one or the other; an
+    answer has both. Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id,
+    and the request's provenance extended by `worker:<method>`.
 
-    Errors common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or a payload that does not fit
-    (each violation is named in google.rpc.BadRequest); UNAVAILABLE while the Temporal server cannot be reached;
-    RESOURCE_EXHAUSTED for a unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
+    Errors carry a google.rpc.Status with an ErrorInfo of domain `worker.contextunity`, a stable reason and the trace_id.
+    Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or content that does not fit (each
+    violation is named in google.rpc.BadRequest); UNAUTHENTICATED without a good token and PERMISSION_DENIED without its
+    permission or tenant, where the deployment asks for tokens; NOT_FOUND for what does not exist or belongs to another
+    tenant; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached; RESOURCE_EXHAUSTED for a
+    unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
     """
 
     def __init__(self, channel):
@@ -53,6 +58,46 @@ class WorkerServiceStub:
                 request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
                 response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
                 _registered_method=True)
+        self.WatchTask = channel.unary_stream(
+                '/contextunity.worker.WorkerService/WatchTask',
+                request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+                response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                _registered_method=True)
+        self.ListTasks = channel.unary_unary(
+                '/contextunity.worker.WorkerService/ListTasks',
+                request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+                response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                _registered_method=True)
+        self.CancelTask = channel.unary_unary(
+                '/contextunity.worker.WorkerService/CancelTask',
+                request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+                response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                _registered_method=True)
+        self.TerminateTask = channel.unary_unary(
+                '/contextunity.worker.WorkerService/TerminateTask',
+                request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+                response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                _registered_method=True)
+        self.SignalTask = channel.unary_unary(
+                '/contextunity.worker.WorkerService/SignalTask',
+                request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+                response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                _registered_method=True)
+        self.QueryTask = channel.unary_unary(
+                '/contextunity.worker.WorkerService/QueryTask',
+                request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+                response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                _registered_method=True)
+        self.UpdateTask = channel.unary_unary(
+                '/contextunity.worker.WorkerService/UpdateTask',
+                request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+                response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                _registered_method=True)
+        self.DescribeContracts = channel.unary_unary(
+                '/contextunity.worker.WorkerService/DescribeContracts',
+                request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+                response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                _registered_method=True)
         self.ExecuteCode = channel.unary_unary(
                 '/contextunity.worker.WorkerService/ExecuteCode',
                 request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
@@ -63,70 +108,206 @@ class WorkerServiceStub:
                 request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
                 response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
                 _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/contextunity.worker.WorkerService/ListSchedules',
+                request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+                response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                _registered_method=True)
+        self.PauseSchedule = channel.unary_unary(
+                '/contextunity.worker.WorkerService/PauseSchedule',
+                request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+                response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                _registered_method=True)
+        self.ResumeSchedule = channel.unary_unary(
+                '/contextunity.worker.WorkerService/ResumeSchedule',
+                request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+                response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                _registered_method=True)
+        self.TriggerSchedule = channel.unary_unary(
+                '/contextunity.worker.WorkerService/TriggerSchedule',
+                request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+                response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                _registered_method=True)
+        self.DeleteSchedule = channel.unary_unary(
+                '/contextunity.worker.WorkerService/DeleteSchedule',
+                request_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+                response_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
-    """Starts durable work and tells how it goes.
+    """Starts durable work, tells how it goes, and steers it.
 
-    Every method takes and returns a ContextUnit; the keys of its payload are given at each method. Every answer has its
-    own unit_id, the request's unit_id as parent_unit_id, the request's trace_id, and the request's provenance extended
-    by `worker:<method>`.
+    Every method takes and returns a ContextUnit. What it asks and answers is given below as a message; it stands in the
+    unit's `body` as that message, and in its `payload` as plain data under the same names: enum values as lower-case
+    words without their prefix, durations in seconds, typed messages as objects. A request has the one or the other; an
+    answer has both. Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id,
+    and the request's provenance extended by `worker:<method>`.
 
-    Errors common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or a payload that does not fit
-    (each violation is named in google.rpc.BadRequest); UNAVAILABLE while the Temporal server cannot be reached;
-    RESOURCE_EXHAUSTED for a unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
+    Errors carry a google.rpc.Status with an ErrorInfo of domain `worker.contextunity`, a stable reason and the trace_id.
+    Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or content that does not fit (each
+    violation is named in google.rpc.BadRequest); UNAUTHENTICATED without a good token and PERMISSION_DENIED without its
+    permission or tenant, where the deployment asks for tokens; NOT_FOUND for what does not exist or belongs to another
+    tenant; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached; RESOURCE_EXHAUSTED for a
+    unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
     """
 
     def StartWorkflow(self, request, context):
         """Starts the workflow registered for a workflow_type and answers without waiting for its end.
 
-        Request: {workflow_type, tenant_id?, task_queue?, args?, plus the parameters of the workflow's input message by
-        their proto or JSON names; args is the same parameters as one object}.
-        Response: {workflow_id, run_id, status: "started"}.
+        Request: payload {workflow_type, tenant_id?, task_queue?, args?, plus the parameters of the workflow's input message
+        by their proto or JSON names; args is the same parameters as one object}; or the input message itself as body, whose
+        type then tells the workflow_type where that is left out.
+        Answer: StartWorkflowResult, {workflow_id, run_id, status: "started"}.
 
-        The workflow id comes from the id expression of the contract, else from the unit_id, so that a unit sent again
-        gives the run that it started before.
+        The workflow id comes from the id expression of the contract, else from the unit_id. The same unit sent again gives
+        the run that it started before, whether that has ended or not.
 
         Errors: NOT_FOUND for an unknown workflow_type (the known ones are listed); ALREADY_EXISTS where the contract
-        refuses a second run under an id.
+        refuses a second task under an id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTaskStatus(self, request, context):
-        """Tells how a started workflow goes.
+        """Tells how a task goes: GetTaskStatusRequest {workflow_id, run_id?}, answered by TaskStatus {workflow_id, run_id,
+        status, workflow_type, result?, error?, failure?, progress?, …}, status being one of running, completed, failed,
+        cancelled, terminated, timed_out, unknown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
-        Request: {workflow_id, run_id?}.
-        Response: {workflow_id, run_id, status, workflow_type, result?, error?, progress?}, status being one of running,
-        completed, failed, cancelled, terminated, timed_out, unknown; result is the output message as an object; error is
-        the innermost cause, as text; progress is the workflow's own progress message where it has one.
+    def WatchTask(self, request, context):
+        """Tells how a task goes until it ends: WatchTaskRequest {workflow_id, after?}, answered by a TaskStatus for the state
+        as it is and one more for each change of status or progress; the last one is that of the end.
 
-        Errors: NOT_FOUND for a workflow_id that no workflow has.
+        A stream that broke is gone on with by the `resume_token` of the last message as `after`: what was seen is not told
+        again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTasks(self, request, context):
+        """Lists tasks, newest first: ListTasksRequest {workflow_type?, status?, started_after?, started_before?, page_size?,
+        page_token?}, answered by ListTasksResult {tasks, next_page_token?}.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelTask(self, request, context):
+        """Asks a task to end in its own way: CancelTaskRequest {workflow_id, reason?}, answered by TaskReference.
+
+        Errors: FAILED_PRECONDITION where it has ended already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TerminateTask(self, request, context):
+        """Ends a task at once, without giving it a say: TerminateTaskRequest {workflow_id, reason?}, answered by
+        TaskReference.
+
+        Errors: FAILED_PRECONDITION where it has ended already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignalTask(self, request, context):
+        """Sends a task a signal of its contract: SignalTaskRequest {workflow_id, signal, args?}, answered by TaskReference.
+
+        Errors: NOT_FOUND for a signal that the contract does not have (those that it has are listed); FAILED_PRECONDITION
+        where the task has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryTask(self, request, context):
+        """Asks a task a query of its contract: QueryTaskRequest {workflow_id, query, args?}, answered by TaskReply {result}.
+
+        Errors: NOT_FOUND for a query that the contract does not have; FAILED_PRECONDITION where the workflow refuses it;
+        UNAVAILABLE where no worker answers in time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTask(self, request, context):
+        """Has a task do an update of its contract, and waits for it: UpdateTaskRequest {workflow_id, update, args?}, answered
+        by TaskReply {result}. The same unit sent again is the same update.
+
+        Errors: NOT_FOUND for an update that the contract does not have; FAILED_PRECONDITION where the workflow rejects it,
+        or has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeContracts(self, request, context):
+        """Describes what can be started: DescribeContractsRequest {workflow_type?}, answered by DescribeContractsResult
+        {contracts}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExecuteCode(self, request, context):
-        """Runs a small program in a sandbox.
+        """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
+        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated}.
 
-        Request: {code, language?, timeout?}, timeout in seconds.
-        Response: {result, stdout, stderr, exit_code}.
-
-        Errors: UNIMPLEMENTED where this deployment has no sandbox.
+        What the program does wrong is told by the status of the answer. Where `wait` is false, or the call's deadline comes
+        first, the answer has the workflow_id, and GetTaskStatus and WatchTask go on from there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RegisterSchedules(self, request, context):
-        """Registers the cron schedules of a project.
+        """Registers the schedules of a project: RegisterSchedulesRequest {project_id, schedules: [{schedule_id, workflow_name,
+        task_queue, cron, args?, description?}]}, or entries {id, workflow_type, cron, timezone} as manifests have them; one
+        such entry may also be the whole payload. Answered by RegisterSchedulesResult {status: "ok", registered_count, …}.
 
-        Request: {project_id, schedules: [{schedule_id, workflow_name, task_queue, cron, args?, description?}]}.
-        Response: {status: "ok", registered_count}.
+        Declarative: what is asked for is there afterwards, however often it is asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
-        Errors: UNIMPLEMENTED where this deployment does not manage schedules.
+    def ListSchedules(self, request, context):
+        """Lists schedules: ListSchedulesRequest {project_id?}, answered by ListSchedulesResult {schedules}.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSchedule(self, request, context):
+        """Pauses a schedule: ScheduleRequest {schedule_id, project_id?, note?}, answered by ScheduleResult.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSchedule(self, request, context):
+        """Has a paused schedule go on: ScheduleRequest, answered by ScheduleResult.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TriggerSchedule(self, request, context):
+        """Has a schedule run once, now: ScheduleRequest, answered by ScheduleResult.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSchedule(self, request, context):
+        """Removes a schedule; tasks that it started go on: ScheduleRequest, answered by ScheduleResult.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +326,46 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
                     response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
             ),
+            'WatchTask': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTask,
+                    request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                    response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            ),
+            'ListTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTasks,
+                    request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                    response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            ),
+            'CancelTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTask,
+                    request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                    response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            ),
+            'TerminateTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.TerminateTask,
+                    request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                    response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            ),
+            'SignalTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalTask,
+                    request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                    response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            ),
+            'QueryTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryTask,
+                    request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                    response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            ),
+            'UpdateTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTask,
+                    request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                    response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            ),
+            'DescribeContracts': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeContracts,
+                    request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                    response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            ),
             'ExecuteCode': grpc.unary_unary_rpc_method_handler(
                     servicer.ExecuteCode,
                     request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
@@ -152,6 +373,31 @@ def add_WorkerServiceServicer_to_server(servicer, server):
             ),
             'RegisterSchedules': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterSchedules,
+                    request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                    response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                    response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            ),
+            'PauseSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSchedule,
+                    request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                    response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            ),
+            'ResumeSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSchedule,
+                    request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                    response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            ),
+            'TriggerSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.TriggerSchedule,
+                    request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+                    response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            ),
+            'DeleteSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSchedule,
                     request_deserializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
                     response_serializer=contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
             ),
@@ -164,15 +410,20 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerService:
-    """Starts durable work and tells how it goes.
+    """Starts durable work, tells how it goes, and steers it.
 
-    Every method takes and returns a ContextUnit; the keys of its payload are given at each method. Every answer has its
-    own unit_id, the request's unit_id as parent_unit_id, the request's trace_id, and the request's provenance extended
-    by `worker:<method>`.
+    Every method takes and returns a ContextUnit. What it asks and answers is given below as a message; it stands in the
+    unit's `body` as that message, and in its `payload` as plain data under the same names: enum values as lower-case
+    words without their prefix, durations in seconds, typed messages as objects. A request has the one or the other; an
+    answer has both. Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id,
+    and the request's provenance extended by `worker:<method>`.
 
-    Errors common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or a payload that does not fit
-    (each violation is named in google.rpc.BadRequest); UNAVAILABLE while the Temporal server cannot be reached;
-    RESOURCE_EXHAUSTED for a unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
+    Errors carry a google.rpc.Status with an ErrorInfo of domain `worker.contextunity`, a stable reason and the trace_id.
+    Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or content that does not fit (each
+    violation is named in google.rpc.BadRequest); UNAUTHENTICATED without a good token and PERMISSION_DENIED without its
+    permission or tenant, where the deployment asks for tokens; NOT_FOUND for what does not exist or belongs to another
+    tenant; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached; RESOURCE_EXHAUSTED for a
+    unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
     """
 
     @staticmethod
@@ -230,6 +481,222 @@ class WorkerService:
             _registered_method=True)
 
     @staticmethod
+    def WatchTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/contextunity.worker.WorkerService/WatchTask',
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.worker.WorkerService/ListTasks',
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.worker.WorkerService/CancelTask',
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TerminateTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.worker.WorkerService/TerminateTask',
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.worker.WorkerService/SignalTask',
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.worker.WorkerService/QueryTask',
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.worker.WorkerService/UpdateTask',
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeContracts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.worker.WorkerService/DescribeContracts',
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ExecuteCode(request,
             target,
             options=(),
@@ -271,6 +738,141 @@ class WorkerService:
             request,
             target,
             '/contextunity.worker.WorkerService/RegisterSchedules',
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.worker.WorkerService/ListSchedules',
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.worker.WorkerService/PauseSchedule',
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.worker.WorkerService/ResumeSchedule',
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TriggerSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.worker.WorkerService/TriggerSchedule',
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
+            contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.worker.WorkerService/DeleteSchedule',
             contextunity_dot_core_dot_context__unit__pb2.ContextUnit.SerializeToString,
             contextunity_dot_core_dot_context__unit__pb2.ContextUnit.FromString,
             options,

@@ -39,15 +39,20 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkerServiceStub:
-    """Starts durable work and tells how it goes.
+    """Starts durable work, tells how it goes, and steers it.
 
-    Every method takes and returns a ContextUnit; the keys of its payload are given at each method. Every answer has its
-    own unit_id, the request's unit_id as parent_unit_id, the request's trace_id, and the request's provenance extended
-    by `worker:<method>`.
+    Every method takes and returns a ContextUnit. What it asks and answers is given below as a message; it stands in the
+    unit's `body` as that message, and in its `payload` as plain data under the same names: enum values as lower-case
+    words without their prefix, durations in seconds, typed messages as objects. A request has the one or the other; an
+    answer has both. Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id,
+    and the request's provenance extended by `worker:<method>`.
 
-    Errors common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or a payload that does not fit
-    (each violation is named in google.rpc.BadRequest); UNAVAILABLE while the Temporal server cannot be reached;
-    RESOURCE_EXHAUSTED for a unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
+    Errors carry a google.rpc.Status with an ErrorInfo of domain `worker.contextunity`, a stable reason and the trace_id.
+    Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or content that does not fit (each
+    violation is named in google.rpc.BadRequest); UNAUTHENTICATED without a good token and PERMISSION_DENIED without its
+    permission or tenant, where the deployment asks for tokens; NOT_FOUND for what does not exist or belongs to another
+    tenant; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached; RESOURCE_EXHAUSTED for a
+    unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
     """
 
     @_typing.overload
@@ -57,107 +62,215 @@ class WorkerServiceStub:
     StartWorkflow: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
     """Starts the workflow registered for a workflow_type and answers without waiting for its end.
 
-    Request: {workflow_type, tenant_id?, task_queue?, args?, plus the parameters of the workflow's input message by
-    their proto or JSON names; args is the same parameters as one object}.
-    Response: {workflow_id, run_id, status: "started"}.
+    Request: payload {workflow_type, tenant_id?, task_queue?, args?, plus the parameters of the workflow's input message
+    by their proto or JSON names; args is the same parameters as one object}; or the input message itself as body, whose
+    type then tells the workflow_type where that is left out.
+    Answer: StartWorkflowResult, {workflow_id, run_id, status: "started"}.
 
-    The workflow id comes from the id expression of the contract, else from the unit_id, so that a unit sent again
-    gives the run that it started before.
+    The workflow id comes from the id expression of the contract, else from the unit_id. The same unit sent again gives
+    the run that it started before, whether that has ended or not.
 
     Errors: NOT_FOUND for an unknown workflow_type (the known ones are listed); ALREADY_EXISTS where the contract
-    refuses a second run under an id.
+    refuses a second task under an id.
     """
     GetTaskStatus: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
-    """Tells how a started workflow goes.
+    """Tells how a task goes: GetTaskStatusRequest {workflow_id, run_id?}, answered by TaskStatus {workflow_id, run_id,
+    status, workflow_type, result?, error?, failure?, progress?, …}, status being one of running, completed, failed,
+    cancelled, terminated, timed_out, unknown.
+    """
+    WatchTask: _grpc.UnaryStreamMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
+    """Tells how a task goes until it ends: WatchTaskRequest {workflow_id, after?}, answered by a TaskStatus for the state
+    as it is and one more for each change of status or progress; the last one is that of the end.
 
-    Request: {workflow_id, run_id?}.
-    Response: {workflow_id, run_id, status, workflow_type, result?, error?, progress?}, status being one of running,
-    completed, failed, cancelled, terminated, timed_out, unknown; result is the output message as an object; error is
-    the innermost cause, as text; progress is the workflow's own progress message where it has one.
+    A stream that broke is gone on with by the `resume_token` of the last message as `after`: what was seen is not told
+    again.
+    """
+    ListTasks: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
+    """Lists tasks, newest first: ListTasksRequest {workflow_type?, status?, started_after?, started_before?, page_size?,
+    page_token?}, answered by ListTasksResult {tasks, next_page_token?}.
+    """
+    CancelTask: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
+    """Asks a task to end in its own way: CancelTaskRequest {workflow_id, reason?}, answered by TaskReference.
 
-    Errors: NOT_FOUND for a workflow_id that no workflow has.
+    Errors: FAILED_PRECONDITION where it has ended already.
+    """
+    TerminateTask: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
+    """Ends a task at once, without giving it a say: TerminateTaskRequest {workflow_id, reason?}, answered by
+    TaskReference.
+
+    Errors: FAILED_PRECONDITION where it has ended already.
+    """
+    SignalTask: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
+    """Sends a task a signal of its contract: SignalTaskRequest {workflow_id, signal, args?}, answered by TaskReference.
+
+    Errors: NOT_FOUND for a signal that the contract does not have (those that it has are listed); FAILED_PRECONDITION
+    where the task has ended.
+    """
+    QueryTask: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
+    """Asks a task a query of its contract: QueryTaskRequest {workflow_id, query, args?}, answered by TaskReply {result}.
+
+    Errors: NOT_FOUND for a query that the contract does not have; FAILED_PRECONDITION where the workflow refuses it;
+    UNAVAILABLE where no worker answers in time.
+    """
+    UpdateTask: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
+    """Has a task do an update of its contract, and waits for it: UpdateTaskRequest {workflow_id, update, args?}, answered
+    by TaskReply {result}. The same unit sent again is the same update.
+
+    Errors: NOT_FOUND for an update that the contract does not have; FAILED_PRECONDITION where the workflow rejects it,
+    or has ended.
+    """
+    DescribeContracts: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
+    """Describes what can be started: DescribeContractsRequest {workflow_type?}, answered by DescribeContractsResult
+    {contracts}.
     """
     ExecuteCode: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
-    """Runs a small program in a sandbox.
+    """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
+    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated}.
 
-    Request: {code, language?, timeout?}, timeout in seconds.
-    Response: {result, stdout, stderr, exit_code}.
-
-    Errors: UNIMPLEMENTED where this deployment has no sandbox.
+    What the program does wrong is told by the status of the answer. Where `wait` is false, or the call's deadline comes
+    first, the answer has the workflow_id, and GetTaskStatus and WatchTask go on from there.
     """
     RegisterSchedules: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
-    """Registers the cron schedules of a project.
+    """Registers the schedules of a project: RegisterSchedulesRequest {project_id, schedules: [{schedule_id, workflow_name,
+    task_queue, cron, args?, description?}]}, or entries {id, workflow_type, cron, timezone} as manifests have them; one
+    such entry may also be the whole payload. Answered by RegisterSchedulesResult {status: "ok", registered_count, …}.
 
-    Request: {project_id, schedules: [{schedule_id, workflow_name, task_queue, cron, args?, description?}]}.
-    Response: {status: "ok", registered_count}.
-
-    Errors: UNIMPLEMENTED where this deployment does not manage schedules.
+    Declarative: what is asked for is there afterwards, however often it is asked.
     """
+    ListSchedules: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
+    """Lists schedules: ListSchedulesRequest {project_id?}, answered by ListSchedulesResult {schedules}."""
+    PauseSchedule: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
+    """Pauses a schedule: ScheduleRequest {schedule_id, project_id?, note?}, answered by ScheduleResult."""
+    ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
+    """Has a paused schedule go on: ScheduleRequest, answered by ScheduleResult."""
+    TriggerSchedule: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
+    """Has a schedule run once, now: ScheduleRequest, answered by ScheduleResult."""
+    DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
+    """Removes a schedule; tasks that it started go on: ScheduleRequest, answered by ScheduleResult."""
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
-    """Starts durable work and tells how it goes.
+    """Starts durable work, tells how it goes, and steers it.
 
-    Every method takes and returns a ContextUnit; the keys of its payload are given at each method. Every answer has its
-    own unit_id, the request's unit_id as parent_unit_id, the request's trace_id, and the request's provenance extended
-    by `worker:<method>`.
+    Every method takes and returns a ContextUnit. What it asks and answers is given below as a message; it stands in the
+    unit's `body` as that message, and in its `payload` as plain data under the same names: enum values as lower-case
+    words without their prefix, durations in seconds, typed messages as objects. A request has the one or the other; an
+    answer has both. Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id,
+    and the request's provenance extended by `worker:<method>`.
 
-    Errors common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or a payload that does not fit
-    (each violation is named in google.rpc.BadRequest); UNAVAILABLE while the Temporal server cannot be reached;
-    RESOURCE_EXHAUSTED for a unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
+    Errors carry a google.rpc.Status with an ErrorInfo of domain `worker.contextunity`, a stable reason and the trace_id.
+    Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or content that does not fit (each
+    violation is named in google.rpc.BadRequest); UNAUTHENTICATED without a good token and PERMISSION_DENIED without its
+    permission or tenant, where the deployment asks for tokens; NOT_FOUND for what does not exist or belongs to another
+    tenant; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached; RESOURCE_EXHAUSTED for a
+    unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartWorkflow: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
     """Starts the workflow registered for a workflow_type and answers without waiting for its end.
 
-    Request: {workflow_type, tenant_id?, task_queue?, args?, plus the parameters of the workflow's input message by
-    their proto or JSON names; args is the same parameters as one object}.
-    Response: {workflow_id, run_id, status: "started"}.
+    Request: payload {workflow_type, tenant_id?, task_queue?, args?, plus the parameters of the workflow's input message
+    by their proto or JSON names; args is the same parameters as one object}; or the input message itself as body, whose
+    type then tells the workflow_type where that is left out.
+    Answer: StartWorkflowResult, {workflow_id, run_id, status: "started"}.
 
-    The workflow id comes from the id expression of the contract, else from the unit_id, so that a unit sent again
-    gives the run that it started before.
+    The workflow id comes from the id expression of the contract, else from the unit_id. The same unit sent again gives
+    the run that it started before, whether that has ended or not.
 
     Errors: NOT_FOUND for an unknown workflow_type (the known ones are listed); ALREADY_EXISTS where the contract
-    refuses a second run under an id.
+    refuses a second task under an id.
     """
     GetTaskStatus: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
-    """Tells how a started workflow goes.
+    """Tells how a task goes: GetTaskStatusRequest {workflow_id, run_id?}, answered by TaskStatus {workflow_id, run_id,
+    status, workflow_type, result?, error?, failure?, progress?, …}, status being one of running, completed, failed,
+    cancelled, terminated, timed_out, unknown.
+    """
+    WatchTask: _aio.UnaryStreamMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
+    """Tells how a task goes until it ends: WatchTaskRequest {workflow_id, after?}, answered by a TaskStatus for the state
+    as it is and one more for each change of status or progress; the last one is that of the end.
 
-    Request: {workflow_id, run_id?}.
-    Response: {workflow_id, run_id, status, workflow_type, result?, error?, progress?}, status being one of running,
-    completed, failed, cancelled, terminated, timed_out, unknown; result is the output message as an object; error is
-    the innermost cause, as text; progress is the workflow's own progress message where it has one.
+    A stream that broke is gone on with by the `resume_token` of the last message as `after`: what was seen is not told
+    again.
+    """
+    ListTasks: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
+    """Lists tasks, newest first: ListTasksRequest {workflow_type?, status?, started_after?, started_before?, page_size?,
+    page_token?}, answered by ListTasksResult {tasks, next_page_token?}.
+    """
+    CancelTask: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
+    """Asks a task to end in its own way: CancelTaskRequest {workflow_id, reason?}, answered by TaskReference.
 
-    Errors: NOT_FOUND for a workflow_id that no workflow has.
+    Errors: FAILED_PRECONDITION where it has ended already.
+    """
+    TerminateTask: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
+    """Ends a task at once, without giving it a say: TerminateTaskRequest {workflow_id, reason?}, answered by
+    TaskReference.
+
+    Errors: FAILED_PRECONDITION where it has ended already.
+    """
+    SignalTask: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
+    """Sends a task a signal of its contract: SignalTaskRequest {workflow_id, signal, args?}, answered by TaskReference.
+
+    Errors: NOT_FOUND for a signal that the contract does not have (those that it has are listed); FAILED_PRECONDITION
+    where the task has ended.
+    """
+    QueryTask: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
+    """Asks a task a query of its contract: QueryTaskRequest {workflow_id, query, args?}, answered by TaskReply {result}.
+
+    Errors: NOT_FOUND for a query that the contract does not have; FAILED_PRECONDITION where the workflow refuses it;
+    UNAVAILABLE where no worker answers in time.
+    """
+    UpdateTask: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
+    """Has a task do an update of its contract, and waits for it: UpdateTaskRequest {workflow_id, update, args?}, answered
+    by TaskReply {result}. The same unit sent again is the same update.
+
+    Errors: NOT_FOUND for an update that the contract does not have; FAILED_PRECONDITION where the workflow rejects it,
+    or has ended.
+    """
+    DescribeContracts: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
+    """Describes what can be started: DescribeContractsRequest {workflow_type?}, answered by DescribeContractsResult
+    {contracts}.
     """
     ExecuteCode: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
-    """Runs a small program in a sandbox.
+    """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
+    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated}.
 
-    Request: {code, language?, timeout?}, timeout in seconds.
-    Response: {result, stdout, stderr, exit_code}.
-
-    Errors: UNIMPLEMENTED where this deployment has no sandbox.
+    What the program does wrong is told by the status of the answer. Where `wait` is false, or the call's deadline comes
+    first, the answer has the workflow_id, and GetTaskStatus and WatchTask go on from there.
     """
     RegisterSchedules: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
-    """Registers the cron schedules of a project.
+    """Registers the schedules of a project: RegisterSchedulesRequest {project_id, schedules: [{schedule_id, workflow_name,
+    task_queue, cron, args?, description?}]}, or entries {id, workflow_type, cron, timezone} as manifests have them; one
+    such entry may also be the whole payload. Answered by RegisterSchedulesResult {status: "ok", registered_count, …}.
 
-    Request: {project_id, schedules: [{schedule_id, workflow_name, task_queue, cron, args?, description?}]}.
-    Response: {status: "ok", registered_count}.
-
-    Errors: UNIMPLEMENTED where this deployment does not manage schedules.
+    Declarative: what is asked for is there afterwards, however often it is asked.
     """
+    ListSchedules: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
+    """Lists schedules: ListSchedulesRequest {project_id?}, answered by ListSchedulesResult {schedules}."""
+    PauseSchedule: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
+    """Pauses a schedule: ScheduleRequest {schedule_id, project_id?, note?}, answered by ScheduleResult."""
+    ResumeSchedule: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
+    """Has a paused schedule go on: ScheduleRequest, answered by ScheduleResult."""
+    TriggerSchedule: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
+    """Has a schedule run once, now: ScheduleRequest, answered by ScheduleResult."""
+    DeleteSchedule: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
+    """Removes a schedule; tasks that it started go on: ScheduleRequest, answered by ScheduleResult."""
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Starts durable work and tells how it goes.
+    """Starts durable work, tells how it goes, and steers it.
 
-    Every method takes and returns a ContextUnit; the keys of its payload are given at each method. Every answer has its
-    own unit_id, the request's unit_id as parent_unit_id, the request's trace_id, and the request's provenance extended
-    by `worker:<method>`.
+    Every method takes and returns a ContextUnit. What it asks and answers is given below as a message; it stands in the
+    unit's `body` as that message, and in its `payload` as plain data under the same names: enum values as lower-case
+    words without their prefix, durations in seconds, typed messages as objects. A request has the one or the other; an
+    answer has both. Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id,
+    and the request's provenance extended by `worker:<method>`.
 
-    Errors common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or a payload that does not fit
-    (each violation is named in google.rpc.BadRequest); UNAVAILABLE while the Temporal server cannot be reached;
-    RESOURCE_EXHAUSTED for a unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
+    Errors carry a google.rpc.Status with an ErrorInfo of domain `worker.contextunity`, a stable reason and the trace_id.
+    Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or content that does not fit (each
+    violation is named in google.rpc.BadRequest); UNAUTHENTICATED without a good token and PERMISSION_DENIED without its
+    permission or tenant, where the deployment asks for tokens; NOT_FOUND for what does not exist or belongs to another
+    tenant; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached; RESOURCE_EXHAUSTED for a
+    unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
     """
 
     @_abc_1.abstractmethod
@@ -168,15 +281,16 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
         """Starts the workflow registered for a workflow_type and answers without waiting for its end.
 
-        Request: {workflow_type, tenant_id?, task_queue?, args?, plus the parameters of the workflow's input message by
-        their proto or JSON names; args is the same parameters as one object}.
-        Response: {workflow_id, run_id, status: "started"}.
+        Request: payload {workflow_type, tenant_id?, task_queue?, args?, plus the parameters of the workflow's input message
+        by their proto or JSON names; args is the same parameters as one object}; or the input message itself as body, whose
+        type then tells the workflow_type where that is left out.
+        Answer: StartWorkflowResult, {workflow_id, run_id, status: "started"}.
 
-        The workflow id comes from the id expression of the contract, else from the unit_id, so that a unit sent again
-        gives the run that it started before.
+        The workflow id comes from the id expression of the contract, else from the unit_id. The same unit sent again gives
+        the run that it started before, whether that has ended or not.
 
         Errors: NOT_FOUND for an unknown workflow_type (the known ones are listed); ALREADY_EXISTS where the contract
-        refuses a second run under an id.
+        refuses a second task under an id.
         """
 
     @_abc_1.abstractmethod
@@ -185,14 +299,102 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_unit_pb2.ContextUnit,
         context: _ServicerContext,
     ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
-        """Tells how a started workflow goes.
+        """Tells how a task goes: GetTaskStatusRequest {workflow_id, run_id?}, answered by TaskStatus {workflow_id, run_id,
+        status, workflow_type, result?, error?, failure?, progress?, …}, status being one of running, completed, failed,
+        cancelled, terminated, timed_out, unknown.
+        """
 
-        Request: {workflow_id, run_id?}.
-        Response: {workflow_id, run_id, status, workflow_type, result?, error?, progress?}, status being one of running,
-        completed, failed, cancelled, terminated, timed_out, unknown; result is the output message as an object; error is
-        the innermost cause, as text; progress is the workflow's own progress message where it has one.
+    @_abc_1.abstractmethod
+    def WatchTask(
+        self,
+        request: _context_unit_pb2.ContextUnit,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_context_unit_pb2.ContextUnit], _abc.AsyncIterator[_context_unit_pb2.ContextUnit]]:
+        """Tells how a task goes until it ends: WatchTaskRequest {workflow_id, after?}, answered by a TaskStatus for the state
+        as it is and one more for each change of status or progress; the last one is that of the end.
 
-        Errors: NOT_FOUND for a workflow_id that no workflow has.
+        A stream that broke is gone on with by the `resume_token` of the last message as `after`: what was seen is not told
+        again.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTasks(
+        self,
+        request: _context_unit_pb2.ContextUnit,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
+        """Lists tasks, newest first: ListTasksRequest {workflow_type?, status?, started_after?, started_before?, page_size?,
+        page_token?}, answered by ListTasksResult {tasks, next_page_token?}.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelTask(
+        self,
+        request: _context_unit_pb2.ContextUnit,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
+        """Asks a task to end in its own way: CancelTaskRequest {workflow_id, reason?}, answered by TaskReference.
+
+        Errors: FAILED_PRECONDITION where it has ended already.
+        """
+
+    @_abc_1.abstractmethod
+    def TerminateTask(
+        self,
+        request: _context_unit_pb2.ContextUnit,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
+        """Ends a task at once, without giving it a say: TerminateTaskRequest {workflow_id, reason?}, answered by
+        TaskReference.
+
+        Errors: FAILED_PRECONDITION where it has ended already.
+        """
+
+    @_abc_1.abstractmethod
+    def SignalTask(
+        self,
+        request: _context_unit_pb2.ContextUnit,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
+        """Sends a task a signal of its contract: SignalTaskRequest {workflow_id, signal, args?}, answered by TaskReference.
+
+        Errors: NOT_FOUND for a signal that the contract does not have (those that it has are listed); FAILED_PRECONDITION
+        where the task has ended.
+        """
+
+    @_abc_1.abstractmethod
+    def QueryTask(
+        self,
+        request: _context_unit_pb2.ContextUnit,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
+        """Asks a task a query of its contract: QueryTaskRequest {workflow_id, query, args?}, answered by TaskReply {result}.
+
+        Errors: NOT_FOUND for a query that the contract does not have; FAILED_PRECONDITION where the workflow refuses it;
+        UNAVAILABLE where no worker answers in time.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateTask(
+        self,
+        request: _context_unit_pb2.ContextUnit,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
+        """Has a task do an update of its contract, and waits for it: UpdateTaskRequest {workflow_id, update, args?}, answered
+        by TaskReply {result}. The same unit sent again is the same update.
+
+        Errors: NOT_FOUND for an update that the contract does not have; FAILED_PRECONDITION where the workflow rejects it,
+        or has ended.
+        """
+
+    @_abc_1.abstractmethod
+    def DescribeContracts(
+        self,
+        request: _context_unit_pb2.ContextUnit,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
+        """Describes what can be started: DescribeContractsRequest {workflow_type?}, answered by DescribeContractsResult
+        {contracts}.
         """
 
     @_abc_1.abstractmethod
@@ -201,12 +403,11 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_unit_pb2.ContextUnit,
         context: _ServicerContext,
     ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
-        """Runs a small program in a sandbox.
+        """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
+        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated}.
 
-        Request: {code, language?, timeout?}, timeout in seconds.
-        Response: {result, stdout, stderr, exit_code}.
-
-        Errors: UNIMPLEMENTED where this deployment has no sandbox.
+        What the program does wrong is told by the status of the answer. Where `wait` is false, or the call's deadline comes
+        first, the answer has the workflow_id, and GetTaskStatus and WatchTask go on from there.
         """
 
     @_abc_1.abstractmethod
@@ -215,12 +416,51 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_unit_pb2.ContextUnit,
         context: _ServicerContext,
     ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
-        """Registers the cron schedules of a project.
+        """Registers the schedules of a project: RegisterSchedulesRequest {project_id, schedules: [{schedule_id, workflow_name,
+        task_queue, cron, args?, description?}]}, or entries {id, workflow_type, cron, timezone} as manifests have them; one
+        such entry may also be the whole payload. Answered by RegisterSchedulesResult {status: "ok", registered_count, …}.
 
-        Request: {project_id, schedules: [{schedule_id, workflow_name, task_queue, cron, args?, description?}]}.
-        Response: {status: "ok", registered_count}.
-
-        Errors: UNIMPLEMENTED where this deployment does not manage schedules.
+        Declarative: what is asked for is there afterwards, however often it is asked.
         """
+
+    @_abc_1.abstractmethod
+    def ListSchedules(
+        self,
+        request: _context_unit_pb2.ContextUnit,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
+        """Lists schedules: ListSchedulesRequest {project_id?}, answered by ListSchedulesResult {schedules}."""
+
+    @_abc_1.abstractmethod
+    def PauseSchedule(
+        self,
+        request: _context_unit_pb2.ContextUnit,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
+        """Pauses a schedule: ScheduleRequest {schedule_id, project_id?, note?}, answered by ScheduleResult."""
+
+    @_abc_1.abstractmethod
+    def ResumeSchedule(
+        self,
+        request: _context_unit_pb2.ContextUnit,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
+        """Has a paused schedule go on: ScheduleRequest, answered by ScheduleResult."""
+
+    @_abc_1.abstractmethod
+    def TriggerSchedule(
+        self,
+        request: _context_unit_pb2.ContextUnit,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
+        """Has a schedule run once, now: ScheduleRequest, answered by ScheduleResult."""
+
+    @_abc_1.abstractmethod
+    def DeleteSchedule(
+        self,
+        request: _context_unit_pb2.ContextUnit,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
+        """Removes a schedule; tasks that it started go on: ScheduleRequest, answered by ScheduleResult."""
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

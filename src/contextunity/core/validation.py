@@ -1,0 +1,77 @@
+"""The rules that a proto states with `buf.validate`, held against messages."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import betterproto2
+from google.protobuf.message import Message
+
+from . import codec
+from .errors import CodecError, Violation
+
+if TYPE_CHECKING:
+    from protovalidate import Validator
+    from protovalidate import Violation as RuleViolation
+
+__all__ = ["check", "violations"]
+
+
+def violations(message: betterproto2.Message | Message) -> list[Violation]:
+    """What in a message breaks the rules of its proto; empty where nothing does.
+
+    Args:
+        message: a generated dataclass, or Google's message.
+
+    Raises:
+        CodecError: a value of the dataclass does not even fit its field; or a rule of the proto cannot be evaluated,
+            which is a fault of the proto.
+    """
+    from protovalidate import CompilationError, EvaluationError
+
+    proto = message if isinstance(message, Message) else codec.to_proto(message)
+    try:
+        found: Sequence[RuleViolation] = _validator().collect_violations(proto)
+    except (CompilationError, EvaluationError) as error:
+        name: str = proto.DESCRIPTOR.full_name
+        raise CodecError(f"a rule of its proto cannot be evaluated: {error}", message_type=name) from error
+    return [Violation(_path(each), _reason(each)) for each in found]
+
+
+def check(message: betterproto2.Message | Message) -> None:
+    """Refuses a message that breaks the rules of its proto.
+
+    Raises:
+        CodecError: it does; `violations` has everything that is wrong.
+    """
+    found = violations(message)
+    if found:
+        descriptor = message.DESCRIPTOR if isinstance(message, Message) else codec.proto_class(type(message)).DESCRIPTOR
+        raise CodecError.of(found, message_type=str(descriptor.full_name))
+
+
+@functools.cache
+def _validator() -> Validator:
+    # Imported where it is first needed: commands that validate nothing start without it.
+    from protovalidate import Validator
+
+    return Validator()
+
+
+def _path(violation: RuleViolation) -> str:
+    path = ""
+    field: Any = violation.proto.field
+    for element in field.elements if field is not None else ():
+        path = f"{path}.{element.field_name}" if path else str(element.field_name)
+        subscript = element.subscript
+        if subscript is not None:
+            key = subscript.value
+            path += f'["{key}"]' if isinstance(key, str) else f"[{key}]"
+    return path
+
+
+def _reason(violation: RuleViolation) -> str:
+    message = violation.proto.message or f"breaks the rule {violation.proto.rule_id}"
+    return f"as a key: {message}" if violation.proto.for_key else message

@@ -1,0 +1,84 @@
+"""Whose a task is: bound to it when it starts, by search attributes that the Temporal server keeps with it."""
+
+from __future__ import annotations
+
+import re
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.service import RPCError, RPCStatusCode
+
+from .errors import WorkerError
+
+__all__ = [
+    "ATTRIBUTES",
+    "TENANT_ATTRIBUTE",
+    "UNIT_ATTRIBUTE",
+    "bound_attributes",
+    "register_attributes",
+    "tenant_fault",
+    "tenant_of",
+]
+
+TENANT_ATTRIBUTE = SearchAttributeKey.for_keyword("ContextUnityTenant")
+"""Tenant that a workflow is run for. Workflows that were started past the service have none."""
+UNIT_ATTRIBUTE = SearchAttributeKey.for_keyword("ContextUnityUnit")
+"""unit_id of the request that started a workflow."""
+ATTRIBUTES = (TENANT_ATTRIBUTE, UNIT_ATTRIBUTE)
+
+_TENANT = re.compile(r"[\w.:@/+\-]{1,200}")
+
+
+def tenant_fault(tenant_id: str) -> str:
+    """What keeps a text from being a tenant's id; empty where nothing does."""
+    if _TENANT.fullmatch(tenant_id):
+        return ""
+    return "is not a tenant id: 1 to 200 letters, digits and . : @ / + - _"
+
+
+def bound_attributes(
+    tenant_id: str, unit_id: str = "", others: TypedSearchAttributes | None = None
+) -> TypedSearchAttributes:
+    """Search attributes that bind a workflow to a tenant, and to the unit that started it, beside others."""
+    own = {TENANT_ATTRIBUTE.name, UNIT_ATTRIBUTE.name}
+    pairs = [pair for pair in (others or ()) if pair.key.name not in own]
+    if tenant_id:
+        pairs.append(SearchAttributePair(TENANT_ATTRIBUTE, tenant_id))
+    if unit_id:
+        pairs.append(SearchAttributePair(UNIT_ATTRIBUTE, unit_id))
+    return TypedSearchAttributes(pairs)
+
+
+def tenant_of(attributes: TypedSearchAttributes) -> str:
+    """Tenant that a workflow is bound to; empty where it is bound to none."""
+    return attributes.get(TENANT_ATTRIBUTE) or ""
+
+
+async def register_attributes(client: Client) -> None:
+    """Registers the search attributes in the client's namespace where they are missing.
+
+    Raises:
+        WorkerError: the server does not let us; the text says how an operator does it.
+    """
+    operator = client.operator_service
+    try:
+        known = await operator.list_search_attributes(ListSearchAttributesRequest(namespace=client.namespace))
+        missing = [key.name for key in ATTRIBUTES if key.name not in known.custom_attributes]
+        if missing:
+            kind = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+            await operator.add_search_attributes(
+                AddSearchAttributesRequest(
+                    namespace=client.namespace, search_attributes=dict.fromkeys(missing, kind)
+                )
+            )
+    except RPCError as error:
+        if error.status is RPCStatusCode.ALREADY_EXISTS:
+            return  # Another process of ours was faster.
+        names = " ".join(f"--name {key.name}" for key in ATTRIBUTES)
+        raise WorkerError(
+            f"the namespace {client.namespace!r} lacks our search attributes, and the Temporal server does not let us "
+            f"register them ({error.message}). Have an operator run: temporal operator search-attribute create "
+            f"--namespace {client.namespace} {names} --type Keyword --type Keyword"
+        ) from error

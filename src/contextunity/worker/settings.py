@@ -35,6 +35,8 @@ _VARIABLES = {
     "CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES": "max_concurrent_activities",
 }
 _SETTINGS_FILE = "CONTEXTWORKER_SETTINGS"
+_CLIENT_VARIABLES = frozenset({"CONTEXTWORKER_TARGET", "CONTEXTWORKER_TENANT", "CONTEXTWORKER_TOKEN"})
+"""What the commands that call a running service read; no settings of a service or worker."""
 _LIST_FIELDS = frozenset({"module_paths"})
 
 
@@ -103,7 +105,7 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path | None 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     ours = sorted(name for name in environ if name.startswith("CONTEXTWORKER_"))
-    known = {*_VARIABLES, _SETTINGS_FILE}
+    known = {*_VARIABLES, *_CLIENT_VARIABLES, _SETTINGS_FILE}
     return [
         f"environment variable {name} is not a setting; those known are {', '.join(sorted(known))}"
         for name in ours

@@ -1,0 +1,179 @@
+"""Signing and verifying."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ._errors import TokenError, TokenKeyError
+from ._keys import ALL_PROJECTS, MIN_SECRET_BYTES, Ed25519Key, HmacKey, Key, Kid, secret_fault
+from ._text import MAX_TOKEN_LENGTH, join, read_payload, split, write_payload
+from ._token import ContextToken
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifiedToken:
+    """A token that was good when it was verified.
+
+    Attributes:
+        token: what it says.
+        kid: the key that it names.
+        project_id: the project that vouches for it: that of the key, or that of the binding. Empty where a key of all
+            projects verified a token that is bound to none: its bearer may write any project into the kid.
+    """
+
+    token: ContextToken
+    kid: str
+    project_id: str
+
+
+def mint(
+    token: ContextToken, *, kid: str, secret: bytes | None = None, private_key: Ed25519PrivateKey | None = None
+) -> str:
+    """Signs a token.
+
+    Args:
+        token: what it says. Bind it to the kid's project where the verifier may hold a key of all projects.
+        kid: the key's name, `PROJECT:hmac-001` with a secret, `PROJECT:ed25519-001` with a private key.
+        secret: of HMAC-SHA256, 32 bytes or more.
+        private_key: of Ed25519; either this or the secret.
+
+    Raises:
+        TokenKeyError: the key does not fit the kid, the kid not the token's project, or the token is too long.
+    """
+    named = Kid.read(kid)
+    if named is None or named.project == ALL_PROJECTS:
+        raise TokenKeyError([f"kid {kid!r} should read PROJECT:hmac-001 or PROJECT:ed25519-001"])
+    if _bound_elsewhere(token, named):
+        raise TokenKeyError([f"kid {kid!r} is not of the project that the token is bound to"])
+    payload = write_payload(token)
+    match named.algorithm, secret, private_key:
+        case "hmac", bytes(), None:
+            if fault := secret_fault(kid, secret):
+                raise TokenKeyError([fault])
+            signature = HmacKey(secret).sign(payload)
+        case "ed25519", None, key if key is not None:
+            signature = key.sign(payload)
+        case _:
+            raise TokenKeyError([f"kid {kid!r} needs one key, and of its own algorithm"])
+    text = join(kid, payload, signature)
+    if len(text) > MAX_TOKEN_LENGTH:
+        raise TokenKeyError([f"the token has {len(text)} characters; {MAX_TOKEN_LENGTH} are the most"])
+    return text
+
+
+class Keyring:
+    """The keys that tokens are verified with.
+
+    A key is named by its kid; `*:hmac-001` serves every project that has no `PROJECT:hmac-001` of its own. Several
+    numbers side by side keep tokens of an old key good while a new one is brought in.
+    """
+
+    def __init__(
+        self, *, hmac: Mapping[str, bytes] | None = None, ed25519: Mapping[str, Ed25519PublicKey] | None = None
+    ) -> None:
+        """Makes a keyring of HMAC secrets and of Ed25519 public keys, by kid.
+
+        Raises:
+            TokenKeyError: a kid is not of its algorithm, a secret is too short, or two projects have one key; all
+                faults are named at once.
+        """
+        named: list[tuple[str, Key]] = [
+            *((kid, HmacKey(secret)) for kid, secret in (hmac or {}).items()),
+            *((kid, Ed25519Key(key)) for kid, key in (ed25519 or {}).items()),
+        ]
+        faults = [fault for kid, key in named if (fault := _kid_fault(kid, key))]
+        faults += [fault for kid, secret in (hmac or {}).items() if (fault := secret_fault(kid, secret))]
+        faults += _keys_of_two_projects(named)
+        if faults:
+            raise TokenKeyError(faults)
+        self._keys = dict(named)
+        # What an unknown kid is verified with, so that it takes as long as a known one.
+        self._decoys: dict[str, Key] = {key.algorithm: key for _, key in named}
+        self._decoys["hmac"] = HmacKey(secrets.token_bytes(MIN_SECRET_BYTES))
+
+    def __repr__(self) -> str:
+        return f"Keyring({', '.join(self.kids)})"
+
+    @property
+    def kids(self) -> tuple[str, ...]:
+        """The names of its keys."""
+        return tuple(self._keys)
+
+    def mint(self, token: ContextToken, *, kid: str) -> str:
+        """Signs a token with the HMAC secret that verifies tokens of the kid.
+
+        Raises:
+            TokenKeyError: there is none, or see `mint`.
+        """
+        _, key = self._find(Kid.read(kid), kid)
+        if not isinstance(key, HmacKey):
+            raise TokenKeyError(
+                [f"no secret for kid {kid!r}; there are keys named {', '.join(self.kids) or 'nothing'}"]
+            )
+        return mint(token, kid=kid, secret=key.material)
+
+    def verify(self, text: str | bytes, *, now: float | None = None) -> VerifiedToken:
+        """Verifies a token: its signature first, then what it says.
+
+        Args:
+            text: the token, without a scheme or blanks around it.
+            now: seconds since 1970; the present unless given.
+
+        Raises:
+            TokenError: the token is not good.
+        """
+        kid, payload, signature = split(text)
+        named = Kid.read(kid)
+        shared, key = self._find(named, kid)
+        decoy = self._decoys.get(named.algorithm if named else "hmac", self._decoys["hmac"])
+        holds = (key or decoy).holds(payload, signature)
+        if named is None or key is None:
+            raise TokenError("unknown_kid", "no key has the kid that the token names", kid=kid)
+        if not holds:
+            raise TokenError("bad_signature", "the token's signature does not hold", kid=kid)
+        token = read_payload(payload, kid)
+        if _bound_elsewhere(token, named):
+            raise TokenError("wrong_project", "the token is bound to another project than its kid names", kid=kid)
+        if token.exp_unix is not None and token.exp_unix <= (time.time() if now is None else now):
+            raise TokenError("expired", "the token has expired", kid=kid)
+        vouched = named.project if not shared or _binding(token) is not None else ""
+        return VerifiedToken(token=token, kid=kid, project_id=vouched)
+
+    def _find(self, named: Kid | None, kid: str) -> tuple[bool, Key | None]:
+        """Returns whether the key is one of all projects, and the key."""
+        if named is None or named.project == ALL_PROJECTS:
+            return False, None
+        own = self._keys.get(kid)
+        return (False, own) if own is not None else (True, self._keys.get(named.shared))
+
+
+def _binding(token: ContextToken) -> str | None:
+    return token.project_binding.project_id if token.project_binding else None
+
+
+def _bound_elsewhere(token: ContextToken, named: Kid) -> bool:
+    return _binding(token) not in (None, named.project)
+
+
+def _kid_fault(kid: str, key: Key) -> str | None:
+    named = Kid.read(kid)
+    if named is not None and named.algorithm == key.algorithm:
+        return None
+    return f"kid {kid!r} should read PROJECT:{key.algorithm}-001, or *:{key.algorithm}-001 for every project"
+
+
+def _keys_of_two_projects(named: list[tuple[str, Key]]) -> list[str]:
+    """Says which projects have one key: who signs for one of them could then sign for the other."""
+    first, faults = dict[bytes, str](), list[str]()
+    for kid, key in named:
+        other = first.setdefault(key.material, kid)
+        if other.rpartition(":")[0] != kid.rpartition(":")[0]:
+            faults.append(f"{other} and {kid} have the same key; give each its own, or all projects one under *")
+    return faults

@@ -39,12 +39,31 @@ def test_the_plain_command_serves_grpc_on_worker_host_and_port(spawn: Any, tempo
     assert "Traceback" not in process.output
 
 
-def test_the_default_address_is_the_published_one(spawn: Any, temporal_server: EmbeddedServer) -> None:
+@pytest.mark.parametrize(
+    ("variables", "address"),
+    [
+        pytest.param({}, "127.0.0.1:50052", id="none"),
+        pytest.param(
+            {"CONTEXTWORKER_AUTH": "token", "CONTEXTWORKER_TOKEN_SECRET": "s" * 32}, "0.0.0.0:50052", id="token"
+        ),
+    ],
+)
+def test_the_default_address_is_the_published_one(
+    spawn: Any, temporal_server: EmbeddedServer, variables: dict[str, str], address: str
+) -> None:
     if usual_or_free_port(50052) != 50052:
         pytest.skip("something else listens on 50052 here")
-    process = spawn(*_WORKER, TEMPORAL_ADDRESS=temporal_server.address)
-    assert "0.0.0.0:50052" in process.wait_for("WorkerService listens on")
+    process = spawn(*_WORKER, TEMPORAL_ADDRESS=temporal_server.address, **variables)
+    assert address in process.wait_for("WorkerService listens on")
     assert _serves(50052)
+
+
+def test_listening_beyond_this_machine_without_asking_who_calls_ends_with_2(spawn: Any) -> None:
+    process = spawn(*_WORKER, WORKER_HOST="0.0.0.0")
+    assert process.wait() == 2
+    assert "WORKER_HOST = '0.0.0.0'" in process.output
+    assert "CONTEXTWORKER_AUTH=token" in process.output
+    assert "Traceback" not in process.output
 
 
 def test_temporal_runs_workers_for_all_modules_until_it_is_told_to_stop(

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from contextunity.core.errors import ContextUnityError
+from contextunity.core.tokens import Keyring, Reason, TokenError
 
-__all__ = ["EVERYBODY", "AuthenticationError", "Authenticator", "Caller"]
+from .keys import load_keyring
+from .settings import Settings, is_loopback
+
+__all__ = ["EVERYBODY", "AuthenticationError", "Authenticator", "Caller", "authenticator_for"]
+
+_LOG = logging.getLogger(__name__)
+
+_REASONS: dict[Reason, tuple[str, str]] = {
+    "malformed": ("TOKEN_MALFORMED", "the token cannot be read"),
+    # One answer for both: which keys there are is nothing for strangers.
+    "unknown_kid": ("TOKEN_INVALID", "no key verifies the token"),
+    "bad_signature": ("TOKEN_INVALID", "no key verifies the token"),
+    "wrong_project": ("TOKEN_WRONG_PROJECT", "the token is bound to another project than its kid names"),
+    "expired": ("TOKEN_EXPIRED", "the token has expired; get a new one"),
+}
+"""What the caller is told for each fault of a token; the log has the rest."""
 
 
 class AuthenticationError(ContextUnityError):
     """A call does not say who calls, or says it in a way that cannot be believed.
 
     Attributes:
-        reason: a stable word for programs, such as `TOKEN_MISSING` or `TOKEN_EXPIRED`.
+        reason: a stable word for programs: `TOKEN_MISSING`, `TOKEN_MALFORMED`, `TOKEN_INVALID`, `TOKEN_WRONG_PROJECT`
+            or `TOKEN_EXPIRED`.
     """
 
     def __init__(self, reason: str, text: str) -> None:
@@ -30,8 +48,8 @@ class Caller:
     Attributes:
         permissions: what the caller may do, such as `worker:execute`; None for everything.
         tenants: whose work the caller sees and starts; None for everybody's, empty for nobody's.
-        project_id: the project that vouches for the caller; empty where nobody does.
-        principal: who it is, for logs: the token's user_id, agent_id or token_id.
+        project_id: the project that vouches for the caller; empty where none does.
+        principal: who it is, for logs: the token's user_id, agent_id or token_id, without control characters.
     """
 
     permissions: frozenset[str] | None
@@ -62,3 +80,54 @@ class Authenticator(Protocol):
             AuthenticationError: the metadata does not tell it; the answer to the caller is UNAUTHENTICATED.
         """
         ...
+
+
+def authenticator_for(settings: Settings) -> Authenticator:
+    """Gives the authenticator that the settings ask for. Only the service needs it, and so only the service needs keys.
+
+    Raises:
+        SettingsError: callers are to show tokens, and the keys cannot be read or there are none.
+    """
+    if settings.auth == "token":
+        return _ByToken(load_keyring(settings))
+    if not is_loopback(settings.listen_host):
+        _LOG.warning("callers are not asked who they are, and %s is reached from other machines", settings.listen_host)
+    return _Everybody()
+
+
+class _Everybody:
+    def authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+        return EVERYBODY
+
+
+class _ByToken:
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    def authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+        try:
+            verified = self._keyring.verify(_bearer(metadata))
+        except TokenError as error:
+            _LOG.info("a token is refused: %s (kid %.80r)", error, error.kid)
+            raise AuthenticationError(*_REASONS[error.reason]) from None
+        token = verified.token
+        return Caller(
+            permissions=frozenset(token.permissions),
+            # Work of no tenant has the empty name, and is nobody's who shows a token.
+            tenants=frozenset(token.allowed_tenants or ()) - {""},
+            project_id=verified.project_id,
+            principal=token.user_id or token.agent_id or token.token_id,
+        )
+
+
+def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str | bytes:
+    headers = [value for key, value in metadata if key.lower() == "authorization"]
+    if not headers:
+        raise AuthenticationError("TOKEN_MISSING", "the call has no token; send it as `authorization: Bearer TOKEN`")
+    if len(headers) > 1:
+        raise AuthenticationError("TOKEN_MALFORMED", "the call has more than one authorization header; send one")
+    header = headers[0] if isinstance(headers[0], str) else headers[0].decode("latin-1")
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip(" "):
+        raise AuthenticationError("TOKEN_MALFORMED", "the authorization header does not read `Bearer TOKEN`")
+    return token.strip(" ")

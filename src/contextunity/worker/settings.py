@@ -6,17 +6,19 @@ standard settings (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPO
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from .errors import SettingsError
 
-__all__ = ["DEFAULT_FILE", "Settings", "describe_faults", "load_settings"]
+__all__ = ["DEFAULT_FILE", "Settings", "describe_faults", "is_loopback", "load_settings"]
 
 DEFAULT_FILE = "contextworker.toml"
 """Read from the current folder where CONTEXTWORKER_SETTINGS names no other file, and where it exists."""
@@ -25,6 +27,8 @@ _VARIABLES = {
     "WORKER_HOST": "host",
     "WORKER_PORT": "port",
     "WORKER_MODULES": "module_paths",
+    "CONTEXTWORKER_ALLOW_UNAUTHENTICATED": "allow_unauthenticated",
+    "CONTEXTWORKER_AUTH": "auth",
     "CONTEXTWORKER_BUILD_ID": "build_id",
     "CONTEXTWORKER_DATA_FOLDER": "data_folder",
     "CONTEXTWORKER_DEPLOYMENT_NAME": "deployment_name",
@@ -33,20 +37,31 @@ _VARIABLES = {
     "CONTEXTWORKER_LOG_LEVEL": "log_level",
     "CONTEXTWORKER_MAX_CACHED_WORKFLOWS": "max_cached_workflows",
     "CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES": "max_concurrent_activities",
+    "CONTEXTWORKER_TOKEN_KEYS_FILE": "token_keys_file",
+    "CONTEXTWORKER_TOKEN_SECRET": "token_secret",
+    "CONTEXTWORKER_TOKEN_SECRET_FILE": "token_secret_file",
 }
 _SETTINGS_FILE = "CONTEXTWORKER_SETTINGS"
 _CLIENT_VARIABLES = frozenset({"CONTEXTWORKER_TARGET", "CONTEXTWORKER_TENANT", "CONTEXTWORKER_TOKEN"})
 """What the commands that call a running service read; no settings of a service or worker."""
 _LIST_FIELDS = frozenset({"module_paths"})
+_SECRET_FIELDS = frozenset({"token_secret"})
+_LOOPBACK = "127.0.0.1"
 
 
 class Settings(BaseModel):
     """Settings of the gRPC service and of the Temporal workers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    # The two stand before `host`, whose check looks at them.
+    auth: Literal["none", "token"] = "none"
+    """Whether callers are asked who they are: `none`, or `token` for ContextTokens. Environment: CONTEXTWORKER_AUTH."""
+    allow_unauthenticated: bool = False
+    """Whether the service may listen beyond this machine without asking who calls.
+    Environment: CONTEXTWORKER_ALLOW_UNAUTHENTICATED."""
     host: str = Field(default="0.0.0.0", min_length=1)  # noqa: S104 - the published default address
-    """Address that the gRPC service listens on. Environment: WORKER_HOST."""
+    """Address that the gRPC service is told to listen on; see `listen_host`. Environment: WORKER_HOST."""
     port: int = Field(default=50052, ge=0, le=65535)
     """Port that the gRPC service listens on; 0 takes a free one. Environment: WORKER_PORT."""
     module_paths: tuple[str, ...] = ()
@@ -70,8 +85,54 @@ class Settings(BaseModel):
     versioning behaviour need it. Environment: CONTEXTWORKER_DEPLOYMENT_NAME."""
     build_id: str = ""
     """Version within the deployment; set together with `deployment_name`. Environment: CONTEXTWORKER_BUILD_ID."""
+    token_secret: SecretStr | None = None
+    """HMAC secret of `*:hmac-001`, the key of every project that has none of its own; in UTF-8 32 bytes or more.
+    Environment alone: CONTEXTWORKER_TOKEN_SECRET."""
+    token_secret_file: Path | None = None
+    """File that holds this secret; blanks around it are left out. Environment: CONTEXTWORKER_TOKEN_SECRET_FILE."""
+    token_keys_file: Path | None = None
+    """TOML file of keys by kid, in the tables `[hmac]` and `[ed25519]`. Environment: CONTEXTWORKER_TOKEN_KEYS_FILE."""
     modules: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Settings of the modules, by module name; each module checks its own. In the file: `[modules.NAME]`."""
+
+    @field_validator("host")
+    @classmethod
+    def _asks_who_calls_beyond_this_machine(cls, host: str, info: ValidationInfo) -> str:
+        # Only a host that is set comes by here; where `auth` itself is wrong, that is what is told.
+        asks = info.data.get("auth", "token") == "token" or info.data.get("allow_unauthenticated", True)
+        if not asks and not is_loopback(host):
+            raise PydanticCustomError("unauthenticated", _BEYOND_THIS_MACHINE)
+        return host
+
+    @property
+    def listen_host(self) -> str:
+        """The address that the service listens on: `host` where it is set or callers show tokens, else loopback."""
+        return self.host if self.auth == "token" or "host" in self.model_fields_set else _LOOPBACK
+
+    @property
+    def listen_address(self) -> str:
+        """`listen_host` and `port` as gRPC takes them, an IPv6 address in brackets."""
+        host = self.listen_host
+        return f"[{host}]:{self.port}" if ":" in host and not host.startswith("[") else f"{host}:{self.port}"
+
+
+_BEYOND_THIS_MACHINE = (
+    "whoever reaches this address could start and read everything, for callers are not asked who they are. Set "
+    "CONTEXTWORKER_AUTH=token and a key (docs/security.md), or listen on 127.0.0.1, or set "
+    "CONTEXTWORKER_ALLOW_UNAUTHENTICATED=true where the network keeps others out"
+)
+
+
+def is_loopback(host: str) -> bool:
+    """Says whether an address to listen on is reached from this machine alone; names but localhost are not."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def load_settings(environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Settings:
@@ -92,15 +153,24 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path | None 
             text = environ[variable]
             values[field] = tuple(text.replace(",", " ").split()) if field in _LIST_FIELDS else text
             origins[field] = variable
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as error:
-        faults += describe_faults(error, origins)
-        wrong = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
-        settings = Settings.model_validate({key: value for key, value in values.items() if key not in wrong})
+    settings, wrong = _validate(values)
+    faults += describe_faults(wrong, origins) if wrong else []
     if faults:
         raise SettingsError(faults, settings)
     return settings
+
+
+def _validate(values: dict[str, Any]) -> tuple[Settings, ValidationError | None]:
+    """Returns the settings without those that are wrong, and what is wrong."""
+    first: ValidationError | None = None
+    while True:
+        try:
+            return Settings.model_validate(values), first
+        except ValidationError as error:
+            # A value may be wrong only for want of one that was left out before; so all is told of the first round.
+            first = first or error
+            wrong = {fault["loc"][0] for fault in error.errors()}
+            values = {key: value for key, value in values.items() if key not in wrong}
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
@@ -125,6 +195,12 @@ def _read_file(environ: Mapping[str, str], folder: Path, faults: list[str]) -> t
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         faults.append(f"{path}: not a TOML file that can be read: {error}")
         return {}, {}
+    if values.keys() & {"token_secret", "hmac"}:
+        faults.append(
+            f"{path.name}: no secret may stand in this file; set CONTEXTWORKER_TOKEN_SECRET, or name a file that only "
+            "the service can read with token_secret_file or token_keys_file"
+        )
+        values = {key: value for key, value in values.items() if key not in ("token_secret", "hmac")}
     return values, {key: f"{path.name}: {key}" for key in values}
 
 
@@ -139,6 +215,8 @@ def describe_faults(error: ValidationError, origins: Mapping[str, str], prefix: 
             lines.append(f"{where}: there is no such setting")
         elif fault["type"] == "missing":
             lines.append(f"{where}: is required")
+        elif location and location[0] in _SECRET_FIELDS:
+            lines.append(f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}")
         else:
             lines.append(f"{where} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}")
     return lines

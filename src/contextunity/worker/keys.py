@@ -1,0 +1,133 @@
+"""Reads the keys that tokens are verified with from where the settings say they are. No error or log shows a key."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from contextunity.core.tokens import Keyring, TokenKeyError, ed25519_public_key
+
+from .errors import SettingsError
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+__all__ = ["SHARED_KID", "load_keyring", "read_secret_file"]
+
+_LOG = logging.getLogger(__name__)
+
+SHARED_KID = "*:hmac-001"
+"""Kid of the one secret that settings can name without a file of keys."""
+
+_TABLES = ("hmac", "ed25519")
+
+
+def load_keyring(settings: Settings) -> Keyring:
+    """Reads the secret and the file of keys that the settings name.
+
+    Raises:
+        SettingsError: there is no key, or something cannot be read or used; all faults are named at once.
+    """
+    faults = list[str]()
+    hmac, ed25519 = _keys_file(settings.token_keys_file, faults) if settings.token_keys_file else ({}, {})
+    secret = _shared_secret(settings, faults)
+    if secret is not None and SHARED_KID in hmac:
+        faults.append(f"{settings.token_keys_file}: {SHARED_KID} is set as token_secret too; set it in one place")
+    if secret is not None:
+        hmac[SHARED_KID] = secret
+    if not faults and not hmac and not ed25519:
+        faults.append(
+            "there is no key to verify tokens with; set CONTEXTWORKER_TOKEN_SECRET to what "
+            "`contextworker token secret` prints, or token_secret_file or token_keys_file to a file (docs/security.md)"
+        )
+    try:
+        keyring = Keyring(hmac=hmac, ed25519=ed25519)
+    except TokenKeyError as error:
+        raise SettingsError([*faults, *error.faults]) from None
+    if faults:
+        raise SettingsError(faults)
+    return keyring
+
+
+def read_secret_file(path: Path) -> bytes:
+    """Reads a file that holds one secret and nothing else; blanks and line ends around it are left out.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    return _read(path, secret=True).strip()
+
+
+def _shared_secret(settings: Settings, faults: list[str]) -> bytes | None:
+    if settings.token_secret is not None and settings.token_secret_file is not None:
+        faults.append("token_secret_file and CONTEXTWORKER_TOKEN_SECRET are both set; set one of them")
+    if settings.token_secret is not None:
+        # What the environment holds need not be UTF-8; these are the very bytes that it was given.
+        return os.fsencode(settings.token_secret.get_secret_value())
+    if settings.token_secret_file is None:
+        return None
+    try:
+        return read_secret_file(settings.token_secret_file)
+    except SettingsError as error:
+        faults += error.faults
+        return None
+
+
+def _keys_file(path: Path, faults: list[str]) -> tuple[dict[str, bytes], dict[str, Ed25519PublicKey]]:
+    hmac, ed25519 = dict[str, bytes](), dict[str, Ed25519PublicKey]()
+    try:
+        values: Mapping[str, Any] = tomllib.loads(_read(path, secret=False).decode())
+    except SettingsError as error:
+        faults += error.faults
+        return hmac, ed25519
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        faults.append(f"{path}: not a TOML file that can be read{_place(error)}")
+        return hmac, ed25519
+    for table in sorted(values.keys() - set(_TABLES)):
+        faults.append(f"{path}: {table}: there is no such table; keys stand in [hmac] or [ed25519]")
+    for table in _TABLES:
+        keys = values.get(table, {})
+        if not isinstance(keys, dict):
+            faults.append(f'{path}: {table} is not a table of keys, such as "my_project:{table}-001" = "…"')
+            continue
+        for kid, text in cast("dict[str, object]", keys).items():
+            if not isinstance(text, str):
+                faults.append(f"{path}: {table}: {kid!r} is not a text; a kid stands in quotes")
+            elif table == "hmac":
+                hmac[kid] = text.encode()
+            else:
+                try:
+                    ed25519[kid] = ed25519_public_key(text)
+                except TokenKeyError as error:
+                    faults += [f"{path}: ed25519: {kid!r}: {fault}" for fault in error.faults]
+    if hmac:
+        _warn_if_readable(path)
+    return hmac, ed25519
+
+
+def _read(path: Path, *, secret: bool) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError([f"{path}: cannot be read: {(error.strerror or 'unknown error').lower()}"]) from None
+    if secret:
+        _warn_if_readable(path)
+    return data
+
+
+def _warn_if_readable(path: Path) -> None:
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        _LOG.warning("%s holds a secret, and others may use it too (mode %o); make it 600", path, mode)
+
+
+def _place(error: ValueError) -> str:
+    """Where in the file the fault is; the rest of the error's text may quote what stands there."""
+    found = re.search(r"\(at [^()]*\)$", str(error))
+    return f" {found[0]}" if found else ""

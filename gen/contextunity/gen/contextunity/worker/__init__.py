@@ -1064,7 +1064,7 @@ class RegisterSchedulesRequest(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    The schedules that there should be.
+    The schedules that there should be. Each is held to its rules by itself, so that with `partial` others still apply.
     """
 
     prune: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
@@ -1202,12 +1202,14 @@ class ScheduleEntry(betterproto2.Message):
 
     task_queue: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Must be the contract's own, or empty.
+    Must be the contract's own, or that of the tenant's own workers, `QUEUE/TENANT`. Empty means the contract's.
     """
 
     cron: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    When, as a cron expression of five fields, such as "0 6 * * MON-FRI".
+    When, as a cron expression of five fields, such as "0 6 * * MON-FRI"; or @hourly, @daily, @weekly, @monthly, @yearly.
+    The day of the month and the day of the week cannot both be restricted: cron takes days that match either, Temporal
+    days that match both.
     """
 
     timezone: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
@@ -1219,14 +1221,14 @@ class ScheduleEntry(betterproto2.Message):
         6, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Input of the workflow, as plain data. Absent where it takes none, or `input` has it.
+    Input of the workflow, as plain data. Absent where it takes none, or `input` has it. Answers have it here.
     """
 
     input: "__google__protobuf__.Any | None" = betterproto2.field(
         7, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Input of the workflow, as the typed message.
+    Input of the workflow, as the typed message. Absent where `args` has it.
     """
 
     description: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
@@ -1248,7 +1250,7 @@ class ScheduleEntry(betterproto2.Message):
         optional=True,
     )
     """
-    How late a run may start that was missed while the server was down. Absent means one minute.
+    How late a run may start that was missed while the server was down, 10 seconds to a year. Absent means one minute.
     """
 
     jitter: "datetime.timedelta | None" = betterproto2.field(
@@ -1258,12 +1260,13 @@ class ScheduleEntry(betterproto2.Message):
         optional=True,
     )
     """
-    Up to how much later each run starts, at random. Absent means not at all.
+    Up to how much later each run starts, at random, at most a day. Absent means not at all.
     """
 
     paused: "bool" = betterproto2.field(12, betterproto2.TYPE_BOOL)
     """
-    Whether it is registered without running yet.
+    Whether it is paused when it is created. One that is there already stays as it is: PauseSchedule and ResumeSchedule
+    change that, and registering it again does not undo them. In answers, whether it is paused now.
     """
 
 
@@ -1300,6 +1303,8 @@ default_message_pool.register_message(
 class ScheduleOption(betterproto2.Message):
     """
     A schedule that a contract brings along; operators apply it with `contextworker schedules apply`.
+
+    Its fields mean what those of ScheduleEntry do.
     """
 
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -1418,6 +1423,12 @@ class ScheduleResult(betterproto2.Message):
     What it is now: "paused", "active", "triggered" or "deleted".
     """
 
+    workflow_id: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Id of the task, where it was triggered. Where the one before still runs and the schedule does not let them run side
+    by side, the task begins when that has ended.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.worker", "ScheduleResult", ScheduleResult
@@ -1484,7 +1495,7 @@ class ScheduleStatus(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    What it does when. Its `paused` tells whether it is paused now.
+    What it does when, with what was left open filled in.
     """
 
     next_runs: "list[datetime.datetime]" = betterproto2.field(

@@ -23,7 +23,10 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ScheduleOption(_message.Message):
-    """A schedule that a contract brings along; operators apply it with `contextworker schedules apply`."""
+    """A schedule that a contract brings along; operators apply it with `contextworker schedules apply`.
+
+    Its fields mean what those of ScheduleEntry do.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -77,4 +80,4 @@ Global___ScheduleOption: _TypeAlias = ScheduleOption  # noqa: Y015
 
 SCHEDULE_FIELD_NUMBER: _builtins.int
 schedule: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedCompositeFieldContainer[Global___ScheduleOption]]
-"""Schedules of an annotated workflow."""
+"""Schedules of an annotated workflow. Workers and services refuse to start where one is faulty."""

@@ -86,9 +86,12 @@ class ScheduleEntry(_message.Message):
     workflow_type: _builtins.str
     """Name of the contract. Payloads may call it workflow_name too."""
     task_queue: _builtins.str
-    """Must be the contract's own, or empty."""
+    """Must be the contract's own, or that of the tenant's own workers, `QUEUE/TENANT`. Empty means the contract's."""
     cron: _builtins.str
-    """When, as a cron expression of five fields, such as "0 6 * * MON-FRI"."""
+    """When, as a cron expression of five fields, such as "0 6 * * MON-FRI"; or @hourly, @daily, @weekly, @monthly, @yearly.
+    The day of the month and the day of the week cannot both be restricted: cron takes days that match either, Temporal
+    days that match both.
+    """
     timezone: _builtins.str
     """IANA name of the time zone that the expression is read in. Empty means UTC."""
     description: _builtins.str
@@ -96,22 +99,24 @@ class ScheduleEntry(_message.Message):
     overlap: Global___ScheduleOverlap.ValueType
     """What to do when a run is due while the one before still runs."""
     paused: _builtins.bool
-    """Whether it is registered without running yet."""
+    """Whether it is paused when it is created. One that is there already stays as it is: PauseSchedule and ResumeSchedule
+    change that, and registering it again does not undo them. In answers, whether it is paused now.
+    """
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
-        """Input of the workflow, as plain data. Absent where it takes none, or `input` has it."""
+        """Input of the workflow, as plain data. Absent where it takes none, or `input` has it. Answers have it here."""
 
     @_builtins.property
     def input(self) -> _any_pb2.Any:
-        """Input of the workflow, as the typed message."""
+        """Input of the workflow, as the typed message. Absent where `args` has it."""
 
     @_builtins.property
     def catchup_window(self) -> _duration_pb2.Duration:
-        """How late a run may start that was missed while the server was down. Absent means one minute."""
+        """How late a run may start that was missed while the server was down, 10 seconds to a year. Absent means one minute."""
 
     @_builtins.property
     def jitter(self) -> _duration_pb2.Duration:
-        """Up to how much later each run starts, at random. Absent means not at all."""
+        """Up to how much later each run starts, at random, at most a day. Absent means not at all."""
 
     def __init__(
         self,
@@ -161,7 +166,7 @@ class RegisterSchedulesRequest(_message.Message):
     """Whether to tell only what would be done."""
     @_builtins.property
     def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScheduleEntry]:
-        """The schedules that there should be."""
+        """The schedules that there should be. Each is held to its rules by itself, so that with `partial` others still apply."""
 
     def __init__(
         self,
@@ -375,7 +380,7 @@ class ScheduleStatus(_message.Message):
     """Why it is paused, or what its last change was for."""
     @_builtins.property
     def schedule(self) -> Global___ScheduleEntry:
-        """What it does when. Its `paused` tells whether it is paused now."""
+        """What it does when, with what was left open filled in."""
 
     @_builtins.property
     def next_runs(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
@@ -485,6 +490,7 @@ class ScheduleResult(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
     schedule_id: _builtins.str
     """Which schedule."""
     project_id: _builtins.str
@@ -493,6 +499,10 @@ class ScheduleResult(_message.Message):
     """Whose it is."""
     status: _builtins.str
     """What it is now: "paused", "active", "triggered" or "deleted"."""
+    workflow_id: _builtins.str
+    """Id of the task, where it was triggered. Where the one before still runs and the schedule does not let them run side
+    by side, the task begins when that has ended.
+    """
     def __init__(
         self,
         *,
@@ -500,10 +510,11 @@ class ScheduleResult(_message.Message):
         project_id: _builtins.str = ...,
         tenant_id: _builtins.str = ...,
         status: _builtins.str = ...,
+        workflow_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["project_id", b"project_id", "schedule_id", b"schedule_id", "status", b"status", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["project_id", b"project_id", "schedule_id", b"schedule_id", "status", b"status", "tenant_id", b"tenant_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

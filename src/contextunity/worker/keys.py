@@ -80,7 +80,8 @@ def _shared_secret(settings: Settings, faults: list[str]) -> bytes | None:
 
 
 def _keys_file(path: Path, faults: list[str]) -> tuple[dict[str, bytes], dict[str, Ed25519PublicKey]]:
-    hmac, ed25519 = dict[str, bytes](), dict[str, Ed25519PublicKey]()
+    hmac: dict[str, bytes] = {}
+    ed25519: dict[str, Ed25519PublicKey] = {}
     try:
         values: Mapping[str, Any] = tomllib.loads(_read(path, secret=False).decode())
     except SettingsError as error:

@@ -1,0 +1,54 @@
+"""How the service is reached: address, encryption, limits, token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import grpc
+
+Token: TypeAlias = str | Callable[[], str] | None
+Tls: TypeAlias = bool | grpc.ChannelCredentials
+
+_MAX_UNIT_BYTES = 50 * 1024 * 1024
+OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", _MAX_UNIT_BYTES),
+    ("grpc.max_send_message_length", _MAX_UNIT_BYTES),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # A watch can be silent for hours; without pings nobody notices that the line is dead.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Otherwise a channel that lost its service looks for it again only after up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+]
+
+
+def address_of(target: str, tls: Tls) -> tuple[str, grpc.ChannelCredentials | None]:
+    """What grpcio connects to, and the credentials for it; None for no encryption.
+
+    Args:
+        target: `host:port`, or the same behind `http://` or `https://`; the latter asks for TLS.
+        tls: True for TLS with the system's roots, or credentials of the caller's own.
+
+    Raises:
+        ValueError: the target and `tls` contradict each other, or there is no host and port.
+    """
+    scheme, separator, rest = target.rpartition("://")
+    address = rest.rstrip("/")
+    if separator and scheme not in ("http", "https"):
+        raise ValueError(f"target {target!r}: it is host:port, or begins with http:// or https://")
+    if not address or "/" in address:
+        raise ValueError(f"target {target!r}: it is host:port, such as localhost:50052")
+    if scheme == "http" and tls is not False:
+        raise ValueError(f"target {target!r} asks for no encryption, and tls for some; write https:// or host:port")
+    if not isinstance(tls, bool):
+        return address, tls
+    return address, grpc.ssl_channel_credentials() if tls or scheme == "https" else None
+
+
+def metadata_of(token: Token) -> tuple[tuple[str, str], ...]:
+    """The metadata of one call; a token that is a function is asked each time, so that it can be renewed."""
+    text = token() if callable(token) else token
+    return (("authorization", f"Bearer {text}"),) if text else ()

@@ -1,0 +1,187 @@
+"""What can go wrong for a caller: the service's error answers with their google.rpc details, and tasks that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc
+from contextunity.gen.contextunity.worker import TaskState, TaskStatus
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2  # pyright: ignore[reportMissingTypeStubs]  # there are none
+from grpc_status import rpc_status
+
+from contextunity.core.errors import ContextUnityError
+
+__all__ = ["FieldViolation", "TaskFailedError", "WorkerServiceError"]
+
+_TRANSPORT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FieldViolation:
+    """One thing wrong with a request.
+
+    Attributes:
+        field: dotted path in the request, such as `payload.args.supplier_code`.
+        description: what is wrong.
+    """
+
+    field: str
+    description: str
+
+    def __str__(self) -> str:
+        """Returns the path and what is wrong there."""
+        return f"{self.field}: {self.description}" if self.field else self.description
+
+
+class WorkerServiceError(ContextUnityError):
+    """A call was not answered as asked.
+
+    Attributes:
+        code: the gRPC status.
+        reason: a stable word in capitals that the service gives, such as `TASK_UNKNOWN`; empty where none came from it.
+        message: what is wrong and the way out, for people.
+        violations: what is wrong with single fields of the request.
+        metadata: further facts for programs.
+        trace_id: under which the service's log has it.
+        retry_after: seconds after which the service asks to try again; None where it does not.
+        method: name of the method that was called.
+        target: where it was called.
+    """
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        reason: str = "",
+        violations: Sequence[FieldViolation] = (),
+        metadata: Mapping[str, str] | None = None,
+        trace_id: str = "",
+        retry_after: float | None = None,
+        method: str = "",
+        target: str = "",
+    ) -> None:
+        """Makes an error; its text has the status and the reason in front."""
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.violations = tuple(violations)
+        self.metadata = dict(metadata or {})
+        self.trace_id = trace_id
+        self.retry_after = retry_after
+        self.method = method
+        self.target = target
+        super().__init__(f"{' '.join(filter(None, (code.name, reason)))}: {message}")
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether no service answered at all, or none that can reach what it needs just now."""
+        if self.reason:
+            return self.reason in ("TEMPORAL_UNAVAILABLE", "STOPPING")
+        return self.code in _TRANSPORT
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same unit may be sent again with a chance of success."""
+        return self.code is grpc.StatusCode.UNAVAILABLE or self.retry_after is not None
+
+    @classmethod
+    def from_rpc_error(
+        cls, error: grpc.RpcError, *, method: str, target: str, trace_id: str = ""
+    ) -> WorkerServiceError:
+        """Reads what grpcio raises, sync or async.
+
+        Args:
+            error: as it was raised by a call.
+            method: name of the method.
+            target: where it was called.
+            trace_id: of the request; the one that the answer tells wins.
+        """
+        call = cast("Any", error)
+        code: grpc.StatusCode = call.code()
+        info, bad, retry = _details(call)
+        if not info.reason:
+            return cls(
+                code,
+                _transport_message(code, call.details() or "", method, target),
+                trace_id=trace_id,
+                method=method,
+                target=target,
+            )
+        metadata = dict(info.metadata)
+        return cls(
+            code,
+            call.details() or "",
+            reason=info.reason,
+            violations=[
+                FieldViolation(field=each.field, description=each.description) for each in bad.field_violations
+            ],
+            metadata=metadata,
+            trace_id=metadata.pop("trace_id", "") or trace_id,
+            retry_after=None if retry is None else retry.retry_delay.ToTimedelta().total_seconds(),
+            method=method,
+            target=target,
+        )
+
+
+class TaskFailedError(ContextUnityError):
+    """A task came to another end than its result.
+
+    Attributes:
+        workflow_id: id of the task.
+        state: how it ended: FAILED, CANCELLED, TERMINATED or TIMED_OUT.
+        status: all that is told of it, the chain of causes included.
+    """
+
+    def __init__(self, status: TaskStatus) -> None:
+        """Makes the error of a task's last status."""
+        self.workflow_id = status.workflow_id
+        self.state = status.status
+        self.status = status
+        said = status.error or status.reason
+        word = (TaskState(status.status).name or "").lower()
+        super().__init__(f"task {status.workflow_id} {word}" + (f": {said}" if said else ""))
+
+
+def _details(call: Any) -> tuple[Any, Any, Any]:
+    """ErrorInfo and BadRequest, empty where they are not there, and RetryInfo or None."""
+    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), None
+    try:
+        status = cast("Any", rpc_status).from_call(call)
+    except (ValueError, DecodeError):
+        # Details that contradict the status, or are no google.rpc.Status: somebody else's, such as a proxy's.
+        status = None
+    for packed in status.details if status is not None else ():
+        _unpack(packed, info)
+        _unpack(packed, bad)
+        found = error_details_pb2.RetryInfo()
+        if _unpack(packed, found):
+            retry = found
+    return info, bad, retry
+
+
+def _unpack(packed: Any, into: Message) -> bool:
+    try:
+        return bool(packed.Unpack(into))
+    except DecodeError:
+        return False
+
+
+def _transport_message(code: grpc.StatusCode, details: str, method: str, target: str) -> str:
+    """Words for what no service said; grpcio's own quote its inner workings."""
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            # The last part is what the system said, such as "Connection refused (111)".
+            said = details.rpartition(": ")[2] or "no connection"
+            return f"no WorkerService can be reached at {target} ({said})"
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"{method} was not answered in time at {target}"
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return f"{target} has no method {method}: it is no WorkerService, or an older one"
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return f"{method} at {target}: a unit is larger than the limit ({details})"
+        case _:
+            return f"{method} at {target}: {details or 'no details'}"

@@ -1,0 +1,65 @@
+"""The methods of WorkerService as a table: what each is called, and which typed message answers it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import betterproto2
+from contextunity.gen.contextunity.worker import (
+    DescribeContractsResult,
+    ExecuteCodeResult,
+    ListSchedulesResult,
+    ListTasksResult,
+    RegisterSchedulesResult,
+    ScheduleResult,
+    StartWorkflowResult,
+    TaskReference,
+    TaskReply,
+    TaskStatus,
+)
+
+A = TypeVar("A", bound=betterproto2.Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[A]):
+    """A method of WorkerService.
+
+    Attributes:
+        name: as the proto has it.
+        answer: class of the body that answers it.
+    """
+
+    name: str
+    answer: type[A]
+
+    @property
+    def path(self) -> str:
+        """What HTTP/2 calls it by."""
+        return f"/contextunity.worker.WorkerService/{self.name}"
+
+    @property
+    def label(self) -> str:
+        """What a unit's provenance says of the caller, such as `client:start_workflow`."""
+        return f"client:{re.sub('(?<!^)(?=[A-Z])', '_', self.name).lower()}"
+
+
+START_WORKFLOW = Method("StartWorkflow", StartWorkflowResult)
+GET_TASK_STATUS = Method("GetTaskStatus", TaskStatus)
+WATCH_TASK = Method("WatchTask", TaskStatus)
+LIST_TASKS = Method("ListTasks", ListTasksResult)
+CANCEL_TASK = Method("CancelTask", TaskReference)
+TERMINATE_TASK = Method("TerminateTask", TaskReference)
+SIGNAL_TASK = Method("SignalTask", TaskReference)
+QUERY_TASK = Method("QueryTask", TaskReply)
+UPDATE_TASK = Method("UpdateTask", TaskReply)
+DESCRIBE_CONTRACTS = Method("DescribeContracts", DescribeContractsResult)
+EXECUTE_CODE = Method("ExecuteCode", ExecuteCodeResult)
+REGISTER_SCHEDULES = Method("RegisterSchedules", RegisterSchedulesResult)
+LIST_SCHEDULES = Method("ListSchedules", ListSchedulesResult)
+PAUSE_SCHEDULE = Method("PauseSchedule", ScheduleResult)
+RESUME_SCHEDULE = Method("ResumeSchedule", ScheduleResult)
+TRIGGER_SCHEDULE = Method("TriggerSchedule", ScheduleResult)
+DELETE_SCHEDULE = Method("DeleteSchedule", ScheduleResult)

@@ -1,0 +1,245 @@
+"""`contextworker token`: makes tokens and secrets, and says what is wrong with a token."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import secrets
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contextunity.core.tokens import ContextToken, VerifiedToken
+
+# What takes long to import is imported by the command that needs it, so that --help and mistakes answer at once.
+
+__all__ = ["add_parser", "run"]
+
+_DESCRIPTION = """\
+Makes tokens and secrets, and says what is wrong with a token.
+
+  contextworker token secret > token.secret; chmod 600 token.secret
+  contextworker token mint --project my_project --permission worker:execute --permission worker:read \\
+      --tenant my_project --ttl 8h --secret-file token.secret
+  echo "$TOKEN" | contextworker token verify -
+
+Keys are those of the settings (CONTEXTWORKER_TOKEN_SECRET, …_TOKEN_SECRET_FILE, …_TOKEN_KEYS_FILE) unless a file is
+named. The exit code is 0 when done, 1 when a token is not good, 2 when used or configured wrongly.
+"""
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_FOREVER = "never"
+
+
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],  # pyright: ignore[reportPrivateUsage]  # no public name
+) -> None:
+    """Adds the command `token` to the commands."""
+    token = commands.add_parser(
+        "token",
+        help="make tokens and secrets, and verify tokens",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = token.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
+    _add_mint(actions.add_parser("mint", help="make a token and print it"))
+    verify = actions.add_parser("verify", help="print what a token says, or why it is not good")
+    verify.add_argument(
+        "token", metavar="TOKEN", help="the token; - reads it from the standard input, where no process list shows it"
+    )
+    secret = actions.add_parser("secret", help="print a new secret for HMAC keys")
+    for action in (verify, secret):
+        _add_json(action)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns 0 when done, 1 when a token is not good, 2 when used or configured wrongly."""
+    from contextunity.core.tokens import TokenKeyError
+
+    from .errors import WorkerError
+
+    try:
+        match arguments.action:
+            case "mint":
+                return _mint(arguments)
+            case "verify":
+                return _verify(arguments)
+            case _:
+                return _secret(arguments)
+    except TokenKeyError as error:
+        _complain(str(error))
+        return 2
+    except WorkerError as error:
+        _complain(str(error))
+        return error.exit_code
+
+
+def _add_mint(mint: argparse.ArgumentParser) -> None:
+    mint.add_argument(
+        "--project", required=True, metavar="PROJECT", help="project that vouches; the token is bound to it"
+    )
+    mint.add_argument(
+        "--permission",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="what it permits: worker:execute, worker:read, worker:schedule; may be given again",
+    )
+    mint.add_argument(
+        "--tenant", action="append", default=[], metavar="NAME", help="tenant that it is for; may be given again"
+    )
+    mint.add_argument(
+        "--ttl",
+        type=_duration,
+        default=3600,
+        metavar="TIME",
+        help=f"time that it is good for, as 90s, 15m, 1h, 7d or {_FOREVER} (1h)",
+    )
+    mint.add_argument("--user-id", metavar="NAME", help="person that it is for")
+    mint.add_argument("--agent-id", metavar="NAME", help="program that it is for")
+    mint.add_argument("--token-id", metavar="NAME", help="its name in logs (a fresh UUID)")
+    mint.add_argument("--kid", metavar="KID", help="name of the key (PROJECT:hmac-001, or PROJECT:ed25519-001)")
+    keys = mint.add_mutually_exclusive_group()
+    keys.add_argument("--secret-file", type=Path, metavar="FILE", help="file that holds the secret to sign with")
+    keys.add_argument(
+        "--private-key-file", type=Path, metavar="FILE", help="PEM file of the Ed25519 private key to sign with"
+    )
+    _add_json(mint)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+
+
+def _duration(text: str) -> int | None:
+    """Seconds of a time such as 90s, 15m, 1h or 7d; None for ever."""
+    if text == _FOREVER:
+        return None
+    found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90s, 15m, 1h, 7d or {_FOREVER}")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _mint(arguments: argparse.Namespace) -> int:
+    from pydantic import ValidationError
+
+    from contextunity.core.tokens import ContextToken
+
+    from .settings import describe_faults
+
+    now = int(time.time())
+    try:
+        token = ContextToken.model_validate(
+            {
+                "token_id": arguments.token_id or str(uuid.uuid4()),
+                "permissions": arguments.permission,
+                "provenance": ["contextworker:mint"],
+                "allowed_tenants": arguments.tenant,
+                "exp_unix": None if arguments.ttl is None else now + arguments.ttl,
+                "iat": now,
+                "user_id": arguments.user_id,
+                "agent_id": arguments.agent_id,
+                "project_binding": {"kind": "project", "project_id": arguments.project},
+            }
+        )
+    except ValidationError as error:
+        _complain("\n".join(describe_faults(error, {})))
+        return 2
+    kid = arguments.kid or f"{arguments.project}:{'ed25519' if arguments.private_key_file else 'hmac'}-001"
+    text = _sign(token, kid, arguments)
+    for what, given in {"tenant": arguments.tenant, "permission": arguments.permission}.items():
+        if not given:
+            _complain(f"note: the token has no --{what}, and so opens nothing that asks for one")
+    _say(_as_json({"token": text, "kid": kid, "payload": _payload(token)}) if arguments.json else text)
+    return 0
+
+
+def _sign(token: ContextToken, kid: str, arguments: argparse.Namespace) -> str:
+    from contextunity.core.tokens import ed25519_private_key, mint
+
+    from .keys import load_keyring, read_secret_file
+    from .settings import load_settings
+
+    if arguments.private_key_file is not None:
+        return mint(token, kid=kid, private_key=ed25519_private_key(read_secret_file(arguments.private_key_file)))
+    if arguments.secret_file is not None:
+        return mint(token, kid=kid, secret=read_secret_file(arguments.secret_file))
+    return load_keyring(load_settings()).mint(token, kid=kid)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from contextunity.core.tokens import MAX_TOKEN_LENGTH, TokenError
+
+    from .keys import load_keyring
+    from .settings import load_settings
+
+    keyring = load_keyring(load_settings())
+    # A little more than the longest, for the line's end; the rest of something else is not read.
+    piped = arguments.token == "-"  # noqa: S105 - a sign for the standard input
+    try:
+        verified = keyring.verify(sys.stdin.buffer.read(MAX_TOKEN_LENGTH + 100).strip() if piped else arguments.token)
+    except TokenError as error:
+        if arguments.json:
+            _say(_as_json({"good": False, "reason": error.reason, "kid": error.kid, "error": str(error)}))
+        else:
+            _complain(
+                f"{error.reason}: {error}"
+                + (f" (kid {error.kid}; keys: {', '.join(keyring.kids)})" if error.kid else "")
+            )
+        return 1
+    if arguments.json:
+        payload = _payload(verified.token)
+        _say(_as_json({"good": True, "kid": verified.kid, "project_id": verified.project_id, "payload": payload}))
+    else:
+        _say(_for_people(verified))
+    return 0
+
+
+def _secret(arguments: argparse.Namespace) -> int:
+    secret = secrets.token_urlsafe(48)
+    _say(_as_json({"secret": secret}) if arguments.json else secret)
+    return 0
+
+
+def _for_people(verified: VerifiedToken) -> str:
+    token = verified.token
+    end = "never"
+    if token.exp_unix is not None:
+        try:
+            end = datetime.fromtimestamp(token.exp_unix, UTC).isoformat(timespec="seconds")
+        except (OverflowError, ValueError, OSError):
+            end = f"{token.exp_unix:g} s after 1970"
+    rows = {
+        "good": f"signed with {verified.kid}",
+        "project": verified.project_id or "none: a key of all projects, and bound to none",
+        "token_id": token.token_id,
+        "user_id": token.user_id,
+        "agent_id": token.agent_id,
+        "permissions": ", ".join(token.permissions) or "none",
+        "tenants": ", ".join(token.allowed_tenants or ()) or "none",
+        "provenance": " → ".join(token.provenance),
+        "ends": end,
+    }
+    return "\n".join(f"{name:<11} {value}" for name, value in rows.items() if value)
+
+
+def _payload(token: ContextToken) -> dict[str, Any]:
+    return token.model_dump(mode="json", exclude_none=True)
+
+
+def _as_json(values: dict[str, Any]) -> str:
+    return json.dumps(values)
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201 - what a command line is for
+
+
+def _complain(text: str) -> None:
+    print(f"contextworker: {text}", file=sys.stderr)  # noqa: T201 - what a command line is for

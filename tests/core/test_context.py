@@ -61,5 +61,32 @@ def test_provenance_is_extended_in_a_copy(provenance: list[str], extended: list[
     assert before.provenance == provenance
 
 
+def test_provenance_has_a_bound() -> None:
+    way = TaskContext()
+    for step in range(context.MAX_PROVENANCE + 2):
+        way = context.extended(way, f"service:{step}")
+    assert way.provenance == [f"service:{step}" for step in range(context.MAX_PROVENANCE)]
+
+
+def test_an_adopted_context_ends_with_its_task() -> None:
+    async def adopting() -> str:
+        context.adopt(TaskContext(trace_id="t"))
+        return context.current().trace_id
+
+    assert asyncio.run(adopting()) == "t"
+    assert context.current() == TaskContext()
+
+
+def test_the_fallback_is_asked_where_there_is_no_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_fallback", None)
+    found: TaskContext | None = TaskContext(trace_id="fallback")
+    context.fall_back_on(lambda: found)
+    assert context.current() is found
+    with context.using(TaskContext(trace_id="t")):
+        assert context.current().trace_id == "t"
+    found = None
+    assert context.current() == TaskContext()
+
+
 def test_its_example_is_true() -> None:
     assert doctest.testmod(context).failed == 0

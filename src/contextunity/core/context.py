@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from contextunity.gen.contextunity.worker import TaskContext
 
-__all__ = ["HEADER", "TaskContext", "current", "extended", "using"]
+__all__ = ["HEADER", "MAX_PROVENANCE", "TaskContext", "adopt", "current", "extended", "fall_back_on", "using"]
 
 HEADER = "contextunity-context"
 """Temporal header that holds the context, as the `binary/protobuf` payload of a TaskContext."""
 
+MAX_PROVENANCE = 256
+"""Labels that a provenance holds at most. Work that goes back and forth for ever, such as two workflows that signal
+each other, would otherwise carry more and more of them."""
+
 _CURRENT: contextvars.ContextVar[TaskContext | None] = contextvars.ContextVar(HEADER, default=None)
+_fallback: Callable[[], TaskContext | None] | None = None
 
 
 def current() -> TaskContext:
@@ -29,7 +34,10 @@ def current() -> TaskContext:
         >>> current().tenant_id
         ''
     """
-    return _CURRENT.get() or TaskContext()
+    found = _CURRENT.get()
+    if found is None and _fallback is not None:
+        found = _fallback()
+    return TaskContext() if found is None else found
 
 
 @contextlib.contextmanager
@@ -46,19 +54,35 @@ def using(context: TaskContext | None) -> Generator[None]:
         _CURRENT.reset(token)
 
 
+def adopt(context: TaskContext) -> None:
+    """Makes a context the current one for the rest of the asyncio task that calls."""
+    _CURRENT.set(context)
+
+
+def fall_back_on(find: Callable[[], TaskContext | None]) -> None:
+    """Has `current` ask a function where nobody made a context the current one.
+
+    The worker knows by it the context of workflow code that runs outside of tasks: constructors and wait conditions.
+    """
+    global _fallback
+    _fallback = find
+
+
 def extended(context: TaskContext, label: str) -> TaskContext:
     """A copy with one more step in its provenance.
 
     Args:
         context: stays as it is.
         label: a `service:action`. The label that is there last already is not repeated, so that work which goes round
-            in place, such as a workflow that continues as new, does not grow its provenance without bound.
+            in place leaves one; nor is a label added to MAX_PROVENANCE of them.
     """
-    provenance = context.provenance if context.provenance[-1:] == [label] else [*context.provenance, label]
+    provenance = [*context.provenance]
+    if provenance[-1:] != [label] and len(provenance) < MAX_PROVENANCE:
+        provenance.append(label)
     return TaskContext(
         trace_id=context.trace_id,
         unit_id=context.unit_id,
         tenant_id=context.tenant_id,
-        provenance=list(provenance),
+        provenance=provenance,
         principal=context.principal,
     )

@@ -1,0 +1,34 @@
+"""Schedules: workflows that are started by the clock.
+
+They are Temporal's schedules, under ids that tell the tenant, the project and the schedule. What they start is checked
+against the workflow's contract when they are registered.
+"""
+
+from __future__ import annotations
+
+from ._cron import CronError, compile_cron
+from ._errors import (
+    EntryFault,
+    ScheduleConflictError,
+    ScheduleError,
+    ScheduleExistsError,
+    SchedulesRefusedError,
+    ScheduleUnknownError,
+)
+from ._manager import ScheduleManager
+from ._names import DEFAULT_PROJECT, DEFAULT_TENANT, ScheduleName
+
+__all__ = [
+    "DEFAULT_PROJECT",
+    "DEFAULT_TENANT",
+    "CronError",
+    "EntryFault",
+    "ScheduleConflictError",
+    "ScheduleError",
+    "ScheduleExistsError",
+    "ScheduleManager",
+    "ScheduleName",
+    "ScheduleUnknownError",
+    "SchedulesRefusedError",
+    "compile_cron",
+]

@@ -1,0 +1,213 @@
+"""Cron expressions, read strictly: what Temporal would take for something else than cron does is refused by field.
+
+They are compiled here, and Temporal is given the calendar, so that nothing of it is left to a second reader.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from temporalio.api.schedule.v1 import Range, StructuredCalendarSpec
+
+from contextunity.core.errors import ContextUnityError
+
+__all__ = ["CronError", "compile_cron", "cron_text"]
+
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+_LONGEST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_MACROS = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_NUMBER = re.compile(r"[0-9]{1,4}")
+
+
+class CronError(ContextUnityError, ValueError):
+    """A cron expression is not one; `faults` names each wrong field with what is wrong about it."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(self.faults))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Field:
+    """One of the five fields; `names` stand for the numbers from `first` on, and `last` may be one more for Sunday."""
+
+    name: str
+    first: int
+    last: int
+    names: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> range:
+        return range(self.first, min(self.last, 6 if self.names is _WEEKDAYS else self.last) + 1)
+
+
+_FIELDS = (
+    _Field(name="minute", first=0, last=59),
+    _Field(name="hour", first=0, last=23),
+    _Field(name="day of month", first=1, last=31),
+    _Field(name="month", first=1, last=12, names=_MONTHS),
+    _Field(name="day of week", first=0, last=7, names=_WEEKDAYS),
+)
+_ORDER = ", ".join(field.name for field in _FIELDS)
+
+
+class _FieldError(ValueError):
+    pass
+
+
+def compile_cron(expression: str) -> StructuredCalendarSpec:
+    """Compiles a cron expression into the calendar that Temporal matches times with.
+
+    Args:
+        expression: five fields (minute, hour, day of month, month, day of week), each `*` or a list of numbers, ranges
+            and steps such as `1-5`, `*/15`, `8-18/2`; months and days of the week may be named by three letters, 0 and
+            7 are Sunday. Or one of @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually.
+
+    Raises:
+        CronError: it is something else, it names a day that no month has, or it restricts both the day of the month and
+            the day of the week, which cron reads as "either" and Temporal as "both".
+    """
+    texts = _split(expression)
+    values, faults = list[list[int]](), list[str]()
+    for field, text in zip(_FIELDS, texts, strict=True):
+        try:
+            values.append(_parse(field, text))
+        except _FieldError as error:
+            faults.append(f"{field.name} {text!r}: {error}")
+    if texts[2] != "*" and texts[4] != "*":
+        faults.append(
+            f"day of month {texts[2]!r} and day of week {texts[4]!r}: cron takes days that match either, Temporal days "
+            "that match both; restrict one of them, with two schedules for either"
+        )
+    if not faults and values[2][0] > max(_LONGEST[month - 1] for month in values[3]):
+        faults.append(f"day of month {texts[2]!r}: no month {texts[3]!r} has such a day, so it would never run")
+    if faults:
+        raise CronError(faults)
+    minutes, hours, days, months, weekdays = map(_ranges, values)
+    return StructuredCalendarSpec(
+        second=[Range(start=0, end=0, step=1)],
+        minute=minutes,
+        hour=hours,
+        day_of_month=days,
+        month=months,
+        day_of_week=weekdays,
+        comment=expression,
+    )
+
+
+def cron_text(calendar: StructuredCalendarSpec) -> str:
+    """A calendar as a cron expression, for one that was changed past us; in words where cron cannot say it."""
+    if calendar.year or [(each.start, each.end) for each in calendar.second] not in ([(0, 0)], [(0, 59)]):
+        return "(a calendar that cron cannot say)"
+    fields = (calendar.minute, calendar.hour, calendar.day_of_month, calendar.month, calendar.day_of_week)
+    return " ".join(_text(field, list(ranges)) for field, ranges in zip(_FIELDS, fields, strict=True))
+
+
+def _split(expression: str) -> list[str]:
+    words = expression.split()
+    first = words[0] if words else ""
+    if len(words) == 1 and first.startswith("@"):
+        if first.lower() not in _MACROS:
+            raise CronError([f"{first!r} is none of {', '.join(_MACROS)}; write five fields: {_ORDER}"])
+        return _MACROS[first.lower()].split()
+    if first.startswith("@every"):
+        raise CronError([f"{expression!r} is an interval; write five fields with a step, such as '*/15 * * * *'"])
+    if first.upper().startswith(("CRON_TZ=", "TZ=")):
+        raise CronError([f"{first!r}: the time zone does not belong into the expression; give it as timezone"])
+    if "#" in expression:
+        raise CronError([f"{expression!r}: neither comments nor the # of 'third Monday' are taken"])
+    if len(words) != len(_FIELDS):
+        hint = "; seconds and years are not taken" if len(words) > len(_FIELDS) else ""
+        raise CronError([f"{expression!r} has {len(words)} fields instead of five: {_ORDER}{hint}"])
+    return words
+
+
+def _parse(field: _Field, text: str) -> list[int]:
+    """The values that a field matches, in order."""
+    found = set[int]()
+    for part in text.split(","):
+        found.update(_parse_part(field, part))
+    if field.names is _WEEKDAYS and 7 in found:
+        found = found - {7} | {0}
+    return sorted(found)
+
+
+def _parse_part(field: _Field, part: str) -> range:
+    span, slash, step_text = part.partition("/")
+    if span == "*":
+        values = field.whole
+    elif "-" in span:
+        start_text, _, end_text = span.partition("-")
+        start, end = _value(field, start_text), _value(field, end_text, ends=True)
+        if end < start:
+            raise _FieldError(f"the range {span} ends before it begins; write it as two, separated by a comma")
+        values = range(start, end + 1)
+    else:
+        value = _value(field, span)
+        if slash:
+            raise _FieldError(
+                f"a step needs a range to go through; write {span}-{field.whole[-1]}/{step_text} or */{step_text}"
+            )
+        return range(value, value + 1)
+    if not slash:
+        return values
+    if not _NUMBER.fullmatch(step_text) or int(step_text) == 0:
+        raise _FieldError(f"the step {step_text!r} is not a whole number from 1 on")
+    if int(step_text) >= len(values) > 1:
+        raise _FieldError(f"the step {step_text} leads out of the range at once; write {values[0]} if that is meant")
+    return values[:: int(step_text)]
+
+
+def _value(field: _Field, text: str, *, ends: bool = False) -> int:
+    if _NUMBER.fullmatch(text):
+        value = int(text)
+        if not field.first <= value <= field.last:
+            raise _FieldError(f"{text} is not from {field.first} to {field.last}")
+        return value
+    if text.upper() in field.names:
+        value = field.names.index(text.upper()) + field.first
+        # A week may as well end with Sunday as begin with it.
+        return 7 if ends and field.names is _WEEKDAYS and value == 0 else value
+    if text == "?":
+        raise _FieldError("? is not taken; write *")
+    if not text:
+        raise _FieldError("a value is missing")
+    named = f" or {field.names[0]} to {field.names[-1]}" if field.names else ""
+    raise _FieldError(f"{text!r} is not a number from {field.first} to {field.last}{named}")
+
+
+def _ranges(values: list[int]) -> list[Range]:
+    """Values as few ranges; a step is used where it covers all of them."""
+    steps = {later - earlier for earlier, later in itertools.pairwise(values)}
+    if len(values) > 2 and len(steps) == 1:
+        return [Range(start=values[0], end=values[-1], step=steps.pop())]
+    ranges = list[Range]()
+    for value in values:
+        if ranges and ranges[-1].end == value - 1:
+            ranges[-1].end = value
+        else:
+            ranges.append(Range(start=value, end=value, step=1))
+    return ranges
+
+
+def _text(field: _Field, ranges: list[Range]) -> str:
+    values = {value for each in ranges for value in range(each.start, max(each.start, each.end) + 1, max(1, each.step))}
+    if values >= set(field.whole):
+        return "*"
+    parts = list[str]()
+    for each in _ranges(sorted(values)):
+        span = str(each.start) if each.end <= each.start else f"{each.start}-{each.end}"
+        parts.append(f"{span}/{each.step}" if each.step > 1 else span)
+    return ",".join(parts)

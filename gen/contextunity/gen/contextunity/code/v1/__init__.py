@@ -12,6 +12,7 @@ __all__ = (
     "File",
     "Language",
     "Limits",
+    "ProgramState",
     "RunProgramRequest",
     "RunProgramResponse",
     "ToolCall",
@@ -186,6 +187,11 @@ class CallToolRequest(betterproto2.Message):
     tenant_id: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
     Whose program calls it.
+    """
+
+    call_id: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Same for every attempt at this call, and for no other call; tools with effects tell repetitions by it.
     """
 
 
@@ -423,6 +429,65 @@ default_message_pool.register_message("contextunity.code.v1", "Limits", Limits)
 
 
 @dataclass(eq=False, repr=False)
+class ProgramState(betterproto2.Message):
+    """
+    A program that stopped at a tool; all that is needed to go on with it elsewhere.
+    """
+
+    snapshot: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    The backend's own form of it, with the files of its folder, compressed.
+    """
+
+    backend: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Name of that backend.
+    """
+
+    limits: "Limits | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    Bounds of the program as a whole, as settled when it began.
+    """
+
+    tools: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Tools that it may call.
+    """
+
+    tenant_id: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Whose it is.
+    """
+
+    stdout: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    Standard output so far.
+    """
+
+    stderr: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    Standard error so far.
+    """
+
+    duration_ms: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
+    """
+    Milliseconds used so far.
+    """
+
+    truncated: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
+    """
+    Whether output was cut so far.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.code.v1", "ProgramState", ProgramState
+)
+
+
+@dataclass(eq=False, repr=False)
 class RunProgramRequest(betterproto2.Message):
     """
     Asks for a program to be run, or to be gone on with.
@@ -432,39 +497,21 @@ class RunProgramRequest(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The program, as asked for.
+    The program, as asked for. Absent where one is gone on with.
     """
 
-    snapshot: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    state: "ProgramState | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True
+    )
     """
-    Where it stopped at a tool. Empty means that it begins.
+    A program that stopped at a tool. Absent where one begins.
     """
 
     tool_response: "CallToolResponse | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    What the tool gave. Absent at the beginning.
-    """
-
-    stdout: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
-    """
-    Standard output so far.
-    """
-
-    stderr: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
-    """
-    Standard error so far.
-    """
-
-    duration_ms: "int" = betterproto2.field(6, betterproto2.TYPE_INT32)
-    """
-    Milliseconds used so far.
-    """
-
-    truncated: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
-    """
-    Whether output was cut so far.
+    What that tool gave.
     """
 
 
@@ -493,29 +540,11 @@ class RunProgramResponse(betterproto2.Message):
     Which tool it waits for, where it did not.
     """
 
-    snapshot: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+    state: "ProgramState | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, optional=True
+    )
     """
-    Where it stopped, where it did not end.
-    """
-
-    stdout: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
-    """
-    Standard output so far.
-    """
-
-    stderr: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
-    """
-    Standard error so far.
-    """
-
-    duration_ms: "int" = betterproto2.field(6, betterproto2.TYPE_INT32)
-    """
-    Milliseconds used so far.
-    """
-
-    truncated: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
-    """
-    Whether output was cut so far.
+    The program as it stands, where it did not end.
     """
 
 

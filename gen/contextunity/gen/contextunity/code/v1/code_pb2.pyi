@@ -328,44 +328,30 @@ class RunProgramRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROGRAM_FIELD_NUMBER: _builtins.int
-    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     TOOL_RESPONSE_FIELD_NUMBER: _builtins.int
-    STDOUT_FIELD_NUMBER: _builtins.int
-    STDERR_FIELD_NUMBER: _builtins.int
-    DURATION_MS_FIELD_NUMBER: _builtins.int
-    TRUNCATED_FIELD_NUMBER: _builtins.int
-    snapshot: _builtins.bytes
-    """Where it stopped at a tool. Empty means that it begins."""
-    stdout: _builtins.str
-    """Standard output so far."""
-    stderr: _builtins.str
-    """Standard error so far."""
-    duration_ms: _builtins.int
-    """Milliseconds used so far."""
-    truncated: _builtins.bool
-    """Whether output was cut so far."""
     @_builtins.property
     def program(self) -> Global___ExecuteRequest:
-        """The program, as asked for."""
+        """The program, as asked for. Absent where one is gone on with."""
+
+    @_builtins.property
+    def state(self) -> Global___ProgramState:
+        """A program that stopped at a tool. Absent where one begins."""
 
     @_builtins.property
     def tool_response(self) -> Global___CallToolResponse:
-        """What the tool gave. Absent at the beginning."""
+        """What that tool gave."""
 
     def __init__(
         self,
         *,
         program: Global___ExecuteRequest | None = ...,
-        snapshot: _builtins.bytes = ...,
+        state: Global___ProgramState | None = ...,
         tool_response: Global___CallToolResponse | None = ...,
-        stdout: _builtins.str = ...,
-        stderr: _builtins.str = ...,
-        duration_ms: _builtins.int = ...,
-        truncated: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["program", b"program", "tool_response", b"tool_response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["program", b"program", "state", b"state", "tool_response", b"tool_response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "program", b"program", "snapshot", b"snapshot", "stderr", b"stderr", "stdout", b"stdout", "tool_response", b"tool_response", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["program", b"program", "state", b"state", "tool_response", b"tool_response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,13 +365,55 @@ class RunProgramResponse(_message.Message):
 
     ENDED_FIELD_NUMBER: _builtins.int
     TOOL_REQUEST_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ended(self) -> Global___ExecuteResponse:
+        """What came of it, where it ended."""
+
+    @_builtins.property
+    def tool_request(self) -> Global___CallToolRequest:
+        """Which tool it waits for, where it did not."""
+
+    @_builtins.property
+    def state(self) -> Global___ProgramState:
+        """The program as it stands, where it did not end."""
+
+    def __init__(
+        self,
+        *,
+        ended: Global___ExecuteResponse | None = ...,
+        tool_request: Global___CallToolRequest | None = ...,
+        state: Global___ProgramState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "state", b"state", "tool_request", b"tool_request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "state", b"state", "tool_request", b"tool_request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunProgramResponse: _TypeAlias = RunProgramResponse  # noqa: Y015
+
+@_typing.final
+class ProgramState(_message.Message):
+    """A program that stopped at a tool; all that is needed to go on with it elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
     STDOUT_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.bytes
-    """Where it stopped, where it did not end."""
+    """The backend's own form of it, with the files of its folder, compressed."""
+    backend: _builtins.str
+    """Name of that backend."""
+    tenant_id: _builtins.str
+    """Whose it is."""
     stdout: _builtins.str
     """Standard output so far."""
     stderr: _builtins.str
@@ -395,31 +423,33 @@ class RunProgramResponse(_message.Message):
     truncated: _builtins.bool
     """Whether output was cut so far."""
     @_builtins.property
-    def ended(self) -> Global___ExecuteResponse:
-        """What came of it, where it ended."""
+    def limits(self) -> Global___Limits:
+        """Bounds of the program as a whole, as settled when it began."""
 
     @_builtins.property
-    def tool_request(self) -> Global___CallToolRequest:
-        """Which tool it waits for, where it did not."""
+    def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tools that it may call."""
 
     def __init__(
         self,
         *,
-        ended: Global___ExecuteResponse | None = ...,
-        tool_request: Global___CallToolRequest | None = ...,
         snapshot: _builtins.bytes = ...,
+        backend: _builtins.str = ...,
+        limits: Global___Limits | None = ...,
+        tools: _abc.Iterable[_builtins.str] | None = ...,
+        tenant_id: _builtins.str = ...,
         stdout: _builtins.str = ...,
         stderr: _builtins.str = ...,
         duration_ms: _builtins.int = ...,
         truncated: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "tool_request", b"tool_request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_ms", b"duration_ms", "ended", b"ended", "snapshot", b"snapshot", "stderr", b"stderr", "stdout", b"stdout", "tool_request", b"tool_request", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "duration_ms", b"duration_ms", "limits", b"limits", "snapshot", b"snapshot", "stderr", b"stderr", "stdout", b"stdout", "tenant_id", b"tenant_id", "tools", b"tools", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RunProgramResponse: _TypeAlias = RunProgramResponse  # noqa: Y015
+Global___ProgramState: _TypeAlias = ProgramState  # noqa: Y015
 
 @_typing.final
 class CallToolRequest(_message.Message):
@@ -431,10 +461,13 @@ class CallToolRequest(_message.Message):
     POSITIONAL_FIELD_NUMBER: _builtins.int
     NAMED_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     tenant_id: _builtins.str
     """Whose program calls it."""
+    call_id: _builtins.str
+    """Same for every attempt at this call, and for no other call; tools with effects tell repetitions by it."""
     @_builtins.property
     def positional(self) -> _struct_pb2.ListValue:
         """Arguments by place."""
@@ -450,10 +483,11 @@ class CallToolRequest(_message.Message):
         positional: _struct_pb2.ListValue | None = ...,
         named: _struct_pb2.Struct | None = ...,
         tenant_id: _builtins.str = ...,
+        call_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["named", b"named", "positional", b"positional"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "named", b"named", "positional", b"positional", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "name", b"name", "named", b"named", "positional", b"positional", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -81,7 +81,7 @@ run_program: _Final[_t.Activity[_v1.RunProgramRequest, _v1.RunProgramResponse]] 
         task_queue=CODE_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=600),
         heartbeat_timeout=_timedelta(seconds=10),
-        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=10), maximum_attempts=5, non_retryable_error_types=('SandboxUnavailable', 'LanguageUnknown')),
+        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=10), maximum_attempts=5, non_retryable_error_types=('LanguageUnknown', 'LimitExceeded', 'RequestInvalid', 'SandboxBusy', 'SandboxUnavailable', 'ToolUnknown')),
     ),
 )
 """Runs a program, or what is left of one, until it ends or calls a tool."""

@@ -6,6 +6,7 @@ from ._check import check
 from ._implementations import contract_of, service_of, workflow_classes
 from ._model import (
     ActivityContract,
+    MethodContract,
     QueryBinding,
     QueryContract,
     ServiceContract,
@@ -23,6 +24,7 @@ __all__ = [
     "ActivityContract",
     "ContractError",
     "DefinitionError",
+    "MethodContract",
     "QueryBinding",
     "QueryContract",
     "ServiceContract",

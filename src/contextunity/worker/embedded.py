@@ -19,6 +19,7 @@ from typing import BinaryIO
 from temporalio.service import ConnectConfig, ServiceClient
 
 from .errors import PortTakenError, WorkerError
+from .tenancy import ATTRIBUTES
 
 __all__ = ["LOOPBACK", "EmbeddedServer", "embedded_server", "usual_or_free_port"]
 
@@ -70,6 +71,8 @@ async def embedded_server(
         ui_port = _asked_or_usual_port(ui_port, 8233, "--ui-port")
         command = [executable, "server", "start-dev", "--ip", LOOPBACK, "--port", str(port), "--ui-port", str(ui_port)]
         command += ["--db-filename", str(database), "--log-level", "warn", "--color", "never"]
+        for attribute in ATTRIBUTES:
+            command += ["--search-attribute", f"{attribute.name}=Keyword"]
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import NoReturn, cast
 
 import grpc
 from contextunity.gen.contextunity.core import ContextUnit
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
@@ -17,12 +20,13 @@ from grpc_status import rpc_status
 from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
 
+from .auth import AuthenticationError, Authenticator, authenticator_for
 from .errors import PortTakenError
-from .service import WorkerService
+from .service import Call, Method, WorkerService
 from .settings import Settings
-from .status import FieldViolation, ServiceError, to_status
+from .status import FieldViolation, Reason, ServiceError, to_status
 
-__all__ = ["SERVICE_NAME", "RunningServer", "running_server"]
+__all__ = ["SERVICE_NAME", "Boundary", "RunningServer", "running_server"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,8 +35,13 @@ SERVICE_NAME = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 
 _STOP_GRACE = 5.0
 """Seconds that calls under way have to finish when the server stops."""
+_FRAME = 1024 * 1024
+"""Bytes beyond the limit that are still read, so that a unit just over it is refused with its details."""
 
-_Method = Callable[[ContextUnit], Awaitable[ContextUnit]]
+_FOR_EVER = 10 * 365 * 86400.0
+"""Seconds beyond which a deadline is none."""
+
+_Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +62,7 @@ class RunningServer:
     def target(self) -> str:
         """What a client on this machine connects to."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "[::]", "::") else self.host  # noqa: S104 - compared, not bound
-        return f"{host}:{self.port}"
+        return f"[{host}]:{self.port}" if ":" in host and not host.startswith("[") else f"{host}:{self.port}"
 
 
 @contextlib.asynccontextmanager
@@ -62,9 +71,11 @@ async def running_server(service: WorkerService, settings: Settings) -> AsyncGen
 
     Raises:
         PortTakenError: the address cannot be listened on.
+        SettingsError: the keys of tokens are not usable.
     """
+    boundary = Boundary(service, authenticator_for(settings), max_unit_bytes=settings.max_unit_bytes)
     server = grpc.aio.server(options=_options(settings))
-    server.add_generic_rpc_handlers((_handlers(service),))
+    server.add_generic_rpc_handlers((boundary.handlers(),))
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection(
@@ -75,16 +86,17 @@ async def running_server(service: WorkerService, settings: Settings) -> AsyncGen
     for name in ("", SERVICE_NAME):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
-        yield RunningServer(host=settings.host, port=port, server=server)
+        yield RunningServer(host=settings.listen_host, port=port, server=server)
     finally:
         await health.enter_graceful_shutdown()
+        service.stop()
         await server.stop(_STOP_GRACE)
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", settings.max_unit_bytes),
-        ("grpc.max_send_message_length", settings.max_unit_bytes),
+        ("grpc.max_receive_message_length", min(settings.max_unit_bytes + _FRAME, 2**31 - 1)),
+        ("grpc.max_send_message_length", -1),
         # Without this a second server on the port would share it in silence.
         ("grpc.so_reuseport", 0),
         # Deployed clients ping every 60 s, also while no call is under way.
@@ -94,7 +106,7 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:
-    address = f"{settings.host}:{settings.port}"
+    address = settings.listen_address
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:
@@ -104,40 +116,100 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
     return port
 
 
-def _handlers(service: WorkerService) -> grpc.GenericRpcHandler:
-    methods: dict[str, _Method] = {
-        "StartWorkflow": service.start_workflow,
-        "GetTaskStatus": service.get_task_status,
-        "ExecuteCode": service.execute_code,
-        "RegisterSchedules": service.register_schedules,
-    }
-    return grpc.method_handlers_generic_handler(
-        SERVICE_NAME,
-        {name: grpc.unary_unary_rpc_method_handler(_handler(name, method)) for name, method in methods.items()},
-    )
+class Boundary:
+    """Between grpcio and the service: who calls, bytes to units and back, errors to statuses.
 
+    The handlers come without grpcio's (de)serialisers: what those raise would end as INTERNAL.
 
-def _handler(name: str, method: _Method) -> Callable[[bytes, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
-    """Wraps a method of the service for grpcio, without its (de)serialisers: what those raise would end as INTERNAL."""
+    Args:
+        service: answers the calls.
+        authenticator: tells who calls.
+        max_unit_bytes: size of the largest unit taken or sent.
+    """
 
-    async def handle(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        trace_id = ""
-        try:
-            unit = _decode(data)
-            trace_id = unit.trace_id
-            return codec.encode(await method(unit))
-        except ServiceError as error:
-            failure = error
-        except Exception:  # noqa: BLE001 - the boundary: whatever it is, the caller gets a status and the log the rest
-            _LOG.exception("%s failed, trace_id %s", name, trace_id)
-            failure = ServiceError(
-                grpc.StatusCode.INTERNAL, "INTERNAL", f"{name} failed; the service's log has it under the trace_id"
+    def __init__(self, service: WorkerService, authenticator: Authenticator, *, max_unit_bytes: int) -> None:
+        self._service = service
+        self._authenticator = authenticator
+        self._max_unit_bytes = max_unit_bytes
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """The handlers of all methods, for grpcio's server."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE_NAME,
+            {
+                name: grpc.unary_stream_rpc_method_handler(self._stream(method))
+                if method.watch is not None
+                else grpc.unary_unary_rpc_method_handler(self._unary(method))
+                for name, method in self._service.methods.items()
+            },
+        )
+
+    def _unary(self, method: Method) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+        async def handle(data: bytes, context: _Context) -> bytes:
+            call: Call | None = None
+            try:
+                call = self._admit(data, context)
+                return self._encode(await self._service.call(method, call))
+            # The boundary: whatever it is, the caller gets a status, and the log the rest.
+            except Exception as error:  # noqa: BLE001
+                await self._refuse(error, method, data, call, context)
+
+        return handle
+
+    def _stream(self, method: Method) -> Callable[[bytes, _Context], AsyncIterator[bytes]]:
+        async def handle(data: bytes, context: _Context) -> AsyncIterator[bytes]:
+            call: Call | None = None
+            try:
+                call = self._admit(data, context)
+                async with contextlib.aclosing(self._service.stream(method, call)) as units:
+                    async for unit in units:
+                        yield self._encode(unit)
+            except Exception as error:  # noqa: BLE001 - as above
+                await self._refuse(error, method, data, call, context)
+
+        return handle
+
+    def _admit(self, data: bytes, context: _Context) -> Call:
+        # Who calls is asked first: strangers are not to have units of any size decoded.
+        caller = self._authenticator.authenticate(context.invocation_metadata() or ())
+        if len(data) > self._max_unit_bytes:
+            raise ServiceError(
+                Reason.UNIT_TOO_LARGE,
+                f"the unit has {len(data):,} bytes; the service takes up to {self._max_unit_bytes:,} "
+                "(CONTEXTWORKER_MAX_UNIT_BYTES)",
             )
-        status = rpc_status.to_status(to_status(failure, trace_id))  # pyright: ignore[reportUnknownMemberType]  # no types
-        await context.abort_with_status(status)
+        # Without a deadline grpcio tells a far future, or None; its stubs know neither.
+        remaining = cast("float | None", context.time_remaining()) or _FOR_EVER
+        deadline = asyncio.get_running_loop().time() + remaining if remaining < _FOR_EVER else None
+        return Call(unit=_decode(data), caller=caller, deadline=deadline)
+
+    def _encode(self, unit: ContextUnit) -> bytes:
+        data = codec.encode(unit)
+        if len(data) > self._max_unit_bytes:
+            raise ServiceError(
+                Reason.UNIT_TOO_LARGE,
+                f"the answer has {len(data):,} bytes; the service sends up to {self._max_unit_bytes:,} "
+                "(CONTEXTWORKER_MAX_UNIT_BYTES)",
+            )
+        return data
+
+    async def _refuse(
+        self, error: Exception, method: Method, data: bytes, call: Call | None, context: _Context
+    ) -> NoReturn:
+        trace_id = call.trace_id if call is not None else _trace_id(data)
+        status = to_status(_service_error(error, method, trace_id), trace_id)
+        packed = rpc_status.to_status(status)  # pyright: ignore[reportUnknownMemberType]  # no types
+        await context.abort_with_status(packed)
         raise AssertionError("abort_with_status raises")
 
-    return handle
+
+def _service_error(error: Exception, method: Method, trace_id: str) -> ServiceError:
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, AuthenticationError):
+        return ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
+    _LOG.error("%s failed, trace_id %s", method.name, trace_id, exc_info=error)
+    return ServiceError(Reason.INTERNAL, f"{method.name} failed; the service's log has it under the trace_id")
 
 
 def _decode(data: bytes) -> ContextUnit:
@@ -145,8 +217,17 @@ def _decode(data: bytes) -> ContextUnit:
         return codec.decode(ContextUnit, data)
     except CodecError as error:
         raise ServiceError(
-            grpc.StatusCode.INVALID_ARGUMENT,
-            "UNIT_UNREADABLE",
+            Reason.UNIT_UNREADABLE,
             f"the request is not a ContextUnit: {error.reason}",
             violations=[FieldViolation(field=error.path, description=error.reason)],
         ) from None
+
+
+def _trace_id(data: bytes) -> str:
+    """trace_id of a request that was refused before it was read, as far as it can be read; else empty."""
+    if len(data) > _FRAME:
+        return ""
+    try:
+        return str(worker_pb2.ContextUnit.FromString(data).trace_id)
+    except DecodeError:
+        return ""

@@ -1,9 +1,13 @@
-"""From causes to gRPC: every error that the service answers, its status code and its google.rpc details."""
+"""From causes to gRPC: every error that the service answers, its status code and its google.rpc details.
+
+docs/errors.md is the same table for callers; a test holds the two together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 import grpc
 from google.protobuf import any_pb2
@@ -12,18 +16,57 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core.errors import ContextUnityError
 
-__all__ = ["DOMAIN", "FieldViolation", "ServiceError", "from_rpc_error", "to_status"]
+__all__ = ["DOMAIN", "FieldViolation", "Reason", "ServiceError", "from_rpc_error", "invalid", "to_status"]
 
 DOMAIN = "worker.contextunity"
 """Domain of the google.rpc.ErrorInfo in error answers."""
 
-_TRANSIENT = {
-    RPCStatusCode.UNAVAILABLE,
-    RPCStatusCode.DEADLINE_EXCEEDED,
-    RPCStatusCode.CANCELLED,
-    RPCStatusCode.RESOURCE_EXHAUSTED,
-    RPCStatusCode.UNKNOWN,
-}
+_Code = grpc.StatusCode
+
+
+class Reason(Enum):
+    """Why a call was not answered: the gRPC status, the seconds after which to try again, and what it means.
+
+    The names are what callers find in ErrorInfo; they are never changed.
+    """
+
+    UNIT_UNREADABLE = (_Code.INVALID_ARGUMENT, None, "the bytes are not a ContextUnit")
+    PAYLOAD_INVALID = (_Code.INVALID_ARGUMENT, None, "the content does not fit; each violation is named")
+    BODY_INVALID = (_Code.INVALID_ARGUMENT, None, "the body is not a message that the method takes")
+    TENANT_UNCLEAR = (_Code.INVALID_ARGUMENT, None, "the caller has several tenants, and named none")
+    PAGE_TOKEN_INVALID = (_Code.INVALID_ARGUMENT, None, "the page token is not one of this list")
+    REFUSED_BY_TEMPORAL = (_Code.INVALID_ARGUMENT, None, "the Temporal server refused a value")
+    TOKEN_REFUSED = (_Code.UNAUTHENTICATED, None, "there is no token, or not a good one")
+    PERMISSION_MISSING = (_Code.PERMISSION_DENIED, None, "the token lacks the permission of the method")
+    TENANT_REFUSED = (_Code.PERMISSION_DENIED, None, "the tenant is not among those of the token, or it has none")
+    WORKFLOW_TYPE_UNKNOWN = (_Code.NOT_FOUND, None, "no module has this workflow_type; those known are listed")
+    TASK_UNKNOWN = (_Code.NOT_FOUND, None, "no task of the caller's has this id, or its retention has ended")
+    HANDLER_UNKNOWN = (_Code.NOT_FOUND, None, "the contract has no such signal, query or update; it has those listed")
+    SCHEDULE_UNKNOWN = (_Code.NOT_FOUND, None, "no schedule of the caller's has this id")
+    TASK_EXISTS = (_Code.ALREADY_EXISTS, None, "the id is taken, and the contract allows no second task under it")
+    SCHEDULE_EXISTS = (_Code.ALREADY_EXISTS, None, "somebody else made the schedule at the same time")
+    TASK_ENDED = (_Code.FAILED_PRECONDITION, None, "the task has ended, so it cannot be steered any more")
+    QUERY_FAILED = (_Code.FAILED_PRECONDITION, None, "the workflow answered the query with an error")
+    UPDATE_REJECTED = (_Code.FAILED_PRECONDITION, None, "the workflow rejected the update, or failed to do it")
+    NO_CODE_MODULE = (_Code.FAILED_PRECONDITION, None, "this deployment has no module that runs code")
+    CODE_REFUSED = (_Code.INVALID_ARGUMENT, None, "the program asks for a language, tool or limit that there is not")
+    SANDBOX_FAILED = (_Code.FAILED_PRECONDITION, None, "the sandbox itself failed, however often it was tried")
+    UNIT_TOO_LARGE = (_Code.RESOURCE_EXHAUSTED, None, "the unit or its answer is larger than the configured limit")
+    TEMPORAL_BUSY = (_Code.RESOURCE_EXHAUSTED, 2, "the Temporal server limits the rate of calls")
+    DEADLINE_PASSED = (_Code.DEADLINE_EXCEEDED, None, "the caller's deadline passed before there was an answer")
+    TEMPORAL_UNAVAILABLE = (_Code.UNAVAILABLE, 1, "the Temporal server cannot be reached")
+    NO_WORKER_ANSWERS = (_Code.UNAVAILABLE, 2, "no worker answered the query or update in time")
+    STOPPING = (_Code.UNAVAILABLE, 1, "the service is being stopped; another one, or the next one, answers")
+    TEMPORAL_ERROR = (_Code.INTERNAL, None, "the Temporal server answered with an error of its own")
+    INTERNAL = (_Code.INTERNAL, None, "a fault of the service; its log has it under the trace_id")
+
+    def __init__(self, code: grpc.StatusCode, retry_after: int | None, meaning: str) -> None:
+        self.code = code
+        """The gRPC status."""
+        self.retry_after = retry_after
+        """Seconds after which to try again; None where waiting does not help."""
+        self.meaning = meaning
+        """What it means, for the table in the docs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,52 +82,69 @@ class ServiceError(ContextUnityError):
     """An answer other than success.
 
     Attributes:
-        code: the gRPC status.
-        reason: a stable word in capitals, for programs.
+        reason: which, for programs.
         message: what is wrong and the way out, for people.
         violations: what is wrong with single fields of the request.
         metadata: further facts for programs.
-        retry_after: seconds after which to try again; None where waiting does not help.
     """
 
-    code: grpc.StatusCode
-    reason: str
+    reason: Reason
     message: str
     violations: Sequence[FieldViolation] = ()
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
-    retry_after: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.code.name} {self.reason}: {self.message}"
+        return f"{self.reason.code.name} {self.reason.name}: {self.message}"
+
+
+def invalid(*violations: FieldViolation) -> ServiceError:
+    """The error for content that does not fit."""
+    text = "; ".join(f"{each.field}: {each.description}" if each.field else each.description for each in violations)
+    return ServiceError(Reason.PAYLOAD_INVALID, text, violations=violations)
+
+
+_BY_RPC_STATUS = {
+    RPCStatusCode.UNAVAILABLE: Reason.TEMPORAL_UNAVAILABLE,
+    RPCStatusCode.DEADLINE_EXCEEDED: Reason.TEMPORAL_UNAVAILABLE,
+    RPCStatusCode.CANCELLED: Reason.TEMPORAL_UNAVAILABLE,
+    RPCStatusCode.UNKNOWN: Reason.TEMPORAL_UNAVAILABLE,
+    RPCStatusCode.RESOURCE_EXHAUSTED: Reason.TEMPORAL_BUSY,
+    RPCStatusCode.INVALID_ARGUMENT: Reason.REFUSED_BY_TEMPORAL,
+}
+_ENDED = "workflow execution already completed"
+"""What the server says, with NOT_FOUND, where a run is there but has ended."""
 
 
 def from_rpc_error(error: RPCError, *, workflow_id: str = "") -> ServiceError:
     """What a failed call to the Temporal server means to a caller."""
+    metadata = {"workflow_id": workflow_id} if workflow_id else {}
     if error.status is RPCStatusCode.NOT_FOUND:
-        return ServiceError(
-            grpc.StatusCode.NOT_FOUND,
-            "TASK_UNKNOWN",
-            f"no task has the workflow_id {workflow_id!r}; check it, or whether its retention has ended",
-            metadata={"workflow_id": workflow_id},
-        )
-    if error.status is RPCStatusCode.INVALID_ARGUMENT:
-        return ServiceError(grpc.StatusCode.INVALID_ARGUMENT, "REFUSED_BY_TEMPORAL", error.message)
-    if error.status in _TRANSIENT:
-        return ServiceError(
-            grpc.StatusCode.UNAVAILABLE,
-            "TEMPORAL_UNAVAILABLE",
-            "the Temporal server cannot be reached just now; try again",
-            retry_after=1,
-        )
+        if _ENDED in error.message:
+            return ServiceError(Reason.TASK_ENDED, f"the task {workflow_id!r} has ended", metadata=metadata)
+        return task_unknown(workflow_id)
+    reason = _BY_RPC_STATUS.get(error.status, Reason.TEMPORAL_ERROR)
+    match reason:
+        case Reason.REFUSED_BY_TEMPORAL:
+            return ServiceError(reason, f"the Temporal server refused it: {error.message}", metadata=metadata)
+        case Reason.TEMPORAL_ERROR:
+            return ServiceError(reason, f"the Temporal server answered {error.status.name}", metadata=metadata)
+        case _:
+            return ServiceError(reason, f"{reason.meaning}; try again", metadata=metadata)
+
+
+def task_unknown(workflow_id: str) -> ServiceError:
+    """The error for a task that is not there, or not the caller's: the two look alike."""
     return ServiceError(
-        grpc.StatusCode.INTERNAL, "TEMPORAL_ERROR", f"the Temporal server answered {error.status.name.lower()}"
+        Reason.TASK_UNKNOWN,
+        f"no task has the workflow_id {workflow_id!r}; check it, or whether its retention has ended",
+        metadata={"workflow_id": workflow_id},
     )
 
 
 def to_status(error: ServiceError, trace_id: str) -> status_pb2.Status:
     """The google.rpc.Status that clients read: ErrorInfo always, BadRequest and RetryInfo where they apply."""
     info = error_details_pb2.ErrorInfo(
-        reason=error.reason, domain=DOMAIN, metadata={**error.metadata, "trace_id": trace_id}
+        reason=error.reason.name, domain=DOMAIN, metadata={**error.metadata, "trace_id": trace_id}
     )
     details: list[error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo] = [info]
     if error.violations:
@@ -93,13 +153,13 @@ def to_status(error: ServiceError, trace_id: str) -> status_pb2.Status:
             for each in error.violations
         ]
         details.append(error_details_pb2.BadRequest(field_violations=violations))
-    if error.retry_after is not None:
+    if error.reason.retry_after is not None:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.seconds = error.retry_after
+        retry.retry_delay.seconds = error.reason.retry_after
         details.append(retry)
     packed = list[any_pb2.Any]()
     for detail in details:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)
-    code: int = error.code.value[0]
+    code: int = error.reason.code.value[0]
     return status_pb2.Status(code=code, message=error.message, details=packed)

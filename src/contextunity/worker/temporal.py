@@ -24,6 +24,7 @@ from .core.registry import ModuleContext, RegisteredModule
 from .errors import RegistryError, SettingsError, TemporalUnreachableError
 from .plugin import ContextWorkerPlugin
 from .settings import Settings
+from .tenancy import register_attributes
 
 __all__ = ["connect", "running_workers"]
 
@@ -42,6 +43,7 @@ async def connect(settings: Settings, *, address: str | None = None) -> Client:
 
     Raises:
         TemporalUnreachableError: nothing answers there in time, or it does not let us in.
+        WorkerError: its namespace lacks our search attributes, and it does not let us register them.
     """
     config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
     if address is not None:
@@ -53,6 +55,7 @@ async def connect(settings: Settings, *, address: str | None = None) -> Client:
                 await _knock(config["target_host"])
             client = await Client.connect(**config, plugins=[ContextWorkerPlugin()])
             await client.service_client.check_health()
+            await register_attributes(client)
             return client
     except TimeoutError:
         reason = f"no answer within {settings.temporal_timeout:g} s"

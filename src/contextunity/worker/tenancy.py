@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any, cast
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
@@ -43,7 +44,10 @@ def bound_attributes(
 ) -> TypedSearchAttributes:
     """Search attributes that bind a workflow to a tenant, and to the unit that started it, beside others."""
     own = {TENANT_ATTRIBUTE.name, UNIT_ATTRIBUTE.name}
-    pairs = [pair for pair in (others or ()) if pair.key.name not in own]
+    # Untyped here: attributes are generic in their value, and a list of them holds all kinds.
+    pairs = list[Any]()
+    if others is not None:
+        pairs += [pair for pair in cast("Any", others) if pair.key.name not in own]
     if tenant_id:
         pairs.append(SearchAttributePair(TENANT_ATTRIBUTE, tenant_id))
     if unit_id:
@@ -69,9 +73,7 @@ async def register_attributes(client: Client) -> None:
         if missing:
             kind = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
             await operator.add_search_attributes(
-                AddSearchAttributesRequest(
-                    namespace=client.namespace, search_attributes=dict.fromkeys(missing, kind)
-                )
+                AddSearchAttributesRequest(namespace=client.namespace, search_attributes=dict.fromkeys(missing, kind))
             )
     except RPCError as error:
         if error.status is RPCStatusCode.ALREADY_EXISTS:

@@ -1,0 +1,170 @@
+"""What the methods of WorkerService do, on generated dataclasses; server.py brings the bytes in and the errors out.
+
+A call takes this way: `_call` says who calls and for which tenants, `_forms` reads the typed request, the class of the
+method does the work, `_forms` writes the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
+
+import betterproto2
+from contextunity.gen.contextunity.core import ContextUnit
+from contextunity.gen.contextunity.worker import (
+    CancelTaskRequest,
+    DescribeContractsRequest,
+    ExecuteCodeRequest,
+    GetTaskStatusRequest,
+    ListTasksRequest,
+    QueryTaskRequest,
+    SignalTaskRequest,
+    TerminateTaskRequest,
+    UpdateTaskRequest,
+    WatchTaskRequest,
+)
+from temporalio.client import Client
+
+from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.status import Reason, ServiceError
+
+from ._call import Call, Engine
+from ._code import Executing
+from ._contracts import Describing
+from ._forms import answer, read_request
+from ._listing import Listing
+from ._start import Starting
+from ._status import Telling
+from ._steering import Steering
+from ._watch import Watching
+
+__all__ = ["Call", "Method", "WorkerService"]
+
+_READ = ("worker:read",)
+_EXECUTE = ("worker:execute",)
+_SCHEDULE = ("worker:schedule", "worker:execute")
+
+_DEFAULT_RPC_TIMEOUT = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """A method of the service.
+
+    Attributes:
+        name: as the proto has it.
+        permissions: of which the caller needs one.
+        request_type: what its unit holds; None where the method reads the unit by itself.
+        handle: does the work, and gives the typed answer.
+        watch: the same for a method that answers with a stream.
+        prepare: brings a payload of a deployed client into today's names.
+    """
+
+    name: str
+    permissions: tuple[str, ...]
+    request_type: type[betterproto2.Message] | None = None
+    handle: Callable[..., Awaitable[betterproto2.Message]] | None = None
+    watch: Callable[..., AsyncIterator[betterproto2.Message]] | None = None
+    prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+    @property
+    def label(self) -> str:
+        """What a unit's provenance says of it, such as `worker:start_workflow`."""
+        return "worker:" + "".join(f"_{each.lower()}" if each.isupper() else each for each in self.name).lstrip("_")
+
+
+class WorkerService:
+    """The methods of WorkerService.
+
+    Args:
+        client: Temporal client with the contract's data converter.
+        registry: the workflow contracts by workflow_type.
+        rpc_timeout: how long one call to the Temporal server may take.
+    """
+
+    def __init__(
+        self, client: Client, registry: WorkerRegistry, *, rpc_timeout: timedelta = _DEFAULT_RPC_TIMEOUT
+    ) -> None:
+        engine = Engine(client=client, registry=registry, rpc_timeout=rpc_timeout)
+        self._watching = Watching(engine)
+        self.methods: Mapping[str, Method] = MappingProxyType(
+            {method.name: method for method in _methods(engine, self._watching)}
+        )
+        """The methods by name."""
+
+    async def call(self, method: Method, call: Call) -> ContextUnit:
+        """Answers a call.
+
+        Raises:
+            ServiceError: the caller may not, or it cannot be done.
+        """
+        request = _admit(method, call)
+        assert method.handle is not None
+        return answer(call, await (method.handle(call, request) if request is not None else method.handle(call)))
+
+    async def stream(self, method: Method, call: Call) -> AsyncGenerator[ContextUnit, None]:
+        """Answers a call of a method that streams.
+
+        Raises:
+            ServiceError: the caller may not, or it cannot be done.
+        """
+        request = _admit(method, call)
+        assert method.watch is not None
+        async for message in method.watch(call, request):
+            yield answer(call, message)
+
+    def stop(self) -> None:
+        """Ends what would otherwise go on for long."""
+        self._watching.stop()
+
+
+def _admit(method: Method, call: Call) -> betterproto2.Message | None:
+    """Lets a call in: what its caller may, and then what it asks."""
+    call.label = method.label
+    if not call.caller.may(*method.permissions):
+        raise ServiceError(
+            Reason.PERMISSION_MISSING,
+            f"{method.name} needs a token with the permission {' or '.join(method.permissions)}",
+            metadata={"permissions": ",".join(method.permissions)},
+        )
+    return None if method.request_type is None else read_request(call.unit, method.request_type, method.prepare)
+
+
+def _methods(engine: Engine, watching: Watching) -> list[Method]:
+    telling, steering = Telling(engine), Steering(engine)
+    return [
+        Method(name="StartWorkflow", permissions=_EXECUTE, handle=Starting(engine).start_workflow),
+        Method(
+            name="GetTaskStatus",
+            permissions=_READ,
+            request_type=GetTaskStatusRequest,
+            handle=telling.get_task_status,
+        ),
+        Method(name="WatchTask", permissions=_READ, request_type=WatchTaskRequest, watch=watching.watch_task),
+        Method(name="ListTasks", permissions=_READ, request_type=ListTasksRequest, handle=Listing(engine).list_tasks),
+        Method(name="CancelTask", permissions=_EXECUTE, request_type=CancelTaskRequest, handle=steering.cancel_task),
+        Method(
+            name="TerminateTask",
+            permissions=_EXECUTE,
+            request_type=TerminateTaskRequest,
+            handle=steering.terminate_task,
+        ),
+        Method(name="SignalTask", permissions=_EXECUTE, request_type=SignalTaskRequest, handle=steering.signal_task),
+        Method(name="QueryTask", permissions=_READ, request_type=QueryTaskRequest, handle=steering.query_task),
+        Method(name="UpdateTask", permissions=_EXECUTE, request_type=UpdateTaskRequest, handle=steering.update_task),
+        Method(
+            name="DescribeContracts",
+            permissions=(*_READ, *_SCHEDULE),
+            request_type=DescribeContractsRequest,
+            handle=Describing(engine).describe_contracts,
+        ),
+        Method(
+            name="ExecuteCode",
+            permissions=_EXECUTE,
+            request_type=ExecuteCodeRequest,
+            handle=Executing(engine).execute_code,
+        ),
+    ]

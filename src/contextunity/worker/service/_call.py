@@ -1,0 +1,137 @@
+"""One call of a method: the unit that came, who sent it, and which tenants it may touch."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from contextunity.gen.contextunity.core import ContextUnit
+from contextunity.gen.contextunity.worker import TaskContext
+from temporalio.client import Client
+
+from contextunity.worker.auth import EVERYBODY, Caller
+from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
+from contextunity.worker.tenancy import tenant_fault
+
+__all__ = ["Call", "Engine"]
+
+_DEFAULT_TENANT = "default"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engine:
+    """What the methods work with.
+
+    Attributes:
+        client: Temporal client with the contract's data converter.
+        registry: the workflow contracts by workflow_type.
+        rpc_timeout: how long one call to the Temporal server may take.
+    """
+
+    client: Client
+    registry: WorkerRegistry
+    rpc_timeout: timedelta
+
+
+@dataclass(kw_only=True, slots=True)
+class Call:
+    """One call.
+
+    Attributes:
+        unit: the request.
+        caller: who sent it.
+        deadline: when the caller stops waiting, in the event loop's time; None where it does not.
+        label: the method, as its provenance tells it.
+        trace_id: that of the unit, or a new one where it has none.
+    """
+
+    unit: ContextUnit
+    caller: Caller = EVERYBODY
+    deadline: float | None = None
+    label: str = ""
+    trace_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trace_id = self.unit.trace_id or str(uuid.uuid4())
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds that the caller still waits; None where it has no deadline."""
+        if self.deadline is None:
+            return None
+        return max(0.0, self.deadline - asyncio.get_running_loop().time())
+
+    @property
+    def request_id(self) -> str:
+        """What makes a repetition of this call known to the Temporal server; new for a unit without an id."""
+        return self.unit.unit_id or str(uuid.uuid4())
+
+    def tenant(self, *named: str) -> str:
+        """The one tenant that this call makes something for.
+
+        Args:
+            named: what the request names in its several places; empty ones do not count.
+
+        Raises:
+            ServiceError: the places disagree, the name is none, or it is not the caller's.
+        """
+        names = set(filter(None, named))
+        if len(names) > 1:
+            told = " and ".join(repr(name) for name in sorted(names))
+            raise invalid(FieldViolation(field="payload.tenant_id", description=f"the request names two: {told}"))
+        (name,) = names or {""}
+        if name:
+            self._check(name)
+            return name
+        if self.caller.tenants is None:
+            return _DEFAULT_TENANT
+        if len(self.caller.tenants) == 1:
+            (name,) = self.caller.tenants
+            return name
+        if not self.caller.tenants:
+            raise ServiceError(Reason.TENANT_REFUSED, "the token names no tenant; have one minted with allowed_tenants")
+        raise ServiceError(
+            Reason.TENANT_UNCLEAR,
+            f"name one of the token's tenants as tenant_id: {', '.join(sorted(self.caller.tenants))}",
+        )
+
+    def tenants(self, named: str = "") -> frozenset[str] | None:
+        """The tenants whose things this call may see; None for all, those without a tenant included.
+
+        Raises:
+            ServiceError: the one that is named is no tenant, or not the caller's.
+        """
+        if named:
+            self._check(named)
+            return frozenset({named})
+        return self.caller.tenants
+
+    def context(self, tenant_id: str) -> TaskContext:
+        """What travels with the work that this call causes."""
+        return TaskContext(
+            trace_id=self.trace_id,
+            unit_id=self.unit.unit_id,
+            tenant_id=tenant_id,
+            provenance=[*self.unit.provenance, self.label],
+            principal=self.caller.principal,
+        )
+
+    def _check(self, name: str) -> None:
+        fault = tenant_fault(name)
+        if fault:
+            raise invalid(FieldViolation(field="payload.tenant_id", description=f"{name!r} {fault}"))
+        if not self.caller.sees(name):
+            raise ServiceError(
+                Reason.TENANT_REFUSED,
+                f"the token is not for the tenant {name!r}; {_those(self.caller.tenants or ())}",
+                metadata={"tenant_id": name},
+            )
+
+
+def _those(tenants: Iterable[str]) -> str:
+    names = ", ".join(sorted(tenants))
+    return f"it is for {names}" if names else "it is for none; have one minted with allowed_tenants"

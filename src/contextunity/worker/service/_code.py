@@ -1,0 +1,126 @@
+"""Runs small programs: starts the task of the code module's contract and waits for its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from contextunity.gen.contextunity.code.v1 import ExecuteRequest, ExecuteResponse, Limits
+from contextunity.gen.contextunity.worker import ExecuteCodeRequest, ExecuteCodeResult
+from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.service import RPCError
+
+from contextunity.core import codec
+from contextunity.worker.status import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
+from python_temporal.contract import WorkflowContract
+
+from ._call import Call, Engine
+from ._forms import check_rules
+from ._inputs import StartRequest
+from ._start import Starting
+
+__all__ = ["Executing"]
+
+_WORKFLOW_TYPE = "execute_code"
+_ANSWER_MARGIN = 0.5
+"""Seconds before the caller's deadline at which it is told to come back, so that the answer still arrives."""
+_REFUSED = frozenset({"InvalidInput", "LanguageUnknown", "LimitExceeded", "ToolUnknown"})
+"""Types of application errors by which the code module refuses a request, rather than fails at it."""
+
+
+class Executing:
+    """ExecuteCode."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._starting = Starting(engine)
+
+    async def execute_code(self, call: Call, request: ExecuteCodeRequest) -> ExecuteCodeResult:
+        """Runs a small program in a sandbox; see ExecuteCode in worker.proto."""
+        contract = self._contract()
+        tenant_id = call.tenant(request.tenant_id)
+        program = _program(request, tenant_id)
+        check_rules(program, "payload" if call.unit.body is None else "body")
+        workflow_id, run_id = await self._starting.start(
+            call,
+            StartRequest(
+                contract=contract,
+                input=program,
+                tenant_id=tenant_id,
+                workflow_id="",
+                task_queue=contract.task_queue or "",
+            ),
+        )
+        result = ExecuteCodeResult(workflow_id=workflow_id, run_id=run_id, status="started")
+        if request.wait is False:
+            return result
+        response = await self._wait(call, workflow_id, run_id)
+        if response is None:
+            result.status = "running"
+            return result
+        return _result(result, response)
+
+    def _contract(self) -> WorkflowContract:
+        contract = self._engine.registry.workflows.get(_WORKFLOW_TYPE)
+        if contract is None or contract.input_type is not ExecuteRequest:
+            raise ServiceError(
+                Reason.NO_CODE_MODULE, "this deployment has no module that runs code; install the module `code`"
+            )
+        return contract
+
+    async def _wait(self, call: Call, workflow_id: str, run_id: str) -> ExecuteResponse | None:
+        """What came of the program; None where the caller's deadline is nearer."""
+        handle = self._engine.client.get_workflow_handle(workflow_id, run_id=run_id, result_type=ExecuteResponse)
+        remaining = call.remaining
+        try:
+            async with asyncio.timeout(None if remaining is None else max(0.0, remaining - _ANSWER_MARGIN)):
+                response: Any = await handle.result()
+        except TimeoutError:
+            return None
+        except WorkflowFailureError as error:
+            raise _failed(error, workflow_id) from None
+        except RPCError as error:
+            raise from_rpc_error(error, workflow_id=workflow_id) from error
+        return response if isinstance(response, ExecuteResponse) else None
+
+
+def _program(request: ExecuteCodeRequest, tenant_id: str) -> ExecuteRequest:
+    limits = request.limits
+    if request.timeout is not None:
+        if limits is not None and limits.timeout is not None and limits.timeout != request.timeout:
+            text = "stands in limits.timeout already, with another value"
+            raise invalid(FieldViolation(field="payload.timeout", description=text))
+        limits = codec.decode(Limits, codec.encode(limits or Limits()))
+        limits.timeout = request.timeout
+    return ExecuteRequest(
+        code=request.code,
+        language=request.language,
+        limits=limits,
+        inputs=request.inputs,
+        files=request.files,
+        tools=request.tools,
+        tenant_id=tenant_id,
+    )
+
+
+def _result(result: ExecuteCodeResult, response: ExecuteResponse) -> ExecuteCodeResult:
+    result.status = (response.status.name or "unspecified").lower()
+    result.result = response.result
+    result.stdout, result.stderr = response.stdout, response.stderr
+    result.exit_code, result.duration_ms = response.exit_code, response.duration_ms
+    result.truncated = response.truncated
+    result.error, result.error_type, result.backend = response.error, response.error_type, response.backend
+    return result
+
+
+def _failed(error: WorkflowFailureError, workflow_id: str) -> ServiceError:
+    cause: BaseException | None = error.cause
+    while isinstance(cause, ActivityError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    metadata = {"workflow_id": workflow_id}
+    if isinstance(cause, ApplicationError):
+        metadata["type"] = cause.type or ""
+        reason = Reason.CODE_REFUSED if cause.type in _REFUSED else Reason.SANDBOX_FAILED
+        return ServiceError(reason, cause.message, metadata=metadata)
+    return ServiceError(Reason.SANDBOX_FAILED, f"the task {workflow_id!r} failed: {cause}", metadata=metadata)

@@ -1,0 +1,84 @@
+"""A failure as Temporal keeps it, as the chain of causes that callers see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from contextunity.gen.contextunity.worker import FailureCause, FailureCauseKind
+from temporalio.api.enums.v1 import RetryState, TimeoutType
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.converter import DataConverter
+
+__all__ = ["chain_of", "one_line"]
+
+_MESSAGE_LIMIT = 4000
+"""Characters of a message that callers get: one failure is not to fill an answer."""
+
+
+async def chain_of(
+    failure: Failure, converter: DataConverter, events: Iterable[HistoryEvent] = ()
+) -> list[FailureCause]:
+    """The chain of a failure, outermost first.
+
+    Args:
+        failure: as the history has it.
+        converter: decodes what a payload codec encoded; the failure is changed in place.
+        events: of the history, to find the attempt of an activity in.
+    """
+    # Decoding also makes the exception that workers raise, which nobody here needs.
+    await converter.decode_failure(failure)
+    attempts = {
+        event.event_id: event.activity_task_started_event_attributes.attempt
+        for event in events
+        if event.HasField("activity_task_started_event_attributes")
+    }
+    chain = list[FailureCause]()
+    current = failure
+    while True:
+        chain.append(_cause(current, attempts))
+        if not current.HasField("cause"):
+            return chain
+        current = current.cause
+
+
+def one_line(chain: Sequence[FailureCause]) -> str:
+    """What the application itself said: the wrappers around it only say that an activity or child failed."""
+    if not chain:
+        return ""
+    innermost = next(
+        (cause for cause in chain if cause.kind not in (FailureCauseKind.ACTIVITY, FailureCauseKind.CHILD_WORKFLOW)),
+        chain[-1],
+    )
+    return f"{innermost.type}: {innermost.message}" if innermost.type else innermost.message
+
+
+def _cause(failure: Failure, attempts: dict[int, int]) -> FailureCause:
+    cause = FailureCause(message=failure.message[:_MESSAGE_LIMIT])
+    match failure.WhichOneof("failure_info"):
+        case "application_failure_info":
+            info = failure.application_failure_info
+            cause.kind, cause.type, cause.non_retryable = FailureCauseKind.APPLICATION, info.type, info.non_retryable
+        case "activity_failure_info":
+            activity = failure.activity_failure_info
+            cause.kind, cause.activity_type = FailureCauseKind.ACTIVITY, activity.activity_type.name
+            cause.retry_state = RetryState.Name(activity.retry_state).removeprefix("RETRY_STATE_")
+            cause.attempt = attempts.get(activity.started_event_id, 0)
+        case "child_workflow_execution_failure_info":
+            child = failure.child_workflow_execution_failure_info
+            cause.kind, cause.workflow_type = FailureCauseKind.CHILD_WORKFLOW, child.workflow_type.name
+            cause.workflow_id = child.workflow_execution.workflow_id
+            cause.retry_state = RetryState.Name(child.retry_state).removeprefix("RETRY_STATE_")
+        case "timeout_failure_info":
+            cause.kind = FailureCauseKind.TIMEOUT
+            cause.type = TimeoutType.Name(failure.timeout_failure_info.timeout_type).removeprefix("TIMEOUT_TYPE_")
+        case "canceled_failure_info":
+            cause.kind = FailureCauseKind.CANCELLED
+        case "terminated_failure_info":
+            cause.kind = FailureCauseKind.TERMINATED
+        case "server_failure_info":
+            cause.kind = FailureCauseKind.SERVER
+            cause.non_retryable = failure.server_failure_info.non_retryable
+        case _:
+            pass
+    return cause

@@ -1,0 +1,234 @@
+"""From the request of a start to the typed input of a contract: plain parameters or a packed message, held strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import betterproto2
+from google.protobuf.descriptor import FieldDescriptor
+
+from contextunity.core import codec
+from contextunity.core.errors import CodecError
+from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
+from python_temporal.contract import ContractError, MethodContract, WorkflowContract
+
+from ._call import Call
+from ._forms import check_rules, payload_of, unpack
+
+__all__ = ["StartRequest", "contract_for", "handler_input", "read_start"]
+
+_ROUTING_KEYS = frozenset({"workflow_type", "tenant_id", "task_queue", "args"})
+_TENANT_FIELD = "tenant_id"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartRequest:
+    """What to start.
+
+    Attributes:
+        contract: the workflow.
+        input: its input; None where it takes none.
+        tenant_id: for whom.
+        workflow_id: under which id; empty where the unit's own id gives it.
+        task_queue: on which queue.
+    """
+
+    contract: WorkflowContract
+    input: betterproto2.Message | None
+    tenant_id: str
+    workflow_id: str
+    task_queue: str
+
+
+def contract_for(registry: WorkerRegistry, workflow_type: str) -> WorkflowContract:
+    """The contract of a workflow_type.
+
+    Raises:
+        ServiceError: there is none; those that there are, are listed.
+    """
+    contract = registry.workflows.get(workflow_type)
+    if contract is None:
+        known = ", ".join(sorted(registry.workflows)) or "none"
+        raise ServiceError(
+            Reason.WORKFLOW_TYPE_UNKNOWN,
+            f"there is no workflow_type {workflow_type!r}; known ones: {known}",
+            metadata={"workflow_type": workflow_type[:200], "known": known},
+        )
+    return contract
+
+
+def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
+    """Reads the request of StartWorkflow.
+
+    Raises:
+        ServiceError: there is no such workflow_type, or the content does not fit it; every violation is named.
+    """
+    payload = payload_of(call.unit)
+    body = unpack(call.unit)
+    workflow_type = _text(payload, "workflow_type")
+    if body is not None:
+        contract = _contract_of(registry, body, workflow_type)
+        _refuse_parameters_beside(payload)
+        where, parameters = "body", None
+        named = str(getattr(body, _TENANT_FIELD, "")) if _has_tenant(contract) else ""
+    else:
+        if not workflow_type:
+            raise invalid(FieldViolation(field="payload.workflow_type", description="is required"))
+        contract = contract_for(registry, workflow_type)
+        where, parameters = "payload", _parameters(payload)
+        given = parameters.get(_TENANT_FIELD, parameters.get("tenantId", ""))
+        named = given if isinstance(given, str) and _has_tenant(contract) else ""
+    tenant_id = call.tenant(_text(payload, "tenant_id"), named)
+    request = body if parameters is None else _typed(contract.input_type, parameters, where, contract.name)
+    if request is not None:
+        if _has_tenant(contract):
+            # The message's class is generated, so that it has the field is known to its descriptor alone.
+            cast("Any", request).tenant_id = tenant_id
+        check_rules(request, where)
+    return StartRequest(
+        contract=contract,
+        input=request,
+        tenant_id=tenant_id,
+        workflow_id=_workflow_id(contract, request, where),
+        task_queue=_task_queue(contract, _text(payload, "task_queue"), tenant_id),
+    )
+
+
+def handler_input(
+    contract: MethodContract, args: Mapping[str, Any] | None, packed: betterproto2.Message | None
+) -> betterproto2.Message | None:
+    """The typed input of a query, signal or update, from plain data or a packed message.
+
+    Args:
+        contract: what it is for.
+        args: plain data; None where there is none.
+        packed: the message in an Any; None where there is none.
+
+    Raises:
+        ServiceError: it does not fit; every violation is named.
+    """
+    if packed is None:
+        request = _typed(contract.input_type, dict(args or {}), "args", contract.name)
+    else:
+        if args:
+            raise invalid(FieldViolation(field="args", description="stands in input already; give one of the two"))
+        try:
+            request = codec.unpack_any(packed)
+        except CodecError as error:
+            raise invalid(FieldViolation(field="input", description=str(error))) from None
+        if contract.input_type is None or not isinstance(request, contract.input_type):
+            takes = "nothing" if contract.input_type is None else f"a {codec.full_name(contract.input_type)}"
+            text = f"is a {codec.full_name(request)}; {contract.name!r} takes {takes}"
+            raise invalid(FieldViolation(field="input", description=text))
+    if request is not None:
+        check_rules(request, "args" if packed is None else "input")
+    return request
+
+
+def _contract_of(registry: WorkerRegistry, body: betterproto2.Message, workflow_type: str) -> WorkflowContract:
+    """The contract that takes a message; `workflow_type`, where it is given, must agree."""
+    name = codec.full_name(body)
+    takers = {each.name: each for each in registry.workflows.values() if _takes(each, name)}
+    if workflow_type:
+        contract = contract_for(registry, workflow_type)
+        if not _takes(contract, name):
+            takes = codec.full_name(contract.input_type) if contract.input_type else "no message"
+            raise _wrong_body(f"the body is a {name}, but the workflow_type {workflow_type!r} takes {takes}")
+        return contract
+    if not takers:
+        raise _wrong_body(f"no workflow_type takes a {name}; name the workflow_type, or ask DescribeContracts")
+    if len(takers) > 1:
+        raise _wrong_body(
+            f"several workflow_types take a {name}: {', '.join(sorted(takers))}; name one as workflow_type"
+        )
+    (contract,) = takers.values()
+    return contract
+
+
+def _takes(contract: WorkflowContract, name: str) -> bool:
+    return contract.input_type is not None and codec.full_name(contract.input_type) == name
+
+
+def _wrong_body(text: str) -> ServiceError:
+    return ServiceError(Reason.BODY_INVALID, text, violations=[FieldViolation(field="body", description=text)])
+
+
+def _refuse_parameters_beside(payload: Mapping[str, Any]) -> None:
+    beside = sorted(payload.keys() - (_ROUTING_KEYS - {"args"}))
+    if beside:
+        text = "the parameters stand in the body; leave them out of the payload"
+        raise invalid(*(FieldViolation(field=f"payload.{key}", description=text) for key in beside))
+
+
+def _parameters(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """The workflow's parameters: those beside the routing keys, and those together under `args`."""
+    arguments = payload.get("args")
+    if arguments is not None and not isinstance(arguments, dict):
+        raise invalid(FieldViolation(field="payload.args", description=f"must be an object, not {_short(arguments)}"))
+    parameters = dict(cast("dict[str, Any]", arguments or {}))
+    beside = {key: value for key, value in payload.items() if key not in _ROUTING_KEYS}
+    twice = sorted(beside.keys() & parameters.keys())
+    if twice:
+        text = "is given twice, here and in args"
+        raise invalid(*(FieldViolation(field=f"payload.{key}", description=text) for key in twice))
+    return parameters | beside
+
+
+def _typed(
+    input_type: type[betterproto2.Message] | None, parameters: Mapping[str, Any], where: str, name: str
+) -> betterproto2.Message | None:
+    if input_type is None:
+        if parameters:
+            text = f"{name!r} takes no parameters"
+            raise invalid(*(FieldViolation(field=f"{where}.{key}", description=text) for key in sorted(parameters)))
+        return None
+    try:
+        return codec.from_dict(input_type, parameters)
+    except CodecError as error:
+        raise invalid(
+            *(
+                FieldViolation(field=f"{where}.{each.path}" if each.path else where, description=each.reason)
+                for each in error.violations
+            )
+        ) from None
+
+
+def _has_tenant(contract: WorkflowContract) -> bool:
+    if contract.input_type is None:
+        return False
+    field = codec.proto_class(contract.input_type).DESCRIPTOR.fields_by_name.get(_TENANT_FIELD)
+    return field is not None and field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
+
+
+def _text(payload: Mapping[str, Any], key: str) -> str:
+    value = payload.get(key, "")
+    if not isinstance(value, str):
+        raise invalid(FieldViolation(field=f"payload.{key}", description=f"must be a string, not {_short(value)}"))
+    return value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def _workflow_id(contract: WorkflowContract, request: betterproto2.Message | None, where: str) -> str:
+    if contract.workflow_id is None:
+        return ""
+    try:
+        return contract.workflow_id(request)
+    except ContractError as error:
+        raise invalid(FieldViolation(field=f"{where}.{error.field}", description=error.reason)) from None
+
+
+def _task_queue(contract: WorkflowContract, named: str, tenant_id: str) -> str:
+    """The queue to start on: the contract's, or that of the tenant's own workers where the request names it."""
+    queue = contract.task_queue or ""
+    own = f"{queue}/{tenant_id}"
+    if named and named not in (queue, own):
+        text = f"{named!r} is not the task queue of {contract.name!r}, which is {queue!r}, or {own!r} for this tenant"
+        raise invalid(FieldViolation(field="payload.task_queue", description=text))
+    return named or queue

@@ -1,0 +1,223 @@
+"""Starts workflows, so that the same request sent again gives the run that it started before.
+
+The request goes to the Temporal server by its own API, because the SDK makes up a new request id for each start. With
+the unit's id in that place the server itself knows a repetition, also of ten at once, and also where the run that it
+started has ended. A run that only joined another's, by the contract's conflict policy, is remembered the same way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from contextunity.gen.contextunity.worker import StartWorkflowResult, TaskContext, TaskState
+from temporalio import common, converter
+from temporalio.api.common.v1 import Payload, Priority, WorkflowExecution
+from temporalio.api.enums.v1 import WorkflowIdConflictPolicy as Conflict
+from temporalio.api.enums.v1 import WorkflowIdReusePolicy as Reuse
+from temporalio.api.errordetails.v1 import WorkflowExecutionAlreadyStartedFailure
+from temporalio.api.workflow.v1 import OnConflictOptions
+from temporalio.api.workflowservice.v1 import (
+    DescribeWorkflowExecutionRequest,
+    ListWorkflowExecutionsRequest,
+    StartWorkflowExecutionRequest,
+    StartWorkflowExecutionResponse,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from contextunity.core.context import HEADER
+from contextunity.worker.status import Reason, ServiceError, from_rpc_error
+from contextunity.worker.tenancy import TENANT_ATTRIBUTE, UNIT_ATTRIBUTE, bound_attributes
+from python_temporal.contract import WorkflowContract
+
+from ._call import Call, Engine
+from ._inputs import StartRequest, read_start
+
+__all__ = ["Starting", "header", "quoted"]
+
+_RELAXED = (Reuse.WORKFLOW_ID_REUSE_POLICY_UNSPECIFIED, Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE)
+
+
+class Starting:
+    """StartWorkflow."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def start_workflow(self, call: Call) -> StartWorkflowResult:
+        """Starts the workflow of a workflow_type; see StartWorkflow in worker.proto."""
+        request = read_start(call, self._engine.registry)
+        workflow_id, run_id = await self.start(call, request)
+        return StartWorkflowResult(workflow_id=workflow_id, run_id=run_id, status=TaskState.STARTED)
+
+    async def start(self, call: Call, request: StartRequest) -> tuple[str, str]:
+        """Starts what was asked for, or finds the run that the same unit started.
+
+        Returns:
+            The workflow id and the run id.
+
+        Raises:
+            ServiceError: the id is taken and the contract allows no second task under it; or Temporal does not answer.
+        """
+        request_id = call.request_id
+        wanted = await self._request(call, request, request_id)
+        policy = wanted.workflow_id_reuse_policy
+        if policy in (*_RELAXED, Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY):
+            # Refused at first where the id has been used before: only then can it be a repetition that is not the
+            # newest under its id any more, and only then is it worth asking.
+            wanted.workflow_id_reuse_policy = Reuse.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE
+        await self._guard_others(call, request, wanted)
+        answer = await self._send(wanted)
+        if isinstance(answer, WorkflowExecutionAlreadyStartedFailure):
+            if answer.start_request_id == request_id:
+                return wanted.workflow_id, await self._own(call, request, wanted.workflow_id, answer.run_id)
+            earlier = await self._earlier(call, request, wanted.workflow_id)
+            if earlier:
+                return wanted.workflow_id, earlier
+            if policy == wanted.workflow_id_reuse_policy:
+                raise _exists(request.contract, wanted.workflow_id)
+            wanted.workflow_id_reuse_policy = policy
+            answer = await self._send(wanted)
+        if isinstance(answer, WorkflowExecutionAlreadyStartedFailure):
+            raise _exists(request.contract, wanted.workflow_id)
+        if not answer.started:
+            return wanted.workflow_id, await self._own(call, request, wanted.workflow_id, answer.run_id)
+        return wanted.workflow_id, answer.run_id
+
+    async def _request(self, call: Call, request: StartRequest, request_id: str) -> StartWorkflowExecutionRequest:
+        contract, client = request.contract, self._engine.client
+        wanted = StartWorkflowExecutionRequest(
+            namespace=client.namespace,
+            workflow_id=request.workflow_id or f"{contract.name}/{request_id}",
+            identity=client.identity,
+            request_id=request_id,
+            workflow_id_reuse_policy=_number(contract.id_reuse_policy),
+            workflow_id_conflict_policy=_number(contract.id_conflict_policy),
+        )
+        wanted.workflow_type.name = contract.name
+        wanted.task_queue.name = request.task_queue
+        if request.input is not None:
+            wanted.input.payloads.extend(await client.data_converter.encode([request.input]))
+        for name, timeout in (
+            ("workflow_execution_timeout", contract.execution_timeout),
+            ("workflow_run_timeout", contract.run_timeout),
+            ("workflow_task_timeout", contract.task_timeout),
+        ):
+            if timeout is not None:
+                getattr(wanted, name).FromTimedelta(timeout)
+        if contract.retry_policy is not None:
+            contract.retry_policy.apply_to_proto(wanted.retry_policy)
+        if contract.priority is not None:
+            wanted.priority.CopyFrom(_priority(contract.priority))
+        others = contract.search_attributes(request.input) if contract.search_attributes else None
+        converter.encode_search_attributes(
+            bound_attributes(request.tenant_id, call.unit.unit_id, others), wanted.search_attributes
+        )
+        wanted.header.fields[HEADER].CopyFrom(header(self._engine, call.context(request.tenant_id)))
+        if wanted.workflow_id_conflict_policy == Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
+            wanted.on_conflict_options.CopyFrom(OnConflictOptions(attach_request_id=True))
+        return wanted
+
+    async def _send(
+        self, wanted: StartWorkflowExecutionRequest
+    ) -> StartWorkflowExecutionResponse | WorkflowExecutionAlreadyStartedFailure:
+        try:
+            return await self._engine.client.workflow_service.start_workflow_execution(
+                wanted, retry=True, timeout=self._engine.rpc_timeout
+            )
+        except RPCError as error:
+            taken = WorkflowExecutionAlreadyStartedFailure()
+            if error.status is RPCStatusCode.ALREADY_EXISTS and any(
+                detail.Unpack(taken) for detail in error.grpc_status.details
+            ):
+                return taken
+            raise from_rpc_error(error, workflow_id=wanted.workflow_id) from error
+
+    async def _own(self, call: Call, request: StartRequest, workflow_id: str, run_id: str) -> str:
+        """The run that is there already, where it is the tenant's own: others' are not to be joined."""
+        if call.caller.tenants is None or await self._tenant(workflow_id, run_id) == request.tenant_id:
+            return run_id
+        raise _exists(request.contract, workflow_id)
+
+    async def _earlier(self, call: Call, request: StartRequest, workflow_id: str) -> str:
+        """The run that this unit started, where others came after it under the same id; empty where there is none."""
+        if not call.unit.unit_id:
+            return ""
+        service, client = self._engine.client.workflow_service, self._engine.client
+        conditions = {
+            "WorkflowId": workflow_id,
+            UNIT_ATTRIBUTE.name: call.unit.unit_id,
+            TENANT_ATTRIBUTE.name: request.tenant_id,
+        }
+        query = " AND ".join(f"{name} = {quoted(value)}" for name, value in conditions.items())
+        try:
+            found = await service.list_workflow_executions(
+                ListWorkflowExecutionsRequest(namespace=client.namespace, query=query, page_size=100),
+                retry=True,
+                timeout=self._engine.rpc_timeout,
+            )
+        except RPCError as error:
+            raise from_rpc_error(error, workflow_id=workflow_id) from error
+        # A run that went on as another left both behind, with the same attributes; the first is what the start gave.
+        first = min(found.executions, key=lambda each: each.start_time.ToNanoseconds(), default=None)
+        return first.execution.run_id if first is not None else ""
+
+    async def _guard_others(self, call: Call, request: StartRequest, wanted: StartWorkflowExecutionRequest) -> None:
+        """Keeps a contract that ends the task in its way from ending another tenant's."""
+        ends = (
+            wanted.workflow_id_conflict_policy == Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
+            or wanted.workflow_id_reuse_policy == Reuse.WORKFLOW_ID_REUSE_POLICY_TERMINATE_IF_RUNNING
+        )
+        if ends and call.caller.tenants is not None:
+            tenant = await self._tenant(wanted.workflow_id, "")
+            if tenant is not None and tenant != request.tenant_id:
+                raise _exists(request.contract, wanted.workflow_id)
+
+    async def _tenant(self, workflow_id: str, run_id: str) -> str | None:
+        """Tenant of a run; None where there is no run."""
+        client = self._engine.client
+        try:
+            description = await client.workflow_service.describe_workflow_execution(
+                DescribeWorkflowExecutionRequest(
+                    namespace=client.namespace, execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id)
+                ),
+                retry=True,
+                timeout=self._engine.rpc_timeout,
+            )
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return None
+            raise from_rpc_error(error, workflow_id=workflow_id) from error
+        attributes = converter.decode_typed_search_attributes(description.workflow_execution_info.search_attributes)
+        return attributes.get(TENANT_ATTRIBUTE) or ""
+
+
+def header(engine: Engine, context: TaskContext) -> Payload:
+    """The Temporal header that hands the context on."""
+    return engine.client.data_converter.payload_converter.to_payload(context)
+
+
+def quoted(text: str) -> str:
+    """A text as a value in a list filter."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _exists(contract: WorkflowContract, workflow_id: str) -> ServiceError:
+    return ServiceError(
+        Reason.TASK_EXISTS,
+        f"a task with the workflow_id {workflow_id!r} exists, and the contract of {contract.name!r} does not allow "
+        "another",
+        metadata={"workflow_id": workflow_id},
+    )
+
+
+def _number(policy: Any) -> Any:
+    """The SDK's enums have the numbers of the API's."""
+    return 0 if policy is None else int(policy)
+
+
+def _priority(priority: common.Priority) -> Priority:
+    return Priority(
+        priority_key=priority.priority_key or 0,
+        fairness_key=priority.fairness_key or "",
+        fairness_weight=priority.fairness_weight or 0.0,
+    )

@@ -1,0 +1,217 @@
+"""How a task goes: what the Temporal server says about its run, in the words of the contract."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from contextunity.gen.contextunity.worker import (
+    GetTaskStatusRequest,
+    PendingActivity,
+    PendingActivityState,
+    TaskState,
+    TaskStatus,
+)
+from contextunity.gen.google.protobuf import Any as PackedMessage
+from google.protobuf.timestamp_pb2 import Timestamp
+from temporalio.api.enums.v1 import PendingActivityState as ActivityState
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.enums.v1 import WorkflowExecutionStatus as Status
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import WorkflowQueryFailedError, WorkflowQueryRejectedError
+from temporalio.service import RPCError
+
+from contextunity.core import codec
+from contextunity.core.errors import CodecError
+from contextunity.worker.status import from_rpc_error
+
+from ._call import Call, Engine
+from ._failures import chain_of, one_line
+from ._runs import Run, find_run, last_events
+
+__all__ = ["STATES", "Telling", "instant"]
+
+_QUERY_TIMEOUT = timedelta(seconds=2)
+_PROGRESS_QUERY = "GetProgress"
+"""Proto name of the query that tells a workflow's progress, by convention of the contracts."""
+
+STATES = {
+    Status.WORKFLOW_EXECUTION_STATUS_RUNNING: TaskState.RUNNING,
+    Status.WORKFLOW_EXECUTION_STATUS_PAUSED: TaskState.RUNNING,
+    Status.WORKFLOW_EXECUTION_STATUS_COMPLETED: TaskState.COMPLETED,
+    Status.WORKFLOW_EXECUTION_STATUS_FAILED: TaskState.FAILED,
+    Status.WORKFLOW_EXECUTION_STATUS_CANCELED: TaskState.CANCELLED,
+    Status.WORKFLOW_EXECUTION_STATUS_TERMINATED: TaskState.TERMINATED,
+    Status.WORKFLOW_EXECUTION_STATUS_TIMED_OUT: TaskState.TIMED_OUT,
+}
+"""What each end is called. CONTINUED_AS_NEW is none: the run is followed to where it is now."""
+
+_ACTIVITY_STATES = {
+    ActivityState.PENDING_ACTIVITY_STATE_SCHEDULED: PendingActivityState.SCHEDULED,
+    ActivityState.PENDING_ACTIVITY_STATE_STARTED: PendingActivityState.STARTED,
+    ActivityState.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED: PendingActivityState.CANCEL_REQUESTED,
+    ActivityState.PENDING_ACTIVITY_STATE_PAUSED: PendingActivityState.PAUSED,
+    ActivityState.PENDING_ACTIVITY_STATE_PAUSE_REQUESTED: PendingActivityState.PAUSED,
+}
+
+
+class Telling:
+    """GetTaskStatus."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def get_task_status(self, call: Call, request: GetTaskStatusRequest) -> TaskStatus:
+        """Tells how a task goes; see GetTaskStatus in worker.proto."""
+        run = await find_run(call, self._engine, request.workflow_id, request.run_id, request.tenant_id)
+        return await self.status(run)
+
+    async def status(self, run: Run) -> TaskStatus:
+        """How a run goes, with its outcome where it has ended, else its progress and what it waits for.
+
+        Raises:
+            ServiceError: Temporal does not answer.
+        """
+        info = run.description.workflow_execution_info
+        status = TaskStatus(
+            workflow_id=run.workflow_id,
+            run_id=run.run_id,
+            workflow_type=info.type.name,
+            status=STATES.get(info.status, TaskState.UNKNOWN),
+            tenant_id=run.tenant_id,
+            task_queue=info.task_queue or run.description.execution_config.task_queue.name,
+            started_at=instant(info.start_time),
+            closed_at=instant(info.close_time),
+        )
+        if not run.is_running:
+            await self._tell_outcome(run, status)
+            return status
+        status.pending_activities = [_pending(each) for each in run.description.pending_activities]
+        answered = await self._tell_progress(run, status)
+        if not answered and _waits_for_a_worker(run):
+            status.notice = await self._notice(status.task_queue)
+        return status
+
+    async def _tell_outcome(self, run: Run, status: TaskStatus) -> None:
+        events = await last_events(self._engine, run.workflow_id, run.run_id)
+        end, converter = events[0], self._engine.client.data_converter
+        match end.WhichOneof("attributes"):
+            case "workflow_execution_completed_event_attributes":
+                status.result = await self._result(run, end)
+            case "workflow_execution_failed_event_attributes":
+                failure = end.workflow_execution_failed_event_attributes.failure
+                status.failure = await chain_of(failure, converter, events)
+                status.error = one_line(status.failure)
+            case "workflow_execution_timed_out_event_attributes":
+                status.error = "its time was over"
+            case "workflow_execution_canceled_event_attributes":
+                status.error = "it was cancelled"
+                status.reason = _cancel_reason(events)
+            case "workflow_execution_terminated_event_attributes":
+                status.reason = end.workflow_execution_terminated_event_attributes.reason
+                status.error = f"it was terminated: {status.reason}" if status.reason else "it was terminated"
+            case _:
+                pass
+
+    async def _result(self, run: Run, end: HistoryEvent) -> PackedMessage | None:
+        output_type = run.contract.output_type if run.contract is not None else None
+        payloads = end.workflow_execution_completed_event_attributes.result.payloads
+        # A result of a workflow that no module here has is not ours to read.
+        if output_type is None or not payloads:
+            return None
+        (result, *_) = await self._engine.client.data_converter.decode(payloads, [output_type])
+        return codec.pack_any(result)
+
+    async def _tell_progress(self, run: Run, status: TaskStatus) -> bool:
+        """Adds the workflow's own progress; False where a worker should have answered, and did not in time."""
+        binding = run.contract.queries.get(_PROGRESS_QUERY) if run.contract else None
+        query = binding.contract if binding else None
+        if query is None or query.input_type is not None or query.output_type is None:
+            return False
+        handle = self._engine.client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
+        try:
+            progress: Any = await handle.query(query.name, result_type=query.output_type, rpc_timeout=_QUERY_TIMEOUT)
+            status.progress = codec.pack_any(progress)
+        except (WorkflowQueryFailedError, WorkflowQueryRejectedError, CodecError):
+            return True  # A worker answered, if only that it has nothing to tell.
+        except RPCError:
+            return False
+        return True
+
+    async def _notice(self, task_queue: str) -> str:
+        kinds = {
+            "workflows": TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+            "activities": TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+        }
+        idle = [kind for kind, number in kinds.items() if not await self._has_pollers(task_queue, number)]
+        if not idle:
+            return ""
+        return (
+            f"no worker polls the task queue {task_queue!r} for {' and '.join(idle)}; start one with "
+            "`python -m contextunity.worker --temporal`"
+        )
+
+    async def _has_pollers(self, task_queue: str, kind: TaskQueueType.ValueType) -> bool:
+        request = DescribeTaskQueueRequest(
+            namespace=self._engine.client.namespace, task_queue=TaskQueue(name=task_queue), task_queue_type=kind
+        )
+        try:
+            answer = await self._engine.client.workflow_service.describe_task_queue(
+                request, retry=True, timeout=self._engine.rpc_timeout
+            )
+        except RPCError as error:
+            raise from_rpc_error(error) from error
+        return bool(answer.pollers)
+
+
+def instant(timestamp: Timestamp) -> datetime | None:
+    """A time that the server tells, UTC; None where it tells none."""
+    if timestamp.seconds == 0 and timestamp.nanos == 0:
+        return None
+    return timestamp.ToDatetime(UTC)
+
+
+def _pending(info: PendingActivityInfo) -> PendingActivity:
+    failure = info.last_failure.message if info.HasField("last_failure") else ""
+    kind = info.last_failure.application_failure_info.type if failure else ""
+    return PendingActivity(
+        activity_type=info.activity_type.name,
+        activity_id=info.activity_id,
+        state=_ACTIVITY_STATES.get(info.state, PendingActivityState.UNSPECIFIED),
+        attempt=info.attempt,
+        maximum_attempts=info.maximum_attempts,
+        last_failure=(f"{kind}: {failure}" if kind else failure)[:1000],
+        next_attempt_at=instant(info.next_attempt_schedule_time),
+        last_started_at=instant(info.last_started_time),
+        last_heartbeat_at=instant(info.last_heartbeat_time),
+    )
+
+
+def _waits_for_a_worker(run: Run) -> bool:
+    """Whether something of it waits in a task queue."""
+    description = run.description
+    task = description.pending_workflow_task
+    waits = description.HasField("pending_workflow_task") and not task.HasField("started_time")
+    return (
+        waits
+        or not (description.HasField("pending_workflow_task") or description.pending_activities)
+        or any(
+            each.state == ActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+            and not each.HasField("next_attempt_schedule_time")
+            for each in description.pending_activities
+        )
+    )
+
+
+def _cancel_reason(events: list[HistoryEvent]) -> str:
+    return next(
+        (
+            event.workflow_execution_cancel_requested_event_attributes.cause
+            for event in events
+            if event.HasField("workflow_execution_cancel_requested_event_attributes")
+        ),
+        "",
+    )

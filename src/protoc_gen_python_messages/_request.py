@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +20,10 @@ what is generated."""
 _RULES = ("buf/validate/",)
 """Folders of files that define annotations which are read at run time, by their field numbers, from the descriptors of
 the generated modules. The annotations stay; the files that define them get no module, and need none."""
+
+_WORKER_OPTIONS = "contextunity/worker/options.proto"
+"""Defines annotations that are read at run time too, by the module that the worker brings along. It is one of the rules
+for everybody who generates contracts; only where the file itself is asked for, as for the worker, has it a module."""
 
 _SHIPPED = frozenset(
     f"google/protobuf/{name}.proto"
@@ -61,8 +65,14 @@ def parse_options(parameter: str) -> Options:
     return Options(**values)
 
 
-def is_annotation_file(name: str) -> bool:
-    return name.startswith(_ANNOTATIONS + _RULES)
+def annotation_files(request: plugin_pb2.CodeGeneratorRequest) -> frozenset[str]:
+    """Names of the request's files that hold annotations, and so have no modules."""
+    asked = set(request.file_to_generate)
+    return frozenset(
+        file.name
+        for file in request.proto_file
+        if file.name.startswith(_ANNOTATIONS + _RULES) or (file.name == _WORKER_OPTIONS and file.name not in asked)
+    )
 
 
 def targets_of(request: plugin_pb2.CodeGeneratorRequest) -> list[str]:
@@ -75,7 +85,8 @@ def targets_of(request: plugin_pb2.CodeGeneratorRequest) -> list[str]:
     missing = [name for name in request.file_to_generate if name not in held]
     if missing:
         raise UsageError(f"the request asks for {', '.join(missing)}, but does not hold it")
-    return [name for name in request.file_to_generate if not is_annotation_file(name) and name not in _SHIPPED]
+    left_out = annotation_files(request) | _SHIPPED
+    return [name for name in request.file_to_generate if name not in left_out]
 
 
 def files_without_annotations(
@@ -86,13 +97,13 @@ def files_without_annotations(
     Raises:
         UsageError: a descriptor is not valid, or a file that one imports is missing.
     """
-    strip = _OptionStripper(request.proto_file)
+    strip, left_out = _OptionStripper(request.proto_file), annotation_files(request)
     files = list[descriptor_pb2.FileDescriptorProto]()
     for file in request.proto_file:
-        if is_annotation_file(file.name):
+        if file.name in left_out:
             continue
         stripped = strip(file)
-        _drop_dependencies(stripped)
+        _drop_dependencies(stripped, left_out)
         for field in _fields(stripped):
             # The request names what each field is called in JSON. protoc, run by itself, writes that name only where
             # it is not the usual one, and one process takes two modules of one file only where both say the same.
@@ -143,8 +154,8 @@ def _option_messages(message: Message) -> Iterator[Message]:
                 yield from _option_messages(item)
 
 
-def _drop_dependencies(file: descriptor_pb2.FileDescriptorProto) -> None:
-    kept = [name for name in file.dependency if not is_annotation_file(name)]
+def _drop_dependencies(file: descriptor_pb2.FileDescriptorProto, names: Set[str]) -> None:
+    kept = [name for name in file.dependency if name not in names]
     public = [file.dependency[index] for index in file.public_dependency]
     weak = [file.dependency[index] for index in file.weak_dependency]
     del file.dependency[:], file.public_dependency[:], file.weak_dependency[:]

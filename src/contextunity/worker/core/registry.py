@@ -133,18 +133,13 @@ class WorkerRegistry:
             registered.append(RegisteredModule(config=config, contracts=services, settings=settings))
         everything = [*self._modules.values(), *registered]
         faults += _clashes(everything)
+        faults += _schedule_faults(everything)
         if faults:
             raise RegistryError(faults)
         if setting_faults:
             raise SettingsError(setting_faults)
         self._modules = {module.config.name: module for module in everything}
-        self._workflows = {
-            name: contract
-            for module in everything
-            for service in module.contracts
-            for contract in service.workflows.values()
-            for name in (contract.name, *contract.aliases)
-        }
+        self._workflows = _workflows(everything)
 
     @property
     def modules(self) -> Mapping[str, RegisteredModule]:
@@ -219,6 +214,26 @@ def _clashes(modules: Sequence[RegisteredModule]) -> list[str]:
         "task queue", (queue for module in modules if not _module_broken(module) for queue in module.task_queues)
     )
     return faults
+
+
+def _workflows(modules: Iterable[RegisteredModule]) -> dict[str, WorkflowContract]:
+    return {
+        name: contract
+        for module in modules
+        for service in module.contracts
+        for contract in service.workflows.values()
+        for name in (contract.name, *contract.aliases)
+    }
+
+
+def _schedule_faults(modules: Sequence[RegisteredModule]) -> list[str]:
+    """What is wrong with the schedules that the contracts declare."""
+    from ..schedules import declaration_faults  # It builds on the registry in turn.
+
+    return declaration_faults(
+        {service.full_name: service for module in modules for service in module.contracts}.values(),
+        _workflows(modules),
+    )
 
 
 def _module_broken(module: RegisteredModule) -> bool:

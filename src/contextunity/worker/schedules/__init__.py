@@ -7,6 +7,7 @@ against the workflow's contract when they are registered.
 from __future__ import annotations
 
 from ._cron import CronError, compile_cron
+from ._declared import declaration_faults, declared_schedules
 from ._errors import (
     EntryFault,
     ScheduleConflictError,
@@ -31,4 +32,6 @@ __all__ = [
     "ScheduleUnknownError",
     "SchedulesRefusedError",
     "compile_cron",
+    "declaration_faults",
+    "declared_schedules",
 ]

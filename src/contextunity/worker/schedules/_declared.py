@@ -1,0 +1,155 @@
+"""Schedules that contracts bring along: `option (contextunity.worker.schedule)` of an annotated workflow.
+
+They are read from the descriptors in the generated `_pb2` modules. Those keep the option, as bytes of a number that
+they do not know; it is known once our own options are imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from contextunity.gen.contextunity.worker import ScheduleEntry, ScheduleOverlap, options_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.duration_pb2 import Duration
+
+from contextunity.core import codec
+from contextunity.core.errors import CodecError
+from python_temporal import generated_modules
+from python_temporal.contract import ServiceContract, WorkflowContract
+
+from ._check import EntryError, check_entry
+from ._names import DEFAULT_PROJECT, DEFAULT_TENANT
+
+if TYPE_CHECKING:
+    from contextunity.worker.core.registry import WorkerRegistry
+
+__all__ = ["declaration_faults", "declared_schedules"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Declaration:
+    """An option as it stands in a proto."""
+
+    contract: WorkflowContract
+    option: options_pb2.ScheduleOption
+
+    @property
+    def where(self) -> str:
+        """Where it stands, for people."""
+        return f"schedule {self.option.id!r} of {self.contract.method} ({self.contract.service.source})"
+
+
+def declared_schedules(registry: WorkerRegistry, modules: Sequence[str] | None = None) -> list[ScheduleEntry]:
+    """The schedules that the contracts of registered modules declare, by module and proto.
+
+    Args:
+        registry: the modules.
+        modules: names of the modules to look at; None means all.
+
+    Raises:
+        UnknownModuleError: a name is not registered.
+    """
+    services = (service for module in registry.select(modules) for service in module.contracts)
+    return [_to_entry(declaration) for declaration in _declarations(services)]
+
+
+def declaration_faults(services: Iterable[ServiceContract], workflows: Mapping[str, WorkflowContract]) -> list[str]:
+    """What is wrong with the schedules that services declare, each with its place.
+
+    Args:
+        services: their contracts.
+        workflows: all workflow contracts by workflow_type.
+    """
+    declarations = list(_declarations(services))
+    faults = list[str]()
+    for declaration in declarations:
+        try:
+            check_entry(_to_entry(declaration), workflows, tenant_id=DEFAULT_TENANT, project_id=DEFAULT_PROJECT)
+        except CodecError as error:
+            faults += [f"{declaration.where}: input_json: {violation}" for violation in error.violations]
+        except EntryError as error:
+            faults += [f"{declaration.where}: {violation}" for violation in error.violations]
+    counts = Counter(declaration.option.id for declaration in declarations)
+    faults += [
+        f"{declaration.where}: its id is declared {counts[declaration.option.id]} times; rename one"
+        for declaration in declarations
+        if counts[declaration.option.id] > 1
+    ]
+    return faults
+
+
+def _declarations(services: Iterable[ServiceContract]) -> Iterator[_Declaration]:
+    for service in services:
+        descriptor = _descriptor(service)
+        if descriptor is None:
+            continue
+        for method, contract in service.workflows.items():
+            kept = descriptor.methods_by_name[method].GetOptions()
+            # Read anew: the module may have been imported before our options were.
+            options = descriptor_pb2.MethodOptions.FromString(kept.SerializeToString())
+            for option in options.Extensions[options_pb2.schedule]:
+                yield _Declaration(contract=contract, option=option)
+
+
+def _to_entry(declaration: _Declaration) -> ScheduleEntry:
+    """An entry as if somebody had asked for it.
+
+    Raises:
+        CodecError: its input is not the JSON of the workflow's input message.
+    """
+    option, contract = declaration.option, declaration.contract
+    entry = ScheduleEntry(
+        schedule_id=option.id,
+        workflow_type=contract.name,
+        cron=option.cron,
+        timezone=option.timezone,
+        description=option.description,
+        overlap=ScheduleOverlap(option.overlap),
+        catchup_window=_timedelta(option.catchup_window) if option.HasField("catchup_window") else None,
+        jitter=_timedelta(option.jitter) if option.HasField("jitter") else None,
+    )
+    if option.input_json:
+        if contract.input_type is None:
+            raise CodecError(f"{contract.name!r} takes no parameters")
+        entry.input = codec.pack_any(codec.from_json(contract.input_type, option.input_json))
+    return entry
+
+
+def _descriptor(service: ServiceContract) -> ServiceDescriptor | None:
+    """The descriptor of a service; its `_pb2` module lies in the tree that its dataclasses were generated into."""
+    pool: Any = descriptor_pool.Default()
+    try:
+        found: ServiceDescriptor = pool.FindServiceByName(service.full_name)
+    except KeyError:
+        module = service.source.removesuffix(".proto").replace("-", "_").replace("/", ".") + "_pb2"
+        if not any(_import(f"{root}.{module}" if root else module) for root in _trees(service)):
+            return None
+        found = pool.FindServiceByName(service.full_name)
+    return found
+
+
+def _trees(service: ServiceContract) -> list[str]:
+    """Packages that may have the module, the service's own first; where it passes no messages, that is not known."""
+    pools = (name for name in tuple(sys.modules) if name.rpartition(".")[2] == "message_pool")
+    return list(dict.fromkeys([*sorted(generated_modules(service)), *(name.rpartition(".")[0] for name in pools)]))
+
+
+def _import(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            return False
+        raise
+    return True
+
+
+def _timedelta(duration: Duration) -> timedelta:
+    return duration.ToTimedelta()

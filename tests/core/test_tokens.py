@@ -240,6 +240,22 @@ def test_the_signature_is_looked_at_before_what_the_token_says() -> None:
     assert _refused(_signed({"token_id": "t", "exp_unix": 1}, secret=_OTHER)) == "bad_signature"
 
 
+def test_an_unknown_kid_takes_the_work_of_a_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = list[bytes]()
+    digest = hmac.digest
+
+    def counted(secret: bytes, message: bytes, name: Any) -> bytes:
+        digests.append(message)
+        return digest(secret, message, name)
+
+    monkeypatch.setattr(hmac, "digest", counted)
+    for kid in (_KID, "other:hmac-001", "my_project:hmac-009", "my_project:rsa-001", "*:hmac-001", "nonsense"):
+        text = _signed({"token_id": "t"}, kid=kid, secret=_OTHER)
+        digests.clear()
+        assert _refused(text) == ("bad_signature" if kid == _KID else "unknown_kid")
+        assert digests == [text.rsplit(".", 2)[1].encode()]
+
+
 def test_no_key_is_taken_for_one_of_another_algorithm() -> None:
     public = _PRIVATE.public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

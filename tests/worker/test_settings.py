@@ -33,6 +33,11 @@ def test_a_file_of_another_name_is_read_where_the_environment_names_it(tmp_path:
     assert load_settings({"CONTEXTWORKER_SETTINGS": "other.toml"}, tmp_path).port == 7
 
 
+def test_what_callers_set_in_the_same_shell_is_no_fault(tmp_path: Path) -> None:
+    callers = ("TARGET", "TENANT", "TOKEN")
+    assert load_settings({f"CONTEXTWORKER_{name}": "x" for name in callers}, tmp_path) == load_settings({}, tmp_path)
+
+
 def test_settings_cannot_be_changed_afterwards(tmp_path: Path) -> None:
     settings = load_settings({}, tmp_path)
     with pytest.raises(ValueError, match="frozen"):

@@ -1,0 +1,179 @@
+"""How commands reach the service, and what they say where it does not answer as asked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from .output import complain
+
+if TYPE_CHECKING:
+    from ..client import SyncWorkerClient, WorkerServiceError
+
+__all__ = ["DEFAULT_TARGET", "UsageError", "add_json", "add_options", "open_client", "run_with_client"]
+
+DEFAULT_TARGET = "localhost:50052"
+
+FAILED, USAGE, UNREACHABLE, STOPPED = 1, 2, 3, 130
+"""Exit codes beside 0."""
+
+Command = Callable[["SyncWorkerClient", argparse.Namespace], int]
+
+
+class UsageError(Exception):
+    """What was typed cannot be meant; the text says why and what to type instead."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of every command that calls the service."""
+    group = parser.add_argument_group("connection")
+    group.add_argument(
+        "--target",
+        default=os.environ.get("CONTEXTWORKER_TARGET") or DEFAULT_TARGET,
+        metavar="HOST:PORT",
+        help=f"where the service is; https:// in front asks for TLS (CONTEXTWORKER_TARGET, else {DEFAULT_TARGET})",
+    )
+    group.add_argument(
+        "--tenant",
+        "--tenant-id",
+        dest="tenant",
+        default=os.environ.get("CONTEXTWORKER_TENANT", ""),
+        metavar="NAME",
+        help="whose tasks are meant (CONTEXTWORKER_TENANT)",
+    )
+    group.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="file with the token to show, read for each call (CONTEXTWORKER_TOKEN has the token itself)",
+    )
+    group.add_argument("--ca-file", type=Path, metavar="FILE", help="PEM file of the authority to trust; asks for TLS")
+    group.add_argument(
+        "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="how long a call may take (30)"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON document, for programs") -> None:
+    """Adds the option --json."""
+    parser.add_argument("--json", action="store_true", help=what)
+
+
+def open_client(arguments: argparse.Namespace) -> SyncWorkerClient:
+    """The client that the options describe.
+
+    Raises:
+        UsageError: an option is wrong, or a file that it names cannot be read.
+    """
+    import grpc
+
+    from ..client import RetryPolicy, SyncWorkerClient
+
+    token_file: Path | None = arguments.token_file
+    if token_file is not None:
+        _read(token_file)
+    try:
+        return SyncWorkerClient(
+            arguments.target,
+            token=(lambda: _read(token_file).strip())
+            if token_file is not None
+            else os.environ.get("CONTEXTWORKER_TOKEN") or None,
+            tenant_id=arguments.tenant,
+            tls=grpc.ssl_channel_credentials(_read(arguments.ca_file).encode()) if arguments.ca_file else False,
+            timeout=arguments.timeout,
+            # Somebody waits in front of it: a service that is not there is told soon.
+            retry=RetryPolicy(attempts=4),
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def run_with_client(command: Command, arguments: argparse.Namespace, names: Mapping[str, str] | None = None) -> int:
+    """Runs a command and returns its exit code, with one clear message for whatever goes wrong.
+
+    Args:
+        command: what to do.
+        arguments: as parsed; `json` among them decides how errors are told.
+        names: what to call fields of the request in messages, such as the flags that they come from.
+    """
+    from contextunity.core.errors import CodecError
+
+    from ..client import TaskFailedError, WorkerServiceError
+
+    try:
+        with open_client(arguments) as client:
+            return command(client, arguments)
+    except UsageError as error:
+        complain(str(error))
+        return USAGE
+    except WorkerServiceError as error:
+        _tell(error, arguments, names or {})
+        return UNREACHABLE if error.unreachable else FAILED
+    except TaskFailedError as error:
+        complain(str(error))
+        return FAILED
+    except (CodecError, ValueError) as error:
+        complain(_value_error(error))
+        return USAGE
+    except KeyboardInterrupt:
+        return STOPPED
+    except BrokenPipeError:
+        # Whoever read has read enough. What Python would flush at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _tell(error: WorkerServiceError, arguments: argparse.Namespace, names: Mapping[str, str]) -> None:
+    if getattr(arguments, "json", False):
+        data = {
+            "code": error.code.name,
+            "reason": error.reason,
+            "message": error.message,
+            "violations": [{"field": each.field, "description": each.description} for each in error.violations],
+            "metadata": error.metadata,
+            "trace_id": error.trace_id,
+        }
+        print(json.dumps({"error": data}, ensure_ascii=False), file=sys.stderr, flush=True)  # noqa: T201
+        return
+    head = error.reason or error.code.name
+    if len(error.violations) > 1:
+        lines = [f"{head}: the request does not fit:"]
+    elif error.violations:
+        lines = [f"{head}:"]
+    else:
+        lines = [f"{head}: {error.message}"]
+    described = [
+        f"{names.get(each.field, each.field)}: {each.description}" if each.field else each.description
+        for each in error.violations
+    ]
+    lines = [f"{lines[0]} {described[0]}"] if len(described) == 1 else [*lines, *(f"  - {each}" for each in described)]
+    if error.code.name in ("INTERNAL", "UNKNOWN") and error.trace_id:
+        lines.append(f"  trace_id {error.trace_id}")
+    complain("\n".join(lines))
+
+
+def _value_error(error: ValueError) -> str:
+    """A ValueError in one line; pydantic's own text has several and an address."""
+    faults = cast("Any", getattr(error, "errors", None))
+    if not callable(faults):
+        return str(error)
+    found: Any = faults(include_url=False)
+    return "; ".join(": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"]))) for each in found)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return value

@@ -1,0 +1,104 @@
+"""`contextworker contracts`: what can be started, with what, and what may be asked of it meanwhile."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .commands import COMMANDS, Commands
+from .connection import add_json, add_options, run_with_client
+from .output import console, print_json, say
+from .watching import follow_up
+
+if TYPE_CHECKING:
+    from contextunity.gen.contextunity.worker import ContractDescription, HandlerDescription
+
+    from ..client import SyncWorkerClient
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds the command."""
+    parser = commands.add_parser("contracts", help=COMMANDS["contracts"][1])
+    parser.add_argument("workflow_type", nargs="*", metavar="WORKFLOW_TYPE", help="tell all about these")
+    add_json(parser)
+    add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns its exit code."""
+    return run_with_client(_contracts, arguments)
+
+
+def _contracts(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
+    from contextunity.core import codec
+
+    contracts = client.describe_contracts(*arguments.workflow_type).contracts
+    if arguments.json:
+        print_json({"contracts": [codec.to_dict(each, preserving_proto_field_name=True) for each in contracts]})
+        return 0
+    if arguments.workflow_type:
+        for contract in contracts:
+            _show(contract)
+        return 0
+    if not contracts:
+        say("the service has no modules")
+        return 0
+    from rich.table import Table
+
+    table = Table("workflow_type", "module", "task_queue", "what it does", box=None, padding=(0, 2, 0, 0))
+    for contract in contracts:
+        table.add_row(contract.workflow_type, contract.module, contract.task_queue, _headline(contract.description))
+    console().print(table)
+    say(f"\nAll about one of them:\n  {follow_up(arguments, 'contracts', contracts[0].workflow_type)}")
+    return 0
+
+
+def _show(contract: ContractDescription) -> None:
+    say(f"{contract.workflow_type}{' (deprecated)' if contract.deprecated else ''}")
+    for line in contract.description.splitlines():
+        say(f"  {line}".rstrip())
+    facts = {
+        "aliases": ", ".join(contract.aliases),
+        "module": contract.module,
+        "task_queue": contract.task_queue,
+        "workflow id": contract.id_expression or "one of its own for each unit",
+        "where it runs": contract.id_conflict_policy or "FAIL",
+        "output": contract.output_type or "none",
+        "input": contract.input_type or "none",
+    }
+    say("")
+    for name, value in facts.items():
+        if value:
+            say(f"  {name:<14} {value}")
+    for field in contract.fields:
+        kind = f"repeated {field.type}" if field.repeated else field.type
+        words = f" ({', '.join(field.enum_values)})" if field.enum_values else ""
+        rules = f" [{'; '.join(field.rules)}]" if field.rules else ""
+        say(f"    {field.name:<20} {kind}{words}{rules}")
+        if field.description:
+            say(f"    {'':<20}   {' '.join(field.description.split())}")
+    for title, handlers in (
+        ("queries", contract.queries),
+        ("signals", contract.signals),
+        ("updates", contract.updates),
+    ):
+        _show_handlers(title, handlers)
+    say("")
+
+
+def _show_handlers(title: str, handlers: Sequence[HandlerDescription]) -> None:
+    if not handlers:
+        return
+    say(f"  {title}")
+    for handler in handlers:
+        form = f"{handler.input_type or 'nothing'} → {handler.output_type or 'nothing'}"
+        say(f"    {handler.name:<20} {form}")
+        if handler.description:
+            say(f"    {'':<20}   {_headline(handler.description)}")
+
+
+def _headline(text: str) -> str:
+    return " ".join(text.partition("\n\n")[0].split())

@@ -1,0 +1,97 @@
+"""Which commands there are, and who runs them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .commands import COMMANDS, SERVE, Commands
+
+# Nothing more is imported here: what takes long, the command that needs it imports.
+
+__all__ = ["main"]
+
+_DESCRIPTION = """\
+Durable background work for services in any language.
+
+Running it:
+  {program}                      the gRPC WorkerService
+  {program} --temporal           Temporal workers for all modules
+  {program} --temporal --modules harvest gardener
+  {blank}                      Temporal workers for these modules
+  {program} dev                  both, and a Temporal server, for trying things out
+
+Calling it, wherever it runs:
+  {program} start harvest --supplier-code camping-trade --watch
+  {program} contracts            what else can be started
+"""
+
+_EPILOG = """\
+`contextworker` and `python -m contextunity.worker` are the same, as in `python -m contextunity.worker dev`.
+
+What runs takes its settings from contextworker.toml and the environment (WORKER_HOST, WORKER_PORT, WORKER_MODULES,
+CONTEXTWORKER_…); how Temporal is reached from TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE and Temporal's other variables.
+What calls finds the service by --target or CONTEXTWORKER_TARGET (localhost:50052).
+
+Exit codes: 0 done, 1 failed, 2 used or configured wrongly, 3 the service cannot be reached, 130 stopped by Ctrl-C.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code; see the end of --help."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(words)
+    arguments, rest = parser.parse_known_args(words)
+    arguments.program = parser.prog
+    if arguments.command == "start":
+        # Its flags are those of a contract, which only the running service knows.
+        arguments.words, arguments.rest = words[words.index("start") + 1 :], rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if arguments.modules and not (arguments.temporal or arguments.command == "dev"):
+        parser.error("--modules goes with --temporal or dev: the gRPC service takes work for all modules")
+    module, _ = COMMANDS.get(arguments.command, (SERVE, ""))
+    return int(importlib.import_module(module).run(arguments))
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    program = _program()
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=_DESCRIPTION.format(program=program, blank=" " * len(program)),
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--temporal", action="store_true", help="run Temporal workers instead of the gRPC service")
+    parser.add_argument(
+        "--modules", nargs="+", metavar="NAME", help="with --temporal: run workers for these modules alone"
+    )
+    commands: Commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    added = set[str]()
+    for name, (module, summary) in COMMANDS.items():
+        if module == SERVE:
+            _add_serving(name, commands.add_parser(name, help=summary))
+        elif module not in added and any(each in words for each, (other, _) in COMMANDS.items() if other == module):
+            importlib.import_module(module).add_parser(commands)
+            added.add(module)
+        elif module not in added:
+            commands.add_parser(name, help=summary)
+    return parser
+
+
+def _add_serving(name: str, parser: argparse.ArgumentParser) -> None:
+    if name == "protos":
+        parser.add_argument("folder", type=Path, help="import folder to write them to")
+        return
+    parser.add_argument("--modules", nargs="+", metavar="NAME", help="run workers for these modules alone")
+    parser.add_argument("--temporal-port", type=int, metavar="PORT", help="port of the Temporal server (7233)")
+    parser.add_argument("--ui-port", type=int, metavar="PORT", help="port of Temporal's web UI (8233)")
+
+
+def _program() -> str:
+    """How this was called, so that what the help shows can be typed."""
+    name = Path(sys.argv[0]).name
+    return "python -m contextunity.worker" if name == "__main__.py" else "contextworker"

@@ -1,0 +1,132 @@
+"""Commands that run something: the gRPC service, Temporal workers, all at once; and the proto files to build on."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from contextunity.core.errors import ContextUnityError
+
+from ..core.discovery import boot
+from ..core.registry import WorkerRegistry
+from ..settings import Settings
+from .output import complain, say
+from .welcome import welcome
+
+__all__ = ["run"]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs a command until it is told to stop; 0 done, 1 failed, 2 used or configured wrongly."""
+    if arguments.command == "protos":
+        return _protos(arguments.folder)
+    try:
+        settings, registry = boot()
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+            stream=sys.stderr,
+        )
+        # One line for each request of a module's, with addresses that may hold secrets, is for debugging alone.
+        logging.getLogger("httpx").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
+        asyncio.run(_until_signal(_command(arguments)(settings, registry)))
+    except ContextUnityError as error:
+        complain(str(error))
+        return int(getattr(error, "exit_code", 1))
+    return 0
+
+
+def _command(arguments: argparse.Namespace) -> Callable[[Settings, WorkerRegistry], Coroutine[Any, Any, None]]:
+    if arguments.command == "dev":
+        return lambda settings, registry: _dev(settings, registry, arguments)
+    if arguments.temporal:
+        return lambda settings, registry: _temporal(settings, registry, arguments.modules)
+    return _grpc
+
+
+def _protos(folder: Path) -> int:
+    from ..protos import export
+
+    say(f"wrote to {folder}:\n" + "\n".join(f"  {name}" for name in export(folder)))
+    return 0
+
+
+async def _grpc(settings: Settings, registry: WorkerRegistry) -> None:
+    from ..server import running_server
+    from ..service import WorkerService
+    from ..temporal import connect
+
+    client = await connect(settings)
+    async with running_server(WorkerService(client, registry), settings) as server:
+        temporal = client.service_client.config.target_host
+        say(f"WorkerService listens on {server.host}:{server.port}, Temporal at {temporal}")
+        await _forever()
+
+
+async def _temporal(settings: Settings, registry: WorkerRegistry, names: Sequence[str] | None) -> None:
+    from ..temporal import connect, running_workers
+
+    modules = registry.select(names)
+    client = await connect(settings)
+    async with running_workers(client, modules, settings) as workers:
+        listed = ", ".join(module.config.name for module in modules) or "none"
+        _settle()
+        say(f"Temporal workers run for modules: {listed}; Temporal at {client.service_client.config.target_host}")
+        await _forever(workers)
+
+
+async def _dev(settings: Settings, registry: WorkerRegistry, arguments: argparse.Namespace) -> None:
+    from ..stack import running_stack
+
+    async with running_stack(
+        settings, registry, modules=arguments.modules, temporal_port=arguments.temporal_port, ui_port=arguments.ui_port
+    ) as stack:
+        say(welcome(stack))
+        try:
+            await _forever(stack.workers)
+        finally:
+            say("stopping …")
+
+
+async def _until_signal(command: Coroutine[Any, Any, None]) -> None:
+    """Runs a command; the first Ctrl-C or SIGTERM unwinds it in order, a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(command)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    asked_to_stop = False
+
+    def stop() -> None:
+        nonlocal asked_to_stop
+        asked_to_stop = True
+        for number in signals:
+            loop.remove_signal_handler(number)
+        task.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not asked_to_stop:
+            raise
+
+
+async def _forever(*watched: asyncio.Task[None]) -> None:
+    """Waits until cancelled, or until a watched task fails."""
+    await asyncio.gather(asyncio.get_running_loop().create_future(), *watched)
+
+
+def _settle() -> None:
+    """Takes what is loaded by now out of the garbage collector's rounds.
+
+    It stays until the end, and to go through it again and again took a twentieth of a busy worker's processor time.
+    """
+    gc.collect()
+    gc.freeze()

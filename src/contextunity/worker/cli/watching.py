@@ -1,0 +1,210 @@
+"""How commands show tasks that are under way: a progress line for people, JSON lines for programs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from .connection import DEFAULT_TARGET, FAILED, STOPPED
+from .output import complain, console, print_json, say, value_text
+
+if TYPE_CHECKING:
+    from contextunity.gen.contextunity.worker import TaskStatus
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ..client import Answer as _Answer
+    from ..client import SyncTaskHandle
+
+    Answer = _Answer[TaskStatus]
+
+__all__ = ["fields_text", "follow", "follow_up", "last_of", "progress_text", "show_end"]
+
+_PLAIN_SECONDS = 1.0
+"""Seconds between progress lines where the output is no terminal."""
+
+
+def follow(task: SyncTaskHandle, arguments: argparse.Namespace) -> int:
+    """Shows a task until it ends; Ctrl-C lets go of it and leaves it alone."""
+    try:
+        last = _follow_as_json(task) if arguments.json else _follow_for_people(task)
+    except KeyboardInterrupt:
+        complain(f"let go of; the task goes on. Come back with\n  {follow_up(arguments, 'watch', task.workflow_id)}")
+        return STOPPED
+    if not arguments.json:
+        show_end(last)
+    return 0 if last.payload.get("status") == "completed" else FAILED
+
+
+def show_end(answer: Answer) -> None:
+    """Says how a task ended: its result on the standard output, what went wrong on the standard error."""
+    data = answer.payload
+    if data.get("status") == "completed":
+        for line in fields_text(data.get("result")):
+            say(line)
+        return
+    said = data.get("error") or data.get("reason")
+    complain(f"task {data['workflow_id']} {data.get('status')}" + (f": {said}" if said else ""))
+    for depth, cause in enumerate(data.get("failure") or ()):
+        complain_detail = " ".join(
+            filter(None, (_cause_name(cause), f"{cause.get('message', '')}", _cause_facts(cause)))
+        )
+        print(f"{'  ' * (depth + 1)}{complain_detail}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def follow_up(arguments: argparse.Namespace, command: str, *words: str) -> str:
+    """A command for the same service, to be typed next."""
+    target = [] if arguments.target == DEFAULT_TARGET else ["--target", arguments.target]
+    tenant = ["--tenant", arguments.tenant] if arguments.tenant else []
+    return f"{arguments.program} {shlex.join([command, *words, *tenant, *target])}"
+
+
+def progress_text(progress: Mapping[str, Any] | None) -> str:
+    """A workflow's own account of how far it is, on one line: words first, then numbers by name.
+
+    Nothing is known of the message: moments are left out, and inner objects give their numbers.
+    """
+    words, numbers = list[str](), list[str]()
+    for name, value in _leaves(progress or {}):
+        if name.endswith(("_at", "_total")) or isinstance(value, list | dict) or value in (None, "", False):
+            continue
+        text = value_text(value)
+        if isinstance(value, str) and text == value and not value.isdigit():
+            words.append(value)
+        else:
+            numbers.append(f"{name.removesuffix('_done')} {text}")
+    return "  ".join([*words, *numbers])
+
+
+def part_done(progress: Mapping[str, Any] | None) -> float | None:
+    """The part, 0 to 1, that is done, where two fields tell it, such as `bytes_done` and `bytes_total`."""
+    leaves = dict(_leaves(progress or {}))
+    for name, value in leaves.items():
+        stem, _, last = name.rpartition("_")
+        total = leaves.get(f"{stem}_total" if stem else "total")
+        if last in ("done", "completed") and total is not None:
+            with contextlib.suppress(ValueError, TypeError, ZeroDivisionError):
+                return min(max(float(value) / float(total), 0.0), 1.0)
+    return None
+
+
+def fields_text(value: Any, indent: str = "") -> Iterator[str]:
+    """A plain value over several lines: one `name: value` for each field, inner objects indented."""
+    if not isinstance(value, dict):
+        if value is not None:
+            yield f"{indent}{value_text(value)}"
+        return
+    fields = cast("dict[str, Any]", value)
+    width = max((len(name) for name, each in fields.items() if not isinstance(each, dict)), default=0)
+    for name, each in fields.items():
+        if isinstance(each, dict) and each:
+            yield f"{indent}{name}"
+            yield from fields_text(each, f"{indent}  ")
+        else:
+            yield f"{indent}{name:<{width}}  {value_text(each)}"
+
+
+def last_of(answers: Iterable[Answer], show: Callable[[Answer], None] = lambda _: None) -> Answer:
+    """The last status of a watch; each one is shown as it comes."""
+    last: Answer | None = None
+    for last in answers:
+        show(last)
+    assert last is not None, "a watch ends with the task's end"
+    return last
+
+
+def _follow_as_json(task: SyncTaskHandle) -> Answer:
+    return last_of(task.watch(), lambda answer: print_json(answer.payload, pretty=False))
+
+
+def _follow_for_people(task: SyncTaskHandle) -> Answer:
+    screen = console()
+    if not screen.is_terminal:
+        return last_of(task.watch(), _Lines().show)
+    with _Bar(screen) as bar:
+        return last_of(task.watch(), bar.show)
+
+
+class _Lines:
+    """A line for each change of status, and now and then for progress."""
+
+    def __init__(self) -> None:
+        self._shown = ("", "")
+        self._moment = 0.0
+
+    def show(self, answer: Answer) -> None:
+        now = time.monotonic()
+        status, text = _line(answer)
+        if status != self._shown[0] or (text != self._shown[1] and now - self._moment >= _PLAIN_SECONDS):
+            self._shown, self._moment = (status, text), now
+            say(f"{status:<10} {text}".rstrip())
+
+
+class _Bar:
+    """One line that changes in place."""
+
+    def __init__(self, screen: Console) -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+        self._progress: Progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[status]}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=screen,
+        )
+        self._task = self._progress.add_task("", total=None, status="")
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, answer: Answer) -> None:
+        status, text = _line(answer)
+        done = 1.0 if status == "completed" else part_done(answer.payload.get("progress"))
+        self._progress.update(
+            self._task, description=text, status=status, completed=done or 0.0, total=None if done is None else 1.0
+        )
+
+
+def _line(answer: Answer) -> tuple[str, str]:
+    data = answer.payload
+    done = part_done(data.get("progress"))
+    percent = f"{done:.0%}" if done is not None and data.get("status") == "running" else ""
+    waiting = [
+        f"{each.get('activity_type')} failed, attempt {each.get('attempt')}: {each['last_failure']}"
+        for each in data.get("pending_activities") or ()
+        if each.get("last_failure")
+    ]
+    parts = (percent, progress_text(data.get("progress")), *waiting[:1], data.get("notice") or "")
+    return str(data.get("status", "")), "  ".join(filter(None, parts))
+
+
+def _leaves(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(cast("Mapping[str, Any]", value))
+        else:
+            yield name, value
+
+
+def _cause_name(cause: Mapping[str, Any]) -> str:
+    name = cause.get("activity_type") or cause.get("workflow_type") or cause.get("type") or ""
+    return f"{str(cause.get('kind', '')).replace('_', ' ')} {name}".strip() + ":"
+
+
+def _cause_facts(cause: Mapping[str, Any]) -> str:
+    facts = [f"attempt {cause['attempt']}"] if cause.get("attempt") else []
+    facts += ["non-retryable"] if cause.get("non_retryable") else []
+    facts += [str(cause["retry_state"]).lower().replace("_", " ")] if cause.get("retry_state") else []
+    return f"({', '.join(facts)})" if facts else ""

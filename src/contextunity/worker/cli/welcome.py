@@ -1,0 +1,90 @@
+"""What `dev` says once everything runs: where it is, and commands to paste into another terminal."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..stack import Stack
+from .connection import DEFAULT_TARGET
+
+__all__ = ["start_command", "welcome"]
+
+
+def welcome(stack: Stack) -> str:
+    """The addresses of what runs, and what to do next."""
+    return f"""\
+ContextWorker runs. Ctrl-C stops it.
+
+  WorkerService   {stack.grpc.target}
+  Temporal        {stack.temporal.address}
+  Temporal web UI {stack.temporal.ui_url}
+  modules         {", ".join(module.config.name for module in stack.modules) or "none"}
+  state           {stack.temporal.database.parent}
+
+{_examples(stack)}"""
+
+
+def start_command(example: Mapping[str, Any], target: str) -> str:
+    """The command line that starts what a module gives as its example.
+
+    Args:
+        example: payload of a StartWorkflow.
+        target: where the service is.
+    """
+    words = [_program("contextworker"), "start", str(example.get("workflow_type", ""))]
+    # An object is no flag to type; then all of it is given as it is.
+    plain = not any(isinstance(value, dict | list) for value in example.values())
+    if plain:
+        for name, value in example.items():
+            if name != "workflow_type":
+                words += [f"--{name.replace('_', '-')}", str(value)]
+    else:
+        parameters = {name: value for name, value in example.items() if name not in ("workflow_type", "tenant_id")}
+        words += ["--tenant", str(example["tenant_id"])] if "tenant_id" in example else []
+        words += ["--input", json.dumps(parameters)]
+    return shlex.join([*words, "--watch", *_target(target)])
+
+
+def _examples(stack: Stack) -> str:
+    target = stack.grpc.target
+    examples = {module.config.name: dict(module.config.example) for module in stack.modules if module.config.example}
+    lines = list[str]()
+    for name, example in examples.items():
+        lines += [
+            f"Start the module {name} from another terminal, and watch it:",
+            "",
+            f"  {start_command(example, target)}",
+            "",
+        ]
+    if examples:
+        contextworker = _program("contextworker")
+        more = " ".join(_target(target))
+        lines += ["Look at what there is:", ""]
+        lines += [f"  {contextworker} {command} {more}".rstrip() for command in ("list", "contracts")]
+        payload = json.dumps({"payload": next(iter(examples.values()))})
+        lines += ["", "Any gRPC client does the same; with reflection, no proto files are needed:", ""]
+        lines += [_buf_curl(target, "StartWorkflow", payload), ""]
+    return "\n".join(lines)
+
+
+def _target(target: str) -> list[str]:
+    default = DEFAULT_TARGET.replace("localhost", "127.0.0.1")
+    return [] if target in (DEFAULT_TARGET, default) else ["--target", target]
+
+
+def _buf_curl(target: str, method: str, data: str) -> str:
+    address = f"http://{target}/contextunity.worker.WorkerService/{method}"
+    return f"  {_program('buf')} curl --protocol grpc --http2-prior-knowledge -d '{data}' {address}"
+
+
+def _program(name: str) -> str:
+    """How to call a program from the current folder; it is beside the interpreter where an environment brings it."""
+    beside = Path(sys.executable).parent / name
+    if not beside.exists():
+        return name
+    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)

@@ -7,20 +7,30 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.core.tokens import ContextToken, Keyring, ProjectBinding, mint
 from contextunity.worker.auth import EVERYBODY, AuthenticationError, Authenticator, Caller, authenticator_for
+from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError
 from contextunity.worker.keys import load_keyring
+from contextunity.worker.server import SERVICE_NAME, running_server
+from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings, load_settings
+from contextunity.worker.temporal import connect
 
 _SECRET, _OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 _KEYS = Keyring(hmac={"*:hmac-001": _SECRET.encode()})
@@ -192,37 +202,57 @@ def test_a_service_that_is_open_to_all_says_so_in_the_log(tmp_path: Path, caplog
 
 
 @pytest.fixture
-async def whoami(by_token: Authenticator) -> AsyncIterator[str]:
-    """The target of a server that answers who calls, by the real metadata of a real call."""
-
-    async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        try:
-            return by_token.authenticate(context.invocation_metadata() or ()).principal.encode()
-        except AuthenticationError as error:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, error.reason)
-            raise AssertionError("abort raises") from None
-
-    server = grpc.aio.server()
-    handlers: dict[str, Any] = {"Ask": grpc.unary_unary_rpc_method_handler(answer)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("who.AmI", handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield f"127.0.0.1:{port}"
-    await server.stop(None)
+async def target(tmp_path: Path, temporal_server: EmbeddedServer) -> AsyncIterator[str]:
+    """Where a service of ours, without modules, listens that asks for tokens."""
+    settings = _settings(tmp_path, AUTH="token", TOKEN_SECRET=_SECRET)
+    settings = settings.model_copy(update={"host": "127.0.0.1", "port": 0})
+    client = await connect(settings, address=temporal_server.address)
+    async with running_server(WorkerService(client, WorkerRegistry()), settings) as server:
+        yield server.target
 
 
-async def test_a_token_comes_through_a_real_call(whoami: str) -> None:
-    async with grpc.aio.insecure_channel(whoami) as channel:
-        ask: Any = channel.unary_unary("/who.AmI/Ask")
-        assert await ask(b"", metadata=[("authorization", f"Bearer {_GOOD}")]) == b"t-1"
-        for metadata, reason in {
+async def _ask(channel: grpc.aio.Channel, *headers: str) -> tuple[grpc.StatusCode, str, dict[str, str]]:
+    """Asks for a task that nobody has; the status, and the reason and metadata of its ErrorInfo."""
+    ask: Any = worker_pb2_grpc.WorkerServiceStub(channel).GetTaskStatus
+    unit: Any = ContextUnit(payload={"workflow_id": "nobody-has-this"}).to_protobuf(worker_pb2)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await ask(unit, metadata=[("authorization", header) for header in headers], timeout=30)
+    info = error_details_pb2.ErrorInfo()
+    for detail in getattr(rpc_status.from_call(cast("Any", caught.value)), "details", ()):
+        detail.Unpack(info)
+    return caught.value.code(), info.reason, dict(info.metadata)
+
+
+async def test_the_service_lets_in_who_shows_a_good_token(target: str) -> None:
+    reader = ContextToken(token_id="t", permissions=("worker:read",), allowed_tenants=("a",))
+    # The longest there is: grpcio must not get in its way.
+    longest = reader.model_copy(update={"provenance": ("x" * 12_000,)})
+    async with grpc.aio.insecure_channel(target) as channel:
+        for headers, fault in {
             (): "TOKEN_MISSING",
-            (("authorization", "Bearer a.b.c"),): "TOKEN_MALFORMED",
-            (("authorization", f"Bearer {_GOOD}"), ("authorization", f"Bearer {_GOOD}")): "TOKEN_MALFORMED",
+            ("Bearer a.b.c",): "TOKEN_MALFORMED",
+            (f"Bearer {_token(reader)}", f"Bearer {_token(reader)}"): "TOKEN_MALFORMED",
+            (f"Bearer {_token(reader)[:-5]}AAAA=",): "TOKEN_INVALID",
         }.items():
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await ask(b"", metadata=metadata)
-            assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAUTHENTICATED, reason)
+            code, reason, metadata = await _ask(channel, *headers)
+            assert (code, reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_REFUSED")
+            assert metadata["fault"] == fault
+        code, reason, _ = await _ask(channel, f"Bearer {_token()}")
+        assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING")
+        for token in (reader, longest):
+            code, reason, _ = await _ask(channel, f"bearer {_token(token)}")
+            assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "TASK_UNKNOWN")
+
+
+async def test_health_and_reflection_ask_for_no_token(target: str) -> None:
+    async with grpc.aio.insecure_channel(target) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        answer = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE_NAME))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", channel))
+        asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
+        async for listed in reflection.ServerReflectionInfo(iter(asked)):
+            assert SERVICE_NAME in [service.name for service in listed.list_services_response.service]
 
 
 def _file(path: Path, text: str, mode: int = 0o600) -> str:

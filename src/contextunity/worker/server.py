@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 
 from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
+from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
 from .auth import AuthenticationError, Authenticator, authenticator_for
 from .errors import PortTakenError
@@ -97,6 +98,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", min(settings.max_unit_bytes + _FRAME, 2**31 - 1)),
         ("grpc.max_send_message_length", -1),
+        # Beyond 8 KiB of headers grpcio otherwise refuses calls at random, and the longest token alone has 16.
+        ("grpc.max_metadata_size", 2 * MAX_TOKEN_LENGTH),
         # Without this a second server on the port would share it in silence.
         ("grpc.so_reuseport", 0),
         # Deployed clients ping every 60 s, also while no call is under way.

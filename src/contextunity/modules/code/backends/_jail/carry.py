@@ -1,0 +1,156 @@
+"""Which values can be carried as a result, and why another cannot: what JSON has, exactly."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, TypeAlias, cast
+
+__all__ = ["EXACT_INTEGERS", "MAX_DEPTH", "CannotCarry", "JsonValue", "carry", "encode"]
+
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+
+EXACT_INTEGERS = 1 << 53
+"""Integers up to this one, and down to its negative, are exact as the numbers of a Struct."""
+MAX_DEPTH = 24
+"""Levels of lists and dicts; beyond some 30 the messages that carry them cannot be read."""
+_PATH_CHARACTERS = 120
+_WAYS_OUT = {
+    "set": "use sorted(…) or list(…)",
+    "frozenset": "use sorted(…) or list(…)",
+    "bytes": "decode it, or use base64",
+    "bytearray": "decode it, or use base64",
+    "Decimal": "use float(…) or str(…)",
+    "Fraction": "use float(…) or str(…)",
+    "complex": "use [z.real, z.imag]",
+    "datetime": "use .isoformat()",
+    "date": "use .isoformat()",
+    "time": "use .isoformat()",
+    "timedelta": "use .total_seconds()",
+    "generator": "use list(…)",
+    "range": "use list(…)",
+    "map": "use list(…)",
+    "filter": "use list(…)",
+    "zip": "use list(…)",
+    "dict_keys": "use list(…)",
+    "dict_values": "use list(…)",
+    "dict_items": "use dict(…)",
+}
+
+
+class CannotCarry(Exception):  # noqa: N818 - it says something of the value, and is no fault of ours
+    """A value that is no result. The text names its place, what it is, and the way out."""
+
+
+def encode(value: object, limit: int) -> bytes:
+    """Returns a value as JSON.
+
+    Raises:
+        CannotCarry: JSON does not have it, or it takes more bytes than the limit.
+    """
+    text = json.dumps(carry(value, limit), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    data = text.encode("utf-8")
+    if len(data) > limit:
+        raise CannotCarry(f"result takes {len(data):,} bytes as JSON, and {limit:,} can be carried")
+    return data
+
+
+def carry(value: object, limit: int) -> JsonValue:
+    """Returns a value in the types that JSON has: tuples as lists, objects of derived types as what they derive from.
+
+    Args:
+        value: anything; no method of it is called.
+        limit: bytes that it may take as JSON. It is only held to roughly, so that nothing large is copied.
+
+    Raises:
+        CannotCarry: JSON does not have it, or it is larger than the limit.
+    """
+    return _Carrier(limit).value(value, "result", 0)
+
+
+class _Carrier:
+    """One walk over a value; the methods of the builtin types are called on it, never its own."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._left = limit
+        self._inside: set[int] = set()
+
+    def value(self, value: object, path: str, depth: int) -> JsonValue:
+        self._take(1)
+        if value is None or value is True or value is False:
+            return value
+        if isinstance(value, str):
+            return self._text(value, path)
+        if isinstance(value, int):
+            return _integer(value, path)
+        if isinstance(value, float):
+            return _float(value, path)
+        if isinstance(value, (list, tuple, dict)):
+            return self._container(cast("list[Any] | tuple[Any, ...] | dict[Any, Any]", value), path, depth)
+        kind = type(value).__name__
+        way_out = _WAYS_OUT.get(kind, "make it of None, bool, int, float, str, list and dict")
+        raise CannotCarry(f"{_short(path)} is of type {_short(str(kind))}, which cannot be carried; {way_out}")
+
+    def _container(self, value: list[Any] | tuple[Any, ...] | dict[Any, Any], path: str, depth: int) -> JsonValue:
+        if id(value) in self._inside:
+            raise CannotCarry(f"{_short(path)} is part of itself")
+        if depth == MAX_DEPTH:
+            raise CannotCarry(f"{_short(path)} is nested more than {MAX_DEPTH} deep")
+        self._inside.add(id(value))
+        try:
+            if isinstance(value, dict):
+                return {
+                    self._key(key, path): self.value(item, f"{path}[{_key_text(key)}]", depth + 1)
+                    for key, item in dict.items(value)
+                }
+            items: Iterator[object] = list.__iter__(value) if isinstance(value, list) else tuple.__iter__(value)
+            return [self.value(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(items)]
+        finally:
+            self._inside.discard(id(value))
+
+    def _key(self, key: object, path: str) -> str:
+        if isinstance(key, str):
+            return self._text(key, f"a key of {path}")
+        raise CannotCarry(
+            f"{_short(path)} has a key of type {_short(str(type(key).__name__))}; keys must be text, such as str(key)"
+        )
+
+    def _text(self, value: str, path: str) -> str:
+        plain = str.__str__(value) if type(value) is str else str.__getitem__(value, slice(None))
+        self._take(len(plain))
+        if not plain.isascii():
+            try:
+                plain.encode("utf-8")
+            except UnicodeEncodeError:
+                raise CannotCarry(f"{_short(path)} holds a lone surrogate, which is no text") from None
+        return plain
+
+    def _take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise CannotCarry(f"result takes more than the {self._limit:,} bytes that can be carried")
+
+
+def _integer(value: int, path: str) -> int:
+    plain = int.__index__(value) if type(value) is not int else value
+    if -EXACT_INTEGERS <= plain <= EXACT_INTEGERS:
+        return plain
+    told = str(plain) if plain.bit_length() <= 256 else f"an integer of {plain.bit_length():,} bits"
+    raise CannotCarry(f"{_short(path)} is {told}, beyond 2^53, which a number cannot carry exactly; use str(…)")
+
+
+def _float(value: float, path: str) -> float:
+    plain = float.__float__(value)
+    if math.isfinite(plain):
+        return plain
+    raise CannotCarry(f"{_short(path)} is {plain}, which JSON does not have; use None or text")
+
+
+def _key_text(key: object) -> str:
+    return repr(str.__getitem__(key, slice(0, 40))) if isinstance(key, str) else "…"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _PATH_CHARACTERS else f"{text[:80]}…{text[-30:]}"

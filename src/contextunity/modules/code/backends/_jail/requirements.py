@@ -1,0 +1,62 @@
+"""What the jail needs of the kernel and of this process; where one is missing, no program is run."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import kernel, landlock, seccomp
+from .syscall_numbers import NUMBERS
+
+__all__ = ["JAILED", "NOT_JAILED", "missing"]
+
+JAILED, NOT_JAILED = b"J", b"E"
+"""First byte that a child reports: it is in its jail, and all that follows is the program's; or it could not be
+locked in, and the reason follows."""
+_CAP_SETGID, _CAP_SETUID = 6, 7
+
+
+def missing(root: bool, uid: int) -> list[str]:
+    """What is missing here, in words; empty where all is there.
+
+    Args:
+        root: whether this process is root's.
+        uid: the user to become then.
+    """
+    if sys.platform != "linux":
+        return [f"Linux (this is {sys.platform})"]
+    machine = kernel.architecture()
+    faults: list[str] = []
+    if machine not in NUMBERS:
+        faults.append(f"a processor of the kinds {' and '.join(sorted(NUMBERS))} (this one is {machine})")
+    if landlock.abi() < 1:
+        faults.append("Landlock (Linux 5.13 or newer, with landlock among the security modules that are switched on)")
+    if not seccomp.available():
+        faults.append("seccomp filters (CONFIG_SECCOMP_FILTER)")
+    if not _has_pidfd():
+        faults.append("descriptors of processes (pidfd_open, Linux 5.3 or newer)")
+    if not os.path.exists("/proc/self/statm"):
+        faults.append("the proc file system at /proc")
+    elif root and not _may_change_user():
+        faults.append(
+            f"the capabilities CAP_SETUID and CAP_SETGID, for root to become uid {uid}; or another user than root"
+        )
+    return faults
+
+
+def _has_pidfd() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def _may_change_user() -> bool:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            name, _, value = line.partition(":")
+            if name == "CapEff":
+                capabilities = int(value, 16)
+                return all(capabilities >> number & 1 for number in (_CAP_SETGID, _CAP_SETUID))
+    return False

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
+from ..errors import SandboxFailedError
 from ._cpython_folder import ScratchRoot
 from ._cpython_report import REPORT_BYTES, outcome_of
 from ._jail import request
@@ -18,7 +19,7 @@ from ._jail.requirements import JAILED
 from ._jail.scratch import BLOCK
 from ._protocol import Outcome, Program, ProgramLimits, SandboxUnavailable
 from ._streams import Budget, Stream
-from ._zygote import ChildEnd, SandboxError, Zygote
+from ._zygote import ChildEnd, Zygote
 
 __all__ = ["CPythonBackend"]
 
@@ -51,11 +52,15 @@ class CPythonBackend:
     It belongs to the event loop that it is first used in. What the kernel lacks is found out at the first run.
     """
 
-    def __init__(self, *, folder: Path | None = None, uid: int = _NOBODY, gid: int = _NOBODY) -> None:
+    def __init__(
+        self, *, folder: Path | None = None, parallel: int = 4, uid: int = _NOBODY, gid: int = _NOBODY
+    ) -> None:
         """Makes a backend; nothing is started before the first run.
 
         Args:
-            folder: where scratch folders are made; the folder for temporary files unless given.
+            folder: where scratch folders are made. The folder for temporary files where none is given, or where the
+                user that programs run as could not get there.
+            parallel: programs that run at once; others wait for their turn, and their time begins with it.
             uid: user that programs run as where this process is root's; not 0.
             gid: group that they run as then; not 0.
 
@@ -66,6 +71,7 @@ class CPythonBackend:
             raise ValueError(f"programs must not run as root; got uid {uid} and gid {gid}, choose others")
         self._folder = folder
         self._user = (uid, gid)
+        self._places = asyncio.Semaphore(parallel)
         self._starting = asyncio.Lock()
         self._zygote: Zygote | None = None
         self._root: ScratchRoot | None = None
@@ -76,12 +82,21 @@ class CPythonBackend:
         """`cpython`."""
         return "cpython"
 
+    async def start(self) -> None:
+        """Starts the zygote, and tries whether the jail holds; else the first run does.
+
+        Raises:
+            SandboxUnavailable: the kernel, or this process, lacks what the jail needs.
+            SandboxFailedError: it did not start.
+        """
+        await self._ready()
+
     async def run(self, program: Program) -> Outcome:
         """Runs a program to its end.
 
         Raises:
             SandboxUnavailable: the kernel, or this process, lacks what the jail needs.
-            SandboxError: the sandbox failed, and may not the next time.
+            SandboxFailedError: the sandbox failed, and may not the next time.
         """
         if program.tools:
             return Outcome(
@@ -89,11 +104,12 @@ class CPythonBackend:
                 exit_code=1,
                 error="programs of the cpython backend cannot call tools; those of the monty backend can",
             )
-        zygote, root = await self._ready()
         try:
-            run = await self._run(zygote, root, program, probe=False)
+            async with self._places:
+                zygote, root = await self._ready()
+                run = await self._run(zygote, root, program, probe=False)
         except _NotJailed as error:
-            raise SandboxError(f"a program was not let run, for its jail could not be closed: {error}") from None
+            raise SandboxFailedError(f"a program was not let run, for its jail could not be closed: {error}") from None
         outcome = outcome_of(program, run.end, run.report, run.report_cut)
         return replace(
             outcome,
@@ -117,7 +133,7 @@ class CPythonBackend:
     async def _ready(self) -> tuple[Zygote, ScratchRoot]:
         async with self._starting:
             if self._closed:
-                raise SandboxError("the cpython backend is closed")
+                raise SandboxFailedError("the cpython backend is closed")
             if self._root is None:
                 self._root = await asyncio.to_thread(ScratchRoot, self._folder, self._user if _is_root() else None)
             if self._zygote is not None and not self._zygote.alive:
@@ -195,7 +211,9 @@ async def _end_of(zygote: Zygote, number: int, ended: asyncio.Future[ChildEnd], 
             return await asyncio.shield(ended)
     except TimeoutError:
         await zygote.aclose()
-        raise SandboxError("the zygote of the cpython backend did not end a program in time, and was ended") from None
+        raise SandboxFailedError(
+            "the zygote of the cpython backend did not end a program in time, and was ended"
+        ) from None
     except asyncio.CancelledError:
         await zygote.end(number)
         await asyncio.wait([ended], timeout=_GRACE)

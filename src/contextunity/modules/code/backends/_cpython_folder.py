@@ -11,6 +11,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from ._jail.library import open_to_all
 from ._jail.scratch import remove
 
 __all__ = ["ScratchRoot"]
@@ -27,14 +28,19 @@ class ScratchRoot:
         """Makes the folder.
 
         Args:
-            parent: where; the folder for temporary files unless given.
+            parent: where, made unless it is there. The folder for temporary files where none is given, or where the
+                user could not get there.
             user: user and group that the scratch folders are for, where it is not this process's own.
 
         Raises:
             OSError: it cannot be made there.
         """
         self._user = user
-        place = parent if parent is not None else Path(tempfile.gettempdir())
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
+        place = (
+            parent if parent is not None and (user is None or open_to_all(str(parent))) else Path(tempfile.gettempdir())
+        )
         _remove_left_behind(place)
         self._path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
         if user is not None:

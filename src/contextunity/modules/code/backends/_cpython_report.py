@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from typing import Any, cast
+from typing import Any
 
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
@@ -81,7 +81,7 @@ def _text(value: object, length: int) -> str:
 
 
 def _exit_code(value: object) -> int:
-    return cast("int", value) if type(value) is int and 0 < value < 256 else 1
+    return value if type(value) is int and 0 < value < 256 else 1
 
 
 def _forged() -> Outcome:

@@ -14,19 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contextunity.core.errors import ContextUnityError
-
+from ..errors import SandboxFailedError
 from ._protocol import SandboxUnavailable
 
-__all__ = ["ChildEnd", "SandboxError", "Zygote"]
+__all__ = ["ChildEnd", "Zygote"]
 
 _START_TIMEOUT = 30.0
 _MESSAGE_BYTES = 1 << 16
 _BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv.pop()); from _jail.zygote import main; del sys.path[0]; main()"
-
-
-class SandboxError(ContextUnityError):
-    """The sandbox failed at a program; another attempt may succeed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +61,7 @@ class Zygote:
 
         Raises:
             SandboxUnavailable: something that the jail needs is missing here.
-            SandboxError: it did not start.
+            SandboxFailedError: it did not start.
         """
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -79,14 +74,14 @@ class Zygote:
         except BaseException as error:
             await zygote.aclose()
             if isinstance(error, TimeoutError):
-                raise SandboxError(
+                raise SandboxFailedError(
                     f"the zygote of the cpython backend was not ready in {_START_TIMEOUT:.0f} s"
                 ) from None
             raise
         if not told or "missing" in json.loads(told):
             await zygote.aclose()
             if not told:
-                raise SandboxError(f"the zygote of the cpython backend ended with code {process.returncode}")
+                raise SandboxFailedError(f"the zygote of the cpython backend ended with code {process.returncode}")
             raise SandboxUnavailable(
                 f"the cpython backend cannot work here; it needs {'; '.join(json.loads(told)['missing'])}"
             )
@@ -116,7 +111,7 @@ class Zygote:
             Its number, and its end, which is an error where there was no child, or the zygote ended.
 
         Raises:
-            SandboxError: the zygote ended.
+            SandboxFailedError: the zygote ended.
         """
         self._count += 1
         ended: asyncio.Future[ChildEnd] = self._loop.create_future()
@@ -151,7 +146,7 @@ class Zygote:
                 self._fail(f"it ended ({error.strerror})")
             else:
                 return
-        raise SandboxError("the zygote of the cpython backend ended")
+        raise SandboxFailedError("the zygote of the cpython backend ended")
 
     async def _writable(self) -> None:
         writable = self._loop.create_future()
@@ -180,7 +175,7 @@ class Zygote:
         if ended is None or ended.done():
             return
         if "failed" in message:
-            ended.set_exception(SandboxError(f"no child for the program: {message['failed']}"))
+            ended.set_exception(SandboxFailedError(f"no child for the program: {message['failed']}"))
         else:
             ended.set_result(
                 ChildEnd(reason=message["reason"], code=message["code"], cpu=message["cpu"], wall=message["wall"])
@@ -195,7 +190,7 @@ class Zygote:
         self._control.close()
         for ended in self._runs.values():
             if not ended.done():
-                ended.set_exception(SandboxError(f"the zygote of the cpython backend: {reason}"))
+                ended.set_exception(SandboxFailedError(f"the zygote of the cpython backend: {reason}"))
         self._runs.clear()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Iterator
-from typing import Any, TypeAlias, cast
+from collections.abc import Callable, Generator, Iterable
+from typing import TypeAlias, cast
 
 __all__ = ["EXACT_INTEGERS", "MAX_DEPTH", "CannotCarry", "JsonValue", "carry", "encode"]
 
@@ -16,6 +17,10 @@ EXACT_INTEGERS = 1 << 53
 MAX_DEPTH = 24
 """Levels of lists and dicts; beyond some 30 the messages that carry them cannot be read."""
 _PATH_CHARACTERS = 120
+# The builtin types' own methods, whatever a derived type has in their place.
+_ITEMS: Callable[[dict[object, object]], Iterable[tuple[object, object]]] = vars(dict)["items"]
+_ITERATE_LIST: Callable[[list[object]], Iterable[object]] = vars(list)["__iter__"]
+_ITERATE_TUPLE: Callable[[tuple[object, ...]], Iterable[object]] = vars(tuple)["__iter__"]
 _WAYS_OUT = {
     "set": "use sorted(…) or list(…)",
     "frozenset": "use sorted(…) or list(…)",
@@ -87,26 +92,36 @@ class _Carrier:
             return _integer(value, path)
         if isinstance(value, float):
             return _float(value, path)
-        if isinstance(value, (list, tuple, dict)):
-            return self._container(cast("list[Any] | tuple[Any, ...] | dict[Any, Any]", value), path, depth)
+        if isinstance(value, dict):
+            return self._dict(cast("dict[object, object]", value), path, depth)
+        if isinstance(value, list):
+            return self._list(_ITERATE_LIST(cast("list[object]", value)), cast("object", value), path, depth)
+        if isinstance(value, tuple):
+            return self._list(_ITERATE_TUPLE(cast("tuple[object, ...]", value)), cast("object", value), path, depth)
         kind = type(value).__name__
         way_out = _WAYS_OUT.get(kind, "make it of None, bool, int, float, str, list and dict")
         raise CannotCarry(f"{_short(path)} is of type {_short(str(kind))}, which cannot be carried; {way_out}")
 
-    def _container(self, value: list[Any] | tuple[Any, ...] | dict[Any, Any], path: str, depth: int) -> JsonValue:
+    def _dict(self, value: dict[object, object], path: str, depth: int) -> JsonValue:
+        with self._within(value, path, depth):
+            return {
+                self._key(key, path): self.value(item, f"{path}[{_key_text(key)}]", depth + 1)
+                for key, item in _ITEMS(value)
+            }
+
+    def _list(self, items: Iterable[object], value: object, path: str, depth: int) -> JsonValue:
+        with self._within(value, path, depth):
+            return [self.value(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(items)]
+
+    @contextlib.contextmanager
+    def _within(self, value: object, path: str, depth: int) -> Generator[None]:
         if id(value) in self._inside:
             raise CannotCarry(f"{_short(path)} is part of itself")
         if depth == MAX_DEPTH:
             raise CannotCarry(f"{_short(path)} is nested more than {MAX_DEPTH} deep")
         self._inside.add(id(value))
         try:
-            if isinstance(value, dict):
-                return {
-                    self._key(key, path): self.value(item, f"{path}[{_key_text(key)}]", depth + 1)
-                    for key, item in dict.items(value)
-                }
-            items: Iterator[object] = list.__iter__(value) if isinstance(value, list) else tuple.__iter__(value)
-            return [self.value(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(items)]
+            yield
         finally:
             self._inside.discard(id(value))
 

@@ -60,7 +60,7 @@ def reach(user: tuple[int, int] | None) -> int | None:
         That folder, which must stay open; None where none is needed.
     """
     folder = os.path.dirname(os.__file__)
-    if user is None or _is_open_to_all(folder):
+    if user is None or open_to_all(folder):
         return None
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     kept = kernel.keep(descriptor)
@@ -68,13 +68,15 @@ def reach(user: tuple[int, int] | None) -> int | None:
     return kept
 
 
-def _is_open_to_all(folder: str) -> bool:
+def open_to_all(folder: str) -> bool:
+    """Whether any user gets to a folder, going by the modes of those on the way."""
+    path = os.path.realpath(folder)
     while True:
-        if not os.stat(folder).st_mode & 0o001:
+        if not os.stat(path).st_mode & 0o001:
             return False
-        if folder == "/":
+        if path == "/":
             return True
-        folder = os.path.dirname(folder)
+        path = os.path.dirname(path)
 
 
 def _move_imports(old: str, new: str) -> None:

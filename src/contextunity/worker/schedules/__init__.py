@@ -18,6 +18,7 @@ from ._errors import (
 )
 from ._manager import ScheduleManager
 from ._names import DEFAULT_PROJECT, DEFAULT_TENANT, ScheduleName
+from ._shapes import entry_shape, request_shape
 
 __all__ = [
     "DEFAULT_PROJECT",
@@ -34,4 +35,6 @@ __all__ = [
     "compile_cron",
     "declaration_faults",
     "declared_schedules",
+    "entry_shape",
+    "request_shape",
 ]

@@ -19,8 +19,10 @@ from contextunity.gen.contextunity.worker import (
     DescribeContractsRequest,
     ExecuteCodeRequest,
     GetTaskStatusRequest,
+    ListSchedulesRequest,
     ListTasksRequest,
     QueryTaskRequest,
+    ScheduleRequest,
     SignalTaskRequest,
     TerminateTaskRequest,
     UpdateTaskRequest,
@@ -36,6 +38,7 @@ from ._code import Executing
 from ._contracts import Describing
 from ._forms import answer, read_request
 from ._listing import Listing
+from ._schedules import Scheduling
 from ._start import Starting
 from ._status import Telling
 from ._steering import Steering
@@ -166,5 +169,29 @@ def _methods(engine: Engine, watching: Watching) -> list[Method]:
             permissions=_EXECUTE,
             request_type=ExecuteCodeRequest,
             handle=Executing(engine).execute_code,
+        ),
+        *_schedule_methods(Scheduling(engine)),
+    ]
+
+
+def _schedule_methods(scheduling: Scheduling) -> list[Method]:
+    steps = {
+        "PauseSchedule": scheduling.pause_schedule,
+        "ResumeSchedule": scheduling.resume_schedule,
+        "TriggerSchedule": scheduling.trigger_schedule,
+        "DeleteSchedule": scheduling.delete_schedule,
+    }
+    return [
+        # Its entries are read one by one, so that a faulty one can be left out.
+        Method(name="RegisterSchedules", permissions=_SCHEDULE, handle=scheduling.register_schedules),
+        Method(
+            name="ListSchedules",
+            permissions=(*_READ, *_SCHEDULE),
+            request_type=ListSchedulesRequest,
+            handle=scheduling.list_schedules,
+        ),
+        *(
+            Method(name=name, permissions=_SCHEDULE, request_type=ScheduleRequest, handle=handle)
+            for name, handle in steps.items()
         ),
     ]

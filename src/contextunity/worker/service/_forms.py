@@ -24,7 +24,16 @@ from contextunity.worker.status import FieldViolation, Reason, ServiceError, inv
 
 from ._call import Call
 
-__all__ = ["answer", "as_payload", "check_rules", "payload_of", "read_request", "unpack"]
+__all__ = [
+    "answer",
+    "as_payload",
+    "check_rules",
+    "from_payload",
+    "payload_of",
+    "read_payload",
+    "read_request",
+    "unpack",
+]
 
 M = TypeVar("M", bound=betterproto2.Message)
 
@@ -92,12 +101,30 @@ def read_request(unit: ContextUnit, message_class: type[M], prepare: _Convert | 
         return message
     if prepare is not None:
         payload = prepare(payload)
+    return read_payload(payload, message_class)
+
+
+def read_payload(payload: Mapping[str, Any], message_class: type[M]) -> M:
+    """A typed request from a payload, held against the rules of its proto.
+
+    Raises:
+        ServiceError: it does not fit; every violation is named.
+    """
     try:
-        message = codec.from_dict(message_class, _read(payload, codec.proto_class(message_class).DESCRIPTOR))
+        message = from_payload(payload, message_class)
     except CodecError as error:
         raise _invalid("payload", error.violations) from None
     check_rules(message, "payload")
     return message
+
+
+def from_payload(data: Mapping[str, Any], message_class: type[M]) -> M:
+    """A message from plain data as payloads have it; `as_payload` is the way back.
+
+    Raises:
+        CodecError: the data does not fit; every violation is named.
+    """
+    return codec.from_dict(message_class, _read(dict(data), codec.proto_class(message_class).DESCRIPTOR))
 
 
 def check_rules(message: betterproto2.Message, where: str) -> None:

@@ -1,11 +1,13 @@
-"""The backends that run programs, and the Protocol that they have in common."""
+"""The backends that run programs, the Protocol that they have in common, and the choice among them."""
 
 from __future__ import annotations
 
+from ._choice import Backends, open_backends
 from ._protocol import Backend, Outcome, Program, ProgramLimits, SandboxUnavailable, ToolBackend, ToolReply, ToolWanted
 
 __all__ = [
     "Backend",
+    "Backends",
     "Outcome",
     "Program",
     "ProgramLimits",
@@ -13,4 +15,5 @@ __all__ = [
     "ToolBackend",
     "ToolReply",
     "ToolWanted",
+    "open_backends",
 ]

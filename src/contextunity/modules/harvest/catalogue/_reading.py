@@ -8,10 +8,10 @@ from sqlalchemy import Connection, func, select
 from contextunity.modules.harvest.catalogue._harvests import in_catalogue, in_harvest
 from contextunity.modules.harvest.catalogue._product_json import product_from_json
 from contextunity.modules.harvest.catalogue._rows import clean_text, decimal_price
-from contextunity.modules.harvest.catalogue._tables import products, rejected_rows
+from contextunity.modules.harvest.catalogue._tables import products, rejected_rows, suppliers
 from contextunity.modules.harvest.catalogue._values import CatalogueRow
 
-__all__ = ["count_products", "find_product", "list_rejected", "rejected_by_reason", "sample_products"]
+__all__ = ["count_products", "find_product", "list_rejected", "list_suppliers", "rejected_by_reason", "sample_products"]
 
 
 def sample_products(connection: Connection, tenant_id: str, supplier_code: str, limit: int) -> list[CatalogueRow]:
@@ -51,6 +51,14 @@ def find_product(connection: Connection, tenant_id: str, supplier_code: str, sku
     product = product_from_json(row.data)
     product.line = row.first_line
     return product.SerializeToString()
+
+
+def list_suppliers(connection: Connection, tenant_id: str) -> list[str]:
+    """Give the suppliers that a tenant has a catalogue of, sorted."""
+    found = connection.execute(
+        select(suppliers.c.supplier_code).where(suppliers.c.tenant_id == tenant_id).order_by(suppliers.c.supplier_code)
+    )
+    return [row.supplier_code for row in found]
 
 
 def count_products(connection: Connection, tenant_id: str, supplier_code: str, *, delisted: bool | None) -> int:

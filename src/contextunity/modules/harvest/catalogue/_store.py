@@ -165,6 +165,11 @@ class Catalogue:
             data = _reading.find_product(connection, tenant_id, supplier_code, sku)
         return None if data is None else decode(Product, data)
 
+    def suppliers(self, tenant_id: str) -> list[str]:
+        """Give the suppliers that a tenant has a catalogue of, sorted."""
+        with self._database.reading() as connection:
+            return _reading.list_suppliers(connection, tenant_id)
+
     def count(self, tenant_id: str, supplier_code: str, *, delisted: bool | None = None) -> int:
         """Count the products of a supplier.
 

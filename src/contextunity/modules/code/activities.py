@@ -1,0 +1,181 @@
+"""The activities of the code module: they settle what a request asks for, and hand it to a backend or a tool."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from typing import cast
+
+from contextunity.gen.contextunity.code.v1 import (
+    CallToolRequest,
+    CallToolResponse,
+    ExecuteRequest,
+    ExecuteResponse,
+    ExecutionStatus,
+    ProgramState,
+    RunProgramRequest,
+    RunProgramResponse,
+)
+from contextunity.gen.contextunity.code.v1 import code_temporal as contract
+from temporalio.exceptions import ApplicationError
+
+from contextunity.core.codec import CodecError, JsonValue, dict_to_struct, struct_to_dict
+
+from ._values import from_list_value, from_value, to_list_value, to_value
+from .backends import Backend, Outcome, Program, SandboxUnavailable, ToolBackend, ToolReply, ToolWanted
+from .errors import CodeError, RequestInvalidError, SandboxFailedError, ToolRefusedError
+from .files import checked_files
+from .limits import lessened, settled, to_limits
+from .resources import Resources, current
+from .tools import ToolCaller
+
+__all__ = ["SNAPSHOT_BYTES", "call_tool", "run_program"]
+
+SNAPSHOT_BYTES = 512 * 1024
+"""What a program may hold, compressed and with its files, while a tool runs: the workflow's history keeps it."""
+
+
+@contract.run_program.defn
+async def run_program(request: RunProgramRequest) -> RunProgramResponse:
+    """Runs a program, or what is left of one, until it ends or calls a tool."""
+    resources = current()
+    with _as_application_error():
+        if request.state is not None:
+            return await _go_on(resources, request.state, request.tool_response or CallToolResponse())
+        if request.program is None:
+            raise RequestInvalidError("there is neither a program nor the state of one")
+        return await _begin(resources, request.program)
+
+
+async def _begin(resources: Resources, asked: ExecuteRequest) -> RunProgramResponse:
+    limits = settled(asked.limits, resources.settings)
+    backend = resources.backends.for_language(asked.language)
+    tools = tuple(dict.fromkeys(asked.tools))
+    resources.tools.check(tools)
+    if tools and not isinstance(backend, ToolBackend):
+        raise RequestInvalidError(f"programs of the backend {backend.name} cannot call tools; use the language monty")
+    program = Program(
+        code=asked.code, limits=limits, inputs=_inputs(asked), files=checked_files(asked.files, limits), tools=tools
+    )
+    state = ProgramState(backend=backend.name, limits=to_limits(limits), tools=list(tools), tenant_id=asked.tenant_id)
+    async with resources.places.hold(asked.tenant_id):
+        found = await _guarded(backend, program)
+    return _response(state, found)
+
+
+async def _go_on(resources: Resources, state: ProgramState, response: CallToolResponse) -> RunProgramResponse:
+    backend = resources.backends.named(state.backend)
+    if not isinstance(backend, ToolBackend):
+        raise RequestInvalidError(f"programs of the backend {backend.name} cannot call tools")
+    program = Program(code="", limits=lessened(state), tools=tuple(state.tools))
+    result = None if response.result is None else from_value(response.result)
+    reply = ToolReply(result=result, error=response.error, error_type=response.error_type)
+    async with resources.places.hold(state.tenant_id):
+        found = await _guarded(backend, program, state.snapshot, reply)
+    return _response(state, found)
+
+
+async def _guarded(
+    backend: Backend, program: Program, snapshot: bytes = b"", reply: ToolReply | None = None
+) -> Outcome | ToolWanted:
+    """Runs, and calls whatever the backend raises a failure of the sandbox, which another attempt may find well."""
+    try:
+        if reply is None:
+            return await backend.run(program)
+        return await cast("ToolBackend", backend).resume(program, snapshot, reply)
+    except SandboxUnavailable:
+        raise
+    except Exception as error:
+        raise SandboxFailedError(f"the backend {backend.name} failed: {type(error).__name__}: {error}") from error
+
+
+def _response(before: ProgramState, found: Outcome | ToolWanted) -> RunProgramResponse:
+    if isinstance(found, Outcome):
+        return RunProgramResponse(ended=_ended(before, found))
+    if len(found.snapshot) > SNAPSHOT_BYTES:
+        return RunProgramResponse(ended=_ended(before, _too_large(found)))
+    state = ProgramState(
+        snapshot=found.snapshot,
+        backend=before.backend,
+        limits=before.limits,
+        tools=before.tools,
+        tenant_id=before.tenant_id,
+        stdout=before.stdout + found.stdout,
+        stderr=before.stderr + found.stderr,
+        duration_ms=before.duration_ms + found.duration_ms,
+        truncated=before.truncated or found.truncated,
+    )
+    request = CallToolRequest(
+        name=found.name,
+        positional=to_list_value(found.positional),
+        named=dict_to_struct(found.named),
+        tenant_id=before.tenant_id,
+    )
+    return RunProgramResponse(tool_request=request, state=state)
+
+
+def _too_large(found: ToolWanted) -> Outcome:
+    return Outcome(
+        status=ExecutionStatus.MEMORY_LIMIT,
+        stdout=found.stdout,
+        stderr=found.stderr,
+        exit_code=1,
+        duration_ms=found.duration_ms,
+        truncated=found.truncated,
+        error=f"the program holds {len(found.snapshot):,} bytes, compressed, where it calls {found.name}, and "
+        f"{SNAPSHOT_BYTES:,} can be kept while a tool runs; hold less data across calls",
+    )
+
+
+def _ended(before: ProgramState, outcome: Outcome) -> ExecuteResponse:
+    return ExecuteResponse(
+        status=outcome.status,
+        result=to_value(outcome.result) if outcome.has_result else None,
+        stdout=before.stdout + outcome.stdout,
+        stderr=before.stderr + outcome.stderr,
+        exit_code=outcome.exit_code,
+        duration_ms=before.duration_ms + outcome.duration_ms,
+        truncated=before.truncated or outcome.truncated,
+        error=outcome.error,
+        error_type=outcome.error_type,
+        backend=before.backend,
+    )
+
+
+def _inputs(asked: ExecuteRequest) -> dict[str, JsonValue]:
+    inputs = {} if asked.inputs is None else struct_to_dict(asked.inputs)
+    wrong = [name for name in inputs if not name.isidentifier() or name.startswith("__")]
+    if wrong:
+        raise RequestInvalidError(
+            f"inputs become variables, and these cannot: {', '.join(repr(name[:100]) for name in wrong)}"
+        )
+    return inputs
+
+
+@contract.call_tool.defn
+async def call_tool(request: CallToolRequest) -> CallToolResponse:
+    """Calls a tool; what it refuses is an answer, which the program sees as an exception."""
+    resources = current()
+    caller = ToolCaller(tenant_id=request.tenant_id, call_id=request.call_id)
+    positional = [] if request.positional is None else from_list_value(request.positional)
+    named = {} if request.named is None else struct_to_dict(request.named)
+    with _as_application_error():
+        try:
+            return CallToolResponse(
+                result=to_value(await resources.tools.call(request.name, caller, positional, named))
+            )
+        except ToolRefusedError as error:
+            return CallToolResponse(error=str(error), error_type=error.error_type)
+        except CodecError as error:
+            return CallToolResponse(error=f"{request.name} gave what cannot be carried: {error}")
+
+
+@contextlib.contextmanager
+def _as_application_error() -> Generator[None, None, None]:
+    """Gives errors their stable types, which retry policies and callers in every language go by."""
+    try:
+        yield
+    except CodeError as error:
+        raise ApplicationError(str(error), type=error.type, non_retryable=not error.retryable) from error
+    except SandboxUnavailable as error:
+        raise ApplicationError(str(error), type="SandboxUnavailable", non_retryable=True) from error

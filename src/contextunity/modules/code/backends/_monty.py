@@ -1,0 +1,423 @@
+"""The embedded backend: Monty, an interpreter for a subset of Python, in worker processes of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from contextunity.gen.contextunity.code.v1 import ExecutionStatus
+
+from contextunity.core.codec import JsonValue
+
+from ._jail.carry import CannotCarry, encode
+from ._last_expression import keep_last_expression
+from ._monty_errors import EXIT_CODES, Ending, ending_of
+from ._monty_folder import Stopped, fill_folder, pack, read_folder, remove_folder, unpack
+from ._monty_guest import CALL_HOOK, LAST, report_source, tools_source
+from ._monty_output import Output
+from ._protocol import Outcome, Program, SandboxUnavailable, ToolReply, ToolWanted
+
+if TYPE_CHECKING:
+    from pydantic_monty import (
+        AsyncFunctionSnapshot,
+        AsyncMonty,
+        AsyncMontySession,
+        AsyncSnapshot,
+        ExternalResult,
+        MountDir,
+    )
+
+__all__ = ["ARGUMENT_BYTES", "MontyBackend"]
+
+ARGUMENT_BYTES = 64 * 1024
+"""What the arguments of one call of a tool may take as JSON."""
+_FOLDER = "/program"
+_GRACE = 0.25
+"""Seconds that Monty has to notice by itself that time is over, before its process is ended."""
+_SUSPENSIONS = 10_000_000
+"""Each use of a file and each sleep is one; time bounds them sooner."""
+_SLEEPS = ("time.sleep", "asyncio.sleep", "system.sleep")
+_LONG_SOURCE = 20_000
+_CHECKOUT_TIMEOUT = 30.0
+
+
+@dataclass(slots=True)
+class _Run:
+    """One stretch of a program: from its beginning, or a tool's answer, to its end or the next call."""
+
+    program: Program
+    output: Output
+    began: float = field(default_factory=time.monotonic)
+    out_of_time: bool = False
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    @property
+    def left(self) -> float:
+        return self.program.limits.wall - self.seconds
+
+
+class _OutOfTimeError(Exception):
+    """A program sleeps beyond its time."""
+
+
+class MontyBackend:
+    """Runs programs in a pool of Monty's processes, which are started when it is opened.
+
+    Args:
+        processes: how many programs run at once.
+        runs_per_process: programs after which a process is replaced by a new one; with more than one, a run takes
+            3 ms less, and a program that broke into the interpreter could meet the next one there.
+        folder: where the folders of programs are made, that of the system for temporary files unless given.
+
+    Example:
+        async with MontyBackend(processes=2) as backend:
+            outcome = await backend.run(program)
+    """
+
+    def __init__(self, *, processes: int, runs_per_process: int = 1, folder: Path | None = None) -> None:
+        self._processes = processes
+        self._runs_per_process = runs_per_process
+        self._folder = folder
+        self._pool: AsyncMonty | None = None
+        self._stack = contextlib.AsyncExitStack()
+        self._empty: MountDir | None = None
+        self._version = ""
+
+    @property
+    def name(self) -> str:
+        """`monty`."""
+        return "monty"
+
+    async def __aenter__(self) -> Self:
+        """Starts the processes.
+
+        Raises:
+            SandboxUnavailable: Monty is not installed, or its processes do not start.
+        """
+        try:
+            # Here and not above: it takes a while to load, and only a worker that runs programs needs it.
+            import pydantic_monty
+
+            pool = pydantic_monty.AsyncMonty(
+                min_processes=self._processes,
+                max_processes=self._processes,
+                max_checkouts_per_worker=self._runs_per_process,
+                checkout_timeout=_CHECKOUT_TIMEOUT,
+            )
+            self._pool = await self._stack.enter_async_context(pool)
+        except (ImportError, OSError, RuntimeError) as error:
+            raise SandboxUnavailable(
+                f"the backend monty cannot start: {type(error).__name__}: {error}; install pydantic-monty==1.4.0"
+            ) from error
+        self._version = pydantic_monty.__version__
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        empty = tempfile.mkdtemp(prefix="empty-", dir=self._folder)
+        self._stack.callback(os.rmdir, empty)
+        self._empty = self._stack.enter_context(self._mount(empty, "overlay", 1))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the processes."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Ends the processes; closing twice does no harm."""
+        self._pool = None
+        await self._stack.aclose()
+
+    async def run(self, program: Program) -> Outcome | ToolWanted:
+        """Runs a program until it ends or calls a tool.
+
+        Raises:
+            SandboxUnavailable: the backend is not open.
+        """
+
+        async def begin(session: AsyncMontySession, mount: MountDir, output: Output) -> AsyncSnapshot:
+            if program.tools:
+                await session.feed_start(tools_source(program.tools, ARGUMENT_BYTES), print_callback=output)
+            return await session.feed_start(
+                source, inputs=dict(program.inputs), print_callback=output, mount=mount, cwd=_FOLDER
+            )
+
+        if len(program.code) < _LONG_SOURCE:
+            source = keep_last_expression(program.code, LAST)
+        else:
+            source = await asyncio.to_thread(keep_last_expression, program.code, LAST)
+        async with self._mounted(program, program.files) as (mount, folder):
+            return await self._attempt(program, begin, mount, folder)
+
+    async def resume(self, program: Program, snapshot: bytes, reply: ToolReply) -> Outcome | ToolWanted:
+        """Goes on with a program that stopped at a tool.
+
+        Raises:
+            ValueError: the snapshot is none, or another version's of Monty.
+            SandboxUnavailable: the backend is not open.
+        """
+        stopped = await asyncio.to_thread(unpack, snapshot)
+        if stopped.version != self._version:
+            raise ValueError(
+                f"the program stopped in Monty {stopped.version}, and this worker has {self._version}, which cannot "
+                "go on with it; keep a worker of the old version until its programs have ended"
+            )
+
+        async def go_on(session: AsyncMontySession, mount: MountDir, output: Output) -> AsyncSnapshot:
+            found = await session.load_snapshot(stopped.dump, mount=mount, print_callback=output)
+            return await cast("AsyncFunctionSnapshot", found).resume(_answer(reply))
+
+        async with self._mounted(program, stopped.files) as (mount, folder):
+            return await self._attempt(program, go_on, mount, folder)
+
+    async def _attempt(
+        self,
+        program: Program,
+        start: Callable[[AsyncMontySession, MountDir, Output], Awaitable[AsyncSnapshot]],
+        mount: MountDir,
+        folder: Path | None,
+    ) -> Outcome | ToolWanted:
+        """Runs one stretch; once more where Monty's process broke down, which need not be the program's fault."""
+        from pydantic_monty import MontyCrashedError
+
+        for last in (False, True):
+            run = _Run(program, Output(program.limits.output_bytes, _message_bytes(program)))
+            try:
+                return await self._stretch(run, start, mount, folder)
+            except MontyCrashedError as error:
+                if run.out_of_time or error.timed_out:
+                    return _ended(run, Ending(status=ExecutionStatus.TIMEOUT, error="the program's time was over"))
+                # A folder that is written to is not what it was; what a first attempt did there must not count.
+                if last or folder is not None:
+                    text = f"the interpreter broke down: {str(error)[:500]}"
+                    return _ended(run, Ending(status=ExecutionStatus.CRASHED, error=text))
+        raise AssertionError("unreachable")
+
+    async def _stretch(
+        self,
+        run: _Run,
+        start: Callable[[AsyncMontySession, MountDir, Output], Awaitable[AsyncSnapshot]],
+        mount: MountDir,
+        folder: Path | None,
+    ) -> Outcome | ToolWanted:
+        from pydantic_monty import MontyRuntimeError, MontySyntaxError
+
+        limits, tools = run.program.limits, bool(run.program.tools)
+        if self._pool is None:
+            raise SandboxUnavailable("the backend monty is not open")
+        session = self._pool.checkout(
+            limits={
+                "max_feed_duration_secs": min(limits.cpu, limits.wall),
+                "max_memory": limits.memory_bytes,
+                "max_suspensions": _SUSPENSIONS,
+            },
+            os_policy={"sleep": "call_host"},
+        )
+        async with session:
+            run.began = time.monotonic()
+            with _bounded(session, run):
+                try:
+                    call = await _drive(await start(session, mount, run.output), run)
+                    if call is not None:
+                        return await self._stop(run, call, folder)
+                    await _drive(
+                        await session.feed_start(report_source(limits.result_bytes), print_callback=run.output), run
+                    )
+                except MontySyntaxError as error:
+                    return _ended(run, ending_of(error, syntax=True, tools=tools))
+                except MontyRuntimeError as error:
+                    cpu_first = limits.cpu < limits.wall
+                    return _ended(run, ending_of(error, syntax=False, cpu_first=cpu_first, tools=tools))
+                except _OutOfTimeError:
+                    return _ended(run, Ending(status=ExecutionStatus.TIMEOUT, error="the program's time was over"))
+            return _reported(run)
+
+    async def _stop(self, run: _Run, call: AsyncFunctionSnapshot, folder: Path | None) -> ToolWanted | Outcome:
+        """Takes what the program asks for from its message, and puts it away."""
+        name, positional, named = _asked(run)
+        dump = call.dump()
+
+        def put_away() -> bytes:
+            files = read_folder(folder) if folder is not None else {}
+            return pack(Stopped(version=self._version, dump=dump, files=files))
+
+        snapshot = await asyncio.to_thread(put_away)
+        stdout, stderr = run.output.streams
+        return ToolWanted(
+            name=name,
+            positional=positional,
+            named=named,
+            snapshot=snapshot,
+            stdout=stdout,
+            stderr=stderr,
+            duration_ms=round(run.seconds * 1000),
+            truncated=run.output.truncated,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _mounted(self, program: Program, files: Any) -> AsyncGenerator[tuple[MountDir, Path | None], None]:
+        """The folder of a program: kept in memory where it runs through, and on disk where it may stop at a tool."""
+        if not files and not program.tools:
+            assert self._empty is not None
+            scratch = program.limits.scratch_bytes
+            with self._mount(self._empty.host_path, "overlay", scratch) as mount:
+                yield mount, None
+            return
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="run-", dir=self._folder))
+        try:
+            await asyncio.to_thread(fill_folder, folder, files)
+            mode = "read-write" if program.tools else "overlay"
+            with self._mount(str(folder), mode, program.limits.scratch_bytes) as mount:
+                yield mount, folder if program.tools else None
+        finally:
+            await asyncio.to_thread(remove_folder, folder)
+
+    def _mount(self, folder: str, mode: Any, scratch_bytes: int) -> MountDir:
+        from pydantic_monty import MountDir
+
+        return MountDir(
+            host_path=folder,
+            virtual_path=_FOLDER,
+            mode=mode,
+            write_bytes_limit=scratch_bytes,
+            memory_usage_limit=max(2 * scratch_bytes, 1 << 20),
+        )
+
+
+@contextlib.contextmanager
+def _bounded(session: AsyncMontySession, run: _Run) -> Any:
+    """Ends the process of a session where the program's time is over, or nobody waits for it any more.
+
+    The interpreter minds its limits by itself; this holds where it does not, and in what its clock leaves out.
+    """
+    process = session.worker_pid
+
+    def end() -> None:
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def over() -> None:
+        run.out_of_time = True
+        end()
+
+    timer = asyncio.get_running_loop().call_later(run.left + _GRACE, over)
+    try:
+        yield
+    except asyncio.CancelledError:
+        end()
+        raise
+    finally:
+        timer.cancel()
+
+
+async def _drive(snapshot: AsyncSnapshot, run: _Run) -> AsyncFunctionSnapshot | None:
+    """Answers what a program asks its surroundings for, until it calls a tool, or ends: then None.
+
+    The arguments of its calls are left alone, but for sleeps, whose argument is a number.
+    """
+    from pydantic_monty import AsyncFunctionSnapshot, AsyncNameLookupSnapshot, MontyComplete
+
+    while not isinstance(snapshot, MontyComplete):
+        if isinstance(snapshot, AsyncNameLookupSnapshot):
+            snapshot = await snapshot.resume()
+        elif not isinstance(snapshot, AsyncFunctionSnapshot):
+            raise AssertionError("Monty waits for something that was never begun")
+        elif snapshot.is_os_function and snapshot.function_name in _SLEEPS:
+            await _sleep(float(snapshot.args[0]), run)
+            snapshot = await snapshot.resume({"return_value": None})
+        elif snapshot.is_os_function:
+            snapshot = await snapshot.resume_auto()
+        elif snapshot.function_name == CALL_HOOK and run.program.tools:
+            return snapshot
+        else:
+            text = f"name {snapshot.function_name!r} is not defined"
+            snapshot = await snapshot.resume({"exc_type": "NameError", "message": text})
+    return None
+
+
+async def _sleep(seconds: float, run: _Run) -> None:
+    if seconds > run.left:
+        await asyncio.sleep(max(0.0, run.left))
+        raise _OutOfTimeError
+    await asyncio.sleep(max(0.0, seconds))
+
+
+def _asked(run: _Run) -> tuple[str, list[JsonValue], dict[str, JsonValue]]:
+    """The call that the program's last message tells; one that is forged badly is a call of nothing."""
+    try:
+        told = json.loads(run.output.take_message() or "")
+        name, (positional, named) = told["tool"], told["arguments"]
+        encode([positional, named], ARGUMENT_BYTES)
+    except (ValueError, TypeError, KeyError, RecursionError, CannotCarry):
+        return "", [], {}
+    if not (isinstance(name, str) and isinstance(positional, list) and isinstance(named, dict)):
+        return "", [], {}
+    return name[:100], cast("list[JsonValue]", positional), cast("dict[str, JsonValue]", named)
+
+
+def _answer(reply: ToolReply) -> ExternalResult:
+    if not reply.error:
+        return {"return_value": reply.result}
+    kind: Any = reply.error_type if reply.error_type in _EXCEPTIONS else "RuntimeError"
+    return {"exc_type": kind, "message": reply.error}
+
+
+_EXCEPTIONS: Sequence[str] = (
+    *("ArithmeticError", "IndexError", "KeyError", "LookupError", "NotImplementedError", "OSError", "OverflowError"),
+    *("PermissionError", "RuntimeError", "TimeoutError", "TypeError", "ValueError", "FileNotFoundError"),
+)
+
+
+def _message_bytes(program: Program) -> int:
+    # Text may take six times its length where JSON has to escape it.
+    return max(program.limits.result_bytes, ARGUMENT_BYTES) * 6 + 1024
+
+
+def _reported(run: _Run) -> Outcome:
+    """What the program's last message says of its result."""
+    text = run.output.take_message()
+    limit = run.program.limits.result_bytes
+    try:
+        told = json.loads(text or "")
+        if "error" in told:
+            return _ended(run, Ending(status=ExecutionStatus.RESULT_ERROR, error=str(told["error"])[:2000]))
+        if "value" not in told:
+            return _ended(run, Ending(status=ExecutionStatus.OK, error=""))
+        # Once more, since the program may have had its hands in what it told.
+        value = json.loads(encode(told["value"], limit))
+    except CannotCarry as error:
+        return _ended(run, Ending(status=ExecutionStatus.RESULT_ERROR, error=str(error)[:2000]))
+    except (ValueError, TypeError, RecursionError):
+        return _ended(run, Ending(status=ExecutionStatus.RESULT_ERROR, error="the result cannot be told"))
+    return _ended(run, Ending(status=ExecutionStatus.OK, error=""), value, has_result=True)
+
+
+def _ended(run: _Run, ending: Ending, result: JsonValue = None, *, has_result: bool = False) -> Outcome:
+    run.output("stderr", ending.traceback)
+    stdout, stderr = run.output.streams
+    return Outcome(
+        status=ending.status,
+        has_result=has_result,
+        result=result,
+        stdout=stdout,
+        stderr=stderr,
+        exit_code=EXIT_CODES.get(ending.status, 1),
+        duration_ms=round(run.seconds * 1000),
+        truncated=run.output.truncated,
+        error=ending.error,
+        error_type=ending.error_type,
+    )

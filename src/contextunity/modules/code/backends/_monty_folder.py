@@ -1,0 +1,105 @@
+"""The folder of a program: what lies in it, what a snapshot takes along, and how it goes away."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+__all__ = ["Stopped", "fill_folder", "pack", "read_folder", "remove_folder", "unpack"]
+
+_MAX_UNPACKED = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stopped:
+    """A stopped program as a snapshot has it.
+
+    Attributes:
+        version: of Monty, whose dumps are of no use to another version.
+        dump: Monty's own.
+        files: contents by relative path; a path that ends with a slash is an empty folder.
+    """
+
+    version: str
+    dump: bytes
+    files: Mapping[str, bytes]
+
+
+def fill_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes files into an empty folder of ours, with the folders that they lie in."""
+    for path, content in files.items():
+        target = folder / PurePosixPath(path)
+        if path.endswith("/"):
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """Reads back all that lies in a folder; what is neither a file nor a folder is left out."""
+    files = dict[str, bytes]()
+    pending = [(str(folder), "")]
+    while pending:
+        path, relative = pending.pop()
+        with os.scandir(path) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        if not found and relative:
+            files[relative] = b""
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                pending.append((entry.path, f"{relative}{entry.name}/"))
+            elif entry.is_file(follow_symlinks=False):
+                files[f"{relative}{entry.name}"] = Path(entry.path).read_bytes()
+    return files
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder with all that is in it, however deep: level by level, since recursion has an end."""
+    folders, pending = list[str](), [str(folder)]
+    while pending:
+        path = pending.pop()
+        folders.append(path)
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode):
+                    pending.append(entry.path)
+                else:
+                    os.unlink(entry.path)
+    for path in reversed(folders):
+        os.rmdir(path)
+
+
+def pack(stopped: Stopped) -> bytes:
+    """Returns the bytes of a snapshot: a line of JSON, the dump, and the files one after the other; compressed."""
+    head = {
+        "version": stopped.version,
+        "dump": len(stopped.dump),
+        "files": [[path, len(content)] for path, content in stopped.files.items()],
+    }
+    parts = [json.dumps(head).encode() + b"\n", stopped.dump, *stopped.files.values()]
+    return zlib.compress(b"".join(parts), 1)
+
+
+def unpack(data: bytes) -> Stopped:
+    """Reads what `pack` wrote.
+
+    Raises:
+        ValueError: the bytes are no snapshot.
+    """
+    try:
+        whole = zlib.decompressobj().decompress(data, _MAX_UNPACKED)
+        line, _, rest = whole.partition(b"\n")
+        head = json.loads(line)
+        files, at = dict[str, bytes](), int(head["dump"])
+        for path, size in head["files"]:
+            files[path] = rest[at : at + size]
+            at += size
+        return Stopped(version=head["version"], dump=rest[: head["dump"]], files=files)
+    except (zlib.error, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"these bytes are no snapshot of a program: {error}") from error

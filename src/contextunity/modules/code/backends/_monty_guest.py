@@ -1,0 +1,131 @@
+"""What runs inside Monty around a program, and how it speaks with the worker.
+
+Nothing that a program holds is ever turned into objects of the worker's: a list that holds itself twice, forty levels
+deep, takes a few bytes inside and all the memory there is outside. So a value is written as JSON inside, under the
+program's own limits, and comes out as text, printed between two marks. A program that forges such a message says no
+more than it could have said by its result or by a call.
+"""
+
+from __future__ import annotations
+
+from ._jail.carry import EXACT_INTEGERS, MAX_DEPTH
+
+__all__ = ["CALL_HOOK", "LAST", "MARK", "report_source", "tools_source"]
+
+MARK = "\x00cw\x00"
+"""Stands before and after a message."""
+CALL_HOOK = "__cw_call"
+"""A name that the worker answers: the message printed just before is a call of a tool."""
+LAST = "__cw_last"
+"""Variable that the value of the last expression is kept in."""
+
+_CARRY = f"""
+def __cw_send(text):
+    print({MARK!r}, text, {MARK!r}, sep='', end='')
+
+def __cw_json(value, limit, where):
+    import json
+    left = [limit]
+    ways = {{
+        'set': 'use sorted(…) or list(…)', 'frozenset': 'use sorted(…) or list(…)',
+        'bytes': 'decode it, or use base64', 'Decimal': 'use float(…) or str(…)',
+        'datetime': 'use .isoformat()', 'date': 'use .isoformat()', 'timedelta': 'use .total_seconds()',
+        'range': 'use list(…)', 'map': 'use list(…)', 'filter': 'use list(…)', 'zip': 'use list(…)',
+        'generator': 'use list(…)', 'dict_keys': 'use list(…)', 'dict_values': 'use list(…)',
+        'dict_items': 'use dict(…)',
+    }}
+
+    def take(size):
+        left[0] = left[0] - size
+        if left[0] < 0:
+            raise ValueError(where + ' takes more than the ' + f'{{limit:,}}' + ' bytes that can be carried')
+
+    def walk(item, path, depth):
+        take(1)
+        kind = type(item)
+        if item is None:
+            return 'null'
+        if kind is bool:
+            return 'true' if item else 'false'
+        if kind is str:
+            take(len(item))
+            return json.dumps(item, ensure_ascii=False)
+        if kind is int:
+            if item > {EXACT_INTEGERS} or item < -{EXACT_INTEGERS}:
+                raise ValueError(path + ' is an integer beyond 2^53, which a number cannot carry exactly; use str(…)')
+            return str(item)
+        if kind is float:
+            if item != item or item in (float('inf'), float('-inf')):
+                raise ValueError(path + ' is ' + str(item) + ', which JSON does not have; use None or text')
+            return repr(item)
+        if kind is list or kind is tuple or kind is dict:
+            if depth == {MAX_DEPTH}:
+                raise ValueError(path[:80] + '… is nested more than {MAX_DEPTH} deep, or part of itself')
+            parts = []
+            if kind is dict:
+                for key, inner in item.items():
+                    if type(key) is not str:
+                        name = type(key).__name__
+                        raise ValueError(path + ' has a key of type ' + name + '; keys must be text, such as str(key)')
+                    take(len(key))
+                    text = walk(inner, path + '[' + repr(key[:40]) + ']', depth + 1)
+                    parts.append(json.dumps(key, ensure_ascii=False) + ':' + text)
+                return '{{' + ','.join(parts) + '}}'
+            index = 0
+            for inner in item:
+                parts.append(walk(inner, path + '[' + str(index) + ']', depth + 1))
+                index = index + 1
+            return '[' + ','.join(parts) + ']'
+        name = kind.__name__
+        way = ways.get(name, 'make it of None, bool, int, float, str, list and dict')
+        raise ValueError(path + ' is of type ' + name + ', which cannot be carried; ' + way)
+
+    return walk(value, where, 0)
+"""
+
+_REPORT = """
+def __cw_report():
+    import json
+    try:
+        value = result
+    except NameError:
+        try:
+            value = {last}
+        except NameError:
+            return __cw_send('{{}}')
+    try:
+        text = __cw_json(value, {limit}, 'result')
+    except ValueError as error:
+        return __cw_send('{{"error":' + json.dumps(str(error)) + '}}')
+    __cw_send('{{"value":' + text + '}}')
+
+__cw_report()
+None
+"""
+
+_TOOL = """
+def {name}(*positional, **named):
+    try:
+        text = __cw_json([positional, named], {limit}, 'arguments')
+    except ValueError as error:
+        raise ValueError(str(error)) from None
+    __cw_send('{{"tool":"{name}","arguments":' + text + '}}')
+    return {hook}()
+"""
+
+
+def report_source(result_bytes: int) -> str:
+    """Source that tells the program's result, fed after it.
+
+    Its message is `{}` where there is no result, else `{"value": …}` or `{"error": text}`.
+    """
+    return _CARRY + _REPORT.format(last=LAST, limit=result_bytes)
+
+
+def tools_source(names: tuple[str, ...], argument_bytes: int) -> str:
+    """Source that defines the tools, fed before the program.
+
+    The message of a call is `{"tool": name, "arguments": [by place, by name]}`. Arguments that cannot be carried are a
+    ValueError in the program.
+    """
+    return _CARRY + "".join(_TOOL.format(name=name, limit=argument_bytes, hook=CALL_HOOK) for name in names) + "None\n"

@@ -1,0 +1,94 @@
+"""Settles the limits of a program: what its caller asks for, else the default, and never above the maximum."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from contextunity.gen.contextunity.code.v1 import Limits, ProgramState
+
+from .backends import ProgramLimits
+from .errors import LimitExceededError, RequestInvalidError
+from .settings import CodeSettings, LimitSettings
+
+__all__ = ["lessened", "settled", "to_limits"]
+
+_SHORTEST = 0.05
+_NAMES = {"wall": "timeout"}
+"""Limits that the contract has another name for."""
+
+
+def settled(asked: Limits | None, settings: CodeSettings) -> ProgramLimits:
+    """The limits of a program.
+
+    Raises:
+        LimitExceededError: some that are asked for are above their maximum; all of them are named.
+        RequestInvalidError: one is below zero.
+    """
+    wanted = _values(asked or Limits())
+    negative = [f"limits.{_NAMES.get(name, name)} {value:g}" for name, value in wanted.items() if value < 0]
+    if negative:
+        raise RequestInvalidError(f"{', '.join(negative)} is below zero; leave it out for the default")
+    faults = [
+        f"limits.{_NAMES.get(name, name)} {value:g} is above {_setting(settings.maximum, name):g}, the most that this "
+        "deployment allows"
+        for name, value in wanted.items()
+        if value > _setting(settings.maximum, name)
+    ]
+    if faults:
+        raise LimitExceededError(faults)
+    values = {name: value or _setting(settings.limits, name) for name, value in wanted.items()}
+    if wanted["wall"] and not wanted["cpu"]:
+        # Who asks for another time and says nothing of the processor means both.
+        values["cpu"] = min(wanted["wall"], settings.maximum.cpu)
+    return _limits(values)
+
+
+def lessened(state: ProgramState) -> ProgramLimits:
+    """What is left of a program's limits where it goes on."""
+    limits = _limits(_values(state.limits or Limits()))
+    written = len(state.stdout.encode()) + len(state.stderr.encode())
+    return replace(
+        limits,
+        wall=max(_SHORTEST, limits.wall - state.duration_ms / 1000),
+        output_bytes=max(1, limits.output_bytes - written),
+    )
+
+
+def to_limits(limits: ProgramLimits) -> Limits:
+    """Limits as the contract has them."""
+    return Limits(
+        timeout=timedelta(seconds=limits.wall),
+        cpu=timedelta(seconds=limits.cpu),
+        memory_bytes=limits.memory_bytes,
+        output_bytes=limits.output_bytes,
+        result_bytes=limits.result_bytes,
+        scratch_bytes=limits.scratch_bytes,
+    )
+
+
+def _values(limits: Limits) -> dict[str, int | float]:
+    return {
+        "wall": 0.0 if limits.timeout is None else limits.timeout.total_seconds(),
+        "cpu": 0.0 if limits.cpu is None else limits.cpu.total_seconds(),
+        "memory_bytes": limits.memory_bytes,
+        "output_bytes": limits.output_bytes,
+        "result_bytes": limits.result_bytes,
+        "scratch_bytes": limits.scratch_bytes,
+    }
+
+
+def _limits(values: dict[str, int | float]) -> ProgramLimits:
+    return ProgramLimits(
+        wall=float(values["wall"]),
+        cpu=float(values["cpu"]),
+        memory_bytes=int(values["memory_bytes"]),
+        output_bytes=int(values["output_bytes"]),
+        result_bytes=int(values["result_bytes"]),
+        scratch_bytes=int(values["scratch_bytes"]),
+    )
+
+
+def _setting(limits: LimitSettings, name: str) -> int | float:
+    value: int | float = getattr(limits, name)
+    return value

@@ -1,0 +1,24 @@
+"""What the code module registers with the worker."""
+
+from __future__ import annotations
+
+from contextunity.gen.contextunity.code.v1.code_temporal import EXECUTE_WORKFLOW_NAME
+
+from contextunity.worker.core.registry import ModuleConfig
+
+from .activities import call_tool, run_program
+from .resources import lifespan
+from .settings import CodeSettings
+from .workflows import ExecuteWorkflow
+
+__all__ = ["module"]
+
+module = ModuleConfig(
+    name="code",
+    description="Runs small programs that are not trusted, in a sandbox with hard limits.",
+    workflows=[ExecuteWorkflow],
+    activities=[run_program, call_tool],
+    settings=CodeSettings,
+    lifespan=lifespan,
+    example={"workflow_type": EXECUTE_WORKFLOW_NAME, "code": "sum(range(10))"},
+)

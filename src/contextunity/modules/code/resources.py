@@ -1,0 +1,75 @@
+"""What the activities of one worker share: the backends, the places for programs, and the tools."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from contextunity.worker.core.registry import ModuleContext
+
+from .places import Places
+from .settings import CodeSettings
+
+if TYPE_CHECKING:
+    from .backends import Backends
+    from .tools import ToolSet
+
+__all__ = ["Resources", "current", "lifespan"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """Opened when a worker starts.
+
+    Attributes:
+        settings: the module's.
+        backends: what runs programs.
+        places: bounds how many run at once.
+        tools: what programs may call.
+    """
+
+    settings: CodeSettings
+    backends: Backends
+    places: Places
+    tools: ToolSet
+
+
+_current: Resources | None = None
+
+
+def current() -> Resources:
+    """The resources of the worker that this runs in.
+
+    Raises:
+        RuntimeError: no worker with the code module runs in this process.
+    """
+    if _current is None:
+        raise RuntimeError("activities of the code module run in a worker that has opened the module's lifespan")
+    return _current
+
+
+@contextlib.asynccontextmanager
+async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
+    """Opens the resources of a worker, and closes them when it stops.
+
+    Raises:
+        SandboxUnavailable: a backend that the settings ask for cannot work here.
+        SettingsError: tools or their settings are wrong.
+    """
+    global _current
+    # Here and not above: a process that only takes requests has the module loaded, and runs no programs.
+    from .backends import open_backends
+    from .tools import open_tools
+
+    settings = context.settings if context.settings is not None else CodeSettings()
+    async with contextlib.AsyncExitStack() as stack:
+        tools = await stack.enter_async_context(open_tools(settings, context.data_folder))
+        backends = await stack.enter_async_context(open_backends(settings, context.data_folder / "code"))
+        places = Places(settings.parallel, settings.tenant_places)
+        _current = Resources(settings=settings, backends=backends, places=places, tools=tools)
+        try:
+            yield
+        finally:
+            _current = None

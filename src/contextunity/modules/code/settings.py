@@ -1,0 +1,85 @@
+"""Settings of the code module: which backend, bounds on programs, how many at once, and the tools."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["CodeSettings", "LimitSettings"]
+
+_MIB = 1024 * 1024
+
+
+class LimitSettings(BaseModel):
+    """Bounds on one program: `[modules.code.limits]` and `[modules.code.maximum]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    wall: float = Field(default=5.0, gt=0, le=540)
+    """Seconds of wall-clock time, tools not counted."""
+    cpu: float = Field(default=5.0, gt=0, le=540)
+    """Seconds of processor time."""
+    memory_bytes: int = Field(default=256 * _MIB, ge=_MIB)
+    """Memory of the program, beside the interpreter's own."""
+    output_bytes: int = Field(default=64 * 1024, gt=0, le=_MIB // 2)
+    """Standard output and standard error together; what is beyond is cut."""
+    result_bytes: int = Field(default=256 * 1024, gt=0, le=_MIB)
+    """The result, as JSON."""
+    scratch_bytes: int = Field(default=16 * _MIB, gt=0)
+    """Files that the program writes, together."""
+
+
+class CodeSettings(BaseModel):
+    """`[modules.code]` in the settings file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    python: Literal["monty", "cpython"] = "monty"
+    """Backend for the language `python` and for requests that name none."""
+    cpython: bool = True
+    """Whether programs may ask for the backend cpython by name. It starts with the first that does."""
+    limits: LimitSettings = LimitSettings()
+    """Bounds where a caller asks for none."""
+    maximum: LimitSettings = LimitSettings()
+    """The most that a caller may ask for; what is not set is as in `limits`."""
+    parallel: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """Programs that run at once in one worker; as many as there are processors unless given."""
+    parallel_per_tenant: int = Field(default=0, ge=0)
+    """Programs of one tenant that run at once in one worker; 0 means half of `parallel`, and at least one."""
+    runs_per_process: int = Field(default=1, ge=1)
+    """Programs after which a process of Monty is replaced. One keeps programs apart even if one breaks out of the
+    interpreter; more save 3 ms a run."""
+    tool_paths: tuple[str, ...] = ()
+    """Tools beside those of the entry points, as import paths `package.module:object`."""
+    tools: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of the tools by name; `enabled = false` takes one away. Each tool checks its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _maximum_from_limits(cls, values: Any) -> Any:
+        """Fills `maximum` from `limits`, so that raising a default alone does not contradict itself."""
+        if not isinstance(values, dict):
+            return values
+        limits, maximum = values.get("limits"), values.get("maximum")
+        if isinstance(limits, dict) and isinstance(maximum, dict | None):
+            return {**values, "maximum": {**limits, **(maximum or {})}}
+        return values
+
+    @model_validator(mode="after")
+    def _limits_within_maximum(self) -> Self:
+        for name in LimitSettings.model_fields:
+            limit, maximum = getattr(self.limits, name), getattr(self.maximum, name)
+            if limit > maximum:
+                raise ValueError(f"limits.{name} {limit:g} is above maximum.{name} {maximum:g}; raise the latter")
+        if self.parallel_per_tenant > self.parallel:
+            raise ValueError(
+                f"parallel_per_tenant {self.parallel_per_tenant} is above parallel {self.parallel}; lower it"
+            )
+        return self
+
+    @property
+    def tenant_places(self) -> int:
+        """Programs of one tenant that run at once in one worker."""
+        return self.parallel_per_tenant or max(1, self.parallel // 2)

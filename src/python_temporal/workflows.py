@@ -137,9 +137,20 @@ def _decorate_handlers(cls: type[WorkflowBase], contract: WorkflowContract) -> N
     for update in contract.updates.values():
         function = getattr(cls, update.handler)
         if not hasattr(function, "_defn"):
-            function = workflow.update(name=update.contract.name)(function)
-            if update.validator is not None:
-                function.validator(getattr(cls, update.validator))
+            validator = _accept_like(function) if update.validator is None else getattr(cls, update.validator)
+            workflow.update(name=update.contract.name)(function).validator(validator)
+
+
+def _accept_like(handler: Callable[..., Any]) -> Callable[..., None]:
+    """A validator that takes everything. Without one, the SDK accepts an update before its interceptors see it."""
+
+    def accept(self: Any, *arguments: Any) -> None:
+        pass
+
+    # The SDK wants the parameters of both to be the same.
+    signature = inspect.signature(handler)
+    setattr(accept, "__signature__", signature.replace(return_annotation=None))  # noqa: B010 - no attribute for types
+    return accept
 
 
 def _alias_class(cls: type[WorkflowBase], number: int) -> type[Any]:

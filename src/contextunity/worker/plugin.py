@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from contextunity.core import validation
+from contextunity.core.context import TaskContext
+
+from .context_interceptor import ContextInterceptor
 from .converter import data_converter
 from .heartbeat import HeartbeatInterceptor
+from .validation_interceptor import ValidationInterceptor
 
 __all__ = ["PASSTHROUGH_MODULES", "ContextWorkerPlugin"]
 
@@ -21,6 +28,9 @@ PASSTHROUGH_MODULES = (
     "dateutil",
     "google.protobuf",
     "grpc",
+    "protobuf",
+    "protobuf_ext",
+    "protovalidate",
     "pydantic",
     "pydantic_core",
     "python_temporal",
@@ -35,7 +45,8 @@ import it again costs several milliseconds a run.
 
 
 class ContextWorkerPlugin(SimplePlugin):
-    """Data converter, sandbox settings and heartbeats in one, for any Temporal client or worker of yours.
+    """All that a Temporal client or worker of yours needs, in one: the data converter, the sandbox's settings, the
+    context that travels in headers, the rules that input is held against, and heartbeats.
 
     Args:
         passthrough_modules: further modules to share with the sandbox, such as the package of your own generated code.
@@ -49,8 +60,9 @@ class ContextWorkerPlugin(SimplePlugin):
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK leaves some of its parameters open
             "contextunity.ContextWorkerPlugin",
             data_converter=data_converter,
-            interceptors=[HeartbeatInterceptor()],
+            interceptors=[ContextInterceptor(), ValidationInterceptor(), HeartbeatInterceptor()],
             workflow_runner=self._workflow_runner,
+            run_context=_prepared,
         )
 
     def _workflow_runner(self, existing: WorkflowRunner | None) -> WorkflowRunner:
@@ -59,3 +71,10 @@ class ContextWorkerPlugin(SimplePlugin):
             return runner
         restrictions = runner.restrictions.with_passthrough_modules(*self._passthrough)
         return dataclasses.replace(runner, restrictions=restrictions)
+
+
+@contextlib.asynccontextmanager
+async def _prepared() -> AsyncGenerator[None, None]:
+    # The validator takes a while to load; a workflow that had to wait for it might be taken for stuck.
+    await asyncio.to_thread(validation.check, TaskContext())
+    yield

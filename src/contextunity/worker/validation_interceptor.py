@@ -1,0 +1,131 @@
+"""Holds what workflows and activities receive against the rules of its proto, whoever sent it.
+
+A workflow that is started with what breaks them fails, and so does an activity, without retries. An update is rejected
+before it leaves a trace in the history, and a query fails. A signal is logged and passed over: nobody waits for an
+answer to it, and the workflow is not to blame.
+
+Rules may change while workflows run. So what was decided about a start or a signal stays decided: a refusal is marked
+in the history, and a replay goes by the marks instead of by the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import betterproto2
+from google.protobuf.message import Message
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    ExecuteWorkflowInput,
+    HandleQueryInput,
+    HandleSignalInput,
+    HandleUpdateInput,
+    Interceptor,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+)
+
+from contextunity.core import validation
+from contextunity.core.errors import CodecError
+
+__all__ = ["INVALID_INPUT", "ValidationInterceptor"]
+
+INVALID_INPUT = "InvalidInput"
+"""Type of the ApplicationError for input that breaks the rules of its proto. Its one detail is a list of what is wrong,
+each as an object with `field`, the dotted path in proto names, and `description`."""
+
+_MARK = "contextunity-refused"
+
+
+class ValidationInterceptor(Interceptor):
+    """Refuses input that breaks the `buf.validate` rules of its proto, for workflows, their handlers and activities."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        """Checks the input of activities."""
+        return _ActivityInbound(next)
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:
+        """Checks the input of workflows, signals, queries and updates."""
+        return _WorkflowInbound
+
+
+class _ActivityInbound(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        _check(input.args)
+        return await super().execute_activity(input)
+
+
+class _WorkflowInbound(WorkflowInboundInterceptor):
+    def __init__(self, next: WorkflowInboundInterceptor) -> None:
+        super().__init__(next)
+        self._signals = 0
+        self._checked_updates = set[str]()
+
+    async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:
+        refusal = _refusal(input.args, f"{_MARK}-start")
+        if refusal is not None:
+            raise refusal
+        return await super().execute_workflow(input)
+
+    async def handle_signal(self, input: HandleSignalInput) -> None:
+        self._signals += 1
+        refusal = _refusal(input.args, f"{_MARK}-signal-{self._signals}")
+        if refusal is None:
+            await super().handle_signal(input)
+        else:
+            workflow.logger.warning("signal %r is passed over: %s", input.signal, refusal.message)
+
+    async def handle_query(self, input: HandleQueryInput) -> Any:
+        _check(input.args)
+        return await super().handle_query(input)
+
+    def handle_update_validator(self, input: HandleUpdateInput) -> None:
+        _check(input.args)
+        self._checked_updates.add(input.id)
+        super().handle_update_validator(input)
+
+    async def handle_update_handler(self, input: HandleUpdateInput) -> Any:
+        # The SDK has a stage before acceptance only for updates with a validator; those of contracts all have one.
+        if input.id not in self._checked_updates:
+            refusal = _refusal(input.args, f"{_MARK}-update-{input.id}")
+            if refusal is not None:
+                raise refusal
+        self._checked_updates.discard(input.id)
+        return await super().handle_update_handler(input)
+
+
+def _refusal(arguments: Sequence[Any], mark: str) -> ApplicationError | None:
+    """Why input is refused, or was when it came; None where it is not."""
+    if workflow.unsafe.is_replaying() and not workflow.patched(mark):
+        return None
+    try:
+        _check(arguments)
+    except ApplicationError as refusal:
+        workflow.patched(mark)
+        return refusal
+    if workflow.unsafe.is_replaying():
+        return _invalid("it broke the rules that were in force when it came", [])
+    return None
+
+
+def _check(arguments: Sequence[Any]) -> None:
+    """Checks the messages among arguments.
+
+    Raises:
+        ApplicationError: rules are broken; it names every violation.
+    """
+    for argument in arguments:
+        if isinstance(argument, betterproto2.Message | Message):
+            try:
+                validation.check(argument)
+            except CodecError as error:
+                found = [{"field": each.path, "description": each.reason} for each in error.violations]
+                raise _invalid(str(error), found) from None
+
+
+def _invalid(text: str, violations: list[dict[str, str]]) -> ApplicationError:
+    return ApplicationError(text, violations, type=INVALID_INPUT, non_retryable=True)

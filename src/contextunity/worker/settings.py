@@ -34,6 +34,7 @@ _VARIABLES = {
     "CONTEXTWORKER_DEPLOYMENT_NAME": "deployment_name",
     "CONTEXTWORKER_MAX_UNIT_BYTES": "max_unit_bytes",
     "CONTEXTWORKER_TEMPORAL_TIMEOUT": "temporal_timeout",
+    "CONTEXTWORKER_LOG_FORMAT": "log_format",
     "CONTEXTWORKER_LOG_LEVEL": "log_level",
     "CONTEXTWORKER_MAX_CACHED_WORKFLOWS": "max_cached_workflows",
     "CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES": "max_concurrent_activities",
@@ -77,6 +78,9 @@ class Settings(BaseModel):
     """Seconds that a call to the Temporal server may take. Environment: CONTEXTWORKER_TEMPORAL_TIMEOUT."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """debug, info, warning or error. Environment: CONTEXTWORKER_LOG_LEVEL."""
+    log_format: Literal["text", "json"] = "text"
+    """How log records are written: `text` for people, `json` for programs, one object a line.
+    Environment: CONTEXTWORKER_LOG_FORMAT."""
     max_cached_workflows: int = Field(default=500, ge=0)
     """Workflows that a worker keeps in memory between their tasks. Environment: CONTEXTWORKER_MAX_CACHED_WORKFLOWS."""
     max_concurrent_activities: int = Field(default=16, ge=1)

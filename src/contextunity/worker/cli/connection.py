@@ -162,7 +162,10 @@ def _value_error(error: ValueError) -> str:
     if not callable(faults):
         return str(error)
     found: Any = faults(include_url=False)
-    return "; ".join(": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"]))) for each in found)
+    return "; ".join(
+        ": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, "))))
+        for each in found
+    )
 
 
 def _read(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .commands import COMMANDS, Commands
 from .connection import add_json, add_options, run_with_client
-from .output import console, print_json, say
+from .output import console, headline, print_json, say
 from .watching import follow_up
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _contracts(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
 
     table = Table("workflow_type", "module", "task_queue", "what it does", box=None, padding=(0, 2, 0, 0))
     for contract in contracts:
-        table.add_row(contract.workflow_type, contract.module, contract.task_queue, _headline(contract.description))
+        table.add_row(contract.workflow_type, contract.module, contract.task_queue, headline(contract.description))
     console().print(table)
     say(f"\nAll about one of them:\n  {follow_up(arguments, 'contracts', contracts[0].workflow_type)}")
     return 0
@@ -97,8 +97,4 @@ def _show_handlers(title: str, handlers: Sequence[HandlerDescription]) -> None:
         form = f"{handler.input_type or 'nothing'} → {handler.output_type or 'nothing'}"
         say(f"    {handler.name:<20} {form}")
         if handler.description:
-            say(f"    {'':<20}   {_headline(handler.description)}")
-
-
-def _headline(text: str) -> str:
-    return " ".join(text.partition("\n\n")[0].split())
+            say(f"    {'':<20}   {headline(handler.description)}")

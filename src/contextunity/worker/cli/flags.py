@@ -8,12 +8,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from contextunity.gen.contextunity.worker import FieldDescription
 
-__all__ = ["ContractFlags"]
+__all__ = ["ArgumentGroup", "ContractFlags"]
 
 _EXACT = 1 << 53
 """Integers up to here are exact in a payload; larger ones travel as text, as in ProtoJSON."""
@@ -40,6 +40,14 @@ _WRAPPERS = {
 }
 
 
+class ArgumentGroup(Protocol):
+    """Where flags are added: a parser, or a group of one."""
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """Adds a flag."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """How the value of a field is typed: its placeholder in the help, and from text to the plain value."""
@@ -60,11 +68,8 @@ class ContractFlags:
         self._fields = [field for field in fields if field.name not in besides]
         self._names = dict[str, str]()
 
-    def add_to(self, parser: argparse.ArgumentParser, title: str) -> None:
+    def add_to(self, group: ArgumentGroup) -> None:
         """Adds a flag for each field; one whose flag is taken by a general option is called --field-NAME."""
-        if not self._fields:
-            return
-        group = parser.add_argument_group(title)
         for field in self._fields:
             flag = f"--{field.name.replace('_', '-')}"
             try:
@@ -84,7 +89,7 @@ class ContractFlags:
         """The flag of each field, by how the service calls the field in its answers."""
         return {f"{prefix}{name}": flag for prefix in prefixes for name, flag in self._names.items()}
 
-    def _add(self, group: Any, field: FieldDescription, flag: str) -> None:
+    def _add(self, group: ArgumentGroup, field: FieldDescription, flag: str) -> None:
         kind = _kind(field)
         options: dict[str, Any] = {"dest": _destination(field), "default": None, "help": _help(field)}
         if _base_type(field) == "bool" and not field.repeated:

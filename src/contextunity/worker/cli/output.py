@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["ago", "complain", "console", "number_text", "print_json", "say", "seconds_text", "value_text"]
+__all__ = ["ago", "complain", "console", "headline", "number_text", "print_json", "say", "seconds_text", "value_text"]
 
 
 def say(text: str) -> None:
@@ -31,7 +31,7 @@ def print_json(data: Any, *, pretty: bool | None = None) -> None:
         pretty: over several lines; where None, so on a terminal alone, so that programs get one line.
     """
     indent = 2 if (sys.stdout.isatty() if pretty is None else pretty) else None
-    say(json.dumps(data, ensure_ascii=False, indent=indent))
+    say(json.dumps(data, ensure_ascii=False, indent=indent, sort_keys=True))
 
 
 def console() -> Console:
@@ -80,6 +80,8 @@ def seconds_text(span: timedelta) -> str:
     return f"{seconds}s"
 
 
-def is_object(value: Any) -> bool:
-    """Says whether a plain value is an object with something in it."""
-    return isinstance(value, dict) and bool(cast("dict[str, Any]", value))
+def headline(text: str) -> str:
+    """The first sentence of a description, on one line."""
+    paragraph = " ".join(text.partition("\n\n")[0].split())
+    sentence, dot, _ = paragraph.partition(". ")
+    return sentence + dot.rstrip()

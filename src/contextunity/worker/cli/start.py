@@ -9,7 +9,7 @@ from .commands import COMMANDS, Commands
 from .connection import UsageError, add_json, add_options, run_with_client
 from .flags import ContractFlags
 from .inputs import add_input, read_input
-from .output import print_json, say
+from .output import headline, print_json, say
 from .watching import follow, follow_up
 
 if TYPE_CHECKING:
@@ -92,8 +92,10 @@ def _parser(
         allow_abbrev=False,
     )
     parser.add_argument("workflow_type", help=argparse.SUPPRESS)
+    # The group comes first in the help; its flags come last, so that they find out which names are taken.
+    group = parser.add_argument_group(f"input ({contract.input_type or 'none'})")
     _add_general(parser)
-    flags.add_to(parser, f"input ({contract.input_type or 'none'})")
+    flags.add_to(group)
     return parser
 
 
@@ -120,7 +122,7 @@ def _general_help(client: SyncWorkerClient, arguments: argparse.Namespace) -> in
         return 0
     say("\nWhat can be started:")
     for contract in contracts:
-        say(f"  {contract.workflow_type:<20} {contract.description.partition(chr(10))[0]}")
+        say(f"  {contract.workflow_type:<20} {headline(contract.description)}")
     return 0
 
 

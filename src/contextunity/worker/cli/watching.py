@@ -75,7 +75,7 @@ def progress_text(progress: Mapping[str, Any] | None) -> str:
             continue
         text = value_text(value)
         if isinstance(value, str) and text == value and not value.isdigit():
-            words.append(value)
+            words.append(_enum_word(name, value))
         else:
             numbers.append(f"{name.removesuffix('_done')} {text}")
     return "  ".join([*words, *numbers])
@@ -101,7 +101,7 @@ def fields_text(value: Any, indent: str = "") -> Iterator[str]:
         return
     fields = cast("dict[str, Any]", value)
     width = max((len(name) for name, each in fields.items() if not isinstance(each, dict)), default=0)
-    for name, each in fields.items():
+    for name, each in sorted(fields.items(), key=lambda item: (isinstance(item[1], dict), item[0])):
         if isinstance(each, dict) and each:
             yield f"{indent}{name}"
             yield from fields_text(each, f"{indent}  ")
@@ -191,11 +191,18 @@ def _line(answer: Answer) -> tuple[str, str]:
 
 
 def _leaves(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in data.items():
+    # Payloads have no order of their own.
+    for name, value in sorted(data.items()):
         if isinstance(value, Mapping):
             yield from _leaves(cast("Mapping[str, Any]", value))
         else:
             yield name, value
+
+
+def _enum_word(name: str, value: str) -> str:
+    """A value such as HARVEST_STAGE_RUNNING of a field `stage` without what it repeats; other texts as they are."""
+    _, prefix, word = value.partition(f"{name.upper()}_")
+    return word.lower().replace("_", " ") if prefix and word and value.isupper() else value
 
 
 def _cause_name(cause: Mapping[str, Any]) -> str:

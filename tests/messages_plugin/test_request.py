@@ -100,6 +100,48 @@ def test_annotated_services_import_without_the_annotations(
     assert faults(folder, "acme.gen.shop.v1") == {"acme.gen.shop.v1": []}
 
 
+_SCHEDULED = {
+    "contextunity/worker/options.proto": """syntax = "proto3";
+package contextunity.worker;
+import "google/protobuf/descriptor.proto";
+message ScheduleOption { string id = 1; }
+extend google.protobuf.MethodOptions { repeated ScheduleOption schedule = 50001; }
+""",
+    "shop/v1/nightly.proto": """syntax = "proto3";
+package shop.v1;
+import "contextunity/worker/options.proto";
+import "google/protobuf/empty.proto";
+service Nightly {
+  rpc Sweep(google.protobuf.Empty) returns (google.protobuf.Empty) {
+    option (contextunity.worker.schedule) = {id: "nightly"};
+  }
+}
+""",
+}
+_SCHEDULE_OPTIONS, _NIGHTLY = _SCHEDULED
+
+
+def test_options_of_the_worker_stay_without_an_import(
+    request_for: Callable[..., plugin_pb2.CodeGeneratorRequest], run: Callable[..., Any]
+) -> None:
+    (file,) = (
+        file
+        for file in files_without_annotations(request_for(_SCHEDULED, [_NIGHTLY]))
+        if file.package.startswith(("shop", "contextunity"))
+    )
+    assert list(file.dependency) == ["google/protobuf/empty.proto"]
+    assert b"nightly" in file.service[0].method[0].options.SerializeToString()
+    assert not [path for path in run(_SCHEDULED, [_NIGHTLY]).files if path.startswith("contextunity/")]
+
+
+def test_options_of_the_worker_have_a_module_where_they_are_asked_for(
+    request_for: Callable[..., plugin_pb2.CodeGeneratorRequest], run: Callable[..., Any]
+) -> None:
+    file = next(file for file in files_without_annotations(request_for(_SCHEDULED)) if file.name == _NIGHTLY)
+    assert list(file.dependency) == [_SCHEDULE_OPTIONS, "google/protobuf/empty.proto"]
+    assert "contextunity/worker/options_pb2.py" in run(_SCHEDULED).files
+
+
 @pytest.mark.parametrize(
     "targets",
     [

@@ -205,7 +205,7 @@ class ScheduleManager:
         """Has a schedule start a task now, also while it is paused.
 
         Where the task before still runs and the schedule does not let them run side by side, the new one begins when
-        that has ended. Two triggers within one second are one.
+        that has ended. Two triggers within one second share their workflow id, and may be one.
 
         Returns:
             The schedule, with the workflow id that the task has or will have.

@@ -33,8 +33,7 @@ def request_shape(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any], b
         request = {key: value for key, value in data.items() if key in _REQUEST_KEYS}
         return request, [{key: value for key, value in data.items() if key not in _REQUEST_KEYS}], True
     entries = data.get("schedules", [])
-    is_list = isinstance(entries, list)
-    if not is_list:
+    if not _is_list(entries):
         raise CodecError("expected a list of schedules", path="schedules")
     return {key: value for key, value in data.items() if key != "schedules"}, entries, False
 
@@ -58,3 +57,7 @@ def entry_shape(data: Any) -> dict[str, Any]:
         if _JSON_NAMES[name] not in entry:
             entry[name] = value
     return entry
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from typing import Any
 
 from contextunity.gen.contextunity.worker import (
@@ -122,11 +122,16 @@ def _read_entry(data: Any, place: str) -> ScheduleEntry | EntryFault:
     try:
         return from_payload(entry_shape(data), ScheduleEntry)
     except CodecError as error:
-        is_object = isinstance(data, Mapping)
-        given: Mapping[str, Any] = data if is_object else {}
-        named = next((given[key] for key in ("schedule_id", "scheduleId", "id") if key in given), "")
-        schedule_id = named if isinstance(named, str) else ""
-        return EntryFault(place=place, schedule_id=schedule_id, violations=error.violations)
+        return EntryFault(place=place, schedule_id=_id_of(data), violations=error.violations)
+
+
+def _id_of(data: Any) -> str:
+    """The id of an entry that cannot be read; empty where not even that can."""
+    try:
+        named = entry_shape(data).get("schedule_id", data.get("scheduleId", ""))
+    except CodecError:
+        return ""
+    return named if isinstance(named, str) else ""
 
 
 def _project(call: Call, named: str) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import logging
 import signal
-import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from contextunity.core.errors import ContextUnityError
 
 from ..core.discovery import boot
 from ..core.registry import WorkerRegistry
+from ..logs import configure
 from ..settings import Settings
 from .output import complain, say
 from .welcome import welcome
@@ -29,13 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _protos(arguments.folder)
     try:
         settings, registry = boot()
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-            stream=sys.stderr,
-        )
-        # One line for each request of a module's, with addresses that may hold secrets, is for debugging alone.
-        logging.getLogger("httpx").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
+        configure(settings)
         asyncio.run(_until_signal(_command(arguments)(settings, registry)))
     except ContextUnityError as error:
         complain(str(error))

@@ -70,7 +70,7 @@ def reach(user: tuple[int, int] | None) -> int | None:
 
 def open_to_all(folder: str) -> bool:
     """Whether any user gets to a folder, going by the modes of those on the way."""
-    path = os.path.realpath(folder)
+    path: str = os.path.realpath(folder)
     while True:
         if not os.stat(path).st_mode & 0o001:
             return False

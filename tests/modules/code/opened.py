@@ -1,0 +1,39 @@
+"""The backends that the suites run over, opened by name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from contextunity.modules.code.backends import Backend, SandboxUnavailable
+
+NAMES = ("monty", "cpython")
+
+
+@contextlib.asynccontextmanager
+async def opened(name: str, folder: Path) -> AsyncIterator[Backend]:
+    """A backend; the test is skipped, with the reason, where the machine lacks what it needs."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            stack.push_async_callback((backend := await open_backend(name, folder)).aclose)
+        except SandboxUnavailable as error:
+            pytest.skip(str(error))
+        yield backend
+
+
+async def open_backend(name: str, folder: Path) -> Backend:
+    """A backend, for who closes it.
+
+    Raises:
+        SandboxUnavailable: it cannot work here.
+    """
+    if name == "monty":
+        from contextunity.modules.code.backends._monty import MontyBackend
+
+        return await MontyBackend(processes=2, folder=folder / "monty").__aenter__()
+    from contextunity.modules.code.backends import cpython
+
+    return await cpython.open_backend(folder=folder / "cpython", parallel=4)

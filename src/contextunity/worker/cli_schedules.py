@@ -1,0 +1,300 @@
+"""`contextworker schedules`: lists, registers and steers schedules."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from .cli.commands import COMMANDS, Commands
+from .cli.connection import FAILED, UsageError, add_json, add_options, run_with_client
+from .cli.inputs import read_text
+from .cli.output import ago, complain, console, print_json, say
+from .cli.watching import follow_up
+
+if TYPE_CHECKING:
+    from contextunity.gen.contextunity.worker import RegisterSchedulesResult, ScheduleStatus
+
+    from .client import Answer, SyncWorkerClient
+
+# What takes long to import is imported by the command that needs it, so that --help and mistakes answer at once.
+
+__all__ = ["add_parser", "run"]
+
+_DESCRIPTION = """\
+Lists, registers and steers schedules.
+
+  contextworker schedules apply --diff --dry-run     what the schedules that contracts declare would change
+  contextworker schedules apply schedules.toml       registers those of a file
+  contextworker schedules list
+  contextworker schedules trigger nightly
+"""
+_STEPS = {
+    "pause": "keep a schedule from starting anything",
+    "resume": "have a paused schedule go on",
+    "trigger": "have a schedule start a task now",
+    "delete": "remove a schedule; tasks that it started go on",
+}
+_NOTED = ("pause", "resume")
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds the command `schedules` to the commands."""
+    parser = commands.add_parser(
+        "schedules",
+        help=COMMANDS["schedules"][1],
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions: Commands = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
+    _add_common(actions.add_parser("list", help="list schedules"))
+    _add_apply(
+        actions.add_parser("apply", help="have the schedules of a project be those of a file, or of the contracts")
+    )
+    for name, summary in _STEPS.items():
+        step = actions.add_parser(name, help=summary)
+        step.add_argument("schedule_id", metavar="ID", help="name of the schedule")
+        if name in _NOTED:
+            step.add_argument("--note", default="", metavar="TEXT", help="why, for people; kept with the schedule")
+        _add_common(step)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs an action; returns its exit code."""
+    match arguments.action:
+        case "list":
+            return run_with_client(_list, arguments)
+        case "apply":
+            return run_with_client(_apply, arguments)
+        case _:
+            return run_with_client(_step, arguments)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--project", default="", metavar="NAME", help="project that the schedules belong to")
+    add_json(parser)
+    add_options(parser)
+
+
+def _add_apply(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help="JSON or TOML, with what RegisterSchedules takes; - reads JSON from the standard input. "
+        "Without it, the schedules that the contracts of the installed modules declare",
+    )
+    parser.add_argument(
+        "--module",
+        action="append",
+        dest="only",
+        metavar="NAME",
+        help="without FILE: those of this module's contracts alone; may be given again",
+    )
+    parser.add_argument("--diff", action="store_true", help="show for each schedule what differs")
+    parser.add_argument("--prune", action="store_true", help="remove schedules of the project that are not among them")
+    parser.add_argument("--partial", action="store_true", help="apply the others where some are faulty")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    _add_common(parser)
+
+
+def _list(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
+    from contextunity.gen.contextunity.worker import ListSchedulesRequest
+
+    from .client import methods
+
+    request = ListSchedulesRequest(project_id=arguments.project, tenant_id=arguments.tenant)
+    answer = client.call(methods.LIST_SCHEDULES, request)
+    if arguments.json:
+        print_json(answer.payload.get("schedules", []))
+    elif not answer.body.schedules:
+        say("no schedules")
+    else:
+        _show_list(answer.body.schedules)
+    return 0
+
+
+def _show_list(schedules: list[ScheduleStatus]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("SCHEDULE", "TENANT", "PROJECT", "STARTS", "WHEN", "ZONE", "NEXT", "LAST", "NOTE"):
+        table.add_column(name, overflow="fold")
+    for each in schedules:
+        entry = each.schedule
+        if entry is None:
+            continue
+        upcoming = "paused" if entry.paused else _moment(each.next_runs[0] if each.next_runs else None)
+        last = ago(each.recent_runs[-1].started_at) if each.recent_runs else ""
+        cells = (entry.schedule_id, each.tenant_id, each.project_id, entry.workflow_type, entry.cron, entry.timezone)
+        table.add_row(*(escape(cell) for cell in (*cells, upcoming, last, each.note or entry.description)))
+    console().print(table)
+
+
+def _step(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
+    from contextunity.gen.contextunity.worker import ScheduleRequest
+
+    from .client import methods
+
+    method = {
+        "pause": methods.PAUSE_SCHEDULE,
+        "resume": methods.RESUME_SCHEDULE,
+        "trigger": methods.TRIGGER_SCHEDULE,
+        "delete": methods.DELETE_SCHEDULE,
+    }[arguments.action]
+    request = ScheduleRequest(
+        schedule_id=arguments.schedule_id,
+        project_id=arguments.project,
+        tenant_id=arguments.tenant,
+        note=arguments.note if arguments.action in _NOTED else "",
+    )
+    answer = client.call(method, request)
+    if arguments.json:
+        print_json(answer.payload)
+    else:
+        say(f"{answer.body.schedule_id}: {answer.body.status}")
+        if answer.body.workflow_id:
+            say(f"  {follow_up(arguments, 'watch', answer.body.workflow_id)}")
+    return 0
+
+
+def _apply(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
+    answer, dry_run = _register(client, arguments)
+    if arguments.json:
+        print_json(answer.payload)
+    else:
+        for line in result_lines(answer.body, diff=arguments.diff, dry_run=dry_run):
+            say(line)
+    return FAILED if answer.body.faults else 0
+
+
+def _register(client: SyncWorkerClient, arguments: argparse.Namespace) -> tuple[Answer[RegisterSchedulesResult], bool]:
+    """The answer of RegisterSchedules, and whether nothing was to be done."""
+    from contextunity.gen.contextunity.worker import RegisterSchedulesRequest
+
+    from .client import methods
+
+    if arguments.file is None:
+        request = RegisterSchedulesRequest(
+            project_id=arguments.project,
+            tenant_id=arguments.tenant,
+            schedules=_declared(arguments.only),
+            prune=arguments.prune,
+            partial=arguments.partial,
+            dry_run=arguments.dry_run,
+        )
+        return client.call(methods.REGISTER_SCHEDULES, request), request.dry_run
+    if arguments.only:
+        raise UsageError("--module goes with the schedules that contracts declare, and not with a file")
+    payload = _with_flags(read_file(arguments.file), arguments)
+    return client.call(methods.REGISTER_SCHEDULES, payload=payload), bool(payload.get("dry_run"))
+
+
+def _declared(modules: list[str] | None) -> list[Any]:
+    """The schedules that the contracts of the installed modules declare.
+
+    Raises:
+        UsageError: the modules or the settings of this installation are faulty, or a name is none.
+    """
+    from contextunity.core.errors import ContextUnityError
+
+    from .core.discovery import boot
+    from .schedules import declared_schedules
+
+    try:
+        _, registry = boot()
+        found = declared_schedules(registry, modules)
+    except ContextUnityError as error:
+        raise UsageError(str(error)) from None
+    if not found:
+        complain("no contract declares a schedule")
+    return list(found)
+
+
+def read_file(name: str) -> dict[str, Any]:
+    """What a file asks RegisterSchedules for; a JSON list is one of entries.
+
+    Args:
+        name: `.toml`, or anything else for JSON; - is the standard input.
+
+    Raises:
+        UsageError: it cannot be read, or is something else.
+    """
+    text = read_text(name)
+    kind = "TOML" if name.endswith(".toml") else "JSON"
+    try:
+        data: Any = tomllib.loads(text) if kind == "TOML" else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name}: not {kind}: {error}") from None
+    if _is_list(data):
+        return {"schedules": data}
+    if not isinstance(data, dict):
+        raise UsageError(f"{name}: it holds {type(data).__name__} where schedules are due")
+    return cast("dict[str, Any]", data)
+
+
+def _with_flags(asked: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a file asks for, and what the flags say beside it.
+
+    Raises:
+        UsageError: the two name different projects or tenants.
+    """
+    payload = dict(asked)
+    for key, given in (("project_id", arguments.project), ("tenant_id", arguments.tenant)):
+        if given and payload.get(key, given) != given:
+            raise UsageError(f"{arguments.file} says {key} {payload[key]!r}, but {given!r} was given; drop one")
+        if given:
+            payload[key] = given
+    for key, flag in (("prune", arguments.prune), ("partial", arguments.partial), ("dry_run", arguments.dry_run)):
+        if flag:
+            payload[key] = True
+    return payload
+
+
+def result_lines(result: RegisterSchedulesResult, *, diff: bool, dry_run: bool) -> Iterator[str]:
+    """What became of a registration, for people.
+
+    Args:
+        result: the answer of RegisterSchedules.
+        diff: whether unchanged schedules are shown too, and what differs in the others.
+        dry_run: whether nothing was done.
+    """
+    changes: dict[str, list[str]] = {}
+    if diff:
+        for difference in result.differences:
+            changes.setdefault(difference.schedule_id, []).extend(
+                f"    {sign} {difference.field}: {value}"
+                for sign, value in (("-", difference.before), ("+", difference.after))
+                if value
+            )
+    for sign, names in (("+", result.created), ("~", result.updated), ("-", result.removed)):
+        for name in names:
+            yield f"{sign} {name}"
+            if sign == "~":
+                yield from changes.get(name, ())
+    if diff:
+        yield from (f"= {name}" for name in result.unchanged)
+    for fault in result.faults:
+        yield f"! {fault.schedule_id}"
+        yield from (f"    {reason}" for reason in fault.reasons)
+    counts = {
+        "created": len(result.created),
+        "updated": len(result.updated),
+        "unchanged": len(result.unchanged),
+        "removed": len(result.removed),
+        "faulty": len(result.faults),
+    }
+    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing to do"
+    yield f"{told} (dry run: nothing was done)" if dry_run else told
+
+
+def _moment(moment: datetime | None) -> str:
+    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M}Z"
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)

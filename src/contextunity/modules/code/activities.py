@@ -17,13 +17,13 @@ from contextunity.gen.contextunity.code.v1 import (
     RunProgramResponse,
 )
 from contextunity.gen.contextunity.code.v1 import code_temporal as contract
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from contextunity.core.codec import CodecError, JsonValue, dict_to_struct, struct_to_dict
 
 from ._values import from_list_value, from_value, to_list_value, to_value
 from .backends import Backend, Outcome, Program, SandboxUnavailable, ToolBackend, ToolReply, ToolWanted
-from .errors import CodeError, RequestInvalidError, SandboxFailedError, ToolRefusedError
+from .errors import CodeError, RequestInvalidError, SandboxBusyError, SandboxFailedError, ToolRefusedError
 from .files import checked_files
 from .limits import lessened, settled, to_limits
 from .resources import Resources, current
@@ -176,6 +176,13 @@ def _as_application_error() -> Generator[None, None, None]:
     try:
         yield
     except CodeError as error:
-        raise ApplicationError(str(error), type=error.type, non_retryable=not error.retryable) from error
+        # That all places are taken is everyday life, and nothing for the log.
+        busy = isinstance(error, SandboxBusyError)
+        raise ApplicationError(
+            str(error),
+            type=error.type,
+            non_retryable=not error.retryable,
+            category=ApplicationErrorCategory.BENIGN if busy else ApplicationErrorCategory.UNSPECIFIED,
+        ) from error
     except SandboxUnavailable as error:
         raise ApplicationError(str(error), type="SandboxUnavailable", non_retryable=True) from error

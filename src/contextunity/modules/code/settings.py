@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -62,10 +62,11 @@ class CodeSettings(BaseModel):
         """Fills `maximum` from `limits`, so that raising a default alone does not contradict itself."""
         if not isinstance(values, dict):
             return values
-        limits, maximum = values.get("limits"), values.get("maximum")
-        if isinstance(limits, dict) and isinstance(maximum, dict | None):
-            return {**values, "maximum": {**limits, **(maximum or {})}}
-        return values
+        section = cast("dict[str, Any]", values)
+        limits, maximum = section.get("limits"), section.get("maximum", {})
+        if isinstance(limits, dict) and isinstance(maximum, dict):
+            return {**section, "maximum": {**limits, **maximum}}
+        return section
 
     @model_validator(mode="after")
     def _limits_within_maximum(self) -> Self:

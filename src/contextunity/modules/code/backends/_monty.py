@@ -93,7 +93,7 @@ class MontyBackend:
         self._folder = folder
         self._pool: AsyncMonty | None = None
         self._stack = contextlib.AsyncExitStack()
-        self._empty: MountDir | None = None
+        self._empty = ""
         self._version = ""
 
     @property
@@ -125,9 +125,8 @@ class MontyBackend:
         self._version = pydantic_monty.__version__
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-        empty = tempfile.mkdtemp(prefix="empty-", dir=self._folder)
-        self._stack.callback(os.rmdir, empty)
-        self._empty = self._stack.enter_context(self._mount(empty, "overlay", 1))
+        self._empty = tempfile.mkdtemp(prefix="empty-", dir=self._folder)
+        self._stack.callback(os.rmdir, self._empty)
         return self
 
     async def __aexit__(
@@ -216,8 +215,7 @@ class MontyBackend:
         from pydantic_monty import MontyRuntimeError, MontySyntaxError
 
         limits, tools = run.program.limits, bool(run.program.tools)
-        if self._pool is None:
-            raise SandboxUnavailable("the backend monty is not open")
+        assert self._pool is not None
         session = self._pool.checkout(
             limits={
                 "max_feed_duration_secs": min(limits.cpu, limits.wall),
@@ -270,10 +268,10 @@ class MontyBackend:
     @contextlib.asynccontextmanager
     async def _mounted(self, program: Program, files: Any) -> AsyncGenerator[tuple[MountDir, Path | None], None]:
         """The folder of a program: kept in memory where it runs through, and on disk where it may stop at a tool."""
+        if self._pool is None:
+            raise SandboxUnavailable("the backend monty is not open")
         if not files and not program.tools:
-            assert self._empty is not None
-            scratch = program.limits.scratch_bytes
-            with self._mount(self._empty.host_path, "overlay", scratch) as mount:
+            with self._mount(self._empty, "overlay", program.limits.scratch_bytes) as mount:
                 yield mount, None
             return
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="run-", dir=self._folder))
@@ -334,9 +332,10 @@ async def _drive(snapshot: AsyncSnapshot, run: _Run) -> AsyncFunctionSnapshot | 
     while not isinstance(snapshot, MontyComplete):
         if isinstance(snapshot, AsyncNameLookupSnapshot):
             snapshot = await snapshot.resume()
-        elif not isinstance(snapshot, AsyncFunctionSnapshot):
-            raise AssertionError("Monty waits for something that was never begun")
-        elif snapshot.is_os_function and snapshot.function_name in _SLEEPS:
+            continue
+        # A future would be one of ours, and we begin none.
+        assert isinstance(snapshot, AsyncFunctionSnapshot), snapshot
+        if snapshot.is_os_function and snapshot.function_name in _SLEEPS:
             await _sleep(float(snapshot.args[0]), run)
             snapshot = await snapshot.resume({"return_value": None})
         elif snapshot.is_os_function:

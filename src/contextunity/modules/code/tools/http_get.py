@@ -58,20 +58,25 @@ class HttpGetSettings(BaseModel):
 @contextlib.asynccontextmanager
 async def _open(context: ToolContext) -> AsyncGenerator[ToolFunction, None]:
     settings: HttpGetSettings = context.settings
-    # No proxies and no .netrc of the worker's, and no cookies from one tenant's call to another's.
-    async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=settings.timeout) as client:
+    trust = httpx.create_ssl_context(trust_env=False)
 
-        async def http_get(caller: ToolCaller, url: str, /, params: dict[str, Any] | None = None) -> JsonValue:
-            client.cookies.clear()
-            return await _fetch(client, settings, _checked_url(url, params))
+    async def http_get(caller: ToolCaller, url: str, /, params: dict[str, Any] | None = None) -> JsonValue:
+        checked = _checked_url(url, params)
+        # A client for each call, and no connection used twice: connections are told apart by their address, to which
+        # several names may lead, and only the first one's certificate would have been looked at. It takes no proxies
+        # and no .netrc of the worker's.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(verify=trust, trust_env=False, limits=limits, timeout=settings.timeout) as client:
+            return await _fetch(client, settings, checked)
 
-        yield http_get
+    yield http_get
 
 
-def _checked_url(url: object, params: object) -> httpx.URL:
+def _checked_url(url: object, params: dict[str, Any] | None) -> httpx.URL:
+    """Both come from a program, and may be anything."""
     if not isinstance(url, str):
         raise ToolRefusedError(f"http_get takes the address as text, not {type(url).__name__}", error_type="TypeError")
-    if params is not None and not isinstance(params, dict):
+    if not isinstance(params, dict | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ToolRefusedError("http_get takes params as a dict", error_type="TypeError")
     try:
         parsed = httpx.URL(url)
@@ -100,6 +105,7 @@ async def _fetch_once(
 ) -> dict[str, JsonValue] | httpx.URL:
     """The answer, or where it redirects to."""
     address = await _address(settings, url)
+    client.cookies.clear()
     # Connected to is the address that was looked at, whatever the name leads to by now; the name goes along for TLS,
     # whose certificate is checked against it, and for the server.
     request = client.build_request(

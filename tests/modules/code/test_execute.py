@@ -1,0 +1,166 @@
+"""Programs through the workflow, on a real server: each status, limits, inputs, files, places, replay."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from contextunity.gen.contextunity.code.v1 import (
+    ExecuteRequest,
+    ExecuteResponse,
+    ExecutionStatus,
+    File,
+    Language,
+    Limits,
+)
+from temporalio.client import WorkflowFailureError
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.worker import Replayer
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from contextunity.core.codec import dict_to_struct
+from contextunity.modules.code._values import from_value
+from contextunity.modules.code.workflows import ExecuteWorkflow
+from contextunity.worker.plugin import ContextWorkerPlugin
+
+Status = ExecutionStatus
+_SHORT = Limits(timeout=timedelta(seconds=0.5))
+
+
+def _value(response: ExecuteResponse) -> Any:
+    assert response.result is not None, response
+    return from_value(response.result)
+
+
+_ENDINGS = {
+    "result": ("result = {'a': [1, 2.5, None, True]}", Status.OK, 0, ""),
+    "syntax": ("x = (", Status.SYNTAX_ERROR, 1, "SyntaxError"),
+    "exception": ("1 / 0", Status.EXCEPTION, 1, "ZeroDivisionError: division by zero"),
+    "timeout": ("while True: pass", Status.TIMEOUT, 124, "time was over"),
+    "sleep": ("import time\ntime.sleep(60)", Status.TIMEOUT, 124, "time was over"),
+    "memory": ("[0] * (1 << 28)", Status.MEMORY_LIMIT, 137, "more memory"),
+    "unsupported": ("class A(B): pass", Status.UNSUPPORTED, 1, "language: cpython"),
+    "result error": ("{1, 2}", Status.RESULT_ERROR, 1, "result is of type set"),
+}
+
+
+async def test_each_ending_is_a_result_and_no_failure(working: Any) -> None:
+    async with working() as client:
+        found = await asyncio.gather(
+            *(
+                client.execute(ExecuteRequest(code=code, limits=_SHORT, tenant_id=f"t{number}"))
+                for number, (code, *_) in enumerate(_ENDINGS.values())
+            )
+        )
+    for (name, (_, status, exit_code, told)), response in zip(_ENDINGS.items(), found, strict=True):
+        assert (name, response.status, response.exit_code) == (name, status, exit_code), response
+        assert told in response.error, response
+        assert response.backend == "monty"
+    assert _value(found[0]) == {"a": [1, 2.5, None, True]}
+    assert 'File "<program>", line 1' in found[2].stderr
+
+
+async def test_inputs_files_and_output_go_in_and_out(working: Any) -> None:
+    code = "import json\nprint('read', name)\n[json.loads(open('data/in.json').read())['n'] + n, n]"
+    request = ExecuteRequest(
+        code=code,
+        inputs=dict_to_struct({"name": "Zoë", "n": 2}),
+        files=[File(path="data/in.json", content=b'{"n": 40}')],
+        language=Language.PYTHON,
+    )
+    async with working() as client:
+        response = await client.execute(request)
+    assert _value(response) == [42, 2]
+    assert (response.stdout, response.stderr, response.truncated) == ("read Zoë\n", "", False)
+
+
+async def _refusal(client: Any, **request: Any) -> ApplicationError:
+    with pytest.raises(WorkflowFailureError) as caught:
+        await client.execute(ExecuteRequest(**{"code": "1", **request}))
+    assert isinstance(caught.value.cause, ActivityError)
+    assert isinstance(caught.value.cause.cause, ApplicationError)
+    return caught.value.cause.cause
+
+
+async def test_what_cannot_be_is_refused_with_its_type_and_not_tried_again(working: Any) -> None:
+    refusals: list[tuple[dict[str, Any], str, str]] = [
+        ({"limits": Limits(timeout=timedelta(seconds=6))}, "LimitExceeded", "limits.timeout 6 is above 5"),
+        ({"limits": Limits(memory_bytes=1 << 40)}, "LimitExceeded", "limits.memory_bytes"),
+        ({"language": Language.CPYTHON}, "LanguageUnknown", "does not offer the backend cpython"),
+        ({"tools": ["no_such"]}, "ToolUnknown", "there is no tool 'no_such'; this deployment offers: http_get"),
+        ({"files": [File(path="../x")]}, "RequestInvalid", "paths stay in the program's folder"),
+        ({"files": [File(path="/etc/x")]}, "RequestInvalid", "paths are relative"),
+        ({"files": [File(path="a"), File(path="a/b")]}, "RequestInvalid", "which is a file"),
+        ({"files": [File(path="a", content=b"x" * 2000)]}, "LimitExceeded", "scratch_bytes"),
+        ({"inputs": dict_to_struct({"not a name": 1})}, "RequestInvalid", "'not a name'"),
+    ]
+    async with working(cpython=False, limits={"scratch_bytes": 1000}) as client:
+        errors = await asyncio.gather(*(_refusal(client, **request) for request, _, _ in refusals))
+    for (request, kind, told), error in zip(refusals, errors, strict=True):
+        assert (request, error.type, error.non_retryable) == (request, kind, True)
+        assert told in error.message
+
+
+async def test_a_caller_may_ask_for_less_and_a_deployment_allow_more(working: Any) -> None:
+    async with working(limits={"wall": 2.0, "cpu": 2.0}, maximum={"output_bytes": 100_000}) as client:
+        less = await client.execute(ExecuteRequest(code="print('x' * 100)", limits=Limits(output_bytes=10)))
+        more = await client.execute(ExecuteRequest(code="print('x' * 90_000)", limits=Limits(output_bytes=100_000)))
+        cpu = Limits(timeout=timedelta(seconds=2), cpu=timedelta(seconds=0.2))
+        burnt = await client.execute(ExecuteRequest(code="while True: pass", limits=cpu))
+    assert (less.stdout, less.truncated, less.status) == ("x" * 10, True, Status.OK)
+    assert (len(more.stdout), more.truncated) == (90_001, False)
+    assert (burnt.status, burnt.exit_code) == (Status.CPU_LIMIT, 152)
+
+
+async def test_programs_of_one_tenant_wait_for_each_other_and_not_for_all_of_the_worker(working: Any) -> None:
+    code = "import time\nbegan = time.time()\ntime.sleep(0.4)\n[began, time.time()]"
+    async with working(parallel=3, parallel_per_tenant=1) as client:
+        tenants = ["a", "a", "a", "b"]
+        found = await asyncio.gather(
+            *(client.execute(ExecuteRequest(code=code, tenant_id=tenant)) for tenant in tenants)
+        )
+    spans = [_value(response) for response in found]
+    own = sorted(spans[:3])
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(own))
+    # The other tenant's began before the first tenant's were through.
+    assert spans[3][0] < own[-1][0]
+
+
+async def test_waiting_long_for_a_place_is_no_failure(working: Any) -> None:
+    code = "import time\ntime.sleep(1.5)\n1"
+    async with working(parallel=1) as client:
+        handles = [await client.start_execute(ExecuteRequest(code=code, tenant_id="a")) for _ in range(3)]
+        found = [await handle.result() for handle in handles]
+        events = [event for handle in handles async for event in handle.raw.fetch_history_events()]
+    assert [response.status for response in found] == [Status.OK] * 3
+    assert any(event.HasField("timer_fired_event_attributes") for event in events)
+
+
+async def test_the_same_workflow_id_is_one_run(working: Any) -> None:
+    name = f"code/{uuid.uuid4()}"
+    request = ExecuteRequest(code="import random\nrandom.random()")
+    async with working() as client:
+        handles = await asyncio.gather(
+            *(
+                client.start_execute(request, id=name, id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING)
+                for _ in range(5)
+            )
+        )
+        results = [_value(await handle.result()) for handle in handles]
+    assert len(set(results)) == 1
+
+
+async def test_histories_replay(working: Any) -> None:
+    async with working() as client:
+        handle = await client.start_execute(ExecuteRequest(code="21 * 2"))
+        await handle.result()
+        history = await handle.raw.fetch_history()
+    replayer = Replayer(
+        workflows=[ExecuteWorkflow], plugins=[ContextWorkerPlugin()], workflow_runner=SandboxedWorkflowRunner()
+    )
+    await replayer.replay_workflow(history)

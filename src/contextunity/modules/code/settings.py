@@ -64,9 +64,10 @@ class CodeSettings(BaseModel):
             return values
         section = cast("dict[str, Any]", values)
         limits, maximum = section.get("limits"), section.get("maximum", {})
-        if isinstance(limits, dict) and isinstance(maximum, dict):
-            return {**section, "maximum": {**limits, **maximum}}
-        return section
+        if not isinstance(limits, dict) or not isinstance(maximum, dict):
+            return section
+        merged: dict[str, Any] = {**cast("dict[str, Any]", limits), **cast("dict[str, Any]", maximum)}
+        return {**section, "maximum": merged}
 
     @model_validator(mode="after")
     def _limits_within_maximum(self) -> Self:

@@ -182,7 +182,7 @@ def _register(client: SyncWorkerClient, arguments: argparse.Namespace) -> tuple[
         request = RegisterSchedulesRequest(
             project_id=arguments.project,
             tenant_id=arguments.tenant,
-            schedules=_declared(arguments.only),
+            schedules=_declared(arguments.only, prune=arguments.prune),
             prune=arguments.prune,
             partial=arguments.partial,
             dry_run=arguments.dry_run,
@@ -194,11 +194,12 @@ def _register(client: SyncWorkerClient, arguments: argparse.Namespace) -> tuple[
     return client.call(methods.REGISTER_SCHEDULES, payload=payload), bool(payload.get("dry_run"))
 
 
-def _declared(modules: list[str] | None) -> list[Any]:
+def _declared(modules: list[str] | None, *, prune: bool) -> list[Any]:
     """The schedules that the contracts of the installed modules declare.
 
     Raises:
-        UsageError: the modules or the settings of this installation are faulty, or a name is none.
+        UsageError: the modules or the settings of this installation are faulty, or a name is none; or there are none,
+            and all that is there would be removed.
     """
     from contextunity.core.errors import ContextUnityError
 
@@ -210,6 +211,8 @@ def _declared(modules: list[str] | None) -> list[Any]:
         found = declared_schedules(registry, modules)
     except ContextUnityError as error:
         raise UsageError(str(error)) from None
+    if not found and prune:
+        raise UsageError('no contract declares a schedule, so all would be removed; a FILE with "[]" asks for that')
     if not found:
         complain("no contract declares a schedule")
     return list(found)

@@ -48,7 +48,7 @@ def show_end(answer: Answer) -> None:
         for line in fields_text(data.get("result")):
             say(line)
         return
-    said = data.get("error") or data.get("reason")
+    said = data.get("reason") or data.get("error")
     complain(f"task {data['workflow_id']} {data.get('status')}" + (f": {said}" if said else ""))
     for depth, cause in enumerate(data.get("failure") or ()):
         complain_detail = " ".join(

@@ -141,7 +141,7 @@ class TaskFailedError(ContextUnityError):
         self.workflow_id = status.workflow_id
         self.state = status.status
         self.status = status
-        said = status.error or status.reason
+        said = status.reason or status.error
         word = (TaskState(status.status).name or "").lower()
         super().__init__(f"task {status.workflow_id} {word}" + (f": {said}" if said else ""))
 

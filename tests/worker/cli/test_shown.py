@@ -1,0 +1,98 @@
+"""What people are shown: progress of messages that nobody knows, values, spans, welcome."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from contextunity.worker.cli.output import headline, number_text, seconds_text, value_text
+from contextunity.worker.cli.watching import fields_text, part_done, progress_text
+from contextunity.worker.cli.welcome import start_command
+
+
+def test_progress_gives_words_first_then_numbers_by_name() -> None:
+    progress = {
+        "stage": "HARVEST_STAGE_RUNNING",
+        "counts": {"pages": "3", "synced": "12345"},
+        "bytes_done": "10",
+        "bytes_total": "40",
+        "started_at": "2030-01-01T00:00:00Z",
+        "note": "",
+        "rows": [1, 2],
+        "share": 0.5,
+    }
+    assert progress_text(progress) == "running  bytes 10  pages 3  synced 12,345  share 0.5"
+    assert part_done(progress) == 0.25
+    assert progress_text(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("progress", "part"),
+    [
+        ({}, None),
+        ({"done": 3, "total": 4}, 0.75),
+        ({"rows_completed": 9, "rows_total": 3}, 1.0),
+        ({"rows_done": 1, "rows_total": 0}, None),
+        ({"rows_done": "some", "rows_total": "all"}, None),
+        ({"rows_done": 1}, None),
+    ],
+)
+def test_the_part_that_is_done_is_told_where_two_fields_tell_it(progress: dict[str, Any], part: float | None) -> None:
+    assert part_done(progress) == part
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234567, "1,234,567"),
+        ("1234567", "1,234,567"),
+        ("-5", "-5"),
+        ("007", "007"),
+        ("v1", "v1"),
+        ("٣", "٣"),
+        (0.25, "0.25"),
+        (True, "true"),
+        (None, "null"),
+        ([1, "a"], '[1, "a"]'),
+    ],
+)
+def test_values_on_one_line(value: Any, text: str) -> None:
+    assert value_text(value) == text
+
+
+def test_numbers_spans_and_headlines() -> None:
+    assert number_text(-1234.5) == "-1,234.5"
+    spans = [seconds_text(timedelta(seconds=each)) for each in (-3, 5, 65, 3 * 3600 + 61, 90_000)]
+    assert spans == ["0s", "5s", "1m 05s", "3h 01m", "1d 01h"]
+    assert headline("Does one\nthing. And more.\n\nMuch more.") == "Does one thing."
+
+
+def test_fields_over_several_lines() -> None:
+    value = {"b": {"inner": "5", "none": {}}, "a": 1, "long_name": "text"}
+    assert list(fields_text(value)) == ["a          1", "long_name  text", "b", "  inner  5", "  none   {}"]
+    assert list(fields_text(None)) == []
+    assert list(fields_text("plain")) == ["plain"]
+
+
+def test_the_example_of_a_module_becomes_a_command() -> None:
+    plain = {"workflow_type": "harvest", "supplier_code": "a b", "tenant_id": "t"}
+    words = start_command(plain, "127.0.0.1:50052").partition(" ")[2]
+    assert words == "start harvest --supplier-code 'a b' --tenant-id t --watch"
+    deep = {"workflow_type": "x", "tenant_id": "t", "sizes": [1]}
+    words = start_command(deep, "127.0.0.1:7").partition(" ")[2]
+    assert words == "start x --tenant t --input '{\"sizes\": [1]}' --watch --target 127.0.0.1:7"
+
+
+@pytest.mark.parametrize("words", [("--help",), ("status", "--help"), ("signal",), ("frobnicate",), ("dev", "--help")])
+def test_help_and_mistakes_import_nothing_that_takes_long(words: tuple[str, ...]) -> None:
+    program = (
+        "import sys\nfrom contextunity.worker.cli import main\ntry:\n    main(sys.argv[1:])\n"
+        "except SystemExit:\n    pass\nprint(*sorted(set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert imported.isdisjoint({"asyncio", "betterproto2", "google.protobuf", "grpc", "pydantic", "rich", "temporalio"})

@@ -1,0 +1,185 @@
+"""Commands that look at tasks and steer them, contracts, and programs."""
+
+from __future__ import annotations
+
+import io
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contextunity.worker.cli import main
+
+from .conftest import Command
+
+_SMALL = ("--supplier-code", "camping-trade", "--max-products", "20")
+
+
+@pytest.fixture
+def done_id(command: Command) -> str:
+    """Id of a task that has completed."""
+    lines = command("start", "harvest", *_SMALL, "--json", "--watch").lines
+    assert lines[-1]["status"] == "completed"
+    return str(lines[0]["workflow_id"])
+
+
+@pytest.fixture
+def paused_id(command: Command) -> str:
+    """Id of a task that goes on only when it is told to."""
+    started = command("start", "harvest", "--supplier-code", "camping-trade", "--page-size", "1", "--json").json
+    workflow_id = str(started["workflow_id"])
+    assert command("signal", workflow_id, "pause").out == "sent\n"
+    return workflow_id
+
+
+def test_status_result_and_watch_of_a_task_that_is_done(command: Command, done_id: str, tenant: str) -> None:
+    status = command("status", done_id)
+    assert status.code == 0
+    assert f"workflow_id    {done_id}\n" in status.out
+    assert "status         completed\n" in status.out
+    assert f"tenant_id      {tenant}\n" in status.out
+    assert "  counts\n" in status.out
+    assert command("status", done_id, "--json").json["status"] == "completed"
+    result = command("result", done_id)
+    assert (result.code, result.err) == (0, "")
+    assert command("result", done_id, "--json", "--no-wait").json["counts"]["pages"] == "1"
+    watch = command("watch", done_id)
+    assert watch.code == 0
+    assert watch.out.startswith("completed\n")
+    assert [line["status"] for line in command("watch", done_id, "--json").lines] == ["completed"]
+
+
+def test_a_task_under_way_is_asked_and_steered(command: Command, paused_id: str) -> None:
+    status = command("status", paused_id)
+    assert "status         running\n" in status.out
+    assert "progress " in status.out
+    assert f"contextworker watch {paused_id}" in status.out
+    assert command("query", paused_id, "get_progress").code == 0
+    assert "stage" in command("query", paused_id, "get_progress", "--json").json
+    early = command("result", paused_id, "--no-wait")
+    assert (early.code, early.out) == (1, "")
+    assert "the task has not ended yet" in early.err
+    update = command("update", paused_id, "set_page_size", "--input", '{"page_size": 100}')
+    assert (update.code, update.out) == (0, "previous_page_size  1\n")
+    wrong = command("update", paused_id, "set_page_size", "--input", '{"page_size": 0}')
+    assert wrong.code == 1
+    assert "args.page_size: must be greater than" in wrong.err
+    assert command("query", paused_id, "get_weather").err.endswith("it has: get_progress\n")
+    assert command("signal", paused_id, "resume", "--json").json["workflow_id"] == paused_id
+    assert command("result", paused_id).code == 0
+
+
+def test_a_task_is_cancelled_or_terminated(command: Command, paused_id: str) -> None:
+    assert command("cancel", paused_id, "--reason", "enough").out.startswith("asked to end; see how it does with\n")
+    cancelled = command("watch", paused_id)
+    assert cancelled.code == 1
+    assert f"contextworker: task {paused_id} cancelled" in cancelled.err
+    again = command("cancel", paused_id)
+    assert again.code == 1
+    assert again.err.startswith("contextworker: TASK_ENDED: ")
+    command("start", "harvest", "--supplier-code", "camping-trade", "--page-size", "1")
+    assert command("terminate", paused_id, "--reason", "enough", "--json").json["workflow_id"] == paused_id
+    terminated = command("result", paused_id)
+    assert terminated.code == 1
+    assert f"contextworker: task {paused_id} terminated: enough" in terminated.err
+
+
+def test_tasks_are_listed(command: Command, done_id: str) -> None:
+    # The server's list lags, and nothing tells when it is up to date.
+    while not (tasks := command("list", "--status", "completed", "--json").json["tasks"]):
+        pass
+    assert [(task["workflow_id"], task["status"]) for task in tasks] == [(done_id, "completed")]
+    table = command("list", "--workflow-type", "harvest", "--since", "1h", "--limit", "5")
+    assert table.code == 0
+    heading, row = table.out.splitlines()
+    assert heading.split() == ["workflow_id", "status", "workflow_type", "started", "took", "tenant"]
+    assert row.split()[:3] == [done_id, "completed", "harvest"]
+    assert command("list", "--until", "2020-01-01T00:00Z").out == "no tasks\n"
+    assert command("list", "--since", "yesterday").code == 2
+    assert command("list", "--limit", "0").code == 2
+
+
+def test_unknown_tasks_are_told_for_people_and_programs(command: Command) -> None:
+    for name in ("status", "watch", "result", "cancel", "terminate"):
+        done = command(name, "nobody")
+        assert (done.code, done.out) == (1, "")
+        assert done.err.startswith("contextworker: TASK_UNKNOWN: no task has the workflow_id 'nobody'")
+    done = command("status", "nobody", "--json")
+    assert done.out == ""
+    assert '"reason": "TASK_UNKNOWN"' in done.err
+
+
+def test_a_service_that_is_not_there_ends_with_3(command: Command) -> None:
+    done = command("status", "w", "--target", "127.0.0.1:1")
+    assert (done.code, done.out) == (3, "")
+    assert done.err.startswith("contextworker: UNAVAILABLE: no WorkerService can be reached at 127.0.0.1:1")
+
+
+def test_wrong_connections_are_mistakes(command: Command, tmp_path: Path) -> None:
+    assert "it is host:port" in command("status", "w", "--target", "ftp://x").err
+    done = command("status", "w", "--token-file", str(tmp_path / "none"))
+    assert done.code == 2
+    assert "cannot be read" in done.err
+    assert command("status", "w", "--timeout", "0").code == 2
+
+
+def test_contracts_are_told(command: Command) -> None:
+    table = command("contracts")
+    assert table.code == 0
+    assert [line.split()[0] for line in table.out.splitlines()[1:3]] == ["execute_code", "harvest"]
+    one = command("contracts", "harvest")
+    assert "  workflow id    harvest/${! tenantId }/${! supplierCode }\n" in one.out
+    assert "    page_size            int32 [int32.lte: 1000; int32.gte: 0]\n" in one.out
+    assert "contextunity.harvest.v1.SetPageSizeRequest → contextunity.harvest.v1.SetPageSizeResponse" in one.out
+    (contract,) = command("contracts", "harvest", "--json").json["contracts"]
+    assert contract["input_type"] == "contextunity.harvest.v1.HarvestRequest"
+
+
+def test_programs_are_run(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "program.py").write_text("print('seen')\n{'twice': number * 2}")
+    done = command("code", "run", str(tmp_path / "program.py"), "--input", '{"number": 21}')
+    assert (done.code, done.out, done.err) == (0, 'seen\n{"twice": 42}\n', "")
+    monkeypatch.setattr("sys.stdin", io.StringIO("1 / 0"))
+    failed = command("code", "run", "-")
+    assert failed.code == 1
+    assert "contextworker: the program ended with exception" in failed.err
+    monkeypatch.setattr("sys.stdin", io.StringIO("1 + 1"))
+    assert command("code", "run", "-", "--json").json["result"] == 2
+    assert command("code", "run", "-", "--input", "-").code == 2
+    assert command("code", "run", str(tmp_path / "none.py")).code == 2
+
+
+def test_ctrl_c_lets_go_of_a_task_and_leaves_it_alone(
+    command: Command, paused_id: str, spawn: Any, service_target: str, tenant: str
+) -> None:
+    process = spawn("-m", "contextunity.worker", "watch", paused_id, "--target", service_target, "--tenant", tenant)
+    process.wait_for("running")
+    process.send(signal.SIGINT)
+    assert process.wait() == 130
+    assert "let go of; the task goes on. Come back with" in process.output
+    assert f"python -m contextunity.worker watch {paused_id} --tenant {tenant}" in process.output
+    assert "Traceback" not in process.output
+    assert command("status", paused_id, "--json").json["status"] == "running"
+    assert command("cancel", paused_id).code == 0
+
+
+def test_hooks_of_other_commands_are_found(command: Command) -> None:
+    assert command("token", "secret").code == 0
+    assert "mint" in command("token", "--help").out
+    assert "apply" in command("schedules", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("argv0", "program"),
+    [("/x/bin/contextworker", "contextworker"), ("/x/worker/__main__.py", "python -m contextunity.worker")],
+)
+def test_the_help_shows_what_was_typed(
+    argv0: str, program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [argv0])
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: {program} [-h]")
+    assert f"  {program} dev " in out

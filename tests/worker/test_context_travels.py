@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from temporalio.api.common.v1 import Payload
-from temporalio.client import Client, Schedule, ScheduleActionStartWorkflow, ScheduleSpec, WorkflowHandle
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionExecutionStartWorkflow,
+    ScheduleActionStartWorkflow,
+    ScheduleSpec,
+    WorkflowHandle,
+)
 from temporalio.worker import Replayer, Worker
 
 from contextunity.core import context
@@ -168,15 +175,10 @@ async def test_the_bound_tenant_counts_before_the_headers(client: Client, steps:
 async def test_a_header_that_cannot_be_read_is_told_and_passed_over(
     client: Client, steps: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = {context.HEADER: Payload(metadata={"encoding": b"binary/protobuf"}, data=b"\x0a\xff")}
-    schedule = Schedule(
-        action=ScheduleActionStartWorkflow("Leaf", id="unused", task_queue="unused", headers=broken),
-        spec=ScheduleSpec(),
-    )
     async with _worker(client, steps) as queue:
-        assert isinstance(schedule.action, ScheduleActionStartWorkflow)
-        schedule.action.id = schedule.action.task_queue = queue
-        seen = await _run_of(client, schedule)
+        action = ScheduleActionStartWorkflow("Leaf", id=queue, task_queue=queue)
+        action.headers = {context.HEADER: Payload(metadata={"encoding": b"binary/protobuf"}, data=b"\x0a\xff")}
+        seen = await _run_of(client, Schedule(action=action, spec=ScheduleSpec()))
     assert seen["provenance"] == [f"{queue}:Leaf"]
     assert "the header contextunity-context cannot be read" in caplog.text
 
@@ -196,8 +198,9 @@ async def _run_of(client: Client, schedule: Schedule) -> dict[str, Any]:
     handle = await client.create_schedule(f"schedule-{uuid.uuid4()}", schedule, trigger_immediately=True)
     try:
         while not (recent := (await handle.describe()).info.recent_actions):
-            pass
+            pass  # Each question is a round trip to the server.
         started = recent[0].action
+        assert isinstance(started, ScheduleActionExecutionStartWorkflow)
         run: WorkflowHandle[Any, Any] = client.get_workflow_handle(
             started.workflow_id, run_id=started.first_execution_run_id
         )

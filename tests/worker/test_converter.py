@@ -10,10 +10,17 @@ from contextunity.gen.contextunity.harvest.v1 import HarvestCounts, HarvestReque
 from contextunity.gen.google.protobuf import Empty, Struct
 from google.protobuf import json_format
 from temporalio.api.common.v1 import Payload
-from temporalio.converter import DefaultPayloadConverter
+from temporalio.api.failure.v1 import Failure
+from temporalio.converter import (
+    ActivitySerializationContext,
+    DefaultPayloadConverter,
+    WorkflowSerializationContext,
+)
+from temporalio.exceptions import ApplicationError
 
 from contextunity.core import CodecError, codec, worker_pb2
-from contextunity.worker.converter import ProtobufPayloadConverter
+from contextunity.worker.converter import ProtobufPayloadConverter, data_converter
+from contextunity.worker.refusals import INVALID_INPUT, UndecodableInputError
 
 _RESPONSE = HarvestResponse(
     harvest_id="h", counts=HarvestCounts(pages=2**40), started_at=datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=UTC)
@@ -88,6 +95,8 @@ def test_a_payload_without_type_is_read_by_the_hint() -> None:
         pytest.param(_payload("binary/protobuf", b"", None), None, "no messageType", id="neither type nor hint"),
         pytest.param(_payload("binary/protobuf", b""), HarvestRequest, "expects .*HarvestRequest", id="another type"),
         pytest.param(_payload("binary/protobuf", b"\x0a\xff"), HarvestResponse, "HarvestResponse", id="truncated"),
+        pytest.param(_payload("json/plain", b"[1]"), HarvestResponse, "HarvestResponse", id="plain JSON of no object"),
+        pytest.param(_payload("secret/box", b""), HarvestResponse, "encoding secret/box", id="unknown encoding"),
         pytest.param(_payload("json/protobuf", b"{"), HarvestResponse, "HarvestResponse", id="broken JSON"),
         pytest.param(
             _payload("binary/protobuf", b"", "no.such.Message"), None, r"no\.such\.Message", id="unknown type"
@@ -112,6 +121,74 @@ def test_plain_values_go_by_the_sdks_own_converters(value: object) -> None:
     ours, theirs = ProtobufPayloadConverter(), DefaultPayloadConverter()
     assert ours.to_payloads([value]) == theirs.to_payloads([value])
     assert ours.from_payloads(theirs.to_payloads([value])) == [value]
+
+
+@pytest.mark.parametrize(
+    ("hint", "read"),
+    [
+        pytest.param(HarvestRequest, HarvestRequest(supplier_code="s", max_products=2**40), id="dataclass"),
+        pytest.param(HarvestRequest | None, HarvestRequest(supplier_code="s", max_products=2**40), id="optional"),
+        pytest.param(
+            harvest_pb2.HarvestRequest, harvest_pb2.HarvestRequest(supplier_code="s", max_products=2**40), id="pb2"
+        ),
+        pytest.param(dict, {"supplierCode": "s", "maxProducts": str(2**40), "new": 1}, id="no message"),
+    ],
+)
+def test_plain_json_is_protojson_where_a_message_is_expected(hint: Any, read: Any) -> None:
+    typed = Payload(
+        metadata={"encoding": b"json/plain"}, data=b'{"supplierCode": "s", "maxProducts": "1099511627776", "new": 1}'
+    )
+    assert ProtobufPayloadConverter().from_payloads([typed], [hint]) == [read]
+
+
+def test_plain_null_is_none() -> None:
+    hint: Any = HarvestRequest | None
+    null = Payload(metadata={"encoding": b"json/plain"}, data=b"null")
+    assert ProtobufPayloadConverter().from_payloads([null], [hint]) == [None]
+
+
+_OF_WORKFLOW = WorkflowSerializationContext(namespace="default", workflow_id="w")
+_OF_ACTIVITY = ActivitySerializationContext(
+    namespace="default",
+    workflow_id="w",
+    workflow_type=None,
+    activity_type=None,
+    activity_id=None,
+    activity_task_queue=None,
+    is_local=False,
+)
+
+
+def test_what_a_workflow_cannot_read_is_a_failure_that_is_not_retried() -> None:
+    converter = ProtobufPayloadConverter()
+    broken = _payload("binary/protobuf", b"\x0a\xff")
+    with pytest.raises(UndecodableInputError, match="HarvestResponse") as caught:
+        converter.with_context(_OF_WORKFLOW).from_payloads([broken], [HarvestResponse])
+    assert isinstance(caught.value, CodecError)
+    assert (caught.value.type, caught.value.non_retryable) == (INVALID_INPUT, True)
+    assert caught.value.violations
+    with pytest.raises(CodecError) as plain:
+        converter.with_context(_OF_WORKFLOW).with_context(_OF_ACTIVITY).from_payloads([broken], [HarvestResponse])
+    assert not isinstance(plain.value, UndecodableInputError)
+
+
+def test_an_activity_that_cannot_read_its_input_is_not_retried() -> None:
+    failure = Failure()
+    error = ApplicationError("Failed decoding arguments")
+    error.__cause__ = CodecError("is no number", path="page", message_type="a.B")
+    data_converter.failure_converter.to_failure(error, data_converter.payload_converter, failure)
+    assert failure.message == "a.B: page: is no number"
+    assert failure.application_failure_info.type == INVALID_INPUT
+    assert failure.application_failure_info.non_retryable
+
+
+def test_other_errors_stay_as_they_are() -> None:
+    failure = Failure()
+    error = ApplicationError("no feed", type="FeedGone")
+    error.__cause__ = CodecError("is no number")
+    data_converter.failure_converter.to_failure(error, data_converter.payload_converter, failure)
+    assert (failure.message, failure.application_failure_info.type) == ("no feed", "FeedGone")
+    assert not failure.application_failure_info.non_retryable
 
 
 def test_empty_messages_and_structs_are_messages_too() -> None:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
-from typing import Any, Union, get_args, get_origin
+from collections.abc import Iterator, Sequence
+from typing import Any, Self, Union, get_args, get_origin
 
 import betterproto2
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from temporalio.api.common.v1 import Payload
+from temporalio.api.failure.v1 import Failure
 from temporalio.converter import (
     BinaryNullPayloadConverter,
     BinaryPlainPayloadConverter,
     CompositePayloadConverter,
     DataConverter,
+    DefaultFailureConverter,
     EncodingPayloadConverter,
     JSONPlainPayloadConverter,
+    PayloadConverter,
+    SerializationContext,
+    WorkflowSerializationContext,
 )
+from temporalio.exceptions import ApplicationError
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
+
+from .refusals import UndecodableInputError
 
 __all__ = ["ProtobufPayloadConverter", "data_converter"]
 
@@ -84,38 +92,109 @@ class _JsonProtobufConverter(_MessagePayloadConverter):
         return None
 
     def _read(self, data: bytes, message_class: type[Any]) -> Any:
-        if issubclass(message_class, _Dataclass):
-            return codec.from_json(message_class, data, ignore_unknown_fields=True)
-        try:
-            return json_format.Parse(data, message_class(), ignore_unknown_fields=True)
-        except json_format.ParseError as error:
-            raise CodecError(f"the JSON is not a {_full_name(message_class)}: {error}") from error
+        return _from_json(data, message_class)
+
+
+class _JsonPlainConverter(JSONPlainPayloadConverter):
+    """Reads ProtoJSON where a message is expected: what people type at Temporal's command line and in its web UI."""
+
+    def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
+        hinted = next(_message_classes(type_hint), None)
+        if hinted is None or payload.data == b"null":
+            return super().from_payload(payload, type_hint)
+        return _from_json(payload.data, hinted)
 
 
 class ProtobufPayloadConverter(CompositePayloadConverter):
-    """The SDK's converters, with protobuf's two replaced by ones that know the generated dataclasses.
+    """The SDK's converters, made to know the generated dataclasses.
 
-    Messages are written as `binary/protobuf` with their `messageType`, and read from that or `json/protobuf`, into the
-    class of the type hint, or by `messageType` where the code that reads has no hint. A message of another type than
-    the hint's is a CodecError. Other Python values go by the SDK's `json/plain`.
+    Messages are written as `binary/protobuf` with their `messageType`, and read from that, `json/protobuf` or ProtoJSON
+    as `json/plain`, into the class of the type hint, or by `messageType` where the code that reads has no hint. Other
+    Python values go by the SDK's `json/plain`.
+
+    Raises:
+        CodecError: a payload is broken, of an unknown encoding, or of another type than the hint's. What a workflow
+            receives raises UndecodableInputError, which fails the workflow; the error alone would have the server
+            repeat the workflow task for ever.
     """
 
     def __init__(self) -> None:
+        self._of_workflow = False
+        self._other: Self | None = None
         super().__init__(
             BinaryNullPayloadConverter(),
             BinaryPlainPayloadConverter(),
             _BinaryProtobufConverter(),
             _JsonProtobufConverter(),
-            JSONPlainPayloadConverter(),
+            _JsonPlainConverter(),
         )
 
+    def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
+        """Decodes values, each by its encoding."""
+        try:
+            values = super().from_payloads(payloads, type_hints)
+            if self._of_workflow:
+                _check_presence(values, type_hints or [])
+        except KeyError as error:
+            # The SDK's own way to say that it does not know the encoding.
+            fault, cause = CodecError(str(error.args[0])), error
+        except CodecError as error:
+            fault, cause = error, None
+        else:
+            return values
+        raise UndecodableInputError(fault) if self._of_workflow else fault from cause
 
-data_converter = DataConverter(payload_converter_class=ProtobufPayloadConverter)
+    def with_context(self, context: SerializationContext) -> Self:
+        """A converter for payloads of a workflow, or of an activity."""
+        # Both are what they are for all workflows and activities: to make one for each of them would be waste.
+        of_workflow = isinstance(context, WorkflowSerializationContext)
+        if of_workflow == self._of_workflow:
+            return self
+        if self._other is None:
+            self._other = type(self)()
+            self._other._of_workflow = of_workflow
+            self._other._other = self
+        return self._other
+
+
+class _FailureConverter(DefaultFailureConverter):
+    """Has an activity that cannot read its input fail for good: the SDK would have it retried."""
+
+    def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
+        cause = exception.__cause__
+        undecodable = isinstance(exception, ApplicationError) and exception.message == _SDK_CANNOT_DECODE
+        if undecodable and isinstance(cause, CodecError):
+            super().to_failure(UndecodableInputError(cause), payload_converter, failure)
+        else:
+            super().to_failure(exception, payload_converter, failure)
+
+
+_SDK_CANNOT_DECODE = "Failed decoding arguments"
+
+data_converter = DataConverter(
+    payload_converter_class=ProtobufPayloadConverter, failure_converter_class=_FailureConverter
+)
 """The data converter for clients and workers; `contextunity.worker.plugin.ContextWorkerPlugin` brings it along."""
 
 
 def _payload(encoding: str, message_type: str, data: bytes) -> Payload:
     return Payload(metadata={"encoding": encoding.encode(), "messageType": message_type.encode()}, data=data)
+
+
+def _check_presence(values: Sequence[Any], type_hints: Sequence[Any]) -> None:
+    # Null is none of a message's values; code that is given one all the same fails in ways that nobody understands.
+    for value, hint in zip(values, type_hints, strict=False):
+        if value is None and isinstance(hint, type) and issubclass(hint, _Dataclass | Message):
+            raise CodecError(f"the payload is null, but the code that reads it expects {_full_name(hint)}")
+
+
+def _from_json(data: bytes, message_class: type[Any]) -> Any:
+    if issubclass(message_class, _Dataclass):
+        return codec.from_json(message_class, data, ignore_unknown_fields=True)
+    try:
+        return json_format.Parse(data, message_class(), ignore_unknown_fields=True)
+    except json_format.ParseError as error:
+        raise CodecError(f"the JSON is not a {_full_name(message_class)}: {error}") from error
 
 
 def _full_name(message_class: type[Any]) -> str:

@@ -32,11 +32,9 @@ from temporalio.worker import (
 from contextunity.core import validation
 from contextunity.core.errors import CodecError
 
-__all__ = ["INVALID_INPUT", "ValidationInterceptor"]
+from .refusals import invalid_input
 
-INVALID_INPUT = "InvalidInput"
-"""Type of the ApplicationError for input that breaks the rules of its proto. Its one detail is a list of what is wrong,
-each as an object with `field`, the dotted path in proto names, and `description`."""
+__all__ = ["ValidationInterceptor"]
 
 _MARK = "contextunity-refused"
 
@@ -108,7 +106,7 @@ def _refusal(arguments: Sequence[Any], mark: str) -> ApplicationError | None:
         workflow.patched(mark)
         return refusal
     if workflow.unsafe.is_replaying():
-        return _invalid("it broke the rules that were in force when it came", [])
+        return invalid_input("it broke the rules that were in force when it came")
     return None
 
 
@@ -123,9 +121,4 @@ def _check(arguments: Sequence[Any]) -> None:
             try:
                 validation.check(argument)
             except CodecError as error:
-                found = [{"field": each.path, "description": each.reason} for each in error.violations]
-                raise _invalid(str(error), found) from None
-
-
-def _invalid(text: str, violations: list[dict[str, str]]) -> ApplicationError:
-    return ApplicationError(text, violations, type=INVALID_INPUT, non_retryable=True)
+                raise invalid_input(str(error), error.violations) from None

@@ -6,6 +6,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol, Self, cast
 
+import betterproto2
 from contextunity.gen.contextunity import core as gen
 from contextunity.gen.google import protobuf as wkt
 from google.protobuf.message import Message
@@ -63,7 +64,8 @@ class ContextUnit(BaseModel):
         unit_id: UUID; a fresh one unless given.
         trace_id: UUID; a fresh one unless given, so hand on the trace_id of the unit that this one follows from.
         created_at: aware; now unless given.
-        body: the content as a typed message: a generated dataclass, or google.protobuf.Any as it came.
+        body: the content as a typed message: a generated dataclass, which is packed at once, or google.protobuf.Any as
+            it came. What is read from here is always the latter, or None.
 
     Example:
         >>> unit = ContextUnit(payload={"workflow_type": "harvest"}, provenance=["commerce:trigger"])
@@ -83,7 +85,7 @@ class ContextUnit(BaseModel):
     security: InstanceOf[gen.SecurityScopes] | None = None
     created_at: AwareDatetime | None = Field(default_factory=lambda: datetime.now(UTC))
     provenance: list[str] = Field(default_factory=list)
-    body: InstanceOf[wkt.Any] | None = None
+    body: InstanceOf[betterproto2.Message] | None = None
 
     _unknown_fields: bytes = PrivateAttr(default=b"")
     _has_payload: bool = PrivateAttr(default=True)

@@ -47,6 +47,7 @@ class Call:
         deadline: when the caller stops waiting, in the event loop's time; None where it does not.
         label: the method, as its provenance tells it.
         trace_id: that of the unit, or a new one where it has none.
+        request_id: what a repetition of this call is known by: the unit_id, or a new one where it has none.
     """
 
     unit: ContextUnit
@@ -54,9 +55,11 @@ class Call:
     deadline: float | None = None
     label: str = ""
     trace_id: str = field(init=False)
+    request_id: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.trace_id = self.unit.trace_id or str(uuid.uuid4())
+        self.request_id = self.unit.unit_id or str(uuid.uuid4())
 
     @property
     def remaining(self) -> float | None:
@@ -64,11 +67,6 @@ class Call:
         if self.deadline is None:
             return None
         return max(0.0, self.deadline - asyncio.get_running_loop().time())
-
-    @property
-    def request_id(self) -> str:
-        """What makes a repetition of this call known to the Temporal server; new for a unit without an id."""
-        return self.unit.unit_id or str(uuid.uuid4())
 
     def tenant(self, *named: str) -> str:
         """The one tenant that this call makes something for.

@@ -34,7 +34,11 @@ from ._inputs import StartRequest, read_start
 
 __all__ = ["Starting", "header", "quoted"]
 
-_RELAXED = (Reuse.WORKFLOW_ID_REUSE_POLICY_UNSPECIFIED, Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE)
+_RELAXED = (
+    Reuse.WORKFLOW_ID_REUSE_POLICY_UNSPECIFIED,
+    Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+    Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
+)
 
 
 class Starting:
@@ -58,14 +62,20 @@ class Starting:
         Raises:
             ServiceError: the id is taken and the contract allows no second task under it; or Temporal does not answer.
         """
-        request_id = call.request_id
+        # With the tenant in it, a unit id that two tenants happen to share is no repetition.
+        request_id = f"{request.tenant_id}/{call.request_id}"
         wanted = await self._request(call, request, request_id)
         policy = wanted.workflow_id_reuse_policy
-        if policy in (*_RELAXED, Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY):
+        if _ends_others(wanted):
+            # The server takes no stricter policy together with this one, so what it would end is looked at before.
+            await self._guard_others(call, request, wanted)
+            earlier = await self._earlier(call, request, wanted.workflow_id)
+            if earlier:
+                return wanted.workflow_id, earlier
+        elif policy in _RELAXED:
             # Refused at first where the id has been used before: only then can it be a repetition that is not the
             # newest under its id any more, and only then is it worth asking.
             wanted.workflow_id_reuse_policy = Reuse.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE
-        await self._guard_others(call, request, wanted)
         answer = await self._send(wanted)
         if isinstance(answer, WorkflowExecutionAlreadyStartedFailure):
             if answer.start_request_id == request_id:
@@ -87,7 +97,7 @@ class Starting:
         contract, client = request.contract, self._engine.client
         wanted = StartWorkflowExecutionRequest(
             namespace=client.namespace,
-            workflow_id=request.workflow_id or f"{contract.name}/{request_id}",
+            workflow_id=request.workflow_id or f"{contract.name}/{call.request_id}",
             identity=client.identity,
             request_id=request_id,
             workflow_id_reuse_policy=_number(contract.id_reuse_policy),
@@ -163,11 +173,7 @@ class Starting:
 
     async def _guard_others(self, call: Call, request: StartRequest, wanted: StartWorkflowExecutionRequest) -> None:
         """Keeps a contract that ends the task in its way from ending another tenant's."""
-        ends = (
-            wanted.workflow_id_conflict_policy == Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
-            or wanted.workflow_id_reuse_policy == Reuse.WORKFLOW_ID_REUSE_POLICY_TERMINATE_IF_RUNNING
-        )
-        if ends and call.caller.tenants is not None:
+        if call.caller.tenants is not None:
             tenant = await self._tenant(wanted.workflow_id, "")
             if tenant is not None and tenant != request.tenant_id:
                 raise _exists(request.contract, wanted.workflow_id)
@@ -199,6 +205,14 @@ def header(engine: Engine, context: TaskContext) -> Payload:
 def quoted(text: str) -> str:
     """A text as a value in a list filter."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _ends_others(wanted: StartWorkflowExecutionRequest) -> bool:
+    """Whether the contract has a start end the task that runs under its id."""
+    return (
+        wanted.workflow_id_conflict_policy == Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
+        or wanted.workflow_id_reuse_policy == Reuse.WORKFLOW_ID_REUSE_POLICY_TERMINATE_IF_RUNNING
+    )
 
 
 def _exists(contract: WorkflowContract, workflow_id: str) -> ServiceError:

@@ -1,0 +1,149 @@
+# pyright: basic, reportMissingImports=false
+"""The desk: a module whose tasks do as they are told."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import final
+
+from desk_gen.acme.desk.v1 import (
+    Mode,
+    NamedRequest,
+    NoteRequest,
+    Progress,
+    RecallRequest,
+    RecallResponse,
+    RenameRequest,
+    RenameResponse,
+    WorkRequest,
+    WorkResponse,
+    desk_temporal,
+)
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+from contextunity.worker.core.registry import ModuleConfig
+
+
+@desk_temporal.step.defn
+def step(request: WorkRequest) -> WorkResponse:
+    if request.mode is Mode.RETRY:
+        raise ApplicationError("not yet", type="NotYet", next_retry_delay=timedelta(hours=1))
+    raise ApplicationError(f"the step of {request.name} broke", type="StepBroke")
+
+
+@final
+class Work(desk_temporal.WorkWorkflowBase):
+    @workflow.init
+    def __init__(self, request: WorkRequest) -> None:
+        self.name = request.name
+        self.notes: list[str] = []
+        self.finished = False
+
+    async def run(self, request: WorkRequest) -> WorkResponse:
+        match request.mode:
+            case Mode.FAIL:
+                raise ApplicationError(f"{request.name} cannot be done", type="CannotBeDone", non_retryable=True)
+            case Mode.FAIL_ACTIVITY | Mode.RETRY:
+                return await desk_temporal.step(request)
+            case Mode.HOP if request.hops > 0:
+                request.hops -= 1
+                desk_temporal.work_workflow.continue_as_new(request)
+            case Mode.WAIT | Mode.HOP:
+                await workflow.wait_condition(lambda: self.finished)
+            case _:
+                pass
+        return WorkResponse(text=f"{self.name} for {request.tenant_id}", notes=self.notes, big=request.big)
+
+    def get_progress(self) -> Progress:
+        return Progress(noted=len(self.notes), name=self.name)
+
+    def recall(self, request: RecallRequest) -> RecallResponse:
+        return RecallResponse(text=self.notes[request.index])
+
+    def note(self, request: NoteRequest) -> None:
+        self.notes.append(request.text)
+
+    def finish(self) -> None:
+        self.finished = True
+
+    def rename(self, request: RenameRequest) -> RenameResponse:
+        before, self.name = self.name, request.name
+        return RenameResponse(before=before)
+
+    def validate_rename(self, request: RenameRequest) -> None:
+        if not request.name:
+            raise ApplicationError("a task needs a name", type="NameMissing")
+
+
+@final
+class Join(desk_temporal.JoinWorkflowBase):
+    def __init__(self) -> None:
+        self.finished = False
+
+    async def run(self, request: NamedRequest) -> WorkResponse:
+        await workflow.wait_condition(lambda: self.finished)
+        return WorkResponse(text=request.name)
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+@final
+class Single(desk_temporal.SingleWorkflowBase):
+    def __init__(self) -> None:
+        self.finished = False
+
+    async def run(self, request: NamedRequest) -> WorkResponse:
+        await workflow.wait_condition(lambda: self.finished)
+        return WorkResponse(text=request.name)
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+@final
+class Once(desk_temporal.OnceWorkflowBase):
+    def __init__(self) -> None:
+        self.finished = False
+
+    async def run(self, request: NamedRequest) -> WorkResponse:
+        await workflow.wait_condition(lambda: self.finished)
+        return WorkResponse(text=request.name)
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+@final
+class Replace(desk_temporal.ReplaceWorkflowBase):
+    def __init__(self) -> None:
+        self.finished = False
+
+    async def run(self, request: NamedRequest) -> WorkResponse:
+        await workflow.wait_condition(lambda: self.finished)
+        return WorkResponse(text=request.name)
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+@final
+class Ping(desk_temporal.PingWorkflowBase):
+    async def run(self) -> None:
+        return None
+
+
+@final
+class Idle(desk_temporal.IdleWorkflowBase):
+    async def run(self, request: NamedRequest) -> WorkResponse:
+        return WorkResponse(text=request.name)
+
+
+module = ModuleConfig(
+    name="desk",
+    workflows=[Work, Join, Single, Once, Replace, Ping],
+    activities=[step],
+    description="for tests",
+)
+away = ModuleConfig(name="away", workflows=[Idle])

@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import grpc
 from contextunity.gen.contextunity.harvest.v1.harvest_temporal import HARVEST_WORKFLOW_NAME
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from contextunity.core import ContextUnit, ContextUnityError, worker_pb2, worker_pb2_grpc
+from contextunity.core import ContextUnityError
+from contextunity.worker.client import TaskHandle, WorkerClient, WorkerServiceError
 from contextunity.worker.core.discovery import boot
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.settings import Settings
@@ -30,7 +30,6 @@ from contextunity.worker.stack import Stack, running_stack
 from .catalogue import Catalogue
 from .settings import BUNDLED_SUPPLIER, HarvestSettings
 
-_POLL_SECONDS = 0.25
 _PLAIN_SECONDS = 2.0
 """Seconds between progress lines where the output is no terminal."""
 _SAMPLE_ROWS = 5
@@ -59,21 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _run(console: Console, settings: Settings, registry: WorkerRegistry, arguments: argparse.Namespace) -> int:
     supplier_code, tenant_id = arguments.supplier_code, arguments.tenant_id
     console.print("Starting the Temporal server, the gRPC service and the workers …")
-    async with running_stack(settings, registry) as stack, grpc.aio.insecure_channel(stack.grpc.target) as channel:
+    async with running_stack(settings, registry) as stack:
         _show_stack(console, stack)
-        stub = worker_pb2_grpc.WorkerServiceStub(channel)
-        unit = ContextUnit(
-            payload={"workflow_type": HARVEST_WORKFLOW_NAME, "supplier_code": supplier_code, "tenant_id": tenant_id},
-            provenance=["make:run"],
-        )
-        try:
-            started = await stub.StartWorkflow(unit.to_protobuf(worker_pb2))
-            workflow_id = str(started.payload["workflow_id"])
-            console.print(f"StartWorkflow answered: workflow_id [bold]{workflow_id}[/bold]\n")
-            task = await _watch(console, stub, workflow_id, unit)
-        except grpc.aio.AioRpcError as error:
-            console.print(f"{error.code().name}: {error.details()}", style="red", markup=False, highlight=False)
-            return 1
+        async with WorkerClient(stack.grpc.target, tenant_id=tenant_id, provenance=["make:run"]) as client:
+            try:
+                started = await client.start(HARVEST_WORKFLOW_NAME, {"supplier_code": supplier_code})
+                console.print(f"StartWorkflow answered: workflow_id [bold]{started.workflow_id}[/bold]\n")
+                task = await _watch(console, started)
+            except WorkerServiceError as error:
+                console.print(str(error), style="red", markup=False, highlight=False)
+                return 1
     if task["status"] != "completed":
         console.print(f"The harvest {task['status']}: {task.get('error', '')}", style="red", markup=False)
         return 1
@@ -82,24 +76,20 @@ async def _run(console: Console, settings: Settings, registry: WorkerRegistry, a
     return 0
 
 
-async def _watch(
-    console: Console, stub: worker_pb2_grpc.WorkerServiceAsyncStub, workflow_id: str, unit: ContextUnit
-) -> dict[str, Any]:
-    """Asks for the task's status until it ends, and shows its progress meanwhile."""
+async def _watch(console: Console, started: TaskHandle) -> dict[str, Any]:
+    """Follows the task until it ends, and shows its progress meanwhile."""
     view = _Bar(console) if console.is_terminal else _Lines(console)
+    task: dict[str, Any] = {}
     with view:
-        while True:
-            ask = ContextUnit(payload={"workflow_id": workflow_id}, trace_id=unit.trace_id, parent_unit_id=unit.unit_id)
-            answer = ContextUnit.from_protobuf(await stub.GetTaskStatus(ask.to_protobuf(worker_pb2)))
-            task: dict[str, Any] = dict(answer.payload)
-            if task["status"] != "running":
-                if task["status"] == "completed":
-                    view.show(task["result"].get("counts", {}), 1.0)
-                return task
-            progress = task.get("progress", {})
-            total = int(progress.get("bytes_total", 0))
-            view.show(progress.get("counts", {}), int(progress.get("bytes_done", 0)) / total if total else 0.0)
-            await asyncio.sleep(_POLL_SECONDS)
+        async for answer in started.watch():
+            task = answer.payload
+            if task["status"] == "completed":
+                view.show(task["result"].get("counts", {}), 1.0)
+            elif task["status"] == "running":
+                progress = task.get("progress", {})
+                total = int(progress.get("bytes_total", 0))
+                view.show(progress.get("counts", {}), int(progress.get("bytes_done", 0)) / total if total else 0.0)
+    return task
 
 
 class _View:

@@ -23,7 +23,7 @@ from ._jail.carry import CannotCarry, encode
 from ._last_expression import keep_last_expression
 from ._monty_errors import EXIT_CODES, Ending, ending_of
 from ._monty_folder import Stopped, fill_folder, pack, read_folder, remove_folder, unpack
-from ._monty_guest import CALL_HOOK, LAST, report_source, tools_source
+from ._monty_guest import CALL_HOOK, LAST, report_source, simple_report_source, tools_source
 from ._monty_output import Output
 from ._protocol import Outcome, Program, SandboxUnavailable, ToolReply, ToolWanted
 
@@ -231,9 +231,7 @@ class MontyBackend:
                     call = await _drive(await start(session, mount, run.output), run)
                     if call is not None:
                         return await self._stop(run, call, folder)
-                    await _drive(
-                        await session.feed_start(report_source(limits.result_bytes), print_callback=run.output), run
-                    )
+                    return await self._tell_result(run, session)
                 except MontySyntaxError as error:
                     return _ended(run, ending_of(error, syntax=True, tools=tools))
                 except MontyRuntimeError as error:
@@ -241,7 +239,15 @@ class MontyBackend:
                     return _ended(run, ending_of(error, syntax=False, cpu_first=cpu_first, tools=tools))
                 except _OutOfTimeError:
                     return _ended(run, Ending(status=ExecutionStatus.TIMEOUT, error="the program's time was over"))
-            return _reported(run)
+
+    async def _tell_result(self, run: _Run, session: AsyncMontySession) -> Outcome:
+        await _drive(await session.feed_start(simple_report_source(), print_callback=run.output), run)
+        outcome = _reported(run)
+        if outcome is None:
+            source = report_source(run.program.limits.result_bytes)
+            await _drive(await session.feed_start(source, print_callback=run.output), run)
+            outcome = _reported(run)
+        return outcome or _ended(run, Ending(status=ExecutionStatus.RESULT_ERROR, error="the result cannot be told"))
 
     async def _stop(self, run: _Run, call: AsyncFunctionSnapshot, folder: Path | None) -> ToolWanted | Outcome:
         """Takes what the program asks for from its message, and puts it away."""
@@ -386,12 +392,14 @@ def _message_bytes(program: Program) -> int:
     return max(program.limits.result_bytes, ARGUMENT_BYTES) * 6 + 1024
 
 
-def _reported(run: _Run) -> Outcome:
-    """What the program's last message says of its result."""
+def _reported(run: _Run) -> Outcome | None:
+    """What the program's last message says of its result; None where there is more to ask for."""
     text = run.output.take_message()
     limit = run.program.limits.result_bytes
     try:
         told = json.loads(text or "")
+        if "more" in told:
+            return None
         if "error" in told:
             return _ended(run, Ending(status=ExecutionStatus.RESULT_ERROR, error=str(told["error"])[:2000]))
         if "value" not in told:

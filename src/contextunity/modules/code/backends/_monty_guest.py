@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ._jail.carry import EXACT_INTEGERS, MAX_DEPTH
 
-__all__ = ["CALL_HOOK", "LAST", "MARK", "report_source", "tools_source"]
+__all__ = ["CALL_HOOK", "LAST", "MARK", "report_source", "simple_report_source", "tools_source"]
 
 MARK = "\x00cw\x00"
 """Stands before and after a message."""
@@ -83,16 +83,35 @@ def __cw_json(value, limit, where):
     return walk(value, where, 0)
 """
 
-_REPORT = """
-def __cw_report():
-    import json
+_SIMPLE = """
+def __cw_simple():
     try:
         value = result
     except NameError:
         try:
             value = {last}
         except NameError:
-            return __cw_send('{{}}')
+            return '{{}}'
+    kind = type(value)
+    if value is None:
+        return '{{"value":null}}'
+    if kind is bool:
+        return '{{"value":true}}' if value else '{{"value":false}}'
+    if kind is int and -{exact} <= value <= {exact}:
+        return '{{"value":' + str(value) + '}}'
+    return '{{"more":1}}'
+
+print({mark!r}, __cw_simple(), {mark!r}, sep='', end='')
+None
+"""
+
+_REPORT = """
+def __cw_report():
+    import json
+    try:
+        value = result
+    except NameError:
+        value = {last}
     try:
         text = __cw_json(value, {limit}, 'result')
     except ValueError as error:
@@ -114,11 +133,16 @@ def {name}(*positional, **named):
 """
 
 
-def report_source(result_bytes: int) -> str:
-    """Source that tells the program's result, fed after it.
+def simple_report_source() -> str:
+    """Source that tells a simple result, fed after the program: much shorter than the other, and enough for most.
 
-    Its message is `{}` where there is no result, else `{"value": …}` or `{"error": text}`.
+    Its message is `{}` where there is no result, `{"value": …}`, or `{"more": 1}` where `report_source` has to tell it.
     """
+    return _SIMPLE.format(last=LAST, mark=MARK, exact=EXACT_INTEGERS)
+
+
+def report_source(result_bytes: int) -> str:
+    """Source that tells any result there is: `{"value": …}`, or `{"error": text}` where it cannot be carried."""
     return _CARRY + _REPORT.format(last=LAST, limit=result_bytes)
 
 

@@ -21,6 +21,7 @@ _PATH_CHARACTERS = 120
 _ITEMS: Callable[[dict[object, object]], Iterable[tuple[object, object]]] = vars(dict)["items"]
 _ITERATE_LIST: Callable[[list[object]], Iterable[object]] = vars(list)["__iter__"]
 _ITERATE_TUPLE: Callable[[tuple[object, ...]], Iterable[object]] = vars(tuple)["__iter__"]
+_NAME_OF: Callable[[type], str] = vars(type)["__name__"].__get__
 _WAYS_OUT = {
     "set": "use sorted(…) or list(…)",
     "frozenset": "use sorted(…) or list(…)",
@@ -86,21 +87,23 @@ class _Carrier:
         self._take(1)
         if value is None or value is True or value is False:
             return value
-        if isinstance(value, str):
-            return self._text(value, path)
-        if isinstance(value, int):
-            return _integer(value, path)
-        if isinstance(value, float):
-            return _float(value, path)
-        if isinstance(value, dict):
+        # Of the type and not by isinstance, which asks the value what it is.
+        kind = type(value)
+        if issubclass(kind, str):
+            return self._text(cast("str", value), path)
+        if issubclass(kind, int):
+            return _integer(cast("int", value), path)
+        if issubclass(kind, float):
+            return _float(cast("float", value), path)
+        if issubclass(kind, dict):
             return self._dict(cast("dict[object, object]", value), path, depth)
-        if isinstance(value, list):
-            return self._list(_ITERATE_LIST(cast("list[object]", value)), cast("object", value), path, depth)
-        if isinstance(value, tuple):
-            return self._list(_ITERATE_TUPLE(cast("tuple[object, ...]", value)), cast("object", value), path, depth)
-        kind = type(value).__name__
-        way_out = _WAYS_OUT.get(kind, "make it of None, bool, int, float, str, list and dict")
-        raise CannotCarry(f"{_short(path)} is of type {_short(str(kind))}, which cannot be carried; {way_out}")
+        if issubclass(kind, list):
+            return self._list(_ITERATE_LIST(cast("list[object]", value)), value, path, depth)
+        if issubclass(kind, tuple):
+            return self._list(_ITERATE_TUPLE(cast("tuple[object, ...]", value)), value, path, depth)
+        name = _type_name(value)
+        way_out = _WAYS_OUT.get(name, "make it of None, bool, int, float, str, list and dict")
+        raise CannotCarry(f"{_short(path)} is of type {_short(name)}, which cannot be carried; {way_out}")
 
     def _dict(self, value: dict[object, object], path: str, depth: int) -> JsonValue:
         with self._within(value, path, depth):
@@ -126,10 +129,10 @@ class _Carrier:
             self._inside.discard(id(value))
 
     def _key(self, key: object, path: str) -> str:
-        if isinstance(key, str):
-            return self._text(key, f"a key of {path}")
+        if issubclass(type(key), str):
+            return self._text(cast("str", key), f"a key of {path}")
         raise CannotCarry(
-            f"{_short(path)} has a key of type {_short(str(type(key).__name__))}; keys must be text, such as str(key)"
+            f"{_short(path)} has a key of type {_short(_type_name(key))}; keys must be text, such as str(key)"
         )
 
     def _text(self, value: str, path: str) -> str:
@@ -164,7 +167,11 @@ def _float(value: float, path: str) -> float:
 
 
 def _key_text(key: object) -> str:
-    return repr(str.__getitem__(key, slice(0, 40))) if isinstance(key, str) else "…"
+    return repr(str.__getitem__(cast("str", key), slice(0, 40))) if issubclass(type(key), str) else "…"
+
+
+def _type_name(value: object) -> str:
+    return _NAME_OF(type(value))
 
 
 def _short(text: str) -> str:

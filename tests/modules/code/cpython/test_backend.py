@@ -1,0 +1,202 @@
+"""The backend in a worker's life: many programs at once, cancelled ones, zygotes and workers that are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from contextunity.gen.contextunity.code.v1 import ExecutionStatus
+
+from contextunity.modules.code.backends import Program, ProgramLimits, SandboxUnavailable
+from contextunity.modules.code.backends.cpython import CPythonBackend, open_backend
+from contextunity.modules.code.errors import SandboxFailedError
+
+LIMITS = ProgramLimits(
+    wall=20.0, cpu=20.0, memory_bytes=128 << 20, output_bytes=1000, result_bytes=1000, scratch_bytes=1 << 20
+)
+
+
+@pytest.fixture
+async def backend(tmp_path: Path) -> AsyncIterator[CPythonBackend]:
+    try:
+        opened = await open_backend(folder=tmp_path, parallel=8)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    yield opened
+    await opened.aclose()
+
+
+def _program(code: str, **limits: float) -> Program:
+    return Program(code=code, limits=replace(LIMITS, **limits))  # type: ignore[arg-type]
+
+
+def _zygote() -> psutil.Process:
+    return next(child for child in psutil.Process().children() if "_jail" in " ".join(child.cmdline()))
+
+
+async def _started(zygote: psutil.Process) -> psutil.Process:
+    """The one child of a zygote, once it is there."""
+    while not (children := zygote.children()):  # noqa: ASYNC110 - no event tells of another process's child
+        await asyncio.sleep(0.01)
+    return children[0]
+
+
+async def test_the_result_is_the_variable_else_the_last_expression(backend: CPythonBackend) -> None:
+    codes = ("result = [1]\n2", "x = 2\nx * 21", "x = 1", "print('a')", "None", "result = None", "", "# nothing")
+    outcomes = [await backend.run(_program(code)) for code in codes]
+    assert [(outcome.has_result, outcome.result) for outcome in outcomes] == [
+        *((True, [1]), (True, 42), (False, None), (True, None), (True, None), (True, None), (False, None)),
+        (False, None),
+    ]
+
+
+async def test_inputs_are_variables_and_files_are_there(backend: CPythonBackend) -> None:
+    program = Program(
+        code="import pathlib\n[n + 1 for n in numbers] + [pathlib.Path(name).read_text(), open('b').read()]",
+        limits=LIMITS,
+        inputs={"numbers": [1, 2.5], "name": "data/deep/ä.txt"},
+        files={"data/deep/ä.txt": "Größe".encode(), "b": b"x" * 100},
+    )
+    assert (await backend.run(program)).result == [2, 3.5, "Größe", "x" * 100]
+
+
+@pytest.mark.parametrize("path", ["../x", "/tmp/x", "a/../../x", "", "a//b", ".", "a\0b"])
+async def test_a_file_outside_the_folder_is_refused_by_name(backend: CPythonBackend, path: str) -> None:
+    outcome = await backend.run(Program(code="1", limits=LIMITS, files={path: b"x"}))
+    assert (outcome.status, outcome.error_type) == (ExecutionStatus.EXCEPTION, "ValueError")
+    assert repr(path) in outcome.error
+
+
+async def test_an_exception_is_told_with_its_place(backend: CPythonBackend) -> None:
+    outcome = await backend.run(_program("print('before')\ndef f():\n    return {}['key']\nf()"))
+    assert outcome == replace(
+        outcome, status=ExecutionStatus.EXCEPTION, exit_code=1, stdout="before\n", error_type="KeyError"
+    )
+    assert outcome.error == "KeyError: 'key'"
+    assert "File \"<program>\", line 3, in f\n    return {}['key']" in outcome.stderr
+    assert "_jail" not in outcome.stderr
+
+
+async def test_output_is_cut_at_its_bound_and_the_program_goes_on(backend: CPythonBackend) -> None:
+    outcome = await backend.run(_program("import sys\nprint('ä' * 5000)\nsys.stderr.write('late')\n'done'"))
+    assert (outcome.result, outcome.truncated) == ("done", True)
+    assert len((outcome.stdout + outcome.stderr).encode()) <= LIMITS.output_bytes
+    assert set(outcome.stdout) == {"ä"}
+
+
+async def test_what_was_printed_before_a_limit_struck_is_there(backend: CPythonBackend) -> None:
+    outcome = await backend.run(_program("print('first')\nwhile True: pass", wall=0.2))
+    assert (outcome.status, outcome.stdout, outcome.exit_code) == (ExecutionStatus.TIMEOUT, "first\n", 137)
+    assert outcome.error == "the program took longer than 0.2 s"
+
+
+async def test_processor_time_is_a_limit_of_its_own(backend: CPythonBackend) -> None:
+    outcome = await backend.run(_program("while True: pass", cpu=0.2))
+    assert outcome.status is ExecutionStatus.CPU_LIMIT
+    assert outcome.error == "the program used more than 0.2 s of a processor"
+
+
+async def test_files_are_bounded_together(backend: CPythonBackend) -> None:
+    outcome = await backend.run(
+        _program("import time\nfor n in range(20):\n    open(str(n), 'wb').write(bytes(1 << 17))\ntime.sleep(60)")
+    )
+    assert outcome.status is ExecutionStatus.CRASHED
+    assert outcome.error == "the files of the program occupied more than 1,048,576 bytes, or were nested too deeply"
+
+
+async def test_programs_run_at_once_and_see_nothing_of_each_other(backend: CPythonBackend, tmp_path: Path) -> None:
+    code = "import os, time\nopen('f', 'x').write(str(n))\ntime.sleep(0.3)\n[open('f').read(), os.listdir()]"
+    programs = [Program(code=code, limits=LIMITS, inputs={"n": number}) for number in range(6)]
+    outcomes = await asyncio.gather(*(backend.run(program) for program in programs))
+    assert [outcome.result for outcome in outcomes] == [[str(number), ["f"]] for number in range(6)]
+
+
+async def test_a_cancelled_program_is_ended(backend: CPythonBackend) -> None:
+    children = psutil.Process().children(recursive=True)
+    running = asyncio.create_task(backend.run(_program("import time\ntime.sleep(60)")))
+    await _started(_zygote())
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert psutil.Process().children(recursive=True) == children
+    assert (await backend.run(_program("1 + 1"))).result == 2
+
+
+async def test_a_killed_zygote_fails_its_programs_and_is_replaced(backend: CPythonBackend) -> None:
+    running = asyncio.create_task(backend.run(_program("import time\ntime.sleep(60)")))
+    zygote = _zygote()
+    child = await _started(zygote)
+    zygote.kill()
+    with pytest.raises(SandboxFailedError, match="zygote"):
+        await running
+    child.wait(10)
+    assert (await backend.run(_program("1 + 1"))).result == 2
+
+
+async def test_scratch_folders_go_with_their_programs(backend: CPythonBackend) -> None:
+    outcome = await backend.run(_program("import os\nos.makedirs('a/b')\nopen('a/b/c', 'w')\nos.getcwd()"))
+    assert isinstance(outcome.result, str)
+    assert os.listdir(Path(outcome.result).parent) == []
+
+
+async def test_tools_are_what_it_does_not_have(backend: CPythonBackend) -> None:
+    outcome = await backend.run(Program(code="1", limits=LIMITS, tools=("lookup",)))
+    assert outcome.status is ExecutionStatus.UNSUPPORTED
+    assert "monty" in outcome.error
+
+
+async def test_a_closed_backend_runs_nothing(tmp_path: Path) -> None:
+    backend = CPythonBackend(folder=tmp_path)
+    await backend.aclose()
+    await backend.aclose()
+    with pytest.raises(SandboxFailedError, match="closed"):
+        await backend.run(_program("1"))
+
+
+@pytest.mark.parametrize(("uid", "gid"), [(0, 1), (1, 0), (-1, 1)])
+def test_programs_do_not_run_as_root(uid: int, gid: int) -> None:
+    with pytest.raises(ValueError, match="must not run as root"):
+        CPythonBackend(uid=uid, gid=gid)
+
+
+_WORKER = """
+import asyncio, sys
+from pathlib import Path
+from contextunity.modules.code.backends import Program, ProgramLimits
+from contextunity.modules.code.backends.cpython import open_backend
+limits = ProgramLimits(wall=60, cpu=60, memory_bytes=1 << 27, output_bytes=99, result_bytes=99, scratch_bytes=1 << 20)
+async def main():
+    backend = await open_backend(folder=Path(sys.argv[1]), parallel=2)
+    asyncio.create_task(backend.run(Program(code="while True: pass", limits=limits)))
+    await asyncio.sleep(0.3)
+    print("running", flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+def test_nothing_outlives_a_killed_worker(tmp_path: Path, backend: CPythonBackend) -> None:
+    with subprocess.Popen([sys.executable, "-c", _WORKER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "running\n"
+        left = psutil.Process(worker.pid).children(recursive=True)
+        worker.send_signal(signal.SIGKILL)
+    assert len(left) == 2
+    _, alive = psutil.wait_procs(left, timeout=10)
+    assert alive == []
+
+
+async def test_the_backend_starts_nothing_before_it_is_asked(tmp_path: Path) -> None:
+    before = psutil.Process().children()
+    with contextlib.closing(asyncio.new_event_loop()):
+        CPythonBackend(folder=tmp_path)
+    assert (psutil.Process().children(), list(tmp_path.iterdir())) == (before, [])

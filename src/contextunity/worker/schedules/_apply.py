@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from python_temporal.contract import WorkflowContract
 from ._check import CheckedEntry, EntryError, check_entry
 from ._differences import differences
 from ._errors import EntryFault, ScheduleConflictError, SchedulesRefusedError
-from ._names import ScheduleName
 from ._server import ScheduleServer
 from ._stored import write_schedule
 
@@ -51,7 +49,7 @@ async def apply(
     if faults and not partial:
         raise SchedulesRefusedError(faults)
     nameless = [fault.place for fault in faults if not fault.schedule_id]
-    done = await asyncio.gather(*(_put(server, each, partial=partial, dry_run=dry_run) for each in checked))
+    done = await server.all_of(_put(server, each, partial=partial, dry_run=dry_run) for each in checked)
     result = RegisterSchedulesResult()
     for each, what in zip(checked, done, strict=True):
         schedule_id = each.name.schedule_id
@@ -115,13 +113,12 @@ def _places(entries: Sequence[ScheduleEntry | EntryFault]) -> list[tuple[str, Sc
 
 
 async def _put(server: ScheduleServer, wanted: CheckedEntry, *, partial: bool, dry_run: bool) -> _Done:
-    async with server.slots:
-        try:
-            return await _create_or_update(server, wanted, dry_run=dry_run)
-        except RPCError as error:
-            if partial and error.status is RPCStatusCode.INVALID_ARGUMENT:
-                return _Done(outcome="", refusal=error.message)
-            raise
+    try:
+        return await _create_or_update(server, wanted, dry_run=dry_run)
+    except RPCError as error:
+        if partial and error.status is RPCStatusCode.INVALID_ARGUMENT:
+            return _Done(outcome="", refusal=error.message)
+        raise
 
 
 async def _create_or_update(server: ScheduleServer, wanted: CheckedEntry, *, dry_run: bool) -> _Done:
@@ -160,10 +157,5 @@ async def _prune(
     there = [stored.name for stored in await server.describe_all(names)]
     if dry_run:
         return [name.schedule_id for name in there]
-
-    async def remove(name: ScheduleName) -> bool:
-        async with server.slots:
-            return await server.delete(name)
-
-    gone = await asyncio.gather(*map(remove, there))
+    gone = await server.all_of(server.delete(name) for name in there)
     return [name.schedule_id for name, removed in zip(there, gone, strict=True) if removed]

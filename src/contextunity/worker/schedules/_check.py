@@ -14,7 +14,7 @@ from temporalio.api.schedule.v1 import StructuredCalendarSpec
 
 from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
-from python_temporal.contract import WorkflowContract
+from python_temporal.contract import ContractError, WorkflowContract
 
 from ._cron import CronError, compile_cron
 from ._names import ID_LIMIT, ScheduleName
@@ -152,6 +152,11 @@ def _input(
             return None
         given.tenant_id = tenant_id
     found.extend(_below(where, validation.violations(request)))
+    try:
+        if contract.search_attributes is not None:
+            contract.search_attributes(request)
+    except ContractError as error:
+        found.append(Violation(f"{where}.{error.field}" if error.field else where, error.reason))
     return request
 
 

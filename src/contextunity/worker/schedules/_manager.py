@@ -172,7 +172,7 @@ class ScheduleManager:
             project_id: of this project; empty means of all.
             tenant_ids: of these tenants; None means of all.
         """
-        names = await self._server.names(tenant_ids, project_id)
+        names = await self._server.names(None if tenant_ids is None else frozenset(tenant_ids), project_id)
         return [stored.to_status() for stored in await self._server.describe_all(names)]
 
     async def pause_schedule(

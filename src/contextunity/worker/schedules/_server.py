@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Coroutine, Iterable, Set
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from temporalio.api.schedule.v1 import Schedule, SchedulePatch, TriggerImmediatelyRequest
 from temporalio.api.workflowservice.v1 import (
@@ -23,6 +24,8 @@ from ._names import ScheduleName, list_query
 from ._stored import Stored, read_schedule
 
 __all__ = ["ScheduleServer"]
+
+T = TypeVar("T")
 
 _AT_ONCE = 16
 _PAGE = 1000
@@ -42,8 +45,7 @@ class ScheduleServer:
         self.client = client
         self._service = client.workflow_service
         self._timeout = timeout
-        self.slots = asyncio.Semaphore(_AT_ONCE)
-        """How many calls are under way at once where there are many."""
+        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def describe(self, name: ScheduleName) -> Stored | None:
         """A schedule as it is; None where there is none, or not one of ours."""
@@ -131,7 +133,7 @@ class ScheduleServer:
         trigger.scheduled_time.FromDatetime(due)
         return await self._patch(name, SchedulePatch(trigger_immediately=trigger))
 
-    async def names(self, tenant_ids: Collection[str] | None, project_id: str) -> list[ScheduleName]:
+    async def names(self, tenant_ids: Set[str] | None, project_id: str) -> list[ScheduleName]:
         """Names of the schedules that may be ours, sorted.
 
         The server's list lags a moment behind what was created or removed just now.
@@ -159,12 +161,23 @@ class ScheduleServer:
     async def describe_all(self, names: Iterable[ScheduleName]) -> list[Stored]:
         """Those of the schedules that are there and ours, in the order of the names."""
 
-        async def one(name: ScheduleName) -> Stored | None:
-            async with self.slots:
-                return await self.describe(name)
-
-        found = await asyncio.gather(*map(one, names))
+        found = await self.all_of(self.describe(name) for name in names)
         return [stored for stored in found if stored is not None]
+
+    async def all_of(self, calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        """What calls give, a bounded number of them at once; where some fail, all have ended before the first error."""
+
+        async def one(call: Coroutine[Any, Any, T]) -> T:
+            async with self._slots:
+                return await call
+
+        given = await asyncio.gather(*map(one, calls), return_exceptions=True)
+        results = list[T]()
+        for each in given:
+            if isinstance(each, BaseException):
+                raise each
+            results.append(each)
+        return results
 
     async def _patch(self, name: ScheduleName, patch: SchedulePatch) -> bool:
         try:

@@ -61,6 +61,7 @@ async def test_values_that_can_be_carried_come_back_exactly(backend: MontyBacken
         "'# no comment'  # comment": "# no comment",
         "import asyncio\nasync def f(): return 7\nasyncio.run(f())": 7,
         "[\n  1,\n  2,\n]": [1, 2],
+        "result = 8\nraise SystemExit": 8,
     }.items():
         found = await _run(backend, code)
         assert (code, found.status, found.result) == (code, Status.OK, value), found

@@ -21,7 +21,7 @@ from contextunity.core.codec import JsonValue
 
 from ._jail.carry import CannotCarry, encode
 from ._last_expression import keep_last_expression
-from ._monty_errors import EXIT_CODES, Ending, ending_of
+from ._monty_errors import EXIT_CODES, Ending, ending_of, exits_well
 from ._monty_folder import Stopped, fill_folder, pack, read_folder, remove_folder, unpack
 from ._monty_guest import CALL_HOOK, LAST, report_source, simple_report_source, tools_source
 from ._monty_output import Output
@@ -228,7 +228,7 @@ class MontyBackend:
             run.began = time.monotonic()
             with _bounded(session, run):
                 try:
-                    call = await _drive(await start(session, mount, run.output), run)
+                    call = await _drive_to_exit(start(session, mount, run.output), run)
                     if call is not None:
                         return await self._stop(run, call, folder)
                     return await self._tell_result(run, session)
@@ -352,6 +352,18 @@ async def _drive(snapshot: AsyncSnapshot, run: _Run) -> AsyncFunctionSnapshot | 
             text = f"name {snapshot.function_name!r} is not defined"
             snapshot = await snapshot.resume({"exc_type": "NameError", "message": text})
     return None
+
+
+async def _drive_to_exit(start: Awaitable[AsyncSnapshot], run: _Run) -> AsyncFunctionSnapshot | None:
+    """As `_drive`, for a program, which may also end by SystemExit."""
+    from pydantic_monty import MontyRuntimeError
+
+    try:
+        return await _drive(await start, run)
+    except MontyRuntimeError as error:
+        if exits_well(error):
+            return None
+        raise
 
 
 async def _sleep(seconds: float, run: _Run) -> None:

@@ -15,7 +15,7 @@ from ._monty_guest import LAST
 if TYPE_CHECKING:
     from pydantic_monty import MontyRuntimeError, MontySyntaxError
 
-__all__ = ["EXIT_CODES", "Ending", "ending_of"]
+__all__ = ["EXIT_CODES", "Ending", "ending_of", "exits_well"]
 
 _NO_ATTRIBUTE = r"(?:type object )?'(\w+)'(?: object)? has no attribute '(\w+)'"
 _LINE = 2000
@@ -65,9 +65,12 @@ def ending_of(
     if lacking := _lacking(inner, told):
         error_line = _cut(f"{lacking}; {_CPYTHON}")
         return Ending(status=ExecutionStatus.UNSUPPORTED, error=error_line, error_type=inner, traceback=display)
-    if inner == "SystemExit" and told in ("", "0", "None", "SystemExit"):
-        return Ending(status=ExecutionStatus.OK, error="")
     return Ending(status=ExecutionStatus.EXCEPTION, error=_cut(line), error_type=inner, traceback=display)
+
+
+def exits_well(error: MontyRuntimeError) -> bool:
+    """Whether it is a program's way to say that it is through: SystemExit without a word."""
+    return isinstance(error.exception(), SystemExit) and str(error) in ("SystemExit", "SystemExit: ", "")
 
 
 def _limit(inner: str, told: str, cpu_first: bool) -> Ending | None:

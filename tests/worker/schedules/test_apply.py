@@ -14,12 +14,16 @@ from temporalio.client import Client, ScheduleUpdate, ScheduleUpdateInput
 
 from contextunity.core import codec
 from contextunity.core.errors import Violation
+from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.schedules import (
     EntryFault,
     ScheduleManager,
     ScheduleName,
     SchedulesRefusedError,
 )
+from contextunity.worker.schedules._apply import check_entries
+from contextunity.worker.schedules._server import ScheduleServer
+from contextunity.worker.schedules._stored import write_schedule
 
 MakeEntry = Callable[..., Any]
 Eventually = Callable[..., Awaitable[Any]]
@@ -224,6 +228,25 @@ async def test_many_at_once_leave_one_whole_schedule(
     minute = status.schedule.cron.split()[0]
     assert codec.struct_to_dict(status.schedule.args)["name"] == f"n{minute}"
     assert {each.minute for each in status.next_runs} == {int(minute)}
+
+
+async def test_a_change_made_from_what_is_no_more_is_not_carried_out(
+    manager: ScheduleManager, client: Client, registry: WorkerRegistry, tenant: str, entry: MakeEntry
+) -> None:
+    await manager.apply([entry()], tenant_id=tenant)
+    server = ScheduleServer(client, timedelta(seconds=10))
+    (wanted,), _ = check_entries([entry(cron="0 4 * * *")], registry.workflows, tenant_id=tenant, project_id="default")
+    stored = await server.describe(wanted.name)
+    assert stored is not None
+    await manager.pause_schedule("nightly", tenant_id=tenant, note="in between")
+    await server.update(stored, await write_schedule(client, wanted))
+    after = await server.describe(wanted.name)
+    assert after is not None
+    assert (after.entry.cron, after.entry.paused) == ("0 3 * * *", True)
+    assert (await manager.apply([entry(cron="0 4 * * *")], tenant_id=tenant)).updated == ["nightly"]
+    after = await server.describe(wanted.name)
+    assert after is not None
+    assert (after.entry.cron, after.entry.paused) == ("0 4 * * *", True)
 
 
 async def test_what_somebody_changed_past_us_shows_and_is_put_right(

@@ -23,7 +23,6 @@ from contextunity.gen.contextunity.harvest.v1 import (
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
 
 __all__ = ["HarvestWorkflow"]
 
@@ -32,8 +31,6 @@ _MAX_IN_FLIGHT = 4
 
 _PAGES_PER_RUN = 150
 """Pages after which the workflow continues as new: some 20 events each keep a history far below Temporal's limits."""
-
-_MAX_PAGE_SIZE = 1000
 
 
 @final
@@ -64,7 +61,6 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
 
     async def run(self, request: HarvestRequest) -> HarvestResponse:
         """Runs the harvest, or the part of it that fits one history."""
-        _check(request)
         last = await self._flow()
         if last is None:
             await workflow.wait_condition(workflow.all_handlers_finished)
@@ -111,11 +107,6 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         """Changes the size of the pages to come."""
         previous, self._state.page_size = self._page_size, request.page_size
         return SetPageSizeResponse(previous_page_size=previous)
-
-    def validate_set_page_size(self, request: SetPageSizeRequest) -> None:
-        """Refuses sizes that pages cannot have."""
-        if not 1 <= request.page_size <= _MAX_PAGE_SIZE:
-            raise ValueError(f"page_size {request.page_size} is not between 1 and {_MAX_PAGE_SIZE}")
 
     async def _flow(self) -> SyncToBrainResponse | None:
         """Lets pages flow until the harvest is over, or the run is long enough.
@@ -224,14 +215,3 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         if self._state.counts is None:
             self._state.counts = HarvestCounts()
         return self._state.counts
-
-
-def _check(request: HarvestRequest) -> None:
-    """Refuses what no repetition can mend, before anything is fetched."""
-    if not 0 <= request.page_size <= _MAX_PAGE_SIZE:
-        reason = f"page_size {request.page_size} is not between 1 and {_MAX_PAGE_SIZE}, or 0 for the supplier's setting"
-    elif request.max_products < 0:
-        reason = f"max_products {request.max_products} is negative; 0 means all"
-    else:
-        return
-    raise ApplicationError(reason, type="RequestInvalid", non_retryable=True)

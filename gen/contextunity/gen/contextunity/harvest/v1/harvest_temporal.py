@@ -152,7 +152,7 @@ harvest_workflow: _Final[_t.Workflow[_v1.HarvestRequest, _v1.HarvestResponse, Ha
             'Resume': _t.SignalBinding(contract=resume_signal, handler='resume'),
         },
         updates={
-            'SetPageSize': _t.UpdateBinding(contract=set_page_size_update, handler='set_page_size', validator='validate_set_page_size'),
+            'SetPageSize': _t.UpdateBinding(contract=set_page_size_update, handler='set_page_size'),
         },
     ),
     HarvestChild,
@@ -282,10 +282,6 @@ class HarvestWorkflowBase(_t.WorkflowBase, contract=harvest_workflow.contract):
 
         Errors: rejected where page_size is not between 1 and 1000.
         """
-
-    @_abstractmethod
-    def validate_set_page_size(self, request: _v1.SetPageSizeRequest) -> None:
-        """Rejects a SetPageSize by raising an error; it must not change anything."""
 
 
 class HarvestServiceActivities(_t.ActivityBase, service=harvest_service):

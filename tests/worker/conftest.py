@@ -13,6 +13,7 @@ import pytest
 
 from contextunity.modules.code.plugin import module as code
 from contextunity.modules.harvest.plugin import module as harvest
+from contextunity.worker.auth import authenticator_for
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.server import running_server
@@ -36,7 +37,9 @@ def service_target(temporal_server: EmbeddedServer, tmp_path_factory: pytest.Tem
             async with AsyncExitStack() as stack:
                 client = await connect(settings, address=temporal_server.address)
                 await stack.enter_async_context(running_workers(client, registry.select(None), settings))
-                server = await stack.enter_async_context(running_server(WorkerService(client, registry), settings))
+                server = await stack.enter_async_context(
+                    running_server(WorkerService(client, registry), settings, authenticator_for(settings))
+                )
                 started.put(server.target)
                 await stop.wait()
         except BaseException as error:

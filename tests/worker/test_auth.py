@@ -207,7 +207,7 @@ async def target(tmp_path: Path, temporal_server: EmbeddedServer) -> AsyncIterat
     settings = _settings(tmp_path, AUTH="token", TOKEN_SECRET=_SECRET)
     settings = settings.model_copy(update={"host": "127.0.0.1", "port": 0})
     client = await connect(settings, address=temporal_server.address)
-    async with running_server(WorkerService(client, WorkerRegistry()), settings) as server:
+    async with running_server(WorkerService(client, WorkerRegistry()), settings, authenticator_for(settings)) as server:
         yield server.target
 
 

@@ -21,7 +21,7 @@ from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
-from .auth import AuthenticationError, Authenticator, authenticator_for
+from .auth import AuthenticationError, Authenticator
 from .errors import PortTakenError
 from .service import Call, Method, WorkerService
 from .settings import Settings
@@ -67,14 +67,20 @@ class RunningServer:
 
 
 @contextlib.asynccontextmanager
-async def running_server(service: WorkerService, settings: Settings) -> AsyncGenerator[RunningServer, None]:
+async def running_server(
+    service: WorkerService, settings: Settings, authenticator: Authenticator
+) -> AsyncGenerator[RunningServer, None]:
     """Serves while the context is open; on leaving it, calls under way have five seconds to finish.
+
+    Args:
+        service: answers the calls.
+        settings: of the process: where to listen, and how large a unit may be.
+        authenticator: tells who calls, as from `authenticator_for`.
 
     Raises:
         PortTakenError: the address cannot be listened on.
-        SettingsError: the keys of tokens are not usable.
     """
-    boundary = Boundary(service, authenticator_for(settings), max_unit_bytes=settings.max_unit_bytes)
+    boundary = Boundary(service, authenticator, max_unit_bytes=settings.max_unit_bytes)
     server = grpc.aio.server(options=_options(settings))
     server.add_generic_rpc_handlers((boundary.handlers(),))
     health = health_aio.HealthServicer()

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
+from .auth import authenticator_for
 from .core.registry import RegisteredModule, WorkerRegistry
 from .embedded import LOOPBACK, EmbeddedServer, embedded_server, usual_or_free_port
 from .server import RunningServer, running_server
@@ -56,13 +57,16 @@ async def running_stack(
         WorkerError: something cannot start; its text says what, and the way out.
     """
     selected = registry.select(modules)
+    authenticator = authenticator_for(settings)
     async with contextlib.AsyncExitStack() as stack:
         temporal = await stack.enter_async_context(
             embedded_server(settings.data_folder, port=temporal_port, ui_port=ui_port)
         )
         client = await connect(settings, address=temporal.address)
         workers = await stack.enter_async_context(running_workers(client, selected, settings))
-        grpc = await stack.enter_async_context(running_server(WorkerService(client, registry), _local(settings)))
+        grpc = await stack.enter_async_context(
+            running_server(WorkerService(client, registry), _local(settings), authenticator)
+        )
         yield Stack(temporal=temporal, grpc=grpc, modules=selected, workers=workers)
 
 

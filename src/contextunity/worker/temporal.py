@@ -24,7 +24,7 @@ from .core.registry import ModuleContext, RegisteredModule
 from .errors import RegistryError, SettingsError, TemporalUnreachableError
 from .plugin import ContextWorkerPlugin
 from .settings import Settings
-from .tenancy import register_attributes
+from .tenancy import register_attributes, tenant_queue
 
 __all__ = ["connect", "running_workers"]
 
@@ -83,9 +83,15 @@ async def _knock(address: str) -> None:
 
 @contextlib.asynccontextmanager
 async def running_workers(
-    client: Client, modules: Sequence[RegisteredModule], settings: Settings
+    client: Client, modules: Sequence[RegisteredModule], settings: Settings, *, tenant: str = ""
 ) -> AsyncGenerator[asyncio.Task[None], None]:
     """Runs a worker for each task queue of the modules while the context is open.
+
+    Args:
+        client: as from `connect`.
+        modules: whose workflows and activities to run.
+        settings: of the process.
+        tenant: whose own task queues to poll; unless given, those that all tenants share.
 
     Yields:
         A task that ends, with the error, when a worker fails. Leaving the context stops all workers in order: no new
@@ -100,7 +106,7 @@ async def running_workers(
         executor = ThreadPoolExecutor(settings.max_concurrent_activities, thread_name_prefix="activity")
         stack.callback(executor.shutdown)
         workers = [
-            _worker(client, module, task_queue, executor, settings)
+            _worker(client, module, task_queue, executor, settings, tenant)
             for module in modules
             for task_queue in module.task_queues
         ]
@@ -120,19 +126,25 @@ async def _run_all(workers: Sequence[Worker]) -> None:
 
 
 def _worker(
-    client: Client, module: RegisteredModule, task_queue: str, executor: ThreadPoolExecutor, settings: Settings
+    client: Client,
+    module: RegisteredModule,
+    task_queue: str,
+    executor: ThreadPoolExecutor,
+    settings: Settings,
+    tenant: str,
 ) -> Worker:
     workflows, activities = module.handlers(task_queue)
+    polled = tenant_queue(task_queue, tenant)
     _LOG.info(
         "module %s: task queue %s, %d workflows, %d activities",
         module.config.name,
-        task_queue,
+        polled,
         len(workflows),
         len(activities),
     )
     return Worker(
         client,
-        task_queue=task_queue,
+        task_queue=polled,
         workflows=workflows,
         activities=activities,
         activity_executor=executor,

@@ -21,6 +21,7 @@ __all__ = [
     "register_attributes",
     "tenant_fault",
     "tenant_of",
+    "tenant_queue",
 ]
 
 TENANT_ATTRIBUTE = SearchAttributeKey.for_keyword("ContextUnityTenant")
@@ -58,6 +59,11 @@ def bound_attributes(
 def tenant_of(attributes: TypedSearchAttributes) -> str:
     """Tenant that a workflow is bound to; empty where it is bound to none."""
     return attributes.get(TENANT_ATTRIBUTE) or ""
+
+
+def tenant_queue(task_queue: str, tenant_id: str) -> str:
+    """The task queue that a tenant's own workers poll; for no tenant, the one that all share."""
+    return f"{task_queue}/{tenant_id}" if tenant_id else task_queue
 
 
 async def register_attributes(client: Client) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from temporalio.client import Client
 
+from contextunity.worker.auth import authenticator_for
 from contextunity.worker.cli.main import main
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.server import running_server
@@ -33,7 +34,7 @@ async def run(
     monkeypatch.setenv("WORKER_MODULES", "acme_reports_module")
     monkeypatch.chdir(tmp_path)
     settings = Settings(host="127.0.0.1", port=0)
-    async with running_server(WorkerService(client, registry), settings) as server:
+    async with running_server(WorkerService(client, registry), settings, authenticator_for(settings)) as server:
 
         async def run(*words: str) -> tuple[int, str, str]:
             arguments = ["schedules", *words, "--target", server.target, "--tenant", tenant]

@@ -23,6 +23,7 @@ from pydantic import SecretStr
 
 from contextunity.core import ContextUnit, codec, worker_pb2, worker_pb2_grpc
 from contextunity.core.tokens import ContextToken, mint
+from contextunity.worker.auth import authenticator_for
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.protos import export
@@ -203,10 +204,15 @@ def desk(
         try:
             async with AsyncExitStack() as stack:
                 client = await connect(plain, address=temporal_server.address)
-                await stack.enter_async_context(running_workers(client, registry.select(["desk"]), plain))
+                for tenant in ("", "one"):
+                    await stack.enter_async_context(
+                        running_workers(client, registry.select(["desk"]), plain, tenant=tenant)
+                    )
                 service = WorkerService(client, registry)
-                one = await stack.enter_async_context(running_server(service, plain))
-                two = await stack.enter_async_context(running_server(WorkerService(client, registry), guarded))
+                one = await stack.enter_async_context(running_server(service, plain, authenticator_for(plain)))
+                two = await stack.enter_async_context(
+                    running_server(WorkerService(client, registry), guarded, authenticator_for(guarded))
+                )
                 started.put((one.port, two.port))
                 await stop.wait()
         except BaseException as error:

@@ -151,7 +151,8 @@ def test_a_task_queue_may_be_the_contracts_or_the_tenants_own(desk: Desk) -> Non
     token = Desk.token("one")
     assert desk.start(name="a", task_queue="desk", token=token)
     own = desk.start(name="a", task_queue="desk/one", token=token)
-    assert desk.status(own, token=token)["task_queue"] == "desk/one"
+    status = desk.wait(own, token)
+    assert (status["status"], status["task_queue"]) == ("completed", "desk/one"), "by the tenant's own worker"
     for queue in ("desk/two", "away", "harvest"):
         refusal = _attempt(desk, "StartWorkflow", {"workflow_type": "work", "name": "a", "task_queue": queue}, token)
         assert refusal is not None

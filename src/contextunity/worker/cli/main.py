@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if arguments.modules and not (arguments.temporal or arguments.command == "dev"):
         parser.error("--modules goes with --temporal or dev: the gRPC service takes work for all modules")
+    if arguments.own_tenant and not arguments.temporal:
+        parser.error("--tenant goes with --temporal: the gRPC service takes work for all tenants")
     module, _ = COMMANDS.get(arguments.command, (SERVE, ""))
     return int(importlib.import_module(module).run(arguments))
 
@@ -68,6 +70,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--temporal", action="store_true", help="run Temporal workers instead of the gRPC service")
     parser.add_argument(
         "--modules", nargs="+", metavar="NAME", help="with --temporal: run workers for these modules alone"
+    )
+    parser.add_argument(
+        "--tenant",
+        default="",
+        dest="own_tenant",
+        metavar="NAME",
+        help="with --temporal: do the work of this tenant's own task queues",
     )
     commands: Commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     added = set[str]()

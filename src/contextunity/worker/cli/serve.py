@@ -14,6 +14,7 @@ from contextunity.core.errors import ContextUnityError
 
 from ..core.discovery import boot
 from ..core.registry import WorkerRegistry
+from ..errors import SettingsError
 from ..logs import configure
 from ..settings import Settings
 from .output import complain, say
@@ -40,7 +41,7 @@ def _command(arguments: argparse.Namespace) -> Callable[[Settings, WorkerRegistr
     if arguments.command == "dev":
         return lambda settings, registry: _dev(settings, registry, arguments)
     if arguments.temporal:
-        return lambda settings, registry: _temporal(settings, registry, arguments.modules)
+        return lambda settings, registry: _temporal(settings, registry, arguments.modules, arguments.own_tenant)
     return _grpc
 
 
@@ -52,26 +53,35 @@ def _protos(folder: Path) -> int:
 
 
 async def _grpc(settings: Settings, registry: WorkerRegistry) -> None:
+    from ..auth import authenticator_for
     from ..server import running_server
     from ..service import WorkerService
     from ..temporal import connect
 
+    # Before anything is reached for: keys that are missing are told at once.
+    authenticator = authenticator_for(settings)
     client = await connect(settings)
-    async with running_server(WorkerService(client, registry), settings) as server:
+    async with running_server(WorkerService(client, registry), settings, authenticator) as server:
         temporal = client.service_client.config.target_host
         say(f"WorkerService listens on {server.host}:{server.port}, Temporal at {temporal}")
         await _forever()
 
 
-async def _temporal(settings: Settings, registry: WorkerRegistry, names: Sequence[str] | None) -> None:
+async def _temporal(settings: Settings, registry: WorkerRegistry, names: Sequence[str] | None, tenant: str) -> None:
     from ..temporal import connect, running_workers
+    from ..tenancy import tenant_fault
 
+    if tenant and tenant_fault(tenant):
+        raise SettingsError([f"--tenant {tenant!r} {tenant_fault(tenant)}"])
     modules = registry.select(names)
     client = await connect(settings)
-    async with running_workers(client, modules, settings) as workers:
+    async with running_workers(client, modules, settings, tenant=tenant) as workers:
         listed = ", ".join(module.config.name for module in modules) or "none"
         _settle()
-        say(f"Temporal workers run for modules: {listed}; Temporal at {client.service_client.config.target_host}")
+        alone = f" of the tenant {tenant} alone" if tenant else ""
+        say(
+            f"Temporal workers run for modules: {listed}{alone}; Temporal at {client.service_client.config.target_host}"
+        )
         await _forever(workers)
 
 

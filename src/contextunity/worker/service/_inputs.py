@@ -13,6 +13,7 @@ from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
+from contextunity.worker.tenancy import tenant_queue
 from python_temporal.contract import ContractError, MethodContract, WorkflowContract
 
 from ._call import Call
@@ -227,7 +228,7 @@ def _workflow_id(contract: WorkflowContract, request: betterproto2.Message | Non
 def _task_queue(contract: WorkflowContract, named: str, tenant_id: str) -> str:
     """The queue to start on: the contract's, or that of the tenant's own workers where the request names it."""
     queue = contract.task_queue or ""
-    own = f"{queue}/{tenant_id}"
+    own = tenant_queue(queue, tenant_id)
     if named and named not in (queue, own):
         text = f"{named!r} is not the task queue of {contract.name!r}, which is {queue!r}, or {own!r} for this tenant"
         raise invalid(FieldViolation(field="payload.task_queue", description=text))

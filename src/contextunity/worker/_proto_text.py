@@ -81,9 +81,7 @@ def _message_body(message: Any, pool: descriptor_pool.DescriptorPool, proto3: bo
         elif field.oneof_index not in printed:
             printed.add(field.oneof_index)
             members = [
-                each
-                for each in message.field
-                if each.HasField("oneof_index") and each.oneof_index == field.oneof_index
+                each for each in message.field if each.HasField("oneof_index") and each.oneof_index == field.oneof_index
             ]
             yield f"oneof {message.oneof_decl[field.oneof_index].name} {{"
             yield from _indented(_option_lines(message.oneof_decl[field.oneof_index].options, pool))

@@ -27,7 +27,7 @@ class _Liar(list[int]):
         raise AssertionError("asked")
 
     __len__ = __iter__
-    __class__ = property(__iter__)  # pyright: ignore[reportAssignmentType]
+    __class__ = property(__iter__)  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
 
 def _nested(depth: int) -> object:

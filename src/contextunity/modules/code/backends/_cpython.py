@@ -215,8 +215,10 @@ async def _end_of(zygote: Zygote, number: int, ended: asyncio.Future[ChildEnd], 
             "the zygote of the cpython backend did not end a program in time, and was ended"
         ) from None
     except asyncio.CancelledError:
-        await zygote.end(number)
-        await asyncio.wait([ended], timeout=_GRACE)
+        with contextlib.suppress(SandboxFailedError, TimeoutError):
+            await zygote.end(number)
+            async with asyncio.timeout(_GRACE):
+                await asyncio.shield(ended)
         raise
 
 

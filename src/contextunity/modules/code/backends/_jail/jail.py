@@ -178,7 +178,8 @@ def _set_limits(limits: Limits, own_bytes: int) -> None:
         (resource.RLIMIT_AS, space),
         (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_NPROC, 0),
-        (resource.RLIMIT_CORE, 0),
+        # No file is that small, and a handler of crashes is not called for 1, as it would be for 0 (man 5 core).
+        (resource.RLIMIT_CORE, 1),
         (resource.RLIMIT_STACK, _STACK_BYTES),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),

@@ -108,6 +108,11 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         previous, self._state.page_size = self._page_size, request.page_size
         return SetPageSizeResponse(previous_page_size=previous)
 
+    def validate_set_page_size(self, request: SetPageSizeRequest) -> None:
+        """Refuses a size where there are no pages to come; which sizes there are, the contract says."""
+        if self._stage in (HarvestStage.FINISHING, HarvestStage.DONE):
+            raise ValueError("no page is left to fetch, so there is none to give another size")
+
     async def _flow(self) -> SyncToBrainResponse | None:
         """Lets pages flow until the harvest is over, or the run is long enough.
 

@@ -140,7 +140,7 @@ class HarvestServiceServicer:
     def SetPageSize(self, request, context):
         """Changes how many products the pages fetched from now on hold, and answers the size that was in force before.
 
-        Errors: rejected where page_size is not between 1 and 1000.
+        Errors: rejected where page_size is not between 1 and 1000, or no page is left to fetch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

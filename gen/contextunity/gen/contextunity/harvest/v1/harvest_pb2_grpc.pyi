@@ -59,7 +59,7 @@ class HarvestServiceStub:
     SetPageSize: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.SetPageSizeRequest, _harvest_pb2.SetPageSizeResponse]
     """Changes how many products the pages fetched from now on hold, and answers the size that was in force before.
 
-    Errors: rejected where page_size is not between 1 and 1000.
+    Errors: rejected where page_size is not between 1 and 1000, or no page is left to fetch.
     """
 
 @_typing.type_check_only
@@ -92,7 +92,7 @@ class HarvestServiceAsyncStub(HarvestServiceStub):
     SetPageSize: _aio.UnaryUnaryMultiCallable[_harvest_pb2.SetPageSizeRequest, _harvest_pb2.SetPageSizeResponse]  # type: ignore[assignment]
     """Changes how many products the pages fetched from now on hold, and answers the size that was in force before.
 
-    Errors: rejected where page_size is not between 1 and 1000.
+    Errors: rejected where page_size is not between 1 and 1000, or no page is left to fetch.
     """
 
 class HarvestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -170,7 +170,7 @@ class HarvestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_harvest_pb2.SetPageSizeResponse, _abc.Awaitable[_harvest_pb2.SetPageSizeResponse]]:
         """Changes how many products the pages fetched from now on hold, and answers the size that was in force before.
 
-        Errors: rejected where page_size is not between 1 and 1000.
+        Errors: rejected where page_size is not between 1 and 1000, or no page is left to fetch.
         """
 
 def add_HarvestServiceServicer_to_server(servicer: HarvestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

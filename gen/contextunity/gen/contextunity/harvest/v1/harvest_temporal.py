@@ -96,11 +96,11 @@ set_page_size_update: _Final[_t.UpdateContract[_v1.SetPageSizeResponse]] = _t.Up
     method='contextunity.harvest.v1.HarvestService.SetPageSize',
     input_type=_v1.SetPageSizeRequest,
     output_type=_v1.SetPageSizeResponse,
-    description='Changes how many products the pages fetched from now on hold, and answers the size that was in force before.\n\nErrors: rejected where page_size is not between 1 and 1000.',
+    description='Changes how many products the pages fetched from now on hold, and answers the size that was in force before.\n\nErrors: rejected where page_size is not between 1 and 1000, or no page is left to fetch.',
 )
 """Changes how many products the pages fetched from now on hold, and answers the size that was in force before.
 
-Errors: rejected where page_size is not between 1 and 1000.
+Errors: rejected where page_size is not between 1 and 1000, or no page is left to fetch.
 """
 
 
@@ -152,7 +152,7 @@ harvest_workflow: _Final[_t.Workflow[_v1.HarvestRequest, _v1.HarvestResponse, Ha
             'Resume': _t.SignalBinding(contract=resume_signal, handler='resume'),
         },
         updates={
-            'SetPageSize': _t.UpdateBinding(contract=set_page_size_update, handler='set_page_size'),
+            'SetPageSize': _t.UpdateBinding(contract=set_page_size_update, handler='set_page_size', validator='validate_set_page_size'),
         },
     ),
     HarvestChild,
@@ -280,8 +280,12 @@ class HarvestWorkflowBase(_t.WorkflowBase, contract=harvest_workflow.contract):
     def set_page_size(self, request: _v1.SetPageSizeRequest) -> _Awaitable[_v1.SetPageSizeResponse] | _v1.SetPageSizeResponse:
         """Changes how many products the pages fetched from now on hold, and answers the size that was in force before.
 
-        Errors: rejected where page_size is not between 1 and 1000.
+        Errors: rejected where page_size is not between 1 and 1000, or no page is left to fetch.
         """
+
+    @_abstractmethod
+    def validate_set_page_size(self, request: _v1.SetPageSizeRequest) -> None:
+        """Rejects a SetPageSize by raising an error; it must not change anything."""
 
 
 class HarvestServiceActivities(_t.ActivityBase, service=harvest_service):
@@ -320,7 +324,7 @@ class HarvestHandle(_t.Handle[_v1.HarvestResponse]):
     async def set_page_size(self, request: _v1.SetPageSizeRequest, **options: _Unpack[_t.UpdateOptions]) -> _v1.SetPageSizeResponse:
         """Changes how many products the pages fetched from now on hold, and answers the size that was in force before.
 
-        Errors: rejected where page_size is not between 1 and 1000.
+        Errors: rejected where page_size is not between 1 and 1000, or no page is left to fetch.
         """
         return await self._execute_update(set_page_size_update, request, options)
 

@@ -36,4 +36,4 @@ async def open_backend(name: str, folder: Path) -> Backend:
         return await MontyBackend(processes=2, folder=folder / "monty").__aenter__()
     from contextunity.modules.code.backends import cpython
 
-    return await cpython.open_backend(folder=folder / "cpython", parallel=4)
+    return await cpython.open_backend(folder=folder / "cpython")

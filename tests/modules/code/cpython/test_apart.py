@@ -50,7 +50,7 @@ def test_the_jail_imports_the_standard_library_alone(path: Path) -> None:
 
 async def test_nothing_of_a_run_is_in_the_memory_of_the_next(tmp_path: Path) -> None:
     try:
-        backend = await open_backend(folder=tmp_path, parallel=2)
+        backend = await open_backend(folder=tmp_path)
     except SandboxUnavailable as error:
         pytest.skip(str(error))
     rest = secrets.token_hex(24)

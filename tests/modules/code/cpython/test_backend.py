@@ -28,7 +28,7 @@ LIMITS = ProgramLimits(
 @pytest.fixture
 async def backend(tmp_path: Path) -> AsyncIterator[CPythonBackend]:
     try:
-        opened = await open_backend(folder=tmp_path, parallel=8)
+        opened = await open_backend(folder=tmp_path)
     except SandboxUnavailable as error:
         pytest.skip(str(error))
     yield opened
@@ -86,6 +86,13 @@ async def test_an_exception_is_told_with_its_place(backend: CPythonBackend) -> N
     assert "_jail" not in outcome.stderr
 
 
+async def test_a_program_that_is_none_is_told_with_its_place(backend: CPythonBackend) -> None:
+    outcome = await backend.run(_program("x = 1\nif x\n    pass"))
+    assert (outcome.status, outcome.exit_code) == (ExecutionStatus.SYNTAX_ERROR, 1)
+    assert outcome.error == "SyntaxError: expected ':' (<program>, line 2)"
+    assert outcome.stderr.splitlines()[0] == '  File "<program>", line 2'
+
+
 async def test_output_is_cut_at_its_bound_and_the_program_goes_on(backend: CPythonBackend) -> None:
     outcome = await backend.run(_program("import sys\nprint('ä' * 5000)\nsys.stderr.write('late')\n'done'"))
     assert (outcome.result, outcome.truncated) == ("done", True)
@@ -97,6 +104,15 @@ async def test_what_was_printed_before_a_limit_struck_is_there(backend: CPythonB
     outcome = await backend.run(_program("print('first')\nwhile True: pass", wall=0.2))
     assert (outcome.status, outcome.stdout, outcome.exit_code) == (ExecutionStatus.TIMEOUT, "first\n", 137)
     assert outcome.error == "the program took longer than 0.2 s"
+
+
+async def test_the_least_limits_are_limits(backend: CPythonBackend) -> None:
+    endless = await backend.run(_program("while True: pass", wall=0.001))
+    small = await backend.run(_program("1 + 1", memory_bytes=1))
+    large = await backend.run(_program("x = bytearray(1 << 24)", memory_bytes=1 << 20))
+    assert [outcome.status.name for outcome in (endless, small, large)] == ["TIMEOUT", "OK", "MEMORY_LIMIT"]
+    assert (large.error_type, large.error) == ("MemoryError", "the program ran out of memory")
+    assert "_jail" not in large.stderr
 
 
 async def test_processor_time_is_a_limit_of_its_own(backend: CPythonBackend) -> None:
@@ -175,7 +191,7 @@ from contextunity.modules.code.backends import Program, ProgramLimits
 from contextunity.modules.code.backends.cpython import open_backend
 limits = ProgramLimits(wall=60, cpu=60, memory_bytes=1 << 27, output_bytes=99, result_bytes=99, scratch_bytes=1 << 20)
 async def main():
-    backend = await open_backend(folder=Path(sys.argv[1]), parallel=2)
+    backend = await open_backend(folder=Path(sys.argv[1]))
     asyncio.create_task(backend.run(Program(code="while True: pass", limits=limits)))
     await asyncio.sleep(0.3)
     print("running", flush=True)

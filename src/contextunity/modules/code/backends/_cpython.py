@@ -49,18 +49,16 @@ class _Run:
 class CPythonBackend:
     """Runs each program in a child of its own, which a warm zygote forks.
 
-    It belongs to the event loop that it is first used in. What the kernel lacks is found out at the first run.
+    It takes as many programs at once as it is given. It belongs to the event loop that it is first used in. What the
+    kernel lacks is found out at the first run.
     """
 
-    def __init__(
-        self, *, folder: Path | None = None, parallel: int = 4, uid: int = _NOBODY, gid: int = _NOBODY
-    ) -> None:
+    def __init__(self, *, folder: Path | None = None, uid: int = _NOBODY, gid: int = _NOBODY) -> None:
         """Makes a backend; nothing is started before the first run.
 
         Args:
             folder: where scratch folders are made. The folder for temporary files where none is given, or where the
                 user that programs run as could not get there.
-            parallel: programs that run at once; others wait for their turn, and their time begins with it.
             uid: user that programs run as where this process is root's; not 0.
             gid: group that they run as then; not 0.
 
@@ -71,7 +69,6 @@ class CPythonBackend:
             raise ValueError(f"programs must not run as root; got uid {uid} and gid {gid}, choose others")
         self._folder = folder
         self._user = (uid, gid)
-        self._places = asyncio.Semaphore(parallel)
         self._starting = asyncio.Lock()
         self._zygote: Zygote | None = None
         self._root: ScratchRoot | None = None
@@ -105,9 +102,8 @@ class CPythonBackend:
                 error="programs of the cpython backend cannot call tools; those of the monty backend can",
             )
         try:
-            async with self._places:
-                zygote, root = await self._ready()
-                run = await self._run(zygote, root, program, probe=False)
+            zygote, root = await self._ready()
+            run = await self._run(zygote, root, program, probe=False)
         except _NotJailed as error:
             raise SandboxFailedError(f"a program was not let run, for its jail could not be closed: {error}") from None
         outcome = outcome_of(program, run.end, run.report, run.report_cut)

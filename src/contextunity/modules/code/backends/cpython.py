@@ -9,18 +9,17 @@ from ._cpython import CPythonBackend
 __all__ = ["CPythonBackend", "open_backend"]
 
 
-async def open_backend(*, folder: Path, parallel: int) -> CPythonBackend:
+async def open_backend(*, folder: Path) -> CPythonBackend:
     """Opens the backend, and tries whether its jail holds.
 
     Args:
         folder: where its scratch folders are made.
-        parallel: programs that run at once; others wait for their turn, and their time begins with it.
 
     Raises:
         SandboxUnavailable: the kernel, or this process, lacks what the jail needs; the text says what.
         SandboxFailedError: it did not start.
     """
-    backend = CPythonBackend(folder=folder, parallel=parallel)
+    backend = CPythonBackend(folder=folder)
     try:
         await backend.start()
     except BaseException:

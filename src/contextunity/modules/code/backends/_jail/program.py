@@ -60,7 +60,7 @@ def _run() -> bytes:
         # So the parser tells that it is nested too deeply; its own memory is small beside the source.
         return _report("SYNTAX_ERROR", error="the source is nested too deeply to be compiled", error_type="MemoryError")
     except (SyntaxError, ValueError, RecursionError, OverflowError) as error:
-        _tell(error, asked.error_bytes, None)
+        _tell(error.with_traceback(None), asked.error_bytes)
         return _report("SYNTAX_ERROR", error=_line(error), error_type=_name(error))
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
@@ -85,11 +85,10 @@ def _execute(
         return _exited(error, space, asked)
     except MemoryError as error:
         space.clear()
-        _tell(error, asked.error_bytes, error.__traceback__)
+        _tell(error, asked.error_bytes)
         return _OUT_OF_MEMORY
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is what came of the program
-        traced = error.__traceback__
-        _tell(error, asked.error_bytes, traced.tb_next if traced is not None else None)
+        _tell(error, asked.error_bytes)
         return _report("EXCEPTION", error=_line(error), error_type=_name(error))
     if "result" in space:
         return _with_result(space["result"], asked)
@@ -125,9 +124,10 @@ def _compile(code: str) -> tuple[types.CodeType, types.CodeType | None]:
     return body, compile(last, FILE_NAME, "eval", dont_inherit=True) if last is not None else None
 
 
-def _tell(error: BaseException, limit: int, traced: types.TracebackType | None) -> None:
-    """Writes a traceback, without our own frames, to standard error."""
+def _tell(error: BaseException, limit: int) -> None:
+    """Writes a traceback to standard error; its outermost frame is ours and left out."""
     left = limit
+    traced = error.__traceback__.tb_next if error.__traceback__ is not None else None
     for line in _stderr_lines(type(error), error, traced, compact=True).format():
         data = _encoded(line[:left])
         _send(2, data)

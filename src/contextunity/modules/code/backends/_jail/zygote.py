@@ -76,7 +76,7 @@ class _Zygote:
         """Forks and watches until the worker is gone; then ends what still runs."""
         try:
             while True:
-                for descriptor, _ in self._poll.poll(_TICK * 1000 if self._children else None):
+                for descriptor, _ in self._poll.poll(self._patience()):
                     if descriptor != self._control.fileno():
                         self._reap(self._children[descriptor])
                     elif not self._take():
@@ -86,6 +86,13 @@ class _Zygote:
         finally:
             for child in self._children.values():
                 signal.pidfd_send_signal(child.process, signal.SIGKILL)
+
+    def _patience(self) -> float | None:
+        """Milliseconds until a child must be looked after; None where there is none."""
+        deadlines = [child.started + child.wall for child in self._children.values() if not child.reason]
+        if not deadlines:
+            return None
+        return 1000 * max(0.001, min(_TICK, min(deadlines) - time.monotonic()))
 
     def _take(self) -> bool:
         data, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, _DESCRIPTORS)

@@ -234,8 +234,6 @@ def _decode(data: bytes) -> ContextUnit:
 
 def _trace_id(data: bytes) -> str:
     """trace_id of a request that was refused before it was read, as far as it can be read; else empty."""
-    if len(data) > _FRAME:
-        return ""
     try:
         return str(worker_pb2.ContextUnit.FromString(data).trace_id)
     except DecodeError:

@@ -69,6 +69,13 @@ class Reason(Enum):
         """What it means, for the table in the docs."""
 
 
+_TEXT_LIMIT = 1000
+"""Bytes of a text in an answer other than success."""
+_VIOLATIONS_LIMIT = 2500
+"""Bytes of all violations. gRPC clients take 8 KiB of metadata in all, in which the message stands twice, and what is
+not ASCII is written with three characters a byte; beyond that they see a broken call instead of an answer."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FieldViolation:
     """One thing wrong with a request: `field` is a dotted path in it, `description` what is wrong."""
@@ -143,16 +150,11 @@ def task_unknown(workflow_id: str) -> ServiceError:
 
 def to_status(error: ServiceError, trace_id: str) -> status_pb2.Status:
     """The google.rpc.Status that clients read: ErrorInfo always, BadRequest and RetryInfo where they apply."""
-    info = error_details_pb2.ErrorInfo(
-        reason=error.reason.name, domain=DOMAIN, metadata={**error.metadata, "trace_id": trace_id}
-    )
+    metadata = {key: _cut(value, _TEXT_LIMIT) for key, value in {**error.metadata, "trace_id": trace_id}.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason.name, domain=DOMAIN, metadata=metadata)
     details: list[error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo] = [info]
     if error.violations:
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=each.field, description=each.description)
-            for each in error.violations
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=violations))
+        details.append(_bad_request(error.violations))
     if error.reason.retry_after is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.seconds = error.reason.retry_after
@@ -162,4 +164,23 @@ def to_status(error: ServiceError, trace_id: str) -> status_pb2.Status:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)
     code: int = error.reason.code.value[0]
-    return status_pb2.Status(code=code, message=error.message, details=packed)
+    return status_pb2.Status(code=code, message=_cut(error.message, _TEXT_LIMIT), details=packed)
+
+
+def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
+    """As many violations as an answer can carry; the last one tells how many there are beside."""
+    request = error_details_pb2.BadRequest()
+    for number, violation in enumerate(violations):
+        request.field_violations.add(
+            field=_cut(violation.field, _TEXT_LIMIT), description=_cut(violation.description, _TEXT_LIMIT)
+        )
+        if request.ByteSize() > _VIOLATIONS_LIMIT and number + 1 < len(violations):
+            del request.field_violations[-1]
+            request.field_violations.add(description=f"and {len(violations) - number} more")
+            break
+    return request
+
+
+def _cut(text: str, limit: int) -> str:
+    encoded = text.encode(errors="replace")
+    return text if len(encoded) <= limit else f"{encoded[:limit].decode(errors='ignore')} …"

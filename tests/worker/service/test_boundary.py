@@ -160,6 +160,20 @@ def test_a_unit_over_the_limit_is_resource_exhausted_with_its_details(raw: Any, 
     assert far.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+@pytest.mark.parametrize("name", ["x", "é" * 300, "\x01\n\u2028"], ids=["many", "long", "odd"])
+def test_any_number_of_violations_arrives_as_an_answer(desk: Desk, name: str) -> None:
+    unknown = {f"{name}{number}": number for number in range(1000)}
+    with pytest.raises(Refusal) as caught:
+        desk.call("StartWorkflow", {"workflow_type": "work", **unknown})
+    assert caught.value.reason == "PAYLOAD_INVALID"
+    *_, last = caught.value.violations.items()
+    assert last[0] == ""
+    assert int(last[1].split()[1]) + len(caught.value.violations) - 1 == 1000
+    with pytest.raises(Refusal) as caught:
+        desk.call("StartWorkflow", {"workflow_type": name * 500})
+    assert caught.value.reason == "WORKFLOW_TYPE_UNKNOWN"
+
+
 def test_a_deadline_that_passes_is_told(desk: Desk) -> None:
     task = desk.start(name="slow", mode="MODE_WAIT")
     unit = ContextUnit(body=WatchTaskRequest(workflow_id=task))

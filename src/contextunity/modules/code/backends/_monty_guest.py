@@ -35,12 +35,17 @@ def __cw_json(value, limit, where):
         'dict_items': 'use dict(…)',
     }}
 
+    path = [where]
+
+    def wrong(text):
+        raise ValueError(''.join(path)[:200] + ' ' + text)
+
     def take(size):
         left[0] = left[0] - size
         if left[0] < 0:
             raise ValueError(where + ' takes more than the ' + f'{{limit:,}}' + ' bytes that can be carried')
 
-    def walk(item, path, depth):
+    def walk(item):
         take(1)
         kind = type(item)
         if item is None:
@@ -52,35 +57,39 @@ def __cw_json(value, limit, where):
             return json.dumps(item, ensure_ascii=False)
         if kind is int:
             if item > {EXACT_INTEGERS} or item < -{EXACT_INTEGERS}:
-                raise ValueError(path + ' is an integer beyond 2^53, which a number cannot carry exactly; use str(…)')
+                wrong('is an integer beyond 2^53, which a number cannot carry exactly; use str(…)')
             return str(item)
         if kind is float:
             if item != item or item in (float('inf'), float('-inf')):
-                raise ValueError(path + ' is ' + str(item) + ', which JSON does not have; use None or text')
+                wrong('is ' + str(item) + ', which JSON does not have; use None or text')
             return repr(item)
         if kind is list or kind is tuple or kind is dict:
-            if depth == {MAX_DEPTH}:
-                raise ValueError(path[:80] + '… is nested more than {MAX_DEPTH} deep, or part of itself')
+            if len(path) > {MAX_DEPTH}:
+                wrong('is nested more than {MAX_DEPTH} deep, or part of itself')
             parts = []
+            path.append('')
             if kind is dict:
                 for key, inner in item.items():
                     if type(key) is not str:
-                        name = type(key).__name__
-                        raise ValueError(path + ' has a key of type ' + name + '; keys must be text, such as str(key)')
+                        path.pop()
+                        wrong('has a key of type ' + type(key).__name__ + '; keys must be text, such as str(key)')
                     take(len(key))
-                    text = walk(inner, path + '[' + repr(key[:40]) + ']', depth + 1)
-                    parts.append(json.dumps(key, ensure_ascii=False) + ':' + text)
+                    path[-1] = '[' + repr(key[:40]) + ']'
+                    parts.append(json.dumps(key, ensure_ascii=False) + ':' + walk(inner))
+                path.pop()
                 return '{{' + ','.join(parts) + '}}'
             index = 0
             for inner in item:
-                parts.append(walk(inner, path + '[' + str(index) + ']', depth + 1))
+                path[-1] = '[' + str(index) + ']'
+                parts.append(walk(inner))
                 index = index + 1
+            path.pop()
             return '[' + ','.join(parts) + ']'
         name = kind.__name__
-        way = ways.get(name, 'make it of None, bool, int, float, str, list and dict')
-        raise ValueError(path + ' is of type ' + name + ', which cannot be carried; ' + way)
+        wrong('is of type ' + name + ', which cannot be carried; '
+              + ways.get(name, 'make it of None, bool, int, float, str, list and dict'))
 
-    return walk(value, where, 0)
+    return walk(value)
 """
 
 _SIMPLE = """

@@ -1,11 +1,11 @@
-"""The codec between dataclasses and bytes, beside betterproto2's own, and google.protobuf without dataclasses."""
+"""The codec between dataclasses and bytes, beside other codecs of protobuf, and pydantic's JSON."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +19,43 @@ from contextunity.modules.harvest.feeds import FeedSource, open_feed, read_page
 from contextunity.modules.harvest.sample import write_sample
 from contextunity.modules.harvest.transform import transform_page
 
+from ._codec_peers import betterproto_class, protobuf_py_class, pydantic_model, python_of
 from ._google_reader import plain_of, reader_of
 from ._model import Goal, Measurement, Options, Result
 from ._rounds import time_interleaved
+from ._tree import generated_page
 
 __all__ = ["run"]
 
-_OURS, _BETTERPROTO2 = "contextunity.core.codec", "betterproto2"
+_OURS, _BETTERPROTO2, _BETTERPROTO = "contextunity.core.codec", "betterproto2", "betterproto"
 _GOOGLE, _GOOGLE_ALONE = "google.protobuf, every field", "google.protobuf, bytes alone"
-_ROUNDS = 15
+_PROTOBUF_PY, _PYDANTIC = "protobuf-py", "pydantic JSON"
+_ROUNDS = 9
 _PRODUCTS = 500
+_Calls = dict[str, Callable[[], object]]
 
 
 def run(options: Options) -> Result:
-    """Decodes and encodes a page of products and a ContextUnit by all codecs in turn."""
+    """Decodes and encodes pages of products and a ContextUnit by all codecs in turn."""
     rounds = options.rounds_or(_ROUNDS)
-    messages = {f"page of {_PRODUCTS} products": _page(options.folder), "ContextUnit": _unit()}
+    messages = {
+        f"page of {_PRODUCTS} products": _page(options.folder),
+        "ContextUnit": _unit(),
+        f"harvested page of {_PRODUCTS} products": _harvested_page(options.folder),
+    }
     measurements: list[Measurement] = []
-    sizes: dict[str, int] = {}
     for name, message in messages.items():
-        data = codec.encode(message)
-        sizes[name] = len(data)
-        case = _case(name, len(data))
-        measurements += _measure(case, "decode", rounds, _decoders(message, data))
-        measurements += _measure(case, "encode", rounds, _encoders(message, data))
+        peers = _Peers(message, options.folder)
+        case = f"{name}, {len(peers.data) / 1000:.3g} kB"
+        decoded = time_interleaved(rounds, peers.decoders())
+        encoded = time_interleaved(rounds, peers.encoders())
+        for quantity, found in (("decode", decoded), ("encode", encoded)):
+            measurements += [_micros(case, subject, quantity, seconds) for subject, seconds in found.items()]
+        for subject in decoded:
+            both = [sum(pair) for pair in zip(decoded[subject], encoded[subject], strict=True)]
+            measurements.append(_micros(case, subject, "round trip", both))
+        for subject, size in ((_OURS, len(peers.data)), (_PYDANTIC, len(peers.json))):
+            measurements.append(Measurement(case=case, subject=subject, quantity="size", unit="bytes", values=(size,)))
     result = Result(
         title="codec: bytes to dataclasses and back",
         reference=_OURS,
@@ -52,60 +65,120 @@ def run(options: Options) -> Result:
             f"{_GOOGLE_ALONE}: parses and leaves the fields alone, or serialises a message that is there already",
             f"{_BETTERPROTO2} accepts bytes and values that the others refuse; the product never calls it",
         ),
-        facts={"encoded_bytes": sizes},
     )
-    goals = tuple(goal for name, size in sizes.items() for goal in _goals(result, _case(name, size)))
-    return dataclasses.replace(result, goals=goals)
+    cases = list(dict.fromkeys(measured.case for measured in measurements))
+    return dataclasses.replace(result, goals=tuple(goal for case in cases for goal in _goals(result, case)))
+
+
+def _micros(case: str, subject: str, quantity: str, seconds: list[float]) -> Measurement:
+    values = tuple(each * 1e6 for each in seconds)
+    return Measurement(case=case, subject=subject, quantity=quantity, unit="µs", values=values)
 
 
 def _goals(result: Result, case: str) -> list[Goal]:
+    def ratio(subject: str, to: str, quantity: str) -> float:
+        return result.ratio(case, subject, to, quantity)
+
     faster = [
         Goal(
             name=f"{quantity} {case}: {_BETTERPROTO2} to ours",
-            value=result.ratio(case, _BETTERPROTO2, _OURS, quantity),
+            value=ratio(_BETTERPROTO2, _OURS, quantity),
             limit=15,
             at_least=True,
         )
         for quantity in ("decode", "encode")
     ]
-    no_slower = result.ratio(case, _OURS, _GOOGLE, "decode")
-    return [*faster, Goal(name=f"decode {case}: ours to {_GOOGLE}", value=no_slower, limit=1)]
-
-
-def _measure(case: str, quantity: str, rounds: int, subjects: dict[str, Callable[[], object]]) -> list[Measurement]:
-    return [
-        Measurement(case=case, subject=subject, quantity=quantity, unit="µs", values=tuple(s * 1e6 for s in seconds))
-        for subject, seconds in time_interleaved(rounds, subjects).items()
+    slower = [
+        Goal(name=f"{quantity} {case}: ours to {peer}", value=ratio(_OURS, peer, quantity), limit=limit)
+        for quantity, peer, limit in (
+            ("decode", _GOOGLE, 1.0),
+            ("decode", _PROTOBUF_PY, 1.5),
+            ("round trip", _PYDANTIC, 1.0),
+            ("size", _PYDANTIC, 0.5),
+        )
     ]
+    return [*faster, *slower]
 
 
-def _decoders(message: betterproto2.Message, data: bytes) -> dict[str, Callable[[], object]]:
-    cls: type[betterproto2.Message] = type(message)
-    google: type[Any] = codec.proto_class(cls)
-    read = reader_of(google.DESCRIPTOR)
-    assert codec.decode(cls, data) == cls.parse(data) == message
-    return {
-        _OURS: lambda: codec.decode(cls, data),
-        _BETTERPROTO2: lambda: cls.parse(data),
-        _GOOGLE: lambda: read(google.FromString(data)),
-        _GOOGLE_ALONE: lambda: google.FromString(data),
-    }
+class _Peers:
+    """One message in the hands of every codec."""
+
+    def __init__(self, message: betterproto2.Message, folder: Path) -> None:
+        self.message = message
+        self.data = codec.encode(message)
+        self._google: type[Any] = codec.proto_class(type(message))
+        descriptor = self._google.DESCRIPTOR
+        self._betterproto = betterproto_class(descriptor, folder)
+        self._protobuf_py = protobuf_py_class(descriptor)
+        self._pydantic = pydantic_model(descriptor, folder)
+        self._model = self._pydantic.model_validate(python_of(self._google.FromString(self.data)))
+        self.json = self._model.model_dump_json().encode()
+
+    def decoders(self) -> _Calls:
+        """Bytes to objects with all their values."""
+        message, data, json = self.message, self.data, self.json
+        cls: type[betterproto2.Message] = type(message)
+        google, other, protobuf_py, pydantic = self._google, self._betterproto, self._protobuf_py, self._pydantic
+        read = reader_of(google.DESCRIPTOR)
+        assert codec.decode(cls, data) == cls.parse(data) == message
+        assert pydantic.model_validate_json(json) == self._model
+        return {
+            _OURS: lambda: codec.decode(cls, data),
+            _BETTERPROTO2: lambda: cls.parse(data),
+            _BETTERPROTO: lambda: other().parse(data),
+            _PROTOBUF_PY: lambda: protobuf_py.from_binary(data),
+            _GOOGLE: lambda: read(google.FromString(data)),
+            _GOOGLE_ALONE: lambda: google.FromString(data),
+            _PYDANTIC: lambda: pydantic.model_validate_json(json),
+        }
+
+    def encoders(self) -> _Calls:
+        """Objects to bytes; each has its objects in hand."""
+        message, google, model = self.message, self._google, self._model
+        there = google.FromString(self.data)
+        plain = plain_of(there)
+        other = self._betterproto().parse(self.data)
+        of_protobuf_py = self._protobuf_py.from_binary(self.data)
+        for encoded in (bytes(message), bytes(other), of_protobuf_py.to_binary()):
+            assert google.FromString(encoded) == google(**plain) == there
+        return {
+            _OURS: lambda: codec.encode(message),
+            _BETTERPROTO2: lambda: bytes(message),
+            _BETTERPROTO: lambda: bytes(other),
+            _PROTOBUF_PY: of_protobuf_py.to_binary,
+            _GOOGLE: lambda: google(**plain).SerializeToString(),
+            _GOOGLE_ALONE: there.SerializeToString,
+            _PYDANTIC: lambda: model.model_dump_json().encode(),
+        }
 
 
-def _encoders(message: betterproto2.Message, data: bytes) -> dict[str, Callable[[], object]]:
-    google: type[Any] = codec.proto_class(type(message))
-    there = google.FromString(data)
-    plain = plain_of(there)
-    assert google.FromString(bytes(message)) == google(**plain) == there
-    return {
-        _OURS: lambda: codec.encode(message),
-        _BETTERPROTO2: lambda: bytes(message),
-        _GOOGLE: lambda: google(**plain).SerializeToString(),
-        _GOOGLE_ALONE: there.SerializeToString,
-    }
+def _page(folder: Path) -> betterproto2.Message:
+    """Products as catalogues have them: text, tags, a map, optional fields, a time, nested money."""
+    page = generated_page(folder)
+    since = datetime(2024, 5, 17, 9, 30, 12, tzinfo=UTC)
+    products = [
+        page.Product(
+            sku=f"AS-TENT-{number:06}-{number % 3}",
+            title=f"Gavarnie Light Tent {number}",
+            brand="Ålestrand" if number % 4 else "Nordpeak",
+            summary="Freestanding, three seasons, two entrances",
+            price=page.Money(currency_code="EUR", units=120 + number % 300, nanos=950_000_000),
+            compare_at_price=page.Money(currency_code="EUR", units=499) if number % 3 == 0 else None,
+            tags=["outdoor", "tents", f"season-{number % 3}"],
+            options={"size": "L" if number % 2 else "M", "colour": "moss"},
+            stock=number % 120 if number % 5 else None,
+            weight=1.2 + number / 1000 if number % 2 else None,
+            availability=page.Availability(1 + number % 2),
+            updated_at=since + timedelta(minutes=number),
+            listed=number % 7 != 0,
+        )
+        for number in range(_PRODUCTS)
+    ]
+    made: betterproto2.Message = page.ProductPage(products=products)
+    return made
 
 
-def _page(folder: Path) -> ProductPage:
+def _harvested_page(folder: Path) -> ProductPage:
     """The first products of the sample feed, transformed: strings, lists, a map, enums, presence, nested money."""
     feed_path = folder / "feed.csv"
     write_sample(feed_path, products=_PRODUCTS)
@@ -150,6 +223,3 @@ def _unit() -> gen.ContextUnit:
         provenance=["commerce:trigger", "router:forward", "gateway:accept", "worker:receive"],
     ).to_dataclass()
 
-
-def _case(name: str, size: int) -> str:
-    return f"{name}, {size / 1000:.3g} kB"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import subprocess
 import sys
 from datetime import timedelta
@@ -96,3 +99,29 @@ def test_help_and_mistakes_import_nothing_that_takes_long(words: tuple[str, ...]
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
     imported = set(done.stdout.splitlines()[-1].split())
     assert imported.isdisjoint({"asyncio", "betterproto2", "google.protobuf", "grpc", "pydantic", "rich", "temporalio"})
+
+
+@pytest.mark.parametrize("width", ["60", "160"])
+def test_a_terminal_gets_a_line_that_changes_in_place(service_target: str, tenant: str, width: str) -> None:
+    reader, writer = pty.openpty()
+    command = [sys.executable, "-m", "contextunity.worker", "start", "harvest", "--supplier-code", "camping-trade"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": width}
+    with subprocess.Popen(
+        [*command, "--watch", "--target", service_target, "--tenant", tenant],
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=environment,
+    ) as process:
+        os.close(writer)
+        seen = b""
+        # The terminal ends with the process: an error on Linux, an empty read elsewhere.
+        with contextlib.suppress(OSError):
+            while data := os.read(reader, 65536):
+                seen += data
+    os.close(reader)
+    assert process.returncode == 0
+    text = seen.decode()
+    assert "completed" in text
+    assert "100%" in text
+    assert "harvest_id" in text

@@ -48,13 +48,12 @@ def show_end(answer: Answer) -> None:
         for line in fields_text(data.get("result")):
             say(line)
         return
-    said = data.get("reason") or data.get("error")
-    complain(f"task {data['workflow_id']} {data.get('status')}" + (f": {said}" if said else ""))
+    from ..client import TaskFailedError
+
+    complain(str(TaskFailedError(answer.body)))
     for depth, cause in enumerate(data.get("failure") or ()):
-        complain_detail = " ".join(
-            filter(None, (_cause_name(cause), f"{cause.get('message', '')}", _cause_facts(cause)))
-        )
-        print(f"{'  ' * (depth + 1)}{complain_detail}", file=sys.stderr, flush=True)  # noqa: T201
+        told = " ".join(filter(None, (_cause_name(cause), str(cause.get("message", "")), _cause_facts(cause))))
+        print(f"{'  ' * (depth + 1)}{told}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def follow_up(arguments: argparse.Namespace, command: str, *words: str) -> str:
@@ -142,7 +141,8 @@ class _Lines:
         status, text = _line(answer)
         if status != self._shown[0] or (text != self._shown[1] and now - self._moment >= _PLAIN_SECONDS):
             self._shown, self._moment = (status, text), now
-            say(f"{status:<10} {text}".rstrip())
+            done = part_done(answer.payload.get("progress")) if status == "running" else None
+            say(f"{status:<10} {'' if done is None else f'{done:4.0%}  '}{text}".rstrip())
 
 
 class _Bar:
@@ -150,10 +150,11 @@ class _Bar:
 
     def __init__(self, screen: Console) -> None:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.table import Column
 
         self._progress: Progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True, min_width=9)),
             BarColumn(bar_width=20),
             TaskProgressColumn(),
             TextColumn("{task.description}", markup=False),
@@ -179,14 +180,12 @@ class _Bar:
 
 def _line(answer: Answer) -> tuple[str, str]:
     data = answer.payload
-    done = part_done(data.get("progress"))
-    percent = f"{done:.0%}" if done is not None and data.get("status") == "running" else ""
     waiting = [
         f"{each.get('activity_type')} failed, attempt {each.get('attempt')}: {each['last_failure']}"
         for each in data.get("pending_activities") or ()
         if each.get("last_failure")
     ]
-    parts = (percent, progress_text(data.get("progress")), *waiting[:1], data.get("notice") or "")
+    parts = (progress_text(data.get("progress")), *waiting[:1], data.get("notice") or "")
     return str(data.get("status", "")), "  ".join(filter(None, parts))
 
 

@@ -141,7 +141,9 @@ class TaskFailedError(ContextUnityError):
         self.workflow_id = status.workflow_id
         self.state = status.status
         self.status = status
-        said = status.reason or status.error
+        # Of a task that was ended from outside, what its error says is how it ended.
+        ended = status.status in (TaskState.CANCELLED, TaskState.TERMINATED)
+        said = status.reason if ended else status.error
         word = (TaskState(status.status).name or "").lower()
         super().__init__(f"task {status.workflow_id} {word}" + (f": {said}" if said else ""))
 

@@ -24,7 +24,9 @@ _STATUS_OF_REPORT = {
     "MEMORY_LIMIT": ExecutionStatus.MEMORY_LIMIT,
     "RESULT_ERROR": ExecutionStatus.RESULT_ERROR,
 }
-_KILLED = 128 + signal.SIGKILL
+_OUT_OF_TIME = 124
+"""As the command `timeout` has it; the others as a shell tells the signal that a limit has."""
+_OUT_OF_PROCESSOR, _OUT_OF_MEMORY, _OUT_OF_DISK = 128 + signal.SIGXCPU, 128 + signal.SIGKILL, 128 + signal.SIGXFSZ
 
 
 def outcome_of(program: Program, end: ChildEnd, report: bytes, cut: bool) -> Outcome:
@@ -38,12 +40,14 @@ def outcome_of(program: Program, end: ChildEnd, report: bytes, cut: bool) -> Out
     """
     limits = program.limits
     if end.reason == "wall":
-        return _ended(ExecutionStatus.TIMEOUT, _KILLED, f"the program took longer than {limits.wall:g} s")
+        return _ended(ExecutionStatus.TIMEOUT, _OUT_OF_TIME, f"the program took longer than {limits.wall:g} s")
     if end.reason == "cpu" or (end.code == -signal.SIGKILL and end.cpu >= limits.cpu):
-        return _ended(ExecutionStatus.CPU_LIMIT, _KILLED, f"the program used more than {limits.cpu:g} s of a processor")
+        return _ended(
+            ExecutionStatus.CPU_LIMIT, _OUT_OF_PROCESSOR, f"the program used more than {limits.cpu:g} s of a processor"
+        )
     if end.reason == "scratch":
         text = f"the files of the program occupied more than {limits.scratch_bytes:,} bytes, or were nested too deeply"
-        return _ended(ExecutionStatus.CRASHED, _KILLED, text)
+        return _ended(ExecutionStatus.CRASHED, _OUT_OF_DISK, text)
     if end.code < 0:
         name = signal.Signals(-end.code).name if -end.code in set(signal.Signals) else f"signal {-end.code}"
         return _ended(ExecutionStatus.CRASHED, 128 - end.code, f"the program was ended by {name}")
@@ -64,7 +68,7 @@ def _read(report: bytes, result_bytes: int) -> Outcome:
             return Outcome(status=status)
         return Outcome(
             status=status,
-            exit_code=_exit_code(told.get("exit_code")),
+            exit_code=_OUT_OF_MEMORY if status is ExecutionStatus.MEMORY_LIMIT else _exit_code(told.get("exit_code")),
             error=" ".join(_text(told.get("error"), _ERROR_CHARACTERS).split()),
             error_type=_text(told.get("error_type", ""), _NAME_CHARACTERS),
         )

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import uuid
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,6 +105,16 @@ async def test_what_cannot_be_is_refused_with_its_type_and_not_tried_again(worki
     for (request, kind, told), error in zip(refusals, errors, strict=True):
         assert (request, error.type, error.non_retryable) == (request, kind, True)
         assert told in error.message
+
+
+async def test_a_backend_that_cannot_start_is_told_to_who_asks_for_it_and_stops_nothing_else(
+    working: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MONTY_BIN", str(tmp_path / "no-such"))
+    async with working() as client:
+        error = await _refusal(client)
+    assert (error.type, error.non_retryable) == ("SandboxUnavailable", True)
+    assert "the backend monty cannot start" in error.message
 
 
 async def test_a_caller_may_ask_for_less_and_a_deployment_allow_more(working: Any) -> None:

@@ -55,7 +55,6 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
     """Opens the resources of a worker, and closes them when it stops.
 
     Raises:
-        SandboxUnavailable: a backend that the settings ask for cannot work here.
         SettingsError: tools or their settings are wrong.
     """
     global _current

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,12 @@ from ..errors import LanguageUnknownError
 from ..settings import CodeSettings
 from ._cpython import CPythonBackend
 from ._monty import MontyBackend
-from ._protocol import Backend
+from ._protocol import Backend, Outcome, Program, SandboxUnavailable, ToolReply
 
 __all__ = ["Backends", "open_backends"]
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +60,37 @@ class Backends:
         return backend
 
 
+@dataclass(frozen=True, slots=True)
+class _Unavailable:
+    """In place of a backend that cannot work here."""
+
+    name: str
+    reason: str
+
+    async def run(self, program: Program) -> Outcome:
+        raise SandboxUnavailable(self.reason)
+
+    async def resume(self, program: Program, snapshot: bytes, reply: ToolReply) -> Outcome:
+        raise SandboxUnavailable(self.reason)
+
+    async def aclose(self) -> None:
+        return
+
+
 @contextlib.asynccontextmanager
 async def open_backends(settings: CodeSettings, folder: Path) -> AsyncGenerator[Backends, None]:
-    """Opens the backends that the settings ask for.
-
-    Raises:
-        SandboxUnavailable: one of them cannot work here; the others do not stand in for it.
-    """
+    """Opens the backends that the settings ask for. One that cannot work here says so to each program."""
     async with contextlib.AsyncExitStack() as stack:
         by_name = dict[str, Backend]()
         monty = MontyBackend(
             processes=settings.parallel, runs_per_process=settings.runs_per_process, folder=folder / "monty"
         )
-        by_name["monty"] = await stack.enter_async_context(monty)
+        try:
+            by_name["monty"] = await stack.enter_async_context(monty)
+        except SandboxUnavailable as error:
+            # No reason to stop the other modules of the worker: who wants to run a program is told.
+            _LOG.warning("%s", error)
+            by_name["monty"] = _Unavailable("monty", str(error))
         if settings.cpython or settings.python == "cpython":
             # It starts with the first program that asks for it, and says then what the kernel lacks.
             cpython = CPythonBackend(folder=folder / "cpython")

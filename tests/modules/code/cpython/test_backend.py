@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+import pytest_asyncio
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
 from contextunity.modules.code.backends import Program, ProgramLimits, SandboxUnavailable
@@ -25,10 +23,13 @@ LIMITS = ProgramLimits(
 )
 
 
-@pytest.fixture
-async def backend(tmp_path: Path) -> AsyncIterator[CPythonBackend]:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def backend(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[CPythonBackend]:
     try:
-        opened = await open_backend(folder=tmp_path)
+        opened = await open_backend(folder=tmp_path_factory.mktemp("backend"))
     except SandboxUnavailable as error:
         pytest.skip(str(error))
     yield opened
@@ -177,39 +178,6 @@ async def test_a_closed_backend_runs_nothing(tmp_path: Path) -> None:
     await backend.aclose()
     with pytest.raises(SandboxFailedError, match="closed"):
         await backend.run(_program("1"))
-
-
-@pytest.mark.parametrize(("uid", "gid"), [(0, 1), (1, 0), (-1, 1)])
-def test_programs_do_not_run_as_root(uid: int, gid: int) -> None:
-    with pytest.raises(ValueError, match="must not run as root"):
-        CPythonBackend(uid=uid, gid=gid)
-
-
-_WORKER = """
-import asyncio, sys
-from pathlib import Path
-from contextunity.modules.code.backends import Program, ProgramLimits
-from contextunity.modules.code.backends.cpython import open_backend
-limits = ProgramLimits(wall=60, cpu=60, memory_bytes=1 << 27, output_bytes=99, result_bytes=99, scratch_bytes=1 << 20)
-async def main():
-    backend = await open_backend(folder=Path(sys.argv[1]))
-    asyncio.create_task(backend.run(Program(code="while True: pass", limits=limits)))
-    await asyncio.sleep(0.3)
-    print("running", flush=True)
-    await asyncio.sleep(60)
-asyncio.run(main())
-"""
-
-
-def test_nothing_outlives_a_killed_worker(tmp_path: Path, backend: CPythonBackend) -> None:
-    with subprocess.Popen([sys.executable, "-c", _WORKER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as worker:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "running\n"
-        left = psutil.Process(worker.pid).children(recursive=True)
-        worker.send_signal(signal.SIGKILL)
-    assert len(left) == 2
-    _, alive = psutil.wait_procs(left, timeout=10)
-    assert alive == []
 
 
 async def test_the_backend_starts_nothing_before_it_is_asked(tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""The backend and the worker that has it: nothing runs as root, and nothing outlives the worker."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from contextunity.modules.code.backends._jail.requirements import missing
+from contextunity.modules.code.backends.cpython import CPythonBackend
+
+_WORKER = """
+import asyncio, sys
+from pathlib import Path
+from contextunity.modules.code.backends import Program, ProgramLimits
+from contextunity.modules.code.backends.cpython import open_backend
+limits = ProgramLimits(wall=60, cpu=60, memory_bytes=1 << 27, output_bytes=99, result_bytes=99, scratch_bytes=1 << 20)
+async def main():
+    backend = await open_backend(folder=Path(sys.argv[1]))
+    asyncio.create_task(backend.run(Program(code="while True: pass", limits=limits)))
+    await asyncio.sleep(0.3)
+    print("running", flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("uid", "gid"), [(0, 1), (1, 0), (-1, 1)])
+def test_programs_do_not_run_as_root(uid: int, gid: int) -> None:
+    with pytest.raises(ValueError, match="must not run as root"):
+        CPythonBackend(uid=uid, gid=gid)
+
+
+@pytest.mark.skipif(bool(missing(False, 65534)), reason=f"the jail needs {missing(False, 65534)}")
+def test_nothing_outlives_a_killed_worker(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", _WORKER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "running\n"
+        left = psutil.Process(worker.pid).children(recursive=True)
+        worker.send_signal(signal.SIGKILL)
+    assert len(left) == 2
+    _, alive = psutil.wait_procs(left, timeout=10)
+    assert alive == []

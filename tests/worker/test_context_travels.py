@@ -8,20 +8,25 @@ import logging
 import uuid
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from temporalio.api.common.v1 import Payload
+from temporalio.api.nexus.v1 import EndpointSpec, EndpointTarget
+from temporalio.api.operatorservice.v1 import CreateNexusEndpointRequest
 from temporalio.client import (
     Client,
     Schedule,
     ScheduleActionExecutionStartWorkflow,
     ScheduleActionStartWorkflow,
     ScheduleSpec,
+    WithStartWorkflowOperation,
     WorkflowHandle,
 )
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.worker import Replayer, Worker
 
 from contextunity.core import context
@@ -43,6 +48,7 @@ async def _worker(client: Client, steps: Any) -> AsyncIterator[str]:
             task_queue=queue,
             workflows=steps.WORKFLOWS,
             activities=steps.ACTIVITIES,
+            nexus_service_handlers=[steps.DeskHandler()],
             activity_executor=executor,
         ):
             yield queue
@@ -161,6 +167,51 @@ async def test_handlers_have_their_callers_context_for_the_workflows_tenant(clie
         assert each["provenance"] == way
     for each in (unasked, in_run):
         assert (each["trace_id"], each["provenance"]) == ("trace", ["shop:click", own])
+
+
+async def test_a_signal_to_a_child_carries_it(client: Client, steps: Any) -> None:
+    async with _worker(client, steps) as queue:
+        with context.using(_CALLER):
+            signalled, in_run = await client.execute_workflow("Parent", id=queue, task_queue=queue)
+    way = ["shop:click", f"{queue}:Parent", f"{queue}:Listener"]
+    assert (signalled["trace_id"], signalled["provenance"]) == ("trace", way)
+    assert in_run["provenance"] == way
+
+
+async def test_an_update_that_starts_its_workflow_carries_it(client: Client, steps: Any) -> None:
+    async with _worker(client, steps) as queue:
+        start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
+            "Listener", id=queue, task_queue=queue, id_conflict_policy=WorkflowIDConflictPolicy.FAIL
+        )
+        with context.using(_CALLER):
+            updated: dict[str, Any] = await client.execute_update_with_start_workflow(
+                "ask", start_workflow_operation=start
+            )
+        handle = await start.workflow_handle()
+        await handle.signal("hear", "end")
+        _, in_run = await handle.result()
+    for each in (updated, in_run):
+        assert (each["trace_id"], each["provenance"]) == ("trace", ["shop:click", f"{queue}:Listener"])
+
+
+async def test_an_activity_without_a_workflow_has_it(client: Client, steps: Any) -> None:
+    async with _worker(client, steps) as queue:
+        with context.using(_CALLER):
+            seen = await client.execute_activity(
+                steps.look, id=queue, task_queue=queue, start_to_close_timeout=timedelta(seconds=30)
+            )
+    assert (seen["trace_id"], seen["provenance"]) == ("trace", ["shop:click", f"{queue}:look"])
+
+
+async def test_an_operation_of_nexus_has_it(client: Client, steps: Any) -> None:
+    async with _worker(client, steps) as queue:
+        target = EndpointTarget(worker=EndpointTarget.Worker(namespace=client.namespace, task_queue=queue))
+        endpoint = EndpointSpec(name=queue, target=target)
+        await client.operator_service.create_nexus_endpoint(CreateNexusEndpointRequest(spec=endpoint))
+        with context.using(_CALLER):
+            seen: dict[str, Any] = await client.execute_workflow("Visitor", queue, id=queue, task_queue=queue)
+    assert (seen["where"], seen["trace_id"], seen["tenant_id"]) == ("desk", "trace", "acme")
+    assert seen["provenance"] == ["shop:click", f"{queue}:Visitor", f"{queue}:Desk/look"]
 
 
 async def test_the_bound_tenant_counts_before_the_headers(client: Client, steps: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import nexusrpc
+import nexusrpc.handler
 from temporalio import activity, workflow
 from temporalio.common import SearchAttributeKey
 
@@ -123,5 +125,35 @@ class Caller:
         await workflow.get_external_workflow_handle(workflow_id).signal("hear", "end")
 
 
-WORKFLOWS = [Caller, Chain, Leaf, Listener, Starter]
+@workflow.defn(name="Parent")
+class Parent:
+    @workflow.run
+    async def run(self) -> list[dict[str, Any]]:
+        child = await workflow.start_child_workflow("Listener", id=f"{workflow.info().run_id}/child")
+        await child.signal("hear", "end")
+        seen: list[dict[str, Any]] = await child
+        return seen
+
+
+@nexusrpc.service(name="Desk")
+class Desk:
+    look: nexusrpc.Operation[str, dict[str, Any]]
+
+
+@nexusrpc.handler.service_handler(service=Desk)
+class DeskHandler:
+    @nexusrpc.handler.sync_operation
+    async def look(self, _: nexusrpc.handler.StartOperationContext, where: str) -> dict[str, Any]:
+        return _seen(where)
+
+
+@workflow.defn(name="Visitor")
+class Visitor:
+    @workflow.run
+    async def run(self, endpoint: str) -> dict[str, Any]:
+        desk = workflow.create_nexus_client(service=Desk, endpoint=endpoint)
+        return await desk.execute_operation(Desk.look, "desk")
+
+
+WORKFLOWS = [Parent, Visitor, Caller, Chain, Leaf, Listener, Starter]
 ACTIVITIES = [look, look_from_thread, start_another]

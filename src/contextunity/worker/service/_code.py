@@ -25,7 +25,7 @@ __all__ = ["Executing"]
 _WORKFLOW_TYPE = "execute_code"
 _ANSWER_MARGIN = 0.5
 """Seconds before the caller's deadline at which it is told to come back, so that the answer still arrives."""
-_REFUSED = frozenset({"InvalidInput", "LanguageUnknown", "LimitExceeded", "ToolUnknown"})
+_REFUSED = frozenset({"InvalidInput", "LanguageUnknown", "LimitExceeded", "RequestInvalid", "ToolUnknown"})
 """Types of application errors by which the code module refuses a request, rather than fails at it."""
 
 

@@ -23,7 +23,7 @@ from ._codec_peers import betterproto_class, protobuf_py_class, pydantic_model, 
 from ._google_reader import plain_of, reader_of
 from ._model import Goal, Measurement, Options, Result
 from ._rounds import time_interleaved
-from ._tree import generated_page
+from ._tree import page_module
 
 __all__ = ["run"]
 
@@ -154,7 +154,7 @@ class _Peers:
 
 def _page(folder: Path) -> betterproto2.Message:
     """Products as catalogues have them: text, tags, a map, optional fields, a time, nested money."""
-    page = generated_page(folder)
+    page = page_module(folder)
     since = datetime(2024, 5, 17, 9, 30, 12, tzinfo=UTC)
     products = [
         page.Product(

@@ -9,10 +9,10 @@ import json
 
 from contextunity.core import ContextUnit, worker_pb2
 
+from ._house import job_variables
 from ._model import Goal, Measurement, Options, Result
 from ._processes import Child, cpu_seconds
 from ._rounds import interleave
-from ._tree import generate
 
 __all__ = ["run"]
 
@@ -27,7 +27,7 @@ def run(options: Options) -> Result:
     folder, seconds = options.folder, 0.5 if options.quick else _SECONDS
     request = folder / "request.bin"
     request.write_bytes(_unit().to_protobuf(worker_pb2).SerializeToString())
-    variables = module_variables(options)
+    variables = job_variables(options)
     measurements: list[Measurement] = []
     with contextlib.ExitStack() as stack:
         load = stack.enter_context(Child("-m", "bench._load", str(request), folder=folder, name="load"))
@@ -66,19 +66,6 @@ def run(options: Options) -> Result:
         for value in [result.ratio(_case(clients), _OURS, _ECHO, quantity)]
     ]
     return dataclasses.replace(result, goals=tuple(goals))
-
-
-def module_variables(options: Options) -> dict[str, str]:
-    """The environment in which a process of ours finds the module of the smallest job."""
-    from ._processes import ROOT
-
-    return {
-        "PYTHONPATH": f"{ROOT}:{generate(options.folder)}",
-        "WORKER_MODULES": "bench._job:module",
-        "WORKER_HOST": "127.0.0.1",
-        "WORKER_PORT": "0",
-        "CONTEXTWORKER_LOG_LEVEL": "warning",
-    }
 
 
 def _sample(load: Child, server: Child, target: str, clients: int, seconds: float) -> tuple[float, float, float]:

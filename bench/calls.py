@@ -1,0 +1,144 @@
+"""StartWorkflow and GetTaskStatus on a real Temporal server, beside the same asked of it directly with the SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import grpc
+from temporalio.client import Client
+
+from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
+
+from ._house import service_of, temporal_server, worker_of
+from ._model import Goal, Measurement, Options, Result
+from ._tree import generate
+
+__all__ = ["run"]
+
+_OURS, _SDK, _SDK_MORE = "over gRPC, by ContextWorker", "Temporal's SDK", "Temporal's SDK, with as much asked for"
+_START, _DONE, _RUNNING = "start a workflow", "status of a finished task", "status of a running task"
+_ROUNDS = 7
+_CALLS = 80
+_Call = Callable[[], Awaitable[object]]
+
+
+def run(options: Options) -> Result:
+    """Calls both in turn, one call after another."""
+    rounds, calls = options.rounds_or(_ROUNDS), 20 if options.quick else _CALLS
+    found = asyncio.run(_measure(options, rounds, calls))
+    measurements = tuple(
+        Measurement(case=case, subject=subject, quantity="p50", unit="ms", values=tuple(values))
+        for (case, subject), values in found.items()
+    )
+    result = Result(
+        title="calls on a real Temporal server",
+        reference=_SDK,
+        measurements=measurements,
+        notes=(
+            "both are called from one process, a call of each in turn; the service is a process of its own",
+            f"{_SDK}: Client.start_workflow with a message, and handle.describe",
+            f"{_SDK_MORE}: describe and then the result, or the query for the progress; GetTaskStatus tells these too",
+        ),
+    )
+    goals = [Goal(name=f"p50, {_START}", value=result.ratio(_START, _OURS, _SDK, "p50"), limit=1.15)]
+    for case in (_DONE, _RUNNING):
+        goals += [
+            Goal(name=f"p50, {case}: to describe", value=result.ratio(case, _OURS, _SDK, "p50"), limit=1.15),
+            Goal(
+                name=f"p50, {case}: to as much by the SDK",
+                value=result.ratio(case, _OURS, _SDK_MORE, "p50"),
+                limit=1.15,
+            ),
+        ]
+    return dataclasses.replace(result, goals=tuple(goals))
+
+
+async def _measure(options: Options, rounds: int, calls: int) -> dict[tuple[str, str], list[float]]:
+    sys.path.insert(0, str(generate(options.folder)))
+    async with temporal_server(options.folder / "temporal") as temporal:
+        with service_of(options, temporal) as service, worker_of(options, temporal) as worker:
+            worker.wait_for("Temporal workers run")
+            target = service.wait_for("listens on").split("listens on ")[1].split(",")[0]
+            async with grpc.aio.insecure_channel(target) as channel:
+                client = await Client.connect(temporal.address)
+                stub = worker_pb2_grpc.WorkerServiceStub(channel)
+                subjects = await _subjects(client, stub)
+                return await _interleave(subjects, rounds, calls)
+
+
+async def _subjects(client: Client, stub: worker_pb2_grpc.WorkerServiceAsyncStub) -> dict[tuple[str, str], _Call]:
+    from bench_tree.bench.job.v1 import job_pb2
+
+    names: Iterator[str] = (f"job-{number}" for number in itertools.count())
+
+    async def start(**parameters: object) -> str:
+        payload = {"workflow_type": "bench_job", "tenant_id": "bench", "name": next(names), **parameters}
+        unit = ContextUnit(payload=payload, provenance=["bench:calls"])
+        answer = await stub.StartWorkflow(unit.to_protobuf(worker_pb2))
+        return str(answer.payload["workflow_id"])
+
+    async def start_directly() -> None:
+        request = job_pb2.JobRequest(tenant_id="bench", name=next(names), wait=True)
+        await client.start_workflow("bench_job", request, id=f"bench/{request.name}", task_queue="bench-idle")
+
+    # Nobody polls this queue, so that what is started takes no processor time from what is measured.
+    async def start_idle() -> None:
+        await start(task_queue="bench-job/bench", wait=True)
+
+    async def status(workflow_id: str) -> None:
+        unit = ContextUnit(payload={"workflow_id": workflow_id}, provenance=["bench:calls"])
+        answer = await stub.GetTaskStatus(unit.to_protobuf(worker_pb2))
+        assert answer.payload["status"] in ("running", "completed")
+
+    done, waiting = await start(), await start(wait=True)
+    finished, running = (client.get_workflow_handle(each) for each in (done, waiting))
+    await finished.result()
+    await running.query("bench_progress")
+
+    async def describe_and_result() -> None:
+        await finished.describe()
+        await finished.result()
+
+    async def describe_and_query() -> None:
+        await running.describe()
+        await running.query("bench_progress")
+
+    return {
+        (_START, _OURS): start_idle,
+        (_START, _SDK): start_directly,
+        (_DONE, _OURS): lambda: status(done),
+        (_DONE, _SDK): finished.describe,
+        (_DONE, _SDK_MORE): describe_and_result,
+        (_RUNNING, _OURS): lambda: status(waiting),
+        (_RUNNING, _SDK): running.describe,
+        (_RUNNING, _SDK_MORE): describe_and_query,
+    }
+
+
+async def _interleave(
+    subjects: dict[tuple[str, str], _Call], rounds: int, calls: int
+) -> dict[tuple[str, str], list[float]]:
+    """Milliseconds of the middle call of each round; call by call in turn, for the server's pace changes all the time."""
+    found: dict[tuple[str, str], list[float]] = {key: [] for key in subjects}
+    for call in subjects.values():
+        await call()
+    gc.collect()
+    gc.freeze()
+    for _ in range(rounds):
+        took: dict[tuple[str, str], list[float]] = {key: [] for key in subjects}
+        for number in range(calls):
+            for key in list(subjects)[:: 1 if number % 2 == 0 else -1]:
+                began = time.perf_counter()
+                await subjects[key]()
+                took[key].append((time.perf_counter() - began) * 1e3)
+        for key, values in took.items():
+            found[key].append(statistics.median(values))
+    gc.unfreeze()
+    return found

@@ -160,6 +160,17 @@ async def test_a_killed_zygote_fails_its_programs_and_is_replaced(backend: CPyth
     assert (await backend.run(_program("1 + 1"))).result == 2
 
 
+async def test_more_is_asked_than_a_zygote_takes_at_once(backend: CPythonBackend) -> None:
+    zygote = _zygote()
+    zygote.suspend()
+    asked = [asyncio.create_task(backend.run(_program(f"{number} + 1"))) for number in range(150)]
+    _, waiting = await asyncio.wait(asked, timeout=0.5)
+    zygote.resume()
+    outcomes = await asyncio.gather(*asked)
+    assert len(waiting) == len(asked)
+    assert [outcome.result for outcome in outcomes] == [number + 1 for number in range(150)]
+
+
 async def test_scratch_folders_go_with_their_programs(backend: CPythonBackend) -> None:
     outcome = await backend.run(_program("import os\nos.makedirs('a/b')\nopen('a/b/c', 'w')\nos.getcwd()"))
     assert isinstance(outcome.result, str)

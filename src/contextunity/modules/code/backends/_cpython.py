@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -130,6 +131,10 @@ class CPythonBackend:
         async with self._starting:
             if self._closed:
                 raise SandboxFailedError("the cpython backend is closed")
+            if sys.platform != "linux":
+                raise SandboxUnavailable(
+                    f"the cpython backend cannot work here: it needs Linux, and this is {sys.platform}"
+                )
             if self._root is None:
                 self._root = await asyncio.to_thread(ScratchRoot, self._folder, self._user if _is_root() else None)
             if self._zygote is not None and not self._zygote.alive:

@@ -17,7 +17,7 @@ from ._jail.scratch import remove
 __all__ = ["ScratchRoot"]
 
 _log = logging.getLogger(__name__)
-_PREFIX = "contextworker-code-"
+_PREFIX, _PREFIX_UNLOCKED = "contextworker-code-", "contextworker-new-"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -42,12 +42,14 @@ class ScratchRoot:
             parent if parent is not None and (user is None or open_to_all(str(parent))) else Path(tempfile.gettempdir())
         )
         _remove_left_behind(place)
-        self._path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+        # Under another name until it is locked: a worker that starts now would take it for one left behind.
+        made = Path(tempfile.mkdtemp(prefix=_PREFIX_UNLOCKED, dir=place))
+        self._lock = os.open(made, _FOLDER)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._path = made.rename(place / (_PREFIX + secrets.token_hex(8)))
         if user is not None:
             # Its user must get through to the folder of its run, and needs to see nothing on the way.
             self._path.chmod(0o711)
-        self._lock = os.open(self._path, _FOLDER)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def make(self) -> tuple[str, int]:
         """Makes a scratch folder; returns its path, and it, open."""

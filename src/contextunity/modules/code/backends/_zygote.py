@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
@@ -49,6 +48,8 @@ class Zygote:
         self._control = control
         self._loop = asyncio.get_running_loop()
         self._runs: dict[int, asyncio.Future[ChildEnd]] = {}
+        self._sending = asyncio.Lock()
+        self._room = asyncio.Event()
         self._count = 0
         self._closed = False
 
@@ -137,22 +138,23 @@ class Zygote:
 
     async def _send(self, message: dict[str, Any], descriptors: Sequence[int]) -> None:
         data = json.dumps(message).encode("ascii")
-        while not self._closed:
-            try:
-                socket.send_fds(self._control, [data], descriptors)
-            except BlockingIOError:
-                await self._writable()
-            except OSError as error:
-                self._fail(f"it ended ({error.strerror})")
-            else:
-                return
+        async with self._sending:
+            while not self._closed:
+                try:
+                    socket.send_fds(self._control, [data], descriptors)
+                except BlockingIOError:
+                    await self._wait_for_room()
+                except OSError as error:
+                    self._fail(f"it ended ({error.strerror})")
+                else:
+                    return
         raise SandboxFailedError("the zygote of the cpython backend ended")
 
-    async def _writable(self) -> None:
-        writable = self._loop.create_future()
-        self._loop.add_writer(self._control, lambda: writable.done() or writable.set_result(None))
+    async def _wait_for_room(self) -> None:
+        self._room.clear()
+        self._loop.add_writer(self._control, self._room.set)
         try:
-            await writable
+            await self._room.wait()
         finally:
             if not self._closed:
                 self._loop.remove_writer(self._control)
@@ -185,8 +187,9 @@ class Zygote:
         if self._closed:
             return
         self._closed = True
-        with contextlib.suppress(ValueError):
-            self._loop.remove_reader(self._control)
+        self._loop.remove_reader(self._control)
+        self._loop.remove_writer(self._control)
+        self._room.set()
         self._control.close()
         for ended in self._runs.values():
             if not ended.done():

@@ -30,7 +30,10 @@ def missing(root: bool, uid: int) -> list[str]:
     if machine not in NUMBERS:
         faults.append(f"a processor of the kinds {' and '.join(sorted(NUMBERS))} (this one is {machine})")
     if landlock.abi() < 1:
-        faults.append("Landlock (Linux 5.13 or newer, with landlock among the security modules that are switched on)")
+        faults.append(
+            "Landlock (Linux 5.13 or newer, with landlock among the security modules that are switched on; "
+            "the seccomp profile of a container may hide it)"
+        )
     if not seccomp.available():
         faults.append("seccomp filters (CONFIG_SECCOMP_FILTER)")
     if not _has_pidfd():

@@ -51,6 +51,8 @@ async def _open(context: ToolContext) -> AsyncIterator[ToolFunction]:
                 raise ToolRefusedError("not this one", error_type="KeyError")
             case "fail once" if journal.count("begin", argument) == 1:
                 raise ToolFailedError("not yet")
+            case "flood":
+                return "x" * 2_000_000
             case "break":
                 raise OSError("broken")
         journal.write("end", argument, caller.call_id)

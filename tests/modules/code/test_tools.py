@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ ask('two', then='fail once')
 ask(3, then='refuse')
 ask(4, wrong=1)
 ask({5})
+ask(6, then='flood')
 found.append(open('notes.txt').read())
 result = found
 """
@@ -74,22 +76,24 @@ async def test_tools_answer_fail_and_refuse_and_files_stay(working: Any, journal
         response = await handle.result()
         history = await handle.raw.fetch_history()
     assert response.status is ExecutionStatus.OK, response
-    first, second, refused, wrong, unfit, notes = _value(response)
+    first, second, refused, wrong, unfit, flood, notes = _value(response)
     assert first == {"argument": 1, "tenant": "acme"}
     assert second == {"argument": "two", "tenant": "acme"}
     assert (refused[0], "not this one" in refused[1]) == ("KeyError", True)
     assert (wrong[0], "wrong" in wrong[1]) == ("TypeError", True)
     assert (unfit[0], "is of type set" in unfit[1]) == ("ValueError", True)
+    assert (flood[0], "1,048,576 can be carried" in flood[1]) == ("RuntimeError", True)
     assert notes == "kept"
-    assert response.stdout == "asked 1\nasked two\nasked 3\nasked 4\nasked {5}\n"
+    assert response.stdout == "asked 1\nasked two\nasked 3\nasked 4\nasked {5}\nasked 6\n"
     assert [(call.name, call.ok) for call in response.tool_calls] == [
         ("count", True),
         ("count", True),
         ("count", False),
         ("count", False),
+        ("count", False),
     ]
     assert [entry[:2] for entry in journal.read()].count(["begin", "two"]) == 2
-    assert len({entry[2] for entry in journal.read()}) == 3
+    assert len({entry[2] for entry in journal.read()}) == 4
     replayer = Replayer(
         workflows=[ExecuteWorkflow], plugins=[ContextWorkerPlugin()], workflow_runner=SandboxedWorkflowRunner()
     )
@@ -105,6 +109,18 @@ async def test_a_program_may_call_what_it_asked_for_and_nothing_else(
     assert (without.status, without.error_type) == (ExecutionStatus.EXCEPTION, "NameError")
     assert forged.status is ExecutionStatus.EXCEPTION
     assert journal.read() == []
+
+
+async def test_a_tool_that_stays_broken_is_an_exception_after_all_its_attempts(
+    working: Any, journal: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As often as the contract says, but sooner.
+    monkeypatch.setattr(code_temporal.call_tool.contract.retry_policy, "initial_interval", timedelta(seconds=0.01))
+    code = "try:\n  count(1, then='break')\nexcept RuntimeError as error:\n  result = str(error)"
+    async with working(shared=True, **_section(tmp_path)) as client:
+        response = await client.execute(ExecuteRequest(code=code, tools=["count"]))
+    assert _value(response) == "count failed: OSError: broken"
+    assert journal.count("begin", 1) == 5
 
 
 async def test_calls_and_what_is_held_across_them_are_bounded(

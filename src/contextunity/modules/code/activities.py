@@ -19,7 +19,7 @@ from contextunity.gen.contextunity.code.v1 import (
 from contextunity.gen.contextunity.code.v1 import code_temporal as contract
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from contextunity.core.codec import CodecError, JsonValue, dict_to_struct, struct_to_dict
+from contextunity.core.codec import CodecError, JsonValue, dict_to_struct, encode, struct_to_dict
 
 from ._values import from_list_value, from_value, to_list_value, to_value
 from .backends import Backend, Outcome, Program, SandboxUnavailable, ToolBackend, ToolReply, ToolWanted
@@ -29,7 +29,11 @@ from .limits import lessened, settled, to_limits
 from .resources import Resources, current
 from .tools import ToolCaller
 
-__all__ = ["SNAPSHOT_BYTES", "call_tool", "run_program"]
+__all__ = ["ANSWER_BYTES", "SNAPSHOT_BYTES", "call_tool", "run_program"]
+
+ANSWER_BYTES = 1024 * 1024
+"""What a tool may give."""
+_ERROR_CHARACTERS = 2000
 
 SNAPSHOT_BYTES = 512 * 1024
 """What a program may hold, compressed and with its files, while a tool runs: the workflow's history keeps it."""
@@ -161,13 +165,16 @@ async def call_tool(request: CallToolRequest) -> CallToolResponse:
     named = {} if request.named is None else struct_to_dict(request.named)
     with _as_application_error():
         try:
-            return CallToolResponse(
-                result=to_value(await resources.tools.call(request.name, caller, positional, named))
-            )
+            result = to_value(await resources.tools.call(request.name, caller, positional, named))
         except ToolRefusedError as error:
-            return CallToolResponse(error=str(error), error_type=error.error_type)
+            return CallToolResponse(error=str(error)[:_ERROR_CHARACTERS], error_type=error.error_type)
         except CodecError as error:
-            return CallToolResponse(error=f"{request.name} gave what cannot be carried: {error}")
+            return CallToolResponse(error=f"{request.name} gave what cannot be carried: {error}"[:_ERROR_CHARACTERS])
+    response = CallToolResponse(result=result)
+    if (size := len(encode(response))) > ANSWER_BYTES:
+        # Temporal would refuse it, and the tool be called again for nothing.
+        return CallToolResponse(error=f"{request.name} gave {size:,} bytes, and {ANSWER_BYTES:,} can be carried")
+    return response
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from contextunity.gen.contextunity import core as gen
 from contextunity.gen.contextunity.harvest.v1 import HarvestRequest
+from contextunity.gen.google import protobuf as wkt
 from google.protobuf import empty_pb2
 from pydantic import ValidationError
 
@@ -65,8 +66,8 @@ def test_ids_that_a_peer_left_empty_stay_empty() -> None:
 
 
 def test_a_typed_body_is_packed() -> None:
-    unit = ContextUnit(body=HarvestRequest(supplier_code="camping-trade"))  # type: ignore[arg-type]  # packed on the way
-    assert unit.body is not None
+    unit = ContextUnit(body=HarvestRequest(supplier_code="camping-trade"))
+    assert isinstance(unit.body, wkt.Any)
     assert unit.body.type_url == "type.googleapis.com/contextunity.harvest.v1.HarvestRequest"
     assert codec.unpack_any(unit.body) == HarvestRequest(supplier_code="camping-trade")
 

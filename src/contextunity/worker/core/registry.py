@@ -22,6 +22,7 @@ from python_temporal.contract import (
 )
 
 from ..errors import RegistryError, SettingsError, UnknownModuleError
+from ..schedules import declaration_faults
 from ..settings import describe_faults
 
 __all__ = ["ModuleConfig", "ModuleContext", "RegisteredModule", "WorkerRegistry"]
@@ -228,8 +229,6 @@ def _workflows(modules: Iterable[RegisteredModule]) -> dict[str, WorkflowContrac
 
 def _schedule_faults(modules: Sequence[RegisteredModule]) -> list[str]:
     """What is wrong with the schedules that the contracts declare."""
-    from ..schedules import declaration_faults  # It builds on the registry in turn.
-
     return declaration_faults(
         {service.full_name: service for module in modules for service in module.contracts}.values(),
         _workflows(modules),

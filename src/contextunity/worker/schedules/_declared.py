@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from contextunity.gen.contextunity.worker import ScheduleEntry, ScheduleOverlap, options_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -25,10 +25,8 @@ from python_temporal import generated_modules
 from python_temporal.contract import ServiceContract, WorkflowContract
 
 from ._check import EntryError, check_entry
+from ._contracts import Contracts
 from ._names import DEFAULT_PROJECT, DEFAULT_TENANT
-
-if TYPE_CHECKING:
-    from contextunity.worker.core.registry import WorkerRegistry
 
 __all__ = ["declaration_faults", "declared_schedules"]
 
@@ -46,7 +44,7 @@ class _Declaration:
         return f"schedule {self.option.id!r} of {self.contract.method} ({self.contract.service.source})"
 
 
-def declared_schedules(registry: WorkerRegistry, modules: Sequence[str] | None = None) -> list[ScheduleEntry]:
+def declared_schedules(registry: Contracts, modules: Sequence[str] | None = None) -> list[ScheduleEntry]:
     """The schedules that the contracts of registered modules declare, by module and proto.
 
     Args:

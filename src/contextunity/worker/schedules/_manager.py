@@ -17,10 +17,10 @@ from contextunity.gen.contextunity.worker import (
 from temporalio.client import Client
 
 from contextunity.core import codec
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.tenancy import tenant_fault
 
 from ._apply import apply, check_entries
+from ._contracts import Contracts
 from ._errors import (
     EntryFault,
     ScheduleError,
@@ -55,9 +55,7 @@ class ScheduleManager:
         )
     """
 
-    def __init__(
-        self, client: Client, registry: WorkerRegistry, *, rpc_timeout: timedelta = timedelta(seconds=10)
-    ) -> None:
+    def __init__(self, client: Client, registry: Contracts, *, rpc_timeout: timedelta = timedelta(seconds=10)) -> None:
         self._server = ScheduleServer(client, rpc_timeout)
         self._registry = registry
 

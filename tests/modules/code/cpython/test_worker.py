@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
 import pytest
 
+from contextunity.modules.code.backends._cpython_folder import ScratchRoot
 from contextunity.modules.code.backends._jail.requirements import missing
 from contextunity.modules.code.backends.cpython import CPythonBackend
 
@@ -37,6 +40,7 @@ def test_programs_do_not_run_as_root(uid: int, gid: int) -> None:
 
 @pytest.mark.skipif(bool(missing(False, 65534)), reason=f"the jail needs {missing(False, 65534)}")
 def test_nothing_outlives_a_killed_worker(tmp_path: Path) -> None:
+    before = _scratch_folders(tmp_path)
     with subprocess.Popen([sys.executable, "-c", _WORKER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "running\n"
@@ -45,3 +49,12 @@ def test_nothing_outlives_a_killed_worker(tmp_path: Path) -> None:
     assert len(left) == 2
     _, alive = psutil.wait_procs(left, timeout=10)
     assert alive == []
+    # Its scratch folder is what it leaves; the next worker finds it.
+    made = _scratch_folders(tmp_path) - before
+    ScratchRoot(tmp_path, (65534, 65534) if os.geteuid() == 0 else None).close()
+    assert len(made & _scratch_folders(tmp_path)) < len(made)
+
+
+def _scratch_folders(folder: Path) -> set[Path]:
+    """Those in the places that a backend may choose."""
+    return {path for place in (folder, Path(tempfile.gettempdir())) for path in place.glob("contextworker-code-*")}

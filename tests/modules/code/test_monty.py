@@ -83,7 +83,7 @@ async def test_values_that_cannot_be_carried_are_told_with_place_and_way_out(bac
         "'x' * 300_000": "result takes more than the 262,144 bytes",
         "'é' * 200_000": "result takes 400,002 bytes as JSON, and 262,144 can be carried",
     }.items():
-        found = await _run(backend, code)
+        found = await _run(backend, code, limits={"wall": 30.0, "cpu": 30.0})
         assert (code, found.status, found.exit_code) == (code, Status.RESULT_ERROR, 1), found
         assert told in found.error
         assert not found.has_result
@@ -196,6 +196,16 @@ print('two')
     assert (ended.stdout, ended.result) == ("two\n", [{"n": [1]}, "x", ["empty", "f"]])
     with pytest.raises(ValueError, match="no snapshot"):
         await backend.resume(program, b"junk", ToolReply())
+
+
+async def test_files_are_bounded_over_calls_too(backend: MontyBackend) -> None:
+    code = "n = 0\nwhile True:\n  open(str(n), 'w').write('x' * 300_000)\n  n = ask(n)"
+    program = Program(code=code, limits=replace(_LIMITS, wall=30.0, cpu=30.0), tools=("ask",))
+    found, calls = await backend.run(program), 0
+    while isinstance(found, ToolWanted):
+        calls += 1
+        found = await backend.resume(program, found.snapshot, ToolReply(result=calls))
+    assert (found.status, found.error_type, calls) == (Status.EXCEPTION, "OSError", 3)
 
 
 async def test_processor_time_adds_up_over_calls(backend: MontyBackend) -> None:

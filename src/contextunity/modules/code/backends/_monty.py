@@ -21,8 +21,8 @@ from contextunity.core.codec import JsonValue
 
 from ._jail.carry import CannotCarry, encode
 from ._last_expression import keep_last_expression
-from ._monty_errors import EXIT_CODES, Ending, ending_of, exits_well
-from ._monty_folder import Stopped, fill_folder, pack, read_folder, remove_folder, unpack
+from ._monty_errors import EXIT_CODES, Ending, ending_of
+from ._monty_folder import FolderFullError, Stopped, fill_folder, pack, read_folder, remove_folder, unpack
 from ._monty_guest import CALL_HOOK, LAST, report_source, simple_report_source, tools_source
 from ._monty_output import Output
 from ._protocol import Outcome, Program, SandboxUnavailable, ToolReply, ToolWanted
@@ -228,15 +228,20 @@ class MontyBackend:
             run.began = time.monotonic()
             with _bounded(session, run):
                 try:
-                    call = await _drive_to_exit(start(session, mount, run.output), run)
+                    try:
+                        call = await _drive(await start(session, mount, run.output), run)
+                    except MontyRuntimeError as error:
+                        ending = ending_of(error, syntax=False, cpu_first=limits.cpu < limits.wall, tools=tools)
+                        if ending.status is not ExecutionStatus.OK:
+                            return _ended(run, ending)
+                        call = None
                     if call is not None:
                         return await self._stop(run, call, folder)
                     return await self._tell_result(run, session)
                 except MontySyntaxError as error:
                     return _ended(run, ending_of(error, syntax=True, tools=tools))
                 except MontyRuntimeError as error:
-                    cpu_first = limits.cpu < limits.wall
-                    return _ended(run, ending_of(error, syntax=False, cpu_first=cpu_first, tools=tools))
+                    return _ended(run, ending_of(error, syntax=False, cpu_first=limits.cpu < limits.wall, tools=tools))
                 except _OutOfTimeError:
                     return _ended(run, Ending(status=ExecutionStatus.TIMEOUT, error="the program's time was over"))
 
@@ -255,10 +260,15 @@ class MontyBackend:
         dump = call.dump()
 
         def put_away() -> bytes:
-            files = read_folder(folder) if folder is not None else {}
+            files = read_folder(folder, limit) if folder is not None else {}
             return pack(Stopped(version=self._version, dump=dump, files=files))
 
-        snapshot = await asyncio.to_thread(put_away)
+        limit = run.program.limits.scratch_bytes
+        try:
+            snapshot = await asyncio.to_thread(put_away)
+        except FolderFullError:
+            error = f"the program's files take more than {limit:,} bytes where it calls {name}"
+            return _ended(run, Ending(status=ExecutionStatus.EXCEPTION, error=error, error_type="OSError"))
         stdout, stderr = run.output.streams
         return ToolWanted(
             name=name,
@@ -352,18 +362,6 @@ async def _drive(snapshot: AsyncSnapshot, run: _Run) -> AsyncFunctionSnapshot | 
             text = f"name {snapshot.function_name!r} is not defined"
             snapshot = await snapshot.resume({"exc_type": "NameError", "message": text})
     return None
-
-
-async def _drive_to_exit(start: Awaitable[AsyncSnapshot], run: _Run) -> AsyncFunctionSnapshot | None:
-    """As `_drive`, for a program, which may also end by SystemExit."""
-    from pydantic_monty import MontyRuntimeError
-
-    try:
-        return await _drive(await start, run)
-    except MontyRuntimeError as error:
-        if exits_well(error):
-            return None
-        raise
 
 
 async def _sleep(seconds: float, run: _Run) -> None:

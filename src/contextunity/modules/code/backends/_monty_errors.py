@@ -15,7 +15,7 @@ from ._monty_guest import LAST
 if TYPE_CHECKING:
     from pydantic_monty import MontyRuntimeError, MontySyntaxError
 
-__all__ = ["EXIT_CODES", "Ending", "ending_of", "exits_well"]
+__all__ = ["EXIT_CODES", "Ending", "ending_of"]
 
 _NO_ATTRIBUTE = r"(?:type object )?'(\w+)'(?: object)? has no attribute '(\w+)'"
 _LINE = 2000
@@ -53,11 +53,17 @@ def ending_of(
         cpu_first: whether processor time is the shorter one of the two limits on time.
         tools: whether the source of the tools was fed before the program.
     """
-    inner = type(error.exception()).__name__
-    message = " ".join(str(error)[:_LINE].split())
-    told = message.removeprefix(f"{inner}: ")
-    line = f"{inner}: {told}" if told and told != inner else inner
-    display = _readable(error.display()[:_TRACEBACK], tools=tools)
+    # Once, since each time the text is made anew, and a hostile one takes a hundred megabytes.
+    whole = error.display("type-msg")
+    inner, _, rest = whole[:_TRACEBACK].partition(":")
+    inner = inner.strip().rpartition(".")[2]
+    told = " ".join(rest[: 2 * _LINE].split())
+    line = f"{inner}: {told}" if told else inner
+    if len(whole) <= _TRACEBACK:
+        display = _readable(error.display()[: 2 * _TRACEBACK], tools=tools)
+    else:
+        display = f"{whole[:_TRACEBACK]}…\n"
+    del whole
     if syntax:
         return Ending(status=ExecutionStatus.SYNTAX_ERROR, error=_cut(line), error_type=inner, traceback=display)
     if limit := _limit(inner, told, cpu_first):
@@ -65,12 +71,10 @@ def ending_of(
     if lacking := _lacking(inner, told):
         error_line = _cut(f"{lacking}; {_CPYTHON}")
         return Ending(status=ExecutionStatus.UNSUPPORTED, error=error_line, error_type=inner, traceback=display)
+    if inner == "SystemExit" and not told:
+        # A program's way to say that it is through.
+        return Ending(status=ExecutionStatus.OK, error="")
     return Ending(status=ExecutionStatus.EXCEPTION, error=_cut(line), error_type=inner, traceback=display)
-
-
-def exits_well(error: MontyRuntimeError) -> bool:
-    """Whether it is a program's way to say that it is through: SystemExit without a word."""
-    return isinstance(error.exception(), SystemExit) and str(error) in ("SystemExit", "SystemExit: ", "")
 
 
 def _limit(inner: str, told: str, cpu_first: bool) -> Ending | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-__all__ = ["Stopped", "fill_folder", "pack", "read_folder", "remove_folder", "unpack"]
+__all__ = ["FolderFullError", "Stopped", "fill_folder", "pack", "read_folder", "remove_folder", "unpack"]
 
 _MAX_UNPACKED = 1 << 30
 
@@ -41,9 +41,18 @@ def fill_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         target.write_bytes(content)
 
 
-def read_folder(folder: Path) -> dict[str, bytes]:
-    """Reads back all that lies in a folder; what is neither a file nor a folder is left out."""
+class FolderFullError(Exception):
+    """A folder holds more than it may. Monty minds that for one stretch of a program; this is for all of them."""
+
+
+def read_folder(folder: Path, max_bytes: int) -> dict[str, bytes]:
+    """Reads back all that lies in a folder; what is neither a file nor a folder is left out.
+
+    Raises:
+        FolderFullError: the files take more than `max_bytes`, each counted with its path.
+    """
     files = dict[str, bytes]()
+    size = 0
     pending = [(str(folder), "")]
     while pending:
         path, relative = pending.pop()
@@ -55,6 +64,9 @@ def read_folder(folder: Path) -> dict[str, bytes]:
             if entry.is_dir(follow_symlinks=False):
                 pending.append((entry.path, f"{relative}{entry.name}/"))
             elif entry.is_file(follow_symlinks=False):
+                size += entry.stat(follow_symlinks=False).st_size + len(entry.name)
+                if size > max_bytes:
+                    raise FolderFullError
                 files[f"{relative}{entry.name}"] = Path(entry.path).read_bytes()
     return files
 

@@ -14,7 +14,7 @@ from types import ModuleType
 
 from rich.console import Console
 
-from . import _report
+from . import _report, _summary
 from ._machine import describe_machine
 from ._model import Options, Result
 
@@ -42,12 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(
         f"{machine['cores']} cores, {machine['processor']}, {machine['python']}, load {machine['load_average']}"
     )
-    for name in arguments.names or names:
-        _run(console, name, arguments, machine)
+    results = {name: _run(console, name, arguments, machine) for name in arguments.names or names}
+    _summary.show(console, results)
+    for path in _summary.write(_RESULTS, results, machine):
+        console.print(f"→ {_shown(path)}", highlight=False)
     return 0
 
 
-def _run(console: Console, name: str, arguments: argparse.Namespace, machine: dict[str, object]) -> None:
+def _run(console: Console, name: str, arguments: argparse.Namespace, machine: dict[str, object]) -> Result:
     run = _find_run(importlib.import_module(f"{__package__}.{name}"))
     assert run is not None
     with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as folder, console.status(f"{name} …"):
@@ -62,7 +64,12 @@ def _run(console: Console, name: str, arguments: argparse.Namespace, machine: di
         )
     _report.show(console, result)
     path = _report.write(_RESULTS, name, result, machine)
-    console.print(f"→ {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}", highlight=False)
+    console.print(f"→ {_shown(path)}", highlight=False)
+    return result
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _names() -> list[str]:

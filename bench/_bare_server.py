@@ -6,7 +6,6 @@ import asyncio
 from typing import Any, cast
 
 import grpc
-
 from contextunity.gen.contextunity.worker import worker_pb2_grpc
 
 

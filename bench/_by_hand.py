@@ -1,4 +1,4 @@
-"""The smallest job, written by hand on Temporal's SDK: `python -m bench._by_hand ADDRESS QUEUE sandboxed|unsandboxed`."""
+"""`python -m bench._by_hand ADDRESS QUEUE sandboxed|unsandboxed`: the smallest job, by hand on Temporal's SDK."""
 
 from __future__ import annotations
 

@@ -26,6 +26,8 @@ _TYPES = {
     FieldDescriptor.TYPE_DOUBLE: ("double", "float"),
     FieldDescriptor.TYPE_INT32: ("int32", "int"),
     FieldDescriptor.TYPE_INT64: ("int64", "int"),
+    FieldDescriptor.TYPE_UINT32: ("uint32", "int"),
+    FieldDescriptor.TYPE_UINT64: ("uint64", "int"),
     FieldDescriptor.TYPE_ENUM: ("enum", "int"),
     FieldDescriptor.TYPE_MESSAGE: ("message", ""),
 }
@@ -38,12 +40,14 @@ import betterproto
 from betterproto.lib.google import protobuf
 """
 _PYDANTIC_HEAD = """\
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any
 from pydantic import BaseModel
 """
-_STRUCT, _TIMESTAMP, _ANY = (f"google.protobuf.{name}" for name in ("Struct", "Timestamp", "Any"))
+_STRUCT, _TIMESTAMP, _DURATION, _ANY = (
+    f"google.protobuf.{name}" for name in ("Struct", "Timestamp", "Duration", "Any")
+)
 
 
 def betterproto_class(descriptor: Descriptor, folder: Path) -> Any:
@@ -76,6 +80,8 @@ def python_of(message: Any) -> Any:
     match message.DESCRIPTOR.full_name:
         case "google.protobuf.Timestamp":
             return message.ToDatetime(tzinfo=UTC)
+        case "google.protobuf.Duration":
+            return message.ToTimedelta()
         case "google.protobuf.Struct":
             return json_format.MessageToDict(message)
         case _:
@@ -97,7 +103,9 @@ def _module(
 ) -> ModuleType:
     name = f"bench_{library}_{descriptor.full_name.replace('.', '_')}"
     messages = _inside(descriptor)
-    enums = {field.enum_type.full_name: field.enum_type for each in messages for field in each.fields if field.enum_type}
+    enums = {
+        field.enum_type.full_name: field.enum_type for each in messages for field in each.fields if field.enum_type
+    }
     classes = [_enum(each, library) for each in enums.values()] + [write(each) for each in messages]
     (folder / f"{name}.py").write_text("\n".join([head, *(line for lines in classes for line in lines)]) + "\n")
     if str(folder) not in sys.path:
@@ -176,5 +184,5 @@ def _pydantic(descriptor: Descriptor) -> list[str]:
 
 
 def _pydantic_type(message: Descriptor) -> str:
-    known = {_TIMESTAMP: "datetime", _STRUCT: "dict[str, Any]", _ANY: "dict[str, Any]"}
+    known = {_TIMESTAMP: "datetime", _DURATION: "timedelta", _STRUCT: "dict[str, Any]", _ANY: "dict[str, Any]"}
     return known.get(message.full_name, message.name)

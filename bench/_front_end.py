@@ -17,7 +17,7 @@ from temporalio.api.workflowservice.v1 import StartWorkflowExecutionResponse
 from temporalio.client import Client
 from temporalio.service import WorkflowService
 
-from contextunity.core import worker_pb2, worker_pb2_grpc
+from contextunity.core import worker_pb2_grpc
 from contextunity.worker.auth import authenticator_for
 from contextunity.worker.core.discovery import boot
 from contextunity.worker.plugin import ContextWorkerPlugin

@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -24,7 +25,7 @@ _WARM_UP = 0.3
 
 async def _load(target: str, clients: int, seconds: float, request: bytes) -> dict[str, float]:
     async with contextlib.AsyncExitStack() as stack:
-        calls = []
+        calls: list[Any] = []
         for _ in range(clients):
             options = [("grpc.use_local_subchannel_pool", 1)]
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(target, options=options))
@@ -33,7 +34,7 @@ async def _load(target: str, clients: int, seconds: float, request: bytes) -> di
         latencies: list[float] = []
         begin = time.perf_counter() + _WARM_UP
 
-        async def client(call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]) -> None:
+        async def client(call: Any) -> None:
             while (began := time.perf_counter()) < begin + seconds:
                 await call(request)
                 if began >= begin:

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle, WorkflowHistory
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.worker.embedded import LOOPBACK, EmbeddedServer, embedded_server, usual_or_free_port
@@ -17,7 +18,7 @@ from contextunity.worker.plugin import ContextWorkerPlugin
 
 from ._processes import Child, cpu_seconds
 
-__all__ = ["WorkerHarvest", "harvest_by_worker"]
+__all__ = ["WorkerHarvest", "harvest_by_worker", "histories_of_harvest"]
 
 _SETTINGS = """\
 log_level = "warning"
@@ -92,6 +93,21 @@ async def harvest_by_worker(url: str, folder: Path) -> WorkerHarvest:
         )
 
 
+async def histories_of_harvest(url: str, folder: Path) -> list[WorkflowHistory]:
+    """Harvests a feed with everything fresh, and gives the history of each run."""
+    folder.mkdir()
+    (folder / "contextworker.toml").write_text(_SETTINGS.format(url=url))
+    async with _house(folder) as house:
+        unit = ContextUnit(
+            payload={"workflow_type": "harvest", "supplier_code": "supplier", "tenant_id": "bench"},
+            provenance=["bench:payloads"],
+        )
+        answer = await house.stub.StartWorkflow(unit.to_protobuf(worker_pb2))
+        workflow_id = str(answer.payload["workflow_id"])
+        result = await house.client.get_workflow_handle(workflow_id).result()
+        return [history async for _, history in _runs(house.client, workflow_id, result.harvest_id)]
+
+
 @asynccontextmanager
 async def _house(folder: Path) -> AsyncGenerator[_House]:
     port = usual_or_free_port(0)
@@ -119,13 +135,21 @@ async def _house(folder: Path) -> AsyncGenerator[_House]:
 
 
 async def _histories(client: Client, workflow_id: str, first_run_id: str) -> list[tuple[int, int]]:
-    """Events and bytes of the history of each run, found by going along the chain of runs."""
+    """Events and bytes of the history of each run."""
     histories: list[tuple[int, int]] = []
+    async for handle, _ in _runs(client, workflow_id, first_run_id):
+        info = (await handle.describe()).raw_description.workflow_execution_info
+        histories.append((info.history_length, info.history_size_bytes))
+    return histories
+
+
+async def _runs(
+    client: Client, workflow_id: str, first_run_id: str
+) -> AsyncGenerator[tuple[WorkflowHandle[Any, Any], WorkflowHistory]]:
+    """The runs and their histories, found by going along the chain of runs."""
     run_id: str | None = first_run_id
     while run_id:
         handle = client.get_workflow_handle(workflow_id, run_id=run_id)
-        info = (await handle.describe()).raw_description.workflow_execution_info
-        histories.append((info.history_length, info.history_size_bytes))
         history = await handle.fetch_history()
+        yield handle, history
         run_id = history.events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
-    return histories

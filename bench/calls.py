@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import grpc
 from temporalio.client import Client
@@ -79,7 +80,12 @@ async def _subjects(client: Client, stub: worker_pb2_grpc.WorkerServiceAsyncStub
     names: Iterator[str] = (f"job-{number}" for number in itertools.count())
 
     async def start(**parameters: object) -> str:
-        payload = {"workflow_type": "bench_job", "tenant_id": "bench", "name": next(names), **parameters}
+        payload: dict[str, Any] = {
+            "workflow_type": "bench_job",
+            "tenant_id": "bench",
+            "name": next(names),
+            **parameters,
+        }
         unit = ContextUnit(payload=payload, provenance=["bench:calls"])
         answer = await stub.StartWorkflow(unit.to_protobuf(worker_pb2))
         return str(answer.payload["workflow_id"])
@@ -125,7 +131,7 @@ async def _subjects(client: Client, stub: worker_pb2_grpc.WorkerServiceAsyncStub
 async def _interleave(
     subjects: dict[tuple[str, str], _Call], rounds: int, calls: int
 ) -> dict[tuple[str, str], list[float]]:
-    """Milliseconds of the middle call of each round; call by call in turn, for the server's pace changes all the time."""
+    """Milliseconds of the middle call of each round, with a call of each in turn: the server's pace changes a lot."""
     found: dict[tuple[str, str], list[float]] = {key: [] for key in subjects}
     for call in subjects.values():
         await call()

@@ -107,7 +107,7 @@ class _Peers:
         self.message = message
         self.data = codec.encode(message)
         self._google: type[Any] = codec.proto_class(type(message))
-        descriptor = self._google.DESCRIPTOR
+        descriptor: Any = self._google.DESCRIPTOR
         self._betterproto = betterproto_class(descriptor, folder)
         self._protobuf_py = protobuf_py_class(descriptor)
         self._pydantic = pydantic_model(descriptor, folder)
@@ -222,4 +222,3 @@ def _unit() -> gen.ContextUnit:
         created_at=moment,
         provenance=["commerce:trigger", "router:forward", "gateway:accept", "worker:receive"],
     ).to_dataclass()
-

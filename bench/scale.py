@@ -41,7 +41,9 @@ def run(options: Options) -> Result:
     runs = 60 if options.quick else _RUNS
     found = asyncio.run(_measure(options, options.rounds_or(_ROUNDS), runs))
     measurements = tuple(
-        Measurement(case=_CASE, subject=subject, quantity=quantity, unit=unit, values=tuple(each[at] for each in values))
+        Measurement(
+            case=_CASE, subject=subject, quantity=quantity, unit=unit, values=tuple(each[at] for each in values)
+        )
         for subject, values in found.items()
         for at, (quantity, unit) in enumerate(_QUANTITIES)
     )

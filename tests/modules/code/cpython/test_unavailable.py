@@ -154,6 +154,25 @@ def test_an_older_landlock_holds_as_well(version: int, tmp_path_factory: pytest.
     assert sorted(os.listdir(folder)) == ["kept", "scratch"]
 
 
+_WITHOUT_CAPABILITIES = """
+import struct, sys
+from contextunity.modules.code.backends._jail import kernel, requirements
+header, kept = struct.pack("=Ii", 0x20080522, 0), 1 << 6
+kernel.libc.capset(kernel.buffer(header), kernel.buffer(struct.pack("=6I", kept, kept, 0, 0, 0, 0)))
+print("; ".join(requirements.missing(True, 65534)))
+"""
+
+
+@_works_here
+@_as_root
+def test_what_root_may_not_is_named() -> None:
+    ran = subprocess.run([sys.executable, "-c", _WITHOUT_CAPABILITIES], capture_output=True, text=True, check=True)
+    assert ran.stdout == (
+        "CAP_CHOWN and CAP_DAC_OVERRIDE and CAP_FOWNER and CAP_KILL and CAP_SETUID, for root to run programs as uid "
+        "65534; or another user than root\n"
+    )
+
+
 def test_another_processor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     (first, *_) = missing(False, 65534)

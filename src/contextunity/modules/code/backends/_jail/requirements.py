@@ -13,7 +13,8 @@ __all__ = ["JAILED", "NOT_JAILED", "missing"]
 JAILED, NOT_JAILED = b"J", b"E"
 """First byte that a child reports: it is in its jail, and all that follows is the program's; or it could not be
 locked in, and the reason follows."""
-_CAP_SETGID, _CAP_SETUID = 6, 7
+_CAPABILITIES = {0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER", 5: "KILL", 6: "SETGID", 7: "SETUID"}
+"""What root needs to have a program run as another user, to end it, and to remove its files."""
 
 
 def missing(root: bool, uid: int) -> list[str]:
@@ -40,10 +41,8 @@ def missing(root: bool, uid: int) -> list[str]:
         faults.append("descriptors of processes (pidfd_open, Linux 5.3 or newer)")
     if not os.path.exists("/proc/self/statm"):
         faults.append("the proc file system at /proc")
-    elif root and not _may_change_user():
-        faults.append(
-            f"the capabilities CAP_SETUID and CAP_SETGID, for root to become uid {uid}; or another user than root"
-        )
+    elif root and (lacking := _lacking_capabilities()):
+        faults.append(f"{' and '.join(lacking)}, for root to run programs as uid {uid}; or another user than root")
     return faults
 
 
@@ -55,11 +54,8 @@ def _has_pidfd() -> bool:
     return True
 
 
-def _may_change_user() -> bool:
+def _lacking_capabilities() -> list[str]:
     with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            name, _, value = line.partition(":")
-            if name == "CapEff":
-                capabilities = int(value, 16)
-                return all(capabilities >> number & 1 for number in (_CAP_SETGID, _CAP_SETUID))
-    return False
+        fields = dict(line.split(":", 1) for line in status if ":" in line)
+    effective = int(fields["CapEff"], 16)
+    return [f"CAP_{name}" for number, name in _CAPABILITIES.items() if not effective >> number & 1]

@@ -25,6 +25,7 @@ PASSTHROUGH_MODULES = (
     "betterproto2",
     "contextunity.core",
     "contextunity.gen",
+    "contextunity.worker",
     "dateutil",
     "google.protobuf",
     "grpc",

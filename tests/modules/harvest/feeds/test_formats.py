@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from contextunity.modules.harvest.feeds._delimited import split_records
@@ -260,6 +260,7 @@ async def test_a_line_that_is_no_product_is_rejected(read_text: ReadText, line: 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
 @given(st.binary(max_size=400))
+@example(b"<html")
 async def test_no_bytes_after_a_good_beginning_make_reading_fail(
     any_feed: tuple[Format, str, bytes], read_text: ReadText, junk: bytes
 ) -> None:

@@ -110,8 +110,10 @@ def _refuse_binary(url: str, head: bytes, body: bytes, expected: Format | None) 
     first_line = body.partition(b"\n")[0][:4096]
     if b"\0" in first_line or sum(byte < 9 or 13 < byte < 32 for byte in first_line) * 20 > len(first_line):
         raise FeedFormatError(url, expected=_name(expected), seen="binary data", line=1)
-    lowered = body[:1024].lower()
-    if lowered.startswith((b"<!doctype html", b"<html")) or (lowered.startswith(b"<") and b"<html" in lowered):
+    # Of a feed, the root comes first: what follows it may well be a description in HTML.
+    before, html, _ = body[:1024].lower().partition(b"<html")
+    is_page = bool(html) and before[:1] in (b"", b"<") and not any(root in before for root in (b"<rss", b"<feed"))
+    if is_page or before.startswith(b"<!doctype html"):
         raise FeedFormatError(url, expected=_name(expected), seen="an HTML page", line=1)
     if body.startswith(b"["):
         seen = "one JSON array for everything; write one object a line instead"

@@ -34,8 +34,9 @@ def generate(folder: Path) -> Path:
 
 def page_module(folder: Path) -> Any:
     """The dataclasses of `page.proto`, generated; Google's classes lie beside them."""
+    generate(folder)
     if str(folder) not in sys.path:
-        sys.path.insert(0, str(generate(folder)))
+        sys.path.insert(0, str(folder))
     return importlib.import_module(f"{_PACKAGE}.bench.v1")
 
 

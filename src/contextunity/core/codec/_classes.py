@@ -37,6 +37,8 @@ _GOOGLE_MODULES = (
 _modules = sys.modules
 _lock = threading.RLock()
 _classes: dict[str, type[betterproto2.Message]] = {}
+_registrations: dict[type, tuple[type[betterproto2.Message], str, betterproto2.MessagePool]] = {}
+_proto_classes: dict[type, type[ProtoMessage]] = {}
 
 
 def full_name(message: betterproto2.Message | type[betterproto2.Message]) -> str:
@@ -53,10 +55,16 @@ def full_name(message: betterproto2.Message | type[betterproto2.Message]) -> str
 
 def registration(cls: type) -> tuple[type[betterproto2.Message], str, betterproto2.MessagePool]:
     """Returns the generated class behind `cls`, its full name, and the pool of the tree it was generated into."""
+    found = _registrations.get(cls)
+    if found is not None:
+        return found
     for base in cls.__mro__:
         pool = getattr(sys.modules.get(base.__module__), _POOL, None)
         url = pool.type_to_url.get(base) if isinstance(pool, betterproto2.MessagePool) else None
         if pool is not None and url is not None:
+            if base is cls:
+                # Only generated classes, which stay: derived ones can be made and dropped without end.
+                _registrations[cls] = base, _name_in_url(url), pool
             return base, _name_in_url(url), pool
     raise CodecError(
         f"{cls.__module__}.{cls.__qualname__} is not a generated betterproto2 message; "
@@ -93,8 +101,11 @@ def proto_class(cls: type[betterproto2.Message]) -> type[ProtoMessage]:
     Raises:
         CodecError: the message is in no `_pb2` module, neither loaded nor beside the dataclass.
     """
-    base, name, _ = registration(cls)
-    return proto_class_by_name(name, base.__module__)
+    found = _proto_classes.get(cls)
+    if found is None:
+        base, name, _ = registration(cls)
+        found = _proto_classes[base] = proto_class_by_name(name, base.__module__)
+    return found
 
 
 def proto_class_by_name(name: str, module: str) -> type[ProtoMessage]:

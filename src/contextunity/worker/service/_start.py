@@ -7,6 +7,7 @@ started has ended. A run that only joined another's, by the contract's conflict 
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from contextunity.gen.contextunity.worker import StartWorkflowResult, TaskContext, TaskState
@@ -34,6 +35,8 @@ from ._inputs import StartRequest, read_start
 
 __all__ = ["Starting", "header", "quoted"]
 
+_KEYWORD = {"encoding": b"json/plain", "type": b"Keyword"}
+"""Metadata of a search attribute of this type, as the SDK writes it."""
 _RELAXED = (
     Reuse.WORKFLOW_ID_REUSE_POLICY_UNSPECIFIED,
     Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
@@ -119,9 +122,16 @@ class Starting:
         if contract.priority is not None:
             wanted.priority.CopyFrom(_priority(contract.priority))
         others = contract.search_attributes(request.input) if contract.search_attributes else None
-        converter.encode_search_attributes(
-            bound_attributes(request.tenant_id, call.unit.unit_id, others), wanted.search_attributes
-        )
+        if others is None:
+            # The two of our own, without the SDK's search for a converter of each.
+            fields = wanted.search_attributes.indexed_fields
+            for key, text in ((TENANT_ATTRIBUTE, request.tenant_id), (UNIT_ATTRIBUTE, call.unit.unit_id)):
+                if text:
+                    fields[key.name].CopyFrom(Payload(metadata=_KEYWORD, data=json.dumps(text).encode()))
+        else:
+            converter.encode_search_attributes(
+                bound_attributes(request.tenant_id, call.unit.unit_id, others), wanted.search_attributes
+            )
         wanted.header.fields[HEADER].CopyFrom(header(self._engine, call.context(request.tenant_id)))
         if wanted.workflow_id_conflict_policy == Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
             wanted.on_conflict_options.CopyFrom(OnConflictOptions(attach_request_id=True))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from .auth import authenticator_for
 from .core.registry import RegisteredModule, WorkerRegistry
@@ -64,9 +65,8 @@ async def running_stack(
         )
         client = await connect(settings, address=temporal.address)
         workers = await stack.enter_async_context(running_workers(client, selected, settings))
-        grpc = await stack.enter_async_context(
-            running_server(WorkerService(client, registry), _local(settings), authenticator)
-        )
+        service = WorkerService(client, registry, rpc_timeout=timedelta(seconds=settings.temporal_timeout))
+        grpc = await stack.enter_async_context(running_server(service, _local(settings), authenticator))
         yield Stack(temporal=temporal, grpc=grpc, modules=selected, workers=workers)
 
 

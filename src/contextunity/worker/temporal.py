@@ -14,7 +14,7 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.envconfig import ClientConfig
-from temporalio.service import RPCError
+from temporalio.service import RetryConfig, RPCError
 from temporalio.worker import Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
@@ -53,7 +53,9 @@ async def connect(settings: Settings, *, address: str | None = None) -> Client:
         async with asyncio.timeout(settings.temporal_timeout):
             if not config.get("http_connect_proxy_config"):
                 await _knock(config["target_host"])
-            client = await Client.connect(**config, plugins=[ContextWorkerPlugin()])
+            # A server that refuses connections would otherwise be tried for ten seconds, whatever the setting says.
+            retries = RetryConfig(max_elapsed_time_millis=int(settings.temporal_timeout * 1000))
+            client = await Client.connect(**config, plugins=[ContextWorkerPlugin()], retry_config=retries)
             await client.service_client.check_health()
             await register_attributes(client)
             return client

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ async def _grpc(settings: Settings, registry: WorkerRegistry) -> None:
     # Before anything is reached for: keys that are missing are told at once.
     authenticator = authenticator_for(settings)
     client = await connect(settings)
-    async with running_server(WorkerService(client, registry), settings, authenticator) as server:
+    service = WorkerService(client, registry, rpc_timeout=timedelta(seconds=settings.temporal_timeout))
+    async with running_server(service, settings, authenticator) as server:
         temporal = client.service_client.config.target_host
         say(f"WorkerService listens on {server.host}:{server.port}, Temporal at {temporal}")
         await _forever()

@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Coroutine, Iterable, Set
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from temporalio.api.schedule.v1 import Schedule, SchedulePatch, TriggerImmediatelyRequest
 from temporalio.api.workflowservice.v1 import (
@@ -20,7 +20,7 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from ._names import ScheduleName, list_query
+from ._names import ID_LIMIT, ScheduleName, list_query
 from ._stored import Stored, read_schedule
 
 __all__ = ["ScheduleServer"]
@@ -50,6 +50,8 @@ class ScheduleServer:
     async def describe(self, name: ScheduleName) -> Stored | None:
         """A schedule as it is; None where there is none, or not one of ours."""
         temporal_id = name.temporal_id
+        if len(temporal_id) > ID_LIMIT:
+            return None
         try:
             description = await self._service.describe_schedule(
                 DescribeScheduleRequest(namespace=self.client.namespace, schedule_id=temporal_id),
@@ -165,19 +167,29 @@ class ScheduleServer:
         return [stored for stored in found if stored is not None]
 
     async def all_of(self, calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-        """What calls give, a bounded number of them at once; where some fail, all have ended before the first error."""
+        """What calls give, a bounded number of them at once.
 
-        async def one(call: Coroutine[Any, Any, T]) -> T:
+        Where one fails, no further ones are begun, and those under way have ended before its error is raised: against
+        a server that does not answer, each would otherwise take its time.
+        """
+        first: list[BaseException] = []
+
+        async def one(call: Coroutine[Any, Any, T]) -> T | None:
             async with self._slots:
-                return await call
+                if first:
+                    call.close()
+                    return None
+                try:
+                    return await call
+                except BaseException as error:
+                    first.append(error)
+                    raise
 
         given = await asyncio.gather(*map(one, calls), return_exceptions=True)
-        results = list[T]()
-        for each in given:
-            if isinstance(each, BaseException):
-                raise each
-            results.append(each)
-        return results
+        if first:
+            raise first[0]
+        # None stands for a call that was not begun alone, and then there is a first error.
+        return cast("list[T]", given)
 
     async def _patch(self, name: ScheduleName, patch: SchedulePatch) -> bool:
         try:

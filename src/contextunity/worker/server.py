@@ -11,7 +11,6 @@ from typing import NoReturn, cast
 
 import grpc
 from contextunity.gen.contextunity.core import ContextUnit
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
@@ -26,6 +25,7 @@ from .errors import PortTakenError
 from .service import Call, Method, WorkerService
 from .settings import Settings
 from .status import FieldViolation, Reason, ServiceError, to_status
+from .unit_bytes import trace_id_of
 
 __all__ = ["SERVICE_NAME", "Boundary", "RunningServer", "running_server"]
 
@@ -205,7 +205,7 @@ class Boundary:
     async def _refuse(
         self, error: Exception, method: Method, data: bytes, call: Call | None, context: _Context
     ) -> NoReturn:
-        trace_id = call.trace_id if call is not None else _trace_id(data)
+        trace_id = call.trace_id if call is not None else trace_id_of(data)
         status = to_status(_service_error(error, method, trace_id), trace_id)
         packed = rpc_status.to_status(status)  # pyright: ignore[reportUnknownMemberType]  # no types
         await context.abort_with_status(packed)
@@ -230,11 +230,3 @@ def _decode(data: bytes) -> ContextUnit:
             f"the request is not a ContextUnit: {error.reason}",
             violations=[FieldViolation(field=error.path, description=error.reason)],
         ) from None
-
-
-def _trace_id(data: bytes) -> str:
-    """trace_id of a request that was refused before it was read, as far as it can be read; else empty."""
-    try:
-        return str(worker_pb2.ContextUnit.FromString(data).trace_id)
-    except DecodeError:
-        return ""

@@ -13,7 +13,7 @@ from contextunity.core.errors import CodecError
 from ._classes import full_name
 from ._compile import Conversions, conversions_of
 from ._faults import fault_in_message, fault_in_proto
-from ._runtime import SERIALIZE
+from ._runtime import MAX_DEPTH, SERIALIZE
 
 M = TypeVar("M", bound=betterproto2.Message)
 
@@ -112,5 +112,7 @@ def _explained(message: Any, name: str, error: Exception) -> CodecError:
 def _detail(error: DecodeError) -> str:
     """upb's reason without the message type in front, which the CodecError names itself."""
     text = str(error)
+    if "MaxDepth" in text:
+        return f"not the bytes of this message: messages are nested more than {MAX_DEPTH} deep"
     _, separator, reason = text.partition("': ")
     return f"not the bytes of this message: {reason[:1].lower() + reason[1:] if separator else text}"

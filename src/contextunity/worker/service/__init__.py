@@ -133,6 +133,7 @@ def _admit(method: Method, call: Call) -> betterproto2.Message | None:
             f"{method.name} needs a token with the permission {' or '.join(method.permissions)}",
             metadata={"permissions": ",".join(method.permissions)},
         )
+    call.check_envelope()
     return None if method.request_type is None else read_request(call.unit, method.request_type, method.prepare)
 
 

@@ -12,6 +12,7 @@ from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.worker import TaskContext
 from temporalio.client import Client
 
+from contextunity.core.context import MAX_PROVENANCE, extended
 from contextunity.worker.auth import EVERYBODY, Caller
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
@@ -20,6 +21,10 @@ from contextunity.worker.tenancy import tenant_fault
 __all__ = ["Call", "Engine"]
 
 _DEFAULT_TENANT = "default"
+_ID_LIMIT = 200
+"""Characters of a unit's ids. They are UUIDs by right; clients that have ids of their own are let in."""
+_LABEL_LIMIT = 500
+"""Characters of a label in a provenance: all of them are carried on into every activity of a task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +65,19 @@ class Call:
     def __post_init__(self) -> None:
         self.trace_id = self.unit.trace_id or str(uuid.uuid4())
         self.request_id = self.unit.unit_id or str(uuid.uuid4())
+
+    def check_envelope(self) -> None:
+        """Refuses ids and labels that nobody can keep: they become ids, search attributes and headers of tasks.
+
+        Raises:
+            ServiceError: some are too long, or hold characters that cannot be printed; each is named.
+        """
+        named = [("unit_id", self.unit.unit_id, _ID_LIMIT), ("trace_id", self.unit.trace_id, _ID_LIMIT)]
+        named += [(f"provenance[{place}]", label, _LABEL_LIMIT) for place, label in enumerate(self.unit.provenance)]
+        faults = ((name, _fault(text, limit)) for name, text, limit in named)
+        violations = [FieldViolation(field=name, description=fault) for name, fault in faults if fault]
+        if violations:
+            raise invalid(*violations)
 
     @property
     def remaining(self) -> float | None:
@@ -109,14 +127,15 @@ class Call:
         return self.caller.tenants
 
     def context(self, tenant_id: str) -> TaskContext:
-        """What travels with the work that this call causes."""
-        return TaskContext(
+        """What travels with the work that this call causes; of a very long provenance its beginning."""
+        carried = TaskContext(
             trace_id=self.trace_id,
             unit_id=self.unit.unit_id,
             tenant_id=tenant_id,
-            provenance=[*self.unit.provenance, self.label],
+            provenance=self.unit.provenance[:MAX_PROVENANCE],
             principal=self.caller.principal,
         )
+        return extended(carried, self.label)
 
     def _check(self, name: str) -> None:
         fault = tenant_fault(name)
@@ -128,6 +147,12 @@ class Call:
                 f"the token is not for the tenant {name!r}; {_those(self.caller.tenants or ())}",
                 metadata={"tenant_id": name},
             )
+
+
+def _fault(text: str, limit: int) -> str:
+    if len(text) > limit:
+        return f"has {len(text):,} characters; at most {limit} are taken"
+    return "" if text.isprintable() else "has characters that cannot be printed"
 
 
 def _those(tenants: Iterable[str]) -> str:

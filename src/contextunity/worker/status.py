@@ -5,6 +5,7 @@ docs/errors.md is the same table for callers; a test holds the two together.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,7 +17,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core.errors import ContextUnityError
 
-__all__ = ["DOMAIN", "FieldViolation", "Reason", "ServiceError", "from_rpc_error", "invalid", "to_status"]
+__all__ = ["DOMAIN", "FieldViolation", "Reason", "ServiceError", "from_rpc_error", "invalid", "to_status", "too_large"]
+
+_LOG = logging.getLogger(__name__)
 
 DOMAIN = "worker.contextunity"
 """Domain of the google.rpc.ErrorInfo in error answers."""
@@ -51,7 +54,7 @@ class Reason(Enum):
     NO_CODE_MODULE = (_Code.FAILED_PRECONDITION, None, "this deployment has no module that runs code")
     CODE_REFUSED = (_Code.INVALID_ARGUMENT, None, "the program asks for a language, tool or limit that there is not")
     SANDBOX_FAILED = (_Code.FAILED_PRECONDITION, None, "the sandbox itself failed, however often it was tried")
-    UNIT_TOO_LARGE = (_Code.RESOURCE_EXHAUSTED, None, "the unit or its answer is larger than the configured limit")
+    UNIT_TOO_LARGE = (_Code.RESOURCE_EXHAUSTED, None, "the unit, its answer or what it gives a task is over a limit")
     TEMPORAL_BUSY = (_Code.RESOURCE_EXHAUSTED, 2, "the Temporal server limits the rate of calls")
     DEADLINE_PASSED = (_Code.DEADLINE_EXCEEDED, None, "the caller's deadline passed before there was an answer")
     TEMPORAL_UNAVAILABLE = (_Code.UNAVAILABLE, 1, "the Temporal server cannot be reached")
@@ -120,6 +123,8 @@ _BY_RPC_STATUS = {
 }
 _ENDED = "workflow execution already completed"
 """What the server says, with NOT_FOUND, where a run is there but has ended."""
+_TOO_LARGE = ("larger than max", "exceeds limit", "payloads with size")
+"""Of what the server, gRPC and the SDK say, with several statuses, where a message is too large."""
 
 
 def from_rpc_error(error: RPCError, *, workflow_id: str = "") -> ServiceError:
@@ -130,13 +135,30 @@ def from_rpc_error(error: RPCError, *, workflow_id: str = "") -> ServiceError:
             return ServiceError(Reason.TASK_ENDED, f"the task {workflow_id!r} has ended", metadata=metadata)
         return task_unknown(workflow_id)
     reason = _BY_RPC_STATUS.get(error.status, Reason.TEMPORAL_ERROR)
+    if reason in (Reason.REFUSED_BY_TEMPORAL, Reason.TEMPORAL_BUSY) and any(
+        each in error.message for each in _TOO_LARGE
+    ):
+        return too_large(metadata)
     match reason:
         case Reason.REFUSED_BY_TEMPORAL:
-            return ServiceError(reason, f"the Temporal server refused it: {error.message}", metadata=metadata)
+            # Its words are about things that callers know by other names, or not at all.
+            _LOG.warning("the Temporal server refused a value: %s", error.message)
+            text = "the Temporal server refused a value of the request; an id or text in it may be too long"
+            return ServiceError(reason, text, metadata=metadata)
         case Reason.TEMPORAL_ERROR:
             return ServiceError(reason, f"the Temporal server answered {error.status.name}", metadata=metadata)
         case _:
             return ServiceError(reason, f"{reason.meaning}; try again", metadata=metadata)
+
+
+def too_large(metadata: Mapping[str, str]) -> ServiceError:
+    """The error for input that no Temporal server keeps."""
+    return ServiceError(
+        Reason.UNIT_TOO_LARGE,
+        "this is more than the Temporal server keeps for a task, which is 2 MiB of input unless it is configured "
+        "otherwise; pass a reference to the data instead",
+        metadata=metadata,
+    )
 
 
 def task_unknown(workflow_id: str) -> ServiceError:

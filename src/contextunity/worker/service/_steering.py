@@ -31,7 +31,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core import codec
 from contextunity.core.context import HEADER, using
-from contextunity.worker.status import Reason, ServiceError, from_rpc_error
+from contextunity.worker.status import Reason, ServiceError, from_rpc_error, too_large
 from python_temporal.contract import MethodContract, QueryBinding, SignalBinding, UpdateBinding
 
 from ._call import Call, Engine
@@ -42,6 +42,9 @@ from ._start import header
 __all__ = ["Steering"]
 
 _Binding = TypeVar("_Binding", QueryBinding, SignalBinding, UpdateBinding)
+_MAX_UPDATE = 2 * 1024 * 1024
+"""Bytes of input that an update may have. The server takes more, and then the worker's SDK fails the workflow's task
+with it again and again, and nothing else of the workflow goes on."""
 _Request = SignalTaskRequest | QueryTaskRequest | UpdateTaskRequest
 
 
@@ -138,6 +141,8 @@ class Steering:
         updates = run.contract.updates if run.contract else dict[str, UpdateBinding]()
         contract = _handler(run, "update", request.update, updates).contract
         value = handler_input(contract, _args(request), request.input)
+        if value is not None and len(codec.encode(value)) > _MAX_UPDATE:
+            raise too_large({"workflow_id": run.workflow_id})
         _check_running(run)
         update_id = contract.update_id(value) if contract.update_id is not None else call.request_id
         handle = self._engine.client.get_workflow_handle(run.workflow_id, run_id=run.run_id)

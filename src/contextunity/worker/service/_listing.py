@@ -23,6 +23,7 @@ from ._status import STATES, instant
 __all__ = ["Listing"]
 
 _PAGE_SIZE = 100
+_MARK = 8
 _FILTER_WORDS = {
     TaskState.STARTED: "Running",
     TaskState.RUNNING: "Running",
@@ -73,6 +74,8 @@ def _query(request: ListTasksRequest, tenants: frozenset[str] | None) -> str:
     if tenants is not None:
         conditions.append(_one_of(TENANT_ATTRIBUTE.name, sorted(tenants)))
     if request.workflow_type:
+        if any("\0" in name for name in request.workflow_type):
+            raise invalid(FieldViolation(field="payload.workflow_type", description="no name has a NUL in it"))
         conditions.append(_one_of("WorkflowType", request.workflow_type))
     if request.status:
         unknown = [state for state in request.status if state not in _FILTER_WORDS]
@@ -107,25 +110,29 @@ def _summary(info: WorkflowExecutionInfo) -> TaskSummary:
     )
 
 
-def _mark(query: str) -> bytes:
-    """What a token begins with, so that one of another list is told apart."""
-    return hashlib.sha256(query.encode()).digest()[:8]
+def _mark(token: bytes, query: str) -> bytes:
+    """What a token begins with, so that one of another list, or one that was changed, is told apart.
+
+    The server answers what is no token of its own as if it were ill itself.
+    """
+    return hashlib.sha256(query.encode() + b"\0" + token).digest()[:_MARK]
 
 
 def _seal_token(token: bytes, query: str) -> str:
-    return base64.urlsafe_b64encode(_mark(query) + token).decode()
+    return base64.urlsafe_b64encode(_mark(token, query) + token).decode()
 
 
 def _open_token(text: str, query: str) -> bytes:
     if not text:
         return b""
     try:
-        token = base64.b64decode(text.encode(), altchars=b"-_", validate=True)
+        sealed = base64.b64decode(text.encode(), altchars=b"-_", validate=True)
     except (binascii.Error, UnicodeEncodeError):
         raise _wrong_token() from None
-    if not token.startswith(_mark(query)):
+    token = sealed[_MARK:]
+    if sealed[:_MARK] != _mark(token, query):
         raise _wrong_token()
-    return token[len(_mark(query)) :]
+    return token
 
 
 def _wrong_token() -> ServiceError:

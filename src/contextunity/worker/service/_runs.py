@@ -25,6 +25,8 @@ from ._call import Call, Engine
 __all__ = ["Run", "find_run", "last_events"]
 
 _RUN_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_MAX_WORKFLOW_ID = 1000
+"""Bytes of the longest workflow id that the server gives out. Its answers about far longer ones cannot be read."""
 _LAST_EVENTS = 20
 """Events asked for at the end of a history: the last one, and with it the attempt that led there."""
 
@@ -60,7 +62,8 @@ async def find_run(call: Call, engine: Engine, workflow_id: str, run_id: str, te
         ServiceError: there is none, or it is another tenant's, which looks the same; or Temporal does not answer.
     """
     tenants = call.tenants(tenant_id)
-    if run_id and not _RUN_ID.fullmatch(run_id):
+    impossible = len(workflow_id.encode()) > _MAX_WORKFLOW_ID or "\0" in workflow_id
+    if impossible or (run_id and not _RUN_ID.fullmatch(run_id)):
         raise task_unknown(workflow_id)
     while True:
         run = await _describe(engine, workflow_id, run_id)

@@ -1,0 +1,150 @@
+"""Callers that mean no good, or do not know what they do."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from typing import Any
+
+import grpc
+import pytest
+
+from contextunity.core import ContextUnit, worker_pb2
+from contextunity.core.context import MAX_PROVENANCE
+from contextunity.worker.unit_bytes import trace_id_of
+
+from .conftest import Desk, Refusal, refusal_of
+
+_MIB = 1024 * 1024
+
+
+@pytest.fixture
+def waiting(desk: Desk) -> str:
+    return desk.start(name="a", mode="MODE_WAIT")
+
+
+@pytest.mark.parametrize("text", ["a" * 201, "a\nb", "a\0b", "\u202e"])
+@pytest.mark.parametrize("field", ["unit_id", "trace_id", "provenance"])
+def test_an_envelope_that_nobody_can_keep_is_refused_by_its_place(desk: Desk, field: str, text: str) -> None:
+    unit = worker_pb2.ContextUnit(trace_id="t")
+    unit.payload.update({"workflow_type": "ping"})
+    if field == "provenance":
+        unit.provenance.extend(["a:b", text * 3])
+    else:
+        setattr(unit, field, text)
+    with pytest.raises(grpc.RpcError) as caught:
+        desk.send("StartWorkflow", unit)
+    refusal = refusal_of(caught.value)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "PAYLOAD_INVALID")
+    assert set(refusal.violations) == {"provenance[1]" if field == "provenance" else field}
+
+
+def test_a_task_carries_the_beginning_of_a_long_provenance(desk: Desk) -> None:
+    unit = ContextUnit(
+        payload={"workflow_type": "work", "name": "a"}, provenance=[f"hop:{number}" for number in range(2000)]
+    )
+    started = desk.call("StartWorkflow", unit=unit)
+    assert len(started.provenance) == 2001
+    assert desk.wait(started.payload["workflow_id"])["status"] == "completed"
+    assert MAX_PROVENANCE < 2000
+
+
+@pytest.mark.parametrize("workflow_id", ["a" * 1001, "\U0001f4a3" * 2000, "a\0b"])
+def test_an_id_that_no_task_can_have_is_unknown(desk: Desk, workflow_id: str) -> None:
+    for method in ("GetTaskStatus", "CancelTask", "TerminateTask"):
+        with pytest.raises(Refusal) as caught:
+            desk.call(method, {"workflow_id": workflow_id})
+        assert caught.value.reason == "TASK_UNKNOWN"
+
+
+@pytest.mark.parametrize("project_id", ["\U0001f4a3" * 2000, "\0" * 900])
+def test_a_schedule_that_cannot_be_is_unknown(desk: Desk, project_id: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        desk.call("PauseSchedule", {"schedule_id": "a", "project_id": project_id})
+    assert caught.value.reason == "SCHEDULE_UNKNOWN"
+
+
+@pytest.mark.parametrize("size", [2 * _MIB + 1, 5 * _MIB])
+@pytest.mark.parametrize("method", ["StartWorkflow", "SignalTask", "UpdateTask"])
+def test_what_temporal_does_not_keep_is_too_large_and_not_to_be_tried_again(
+    desk: Desk, waiting: str, method: str, size: int
+) -> None:
+    text = "a" * size
+    payload: dict[str, Any] = {
+        "StartWorkflow": {"workflow_type": "join", "name": text},
+        "SignalTask": {"workflow_id": waiting, "signal": "note", "args": {"text": text}},
+        "UpdateTask": {"workflow_id": waiting, "update": "rename", "args": {"name": text}},
+    }[method]
+    with pytest.raises(Refusal) as caught:
+        desk.call(method, payload, token=desk.token("default"))
+    refusal = caught.value
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UNIT_TOO_LARGE")
+    assert refusal.retry_after is None
+    # An update that the worker cannot take in would keep it from everything else.
+    assert desk.call("QueryTask", {"workflow_id": waiting, "query": "progress"}).payload["result"]["name"] == "a"
+
+
+def test_words_of_temporal_are_not_passed_on(desk: Desk) -> None:
+    with pytest.raises(Refusal) as caught:
+        desk.call("StartWorkflow", {"workflow_type": "join", "name": "a" * 2000})
+    assert caught.value.reason == "REFUSED_BY_TEMPORAL"
+    assert "WorkflowId exceeds" not in caught.value.message
+
+
+def test_a_page_token_that_was_changed_is_refused(desk: Desk) -> None:
+    for _ in range(3):
+        desk.wait(desk.start("ping"))
+    conditions = {"workflow_type": ["ping"], "page_size": 1}
+    token = desk.call("ListTasks", conditions).payload["next_page_token"]
+    sealed = base64.urlsafe_b64decode(token)
+    for changed in (sealed[:-3], sealed[:8] + b"{}", sealed[:8] + b"garbage", sealed[:4]):
+        with pytest.raises(Refusal) as caught:
+            desk.call("ListTasks", {**conditions, "page_token": base64.urlsafe_b64encode(changed).decode()})
+        assert caught.value.reason == "PAGE_TOKEN_INVALID"
+    desk.call("ListTasks", {**conditions, "page_token": token})
+
+
+def test_a_nul_in_a_condition_is_refused(desk: Desk) -> None:
+    with pytest.raises(Refusal) as caught:
+        desk.call("ListTasks", {"workflow_type": ["a\0"]})
+    assert set(caught.value.violations) == {"payload.workflow_type"}
+
+
+def _nested(levels: int) -> bytes:
+    """Bytes of a unit whose payload has lists in lists."""
+
+    def field(tag: int, data: bytes) -> bytes:
+        length = bytearray()
+        left = len(data)
+        while left > 0x7F:
+            length.append(left & 0x7F | 0x80)
+            left >>= 7
+        return bytes([tag, *length, left]) + data
+
+    value = field(0x1A, b"x")
+    for _ in range(levels):
+        value = field(0x32, field(0x0A, value))
+    return field(0x12, b"trace-1") + field(0x2A, field(0x0A, field(0x0A, b"k") + field(0x12, value)))
+
+
+@pytest.mark.parametrize("levels", [60, 10_000])
+def test_a_unit_nested_too_deep_is_told_so_with_its_trace(desk: Desk, levels: int) -> None:
+    with grpc.insecure_channel(desk.target) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/contextunity.worker.WorkerService/GetTaskStatus")(_nested(levels), timeout=30)
+    refusal = refusal_of(caught.value)
+    assert refusal.reason == "UNIT_UNREADABLE"
+    assert refusal.metadata["trace_id"] == "trace-1"
+    assert "nested more than 100 deep" in refusal.message
+    assert "upb" not in refusal.message
+
+
+def test_the_trace_is_read_out_of_any_bytes() -> None:
+    unit = worker_pb2.ContextUnit(unit_id=str(uuid.uuid4()), trace_id="t", parent_unit_id="p")
+    data = unit.SerializeToString()
+    assert trace_id_of(data) == "t"
+    assert trace_id_of(data + b"\xff\xff") == "t"
+    assert trace_id_of(b"") == ""
+    assert trace_id_of(b"\xff" * 100) == ""
+    assert trace_id_of(data[:20]) == ""
+    # An endless row of fields before it is not gone through.
+    assert trace_id_of(b"\x20\x00" * 1_000_000 + data) == ""

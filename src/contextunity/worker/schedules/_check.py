@@ -152,6 +152,9 @@ def _input(
             return None
         given.tenant_id = tenant_id
     found.extend(_below(where, validation.violations(request)))
+    if not _can_be_listed(request):
+        reason = "cannot be told in a list of schedules: it is nested too deep, or packs what nobody here knows"
+        found.append(Violation(where, reason))
     try:
         if contract.search_attributes is not None:
             contract.search_attributes(request)
@@ -205,6 +208,16 @@ def _has_tenant(contract: WorkflowContract) -> bool:
         return False
     field = codec.proto_class(contract.input_type).DESCRIPTOR.fields_by_name.get(_TENANT_FIELD)
     return field is not None and field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
+
+
+def _can_be_listed(request: betterproto2.Message) -> bool:
+    try:
+        args = codec.to_dict(request, preserving_proto_field_name=True)
+        # As the payload of ListSchedules has it, in the envelope.
+        codec.dict_to_struct({"payload": {"schedules": [{"schedule": {"args": args}}]}})
+    except CodecError:
+        return False
+    return True
 
 
 def _below(where: str, violations: tuple[Violation, ...] | list[Violation]) -> list[Violation]:

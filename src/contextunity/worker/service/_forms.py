@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, TypeGuard, TypeVar
 import betterproto2
 from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.worker import ExecuteCodeResult, RegisterSchedulesResult, StartWorkflowResult
+from contextunity.gen.google import protobuf
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 
 from contextunity.core import codec, validation
@@ -41,6 +42,9 @@ _WHOLE = frozenset(
     codec.full_name(message) for message in (ExecuteCodeResult, RegisterSchedulesResult, StartWorkflowResult)
 )
 """Messages whose payload has every field, as deployed clients expect, also where it is empty, zero or absent."""
+
+_PAYLOAD_LEVELS = 32
+"""Objects and lists in each other that a payload can surely hold: each takes up to three of protobuf's 100 levels."""
 
 _Convert = Callable[[Any], Any]
 Descriptor: TypeAlias = Any
@@ -148,11 +152,27 @@ def answer(call: Call, message: betterproto2.Message) -> ContextUnit:
         unit_id=str(uuid.uuid4()),
         trace_id=call.trace_id,
         parent_unit_id=call.unit.unit_id,
-        payload=codec.dict_to_struct(as_payload(message)),
+        payload=_struct(as_payload(message)),
         created_at=datetime.now(UTC),
         provenance=[*call.unit.provenance, call.label],
         body=codec.pack_any(message),
     )
+
+
+def _struct(data: dict[str, Any]) -> protobuf.Struct:
+    """A payload; of what is nested deeper than a Struct can be, nulls are left, and the body alone has it."""
+    try:
+        return codec.dict_to_struct(data)
+    except CodecError:
+        return codec.dict_to_struct(_shallow(data, _PAYLOAD_LEVELS))
+
+
+def _shallow(value: Any, levels: int) -> Any:
+    if _is_list(value):
+        return [_shallow(each, levels - 1) for each in value] if levels else None
+    if _is_object(value):
+        return {key: _shallow(each, levels - 1) for key, each in value.items()} if levels else None
+    return value
 
 
 def as_payload(message: betterproto2.Message) -> dict[str, Any]:

@@ -8,9 +8,16 @@ from typing import Any
 
 import grpc
 import pytest
+from contextunity.gen.contextunity import core as gen
+from contextunity.gen.contextunity.worker import ScheduleEntry, TaskReply
 
-from contextunity.core import ContextUnit, worker_pb2
+from contextunity.core import ContextUnit, codec, worker_pb2
 from contextunity.core.context import MAX_PROVENANCE
+from contextunity.modules.code.plugin import module as code
+from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.schedules._check import EntryError, check_entry
+from contextunity.worker.service import Call
+from contextunity.worker.service._forms import answer
 from contextunity.worker.unit_bytes import trace_id_of
 
 from .conftest import Desk, Refusal, refusal_of
@@ -70,13 +77,13 @@ def test_what_temporal_does_not_keep_is_too_large_and_not_to_be_tried_again(
     desk: Desk, waiting: str, method: str, size: int
 ) -> None:
     text = "a" * size
-    payload: dict[str, Any] = {
+    payloads: dict[str, dict[str, Any]] = {
         "StartWorkflow": {"workflow_type": "join", "name": text},
         "SignalTask": {"workflow_id": waiting, "signal": "note", "args": {"text": text}},
         "UpdateTask": {"workflow_id": waiting, "update": "rename", "args": {"name": text}},
-    }[method]
+    }
     with pytest.raises(Refusal) as caught:
-        desk.call(method, payload, token=desk.token("default"))
+        desk.call(method, payloads[method], token=desk.token("default"))
     refusal = caught.value
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UNIT_TOO_LARGE")
     assert refusal.retry_after is None
@@ -129,8 +136,10 @@ def _nested(levels: int) -> bytes:
 
 @pytest.mark.parametrize("levels", [60, 10_000])
 def test_a_unit_nested_too_deep_is_told_so_with_its_trace(desk: Desk, levels: int) -> None:
-    with grpc.insecure_channel(desk.target) as channel, pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/contextunity.worker.WorkerService/GetTaskStatus")(_nested(levels), timeout=30)
+    with grpc.insecure_channel(desk.target) as channel:
+        ask: Any = channel.unary_unary("/contextunity.worker.WorkerService/GetTaskStatus")
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(_nested(levels), timeout=30)
     refusal = refusal_of(caught.value)
     assert refusal.reason == "UNIT_UNREADABLE"
     assert refusal.metadata["trace_id"] == "trace-1"
@@ -148,3 +157,45 @@ def test_the_trace_is_read_out_of_any_bytes() -> None:
     assert trace_id_of(data[:20]) == ""
     # An endless row of fields before it is not gone through.
     assert trace_id_of(b"\x20\x00" * 1_000_000 + data) == ""
+
+
+def test_what_is_nested_too_deep_for_a_payload_stands_in_the_body() -> None:
+    data: dict[str, Any] = {"x": 1}
+    for _ in range(31):
+        data = {"x": data}
+    packed = codec.pack_any(codec.dict_to_struct(data))
+    unit = answer(Call(unit=gen.ContextUnit()), TaskReply(workflow_id="w", result=packed))
+    read = codec.decode(gen.ContextUnit, codec.encode(unit))
+    assert read.payload is not None
+    assert read.body is not None
+    told: Any = codec.struct_to_dict(read.payload)
+    assert told["workflow_id"] == "w"
+    assert told["result"]["x"]["x"]["x"]
+    assert codec.unpack_any(read.body) == TaskReply(workflow_id="w", result=packed)
+
+
+def test_a_schedule_that_no_list_could_tell_is_refused() -> None:
+    registry = WorkerRegistry()
+    registry.register(code)
+    inputs: Any = "x"
+    for _ in range(42):
+        inputs = [inputs]
+    entry = ScheduleEntry(
+        schedule_id="deep",
+        workflow_type="execute_code",
+        cron="0 3 * * *",
+        args=codec.dict_to_struct({"code": "x", "inputs": {"x": inputs}}),
+    )
+    with pytest.raises(EntryError) as caught:
+        check_entry(entry, registry.workflows, tenant_id="one", project_id="p")
+    assert [each.path for each in caught.value.violations] == ["args"]
+
+
+def test_a_task_of_another_tenant_is_joined_by_nobody(desk: Desk) -> None:
+    for workflow_type in ("join", "replace"):
+        name = str(uuid.uuid4())
+        theirs = desk.start(workflow_type, name=name, tenant_id="theirs")
+        with pytest.raises(Refusal) as caught:
+            desk.start(workflow_type, name=name, tenant_id="ours")
+        assert caught.value.reason == "TASK_EXISTS"
+        assert desk.status(theirs)["status"] == "running"

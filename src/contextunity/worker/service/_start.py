@@ -35,8 +35,6 @@ from ._inputs import StartRequest, read_start
 
 __all__ = ["Starting", "header", "quoted"]
 
-_KEYWORD = {"encoding": b"json/plain", "type": b"Keyword"}
-"""Metadata of a search attribute of this type, as the SDK writes it."""
 _RELAXED = (
     Reuse.WORKFLOW_ID_REUSE_POLICY_UNSPECIFIED,
     Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
@@ -127,7 +125,9 @@ class Starting:
             fields = wanted.search_attributes.indexed_fields
             for key, text in ((TENANT_ATTRIBUTE, request.tenant_id), (UNIT_ATTRIBUTE, call.unit.unit_id)):
                 if text:
-                    fields[key.name].CopyFrom(Payload(metadata=_KEYWORD, data=json.dumps(text).encode()))
+                    field = fields[key.name]
+                    field.metadata["encoding"], field.metadata["type"] = b"json/plain", b"Keyword"
+                    field.data = json.dumps(text).encode()
         else:
             converter.encode_search_attributes(
                 bound_attributes(request.tenant_id, call.unit.unit_id, others), wanted.search_attributes
@@ -153,8 +153,12 @@ class Starting:
             raise from_rpc_error(error, workflow_id=wanted.workflow_id) from error
 
     async def _own(self, call: Call, request: StartRequest, workflow_id: str, run_id: str) -> str:
-        """The run that is there already, where it is the tenant's own: others' are not to be joined."""
-        if call.caller.tenants is None or await self._tenant(workflow_id, run_id) == request.tenant_id:
+        """The run that is there already, where it is the tenant's own: others' are not to be joined.
+
+        One that was started past the service belongs to nobody, and so only to those who may see everything.
+        """
+        tenant = await self._tenant(workflow_id, run_id)
+        if tenant == request.tenant_id or (call.caller.tenants is None and not tenant):
             return run_id
         raise _exists(request.contract, workflow_id)
 
@@ -183,10 +187,10 @@ class Starting:
 
     async def _guard_others(self, call: Call, request: StartRequest, wanted: StartWorkflowExecutionRequest) -> None:
         """Keeps a contract that ends the task in its way from ending another tenant's."""
-        if call.caller.tenants is not None:
-            tenant = await self._tenant(wanted.workflow_id, "")
-            if tenant is not None and tenant != request.tenant_id:
-                raise _exists(request.contract, wanted.workflow_id)
+        tenant = await self._tenant(wanted.workflow_id, "")
+        nobodys = tenant is None or (call.caller.tenants is None and not tenant)
+        if not nobodys and tenant != request.tenant_id:
+            raise _exists(request.contract, wanted.workflow_id)
 
     async def _tenant(self, workflow_id: str, run_id: str) -> str | None:
         """Tenant of a run; None where there is no run."""

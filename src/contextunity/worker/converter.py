@@ -178,7 +178,11 @@ data_converter = DataConverter(
 
 
 def _payload(encoding: str, message_type: str, data: bytes) -> Payload:
-    return Payload(metadata={"encoding": encoding.encode(), "messageType": message_type.encode()}, data=data)
+    payload = Payload(data=data)
+    # One by one: handed to the constructor as a dict, they go through Python code of Google's.
+    payload.metadata["encoding"] = encoding.encode()
+    payload.metadata["messageType"] = message_type.encode()
+    return payload
 
 
 def _check_presence(values: Sequence[Any], type_hints: Sequence[Any]) -> None:

@@ -113,6 +113,6 @@ def _detail(error: DecodeError) -> str:
     """upb's reason without the message type in front, which the CodecError names itself."""
     text = str(error)
     if "MaxDepth" in text:
-        return f"not the bytes of this message: messages are nested more than {MAX_DEPTH} deep"
+        return f"not the bytes of this message: messages are nested more than {MAX_DEPTH} deep, the maximum depth"
     _, separator, reason = text.partition("': ")
     return f"not the bytes of this message: {reason[:1].lower() + reason[1:] if separator else text}"

@@ -37,6 +37,7 @@ _FLOAT = struct.Struct("<f")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MIN_TIMESTAMP_SECONDS = -62_135_596_800
 MAX_TIMESTAMP_SECONDS = 253_402_300_799
+_FROM_TIMESTAMP = datetime.fromtimestamp
 
 
 class MisfitError(Exception):
@@ -56,13 +57,15 @@ class EnumTable(dict[int, Any]):
 
 def datetime_from_proto(pb: Any) -> datetime:
     """Converts a Timestamp; nanoseconds below a microsecond are cut off towards the past."""
-    nanos = pb.nanos
+    seconds, nanos = pb.seconds, pb.nanos
+    if not nanos and 0 <= seconds <= MAX_TIMESTAMP_SECONDS:
+        return _FROM_TIMESTAMP(seconds, UTC)
     if not 0 <= nanos <= 999_999_999:
         raise MisfitError(f"a timestamp's nanos are 0 to 999999999, not {nanos}")
     try:
-        return EPOCH + timedelta(0, pb.seconds, nanos // 1000)
+        return EPOCH + timedelta(0, seconds, nanos // 1000)
     except OverflowError:
-        raise MisfitError(f"a timestamp lies in the years 1 to 9999, and {pb.seconds} seconds do not") from None
+        raise MisfitError(f"a timestamp lies in the years 1 to 9999, and {seconds} seconds do not") from None
 
 
 def timedelta_from_proto(pb: Any) -> timedelta:

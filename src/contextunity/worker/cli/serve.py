@@ -65,6 +65,7 @@ async def _grpc(settings: Settings, registry: WorkerRegistry) -> None:
     service = WorkerService(client, registry, rpc_timeout=timedelta(seconds=settings.temporal_timeout))
     async with running_server(service, settings, authenticator) as server:
         temporal = client.service_client.config.target_host
+        _settle()
         say(f"WorkerService listens on {server.host}:{server.port}, Temporal at {temporal}")
         await _forever()
 

@@ -6,6 +6,7 @@ method does the work, `_forms` writes the answer.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -76,7 +77,12 @@ class Method:
     @property
     def label(self) -> str:
         """What a unit's provenance says of it, such as `worker:start_workflow`."""
-        return "worker:" + "".join(f"_{each.lower()}" if each.isupper() else each for each in self.name).lstrip("_")
+        return _label(self.name)
+
+
+@functools.cache
+def _label(name: str) -> str:
+    return "worker:" + "".join(f"_{each.lower()}" if each.isupper() else each for each in name).lstrip("_")
 
 
 class WorkerService:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,36 @@ async def test_output_is_cut_at_its_bound_and_the_program_goes_on(backend: Monty
     assert (found.stdout, found.stderr, found.truncated, found.result) == ("ééééé", "", True, 7)
     exact = await _run(backend, "print('x' * 10)\n7", limits={"output_bytes": 11})
     assert (exact.stdout, exact.truncated, exact.result) == ("x" * 10 + "\n", False, 7)
+
+
+async def test_an_exception_with_a_text_beyond_measure_is_told_without_it(backend: MontyBackend) -> None:
+    outcome = await _run(backend, "raise ValueError('x' * 20_000_000)")
+    assert (outcome.status, outcome.exit_code) == (Status.EXCEPTION, 1)
+    if sys.platform == "linux":
+        assert outcome.error.startswith("the program raised an exception whose text is too long to be told, some 20,")
+    # What was printed or written before is no part of the text.
+    for before in ("print('x' * 20_000_000)", "for n in range(9): open(str(n), 'w').write('x' * 2_000_000)"):
+        limits = {"scratch_bytes": 32 << 20, "wall": 20.0, "cpu": 20.0}
+        outcome = await _run(backend, f"{before}\nraise ValueError('short')", limits=limits)
+        assert outcome.error == "ValueError: short"
+
+
+async def test_processes_have_nothing_of_the_workers_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux shows the environment of a process")
+    monkeypatch.setenv("PLANTED_SECRET", "planted")
+    async with MontyBackend(processes=2, folder=tmp_path / "monty") as backend:
+        seen = set[int]()
+        while len(seen) < 4:
+            running = asyncio.create_task(_run(backend, "import time\ntime.sleep(0.1)\n1"))
+            # Those that replace the first ones are among them.
+            await _until(lambda: _children() or running.done())
+            for child in _children():
+                seen.add(child.pid)
+                assert Path(f"/proc/{child.pid}/environ").read_bytes() == b""
+            assert (await running).result == 1
 
 
 async def test_limits_end_a_program_that_swallows_everything(backend: MontyBackend) -> None:

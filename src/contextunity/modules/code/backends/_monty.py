@@ -25,6 +25,7 @@ from ._monty_errors import EXIT_CODES, Ending, ending_of
 from ._monty_folder import FolderFullError, Stopped, fill_folder, pack, read_folder, remove_folder, unpack
 from ._monty_guest import CALL_HOOK, LAST, report_source, simple_report_source, tools_source
 from ._monty_output import Output
+from ._monty_written import Written
 from ._protocol import Outcome, Program, SandboxUnavailable, ToolReply, ToolWanted
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ _SUSPENSIONS = 10_000_000
 _SLEEPS = ("time.sleep", "asyncio.sleep", "system.sleep")
 _LONG_SOURCE = 20_000
 _CHECKOUT_TIMEOUT = 30.0
+_READABLE_BYTES = 8 << 20
+"""Of an exception's text; a longer one is not even read. Printing costs a little more than what is printed."""
 
 
 @dataclass(slots=True)
@@ -59,6 +62,7 @@ class _Run:
     output: Output
     began: float = field(default_factory=time.monotonic)
     out_of_time: bool = False
+    written: Written = field(default_factory=lambda: Written(None))
 
     @property
     def seconds(self) -> float:
@@ -226,11 +230,14 @@ class MontyBackend:
         )
         async with session:
             run.began = time.monotonic()
+            run.written = Written(session.worker_pid)
             with _bounded(session, run):
                 try:
                     try:
                         call = await _drive(await start(session, mount, run.output), run)
                     except MontyRuntimeError as error:
+                        if size := _too_long(run):
+                            return _ended(run, _untold(size))
                         ending = ending_of(error, syntax=False, cpu_first=limits.cpu < limits.wall, tools=tools)
                         if ending.status is not ExecutionStatus.OK:
                             return _ended(run, ending)
@@ -338,6 +345,17 @@ def _bounded(session: AsyncMontySession, run: _Run) -> Any:
         timer.cancel()
 
 
+def _too_long(run: _Run) -> int:
+    """Bytes of an exception that has just come, where they are too many to be read; else 0."""
+    size = run.written.beyond(run.output.seen_bytes)
+    return size if size > _READABLE_BYTES + run.output.seen_bytes // 8 else 0
+
+
+def _untold(size: int) -> Ending:
+    error = f"the program raised an exception whose text is too long to be told, some {size:,} bytes"
+    return Ending(status=ExecutionStatus.EXCEPTION, error=error)
+
+
 async def _drive(snapshot: AsyncSnapshot, run: _Run) -> AsyncFunctionSnapshot | None:
     """Answers what a program asks its surroundings for, until it calls a tool, or ends: then None.
 
@@ -346,6 +364,8 @@ async def _drive(snapshot: AsyncSnapshot, run: _Run) -> AsyncFunctionSnapshot | 
     from pydantic_monty import AsyncFunctionSnapshot, AsyncNameLookupSnapshot, MontyComplete
 
     while not isinstance(snapshot, MontyComplete):
+        # What it asks for takes bytes as well, such as what it writes into a file.
+        run.written.pass_over(run.output.seen_bytes)
         if isinstance(snapshot, AsyncNameLookupSnapshot):
             snapshot = await snapshot.resume()
             continue

@@ -61,6 +61,11 @@ class Output:
         return "".join(self._kept["stdout"]), "".join(self._kept["stderr"])
 
     @property
+    def seen_bytes(self) -> int:
+        """Bytes that were printed so far, kept or not."""
+        return self._seen_bytes
+
+    @property
     def truncated(self) -> bool:
         """Whether something was dropped."""
         return self._seen_bytes > self._limit

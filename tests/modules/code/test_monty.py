@@ -148,7 +148,7 @@ async def test_processes_have_nothing_of_the_workers_environment(
         while len(seen) < 4:
             running = asyncio.create_task(_run(backend, "import time\ntime.sleep(0.1)\n1"))
             # Those that replace the first ones are among them.
-            await _until(lambda: _children() or running.done())
+            await _until(lambda running=running: _children() or running.done())
             for child in _children():
                 seen.add(child.pid)
                 assert Path(f"/proc/{child.pid}/environ").read_bytes() == b""
@@ -193,7 +193,11 @@ open('out.txt', 'w').write('mine')
     assert (await _run(backend, code, files=files)).result == ["hello", 1, "mine"]
     assert (await _run(backend, "open('out.txt').read()")).error_type == "FileNotFoundError"
     full = await _run(backend, "for n in range(9): open(str(n), 'w').write('x' * 200_000)")
-    assert (full.status, full.error_type) == (Status.EXCEPTION, "OSError")
+    assert (full.status, full.exit_code, full.error_type) == (Status.SCRATCH_LIMIT, 153, "OSError")
+    many = await _run(backend, "for n in range(100_000): open(str(n), 'w').close()", limits={"wall": 9.0, "cpu": 9.0})
+    assert (many.status, many.error_type) == (Status.SCRATCH_LIMIT, "MemoryError")
+    caught = "try: open('f', 'w').write('x' * 2_000_000)\nexcept OSError: print('full')"
+    assert (await _run(backend, caught)).status is Status.OK
 
 
 async def test_a_call_by_place_of_a_value_that_would_blow_up_is_refused_inside(backend: MontyBackend) -> None:
@@ -236,7 +240,7 @@ async def test_files_are_bounded_over_calls_too(backend: MontyBackend) -> None:
     while isinstance(found, ToolWanted):
         calls += 1
         found = await backend.resume(program, found.snapshot, ToolReply(result=calls))
-    assert (found.status, found.error_type, calls) == (Status.EXCEPTION, "OSError", 3)
+    assert (found.status, found.error_type, calls) == (Status.SCRATCH_LIMIT, "OSError", 3)
 
 
 async def test_processor_time_adds_up_over_calls(backend: MontyBackend) -> None:

@@ -127,8 +127,12 @@ async def test_files_are_bounded_together(backend: CPythonBackend) -> None:
     outcome = await backend.run(
         _program("import time\nfor n in range(20):\n    open(str(n), 'wb').write(bytes(1 << 17))\ntime.sleep(60)")
     )
-    assert (outcome.status, outcome.exit_code) == (ExecutionStatus.CRASHED, 153)
+    assert (outcome.status, outcome.exit_code) == (ExecutionStatus.SCRATCH_LIMIT, 153)
     assert outcome.error == "the files of the program occupied more than 1,048,576 bytes, or were nested too deeply"
+    one = await backend.run(_program("open('f', 'wb').write(bytes(1 << 21))"))
+    assert (one.status, one.exit_code, one.error_type) == (ExecutionStatus.SCRATCH_LIMIT, 153, "OSError")
+    assert one.error == "OSError: [Errno 27] File too large"
+    assert "open('f', 'wb')" in one.stderr
 
 
 async def test_programs_run_at_once_and_see_nothing_of_each_other(backend: CPythonBackend, tmp_path: Path) -> None:

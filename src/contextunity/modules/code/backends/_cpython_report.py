@@ -23,10 +23,13 @@ _STATUS_OF_REPORT = {
     "EXCEPTION": ExecutionStatus.EXCEPTION,
     "MEMORY_LIMIT": ExecutionStatus.MEMORY_LIMIT,
     "RESULT_ERROR": ExecutionStatus.RESULT_ERROR,
+    "SCRATCH_LIMIT": ExecutionStatus.SCRATCH_LIMIT,
 }
 _OUT_OF_TIME = 124
 """As the command `timeout` has it; the others as a shell tells the signal that a limit has."""
 _OUT_OF_PROCESSOR, _OUT_OF_MEMORY, _OUT_OF_DISK = 128 + signal.SIGXCPU, 128 + signal.SIGKILL, 128 + signal.SIGXFSZ
+
+_EXIT_CODES = {ExecutionStatus.MEMORY_LIMIT: _OUT_OF_MEMORY, ExecutionStatus.SCRATCH_LIMIT: _OUT_OF_DISK}
 
 
 def outcome_of(program: Program, end: ChildEnd, report: bytes, cut: bool) -> Outcome:
@@ -47,7 +50,7 @@ def outcome_of(program: Program, end: ChildEnd, report: bytes, cut: bool) -> Out
         )
     if end.reason == "scratch":
         text = f"the files of the program occupied more than {limits.scratch_bytes:,} bytes, or were nested too deeply"
-        return _ended(ExecutionStatus.CRASHED, _OUT_OF_DISK, text)
+        return _ended(ExecutionStatus.SCRATCH_LIMIT, _OUT_OF_DISK, text)
     if end.code < 0:
         name = signal.Signals(-end.code).name if -end.code in set(signal.Signals) else f"signal {-end.code}"
         return _ended(ExecutionStatus.CRASHED, 128 - end.code, f"the program was ended by {name}")
@@ -68,7 +71,7 @@ def _read(report: bytes, result_bytes: int) -> Outcome:
             return Outcome(status=status)
         return Outcome(
             status=status,
-            exit_code=_OUT_OF_MEMORY if status is ExecutionStatus.MEMORY_LIMIT else _exit_code(told.get("exit_code")),
+            exit_code=_EXIT_CODES.get(status) or _exit_code(told.get("exit_code")),
             error=" ".join(_text(told.get("error"), _ERROR_CHARACTERS).split()),
             error_type=_text(told.get("error_type", ""), _NAME_CHARACTERS),
         )

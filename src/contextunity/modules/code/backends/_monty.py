@@ -275,7 +275,7 @@ class MontyBackend:
             snapshot = await asyncio.to_thread(put_away)
         except FolderFullError:
             error = f"the program's files take more than {limit:,} bytes where it calls {name}"
-            return _ended(run, Ending(status=ExecutionStatus.EXCEPTION, error=error, error_type="OSError"))
+            return _ended(run, Ending(status=ExecutionStatus.SCRATCH_LIMIT, error=error, error_type="OSError"))
         stdout, stderr = run.output.streams
         return ToolWanted(
             name=name,

@@ -21,6 +21,8 @@ _NO_ATTRIBUTE = r"(?:type object )?'(\w+)'(?: object)? has no attribute '(\w+)'"
 _LINE = 2000
 _TRACEBACK = 32 * 1024
 _CPYTHON = "the backend cpython has it, where the deployment offers it (language: cpython)"
+_NO_ROOM = {"OSError": "disk write limit of ", "MemoryError": "mount memory usage limit of "}
+"""How Monty says that a program's files took more than they may; many small ones are bounded by their memory."""
 
 EXIT_CODES = {
     ExecutionStatus.OK: 0,
@@ -28,8 +30,9 @@ EXIT_CODES = {
     ExecutionStatus.MEMORY_LIMIT: 137,
     ExecutionStatus.CPU_LIMIT: 152,
     ExecutionStatus.CRASHED: 139,
+    ExecutionStatus.SCRATCH_LIMIT: 153,
 }
-"""As a shell tells them: of `timeout`, SIGKILL, SIGXCPU and SIGSEGV. All others are 1."""
+"""As a shell tells them: of `timeout`, SIGKILL, SIGXCPU, SIGSEGV and SIGXFSZ. All others are 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +71,8 @@ def ending_of(
         return Ending(status=ExecutionStatus.SYNTAX_ERROR, error=_cut(line), error_type=inner, traceback=display)
     if limit := _limit(inner, told, cpu_first):
         return limit
+    if told.startswith(_NO_ROOM.get(inner, "\0")):
+        return Ending(status=ExecutionStatus.SCRATCH_LIMIT, error=_cut(line), error_type=inner, traceback=display)
     if lacking := _lacking(inner, told):
         error_line = _cut(f"{lacking}; {_CPYTHON}")
         return Ending(status=ExecutionStatus.UNSUPPORTED, error=error_line, error_type=inner, traceback=display)

@@ -84,6 +84,11 @@ class ExecutionStatus(betterproto2.Enum):
     Its result cannot be carried: `error` says what and why.
     """
 
+    SCRATCH_LIMIT = 10
+    """
+    Its files took more room than they may.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -97,6 +102,7 @@ class ExecutionStatus(betterproto2.Enum):
             7: "EXECUTION_STATUS_CRASHED",
             8: "EXECUTION_STATUS_UNSUPPORTED",
             9: "EXECUTION_STATUS_RESULT_ERROR",
+            10: "EXECUTION_STATUS_SCRATCH_LIMIT",
         }
 
     @classmethod
@@ -112,6 +118,7 @@ class ExecutionStatus(betterproto2.Enum):
             "EXECUTION_STATUS_CRASHED": 7,
             "EXECUTION_STATUS_UNSUPPORTED": 8,
             "EXECUTION_STATUS_RESULT_ERROR": 9,
+            "EXECUTION_STATUS_SCRATCH_LIMIT": 10,
         }
 
 

@@ -75,6 +75,8 @@ class _ExecutionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Execu
     """It uses something that the backend does not have; `error` says which backend has it."""
     EXECUTION_STATUS_RESULT_ERROR: _ExecutionStatus.ValueType  # 9
     """Its result cannot be carried: `error` says what and why."""
+    EXECUTION_STATUS_SCRATCH_LIMIT: _ExecutionStatus.ValueType  # 10
+    """Its files took more room than they may."""
 
 class ExecutionStatus(_ExecutionStatus, metaclass=_ExecutionStatusEnumTypeWrapper):
     """How a program ended."""
@@ -99,6 +101,8 @@ EXECUTION_STATUS_UNSUPPORTED: ExecutionStatus.ValueType  # 8
 """It uses something that the backend does not have; `error` says which backend has it."""
 EXECUTION_STATUS_RESULT_ERROR: ExecutionStatus.ValueType  # 9
 """Its result cannot be carried: `error` says what and why."""
+EXECUTION_STATUS_SCRATCH_LIMIT: ExecutionStatus.ValueType  # 10
+"""Its files took more room than they may."""
 Global___ExecutionStatus: _TypeAlias = ExecutionStatus  # noqa: Y015
 
 @_typing.final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import io
 import json
 import linecache
@@ -89,7 +90,8 @@ def _execute(
         return _OUT_OF_MEMORY
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is what came of the program
         _tell(error, asked.error_bytes)
-        return _report("EXCEPTION", error=_line(error), error_type=_name(error))
+        too_large = isinstance(error, OSError) and error.errno == errno.EFBIG
+        return _report("SCRATCH_LIMIT" if too_large else "EXCEPTION", error=_line(error), error_type=_name(error))
     if "result" in space:
         return _with_result(space["result"], asked)
     return _with_result(value, asked) if last is not None else _report("OK")

@@ -29,7 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.command == "protos":
         return _protos(arguments.folder)
     try:
+        gc.disable()  # As while this was imported; a start that fails ends the process.
         settings, registry = boot()
+        gc.freeze()
+        gc.enable()
         configure(settings)
         asyncio.run(_until_signal(_command(arguments)(settings, registry)))
     except ContextUnityError as error:

@@ -42,11 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(
         f"{machine['cores']} cores, {machine['processor']}, {machine['python']}, load {machine['load_average']}"
     )
-    results = {name: _run(console, name, arguments, machine) for name in arguments.names or names}
+    results = dict[str, Result]()
+    for name in arguments.names or names:
+        try:
+            results[name] = _run(console, name, arguments, machine)
+        # What the others found in minutes is not to be lost.
+        except Exception:
+            console.print_exception()
     _summary.show(console, results)
     for path in _summary.write(_RESULTS, results, machine):
         console.print(f"→ {_shown(path)}", highlight=False)
-    return 0
+    return 0 if len(results) == len(arguments.names or names) else 1
 
 
 def _run(console: Console, name: str, arguments: argparse.Namespace, machine: dict[str, object]) -> Result:

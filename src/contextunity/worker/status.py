@@ -15,9 +15,19 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]  # there are none
 from temporalio.service import RPCError, RPCStatusCode
 
-from contextunity.core.errors import ContextUnityError
+from contextunity.core.errors import CodecError, ContextUnityError
 
-__all__ = ["DOMAIN", "FieldViolation", "Reason", "ServiceError", "from_rpc_error", "invalid", "to_status", "too_large"]
+__all__ = [
+    "DOMAIN",
+    "FieldViolation",
+    "Reason",
+    "ServiceError",
+    "from_rpc_error",
+    "invalid",
+    "to_status",
+    "too_large",
+    "unreadable",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,6 +61,11 @@ class Reason(Enum):
     TASK_ENDED = (_Code.FAILED_PRECONDITION, None, "the task has ended, so it cannot be steered any more")
     QUERY_FAILED = (_Code.FAILED_PRECONDITION, None, "the workflow answered the query with an error")
     UPDATE_REJECTED = (_Code.FAILED_PRECONDITION, None, "the workflow rejected the update, or failed to do it")
+    ANSWER_UNREADABLE = (
+        _Code.FAILED_PRECONDITION,
+        None,
+        "the worker's answer is not what the contract here says",
+    )
     NO_CODE_MODULE = (_Code.FAILED_PRECONDITION, None, "this deployment has no module that runs code")
     CODE_REFUSED = (_Code.INVALID_ARGUMENT, None, "the program asks for a language, tool or limit that there is not")
     SANDBOX_FAILED = (_Code.FAILED_PRECONDITION, None, "the sandbox itself failed, however often it was tried")
@@ -149,6 +164,22 @@ def from_rpc_error(error: RPCError, *, workflow_id: str = "") -> ServiceError:
             return ServiceError(reason, f"the Temporal server answered {error.status.name}", metadata=metadata)
         case _:
             return ServiceError(reason, f"{reason.meaning}; try again", metadata=metadata)
+
+
+def unreadable(what: str, workflow_id: str, error: CodecError) -> ServiceError:
+    """The error for an answer of a worker that goes by another contract than the service does.
+
+    Args:
+        what: that is answered, such as `the query 'progress'`.
+        workflow_id: of the task.
+        error: why it cannot be read.
+    """
+    return ServiceError(
+        Reason.ANSWER_UNREADABLE,
+        f"{what} was answered with something that its contract, as the service knows it, is not: {error}; the task's "
+        "workers may be of another version",
+        metadata={"workflow_id": workflow_id},
+    )
 
 
 def too_large(metadata: Mapping[str, str]) -> ServiceError:

@@ -12,7 +12,8 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.service import RPCError
 
 from contextunity.core import codec
-from contextunity.worker.status import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
+from contextunity.core.errors import CodecError
+from contextunity.worker.status import FieldViolation, Reason, ServiceError, from_rpc_error, invalid, unreadable
 from python_temporal.contract import WorkflowContract
 
 from ._call import Call, Engine
@@ -80,6 +81,8 @@ class Executing:
             return None
         except WorkflowFailureError as error:
             raise _failed(error, workflow_id) from None
+        except CodecError as error:
+            raise unreadable("the program", workflow_id, error) from None
         except RPCError as error:
             raise from_rpc_error(error, workflow_id=workflow_id) from error
         return response if isinstance(response, ExecuteResponse) else None

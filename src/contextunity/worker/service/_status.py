@@ -100,7 +100,11 @@ class Telling:
         end, converter = events[0], self._engine.client.data_converter
         match end.WhichOneof("attributes"):
             case "workflow_execution_completed_event_attributes":
-                status.result = await self._result(run, end)
+                try:
+                    status.result = await self._result(run, end)
+                except CodecError as error:
+                    # It has ended all the same, and that is told.
+                    status.notice = f"its result is not what its contract, as the service knows it, says: {error}"
             case "workflow_execution_failed_event_attributes":
                 failure = end.workflow_execution_failed_event_attributes.failure
                 status.failure = await chain_of(failure, converter, events)

@@ -31,7 +31,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core import codec
 from contextunity.core.context import HEADER, using
-from contextunity.worker.status import Reason, ServiceError, from_rpc_error, too_large
+from contextunity.core.errors import CodecError
+from contextunity.worker.status import Reason, ServiceError, from_rpc_error, too_large, unreadable
 from python_temporal.contract import MethodContract, QueryBinding, SignalBinding, UpdateBinding
 
 from ._call import Call, Engine
@@ -131,6 +132,8 @@ class Steering:
                 f"the query {contract.name!r} failed: {error}",
                 metadata={"workflow_id": run.workflow_id},
             ) from None
+        except CodecError as error:
+            raise unreadable(f"the query {contract.name!r}", run.workflow_id, error) from None
         except RPCError as error:
             raise self._unanswered(error, run, f"query {contract.name!r}") from error
         return _reply(run, contract, result)
@@ -167,6 +170,8 @@ class Steering:
                 f"the update {contract.name!r} was not done before the deadline; send the same unit again to wait on",
                 metadata={"workflow_id": run.workflow_id},
             ) from None
+        except CodecError as error:
+            raise unreadable(f"the update {contract.name!r}", run.workflow_id, error) from None
         except RPCError as error:
             raise self._unanswered(error, run, f"update {contract.name!r}") from error
         return _reply(run, contract, result)

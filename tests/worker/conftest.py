@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
 import queue
 import threading
 import uuid
@@ -22,14 +23,56 @@ from contextunity.worker.settings import Settings
 from contextunity.worker.temporal import connect, running_workers
 
 
+class Site(http.server.ThreadingHTTPServer):
+    """A web server on a loopback port that programs may fetch from; it keeps the paths that were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answering)
+        self.asked: list[str] = []
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Answering(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Site)
+        self.server.asked.append(self.path)
+        body = f"hello from {self.path}".encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Writes nothing."""
+
+
 @pytest.fixture(scope="session")
-def service_target(temporal_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def site() -> Iterator[Site]:
+    with Site() as site:
+        thread = threading.Thread(target=site.serve_forever, name="site")
+        thread.start()
+        yield site
+        site.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def service_target(
+    temporal_server: EmbeddedServer, site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Where a service with workers for `code` and `harvest` listens; the bundled feed has 200 products."""
     started: queue.Queue[str | BaseException] = queue.Queue()
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     settings = Settings(host="127.0.0.1", port=0, data_folder=tmp_path_factory.mktemp("service"))
-    registry = WorkerRegistry(module_settings={"harvest": {"sample_products": 200}})
+    tools = {"http_get": {"allow": [site.origin]}}
+    registry = WorkerRegistry(
+        module_settings={"harvest": {"sample_products": 200}, "code": {"parallel": 4, "tools": tools}}
+    )
     registry.register_all([code, harvest])
 
     async def serve() -> None:

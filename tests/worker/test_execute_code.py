@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from contextunity.gen.contextunity.code.v1 import ExecuteResponse, Language, Limits
+from contextunity.gen.contextunity.code.v1 import ExecuteResponse, File, Language, Limits
 from contextunity.gen.contextunity.worker import ExecuteCodeRequest
 
 from contextunity.core import ContextUnit, codec, worker_pb2, worker_pb2_grpc
+from contextunity.core.codec import dict_to_struct
+from contextunity.modules.code.backends._jail.requirements import missing
+from contextunity.worker.cli import main
 from contextunity.worker.client import SyncWorkerClient, WorkerServiceError
+
+_JAILED = pytest.mark.skipif(bool(missing(False, 65534)), reason=f"the jail needs {missing(False, 65534)}")
 
 
 class _Caller:
@@ -24,6 +33,11 @@ class _Caller:
     def execute(self, payload: dict[str, Any] | None = None, *, timeout: float = 30, **fields: Any) -> ContextUnit:
         unit = ContextUnit(payload=payload or {}, **fields)
         return ContextUnit.from_protobuf(self._stub.ExecuteCode(unit.to_protobuf(worker_pb2), timeout=timeout))
+
+    def refusal(self, payload: dict[str, Any]) -> Any:
+        with pytest.raises(grpc.RpcError) as caught:
+            self.execute(payload)
+        return caught.value
 
     def ask(self, method: str, **payload: Any) -> Any:
         answer = getattr(self._stub, method)(ContextUnit(payload=payload).to_protobuf(worker_pb2), timeout=30)
@@ -117,6 +131,136 @@ def test_the_same_unit_runs_once(caller: _Caller) -> None:
     unit_id = str(uuid.uuid4())
     one, two = (caller.execute({"code": "'same'"}, unit_id=unit_id).payload for _ in range(2))
     assert one == two
+
+
+def test_the_same_unit_repeats_no_effect(caller: _Caller, site: Any) -> None:
+    unit_id = str(uuid.uuid4())
+    code = f"http_get('{site.origin}/effect/{unit_id}')['status']"
+
+    def execute(_: int) -> Any:
+        return caller.execute({"code": code, "tools": ["http_get"]}, unit_id=unit_id).payload
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(execute, range(4)))
+    answers.append(execute(4))
+    assert answers == [answers[0]] * 5
+    assert (answers[0]["status"], answers[0]["result"]) == ("ok", 200)
+    assert site.asked.count(f"/effect/{unit_id}") == 1
+
+
+_REAL_PYTHON = """
+import csv, dataclasses
+
+@dataclasses.dataclass
+class Row:
+    name: str
+    price: float
+
+class Dear(Row):
+    pass
+
+def rows():
+    with open('data/prices.csv', newline='') as file:
+        for row in csv.DictReader(file):
+            yield Dear(row['name'], float(row['price']) * factor)
+
+print('rows read')
+{row.name: row.price for row in rows()}
+"""
+
+
+@_JAILED
+def test_the_full_interpreter_runs_with_files_and_inputs(caller: _Caller) -> None:
+    request = ExecuteCodeRequest(
+        code=_REAL_PYTHON,
+        language=Language.CPYTHON,
+        inputs=dict_to_struct({"factor": 2}),
+        files=[File(path="data/prices.csv", content=b"name,price\ntent,99.5\nstove,20\n")],
+    )
+    answer = caller.execute(body=request)
+    payload = answer.payload
+    assert (payload["status"], payload["backend"], payload["stdout"]) == ("ok", "cpython", "rows read\n")
+    assert payload["result"] == {"tent": 199, "stove": 40}
+    # The same by payload, where bytes are base64; and Monty says what it lacks.
+    files = [{"path": "data/prices.csv", "content": base64.b64encode(b"name,price\nmat,1\n").decode()}]
+    asked = {"code": _REAL_PYTHON, "files": files, "inputs": {"factor": 3}}
+    assert caller.execute({**asked, "language": "cpython"}).payload["result"] == {"mat": 3}
+    lacking = caller.execute({**asked, "language": "monty"}).payload
+    assert (lacking["status"], lacking["backend"]) == ("unsupported", "monty")
+    assert "language: cpython" in lacking["error"]
+
+
+@_JAILED
+@pytest.mark.parametrize(
+    ("code", "status", "exit_code"),
+    [
+        pytest.param("while True: pass", "cpu_limit timeout", "152 124", id="time"),
+        pytest.param("bytes(1 << 30)", "memory_limit", "137", id="memory"),
+        pytest.param("open('f', 'wb').write(bytes(32 << 20))", "scratch_limit", "153", id="disk"),
+        pytest.param("import os; os._exit(7)", "crashed", "7", id="exit"),
+        pytest.param("object()", "result_error", "1", id="result"),
+        pytest.param("import socket; socket.socket()", "exception", "1", id="network"),
+    ],
+)
+def test_the_full_interpreter_is_held_to_its_limits(caller: _Caller, code: str, status: str, exit_code: str) -> None:
+    payload = caller.execute({"code": code, "language": "cpython", "timeout": 0.5}).payload
+    assert payload["status"] in status.split(), payload
+    assert str(payload["exit_code"]) in exit_code.split()
+    assert payload["result"] is None
+
+
+def test_a_program_calls_the_tools_that_come_with_the_worker(
+    caller: _Caller, service_target: str, site: Any, tenant: str
+) -> None:
+    with SyncWorkerClient(service_target, tenant_id=tenant) as client:
+        client.start("harvest", {"supplier_code": "camping-trade"}).result()
+        listed = client.execute_code("lookup_sku('AS-BAG-000077-1')", tools=["lookup_sku"])
+    assert listed.status == "ok", listed
+    code = f"""
+product = lookup_sku('AS-BAG-000077-1')
+page = http_get('{site.origin}/of', {{'sku': product['sku']}})
+try:
+    http_get('http://127.0.0.1:1/')
+    refused = None
+except PermissionError as error:
+    refused = str(error)
+except Exception as error:
+    refused = type(error).__name__ + ' ' + str(error)
+[product['sku'], lookup_sku('none'), page['status'], page['body'], refused]
+"""
+    asked = {"code": code, "tools": ["lookup_sku", "http_get"], "tenant_id": tenant}
+    payload = caller.execute(asked).payload
+    assert payload["status"] == "ok", payload
+    sku, missing, status, body, refused = payload["result"]
+    assert (sku, missing, status) == ("AS-BAG-000077-1", None, 200)
+    assert body == "hello from /of?sku=AS-BAG-000077-1"
+    assert "127.0.0.1:1" in refused
+    # What it was not given it does not have, and another tenant's catalogue is not there.
+    assert caller.execute({**asked, "tools": []}).payload["error_type"] == "NameError"
+    other = {"code": "lookup_sku('AS-BAG-000077-1')", "tools": ["lookup_sku"], "tenant_id": f"{tenant}-other"}
+    assert caller.execute(other).payload["result"] is None
+    refusal = caller.refusal({**asked, "language": "cpython"})
+    assert (refusal.code(), "CODE_REFUSED" in str(refusal.trailing_metadata())) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        True,
+    )
+
+
+@_JAILED
+def test_the_command_runs_programs_with_files_tools_and_either_backend(
+    service_target: str, site: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, data = tmp_path / "program.py", tmp_path / "data.txt"
+    data.write_text("forty two")
+    program.write_text("class A(str): pass\nprint('reading')\nA(open('data.txt').read()).upper() + mark\n")
+    words = ("code", "run", str(program), "--target", service_target)
+    assert main([*words, "--language", "cpython", "--file", str(data), "--input", '{"mark": "!"}']) == 0
+    assert capsys.readouterr().out == 'reading\n"FORTY TWO!"\n'
+    assert main([*words, "--language", "monty", "--file", str(data), "--input", '{"mark": "!"}']) == 1
+    assert "language: cpython" in capsys.readouterr().err
+    program.write_text(f"http_get('{site.origin}/by-command')['body']")
+    assert main([*words, "--tool", "http_get", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"] == "hello from /by-command"
 
 
 def test_the_client_raises_what_was_refused(service_target: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,21 +41,16 @@ class _Other:
         self.finished = True
 
 
-def _refused(ask: Callable[[], Any]) -> Refusal:
-    with pytest.raises(Refusal) as caught:
-        ask()
-    return caught.value
-
-
 def _steer(desk: Desk, workflow_id: str, token: str) -> dict[str, Any]:
     task = {"workflow_id": workflow_id}
     for method, payload in {
         "QueryTask": {"query": "recall", "args": {"index": 0}},
         "UpdateTask": {"update": "rename", "args": {"name": "b"}},
     }.items():
-        refusal = _refused(lambda: desk.call(method, {**task, **payload}, token=token))
-        assert refusal.reason == "ANSWER_UNREADABLE"
-        assert refusal.metadata["workflow_id"] == workflow_id
+        with pytest.raises(Refusal) as caught:
+            desk.call(method, {**task, **payload}, token=token)
+        assert caught.value.reason == "ANSWER_UNREADABLE"
+        assert caught.value.metadata["workflow_id"] == workflow_id
     running = desk.status(workflow_id, token=token)
     assert running["status"] == "running"
     assert "progress" not in running

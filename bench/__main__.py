@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             results[name] = _run(console, name, arguments, machine)
         # What the others found in minutes is not to be lost.
-        except Exception:
+        except Exception:  # noqa: BLE001
             console.print_exception()
     _summary.show(console, results)
     for path in _summary.write(_RESULTS, results, machine):

@@ -177,15 +177,14 @@ def test_the_full_interpreter_runs_with_files_and_inputs(caller: _Caller) -> Non
         inputs=dict_to_struct({"factor": 2}),
         files=[File(path="data/prices.csv", content=b"name,price\ntent,99.5\nstove,20\n")],
     )
-    answer = caller.execute(body=request)
-    payload = answer.payload
+    payload = caller.execute(body=request).payload
     assert (payload["status"], payload["backend"], payload["stdout"]) == ("ok", "cpython", "rows read\n")
     assert payload["result"] == {"tent": 199, "stove": 40}
     # The same by payload, where bytes are base64; and Monty says what it lacks.
     files = [{"path": "data/prices.csv", "content": base64.b64encode(b"name,price\nmat,1\n").decode()}]
     asked = {"code": _REAL_PYTHON, "files": files, "inputs": {"factor": 3}}
     assert caller.execute({**asked, "language": "cpython"}).payload["result"] == {"mat": 3}
-    lacking = caller.execute({**asked, "language": "monty"}).payload
+    lacking: Any = caller.execute({**asked, "language": "monty"}).payload
     assert (lacking["status"], lacking["backend"]) == ("unsupported", "monty")
     assert "language: cpython" in lacking["error"]
 
@@ -229,7 +228,7 @@ except Exception as error:
 [product['sku'], lookup_sku('none'), page['status'], page['body'], refused]
 """
     asked = {"code": code, "tools": ["lookup_sku", "http_get"], "tenant_id": tenant}
-    payload = caller.execute(asked).payload
+    payload: Any = caller.execute(asked).payload
     assert payload["status"] == "ok", payload
     sku, missing, status, body, refused = payload["result"]
     assert (sku, missing, status) == ("AS-BAG-000077-1", None, 200)

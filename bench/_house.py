@@ -10,15 +10,15 @@ from contextunity.worker.embedded import EmbeddedServer, embedded_server
 
 from ._model import Options
 from ._processes import ROOT, Child
-from ._tree import generate
+from ._tree import generated_tree
 
 __all__ = ["job_variables", "service_of", "temporal_server", "worker_of"]
 
 
-def job_variables(options: Options) -> dict[str, str]:
+def job_variables() -> dict[str, str]:
     """The environment in which a process of ours finds the module of the smallest job."""
     return {
-        "PYTHONPATH": f"{ROOT}:{generate(options.folder)}",
+        "PYTHONPATH": f"{ROOT}:{generated_tree()}",
         "WORKER_MODULES": "bench._job:module",
         "WORKER_HOST": "127.0.0.1",
         "WORKER_PORT": "0",
@@ -35,12 +35,12 @@ async def temporal_server(folder: Path) -> AsyncGenerator[EmbeddedServer]:
 
 def service_of(options: Options, temporal: EmbeddedServer, name: str = "service") -> Child:
     """The gRPC service, to be entered; it says `WorkerService listens on HOST:PORT` when it does."""
-    variables = {**job_variables(options), "TEMPORAL_ADDRESS": temporal.address}
+    variables = {**job_variables(), "TEMPORAL_ADDRESS": temporal.address}
     return Child("-m", "contextunity.worker", folder=options.folder, name=name, **variables)
 
 
 def worker_of(options: Options, temporal: EmbeddedServer, name: str = "worker") -> Child:
     """A worker of the smallest job, to be entered; it says `Temporal workers run` when it does."""
-    variables = {**job_variables(options), "TEMPORAL_ADDRESS": temporal.address}
+    variables = {**job_variables(), "TEMPORAL_ADDRESS": temporal.address}
     arguments = ("-m", "contextunity.worker", "--temporal", "--modules", "bench-job")
     return Child(*arguments, folder=options.folder, name=name, **variables)

@@ -7,7 +7,6 @@ import dataclasses
 import gc
 import itertools
 import statistics
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -19,7 +18,7 @@ from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 
 from ._house import service_of, temporal_server, worker_of
 from ._model import Goal, Measurement, Options, Result
-from ._tree import generate
+from ._tree import generated_tree
 
 __all__ = ["run"]
 
@@ -62,7 +61,7 @@ def run(options: Options) -> Result:
 
 
 async def _measure(options: Options, rounds: int, calls: int) -> dict[tuple[str, str], list[float]]:
-    sys.path.insert(0, str(generate(options.folder)))
+    generated_tree()
     async with temporal_server(options.folder / "temporal") as temporal:
         with service_of(options, temporal) as service, worker_of(options, temporal) as worker:
             worker.wait_for("Temporal workers run")

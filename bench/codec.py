@@ -39,7 +39,7 @@ def run(options: Options) -> Result:
     """Decodes and encodes pages of products and a ContextUnit by all codecs in turn."""
     rounds = options.rounds_or(_ROUNDS)
     messages = {
-        f"page of {_PRODUCTS} products": _page(options.folder),
+        f"page of {_PRODUCTS} products": _page(),
         "ContextUnit": _unit(),
         f"harvested page of {_PRODUCTS} products": _harvested_page(options.folder),
     }
@@ -152,9 +152,9 @@ class _Peers:
         }
 
 
-def _page(folder: Path) -> betterproto2.Message:
+def _page() -> betterproto2.Message:
     """Products as catalogues have them: text, tags, a map, optional fields, a time, nested money."""
-    page = page_module(folder)
+    page = page_module()
     since = datetime(2024, 5, 17, 9, 30, 12, tzinfo=UTC)
     products = [
         page.Product(

@@ -27,7 +27,7 @@ def run(options: Options) -> Result:
     folder, seconds = options.folder, 0.5 if options.quick else _SECONDS
     request = folder / "request.bin"
     request.write_bytes(_unit().to_protobuf(worker_pb2).SerializeToString())
-    variables = job_variables(options)
+    variables = job_variables()
     measurements: list[Measurement] = []
     with contextlib.ExitStack() as stack:
         load = stack.enter_context(Child("-m", "bench._load", str(request), folder=folder, name="load"))

@@ -23,7 +23,7 @@ from ._worker_harvest import WorkerHarvest, harvest_by_worker
 __all__ = ["run"]
 
 _OURS, _PLAIN = "ContextWorker", "plain script"
-_ROUNDS = 2
+_ROUNDS = 3
 _VARIANTS_AN_ENTRY = 2.35
 """Of the sample feed. The catalogue has one product for each variant, and products are what is counted here."""
 _MIB = 1024 * 1024

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import sys
 import time
 
 import psutil
@@ -17,7 +16,7 @@ from contextunity.worker.plugin import ContextWorkerPlugin
 from ._house import temporal_server, worker_of
 from ._model import Goal, Measurement, Options, Result
 from ._processes import Child, cpu_seconds
-from ._tree import generate
+from ._tree import generated_tree
 from .worker import run_jobs
 
 __all__ = ["run"]
@@ -64,7 +63,7 @@ def run(options: Options) -> Result:
 
 
 async def _measure(options: Options, rounds: int, runs: int) -> dict[str, list[tuple[float, ...]]]:
-    sys.path.insert(0, str(generate(options.folder)))
+    generated_tree()
     found: dict[str, list[tuple[float, ...]]] = {_ONE: [], _TWO: []}
     for number in range(rounds):
         for name in list(found)[:: 1 if number % 2 == 0 else -1]:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
-import sys
 import time
 from collections.abc import Awaitable, Callable
 
@@ -19,7 +18,7 @@ from ._by_hand import JobRequest
 from ._house import job_variables, temporal_server, worker_of
 from ._model import Goal, Measurement, Options, Result
 from ._processes import Child
-from ._tree import generate
+from ._tree import generated_tree
 
 __all__ = ["run"]
 
@@ -62,7 +61,7 @@ def run(options: Options) -> Result:
 
 
 async def _measure(options: Options, rounds: int, runs: int) -> dict[str, list[tuple[float, float]]]:
-    sys.path.insert(0, str(generate(options.folder)))
+    generated_tree()
     async with temporal_server(options.folder / "temporal") as temporal:
         with contextlib.ExitStack() as stack:
             samplers = await _samplers(options, temporal, stack, runs)
@@ -85,7 +84,7 @@ async def _samplers(
     workers = {_OURS: stack.enter_context(worker_of(options, temporal))}
     for name, queue, kind in ((_HAND, "bench-hand", "unsandboxed"), (_HAND_SANDBOXED, "bench-sandboxed", "sandboxed")):
         arguments = ("-m", "bench._by_hand", temporal.address, queue, kind)
-        child = Child(*arguments, folder=options.folder, name=kind, **job_variables(options))
+        child = Child(*arguments, folder=options.folder, name=kind, **job_variables())
         workers[name] = stack.enter_context(child)
     workers[_OURS].wait_for("Temporal workers run")
     for name in (_HAND, _HAND_SANDBOXED):

@@ -22,12 +22,12 @@ from python_temporal.contract import WorkflowContract
 
 from ._call import Call, Engine
 
-__all__ = ["Run", "find_run", "last_events"]
+__all__ = ["LAST_EVENTS", "Run", "find_run", "last_events"]
 
 _RUN_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _MAX_WORKFLOW_ID = 1000
 """Bytes of the longest workflow id that the server gives out. Its answers about far longer ones cannot be read."""
-_LAST_EVENTS = 20
+LAST_EVENTS = 20
 """Events asked for at the end of a history: the last one, and with it the attempt that led there."""
 
 
@@ -72,11 +72,11 @@ async def find_run(call: Call, engine: Engine, workflow_id: str, run_id: str, te
         info = run.description.workflow_execution_info
         if info.status != Status.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW:
             return run
-        (event, *_) = await last_events(engine, workflow_id, run.run_id)
+        (event, *_) = await last_events(engine, workflow_id, run.run_id, count=1)
         run_id = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
 
 
-async def last_events(engine: Engine, workflow_id: str, run_id: str) -> list[HistoryEvent]:
+async def last_events(engine: Engine, workflow_id: str, run_id: str, *, count: int = LAST_EVENTS) -> list[HistoryEvent]:
     """The last events of a run's history, newest first; never empty.
 
     Raises:
@@ -85,7 +85,7 @@ async def last_events(engine: Engine, workflow_id: str, run_id: str) -> list[His
     request = GetWorkflowExecutionHistoryReverseRequest(
         namespace=engine.client.namespace,
         execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
-        maximum_page_size=_LAST_EVENTS,
+        maximum_page_size=count,
     )
     try:
         answer = await engine.client.workflow_service.get_workflow_execution_history_reverse(

@@ -30,7 +30,7 @@ from contextunity.worker.status import from_rpc_error
 
 from ._call import Call, Engine
 from ._failures import chain_of, one_line
-from ._runs import Run, find_run, last_events
+from ._runs import LAST_EVENTS, Run, find_run, last_events
 
 __all__ = ["STATES", "Telling", "instant"]
 
@@ -96,7 +96,10 @@ class Telling:
         return status
 
     async def _tell_outcome(self, run: Run, status: TaskStatus) -> None:
-        events = await last_events(self._engine, run.workflow_id, run.run_id)
+        # Of a success the last event says all; of a failure those before it say how it came to that.
+        completed = run.description.workflow_execution_info.status == Status.WORKFLOW_EXECUTION_STATUS_COMPLETED
+        count = 1 if completed else LAST_EVENTS
+        events = await last_events(self._engine, run.workflow_id, run.run_id, count=count)
         end, converter = events[0], self._engine.client.data_converter
         match end.WhichOneof("attributes"):
             case "workflow_execution_completed_event_attributes":

@@ -142,6 +142,25 @@ async def test_programs_of_one_tenant_wait_for_each_other_and_not_for_all_of_the
     assert spans[3][0] < own[-1][0]
 
 
+async def test_a_tenant_that_floods_the_worker_holds_up_no_other(working: Any) -> None:
+    """More programs wait than a worker has activities at once."""
+    flooding = ExecuteRequest(code="import time\ntime.sleep(0.25)\n1", tenant_id="a")
+    async with working(parallel=2, parallel_per_tenant=1) as client:
+        flood = await asyncio.gather(*(client.start_execute(flooding) for _ in range(80)))
+        ended = [asyncio.create_task(handle.result()) for handle in flood]
+        await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+        for number in range(3):
+            other = await client.execute(ExecuteRequest(code=f"{number}", tenant_id="b"))
+            assert _value(other) == number
+        done = sum(task.done() for task in ended)
+        # One place of the two was the other tenant's all the time: most of the flood is still waiting.
+        assert done < 40, done
+        await asyncio.gather(
+            *(handle.raw.terminate() for handle, task in zip(flood, ended, strict=True) if not task.done())
+        )
+        await asyncio.gather(*ended, return_exceptions=True)
+
+
 async def test_waiting_long_for_a_place_is_no_failure(working: Any) -> None:
     code = "import time\ntime.sleep(1.5)\n1"
     async with working(parallel=1) as client:

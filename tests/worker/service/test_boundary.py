@@ -8,6 +8,7 @@ import os
 import string
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +251,23 @@ def test_the_table_of_errors_is_that_of_the_docs() -> None:
         reason.name: (reason.code.name, f"{reason.retry_after} s" if reason.retry_after else "", reason.meaning)
         for reason in Reason
     }
+
+
+def test_others_are_answered_while_a_large_unit_is_read(desk: Desk) -> None:
+    large = worker_pb2.ContextUnit()
+    large.payload["workflow_type"] = "work"
+    large.payload.get_or_create_list("tags").extend([None] * 200_000)
+    data = large.SerializeToString()
+    assert 500_000 < len(data) < 1024 * 1024
+    with contextlib.closing(_Raw(desk.target)) as raw, ThreadPoolExecutor() as pool:
+        reading = [pool.submit(raw.send, "StartWorkflow", data) for _ in range(4)]
+        answered = 0
+        while not all(each.done() for each in reading):
+            desk.call("DescribeContracts", {"workflow_type": ["ping"]})
+            answered += 1
+        for each in reading:
+            error = each.result()
+            assert error is not None
+            assert refusal_of(error).reason == "PAYLOAD_INVALID"
+    # On the event loop itself the large ones would go first, and one of ours at the most come in between.
+    assert answered > len(reading)

@@ -34,7 +34,7 @@ from temporalio.client import Client
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.status import Reason, ServiceError
 
-from ._call import Call, Engine
+from ._call import Call, Engine, aside
 from ._code import Executing
 from ._contracts import Describing
 from ._forms import answer, read_request
@@ -45,7 +45,7 @@ from ._status import Telling
 from ._steering import Steering
 from ._watch import Watching
 
-__all__ = ["Call", "Method", "WorkerService"]
+__all__ = ["Call", "Method", "WorkerService", "aside"]
 
 _READ = ("worker:read",)
 _EXECUTE = ("worker:execute",)
@@ -110,7 +110,7 @@ class WorkerService:
         Raises:
             ServiceError: the caller may not, or it cannot be done.
         """
-        request = _admit(method, call)
+        request = await call.read(_admit, method, call)
         assert method.handle is not None
         return answer(call, await (method.handle(call, request) if request is not None else method.handle(call)))
 
@@ -120,7 +120,7 @@ class WorkerService:
         Raises:
             ServiceError: the caller may not, or it cannot be done.
         """
-        request = _admit(method, call)
+        request = await call.read(_admit, method, call)
         assert method.watch is not None
         async for message in method.watch(call, request):
             yield answer(call, message)

@@ -50,7 +50,7 @@ class Starting:
 
     async def start_workflow(self, call: Call) -> StartWorkflowResult:
         """Starts the workflow of a workflow_type; see StartWorkflow in worker.proto."""
-        request = read_start(call, self._engine.registry)
+        request = await call.read(read_start, call, self._engine.registry)
         workflow_id, run_id = await self.start(call, request)
         return StartWorkflowResult(workflow_id=workflow_id, run_id=run_id, status=TaskState.STARTED)
 

@@ -69,6 +69,16 @@ async def test_attempts_end(connect: Any, script: Script) -> None:
     assert len(script.raw) == QUICK.attempts
 
 
+async def test_what_was_told_before_the_time_was_over_is_told(connect: Any, script: Script) -> None:
+    script.answers = [
+        _refuses(grpc.StatusCode.UNAVAILABLE, "gone for lunch"),
+        _refuses(grpc.StatusCode.DEADLINE_EXCEEDED),
+    ]
+    with pytest.raises(WorkerServiceError, match="gone for lunch") as caught:
+        await settle(connect(script.target, retry=QUICK).task("w").status())
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+
+
 @pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN])
 async def test_other_failures_are_told_at_once(connect: Any, script: Script, code: grpc.StatusCode) -> None:
     script.answers = [_refuses(code)]

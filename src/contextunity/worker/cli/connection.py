@@ -121,10 +121,6 @@ def run_with_client(command: Command, arguments: argparse.Namespace, names: Mapp
         return USAGE
     except KeyboardInterrupt:
         return STOPPED
-    except BrokenPipeError:
-        # Whoever read has read enough. What Python would flush at its end goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
 
 
 def _tell(error: WorkerServiceError, arguments: argparse.Namespace, names: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = importlib.import_module(module)
     gc.freeze()
     gc.enable()
-    return int(command.run(arguments))
+    try:
+        return int(command.run(arguments))
+    except BrokenPipeError:
+        # Whoever read has read enough. What Python would flush at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -27,7 +27,13 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core.context import HEADER
 from contextunity.worker.status import Reason, ServiceError, from_rpc_error
-from contextunity.worker.tenancy import TENANT_ATTRIBUTE, UNIT_ATTRIBUTE, bound_attributes
+from contextunity.worker.tenancy import (
+    ATTRIBUTES,
+    TENANT_ATTRIBUTE,
+    UNIT_ATTRIBUTE,
+    bound_attributes,
+    register_attributes,
+)
 from python_temporal.contract import WorkflowContract
 
 from ._call import Call, Engine
@@ -138,7 +144,7 @@ class Starting:
         return wanted
 
     async def _send(
-        self, wanted: StartWorkflowExecutionRequest
+        self, wanted: StartWorkflowExecutionRequest, *, may_register: bool = True
     ) -> StartWorkflowExecutionResponse | WorkflowExecutionAlreadyStartedFailure:
         try:
             return await self._engine.client.workflow_service.start_workflow_execution(
@@ -150,6 +156,10 @@ class Starting:
                 detail.Unpack(taken) for detail in error.grpc_status.details
             ):
                 return taken
+            if may_register and any(key.name in error.message for key in ATTRIBUTES):
+                # The server came back without what it knew; what a start needs is registered again.
+                await register_attributes(self._engine.client)
+                return await self._send(wanted, may_register=False)
             raise from_rpc_error(error, workflow_id=wanted.workflow_id) from error
 
     async def _own(self, call: Call, request: StartRequest, workflow_id: str, run_id: str) -> str:

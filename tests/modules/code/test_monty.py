@@ -281,6 +281,30 @@ async def test_an_interpreter_that_breaks_down_is_tried_once_more_and_then_told(
     assert (await _run(backend, "1 + 1")).result == 2
 
 
+_ENDS_AT_ONCE = """
+import asyncio, sys
+from pathlib import Path
+from contextunity.modules.code.backends import Program, ProgramLimits
+from contextunity.modules.code.backends._monty import MontyBackend
+limits = ProgramLimits(wall=9, cpu=9, memory_bytes=1 << 26, output_bytes=99, result_bytes=99, scratch_bytes=1 << 20)
+async def main():
+    async with MontyBackend(processes=1, folder=Path(sys.argv[1])) as backend:
+        for _ in range(3): await backend.run(Program(code="1 + 1", limits=limits))
+asyncio.run(main())
+"""
+
+
+async def test_a_process_may_end_as_soon_as_the_backend_is_closed(tmp_path: Path) -> None:
+    """The library aborted about one of eight."""
+
+    async def ended(number: int) -> int:
+        folder = str(tmp_path / str(number))
+        return await (await asyncio.create_subprocess_exec(sys.executable, "-c", _ENDS_AT_ONCE, folder)).wait()
+
+    for number in range(0, 8, 2):
+        assert await asyncio.gather(ended(number), ended(number + 1)) == [0, 0]
+
+
 async def test_a_closed_backend_says_so() -> None:
     backend = MontyBackend(processes=1)
     async with backend:

@@ -50,6 +50,9 @@ _SUSPENSIONS = 10_000_000
 _SLEEPS = ("time.sleep", "asyncio.sleep", "system.sleep")
 _LONG_SOURCE = 20_000
 _CHECKOUT_TIMEOUT = 30.0
+_SETTLING = 0.05
+"""Seconds for the threads of Monty's library to let go of objects of ours. They do after their last call is answered,
+say nothing, and abort the process where its interpreter ends meanwhile."""
 _READABLE_BYTES = 8 << 20
 """Of an exception's text; a longer one is not even read. Printing costs a little more than what is printed."""
 
@@ -141,8 +144,10 @@ class MontyBackend:
 
     async def aclose(self) -> None:
         """Ends the processes; closing twice does no harm."""
-        self._pool = None
+        opened, self._pool = self._pool is not None, None
         await self._stack.aclose()
+        if opened:
+            await asyncio.sleep(_SETTLING)
 
     async def run(self, program: Program) -> Outcome | ToolWanted:
         """Runs a program until it ends or calls a tool.

@@ -1,7 +1,7 @@
 """What runs inside Monty around a program, and how it speaks with the worker.
 
-Nothing that a program holds is ever turned into objects of the worker's: a list that holds itself twice, forty levels
-deep, takes a few bytes inside and all the memory there is outside. So a value is written as JSON inside, under the
+Nothing that a program holds is ever turned into objects of the worker's: a list of two million numbers takes a quarter
+of a gigabyte there, before anybody could look at how large it is. So a value is written as JSON inside, under the
 program's own limits, and comes out as text, printed between two marks. A program that forges such a message says no
 more than it could have said by its result or by a call.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from bench_tree.bench.job.v1 import JobRequest, JobResponse
 from bench_tree.bench.job.v1 import job_temporal as job
 from temporalio import workflow
@@ -11,6 +13,9 @@ from contextunity.worker.core.registry import ModuleConfig
 
 @job.step.defn
 async def step(request: JobRequest) -> JobResponse:
+    until = time.process_time() + request.busy_ms / 1000
+    while time.process_time() < until:
+        pass
     return JobResponse(text=f"did {request.name}", count=request.count + 1)
 
 

@@ -110,7 +110,7 @@ async def sample(
 
 
 async def run_jobs(client: Client, queue: str, request: Callable[..., object], runs: int, at_once: int) -> None:
-    """Starts jobs and waits for them, so many at once."""
+    """Starts jobs and waits for them, so many at once; `request` makes their inputs."""
     left = iter(range(runs))
 
     async def one_after_another() -> None:

@@ -38,6 +38,8 @@ _VARIABLES = {
     "CONTEXTWORKER_LOG_LEVEL": "log_level",
     "CONTEXTWORKER_MAX_CACHED_WORKFLOWS": "max_cached_workflows",
     "CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES": "max_concurrent_activities",
+    "CONTEXTWORKER_TARGET_CPU_USAGE": "target_cpu_usage",
+    "CONTEXTWORKER_TARGET_MEMORY_USAGE": "target_memory_usage",
     "CONTEXTWORKER_TOKEN_KEYS_FILE": "token_keys_file",
     "CONTEXTWORKER_TOKEN_SECRET": "token_secret",
     "CONTEXTWORKER_TOKEN_SECRET_FILE": "token_secret_file",
@@ -86,6 +88,11 @@ class Settings(BaseModel):
     max_concurrent_activities: int = Field(default=16, ge=1)
     """Activities that run at once on one task queue of a worker.
     Environment: CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES."""
+    target_cpu_usage: float | None = Field(default=None, gt=0, le=1)
+    """Part of the machine's processors, up to 1, beyond which a worker takes no further work; where this or
+    `target_memory_usage` is set, both count, the other one as 0.8. Environment: CONTEXTWORKER_TARGET_CPU_USAGE."""
+    target_memory_usage: float | None = Field(default=None, gt=0, le=1)
+    """The same for the machine's memory. Environment: CONTEXTWORKER_TARGET_MEMORY_USAGE."""
     deployment_name: str = ""
     """Worker deployment that Temporal's worker versioning knows this worker by; workflows whose contract declares a
     versioning behaviour need it. Environment: CONTEXTWORKER_DEPLOYMENT_NAME."""

@@ -15,7 +15,7 @@ from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RetryConfig, RPCError
-from temporalio.worker import Worker, WorkerDeploymentConfig
+from temporalio.worker import ResourceBasedSlotConfig, Worker, WorkerDeploymentConfig, WorkerTuner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from python_temporal import generated_modules
@@ -30,6 +30,7 @@ __all__ = ["connect", "running_workers"]
 
 _LOG = logging.getLogger(__name__)
 
+_TARGET_USAGE = 0.8
 _GRACEFUL_SHUTDOWN = timedelta(seconds=10)
 """How long activities under way may go on once a worker is told to stop; then they are cancelled and run elsewhere."""
 
@@ -144,6 +145,7 @@ def _worker(
         len(workflows),
         len(activities),
     )
+    tuner = _tuner(settings)
     return Worker(
         client,
         task_queue=polled,
@@ -151,13 +153,26 @@ def _worker(
         activities=activities,
         activity_executor=executor,
         max_cached_workflows=settings.max_cached_workflows,
-        max_concurrent_activities=settings.max_concurrent_activities,
+        # The SDK takes the one or the other.
+        max_concurrent_activities=settings.max_concurrent_activities if tuner is None else None,
+        tuner=tuner,
         graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
         deployment_config=_deployment(settings),
         # What ContextWorkerPlugin shares comes on top: the client hands its plugins on to its workers.
         workflow_runner=SandboxedWorkflowRunner(
             restrictions=SandboxRestrictions.default.with_passthrough_modules(*_passthrough(module))
         ),
+    )
+
+
+def _tuner(settings: Settings) -> WorkerTuner | None:
+    """Takes work by what the machine has left, where the settings ask for that; else None, for fixed numbers."""
+    if settings.target_cpu_usage is None and settings.target_memory_usage is None:
+        return None
+    return WorkerTuner.create_resource_based(
+        target_cpu_usage=settings.target_cpu_usage or _TARGET_USAGE,
+        target_memory_usage=settings.target_memory_usage or _TARGET_USAGE,
+        activity_config=ResourceBasedSlotConfig(maximum_slots=settings.max_concurrent_activities),
     )
 
 

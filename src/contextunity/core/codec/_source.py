@@ -118,11 +118,10 @@ def _read_field(field: FieldModel, names: Names) -> list[str]:
 def _read_oneof(members: list[FieldModel], names: Names) -> list[str]:
     """Asks once which member is set, instead of each member whether it is."""
     targets = " = ".join(f"o.{field.attribute}" for field in members)
-    lines = [f"{targets} = None", f"w = which(pb, {members[0].oneof!r})"]
-    # Text first: most values of Structs are text.
-    for at, field in enumerate(sorted(members, key=lambda each: each.value.kind is not Kind.STRING)):
+    lines = [f"{targets} = None", f"w = which(pb, {members[0].oneof!r})", "if w is None: pass"]
+    for field in members:
         value = _read_value(field.value, _attribute(field.name), names)
-        lines.append(f"{'elif' if at else 'if'} w == {field.name!r}: o.{field.attribute} = {value}")
+        lines.append(f"elif w == {field.name!r}: o.{field.attribute} = {value}")
     return lines
 
 

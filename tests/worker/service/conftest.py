@@ -7,6 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -128,6 +129,14 @@ class Desk:
         for answer in self.watch({"workflow_id": workflow_id}, token):
             last = dict(answer.payload)
         return last
+
+    @staticmethod
+    def eventually(found: Callable[[], Any], wanted: Any) -> None:
+        """Asks until it is so: the server's lists follow a moment behind, and there is no event to wait for."""
+        deadline = time.monotonic() + 20
+        while (last := found()) != wanted:
+            assert time.monotonic() < deadline, f"{last} never became {wanted}"
+            time.sleep(0.05)
 
     def wait_until(self, workflow_id: str, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         for answer in self.watch({"workflow_id": workflow_id}):

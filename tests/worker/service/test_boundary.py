@@ -204,7 +204,9 @@ def test_content_stands_in_the_body_or_in_the_payload(desk: Desk) -> None:
 
 def test_every_answer_has_both_forms(desk: Desk) -> None:
     desk.wait(desk.start("ping"))
-    answer = desk.call("ListTasks", {"page_size": 1, "status": ["completed"]})
+    conditions = {"page_size": 1, "status": ["completed"]}
+    desk.eventually(lambda: "tasks" in desk.call("ListTasks", conditions).payload, True)
+    answer = desk.call("ListTasks", conditions)
     body = desk.body(answer)
     (task,) = answer.payload["tasks"]
     assert task["workflow_id"] == body.tasks[0].workflow_id

@@ -247,10 +247,10 @@ def test_tasks_are_listed_by_what_they_are(desk: Desk) -> None:
         answer = desk.call("ListTasks", {"tenant_id": tenant, **conditions})
         return {str(task["workflow_id"]) for task in answer.payload.get("tasks", ())}
 
-    assert listed() == {*done, waiting, ping}
+    desk.eventually(listed, {*done, waiting, ping})
     assert listed(workflow_type=["ping"]) == {ping}
-    assert listed(status=["running"]) == {waiting}
-    assert listed(status=["completed", "failed"], workflow_type=["work"]) == done
+    desk.eventually(lambda: listed(status=["running"]), {waiting})
+    desk.eventually(lambda: listed(status=["completed", "failed"], workflow_type=["work"]), done)
     assert listed(started_after=before.isoformat()) == {*done, waiting, ping}
     assert listed(started_before=before.isoformat()) == set()
     assert listed(started_after=(before + timedelta(hours=1)).isoformat()) == set()

@@ -192,7 +192,8 @@ class WorkerServiceServicer:
 
     def ListTasks(self, request, context):
         """Lists tasks, newest first: ListTasksRequest {workflow_type?, status?, started_after?, started_before?, page_size?,
-        page_token?}, answered by ListTasksResult {tasks, next_page_token?}.
+        page_token?}, answered by ListTasksResult {tasks, next_page_token?}. Lists follow a moment behind: what began or
+        ended just now may not show yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

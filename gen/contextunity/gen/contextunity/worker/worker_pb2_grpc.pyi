@@ -87,7 +87,8 @@ class WorkerServiceStub:
     """
     ListTasks: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
     """Lists tasks, newest first: ListTasksRequest {workflow_type?, status?, started_after?, started_before?, page_size?,
-    page_token?}, answered by ListTasksResult {tasks, next_page_token?}.
+    page_token?}, answered by ListTasksResult {tasks, next_page_token?}. Lists follow a moment behind: what began or
+    ended just now may not show yet.
     """
     CancelTask: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
     """Asks a task to end in its own way: CancelTaskRequest {workflow_id, reason?}, answered by TaskReference.
@@ -195,7 +196,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """
     ListTasks: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
     """Lists tasks, newest first: ListTasksRequest {workflow_type?, status?, started_after?, started_before?, page_size?,
-    page_token?}, answered by ListTasksResult {tasks, next_page_token?}.
+    page_token?}, answered by ListTasksResult {tasks, next_page_token?}. Lists follow a moment behind: what began or
+    ended just now may not show yet.
     """
     CancelTask: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
     """Asks a task to end in its own way: CancelTaskRequest {workflow_id, reason?}, answered by TaskReference.
@@ -324,7 +326,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
         """Lists tasks, newest first: ListTasksRequest {workflow_type?, status?, started_after?, started_before?, page_size?,
-        page_token?}, answered by ListTasksResult {tasks, next_page_token?}.
+        page_token?}, answered by ListTasksResult {tasks, next_page_token?}. Lists follow a moment behind: what began or
+        ended just now may not show yet.
         """
 
     @_abc_1.abstractmethod

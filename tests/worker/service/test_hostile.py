@@ -101,6 +101,7 @@ def test_a_page_token_that_was_changed_is_refused(desk: Desk) -> None:
     for _ in range(3):
         desk.wait(desk.start("ping"))
     conditions = {"workflow_type": ["ping"], "page_size": 1}
+    desk.eventually(lambda: "next_page_token" in desk.call("ListTasks", conditions).payload, True)
     token = desk.call("ListTasks", conditions).payload["next_page_token"]
     sealed = base64.urlsafe_b64decode(token)
     for changed in (sealed[:-3], sealed[:8] + b"{}", sealed[:8] + b"garbage", sealed[:4]):

@@ -114,6 +114,17 @@ class Process:
         self._process.stdout.close()
 
 
+def run_python(folder: Path, *arguments: str, **variables: str) -> Process:
+    """Runs `python ARGUMENTS` in a folder with variables added to a clean environment; whoever asks for it ends it."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CONTEXTWORKER_", "WORKER_", "TEMPORAL_"))
+    }
+    environment = {**inherited, "PYTHONUNBUFFERED": "1", "COLUMNS": "120", **variables}
+    return Process([sys.executable, *arguments], environment, folder)
+
+
 Spawn = Callable[..., Process]
 
 
@@ -123,13 +134,7 @@ def spawn(tmp_path: Path) -> Iterator[Spawn]:
     processes: list[Process] = []
 
     def start(*arguments: str, **variables: str) -> Process:
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("CONTEXTWORKER_", "WORKER_", "TEMPORAL_"))
-        }
-        environment = {**inherited, "PYTHONUNBUFFERED": "1", "COLUMNS": "120", **variables}
-        processes.append(Process([sys.executable, *arguments], environment, tmp_path))
+        processes.append(run_python(tmp_path, *arguments, **variables))
         return processes[-1]
 
     yield start

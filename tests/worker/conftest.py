@@ -1,26 +1,16 @@
-"""A service with workers for the modules that come with it, in a thread of the test process, for all tests here."""
+"""A service with workers for the modules that come with it, for all tests here."""
 
 from __future__ import annotations
 
-import asyncio
 import http.server
-import queue
+import signal
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
 
 import pytest
 
-from contextunity.modules.code.plugin import module as code
-from contextunity.modules.harvest.plugin import module as harvest
-from contextunity.worker.auth import authenticator_for
-from contextunity.worker.core.registry import WorkerRegistry
-from contextunity.worker.embedded import EmbeddedServer
-from contextunity.worker.server import running_server
-from contextunity.worker.service import WorkerService
-from contextunity.worker.settings import Settings
-from contextunity.worker.temporal import connect, running_workers
+from tests.conftest import run_python
 
 
 class Site(http.server.ThreadingHTTPServer):
@@ -61,43 +51,34 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture(scope="session")
-def service_target(
-    temporal_server: EmbeddedServer, site: Site, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """Where a service with workers for `code` and `harvest` listens; the bundled feed has 200 products."""
-    started: queue.Queue[str | BaseException] = queue.Queue()
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-    settings = Settings(host="127.0.0.1", port=0, data_folder=tmp_path_factory.mktemp("service"))
-    tools = {"http_get": {"allow": [site.origin]}}
-    registry = WorkerRegistry(
-        module_settings={"harvest": {"sample_products": 200}, "code": {"parallel": 4, "tools": tools}}
+def service_target(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a service with workers for `code` and `harvest` listens; the bundled feed has 200 products.
+
+    It is a process with a Temporal server of its own: its workers would take the work of other tests' workers, and the
+    processes of its sandboxes be taken for theirs.
+    """
+    folder = tmp_path_factory.mktemp("service")
+    (folder / "contextworker.toml").write_text(
+        f"""\
+[modules.harvest]
+sample_products = 200
+
+[modules.code]
+parallel = 4
+
+[modules.code.tools.http_get]
+allow = ["{site.origin}"]
+"""
     )
-    registry.register_all([code, harvest])
-
-    async def serve() -> None:
-        try:
-            async with AsyncExitStack() as stack:
-                client = await connect(settings, address=temporal_server.address)
-                await stack.enter_async_context(running_workers(client, registry.select(None), settings))
-                server = await stack.enter_async_context(
-                    running_server(WorkerService(client, registry), settings, authenticator_for(settings))
-                )
-                started.put(server.target)
-                await stop.wait()
-        except BaseException as error:
-            started.put(error)
-            raise
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="service")
-    thread.start()
-    outcome = started.get(timeout=90)
-    if isinstance(outcome, BaseException):
-        raise outcome
-    yield outcome
-    loop.call_soon_threadsafe(stop.set)
-    thread.join()
-    loop.close()
+    process = run_python(
+        folder, "-m", "contextunity.worker", "dev", "--temporal-port", "0", "--ui-port", "0", WORKER_PORT="0"
+    )
+    try:
+        yield process.wait_for("WorkerService ").split()[-1]
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0, process.output
+    finally:
+        process.end()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -256,8 +257,8 @@ async def test_processor_time_adds_up_over_calls(backend: MontyBackend) -> None:
 
 async def test_a_cancelled_run_leaves_no_process_spinning(backend: MontyBackend) -> None:
     running = asyncio.create_task(_run(backend, "while True: pass", limits={"wall": 60.0, "cpu": 60.0}))
-    await _until(lambda: any(child.cpu_times().user > 0.3 for child in _children()))
-    spinning = [child for child in _children() if child.cpu_times().user > 0.3]
+    await _until(_spinning)
+    spinning = _spinning()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -267,10 +268,9 @@ async def test_a_cancelled_run_leaves_no_process_spinning(backend: MontyBackend)
 
 async def test_an_interpreter_that_breaks_down_is_tried_once_more_and_then_told(backend: MontyBackend) -> None:
     async def kill_next() -> None:
-        await _until(lambda: any(child.cpu_times().user > 0.3 for child in _children()))
-        for child in _children():
-            if child.cpu_times().user > 0.3:
-                os.kill(child.pid, signal.SIGKILL)
+        await _until(_spinning)
+        for child in _spinning():
+            os.kill(child.pid, signal.SIGKILL)
 
     running = asyncio.create_task(_run(backend, "while True: pass", limits={"wall": 60.0, "cpu": 60.0}))
     await kill_next()
@@ -314,8 +314,18 @@ async def test_a_closed_backend_says_so() -> None:
         await backend.run(Program(code="1", limits=_LIMITS))
 
 
-def _children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "monty" in " ".join(child.cmdline())]
+def _children(used: float = 0.0) -> list[psutil.Process]:
+    """The interpreters' processes that have used so many seconds of the processor."""
+    found = list[psutil.Process]()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # One that was killed, and is not buried yet.
+            if "monty" in " ".join(child.cmdline()) and child.cpu_times().user >= used:
+                found.append(child)
+    return found
+
+
+def _spinning() -> list[psutil.Process]:
+    return _children(used=0.3)
 
 
 async def _until(reached: Any) -> None:

@@ -14,6 +14,7 @@ from temporalio.api.schedule.v1 import StructuredCalendarSpec
 
 from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
+from contextunity.worker.tenancy import tenant_queue
 from python_temporal.contract import ContractError, WorkflowContract
 
 from ._cron import CronError, compile_cron
@@ -121,7 +122,7 @@ def _calendar(entry: ScheduleEntry, found: list[Violation]) -> StructuredCalenda
 
 def _check_task_queue(entry: ScheduleEntry, contract: WorkflowContract, tenant_id: str, found: list[Violation]) -> None:
     queue = contract.task_queue or ""
-    own = f"{queue}/{tenant_id}"
+    own = tenant_queue(queue, tenant_id)
     if entry.task_queue and entry.task_queue not in (queue, own):
         found.append(
             Violation(

@@ -30,6 +30,7 @@ __all__ = [
     "as_payload",
     "check_rules",
     "from_payload",
+    "misfits",
     "payload_of",
     "read_payload",
     "read_request",
@@ -62,7 +63,7 @@ def payload_of(unit: ContextUnit) -> dict[str, Any]:
     try:
         return dict(codec.struct_to_dict(unit.payload))
     except CodecError as error:
-        raise _invalid("payload", error.violations) from None
+        raise misfits("payload", error.violations) from None
 
 
 def unpack(unit: ContextUnit) -> betterproto2.Message | None:
@@ -117,7 +118,7 @@ def read_payload(payload: Mapping[str, Any], message_class: type[M]) -> M:
     try:
         message = from_payload(payload, message_class)
     except CodecError as error:
-        raise _invalid("payload", error.violations) from None
+        raise misfits("payload", error.violations) from None
     check_rules(message, "payload")
     return message
 
@@ -143,7 +144,7 @@ def check_rules(message: betterproto2.Message, where: str) -> None:
     """
     found = validation.violations(message)
     if found:
-        raise _invalid(where, found)
+        raise misfits(where, found)
 
 
 def answer(call: Call, message: betterproto2.Message) -> ContextUnit:
@@ -181,7 +182,8 @@ def as_payload(message: betterproto2.Message) -> dict[str, Any]:
     return _write(data, codec.proto_class(type(message)).DESCRIPTOR)
 
 
-def _invalid(where: str, violations: tuple[Violation, ...] | list[Violation]) -> ServiceError:
+def misfits(where: str, violations: tuple[Violation, ...] | list[Violation]) -> ServiceError:
+    """The error for violations of a message that stands at `where` in the request."""
     return invalid(
         *(
             FieldViolation(field=f"{where}.{each.path}" if each.path else where, description=each.reason)

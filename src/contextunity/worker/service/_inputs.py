@@ -17,7 +17,7 @@ from contextunity.worker.tenancy import tenant_queue
 from python_temporal.contract import ContractError, MethodContract, WorkflowContract
 
 from ._call import Call
-from ._forms import check_rules, payload_of, unpack
+from ._forms import check_rules, misfits, payload_of, unpack
 
 __all__ = ["StartRequest", "contract_for", "handler_input", "read_start"]
 
@@ -189,12 +189,7 @@ def _typed(
     try:
         return codec.from_dict(input_type, parameters)
     except CodecError as error:
-        raise invalid(
-            *(
-                FieldViolation(field=f"{where}.{each.path}" if each.path else where, description=each.reason)
-                for each in error.violations
-            )
-        ) from None
+        raise misfits(where, error.violations) from None
 
 
 def _has_tenant(contract: WorkflowContract) -> bool:

@@ -43,6 +43,7 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
     page = _required(request.page, "page")
     with _as_application_error(attempts=0 if request.feed is not None else _FIRST_LOOK_ATTEMPTS):
         feed, cursor = request.feed, request.cursor
+        looked = feed is None or cursor is None
         if feed is None or cursor is None:
             feed, cursor = await _look(resources, page.supplier_code)
         page_size = request.page_size or resources.page_size(page.supplier_code)
@@ -55,7 +56,8 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
         )
         await asyncio.to_thread(resources.catalogue.put_raw_page, page, fetched.page)
     return FetchProductsResponse(
-        feed=feed,
+        # What the request had is in the history already, and would be there once more for each page.
+        feed=feed if looked else None,
         next_cursor=fetched.next_cursor,
         end_of_feed=fetched.end_of_feed,
         fetched=len(fetched.page.products) + len(fetched.page.rejected),
@@ -104,7 +106,7 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
         unchanged=counts.unchanged,
         rejected=counts.rejected,
         delisted=delisted,
-        catalogue=catalogue.url_for_display,
+        catalogue=catalogue.url_for_display if request.last else "",
     )
 
 

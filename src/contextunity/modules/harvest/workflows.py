@@ -154,7 +154,9 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         fetched = await contract.fetch_products(request)
         if self._stage is HarvestStage.OPENING:
             self._stage = HarvestStage.RUNNING
-        state.feed, state.cursor = fetched.feed, fetched.next_cursor
+        if fetched.feed is not None:
+            state.feed = fetched.feed
+        state.cursor = fetched.next_cursor
         # SetPageSize while the first page was fetched counts more than what that page was asked for with.
         state.page_size = state.page_size or fetched.page_size
         state.next_page += 1
@@ -171,7 +173,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
     ) -> SyncToBrainResponse:
         """Transforms a fetched page, and syncs it once the page before is synced."""
         try:
-            currency = fetched.feed.currency_code if fetched.feed is not None else ""
+            currency = self._state.feed.currency_code if self._state.feed is not None else ""
             transform = contract.transform_data.start(TransformDataRequest(page=sync.page, currency_code=currency))
             if previous is not None:
                 await previous

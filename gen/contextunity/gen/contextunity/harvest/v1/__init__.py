@@ -330,7 +330,7 @@ class FetchProductsResponse(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The feed, as it was found or as the request had it.
+    The feed, as it was found. Absent where the request had it: it would be in the history once more for each page.
     """
 
     next_cursor: "FeedCursor | None" = betterproto2.field(
@@ -1095,7 +1095,7 @@ class SyncToBrainResponse(betterproto2.Message):
 
     catalogue: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    Where the catalogue is: the database URL without its password.
+    With the last page: where the catalogue is, as the database URL without its password.
     """
 
 

@@ -540,7 +540,7 @@ class FetchProductsResponse(_message.Message):
     """Feed entries of a full page, as in force."""
     @_builtins.property
     def feed(self) -> Global___Feed:
-        """The feed, as it was found or as the request had it."""
+        """The feed, as it was found. Absent where the request had it: it would be in the history once more for each page."""
 
     @_builtins.property
     def next_cursor(self) -> Global___FeedCursor:
@@ -673,7 +673,7 @@ class SyncToBrainResponse(_message.Message):
     delisted: _builtins.int
     """With the last page: products marked as no longer listed."""
     catalogue: _builtins.str
-    """Where the catalogue is: the database URL without its password."""
+    """With the last page: where the catalogue is, as the database URL without its password."""
     def __init__(
         self,
         *,

@@ -39,8 +39,11 @@ def service_of(options: Options, temporal: EmbeddedServer, name: str = "service"
     return Child("-m", "contextunity.worker", folder=options.folder, name=name, **variables)
 
 
-def worker_of(options: Options, temporal: EmbeddedServer, name: str = "worker") -> Child:
-    """A worker of the smallest job, to be entered; it says `Temporal workers run` when it does."""
-    variables = {**job_variables(), "TEMPORAL_ADDRESS": temporal.address}
+def worker_of(options: Options, temporal: EmbeddedServer, name: str = "worker", **more: str) -> Child:
+    """A worker of the smallest job, to be entered; it says `Temporal workers run` when it does.
+
+    `more` are variables of its environment.
+    """
+    variables = {**job_variables(), "TEMPORAL_ADDRESS": temporal.address, **more}
     arguments = ("-m", "contextunity.worker", "--temporal", "--modules", "bench-job")
     return Child(*arguments, folder=options.folder, name=name, **variables)

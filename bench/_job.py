@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from bench_tree.bench.job.v1 import JobRequest, JobResponse
@@ -13,6 +14,7 @@ from contextunity.worker.core.registry import ModuleConfig
 
 @job.step.defn
 async def step(request: JobRequest) -> JobResponse:
+    await asyncio.sleep(request.wait_ms / 1000)
     until = time.process_time() + request.busy_ms / 1000
     while time.process_time() < until:
         pass

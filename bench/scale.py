@@ -1,4 +1,4 @@
-"""Workflows a second by one worker process and by two, and what is busy meanwhile."""
+"""Workflows a second by one worker process and by several, and what is busy meanwhile."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import dataclasses
 import functools
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import psutil
 from temporalio.client import Client
 
+from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.plugin import ContextWorkerPlugin
 
-from ._house import temporal_server, worker_of
+from ._by_hand import JobRequest as HandRequest
+from ._house import job_variables, temporal_server, worker_of
 from ._model import Goal, Measurement, Options, Result
 from ._processes import Child, cpu_seconds
 from ._tree import generated_tree
@@ -22,15 +26,44 @@ from .worker import run_jobs
 
 __all__ = ["run"]
 
-_ONE, _TWO = "one worker", "two workers"
 _ROUNDS = 3
-_RUNS = 300
 _AT_ONCE = 48
-_BUSY_MS = 100
-_CASES = {
-    "workflows whose activity does next to nothing": 0,
-    f"workflows whose activity computes {_BUSY_MS} ms": _BUSY_MS,
-}
+_SLOTS, _WAIT_MS, _BUSY_MS = 4, 500, 100
+_NAMES = {1: "one worker", 2: "two workers", 3: "three workers", 4: "four workers"}
+_HAND = "two by hand, no sandbox"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Case:
+    """What the step of the workflows does, and who is asked to do it.
+
+    Attributes:
+        runs: workflows in a sample of one worker; of several, as many times as many where `grows`.
+        workers: how many processes each subject has.
+        hand: whether two workers written by hand are measured as well.
+    """
+
+    name: str
+    runs: int
+    workers: tuple[int, ...]
+    wait_ms: int = 0
+    busy_ms: int = 0
+    slots: int = 16
+    grows: bool = False
+    hand: bool = False
+
+
+_WAITS = _Case(
+    name=f"workflows whose activity waits {_WAIT_MS} ms, {_SLOTS} at once in a worker",
+    runs=40,
+    workers=(1, 2, 3, 4),
+    wait_ms=_WAIT_MS,
+    slots=_SLOTS,
+    grows=True,
+)
+_COMPUTES = _Case(name=f"workflows whose activity computes {_BUSY_MS} ms", runs=100, workers=(1, 2), busy_ms=_BUSY_MS)
+_LIGHT = _Case(name="workflows whose activity does next to nothing", runs=300, workers=(1, 2), hand=True)
+_CASES = (_WAITS, _COMPUTES, _LIGHT)
 _QUANTITIES = (
     ("throughput", "/s"),
     ("workers", "cores"),
@@ -41,70 +74,110 @@ _QUANTITIES = (
 
 
 def run(options: Options) -> Result:
-    """Runs the same workflows with one worker and with two, in turn."""
-    runs = 60 if options.quick else _RUNS
+    """Runs the same workflows with one worker and with several, in turn."""
     rounds = options.rounds_or(_ROUNDS)
     measurements = list[Measurement]()
-    for case, busy_ms in _CASES.items():
-        found = asyncio.run(_measure(options, rounds, max(runs // 3, 60) if busy_ms else runs, busy_ms))
-        measurements += [
-            Measurement(
-                case=case, subject=name, quantity=quantity, unit=unit, values=tuple(each[at] for each in values)
-            )
-            for name, values in found.items()
-            for at, (quantity, unit) in enumerate(_QUANTITIES)
-        ]
+    for case in _CASES:
+        for name, values in asyncio.run(_measure(options, rounds, case)).items():
+            measurements += [
+                Measurement(
+                    case=case.name,
+                    subject=name,
+                    quantity=quantity,
+                    unit=unit,
+                    values=tuple(each[at] for each in values),
+                )
+                for at, (quantity, unit) in enumerate(_QUANTITIES)
+            ]
     result = Result(
-        title="scale: a second worker",
-        reference=_ONE,
+        title="scale: more workers",
+        reference=_NAMES[1],
         measurements=tuple(measurements),
         notes=(
-            f"{runs} runs, {_AT_ONCE} at once; cores: processor time a second of wall time",
+            f"up to {_AT_ONCE} workflows at once; cores: processor time a second of wall time",
             f"the machine has {os.cpu_count()} cores, for the Temporal server, the caller and the workers together",
+            f"{_HAND}: the same job on Temporal's SDK; where it is no faster either, the Temporal server is full",
         ),
     )
-    goals = tuple(
+    return dataclasses.replace(result, goals=_goals(result))
+
+
+def _goals(result: Result) -> tuple[Goal, ...]:
+    """A second worker doubles what is done, until something else is full; and which that is, is shown."""
+    one, two = _NAMES[1], _NAMES[2]
+    return (
         Goal(
-            name=f"throughput of two workers to one, {case}",
-            value=result.ratio(case, _TWO, _ONE, "throughput"),
+            name=f"throughput of two workers to one, {_WAITS.name}",
+            value=result.ratio(_WAITS.name, two, one, "throughput"),
             limit=1.8,
             at_least=True,
-        )
-        for case in _CASES
+        ),
+        Goal(
+            name=f"the machine is what is full with two workers, {_COMPUTES.name}",
+            value=result.find(_COMPUTES.name, two, "whole machine").median,
+            limit=90,
+            at_least=True,
+            unit="%",
+        ),
+        Goal(
+            name=f"the Temporal server is what is full: two workers to two by hand, {_LIGHT.name}",
+            value=result.ratio(_LIGHT.name, two, _HAND, "throughput"),
+            limit=0.9,
+            at_least=True,
+        ),
     )
-    return dataclasses.replace(result, goals=goals)
 
 
-async def _measure(options: Options, rounds: int, runs: int, busy_ms: int) -> dict[str, list[tuple[float, ...]]]:
+async def _measure(options: Options, rounds: int, case: _Case) -> dict[str, list[tuple[float, ...]]]:
     generated_tree()
-    found: dict[str, list[tuple[float, ...]]] = {_ONE: [], _TWO: []}
+    subjects = {_NAMES[workers]: workers for workers in case.workers} | ({_HAND: 2} if case.hand else {})
+    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in subjects}
     for number in range(rounds):
         for name in list(found)[:: 1 if number % 2 == 0 else -1]:
-            found[name].append(
-                await _sample(options, f"{name.split()[0]}-{number}-{busy_ms}", 1 if name == _ONE else 2, runs, busy_ms)
-            )
+            runs = case.runs * (subjects[name] if case.grows else 1) // (4 if options.quick else 1)
+            folder = f"{_CASES.index(case)}-{number}-{name.replace(' ', '-')}"
+            found[name].append(await _sample(options, folder, case, subjects[name], runs, by_hand=name == _HAND))
     return found
 
 
-async def _sample(options: Options, name: str, workers: int, runs: int, busy_ms: int) -> tuple[float, ...]:
+async def _sample(
+    options: Options, name: str, case: _Case, workers: int, runs: int, *, by_hand: bool
+) -> tuple[float, ...]:
     """Everything fresh, so that nothing of the sample before is left in the server."""
-    from bench_tree.bench.job.v1 import JobRequest
-
-    request = functools.partial(JobRequest, busy_ms=busy_ms)
-
     async with temporal_server(options.folder / f"temporal-{name}") as temporal:
         with contextlib.ExitStack() as stack:
-            children = [stack.enter_context(worker_of(options, temporal, f"worker-{name}-{n}")) for n in range(workers)]
+            children = [
+                stack.enter_context(_worker(options, temporal, f"{name}-{number}", case, by_hand=by_hand))
+                for number in range(workers)
+            ]
             for child in children:
-                child.wait_for("Temporal workers run")
-            client = await Client.connect(temporal.address, plugins=[ContextWorkerPlugin()])
-            await run_jobs(client, "bench-job", request, 16, _AT_ONCE)
+                child.wait_for("worker runs" if by_hand else "Temporal workers run")
+            client = await Client.connect(temporal.address, plugins=[] if by_hand else [ContextWorkerPlugin()])
+            queue = "bench-hand" if by_hand else "bench-job"
+            # Every worker has its modules loaded before anything counts.
+            await run_jobs(client, queue, _request(case, by_hand=by_hand), 8 * workers, _AT_ONCE)
             before, began = _spent(children, temporal.pid), time.perf_counter()
             psutil.cpu_percent()
-            await run_jobs(client, "bench-job", request, runs, _AT_ONCE)
+            await run_jobs(client, queue, _request(case, by_hand=by_hand), runs, _AT_ONCE)
             took = time.perf_counter() - began
             cores = [(after - was) / took for after, was in zip(_spent(children, temporal.pid), before, strict=True)]
             return (runs / took, *cores, psutil.cpu_percent())
+
+
+def _worker(options: Options, temporal: EmbeddedServer, name: str, case: _Case, *, by_hand: bool) -> Child:
+    if by_hand:
+        arguments = ("-m", "bench._by_hand", temporal.address, "bench-hand", "unsandboxed")
+        return Child(*arguments, folder=options.folder, name=name, **job_variables())
+    slots = {"CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES": str(case.slots)}
+    return worker_of(options, temporal, name, **slots)
+
+
+def _request(case: _Case, *, by_hand: bool) -> Callable[..., object]:
+    from bench_tree.bench.job.v1 import JobRequest
+
+    if by_hand:
+        return HandRequest
+    return functools.partial(JobRequest, busy_ms=case.busy_ms, wait_ms=case.wait_ms)
 
 
 def _spent(workers: list[Child], server: int) -> tuple[float, float, float]:

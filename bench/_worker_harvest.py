@@ -59,10 +59,15 @@ class _House:
     stub: worker_pb2_grpc.WorkerServiceAsyncStub
 
 
-async def harvest_by_worker(url: str, folder: Path) -> WorkerHarvest:
+async def harvest_by_worker(url: str, folder: Path, *, page_size: int = 0) -> WorkerHarvest:
     """Harvests a feed with everything fresh: an empty catalogue, an empty Temporal server, new processes.
 
     The clock runs only once all of them are ready.
+
+    Args:
+        url: of the feed.
+        folder: made anew, for everything that the processes write.
+        page_size: feed entries in a page; 0 leaves it to the supplier's setting.
     """
     folder.mkdir()
     (folder / "contextworker.toml").write_text(_SETTINGS.format(url=url))
@@ -70,7 +75,12 @@ async def harvest_by_worker(url: str, folder: Path) -> WorkerHarvest:
         cpu_before = house.worker.cpu_seconds(), cpu_seconds(house.temporal.pid)
         began = time.perf_counter()
         unit = ContextUnit(
-            payload={"workflow_type": "harvest", "supplier_code": "supplier", "tenant_id": "bench"},
+            payload={
+                "workflow_type": "harvest",
+                "supplier_code": "supplier",
+                "tenant_id": "bench",
+                "page_size": page_size,
+            },
             provenance=["bench:harvest"],
         )
         answer = await house.stub.StartWorkflow(unit.to_protobuf(worker_pb2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import betterproto2
@@ -13,7 +13,6 @@ from . import codec
 from .errors import CodecError, Violation
 
 if TYPE_CHECKING:
-    from protovalidate import Validator
     from protovalidate import Violation as RuleViolation
 
 __all__ = ["check", "violations"]
@@ -29,12 +28,11 @@ def violations(message: betterproto2.Message | Message) -> list[Violation]:
         CodecError: a value of the dataclass does not even fit its field; or a rule of the proto cannot be evaluated,
             which is a fault of the proto.
     """
-    from protovalidate import CompilationError, EvaluationError
-
     proto = message if isinstance(message, Message) else codec.to_proto(message)
+    collect, faults = _validator()
     try:
-        found: Sequence[RuleViolation] = _validator().collect_violations(proto)
-    except (CompilationError, EvaluationError) as error:
+        found = collect(proto)
+    except faults as error:
         name: str = proto.DESCRIPTOR.full_name
         raise CodecError(f"a rule of its proto cannot be evaluated: {error}", message_type=name) from error
     return [Violation(_path(each), _reason(each)) for each in found]
@@ -53,11 +51,12 @@ def check(message: betterproto2.Message | Message) -> None:
 
 
 @functools.cache
-def _validator() -> Validator:
+def _validator() -> tuple[Callable[[Any], Sequence[RuleViolation]], tuple[type[Exception], ...]]:
+    """What collects violations, and the errors that it raises about rules that cannot be evaluated."""
     # Imported where it is first needed: commands that validate nothing start without it.
-    from protovalidate import Validator
+    from protovalidate import CompilationError, EvaluationError, Validator
 
-    return Validator()
+    return Validator().collect_violations, (CompilationError, EvaluationError)
 
 
 def _path(violation: RuleViolation) -> str:

@@ -255,6 +255,34 @@ def test_the_table_of_errors_is_that_of_the_docs() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "refused"),
+    [
+        pytest.param(0, 0, False, id="the beginning"),
+        pytest.param(-62_135_596_800, 0, False, id="the year 1"),
+        pytest.param(253_402_300_799, 999_999_999, False, id="the year 9999"),
+        pytest.param(-62_135_596_801, 0, True, id="before the year 1"),
+        pytest.param(253_402_300_800, 0, True, id="the year 10000"),
+        pytest.param(1, 1_000_000_000, True, id="more than a second of nanos"),
+        pytest.param(1, -1, True, id="negative nanos"),
+    ],
+)
+def test_a_unit_tells_times_that_there_are(desk: Desk, seconds: int, nanos: int, refused: bool) -> None:
+    for path in ("created_at", "chain_of_thought[0].timestamp"):
+        unit = worker_pb2.ContextUnit()
+        unit.payload["page_size"] = 1
+        time = unit.created_at if path == "created_at" else unit.chain_of_thought.add().timestamp
+        time.SetInParent()
+        time.seconds, time.nanos = seconds, nanos
+        if not refused:
+            desk.send("ListTasks", unit)
+            continue
+        with pytest.raises(grpc.RpcError) as caught:
+            desk.send("ListTasks", unit)
+        refusal = refusal_of(caught.value)
+        assert (refusal.reason, list(refusal.violations)) == ("UNIT_UNREADABLE", [path])
+
+
 def test_others_are_answered_while_a_large_unit_is_read(desk: Desk) -> None:
     large = worker_pb2.ContextUnit()
     large.payload["workflow_type"] = "work"

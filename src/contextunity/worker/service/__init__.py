@@ -1,7 +1,7 @@
 """What the methods of WorkerService do, on generated dataclasses; server.py brings the bytes in and the errors out.
 
-A call takes this way: `_call` says who calls and for which tenants, `_forms` reads the typed request, the class of the
-method does the work, `_forms` writes the answer.
+A call takes this way: `_call` says who calls and for which tenants, `_requests` reads the typed request, the class of
+the method does the work, `_forms` writes the answer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import betterproto2
 from contextunity.gen.contextunity.core import ContextUnit
+from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
 from contextunity.gen.contextunity.worker import (
     CancelTaskRequest,
     DescribeContractsRequest,
@@ -29,16 +30,19 @@ from contextunity.gen.contextunity.worker import (
     UpdateTaskRequest,
     WatchTaskRequest,
 )
+from google.protobuf.message import Message
 from temporalio.client import Client
 
+from contextunity.core import codec
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.status import Reason, ServiceError
 
 from ._call import Call, Engine, aside
 from ._code import Executing
 from ._contracts import Describing
-from ._forms import answer, read_request
+from ._forms import answered
 from ._listing import Listing
+from ._requests import read_request
 from ._schedules import Scheduling
 from ._start import Starting
 from ._status import Telling
@@ -62,7 +66,7 @@ class Method:
         name: as the proto has it.
         permissions: of which the caller needs one.
         request_type: what its unit holds; None where the method reads the unit by itself.
-        handle: does the work, and gives the typed answer.
+        handle: does the work, and gives the typed answer: a dataclass, or Google's message where calls are frequent.
         watch: the same for a method that answers with a stream.
         prepare: brings a payload of a deployed client into today's names.
     """
@@ -70,7 +74,7 @@ class Method:
     name: str
     permissions: tuple[str, ...]
     request_type: type[betterproto2.Message] | None = None
-    handle: Callable[..., Awaitable[betterproto2.Message]] | None = None
+    handle: Callable[..., Awaitable[betterproto2.Message | Message]] | None = None
     watch: Callable[..., AsyncIterator[betterproto2.Message]] | None = None
     prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
@@ -110,12 +114,20 @@ class WorkerService:
         Raises:
             ServiceError: the caller may not, or it cannot be done.
         """
+        return codec.from_proto(ContextUnit, await self.respond(method, call))
+
+    async def respond(self, method: Method, call: Call) -> UnitMessage:
+        """Answers a call, in Google's message.
+
+        Raises:
+            ServiceError: the caller may not, or it cannot be done.
+        """
         request = await call.read(_admit, method, call)
         assert method.handle is not None
-        return answer(call, await (method.handle(call, request) if request is not None else method.handle(call)))
+        return answered(call, await (method.handle(call, request) if request is not None else method.handle(call)))
 
-    async def stream(self, method: Method, call: Call) -> AsyncGenerator[ContextUnit, None]:
-        """Answers a call of a method that streams.
+    async def stream(self, method: Method, call: Call) -> AsyncGenerator[UnitMessage, None]:
+        """Answers a call of a method that streams, in Google's messages.
 
         Raises:
             ServiceError: the caller may not, or it cannot be done.
@@ -123,7 +135,7 @@ class WorkerService:
         request = await call.read(_admit, method, call)
         assert method.watch is not None
         async for message in method.watch(call, request):
-            yield answer(call, message)
+            yield answered(call, message)
 
     def stop(self) -> None:
         """Ends what would otherwise go on for long."""
@@ -140,7 +152,7 @@ def _admit(method: Method, call: Call) -> betterproto2.Message | None:
             metadata={"permissions": ",".join(method.permissions)},
         )
     call.check_envelope()
-    return None if method.request_type is None else read_request(call.unit, method.request_type, method.prepare)
+    return None if method.request_type is None else read_request(call.message, method.request_type, method.prepare)
 
 
 def _methods(engine: Engine, watching: Watching) -> list[Method]:

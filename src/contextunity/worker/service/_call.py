@@ -7,15 +7,18 @@ import functools
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from datetime import timedelta
 from typing import ParamSpec, TypeVar
 
 from contextunity.gen.contextunity.core import ContextUnit
+from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
 from contextunity.gen.contextunity.worker import TaskContext
+from contextunity.gen.contextunity.worker.context_pb2 import TaskContext as TaskContextMessage
 from temporalio.client import Client
 
-from contextunity.core.context import MAX_PROVENANCE, extended
+from contextunity.core import codec
+from contextunity.core.context import MAX_PROVENANCE
 from contextunity.worker.auth import EVERYBODY, Caller
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
@@ -61,27 +64,35 @@ class Engine:
 class Call:
     """One call.
 
+    Args:
+        unit: the request, as Google's message or as the dataclass.
+
     Attributes:
-        unit: the request.
         caller: who sent it.
         deadline: when the caller stops waiting, in the event loop's time; None where it does not.
         label: the method, as its provenance tells it.
         is_large: whether reading its content takes so long that others should not wait for it.
+        message: the request, as Google's message: what a call reads of it is less than a dataclass takes to be made.
+        unit_id: that of the unit; empty where it has none.
         trace_id: that of the unit, or a new one where it has none.
         request_id: what a repetition of this call is known by: the unit_id, or a new one where it has none.
     """
 
-    unit: ContextUnit
+    unit: InitVar[ContextUnit | UnitMessage]
     caller: Caller = EVERYBODY
     deadline: float | None = None
     label: str = ""
     is_large: bool = False
+    message: UnitMessage = field(init=False)
+    unit_id: str = field(init=False)
     trace_id: str = field(init=False)
     request_id: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.trace_id = self.unit.trace_id or str(uuid.uuid4())
-        self.request_id = self.unit.unit_id or str(uuid.uuid4())
+    def __post_init__(self, unit: ContextUnit | UnitMessage) -> None:
+        self.message = unit if isinstance(unit, UnitMessage) else _message_of(unit)
+        self.unit_id = self.message.unit_id
+        self.trace_id = self.message.trace_id or str(uuid.uuid4())
+        self.request_id = self.unit_id or str(uuid.uuid4())
 
     async def read(
         self, function: Callable[Parameters, T], *arguments: Parameters.args, **named: Parameters.kwargs
@@ -97,12 +108,22 @@ class Call:
         Raises:
             ServiceError: some are too long, or hold characters that cannot be printed; each is named.
         """
-        named = [("unit_id", self.unit.unit_id, _ID_LIMIT), ("trace_id", self.unit.trace_id, _ID_LIMIT)]
-        named += [(f"provenance[{place}]", label, _LABEL_LIMIT) for place, label in enumerate(self.unit.provenance)]
-        faults = ((name, _fault(text, limit)) for name, text, limit in named)
-        violations = [FieldViolation(field=name, description=fault) for name, fault in faults if fault]
-        if violations:
-            raise invalid(*violations)
+        message = self.message
+        if (
+            _is_kept(self.unit_id, _ID_LIMIT)
+            and _is_kept(message.trace_id, _ID_LIMIT)
+            and all(_is_kept(label, _LABEL_LIMIT) for label in message.provenance)
+        ):
+            return
+        named = [("unit_id", self.unit_id, _ID_LIMIT), ("trace_id", message.trace_id, _ID_LIMIT)]
+        named += [(f"provenance[{place}]", label, _LABEL_LIMIT) for place, label in enumerate(message.provenance)]
+        raise invalid(
+            *(
+                FieldViolation(field=name, description=_fault(text, limit))
+                for name, text, limit in named
+                if not _is_kept(text, limit)
+            )
+        )
 
     @property
     def remaining(self) -> float | None:
@@ -120,11 +141,14 @@ class Call:
         Raises:
             ServiceError: the places disagree, the name is none, or it is not the caller's.
         """
-        names = set(filter(None, named))
-        if len(names) > 1:
-            told = " and ".join(repr(name) for name in sorted(names))
-            raise invalid(FieldViolation(field="payload.tenant_id", description=f"the request names two: {told}"))
-        (name,) = names or {""}
+        name = ""
+        for each in named:
+            if not each or each == name:
+                continue
+            if name:
+                told = " and ".join(repr(each) for each in sorted({*named} - {""}))
+                raise invalid(FieldViolation(field="payload.tenant_id", description=f"the request names two: {told}"))
+            name = each
         if name:
             self._check(name)
             return name
@@ -153,14 +177,19 @@ class Call:
 
     def context(self, tenant_id: str) -> TaskContext:
         """What travels with the work that this call causes; of a very long provenance its beginning."""
-        carried = TaskContext(
-            trace_id=self.trace_id,
-            unit_id=self.unit.unit_id,
-            tenant_id=tenant_id,
-            provenance=self.unit.provenance[:MAX_PROVENANCE],
-            principal=self.caller.principal,
+        return codec.from_proto(TaskContext, self.context_message(tenant_id))
+
+    def context_message(self, tenant_id: str) -> TaskContextMessage:
+        """The same as `context`, as Google's message."""
+        made = TaskContextMessage(
+            trace_id=self.trace_id, unit_id=self.unit_id, tenant_id=tenant_id, principal=self.caller.principal
         )
-        return extended(carried, self.label)
+        provenance = made.provenance
+        provenance.extend(self.message.provenance[:MAX_PROVENANCE])
+        # As `contextunity.core.context.extended` has it.
+        if len(provenance) < MAX_PROVENANCE and (not provenance or provenance[-1] != self.label):
+            provenance.append(self.label)
+        return made
 
     def _check(self, name: str) -> None:
         fault = tenant_fault(name)
@@ -174,10 +203,20 @@ class Call:
             )
 
 
+def _message_of(unit: ContextUnit) -> UnitMessage:
+    made = codec.to_proto(unit)
+    assert isinstance(made, UnitMessage)
+    return made
+
+
+def _is_kept(text: str, limit: int) -> bool:
+    return len(text) <= limit and text.isprintable()
+
+
 def _fault(text: str, limit: int) -> str:
     if len(text) > limit:
         return f"has {len(text):,} characters; at most {limit} are taken"
-    return "" if text.isprintable() else "has characters that cannot be printed"
+    return "has characters that cannot be printed"
 
 
 def _those(tenants: Iterable[str]) -> str:

@@ -17,8 +17,8 @@ from contextunity.worker.status import FieldViolation, Reason, ServiceError, fro
 from python_temporal.contract import WorkflowContract
 
 from ._call import Call, Engine
-from ._forms import check_rules
 from ._inputs import StartRequest
+from ._requests import check_rules
 from ._start import Starting
 
 __all__ = ["Executing"]
@@ -42,12 +42,13 @@ class Executing:
         contract = self._contract()
         tenant_id = call.tenant(request.tenant_id)
         program = _program(request, tenant_id)
-        check_rules(program, "payload" if call.unit.body is None else "body")
+        checked = check_rules(program, "body" if call.message.HasField("body") else "payload")
         workflow_id, run_id = await self._starting.start(
             call,
             StartRequest(
                 contract=contract,
                 input=program,
+                message=checked,
                 tenant_id=tenant_id,
                 workflow_id="",
                 task_queue=contract.task_queue or "",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import betterproto2
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
@@ -17,7 +19,8 @@ from contextunity.worker.tenancy import tenant_queue
 from python_temporal.contract import ContractError, MethodContract, WorkflowContract
 
 from ._call import Call
-from ._forms import check_rules, misfits, payload_of, unpack
+from ._requests import check_rules, misfits, payload_of, unpack
+from ._words import Descriptor
 
 __all__ = ["StartRequest", "contract_for", "handler_input", "read_start"]
 
@@ -32,6 +35,7 @@ class StartRequest:
     Attributes:
         contract: the workflow.
         input: its input; None where it takes none.
+        message: the same as Google's message, as it was held against the rules of its proto.
         tenant_id: for whom.
         workflow_id: under which id; empty where the unit's own id gives it.
         task_queue: on which queue.
@@ -39,6 +43,7 @@ class StartRequest:
 
     contract: WorkflowContract
     input: betterproto2.Message | None
+    message: Message | None
     tenant_id: str
     workflow_id: str
     task_queue: str
@@ -67,8 +72,8 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
     Raises:
         ServiceError: there is no such workflow_type, or the content does not fit it; every violation is named.
     """
-    payload = payload_of(call.unit)
-    body = unpack(call.unit)
+    payload = payload_of(call.message)
+    body = unpack(call.message)
     workflow_type = _text(payload, "workflow_type")
     if body is not None:
         contract = _contract_of(registry, body, workflow_type)
@@ -84,14 +89,16 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
         named = given if isinstance(given, str) and _has_tenant(contract) else ""
     tenant_id = call.tenant(_text(payload, "tenant_id"), named)
     request = body if parameters is None else _typed(contract.input_type, parameters, where, contract.name)
+    message = None
     if request is not None:
         if _has_tenant(contract):
             # The message's class is generated, so that it has the field is known to its descriptor alone.
             cast("Any", request).tenant_id = tenant_id
-        check_rules(request, where)
+        message = check_rules(request, where)
     return StartRequest(
         contract=contract,
         input=request,
+        message=message,
         tenant_id=tenant_id,
         workflow_id=_workflow_id(contract, request, where),
         task_queue=_task_queue(contract, _text(payload, "task_queue"), tenant_id),
@@ -167,9 +174,11 @@ def _refuse_parameters_beside(payload: Mapping[str, Any]) -> None:
 def _parameters(payload: Mapping[str, Any]) -> dict[str, Any]:
     """The workflow's parameters: those beside the routing keys, and those together under `args`."""
     arguments = payload.get("args")
-    if arguments is not None and not isinstance(arguments, dict):
+    if not arguments and (arguments is None or isinstance(arguments, dict)):
+        return {key: value for key, value in payload.items() if key not in _ROUTING_KEYS}
+    if not isinstance(arguments, dict):
         raise invalid(FieldViolation(field="payload.args", description=f"must be an object, not {_short(arguments)}"))
-    parameters = dict(cast("dict[str, Any]", arguments or {}))
+    parameters = dict(cast("dict[str, Any]", arguments))
     beside = {key: value for key, value in payload.items() if key not in _ROUTING_KEYS}
     twice = sorted(beside.keys() & parameters.keys())
     if twice:
@@ -193,9 +202,12 @@ def _typed(
 
 
 def _has_tenant(contract: WorkflowContract) -> bool:
-    if contract.input_type is None:
-        return False
-    field = codec.proto_class(contract.input_type).DESCRIPTOR.fields_by_name.get(_TENANT_FIELD)
+    return contract.input_type is not None and _tells_tenant(codec.proto_class(contract.input_type).DESCRIPTOR)
+
+
+@functools.cache
+def _tells_tenant(input_type: Descriptor) -> bool:
+    field = input_type.fields_by_name.get(_TENANT_FIELD)
     return field is not None and field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
 
 
@@ -223,8 +235,10 @@ def _workflow_id(contract: WorkflowContract, request: betterproto2.Message | Non
 def _task_queue(contract: WorkflowContract, named: str, tenant_id: str) -> str:
     """The queue to start on: the contract's, or that of the tenant's own workers where the request names it."""
     queue = contract.task_queue or ""
+    if not named or named == queue:
+        return queue
     own = tenant_queue(queue, tenant_id)
-    if named and named not in (queue, own):
+    if named != own:
         text = f"{named!r} is not the task queue of {contract.name!r}, which is {queue!r}, or {own!r} for this tenant"
         raise invalid(FieldViolation(field="payload.task_queue", description=text))
-    return named or queue
+    return own

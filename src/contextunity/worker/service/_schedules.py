@@ -32,7 +32,7 @@ from contextunity.worker.schedules import (
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
 
 from ._call import Call, Engine
-from ._forms import from_payload, payload_of, read_payload, read_request, unpack
+from ._requests import from_payload, payload_of, read_payload, read_request, unpack
 
 __all__ = ["Scheduling"]
 
@@ -106,11 +106,11 @@ def _read_registration(call: Call) -> tuple[RegisterSchedulesRequest, list[Sched
     Raises:
         ServiceError: what is not about single entries does not fit.
     """
-    if unpack(call.unit) is not None:
-        request = read_request(call.unit, RegisterSchedulesRequest)
+    if unpack(call.message) is not None:
+        request = read_request(call.message, RegisterSchedulesRequest)
         return request, list(request.schedules), "body."
     try:
-        rest, entries, alone = request_shape(payload_of(call.unit))
+        rest, entries, alone = request_shape(payload_of(call.message))
     except CodecError as error:
         raise invalid(FieldViolation(field=f"payload.{error.path}", description=error.reason)) from None
     request = read_payload({**rest, "schedules": [{}] * len(entries)}, RegisterSchedulesRequest)

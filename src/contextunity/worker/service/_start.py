@@ -7,16 +7,13 @@ started has ended. A run that only joined another's, by the contract's conflict 
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from contextunity.gen.contextunity.worker import StartWorkflowResult, TaskContext, TaskState
-from temporalio import common, converter
-from temporalio.api.common.v1 import Payload, Priority, WorkflowExecution
+from contextunity.gen.contextunity.worker import TaskContext
+from contextunity.gen.contextunity.worker.tasks_pb2 import TASK_STATE_STARTED, StartWorkflowResult
+from temporalio import converter
+from temporalio.api.common.v1 import Payload, WorkflowExecution
 from temporalio.api.enums.v1 import WorkflowIdConflictPolicy as Conflict
 from temporalio.api.enums.v1 import WorkflowIdReusePolicy as Reuse
 from temporalio.api.errordetails.v1 import WorkflowExecutionAlreadyStartedFailure
-from temporalio.api.workflow.v1 import OnConflictOptions
 from temporalio.api.workflowservice.v1 import (
     DescribeWorkflowExecutionRequest,
     ListWorkflowExecutionsRequest,
@@ -25,17 +22,16 @@ from temporalio.api.workflowservice.v1 import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from contextunity.core.context import HEADER
 from contextunity.worker.status import Reason, ServiceError, from_rpc_error
 from contextunity.worker.tenancy import (
     ATTRIBUTES,
     TENANT_ATTRIBUTE,
     UNIT_ATTRIBUTE,
-    bound_attributes,
     register_attributes,
 )
 from python_temporal.contract import WorkflowContract
 
+from ._blanks import Blanks
 from ._call import Call, Engine
 from ._inputs import StartRequest, read_start
 
@@ -53,12 +49,13 @@ class Starting:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._blanks = Blanks(engine.client)
 
     async def start_workflow(self, call: Call) -> StartWorkflowResult:
         """Starts the workflow of a workflow_type; see StartWorkflow in worker.proto."""
         request = await call.read(read_start, call, self._engine.registry)
         workflow_id, run_id = await self.start(call, request)
-        return StartWorkflowResult(workflow_id=workflow_id, run_id=run_id, status=TaskState.STARTED)
+        return StartWorkflowResult(workflow_id=workflow_id, run_id=run_id, status=TASK_STATE_STARTED)
 
     async def start(self, call: Call, request: StartRequest) -> tuple[str, str]:
         """Starts what was asked for, or finds the run that the same unit started.
@@ -71,7 +68,7 @@ class Starting:
         """
         # With the tenant in it, a unit id that two tenants happen to share is no repetition.
         request_id = f"{request.tenant_id}/{call.request_id}"
-        wanted = await self._request(call, request, request_id)
+        wanted = await self._blanks.filled(call, request, request_id)
         policy = wanted.workflow_id_reuse_policy
         if _ends_others(wanted):
             # The server takes no stricter policy together with this one, so what it would end is looked at before.
@@ -99,49 +96,6 @@ class Starting:
         if not answer.started:
             return wanted.workflow_id, await self._own(call, request, wanted.workflow_id, answer.run_id)
         return wanted.workflow_id, answer.run_id
-
-    async def _request(self, call: Call, request: StartRequest, request_id: str) -> StartWorkflowExecutionRequest:
-        contract, client = request.contract, self._engine.client
-        wanted = StartWorkflowExecutionRequest(
-            namespace=client.namespace,
-            workflow_id=request.workflow_id or f"{contract.name}/{call.request_id}",
-            identity=client.identity,
-            request_id=request_id,
-            workflow_id_reuse_policy=_number(contract.id_reuse_policy),
-            workflow_id_conflict_policy=_number(contract.id_conflict_policy),
-        )
-        wanted.workflow_type.name = contract.name
-        wanted.task_queue.name = request.task_queue
-        if request.input is not None:
-            wanted.input.payloads.extend(await client.data_converter.encode([request.input]))
-        for name, timeout in (
-            ("workflow_execution_timeout", contract.execution_timeout),
-            ("workflow_run_timeout", contract.run_timeout),
-            ("workflow_task_timeout", contract.task_timeout),
-        ):
-            if timeout is not None:
-                getattr(wanted, name).FromTimedelta(timeout)
-        if contract.retry_policy is not None:
-            contract.retry_policy.apply_to_proto(wanted.retry_policy)
-        if contract.priority is not None:
-            wanted.priority.CopyFrom(_priority(contract.priority))
-        others = contract.search_attributes(request.input) if contract.search_attributes else None
-        if others is None:
-            # The two of our own, without the SDK's search for a converter of each.
-            fields = wanted.search_attributes.indexed_fields
-            for key, text in ((TENANT_ATTRIBUTE, request.tenant_id), (UNIT_ATTRIBUTE, call.unit.unit_id)):
-                if text:
-                    field = fields[key.name]
-                    field.metadata["encoding"], field.metadata["type"] = b"json/plain", b"Keyword"
-                    field.data = json.dumps(text).encode()
-        else:
-            converter.encode_search_attributes(
-                bound_attributes(request.tenant_id, call.unit.unit_id, others), wanted.search_attributes
-            )
-        wanted.header.fields[HEADER].CopyFrom(header(self._engine, call.context(request.tenant_id)))
-        if wanted.workflow_id_conflict_policy == Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
-            wanted.on_conflict_options.CopyFrom(OnConflictOptions(attach_request_id=True))
-        return wanted
 
     async def _send(
         self, wanted: StartWorkflowExecutionRequest, *, may_register: bool = True
@@ -174,12 +128,12 @@ class Starting:
 
     async def _earlier(self, call: Call, request: StartRequest, workflow_id: str) -> str:
         """The run that this unit started, where others came after it under the same id; empty where there is none."""
-        if not call.unit.unit_id:
+        if not call.unit_id:
             return ""
         service, client = self._engine.client.workflow_service, self._engine.client
         conditions = {
             "WorkflowId": workflow_id,
-            UNIT_ATTRIBUTE.name: call.unit.unit_id,
+            UNIT_ATTRIBUTE.name: call.unit_id,
             TENANT_ATTRIBUTE.name: request.tenant_id,
         }
         query = " AND ".join(f"{name} = {quoted(value)}" for name, value in conditions.items())
@@ -245,17 +199,4 @@ def _exists(contract: WorkflowContract, workflow_id: str) -> ServiceError:
         f"a task with the workflow_id {workflow_id!r} exists, and the contract of {contract.name!r} does not allow "
         "another",
         metadata={"workflow_id": workflow_id},
-    )
-
-
-def _number(policy: Any) -> Any:
-    """The SDK's enums have the numbers of the API's."""
-    return 0 if policy is None else int(policy)
-
-
-def _priority(priority: common.Priority) -> Priority:
-    return Priority(
-        priority_key=priority.priority_key or 0,
-        fairness_key=priority.fairness_key or "",
-        fairness_weight=priority.fairness_weight or 0.0,
     )

@@ -17,6 +17,7 @@ from contextunity.core.context import TaskContext
 from .context_interceptor import ContextInterceptor
 from .converter import data_converter
 from .heartbeat import HeartbeatInterceptor
+from .sandbox import sandboxed_runner
 from .validation_interceptor import ValidationInterceptor
 
 __all__ = ["PASSTHROUGH_MODULES", "ContextWorkerPlugin"]
@@ -71,6 +72,8 @@ class ContextWorkerPlugin(SimplePlugin):
         if not isinstance(runner, SandboxedWorkflowRunner):
             return runner
         restrictions = runner.restrictions.with_passthrough_modules(*self._passthrough)
+        if type(runner) is SandboxedWorkflowRunner:
+            return sandboxed_runner(restrictions, runner.runner_class)
         return dataclasses.replace(runner, restrictions=restrictions)
 
 

@@ -1,0 +1,249 @@
+"""Whether the modules that a sandbox imported can serve all runs: nothing in them is there to be changed by a run.
+
+What can be told by looking is told here, once, when the worker starts: values of modules and classes that are lists,
+dicts or objects of unknown kinds, functions that assign globals. What only shows at run time, such as assigning a
+class's attribute, is what the snapshot is for that comes out of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import gc
+import types
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ._code import code_faults
+from ._kinds import DESCRIPTORS, KNOWN_CODE, MADE_LATER, MAINTAINED, is_activity, is_fixed
+from ._sdk import StandingSandbox, host_modules, unwrapped
+from ._watch import Snapshot
+
+__all__ = ["Proof", "prove"]
+
+_ENOUGH = 3
+"""Faults after which looking goes no further: a large library that is not passed through has thousands."""
+
+_TABLES_OF_CLASSES = frozenset({"__dataclass_fields__", "_field_defaults"})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Proof:
+    """What was found.
+
+    Attributes:
+        faults: why the modules cannot be shared, the first few; empty where they can.
+        snapshot: of all that a run could reach and change.
+    """
+
+    faults: tuple[str, ...]
+    snapshot: Snapshot
+
+
+def prove(sandbox: StandingSandbox) -> Proof:
+    """Looks at everything that the modules of a sandbox hold."""
+    prover = _Prover(sandbox)
+    prover.look()
+    return Proof(faults=tuple(dict.fromkeys(prover.faults)), snapshot=prover.snapshot)
+
+
+class _Prover:
+    def __init__(self, sandbox: StandingSandbox) -> None:
+        self.faults = list[str]()
+        self.snapshot = Snapshot()
+        self._sandbox = sandbox
+        self._modules = sandbox.own_modules()
+        self._namespaces = {id(vars(module)) for module in self._modules.values()}
+        host = {name: module for name, module in list(host_modules().items()) if type(module) is types.ModuleType}
+        self._host_namespaces = {id(vars(module)) for module in host.values()} - self._namespaces
+        # What a module holds that is passed through, all runs have in the SDK's own sandbox, too.
+        self._host_values = {
+            id(value)
+            for name, module in host.items()
+            if name not in self._modules and (sandbox.passed_through(name) or name in sandbox.modules)
+            for value in list(vars(module).values())
+        }
+        self._seen = dict[int, object]()
+        self._left = deque[tuple[str, Any, bool]]()
+
+    def look(self) -> None:
+        for name, module in self._modules.items():
+            self._namespace(name, vars(module))
+        self.snapshot.dictionary("sys.modules", self._sandbox.modules, self._counts)
+        while self._left and len(self.faults) < _ENOUGH:
+            where, value, nested = self._left.popleft()
+            fault = self._fault(where, unwrapped(value), nested)
+            if fault:
+                self.faults.append(f"{where} is {fault}")
+
+    def _counts(self, name: str, value: Any) -> bool:
+        """Whether a new value of a module's name, or a new entry of sys.modules, is more than an import leaves."""
+        passed_through = any(unwrapped(value) is module for module in list(host_modules().values()))
+        return name not in MADE_LATER and not passed_through
+
+    def _namespace(self, where: str, namespace: dict[str, Any]) -> None:
+        self.snapshot.dictionary(where, namespace, self._counts)
+        self._names(where, namespace)
+
+    def _names(self, where: str, names: Mapping[str, Any]) -> None:
+        for name, value in list(names.items()):
+            if name == "__annotations__" and _exactly(value, dict):
+                self.snapshot.dictionary(f"{where}.{name}", value)
+            elif name == "__all__" and _exactly(value, list):
+                self.snapshot.sequence(f"{where}.{name}", value)
+            elif name in _TABLES_OF_CLASSES and _exactly(value, dict):
+                self.snapshot.dictionary(f"{where}.{name}", value)
+                self._all(f"{where}.{name}", *value.values())
+            elif name not in MAINTAINED:
+                self._all(f"{where}.{name}", value)
+
+    def _all(self, where: str, *values: Any, nested: bool = False) -> None:
+        self._left.extend((where, value, nested) for value in values)
+
+    def _fault(self, where: str, value: Any, nested: bool) -> str | None:
+        """What is wrong with a value; None where nothing is. What it refers to is looked at later."""
+        if is_fixed(value) or id(value) in self._seen or id(value) in self._host_values:
+            return None
+        self._seen[id(value)] = value
+        if isinstance(value, types.ModuleType):
+            known = id(vars(value)) in self._namespaces | self._host_namespaces
+            return None if known else "a module that was not imported"
+        if isinstance(value, type):
+            self._class(value)
+            return None
+        if isinstance(value, types.FunctionType):
+            return self._function(where, value)
+        if self._wraps(where, value) or self._holds(where, value, nested):
+            return None
+        article = "an" if type(value).__name__[0] in "aeiouAEIOU" else "a"
+        return f"{article} {type(value).__name__}, which a run could change"
+
+    def _wraps(self, where: str, value: Any) -> bool:
+        """Looks into what makes functions into something else; False where a value is none of that."""
+        if _is(value, classmethod, staticmethod):
+            self.snapshot.dictionary(where, value.__dict__)
+            self._all(where, value.__func__)
+        elif _exactly(value, property, types.DynamicClassAttribute, enum.property):
+            self._all(where, value.fget, value.fset, value.fdel)
+        elif _is(value, functools.cached_property):
+            self._all(where, value.func)
+        elif _is(value, functools.partial):
+            self.snapshot.dictionary(where, value.__dict__)
+            self._dictionary(where, value.keywords)
+            self._all(where, value.func, value.args)
+        elif _is(value, types.MethodType):
+            self._all(where, value.__func__, value.__self__)
+        elif _is(value, types.BuiltinFunctionType, types.MethodWrapperType):
+            self._all(where, value.__self__)
+        elif _is(value, dataclasses.Field):
+            self._all(where, value.default, value.default_factory, value.metadata)
+        else:
+            return _is(value, *DESCRIPTORS)
+        return True
+
+    def _holds(self, where: str, value: Any, nested: bool) -> bool:
+        """Looks into what holds other values, and is not itself there to be changed."""
+        if _is(value, tuple, frozenset):
+            self._all(where, type(value), *value, *self._attributes(where, value), nested=nested)
+        elif _is(value, enum.Enum):
+            self._all(where, type(value), *self._attributes(where, value))
+        elif _is(value, types.MappingProxyType):
+            (behind,) = gc.get_referents(value)
+            if not _exactly(behind, dict):
+                return False
+            self._dictionary(where, behind, nested=nested)
+        elif dataclasses.is_dataclass(value):
+            self._all(where, type(value), *self._attributes(where, value), nested=True)
+        # In a constant such as a RetryPolicy people write lists that nobody means to change; alone they may be state.
+        elif nested and _exactly(value, list):
+            self.snapshot.sequence(where, value)
+            self._all(where, *value, nested=True)
+        elif nested and _exactly(value, dict):
+            self._dictionary(where, value, nested=True)
+        else:
+            return False
+        return True
+
+    def _dictionary(self, where: str, value: dict[Any, Any], *, nested: bool = False) -> None:
+        self.snapshot.dictionary(where, value)
+        self._all(where, *value, *value.values(), nested=nested)
+
+    def _attributes(self, where: str, value: Any) -> list[Any]:
+        found = list[Any]()
+        own: dict[str, Any] | None = getattr(value, "__dict__", None)
+        if own is not None:
+            self.snapshot.dictionary(where, own)
+            found += own.values()
+        slots = [
+            name
+            for cls in type(value).__mro__
+            for name, member in vars(cls).items()
+            if isinstance(member, types.MemberDescriptorType)
+        ]
+        if slots:
+            self.snapshot.slots(where, value, slots)
+            found += [getattr(value, name) for name in slots if hasattr(value, name)]
+        return found
+
+    def _is_hosts(self, value: Any) -> bool:
+        """Whether a class or function is what one of the process's own modules has under its name."""
+        found: Any = host_modules().get(getattr(value, "__module__", None) or "")
+        for name in str(value.__qualname__).split("."):
+            found = vars(found).get(name) if isinstance(found, types.ModuleType | type) else None
+        return found is value
+
+    def _class(self, cls: type) -> None:
+        if cls.__module__ == "builtins" or self._is_hosts(cls):
+            return
+        where = f"{cls.__module__}.{cls.__qualname__}"
+        self.snapshot.class_(where, cls, lambda name, _: name not in MADE_LATER)
+        self._all(where, type(cls), *cls.__bases__)
+        self._names(where, dict(self._members(cls)))
+
+    def _members(self, cls: type) -> Iterator[tuple[str, Any]]:
+        members: Mapping[str, Any] = vars(cls)
+        for name, value in members.items():
+            # Tables that an enum keeps, and extends when flags are combined.
+            if not (issubclass(cls, enum.Enum) and name[:1] == name[-1:] == "_" and isinstance(value, dict | list)):
+                yield name, value
+        if issubclass(cls, enum.Enum):
+            yield from cls.__members__.items()
+
+    def _function(self, where: str, function: types.FunctionType) -> str | None:
+        if self._is_hosts(function):
+            return None
+        self.snapshot.function(where, function)
+        self._all(where, function.__defaults__, *(function.__kwdefaults__ or {}).values(), *vars(function).values())
+        if function.__code__ not in KNOWN_CODE:
+            self._all(f"what {where} closes over", *(_contents(function.__closure__ or ())))
+        if id(function.__globals__) in self._host_namespaces:
+            return None
+        if id(function.__globals__) not in self._namespaces:
+            self._namespaces.add(id(function.__globals__))
+            self._namespace(f"what {where} has for globals", function.__globals__)
+        # Those do not run in the sandbox.
+        faults = iter(()) if is_activity(function) else code_faults(function, self._imported_already)
+        return next((f"a function that {fault}" for fault in faults), None)
+
+    def _imported_already(self, name: str) -> bool:
+        return self._sandbox.passed_through(name) or name in self._sandbox.modules
+
+
+def _contents(cells: tuple[types.CellType, ...]) -> Iterator[Any]:
+    for cell in cells:
+        try:
+            yield cell.cell_contents
+        except ValueError:
+            continue  # Nothing was assigned yet.
+
+
+def _is(value: Any, *kinds: type[Any]) -> bool:
+    """`isinstance`, after which type checkers let the value be what it is: anything."""
+    return isinstance(value, kinds)
+
+
+def _exactly(value: Any, *kinds: type[Any]) -> bool:
+    """Whether a value is of one of the kinds, and not of a derived one with more to it."""
+    return type(value) in kinds

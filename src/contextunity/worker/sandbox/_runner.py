@@ -1,0 +1,175 @@
+"""The runner of workflows: one import of a workflow's module for all of its runs, where that is safe."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from temporalio import workflow
+from temporalio.bridge.proto.workflow_activation import WorkflowActivation
+from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
+from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from contextunity.core.errors import ContextUnityError
+
+from ._proof import prove
+from ._sdk import Entered, StandingSandbox
+
+__all__ = ["SharingWorkflowRunner", "WorkflowStateError"]
+
+_LOG = logging.getLogger("contextunity.worker.sandbox")
+
+
+class WorkflowStateError(ContextUnityError):
+    """A workflow changed what all runs of its module share; `changed` names it.
+
+    It fails the workflow task, not the workflow: the task is repeated with the module imported for that run alone.
+    """
+
+    def __init__(self, changed: tuple[str, ...]) -> None:
+        self.changed = changed
+        super().__init__(
+            f"workflow code changed {', '.join(changed)} while it ran, which other runs can see; keep state on self. "
+            "The change is undone, and from now on the module is imported anew for each run"
+        )
+
+
+class _OverlappedError(ContextUnityError):
+    def __init__(self, module: str) -> None:
+        super().__init__(
+            f"another run changed shared state of module {module!r} while this one went on, which may have seen it; "
+            "the workflow task is repeated"
+        )
+
+
+class _SharedModule:
+    """A workflow's module with all it imports, for all runs, and what it looked like at first."""
+
+    def __init__(self, restrictions: SandboxRestrictions, name: str) -> None:
+        self.name = name
+        self.sandbox = StandingSandbox(restrictions, name)
+        self.usable = True
+        self.undone = 0
+        self._lock = threading.Lock()
+
+    def load(
+        self, class_name: str, runner_class: type[Any], failure_exception_types: Sequence[type[BaseException]]
+    ) -> None:
+        """Imports the module, with what the SDK imports beside it, and sees whether it may be shared."""
+        self.sandbox.workflow_class(class_name)
+        for each in failure_exception_types:
+            self.sandbox.imported(each.__module__, each.__qualname__.partition(".")[0])
+        self.inner_runner = self.sandbox.imported(runner_class.__module__, runner_class.__name__)
+        self.inner_class = self.sandbox.inner_class()
+        self.sandbox.seal()
+        proof = prove(self.sandbox)
+        self._snapshot = proof.snapshot
+        self.usable = not proof.faults
+        if self.usable:
+            _LOG.info("workflow module %s: imported once, for all runs", self.name)
+        else:
+            _LOG.info("workflow module %s: imported anew for each run, because %s", self.name, "; ".join(proof.faults))
+
+    def undo(self, since: int) -> ContextUnityError | None:
+        """Undoes what runs changed, and stops sharing the module then.
+
+        Args:
+            since: `undone` as it was when the activation began.
+
+        Returns:
+            What to fail the activation with; None where it changed nothing, and saw no other run's change.
+        """
+        if self._snapshot.unchanged() and self.undone == since:
+            return None
+        with self._lock:
+            changed = self._snapshot.restore()
+            if not changed:
+                return _OverlappedError(self.name) if self.undone != since else None
+            self.undone += 1
+            self.usable = False
+        error = WorkflowStateError(tuple(changed))
+        if self.undone == 1:
+            _LOG.warning("workflow module %s: %s", self.name, error)
+        return error
+
+
+@dataclasses.dataclass(frozen=True)
+class SharingWorkflowRunner(SandboxedWorkflowRunner):
+    """The SDK's sandbox, with the same restrictions, that imports a workflow's module once instead of for each run.
+
+    Only where the module, and all that it imports inside of the sandbox, holds nothing that a run could change and
+    another see; other modules are imported anew for each run, as the SDK does it. Where a run changes something all the
+    same, its workflow task fails with a WorkflowStateError, and the module is shared no longer.
+    """
+
+    _shared: dict[str, _SharedModule] = dataclasses.field(
+        default_factory=dict[str, _SharedModule], init=False, repr=False, compare=False
+    )
+
+    def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
+        """Makes an instance on the shared import, or one with an import of its own."""
+        shared = self._module_of(det.defn)
+        if shared.usable:
+            since = shared.undone
+            instance = _Instance(shared, det)
+            # Interceptors may have imported something.
+            if shared.undo(since) is None:
+                return instance
+        return super().create_instance(det)
+
+    def _module_of(self, defn: workflow._Definition) -> _SharedModule:
+        name = defn.cls.__module__
+        # As the SDK: importing __main__ again would run it again.
+        name = "__temporal_main__" if name == "__main__" else name
+        shared = self._shared.get(name)
+        if shared is None:
+            shared = _SharedModule(self.restrictions, name)
+            shared.load(defn.cls.__name__, self.runner_class, self._worker_level_failure_exception_types)
+            self._shared[name] = shared
+        return shared
+
+
+class _Instance(WorkflowInstance):
+    """A run on the shared import."""
+
+    def __init__(self, shared: _SharedModule, det: WorkflowInstanceDetails) -> None:
+        self._shared = shared
+        self._info = det.info
+        self._thread_id: int | None = None
+        workflow_class = shared.sandbox.workflow_class(det.defn.cls.__name__)
+        with Entered(shared.sandbox, in_activation=False):
+            self._inner = shared.inner_class(det, shared.inner_runner, workflow_class)
+
+    def activate(self, act: WorkflowActivation) -> WorkflowActivationCompletion:
+        shared = self._shared
+        since = shared.undone
+        error: ContextUnityError | None = None
+        self._thread_id = threading.get_ident()
+        try:
+            with Entered(shared.sandbox, in_activation=True):
+                completion = self._inner.activate(act)
+        finally:
+            self._thread_id = None
+            error = shared.undo(since)
+        # A run that is thrown out of the cache is not to be stopped in that: the SDK would try for ever.
+        if error is not None and not any(job.HasField("remove_from_cache") for job in act.jobs):
+            raise error
+        return completion
+
+    def get_info(self) -> workflow.Info:
+        return self._info
+
+    def get_thread_id(self) -> int | None:
+        return self._thread_id
+
+    def get_serialization_context(self, command_info: Any) -> Any:
+        with Entered(self._shared.sandbox, in_activation=False):
+            return self._inner.get_serialization_context(command_info)
+
+    def get_external_store_context(self, command_info: Any) -> Any:
+        with Entered(self._shared.sandbox, in_activation=False):
+            return self._inner.get_external_store_context(command_info)

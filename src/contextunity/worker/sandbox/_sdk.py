@@ -1,0 +1,292 @@
+"""All that the sandbox takes from private parts of the SDK, in this one file.
+
+The restrictions are the SDK's own, importer and proxies included. What differs from its runner is that an importer
+serves all runs of a workflow, in several threads at once, and that entering it compiles nothing.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import inspect
+import logging
+import os
+import sys
+import threading
+import types
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+from temporalio import workflow
+from temporalio.worker import WorkflowInstance
+from temporalio.worker.workflow_sandbox import (
+    RestrictedWorkflowAccessError,
+    SandboxedWorkflowRunner,
+    SandboxRestrictions,
+)
+from temporalio.worker.workflow_sandbox._importer import (
+    Importer,
+    _thread_local_import,  # pyright: ignore[reportPrivateUsage]  # this file is where that is allowed
+    _thread_local_sys_modules,  # pyright: ignore[reportPrivateUsage]
+)
+from temporalio.worker.workflow_sandbox._in_sandbox import InSandbox
+from temporalio.worker.workflow_sandbox._restrictions import (
+    RestrictedModule,
+    RestrictionContext,
+    _RestrictedProxy,  # pyright: ignore[reportPrivateUsage]
+)
+
+__all__ = ["Entered", "StandingSandbox", "UnknownSdkError", "is_proxy", "set_in_sandbox", "trial", "unwrapped"]
+
+set_in_sandbox: Callable[[bool], None] = workflow.unsafe._set_in_sandbox  # pyright: ignore[reportPrivateUsage]
+
+_IN_SANDBOX = "temporalio.worker.workflow_sandbox._in_sandbox"
+_PARTS: Mapping[object, Sequence[str]] = {
+    InSandbox.__init__: ("self", "instance_details", "runner_class", "workflow_class"),
+    InSandbox.activate: ("self", "act"),
+    InSandbox.get_serialization_context: ("self", "command_info"),
+    InSandbox.get_external_store_context: ("self", "command_info"),
+    SandboxedWorkflowRunner.create_instance: ("self", "det"),
+    Importer._import: ("self", "name", "globals", "locals", "fromlist", "level"),  # pyright: ignore[reportPrivateUsage]
+}
+_INSTANCE = {"activate", "get_info", "get_serialization_context", "get_external_store_context"}
+
+
+class UnknownSdkError(Exception):
+    """The SDK is not as this file knows it."""
+
+
+class _Context(RestrictionContext):
+    """What restrictions depend on: true for good once everything is loaded, and per thread where threads differ.
+
+    The SDK's own switches both on and off with each run; one run's end would unprotect all others here.
+    """
+
+    def __init__(self) -> None:
+        self._thread = threading.local()
+        super().__init__()
+
+    @property
+    def in_activation(self) -> bool:  # An attribute in the SDK's.
+        return getattr(self._thread, "in_activation", False)
+
+    @in_activation.setter
+    def in_activation(self, value: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._thread.in_activation = value
+
+
+class _Importer(Importer):
+    """The SDK's importer, for several threads at once, with a memory for imports that code makes while it runs."""
+
+    def __init__(self, restrictions: SandboxRestrictions, context: _Context, module_name: str) -> None:
+        self._lock = threading.RLock()
+        self._known: dict[tuple[str, tuple[str, ...]], tuple[types.ModuleType, types.ModuleType]] = {}
+        super().__init__(restrictions, context, workflow_module_name=module_name)
+
+    def _import(
+        self,
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] = (),
+        level: int = 0,
+    ) -> types.ModuleType:
+        if level:
+            with self._lock:
+                return super()._import(name, globals, locals, fromlist, level)
+        asked = (name, tuple(fromlist or ()))
+        known = self._known.get(asked)
+        if known is not None and self.new_modules.get(name) is known[0]:
+            return known[1]
+        # Between marking a module as seen and putting its restrictions around it, the SDK's importer would hand out the
+        # bare module to another thread.
+        with self._lock:
+            given = super()._import(name, globals, locals, fromlist, level)
+            entry = self.new_modules.get(name)
+            if entry is not None and self.restriction_context.is_runtime:
+                self._known[asked] = (entry, given)
+            return given
+
+
+class StandingSandbox:
+    """A sandbox whose imports stay.
+
+    Args:
+        restrictions: the SDK's.
+        module_name: of the workflow.
+    """
+
+    def __init__(self, restrictions: SandboxRestrictions, module_name: str) -> None:
+        self.context = _Context()
+        self._module_name = module_name
+        self._importer = _Importer(restrictions, self.context, module_name)
+        self.overrides: list[tuple[Any, Any, str, Any]] = [
+            (_thread_local_sys_modules, sys, "modules", self._importer.new_modules),
+            (_thread_local_import, builtins, "__import__", self._importer.import_func),
+            *((override, builtins, name, restricted) for name, override, restricted in self._restricted_builtins()),
+        ]
+
+    def _restricted_builtins(self) -> list[tuple[str, Any, Any]]:
+        importer: Any = self._importer  # Types of its callables are open.
+        found: list[tuple[str, Any, Any]] = importer.restricted_builtins
+        return found
+
+    @property
+    def modules(self) -> dict[str, types.ModuleType]:
+        """`sys.modules` as seen inside."""
+        return self._importer.new_modules
+
+    @property
+    def importer(self) -> Importer:
+        return self._importer
+
+    def seal(self) -> None:
+        """Has what is forbidden at run time be forbidden from now on."""
+        self.context.is_runtime = True
+
+    def imported(self, module_name: str, name: str) -> Any:
+        """`from module_name import name`, inside."""
+        with Entered(self, in_activation=False):
+            module = self._importer.import_func(module_name, None, None, (name,), 0)
+            try:
+                return getattr(module, name)
+            except AttributeError:
+                raise ImportError(f"cannot import name {name!r} from {module_name!r}", name=module_name) from None
+
+    def workflow_class(self, name: str) -> type[Any]:
+        found: type[Any] = self.imported(self._module_name, name)
+        return found
+
+    def inner_class(self) -> type[InSandbox]:
+        """The SDK's own inner half of an instance."""
+        found: type[InSandbox] = self.imported(_IN_SANDBOX, "InSandbox")
+        return found
+
+    def passed_through(self, name: str) -> bool:
+        """Whether a module of that name would be the process's own."""
+        return self._importer.module_configured_passthrough(name)
+
+    def own_modules(self) -> dict[str, types.ModuleType]:
+        """What was imported inside, by name; all other modules there are the process's own."""
+        host = host_modules()
+        inside = {name: unwrapped(module) for name, module in list(self.modules.items())}
+        return {name: module for name, module in inside.items() if module is not host.get(name)}
+
+
+class Entered:
+    """The sandbox applied to this thread, as `with`. Other threads see nothing of it.
+
+    It does what the SDK's `Importer.applied()` does, on the same counters, so that runs of either kind go on at once.
+    """
+
+    __slots__ = ("_before", "_in_activation", "_sandbox", "_undo")
+
+    def __init__(self, sandbox: StandingSandbox, *, in_activation: bool) -> None:
+        self._sandbox = sandbox
+        self._in_activation = in_activation
+
+    def __enter__(self) -> None:
+        sandbox = self._sandbox
+        self._before = Importer.current_importer()
+        Importer._thread_local_current.importer = sandbox.importer  # pyright: ignore[reportPrivateUsage]
+        self._undo: list[Any] = []
+        for override, owner, attribute, value in sandbox.overrides:
+            data = override.thread_local.__dict__
+            self._undo.append(data.get("data"))
+            with override.applied_counter_lock:
+                override.applied_counter += 1
+                if getattr(owner, attribute) is not override:
+                    setattr(owner, attribute, override)
+            data["data"] = value
+        sandbox.context.in_activation = self._in_activation
+        set_in_sandbox(True)
+
+    def __exit__(self, *error: object) -> None:
+        sandbox = self._sandbox
+        set_in_sandbox(False)
+        sandbox.context.in_activation = False
+        while self._undo:
+            override, owner, attribute, _ = sandbox.overrides[len(self._undo) - 1]
+            before = self._undo.pop()
+            data = override.thread_local.__dict__
+            if before is None:
+                data.pop("data", None)
+            else:
+                data["data"] = before
+            with override.applied_counter_lock:
+                override.applied_counter -= 1
+                if override.applied_counter == 0:
+                    setattr(owner, attribute, override.orig)
+        Importer._thread_local_current.importer = self._before  # pyright: ignore[reportPrivateUsage]
+
+
+def is_proxy(value: object) -> bool:
+    """Whether a value is the SDK's stand-in for something restricted; asking the value itself could be refused."""
+    return type(value) is _RestrictedProxy or type(value) is RestrictedModule
+
+
+def unwrapped(value: Any) -> Any:
+    """What a stand-in stands for; other values themselves."""
+    return object.__getattribute__(value, "__temporal_state").obj if is_proxy(value) else value
+
+
+def host_modules() -> Mapping[str, types.ModuleType]:
+    """The process's own `sys.modules`, wherever it is asked for."""
+    modules: Mapping[str, types.ModuleType] = _thread_local_sys_modules.orig
+    return modules
+
+
+def trial() -> None:
+    """Tries whether the SDK's parts are there and hold, so that a release that changes them is noticed before any run.
+
+    Raises:
+        UnknownSdkError: they are not; its text says what is missing.
+    """
+    for part, expected in _PARTS.items():
+        names = tuple(inspect.signature(part).parameters)  # type: ignore[arg-type]  # functions, all of them
+        if names != tuple(expected):
+            raise UnknownSdkError(f"{getattr(part, '__qualname__', part)} takes {names} instead of {tuple(expected)}")
+    if {*WorkflowInstance.__abstractmethods__} != _INSTANCE:
+        raise UnknownSdkError(f"a workflow instance has to implement {sorted(WorkflowInstance.__abstractmethods__)}")
+    sandbox = StandingSandbox(SandboxRestrictions.default, "contextunity.worker.sandbox")
+    sandbox.seal()
+    attempts: Mapping[str, Callable[[], object]] = {
+        "random.random": lambda: __import__("random").random(),
+        "datetime.now": lambda: __import__("datetime").datetime.now(),
+        "sys.modules": lambda: sys.modules["random"].random(),
+        "open": lambda: builtins.open(os.devnull).close(),
+    }
+    for name, attempt in attempts.items():
+        with _quiet():
+            refused = _refused(sandbox, attempt)
+        if not refused:
+            raise UnknownSdkError(f"{name} is not refused")
+        if Importer.current_importer() is not None or workflow.unsafe.in_sandbox():
+            raise UnknownSdkError("a thread does not come out of the sandbox")
+    with open(os.devnull):  # Is there for everybody else.
+        pass
+
+
+def _refused(sandbox: StandingSandbox, attempt: Callable[[], object]) -> bool:
+    try:
+        with Entered(sandbox, in_activation=True):
+            attempt()
+    except RestrictedWorkflowAccessError:
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """Keeps this thread's warnings of the SDK's restrictions out of the log."""
+    thread = threading.get_ident()
+
+    def elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger = logging.getLogger(RestrictedModule.__module__)
+    logger.addFilter(elsewhere)
+    try:
+        yield
+    finally:
+        logger.removeFilter(elsewhere)

@@ -1,0 +1,170 @@
+"""What shared modules look like once they are loaded, to find and undo what a run leaves behind in them."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from operator import is_
+from typing import Any
+
+__all__ = ["Snapshot"]
+
+_MISSING = object()
+
+
+class _Namespace:
+    """Names and the identities of their values."""
+
+    __slots__ = ("drop", "keys", "ours", "put", "read", "values", "where")
+
+    def __init__(
+        self,
+        where: str,
+        read: Callable[[], Mapping[Any, Any]] | Mapping[Any, Any],
+        put: Callable[[Any, Any], None],
+        drop: Callable[[Any], None],
+        ours: Callable[[Any, Any], bool] | None,
+    ) -> None:
+        self.where, self.read, self.put, self.drop, self.ours = where, read, put, drop, ours
+        self.remember()
+
+    def now(self) -> Mapping[Any, Any]:
+        return self.read() if callable(self.read) else self.read
+
+    def remember(self) -> None:
+        items = list(self.now().items())  # At once: other threads go on meanwhile.
+        self.keys, self.values = [key for key, _ in items], [value for _, value in items]
+
+    def unchanged(self) -> bool:
+        now = self.now()
+        values = list(now.values())
+        return len(values) == len(self.values) and all(map(is_, values, self.values)) and list(now) == self.keys
+
+    def restore(self) -> list[str]:
+        """Puts back what changed, and gives its names; what may be there is remembered instead."""
+        before = dict(zip(self.keys, self.values, strict=True))
+        now = dict(self.now())
+        changed = list[str]()
+        allowed = False
+        for key in {**before, **now}:
+            was, found = before.get(key, _MISSING), now.get(key, _MISSING)
+            if was is found:
+                continue
+            if found is not _MISSING and self.ours is not None and not self.ours(key, found):
+                allowed = True
+                continue
+            changed.append(str(key))
+            if was is _MISSING:
+                self.drop(key)
+            else:
+                self.put(key, was)
+        if allowed or not changed:
+            self.remember()
+        return changed
+
+
+class Snapshot:
+    """The namespaces of shared modules, in all depth that a run can reach into them."""
+
+    def __init__(self) -> None:
+        self._namespaces = list[_Namespace]()
+        self._functions = list[tuple[str, types.FunctionType, types.CodeType, Any, Any]]()
+        self._cells = list[tuple[str, types.CellType, Any]]()
+        self._sequences = list[tuple[str, Any, list[Any]]]()
+
+    def dictionary(self, where: str, namespace: dict[Any, Any], ours: Callable[[Any, Any], bool] | None = None) -> None:
+        """Watches a dict.
+
+        Args:
+            where: what people know it by.
+            namespace: the dict itself.
+            ours: tells of a name and its new value whether they count; those that do not may change.
+        """
+        self._namespaces.append(_Namespace(where, namespace, namespace.__setitem__, namespace.__delitem__, ours))
+
+    def class_(self, where: str, cls: type, ours: Callable[[Any, Any], bool]) -> None:
+        def put(name: str, value: Any) -> None:
+            type.__setattr__(cls, name, value)  # Whatever its metaclass has to say about it.
+
+        def drop(name: str) -> None:
+            type.__delattr__(cls, name)
+
+        self._namespaces.append(_Namespace(where, cls.__dict__, put, drop, ours))
+
+    def slots(self, where: str, instance: object, names: list[str]) -> None:
+        def read() -> dict[str, Any]:
+            return {name: getattr(instance, name) for name in names if hasattr(instance, name)}
+
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(instance, name, value)
+
+        def drop(name: str) -> None:
+            object.__delattr__(instance, name)
+
+        self._namespaces.append(_Namespace(where, read, put, drop, None))
+
+    def function(self, where: str, function: types.FunctionType) -> None:
+        remembered = (where, function, function.__code__, function.__defaults__, function.__kwdefaults__)
+        self._functions.append(remembered)
+        self.dictionary(where, function.__dict__)
+        for cell in function.__closure__ or ():
+            self._cells.append((where, cell, _content(cell)))
+
+    def sequence(self, where: str, value: list[Any]) -> None:
+        self._sequences.append((where, value, list(value)))
+
+    def unchanged(self) -> bool:
+        """Whether all is as it was. Costs some tens of nanoseconds for each name."""
+        for namespace in self._namespaces:
+            if not namespace.unchanged():
+                return False
+        for _, function, code, defaults, keyword_defaults in self._functions:
+            if function.__code__ is not code or function.__defaults__ is not defaults:
+                return False
+            if function.__kwdefaults__ is not keyword_defaults:
+                return False
+        for _, cell, content in self._cells:
+            if _content(cell) is not content:
+                return False
+        for _, value, items in self._sequences:
+            if len(value) != len(items) or not all(map(is_, list(value), items)):
+                return False
+        return True
+
+    def restore(self) -> list[str]:
+        """Puts everything back as it was.
+
+        Returns:
+            What had changed, as `module.Class.attribute`.
+        """
+        if self.unchanged():
+            return []
+        changed = [f"{each.where}.{name}" for each in self._namespaces for name in each.restore()]
+        for where, function, code, defaults, keyword_defaults in self._functions:
+            for name, was in (("__code__", code), ("__defaults__", defaults), ("__kwdefaults__", keyword_defaults)):
+                if getattr(function, name) is not was:
+                    setattr(function, name, was)
+                    changed.append(f"{where}.{name}")
+        for where, cell, content in self._cells:
+            if _content(cell) is not content:
+                _fill(cell, content)
+                changed.append(f"a variable that {where} closes over")
+        for where, value, items in self._sequences:
+            if len(value) != len(items) or not all(map(is_, list(value), items)):
+                value[:] = items
+                changed.append(where)
+        return changed
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _MISSING  # Nothing was assigned yet.
+
+
+def _fill(cell: types.CellType, content: Any) -> None:
+    if content is _MISSING:
+        del cell.cell_contents
+    else:
+        cell.cell_contents = content

@@ -4,6 +4,7 @@ PYTHON ?= python3
 # The interpreter below an activated environment: that environment may be the very one that is made anew.
 BASE = $(shell $(PYTHON) -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))')
 BIN := .venv/bin
+INSTALLED := .venv/.installed
 READY := .venv/.ready
 # An environment of the caller's own must not leak into ours.
 unexport PYTHONPATH
@@ -18,13 +19,18 @@ help: ## List the targets.
 setup: $(READY) ## Make .venv with everything that is pinned in requirements.txt.
 
 # pip of the interpreter at hand installs into .venv, so no pip is needed (nor copied) there.
-$(READY): requirements.txt pyproject.toml
+$(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 1; }
 	@echo "Setting up .venv (once, about a minute) …"
 	@base="$(BASE)" && "$$base" -m pip --version >/dev/null || { echo "$$base has no pip; install it, or name another Python: make PYTHON=…"; exit 1; }
 	@base="$(BASE)" && "$$base" -m venv --clear --without-pip .venv \
-	  && "$$base" -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.txt \
-	  && "$$base" -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	  && "$$base" -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.txt
+	@touch $@
+
+# The install is editable, but for the codec's extension, which it compiles; see hatch_build.py.
+$(READY): $(INSTALLED) hatch_build.py $(wildcard src/contextunity/core/codec/_wire*.p[xy][xi])
+	@base="$(BASE)" && "$$base" -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'from contextunity.core.codec._schema import IS_NATIVE as n; print("codec: compiled" if n else "codec: by google.protobuf alone; with a C compiler and the headers of Python it is compiled, and several times faster")'
 	@touch $@
 
 run: $(READY) ## Harvest a supplier's catalogue, end to end, with everything started and stopped for you.
@@ -76,5 +82,6 @@ build: $(READY) ## Build the wheel and the source distribution into dist/.
 	@$(BIN)/hatchling build
 
 clean: ## Remove what was made, the environment and the local databases included.
+	@rm -f src/contextunity/core/codec/_wire*.so
 	@rm -rf .venv .build .contextworker .hypothesis .mypy_cache .pytest_cache .ruff_cache dist bench/results
 	@find src gen tests tools bench -type d -name __pycache__ -prune -exec rm -rf {} +

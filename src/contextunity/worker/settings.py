@@ -49,6 +49,8 @@ _OF_CALLERS = frozenset({"CONTEXTWORKER_TARGET", "CONTEXTWORKER_TENANT", "CONTEX
 """What the commands that call a service read; a shell may have them set where a service is started too."""
 _CLIENT_VARIABLES = frozenset({"CONTEXTWORKER_TARGET", "CONTEXTWORKER_TENANT", "CONTEXTWORKER_TOKEN"})
 """What the commands that call a running service read; no settings of a service or worker."""
+_CODEC_VARIABLE = "CONTEXTWORKER_PURE_PYTHON"
+"""What the codec reads when it is imported, long before there are settings."""
 _LIST_FIELDS = frozenset({"module_paths"})
 _SECRET_FIELDS = frozenset({"token_secret"})
 _LOOPBACK = "127.0.0.1"
@@ -188,7 +190,7 @@ def _validate(values: dict[str, Any]) -> tuple[Settings, ValidationError | None]
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     ours = sorted(name for name in environ if name.startswith("CONTEXTWORKER_"))
-    known = {*_VARIABLES, *_CLIENT_VARIABLES, _SETTINGS_FILE}
+    known = {*_VARIABLES, *_CLIENT_VARIABLES, _SETTINGS_FILE, _CODEC_VARIABLE}
     return [
         f"environment variable {name} is not a setting; those known are {', '.join(sorted(known))}"
         for name in ours

@@ -5,18 +5,24 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import betterproto2
 import pytest
 from google.protobuf import any_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
+
+from contextunity.core import codec
+from contextunity.core.codec._compile import conversions_of
 
 PROTO = Path(__file__).parent / "proto"
 PACKAGE = "codec_shapes"
@@ -188,3 +194,61 @@ _SPECIAL: dict[str, Callable[[st.DataObject, Any, int], None]] = {
     "google.protobuf.Timestamp": _fill_timestamp,
     "google.protobuf.Value": _fill_value,
 }
+
+
+@pytest.fixture(scope="session")
+def native_decoding() -> Callable[[type, bytes], bool]:
+    """Whether the extension takes the bytes; then it is asserted that it takes them as google.protobuf does."""
+    return _native_decoding
+
+
+@pytest.fixture(scope="session")
+def native_encoding() -> Callable[[Any], bool]:
+    """Whether the extension takes the instance; then it is asserted that it writes what google.protobuf writes."""
+    return _native_encoding
+
+
+def _native_decoding(cls: type, data: bytes) -> bool:
+    made = _schema(cls).decode(data)
+    if made is None:
+        return False
+    pb = codec.proto_class(cls).FromString(data)
+    assert _exact(made) == _exact(codec.from_proto(cls, pb)), data
+    return True
+
+
+def _native_encoding(message: Any) -> bool:
+    data = _schema(type(message)).encode(message)
+    if data is None:
+        return False
+    pb = codec.to_proto(message)
+    google = type(pb)
+    assert google.SerializeToString(google.FromString(data), deterministic=True) == google.SerializeToString(
+        pb, deterministic=True
+    ), message
+    # Maps can be in another order, and nothing else; the length is the same even so.
+    assert len(data) == google.ByteSize(pb)
+    return True
+
+
+def _schema(cls: type) -> Any:
+    schema = conversions_of(cls).schema
+    assert schema is not None
+    return schema
+
+
+def _exact(value: Any) -> Any:
+    """A value with all that `==` passes over: types, the bits of floats, time zones, what is kept of unknown fields."""
+    match value:
+        case betterproto2.Message():
+            return type(value), {name: _exact(inner) for name, inner in vars(value).items()}
+        case list():
+            return [_exact(element) for element in value]
+        case dict():
+            return sorted((repr(key), str(type(key)), repr(_exact(inner))) for key, inner in value.items())
+        case float():
+            return float, struct.pack("<d", value)
+        case datetime():
+            return datetime, value.isoformat(), value.tzinfo is UTC, value.fold
+        case _:
+            return type(value), value

@@ -1,8 +1,9 @@
 """The one codec between betterproto2 dataclasses and what leaves the process.
 
-Bytes, ProtoJSON, plain dicts and Structs all go through Google's message classes, by functions that are compiled once
-for each message class. It works on the dataclasses of every tree that protoc-gen-python_messages generated, not only on
-ContextUnity's own.
+ProtoJSON, plain dicts and Structs go through Google's message classes, by functions that are compiled once for each
+message class. So do bytes, but for the clean and common ones, which a compiled extension reads and writes where it was
+built; both ways give the same. It works on the dataclasses of every tree that protoc-gen-python_messages generated, not
+only on ContextUnity's own.
 """
 
 from __future__ import annotations

@@ -26,6 +26,11 @@ def encode(message: betterproto2.Message) -> bytes:
     Raises:
         CodecError: a value does not fit its field; the error names it.
     """
+    schema = conversions_of(type(message)).schema
+    if schema is not None:
+        data = schema.encode(message)
+        if data is not None:
+            return data
     return SERIALIZE(to_proto(message))
 
 
@@ -44,6 +49,10 @@ def decode(cls: type[M], data: bytes) -> M:
             a timestamp or duration in them is out of range.
     """
     conversions = conversions_of(cls)
+    if conversions.schema is not None:
+        made = conversions.schema.decode(data)
+        if made is not None:
+            return _as(cls, made)
     try:
         pb = conversions.model.proto.FromString(data)
     except DecodeError as error:
@@ -94,12 +103,16 @@ def _read(cls: type[M], pb: Any, conversions: Conversions) -> M:
         if fault is None:
             raise
         raise CodecError(fault.reason, path=fault.path, message_type=conversions.model.name) from error
-    if conversions.model.cls is not cls:
-        # A class derived from the generated one: the same fields, in the derived class.
-        derived: Any = object.__new__(cls)
-        derived.__dict__.update(made.__dict__)
-        return cast("M", derived)
-    return made  # type: ignore[no-any-return]  # made by code that was compiled for `cls`
+    return _as(cls, made)
+
+
+def _as(cls: type[M], made: Any) -> M:
+    if type(made) is cls:
+        return cast("M", made)
+    # A class derived from the generated one: the same fields, in the derived class.
+    derived: Any = object.__new__(cls)
+    derived.__dict__.update(made.__dict__)
+    return cast("M", derived)
 
 
 def _explained(message: Any, name: str, error: Exception) -> CodecError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import betterproto2
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -13,7 +13,11 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from . import _runtime
 from ._classes import full_name
 from ._model import Kind, MessageModel, ValueType, model_of
+from ._schema import Schemas
 from ._source import decoder_source, encoder_source
+
+if TYPE_CHECKING:
+    from ._wire import Schema
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,15 +28,18 @@ class Conversions:
         model: what they were compiled from.
         read: makes a dataclass instance of Google's message.
         fill: fills an empty one of Google's messages from an instance, which lies `depth` levels below the outermost.
+        schema: what the compiled extension knows the class by; None where bytes go by way of Google's class alone.
     """
 
     model: MessageModel
     read: Callable[[Any], Any]
     fill: Callable[..., None]
+    schema: Schema | None
 
 
 _lock = threading.RLock()
 _compiled: dict[type, Conversions] = {}
+_schemas = Schemas()
 
 
 def conversions_of(cls: type) -> Conversions:
@@ -122,14 +129,18 @@ def _contained(cls: type) -> list[type]:
 def _compile(cls: type) -> Conversions:
     # Published only when all are there, since each calls the others.
     classes = [inner for inner in reachable(cls) if inner not in _compiled]
-    done = {inner: _compile_one(inner, model_of(inner)) for inner in classes}
+    models = {inner: model_of(inner) for inner in classes}
+    schemas = _schemas.of(models)
+    done = {inner: _compile_one(inner, model, schemas.get(inner)) for inner, model in models.items()}
     if cls not in done and cls not in _compiled:
-        done[cls] = _compile_one(cls, model_of(cls))
+        # A class derived from a generated one: instances of it are encoded by way of Google's class.
+        base = done.get(model_of(cls).cls) or _compiled[model_of(cls).cls]
+        done[cls] = _compile_one(cls, base.model, base.schema)
     _compiled.update(done)
     return _compiled[cls]
 
 
-def _compile_one(cls: type, model: MessageModel) -> Conversions:
+def _compile_one(cls: type, model: MessageModel, schema: Schema | None) -> Conversions:
     suffix = _namespace.suffix(cls)
     scope = _namespace.globals
     scope[f"C{suffix}"] = cls
@@ -137,4 +148,4 @@ def _compile_one(cls: type, model: MessageModel) -> Conversions:
     source = f"{decoder_source(model, suffix, _namespace)}\n\n{encoder_source(model, suffix, _namespace, deep=deep)}\n"
     # The text is made of field names and numbers of generated classes alone, never of data.
     exec(compile(source, f"<codec of {model.name}>", "exec"), scope)  # noqa: S102
-    return Conversions(model=model, read=scope[f"dec_{suffix}"], fill=scope[f"enc_{suffix}"])
+    return Conversions(model=model, read=scope[f"dec_{suffix}"], fill=scope[f"enc_{suffix}"], schema=schema)

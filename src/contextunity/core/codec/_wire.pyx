@@ -1,0 +1,220 @@
+# cython: language_level=3, boundscheck=True, wraparound=False, initializedcheck=True
+"""Protobuf's binary form to dataclasses and back, at C's speed, for what is clean and common.
+
+Bytes reach this file as strangers sent them. They are read by `_varint`, `_tag`, `_length` and `_fixed` alone, and each
+of these looks at the end first. Whatever is out of the ordinary is given up on: unknown fields, other wire types, text
+that is no UTF-8, values that do not fit, deep nesting. `Schema.decode` and `Schema.encode` then return None, and the
+caller goes by way of google.protobuf, which has the say on what is right and on what an error tells.
+
+Lists and dicts can change while they are encoded, since attributes are read by Python code and other threads may run
+meanwhile. So each access is checked anew, and what is in hand is held by a reference.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.datetime cimport (
+    PyDateTime_CheckExact,
+    PyDelta_CheckExact,
+    datetime_day,
+    datetime_hour,
+    datetime_microsecond,
+    datetime_minute,
+    datetime_month,
+    datetime_new,
+    datetime_second,
+    datetime_tzinfo,
+    datetime_year,
+    get_utc,
+    import_datetime,
+    timedelta_days,
+    timedelta_microseconds,
+    timedelta_new,
+    timedelta_seconds,
+)
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.long cimport PyLong_AsDouble, PyLong_AsLongLong, PyLong_AsUnsignedLongLong, PyLong_CheckExact
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeUTF8
+from libc.math cimport isinf
+from libc.stdint cimport INT32_MAX, INT32_MIN, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        object tp_new(PyTypeObject *cls, PyObject *arguments, PyObject *named)
+    PyTypeObject PyBaseObject_Type
+    object PyObject_Vectorcall(object function, PyObject **arguments, size_t count, PyObject *names)
+    object PyObject_CallOneArg(object function, object argument)
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
+
+# Scalars have the numbers that they have in google.protobuf's FieldDescriptor.
+cdef enum Kind:
+    DOUBLE = 1
+    FLOAT = 2
+    INT64 = 3
+    UINT64 = 4
+    INT32 = 5
+    FIXED64 = 6
+    FIXED32 = 7
+    BOOL = 8
+    STRING = 9
+    MESSAGE = 11
+    BYTES = 12
+    UINT32 = 13
+    ENUM = 14
+    SFIXED32 = 15
+    SFIXED64 = 16
+    SINT32 = 17
+    SINT64 = 18
+    TIMESTAMP = 19
+    DURATION = 20
+    WRAPPER = 21
+    MAP = 22
+    UNFIT = 23
+
+cdef enum Wire:
+    VARINT = 0
+    BITS64 = 1
+    LENGTH = 2
+    BITS32 = 5
+    NO_WIRE = 8  # what no tag can say
+
+cdef enum:
+    FIELDS = 128  # of a message at most, since its values lie on the stack
+    GROUPS = 32
+    DENSE = 256  # smaller field numbers are looked up in a table
+    DEPTH = 90  # less than google.protobuf takes, whose own count decides near the limit
+    FIRST_ROOM = 1024  # bytes that are written before memory is asked for
+
+MAX_FIELDS = FIELDS
+MAX_GROUPS = GROUPS
+
+cdef int64_t MIN_TIMESTAMP = -62_135_596_800
+cdef int64_t MAX_TIMESTAMP = 253_402_300_799
+cdef int64_t MAX_DURATION = 315_576_000_000
+
+import_datetime()
+cdef object UTC = get_utc()
+cdef tuple NOTHING = ()
+
+
+class _Unfit(Exception):
+    """Not for here, or wrong; google.protobuf tells."""
+
+
+cdef class Field:
+    """One field, or the key, the value or the wrapped value of one."""
+
+    cdef int kind
+    cdef int wire
+    cdef int slot
+    cdef uint32_t number
+    cdef uint32_t group
+    cdef bint repeated
+    cdef bint presence
+    cdef bint packed
+    cdef object default
+    cdef Schema schema
+    cdef object members
+    cdef object enum
+    cdef tuple common
+    cdef Field key
+    cdef Field inner
+
+    def __init__(self, int number, int kind, *, bint repeated=False, bint presence=False, bint packed=False,
+                 int group=-1, object default=None, Schema schema=None, object members=None, object enum=None,
+                 Field key=None, Field inner=None):
+        if not 0 < number < 1 << 29 or group >= GROUPS:
+            raise ValueError("no such field")
+        self.number = number
+        self.kind = kind
+        self.wire = _wire_of(kind)
+        self.group = 0 if group < 0 else <uint32_t>1 << group
+        self.repeated = repeated
+        self.presence = presence
+        self.packed = packed
+        self.default = default
+        self.schema = schema
+        self.members = members
+        self.enum = enum
+        self.key = key
+        self.inner = inner
+        if kind == MESSAGE and schema is None or kind == ENUM and (members is None or enum is None):
+            raise ValueError("a message needs a schema, an enum its members")
+        if kind in (MAP, WRAPPER) and inner is None or kind == MAP and (key is None or not repeated):
+            raise ValueError("a map has keys and values, a wrapper a value")
+        self.common = tuple([members.get(number) for number in range(32)]) if kind == ENUM else ()
+
+
+cdef int _wire_of(int kind):
+    if kind in (DOUBLE, FIXED64, SFIXED64):
+        return BITS64
+    if kind in (FLOAT, FIXED32, SFIXED32):
+        return BITS32
+    if kind in (INT64, UINT64, INT32, BOOL, UINT32, ENUM, SINT32, SINT64):
+        return VARINT
+    return LENGTH if kind in (STRING, MESSAGE, BYTES, TIMESTAMP, DURATION, WRAPPER, MAP) else NO_WIRE
+
+
+cdef class Schema:
+    """One message class: its fields, a function that sets all attributes of an instance, and one that reads them."""
+
+    cdef object cls
+    cdef tuple fields
+    cdef object fill
+    cdef object read
+    cdef short dense[DENSE]
+
+    def __init__(self, cls):
+        if not isinstance(cls, type):
+            raise TypeError("a schema is of a class")
+        self.cls = cls
+        self.fields = ()
+        memset(self.dense, 0xFF, sizeof(self.dense))
+
+    def define(self, tuple fields, object fill, object read):
+        """Gives it its fields, in the order of their numbers; schemas refer to each other, so it is done afterwards."""
+        cdef Field field
+        cdef int slot
+        if len(fields) > FIELDS or self.fields:
+            raise ValueError("too many fields, or defined already")
+        for slot, field in enumerate(fields):
+            field.slot = slot
+            if field.number < DENSE:
+                self.dense[field.number] = slot
+        self.fields = fields
+        self.fill = fill
+        self.read = read
+
+    def decode(self, data):
+        """The instance that the bytes are of, or None where google.protobuf has to look at them."""
+        cdef const uint8_t *start
+        if not PyBytes_CheckExact(data) or PyBytes_GET_SIZE(data) > INT32_MAX:
+            return None
+        start = <const uint8_t *>PyBytes_AS_STRING(data)
+        try:
+            return _read_message(self, start, start + PyBytes_GET_SIZE(data), 0)
+        except (_Unfit, UnicodeError):
+            return None
+
+    def encode(self, message):
+        """The bytes of an instance, or None where google.protobuf has to look at it."""
+        cdef uint8_t[FIRST_ROOM] room
+        cdef Writer writer
+        writer.start = room
+        writer.at = writer.end = room + FIRST_ROOM
+        writer.heap = NULL
+        try:
+            _write_message(&writer, self, message, 0)
+            return PyBytes_FromStringAndSize(<char *>writer.at, writer.end - writer.at)
+        except (_Unfit, UnicodeError, OverflowError, AttributeError, IndexError):
+            return None
+        finally:
+            PyMem_Free(writer.heap)
+
+
+include "_wire_read.pxi"
+include "_wire_write.pxi"

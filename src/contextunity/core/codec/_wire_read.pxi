@@ -1,0 +1,314 @@
+# Reading. `end` is the first byte that does not belong to the message; nothing looks at it or beyond.
+
+cdef inline const uint8_t *_varint(const uint8_t *at, const uint8_t *end, uint64_t *value) except NULL:
+    cdef uint64_t result = 0
+    cdef uint8_t byte
+    cdef int shift = 0
+    if at < end and at[0] < 0x80:
+        value[0] = at[0]
+        return at + 1
+    while at < end:
+        byte = at[0]
+        at += 1
+        if shift == 63 and byte > 1:
+            break
+        result |= <uint64_t>(byte & 0x7F) << shift
+        if byte < 0x80:
+            value[0] = result
+            return at
+        shift += 7
+    raise _Unfit
+
+
+cdef inline const uint8_t *_tag(const uint8_t *at, const uint8_t *end, uint32_t *tag) except NULL:
+    cdef uint64_t value = 0
+    cdef const uint8_t *after = _varint(at, end, &value)
+    # A tag written longer than it needs to be, or than 32 bits, or of field number 0.
+    if (after - at > 1 and (after - 1)[0] == 0) or value > UINT32_MAX or value < 8:
+        raise _Unfit
+    tag[0] = <uint32_t>value
+    return after
+
+
+cdef inline const uint8_t *_length(const uint8_t *at, const uint8_t *end, const uint8_t **stop) except NULL:
+    cdef uint64_t value = 0
+    cdef const uint8_t *after = _varint(at, end, &value)
+    if after - at > 5 or value > <uint64_t>(end - after):
+        raise _Unfit
+    stop[0] = after + value
+    return after
+
+
+cdef inline const uint8_t *_fixed(const uint8_t *at, const uint8_t *end, void *value, Py_ssize_t size) except NULL:
+    if end - at < size:
+        raise _Unfit
+    memcpy(value, at, size)
+    return at + size
+
+
+cdef object _read_message(Schema schema, const uint8_t *at, const uint8_t *end, int depth):
+    cdef PyObject *values[FIELDS + 1]  # the first is for the instance
+    cdef Py_ssize_t count = len(schema.fields)
+    cdef Py_ssize_t index
+    if depth > DEPTH:
+        raise _Unfit
+    memset(values, 0, (count + 1) * sizeof(PyObject *))
+    try:
+        _read_fields(schema, values + 1, at, end, depth)
+        return _made(schema, values, count)
+    finally:
+        for index in range(count + 1):
+            Py_XDECREF(values[index])
+
+
+cdef object _made(Schema schema, PyObject **values, Py_ssize_t count):
+    cdef Field field
+    cdef Py_ssize_t index
+    # `object.__new__`. The bare allocation would give it a dict, which is slower for ever.
+    cdef object made = PyBaseObject_Type.tp_new(<PyTypeObject *>schema.cls, <PyObject *>NOTHING, NULL)
+    for index in range(count):
+        if values[index + 1] is NULL:
+            field = <Field>schema.fields[index]
+            if not field.repeated:
+                _keep(&values[index + 1], field.default)
+            elif field.kind == MAP:
+                _keep(&values[index + 1], {})
+            else:
+                _keep(&values[index + 1], [])
+    _keep(&values[0], made)
+    # A compiled function sets attributes several times faster than PyObject_SetAttr does.
+    PyObject_Vectorcall(schema.fill, values, count + 1, NULL)
+    return made
+
+
+cdef inline void _keep(PyObject **place, object value) noexcept:
+    cdef PyObject *before = place[0]
+    Py_INCREF(value)
+    place[0] = <PyObject *>value
+    Py_XDECREF(before)
+
+
+cdef inline Field _field(Schema schema, uint32_t number):
+    cdef Field field
+    cdef int slot
+    if number < DENSE:
+        slot = schema.dense[number]
+        if slot >= 0:
+            return <Field>schema.fields[slot]
+    else:
+        for field in schema.fields:
+            if field.number == number:
+                return field
+    raise _Unfit
+
+
+cdef int _read_fields(Schema schema, PyObject **values, const uint8_t *at, const uint8_t *end, int depth) except -1:
+    cdef Field field
+    cdef uint32_t wire
+    cdef uint32_t tag = 0
+    cdef uint32_t groups = 0
+    while at < end:
+        at = _tag(at, end, &tag)
+        wire = tag & 7
+        field = _field(schema, tag >> 3)
+        if field.repeated:
+            at = _read_repeated(field, &values[field.slot], wire, at, end, depth)
+            continue
+        if wire != <uint32_t>field.wire:
+            raise _Unfit
+        if values[field.slot] is not NULL:
+            if field.kind in (MESSAGE, TIMESTAMP, DURATION, WRAPPER):
+                raise _Unfit  # it would have to be merged
+        elif field.group:
+            if groups & field.group:
+                raise _Unfit
+            groups |= field.group
+        _keep(&values[field.slot], _read_value(field, &at, end, depth))
+    return 0
+
+
+cdef const uint8_t *_read_repeated(
+    Field field, PyObject **place, uint32_t wire, const uint8_t *at, const uint8_t *end, int depth
+) except NULL:
+    cdef list elements
+    cdef const uint8_t *stop = at
+    if field.kind == MAP:
+        if wire != LENGTH:
+            raise _Unfit
+        if place[0] is NULL:
+            _keep(place, {})
+        at = _length(at, end, &stop)
+        _read_entry(field, <dict>place[0], at, stop, depth + 1)
+        return stop
+    if place[0] is NULL:
+        _keep(place, [])
+    elements = <list>place[0]
+    if wire == <uint32_t>field.wire:
+        elements.append(_read_value(field, &at, end, depth))
+    elif wire == LENGTH and field.wire != NO_WIRE:
+        at = _length(at, end, &stop)
+        while at < stop:
+            elements.append(_read_value(field, &at, stop, depth))
+    else:
+        raise _Unfit
+    return at
+
+
+cdef int _read_entry(Field field, dict entries, const uint8_t *at, const uint8_t *end, int depth) except -1:
+    cdef object key = None
+    cdef object value = None
+    cdef bint has_value = False
+    cdef uint32_t tag = 0
+    while at < end:
+        at = _tag(at, end, &tag)
+        if tag == (1 << 3 | <uint32_t>field.key.wire) and key is None:
+            key = _read_value(field.key, &at, end, depth)
+        elif tag == (2 << 3 | <uint32_t>field.inner.wire) and not has_value:
+            value = _read_value(field.inner, &at, end, depth)
+            has_value = True
+        else:
+            raise _Unfit
+    if not has_value:
+        value = _absent(field.inner, depth)
+    entries[field.key.default if key is None else key] = value
+    return 0
+
+
+cdef object _absent(Field field, int depth):
+    """What stands for a map's value that the entry leaves out."""
+    cdef const uint8_t *nothing = <const uint8_t *>b""
+    if field.kind == MESSAGE:
+        return _read_message(field.schema, nothing, nothing, depth + 1)
+    if field.kind == TIMESTAMP or field.kind == DURATION:
+        return _read_time(field.kind, nothing, nothing)
+    return field.inner.default if field.kind == WRAPPER else field.default
+
+
+cdef object _read_value(Field field, const uint8_t **place, const uint8_t *end, int depth):
+    """Reads one value and moves `place` behind it; its wire type has been found to be the field's."""
+    cdef const uint8_t *at = place[0]
+    cdef const uint8_t *stop = at
+    cdef uint64_t bits64 = 0
+    cdef uint32_t bits32 = 0
+    cdef double number = 0
+    cdef float single = 0
+    cdef int kind = field.kind
+    if field.wire == LENGTH:
+        at = _length(at, end, &stop)
+        place[0] = stop
+        if kind == STRING:
+            return PyUnicode_DecodeUTF8(<const char *>at, stop - at, NULL)
+        if kind == MESSAGE:
+            return _read_message(field.schema, at, stop, depth + 1)
+        if kind == BYTES:
+            return PyBytes_FromStringAndSize(<const char *>at, stop - at)
+        if kind == WRAPPER:
+            return _read_wrapped(field.inner, at, stop, depth)
+        return _read_time(kind, at, stop)
+    if field.wire == VARINT:
+        place[0] = _varint(at, end, &bits64)
+        return _of_varint(field, bits64)
+    if kind == DOUBLE:
+        place[0] = _fixed(at, end, &number, 8)
+        return number
+    if kind == FLOAT:
+        place[0] = _fixed(at, end, &single, 4)
+        return <double>single
+    # Two returns each: one expression of both would take the unsigned type for both.
+    if field.wire == BITS64:
+        place[0] = _fixed(at, end, &bits64, 8)
+        if kind == SFIXED64:
+            return <int64_t>bits64
+        return bits64
+    place[0] = _fixed(at, end, &bits32, 4)
+    if kind == SFIXED32:
+        return <int32_t>bits32
+    return bits32
+
+
+cdef object _of_varint(Field field, uint64_t bits):
+    """Narrower types take the lower bits, as all readers of protobuf do."""
+    cdef int kind = field.kind
+    cdef object member
+    if kind == ENUM:
+        if bits < 32:
+            member = <object>field.common[<Py_ssize_t>bits]
+            if member is not None:
+                return member
+        return field.members[<int32_t>bits]
+    if kind == BOOL:
+        return bits != 0
+    if kind == INT64:
+        return <int64_t>bits
+    if kind == INT32:
+        return <int32_t>bits
+    if kind == UINT32:
+        return <uint32_t>bits
+    if kind == SINT32:
+        return <int32_t>((<uint32_t>bits >> 1) ^ (0 - (<uint32_t>bits & 1)))
+    if kind == SINT64:
+        return <int64_t>((bits >> 1) ^ (0 - (bits & 1)))
+    return bits
+
+
+cdef object _read_wrapped(Field inner, const uint8_t *at, const uint8_t *end, int depth):
+    cdef object value = inner.default
+    cdef uint32_t tag = 0
+    while at < end:
+        at = _tag(at, end, &tag)
+        if tag != (1 << 3 | <uint32_t>inner.wire):
+            raise _Unfit
+        value = _read_value(inner, &at, end, depth)
+    return value
+
+
+cdef object _read_time(int kind, const uint8_t *at, const uint8_t *end):
+    cdef uint64_t bits = 0
+    cdef uint32_t tag = 0
+    cdef int64_t seconds = 0
+    cdef int32_t nanos = 0
+    while at < end:
+        at = _tag(at, end, &tag)
+        if tag == 1 << 3:
+            at = _varint(at, end, &bits)
+            seconds = <int64_t>bits
+        elif tag == 2 << 3:
+            at = _varint(at, end, &bits)
+            nanos = <int32_t>bits
+        else:
+            raise _Unfit
+    return _datetime(seconds, nanos) if kind == TIMESTAMP else _timedelta(seconds, nanos)
+
+
+cdef object _datetime(int64_t seconds, int32_t nanos):
+    cdef int64_t days, era, of_era, year, of_year, month, rest
+    if not MIN_TIMESTAMP <= seconds <= MAX_TIMESTAMP or not 0 <= nanos <= 999_999_999:
+        raise _Unfit
+    # From here on counted from the start of the year 1, and days from 1 March of the year 0: neither is negative.
+    rest = (seconds - MIN_TIMESTAMP) % 86_400
+    days = (seconds - MIN_TIMESTAMP) // 86_400 + 306
+    era, of_era = days // 146_097, days % 146_097
+    of_year = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+    year = era * 400 + of_year
+    days = of_era - (365 * of_year + of_year // 4 - of_year // 100)
+    month = (5 * days + 2) // 153
+    days -= (153 * month + 2) // 5
+    if month < 10:
+        month += 3
+    else:
+        month -= 9
+        year += 1
+    return datetime_new(
+        <int>year, <int>month, <int>days + 1, <int>(rest // 3600), <int>(rest // 60 % 60), <int>(rest % 60),
+        nanos // 1000, UTC
+    )
+
+
+cdef object _timedelta(int64_t seconds, int32_t nanos):
+    cdef int micros
+    if not -MAX_DURATION <= seconds <= MAX_DURATION or not -999_999_999 <= nanos <= 999_999_999:
+        raise _Unfit
+    if seconds < 0 < nanos or nanos < 0 < seconds:
+        raise _Unfit
+    micros = nanos // 1000  # towards minus infinity, as Python divides
+    return timedelta_new(<int>(seconds // 86_400), <int>(seconds % 86_400), micros)

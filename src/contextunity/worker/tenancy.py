@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, cast
 
+from temporalio.api.common.v1 import SearchAttributes
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
@@ -20,6 +22,7 @@ __all__ = [
     "bound_attributes",
     "register_attributes",
     "tenant_fault",
+    "tenant_in",
     "tenant_of",
     "tenant_queue",
 ]
@@ -59,6 +62,21 @@ def bound_attributes(
 def tenant_of(attributes: TypedSearchAttributes) -> str:
     """Tenant that a workflow is bound to; empty where it is bound to none."""
     return attributes.get(TENANT_ATTRIBUTE) or ""
+
+
+def tenant_in(attributes: SearchAttributes) -> str:
+    """Tenant in search attributes as the server tells them; empty where there is none.
+
+    It reads the one attribute; the SDK would make objects of all.
+    """
+    kept = attributes.indexed_fields
+    if TENANT_ATTRIBUTE.name not in kept:
+        return ""
+    found: object = json.loads(kept[TENANT_ATTRIBUTE.name].data or b"null")
+    # The server may tell a single value as a list of one.
+    if isinstance(found, list):
+        found = cast("list[object]", found)[0] if len(cast("list[object]", found)) == 1 else ""
+    return found if isinstance(found, str) else ""
 
 
 def tenant_queue(task_queue: str, tenant_id: str) -> str:

@@ -24,6 +24,8 @@ from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.tenancy import tenant_fault
 
+from ._seen import SeenTasks
+
 __all__ = ["Call", "Engine", "aside"]
 
 _DEFAULT_TENANT = "default"
@@ -53,11 +55,13 @@ class Engine:
         client: Temporal client with the contract's data converter.
         registry: the workflow contracts by workflow_type.
         rpc_timeout: how long one call to the Temporal server may take.
+        seen: what is known of tasks already.
     """
 
     client: Client
     registry: WorkerRegistry
     rpc_timeout: timedelta
+    seen: SeenTasks = field(default_factory=SeenTasks)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from temporalio import converter
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import WorkflowExecutionStatus as Status
 from temporalio.api.history.v1 import HistoryEvent
@@ -17,12 +16,12 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.service import RPCError
 
 from contextunity.worker.status import from_rpc_error, task_unknown
-from contextunity.worker.tenancy import TENANT_ATTRIBUTE
+from contextunity.worker.tenancy import tenant_in
 from python_temporal.contract import WorkflowContract
 
 from ._call import Call, Engine
 
-__all__ = ["LAST_EVENTS", "Run", "find_run", "last_events"]
+__all__ = ["LAST_EVENTS", "Run", "check_ids", "find_run", "last_events"]
 
 _RUN_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _MAX_WORKFLOW_ID = 1000
@@ -62,9 +61,7 @@ async def find_run(call: Call, engine: Engine, workflow_id: str, run_id: str, te
         ServiceError: there is none, or it is another tenant's, which looks the same; or Temporal does not answer.
     """
     tenants = call.tenants(tenant_id)
-    impossible = len(workflow_id.encode()) > _MAX_WORKFLOW_ID or "\0" in workflow_id
-    if impossible or (run_id and not _RUN_ID.fullmatch(run_id)):
-        raise task_unknown(workflow_id)
+    check_ids(workflow_id, run_id)
     while True:
         run = await _describe(engine, workflow_id, run_id)
         if tenants is not None and run.tenant_id not in tenants:
@@ -74,6 +71,17 @@ async def find_run(call: Call, engine: Engine, workflow_id: str, run_id: str, te
             return run
         (event, *_) = await last_events(engine, workflow_id, run.run_id, count=1)
         run_id = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+
+
+def check_ids(workflow_id: str, run_id: str) -> None:
+    """Refuses ids that no task has, before the server is asked.
+
+    Raises:
+        ServiceError: one of them is such.
+    """
+    impossible = len(workflow_id.encode()) > _MAX_WORKFLOW_ID or "\0" in workflow_id
+    if impossible or (run_id and not _RUN_ID.fullmatch(run_id)):
+        raise task_unknown(workflow_id)
 
 
 async def last_events(engine: Engine, workflow_id: str, run_id: str, *, count: int = LAST_EVENTS) -> list[HistoryEvent]:
@@ -108,11 +116,10 @@ async def _describe(engine: Engine, workflow_id: str, run_id: str) -> Run:
     except RPCError as error:
         raise from_rpc_error(error, workflow_id=workflow_id) from error
     info = description.workflow_execution_info
-    attributes = converter.decode_typed_search_attributes(info.search_attributes)
     return Run(
         workflow_id=workflow_id,
         run_id=info.execution.run_id,
-        tenant_id=attributes.get(TENANT_ATTRIBUTE) or "",
+        tenant_id=tenant_in(info.search_attributes),
         contract=engine.registry.workflows.get(info.type.name),
         description=description,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from contextunity.gen.contextunity.worker import TaskContext
 from contextunity.gen.contextunity.worker.tasks_pb2 import TASK_STATE_STARTED, StartWorkflowResult
-from temporalio import converter
 from temporalio.api.common.v1 import Payload, WorkflowExecution
 from temporalio.api.enums.v1 import WorkflowIdConflictPolicy as Conflict
 from temporalio.api.enums.v1 import WorkflowIdReusePolicy as Reuse
@@ -28,12 +27,14 @@ from contextunity.worker.tenancy import (
     TENANT_ATTRIBUTE,
     UNIT_ATTRIBUTE,
     register_attributes,
+    tenant_in,
 )
 from python_temporal.contract import WorkflowContract
 
 from ._blanks import Blanks
 from ._call import Call, Engine
 from ._inputs import StartRequest, read_start
+from ._seen import Seen
 
 __all__ = ["Starting", "header", "quoted"]
 
@@ -55,6 +56,8 @@ class Starting:
         """Starts the workflow of a workflow_type; see StartWorkflow in worker.proto."""
         request = await call.read(read_start, call, self._engine.registry)
         workflow_id, run_id = await self.start(call, request)
+        seen = Seen(run_id=run_id, tenant_id=request.tenant_id, contract=request.contract)
+        self._engine.seen.keep(workflow_id, seen)
         return StartWorkflowResult(workflow_id=workflow_id, run_id=run_id, status=TASK_STATE_STARTED)
 
     async def start(self, call: Call, request: StartRequest) -> tuple[str, str]:
@@ -171,8 +174,7 @@ class Starting:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return None
             raise from_rpc_error(error, workflow_id=workflow_id) from error
-        attributes = converter.decode_typed_search_attributes(description.workflow_execution_info.search_attributes)
-        return attributes.get(TENANT_ATTRIBUTE) or ""
+        return tenant_in(description.workflow_execution_info.search_attributes)
 
 
 def header(engine: Engine, context: TaskContext) -> Payload:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
+import asyncio
+from datetime import UTC, datetime
 
 from contextunity.gen.contextunity.worker import (
     GetTaskStatusRequest,
@@ -12,7 +12,6 @@ from contextunity.gen.contextunity.worker import (
     TaskState,
     TaskStatus,
 )
-from contextunity.gen.google.protobuf import Any as PackedMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.enums.v1 import PendingActivityState as ActivityState
 from temporalio.api.enums.v1 import TaskQueueType
@@ -21,22 +20,19 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import WorkflowQueryFailedError, WorkflowQueryRejectedError
 from temporalio.service import RPCError
 
-from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.worker.status import from_rpc_error
 
+from ._beside import Beside
 from ._call import Call, Engine
 from ._failures import chain_of, one_line
-from ._runs import LAST_EVENTS, Run, find_run, last_events
+from ._progress import Progress, ask_progress, packed, progress_query
+from ._runs import LAST_EVENTS, Run, check_ids, find_run, last_events
+from ._seen import Seen
 
 __all__ = ["STATES", "Telling", "instant"]
-
-_QUERY_TIMEOUT = timedelta(seconds=2)
-_PROGRESS_QUERY = "GetProgress"
-"""Proto name of the query that tells a workflow's progress, by convention of the contracts."""
 
 STATES = {
     Status.WORKFLOW_EXECUTION_STATUS_RUNNING: TaskState.RUNNING,
@@ -66,11 +62,24 @@ class Telling:
 
     async def get_task_status(self, call: Call, request: GetTaskStatusRequest) -> TaskStatus:
         """Tells how a task goes; see GetTaskStatus in worker.proto."""
-        run = await find_run(call, self._engine, request.workflow_id, request.run_id, request.tenant_id)
-        return await self.status(run)
+        workflow_id, run_id = request.workflow_id, request.run_id
+        tenants = call.tenants(request.tenant_id)
+        check_ids(workflow_id, run_id)
+        beside = Beside(self._engine, tenants, workflow_id, run_id)
+        try:
+            run = await find_run(call, self._engine, workflow_id, run_id, request.tenant_id)
+            if not run_id:
+                self._engine.seen.keep(workflow_id, _seen(run))
+            return await self.status(run, beside)
+        finally:
+            beside.drop()
 
-    async def status(self, run: Run) -> TaskStatus:
+    async def status(self, run: Run, beside: Beside | None = None) -> TaskStatus:
         """How a run goes, with its outcome where it has ended, else its progress and what it waits for.
+
+        Args:
+            run: which.
+            beside: what has been asked about it already.
 
         Raises:
             ServiceError: Temporal does not answer.
@@ -87,24 +96,32 @@ class Telling:
             closed_at=instant(info.close_time),
         )
         if not run.is_running:
-            await self._tell_outcome(run, status)
+            await self._tell_outcome(run, status, beside)
             return status
         status.pending_activities = [_pending(each) for each in run.description.pending_activities]
-        answered = await self._tell_progress(run, status)
-        if not answered and _waits_for_a_worker(run):
+        query = progress_query(run.contract)
+        progress = Progress(answered=False)
+        if query is not None:
+            found = await beside.progress(run) if beside is not None else None
+            progress = found or await ask_progress(self._engine, run.workflow_id, run.run_id, query)
+            status.progress = progress.told
+        if not progress.answered and _waits_for_a_worker(run):
             status.notice = await self._notice(status.task_queue)
         return status
 
-    async def _tell_outcome(self, run: Run, status: TaskStatus) -> None:
+    async def _tell_outcome(self, run: Run, status: TaskStatus, beside: Beside | None) -> None:
         # Of a success the last event says all; of a failure those before it say how it came to that.
-        completed = run.description.workflow_execution_info.status == Status.WORKFLOW_EXECUTION_STATUS_COMPLETED
-        count = 1 if completed else LAST_EVENTS
-        events = await last_events(self._engine, run.workflow_id, run.run_id, count=count)
+        count = 1 if _succeeded(run) else LAST_EVENTS
+        found = await beside.events(run, count) if beside is not None else None
+        events = found or await last_events(self._engine, run.workflow_id, run.run_id, count=count)
         end, converter = events[0], self._engine.client.data_converter
         match end.WhichOneof("attributes"):
             case "workflow_execution_completed_event_attributes":
                 try:
-                    status.result = await self._result(run, end)
+                    # A result of a workflow that no module here has is not ours to read.
+                    output_type = run.contract.output_type if run.contract is not None else None
+                    result = end.workflow_execution_completed_event_attributes.result
+                    status.result = await packed(self._engine, result.payloads, output_type)
                 except CodecError as error:
                     # It has ended all the same, and that is told.
                     status.notice = f"its result is not what its contract, as the service knows it, says: {error}"
@@ -123,37 +140,13 @@ class Telling:
             case _:
                 pass
 
-    async def _result(self, run: Run, end: HistoryEvent) -> PackedMessage | None:
-        output_type = run.contract.output_type if run.contract is not None else None
-        payloads = end.workflow_execution_completed_event_attributes.result.payloads
-        # A result of a workflow that no module here has is not ours to read.
-        if output_type is None or not payloads:
-            return None
-        (result, *_) = await self._engine.client.data_converter.decode(payloads, [output_type])
-        return codec.pack_any(result)
-
-    async def _tell_progress(self, run: Run, status: TaskStatus) -> bool:
-        """Adds the workflow's own progress; False where a worker should have answered, and did not in time."""
-        binding = run.contract.queries.get(_PROGRESS_QUERY) if run.contract else None
-        query = binding.contract if binding else None
-        if query is None or query.input_type is not None or query.output_type is None:
-            return False
-        handle = self._engine.client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
-        try:
-            progress: Any = await handle.query(query.name, result_type=query.output_type, rpc_timeout=_QUERY_TIMEOUT)
-            status.progress = codec.pack_any(progress)
-        except (WorkflowQueryFailedError, WorkflowQueryRejectedError, CodecError):
-            return True  # A worker answered, if only that it has nothing to tell.
-        except RPCError:
-            return False
-        return True
-
     async def _notice(self, task_queue: str) -> str:
         kinds = {
             "workflows": TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
             "activities": TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
         }
-        idle = [kind for kind, number in kinds.items() if not await self._has_pollers(task_queue, number)]
+        polled = await asyncio.gather(*(self._has_pollers(task_queue, number) for number in kinds.values()))
+        idle = [kind for kind, is_polled in zip(kinds, polled, strict=True) if not is_polled]
         if not idle:
             return ""
         return (
@@ -179,6 +172,20 @@ def instant(timestamp: Timestamp) -> datetime | None:
     if timestamp.seconds == 0 and timestamp.nanos == 0:
         return None
     return timestamp.ToDatetime(UTC)
+
+
+def _succeeded(run: Run) -> bool:
+    return run.description.workflow_execution_info.status == Status.WORKFLOW_EXECUTION_STATUS_COMPLETED
+
+
+def _seen(run: Run) -> Seen:
+    return Seen(
+        run_id=run.run_id,
+        tenant_id=run.tenant_id,
+        contract=run.contract,
+        is_running=run.is_running,
+        succeeded=_succeeded(run),
+    )
 
 
 def _pending(info: PendingActivityInfo) -> PendingActivity:

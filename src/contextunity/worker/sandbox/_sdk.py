@@ -41,14 +41,14 @@ __all__ = ["Entered", "StandingSandbox", "UnknownSdkError", "is_proxy", "set_in_
 set_in_sandbox: Callable[[bool], None] = workflow.unsafe._set_in_sandbox  # pyright: ignore[reportPrivateUsage]
 
 _IN_SANDBOX = "temporalio.worker.workflow_sandbox._in_sandbox"
-_PARTS: Mapping[object, Sequence[str]] = {
-    InSandbox.__init__: ("self", "instance_details", "runner_class", "workflow_class"),
-    InSandbox.activate: ("self", "act"),
-    InSandbox.get_serialization_context: ("self", "command_info"),
-    InSandbox.get_external_store_context: ("self", "command_info"),
-    SandboxedWorkflowRunner.create_instance: ("self", "det"),
-    Importer._import: ("self", "name", "globals", "locals", "fromlist", "level"),  # pyright: ignore[reportPrivateUsage]
-}
+_PARTS: Sequence[tuple[type, str, Sequence[str]]] = (
+    (InSandbox, "__init__", ("self", "instance_details", "runner_class", "workflow_class")),
+    (InSandbox, "activate", ("self", "act")),
+    (InSandbox, "get_serialization_context", ("self", "command_info")),
+    (InSandbox, "get_external_store_context", ("self", "command_info")),
+    (SandboxedWorkflowRunner, "create_instance", ("self", "det")),
+    (Importer, "_import", ("self", "name", "globals", "locals", "fromlist", "level")),
+)
 _INSTANCE = {"activate", "get_info", "get_serialization_context", "get_external_store_context"}
 
 
@@ -242,14 +242,19 @@ def trial() -> None:
     Raises:
         UnknownSdkError: they are not; its text says what is missing.
     """
-    for part, expected in _PARTS.items():
-        names = tuple(inspect.signature(part).parameters)  # type: ignore[arg-type]  # functions, all of them
-        if names != tuple(expected):
-            raise UnknownSdkError(f"{getattr(part, '__qualname__', part)} takes {names} instead of {tuple(expected)}")
+    for owner, name, expected in _PARTS:
+        function = getattr(owner, name, None)
+        found = tuple(inspect.signature(function).parameters) if function is not None else ()
+        if found != expected:
+            raise UnknownSdkError(f"{owner.__name__}.{name} takes {found} instead of {expected}")
     if {*WorkflowInstance.__abstractmethods__} != _INSTANCE:
         raise UnknownSdkError(f"a workflow instance has to implement {sorted(WorkflowInstance.__abstractmethods__)}")
     sandbox = StandingSandbox(SandboxRestrictions.default, "contextunity.worker.sandbox")
     sandbox.seal()
+    with Entered(sandbox, in_activation=True):
+        separate = sys.modules is not host_modules()
+    if not separate:  # What is tried below would change the process's own.
+        raise UnknownSdkError("sys.modules is not refused")
     attempts: Mapping[str, Callable[[], object]] = {
         "random.random": lambda: __import__("random").random(),
         "datetime.now": lambda: __import__("datetime").datetime.now(),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
+import sqlite3
 from pathlib import Path
 
 import psutil
 import pytest
 from temporalio.api.workflowservice.v1 import ListNamespacesRequest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
 
 from contextunity.worker.embedded import embedded_server, usual_or_free_port
 from contextunity.worker.errors import PortTakenError, WorkerError
@@ -22,6 +26,19 @@ async def test_it_serves_while_the_context_is_open_and_ends_with_it(tmp_path: Pa
         assert server.database.exists()
         assert psutil.pid_exists(server.pid)
     assert not psutil.pid_exists(server.pid)
+
+
+async def test_what_was_answered_is_still_there_after_the_server_was_killed(tmp_path: Path) -> None:
+    async with embedded_server(tmp_path, port=0, ui_port=0) as server:
+        client = await Client.connect(server.address)
+        await client.start_workflow("of_nobody", id="kept", task_queue="polled-by-nobody")
+        os.kill(server.pid, signal.SIGKILL)
+    async with embedded_server(tmp_path, port=0, ui_port=0) as server:
+        client = await Client.connect(server.address)
+        described = await client.get_workflow_handle("kept").describe()
+        assert described.status is WorkflowExecutionStatus.RUNNING
+    with contextlib.closing(sqlite3.connect(server.database)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 @pytest.mark.parametrize("which", ["port", "ui_port"])

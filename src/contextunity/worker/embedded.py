@@ -71,6 +71,8 @@ async def embedded_server(
         ui_port = _asked_or_usual_port(ui_port, 8233, "--ui-port")
         command = [executable, "server", "start-dev", "--ip", LOOPBACK, "--port", str(port), "--ui-port", str(ui_port)]
         command += ["--db-filename", str(database), "--log-level", "warn", "--color", "never"]
+        # Commits are as durable as with the journal that is the default, and cost a fraction of it.
+        command += ["--sqlite-pragma", "journal_mode=wal"]
         for attribute in ATTRIBUTES:
             command += ["--search-attribute", f"{attribute.name}=Keyword"]
         process = await asyncio.create_subprocess_exec(

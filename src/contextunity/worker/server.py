@@ -270,7 +270,8 @@ def _checked(data: bytes) -> UnitMessage:
 
 def _has_sound_times(unit: UnitMessage) -> bool:
     """Whether the times are surely such; they are all that Google's parser lets pass and the codec does not."""
-    return _is_sound(unit.created_at) and all(_is_sound(step.timestamp) for step in unit.chain_of_thought)
+    steps = unit.chain_of_thought
+    return _is_sound(unit.created_at) and (not steps or all(_is_sound(step.timestamp) for step in steps))
 
 
 def _is_sound(time: Timestamp) -> bool:

@@ -113,11 +113,11 @@ class Call:
             ServiceError: some are too long, or hold characters that cannot be printed; each is named.
         """
         message = self.message
-        if (
-            _is_kept(self.unit_id, _ID_LIMIT)
-            and _is_kept(message.trace_id, _ID_LIMIT)
-            and all(_is_kept(label, _LABEL_LIMIT) for label in message.provenance)
-        ):
+        # Nearly always there is nothing to name.
+        fits = _is_kept(self.unit_id, _ID_LIMIT) and _is_kept(message.trace_id, _ID_LIMIT)
+        for label in message.provenance:
+            fits = fits and _is_kept(label, _LABEL_LIMIT)
+        if fits:
             return
         named = [("unit_id", self.unit_id, _ID_LIMIT), ("trace_id", message.trace_id, _ID_LIMIT)]
         named += [(f"provenance[{place}]", label, _LABEL_LIMIT) for place, label in enumerate(message.provenance)]

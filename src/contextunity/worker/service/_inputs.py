@@ -77,21 +77,23 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
     workflow_type = _text(payload, "workflow_type")
     if body is not None:
         contract = _contract_of(registry, body, workflow_type)
+        has_tenant = _has_tenant(contract)
         _refuse_parameters_beside(payload)
         where, parameters = "body", None
-        named = str(getattr(body, _TENANT_FIELD, "")) if _has_tenant(contract) else ""
+        named = str(getattr(body, _TENANT_FIELD, "")) if has_tenant else ""
     else:
         if not workflow_type:
             raise invalid(FieldViolation(field="payload.workflow_type", description="is required"))
         contract = contract_for(registry, workflow_type)
+        has_tenant = _has_tenant(contract)
         where, parameters = "payload", _parameters(payload)
         given = parameters.get(_TENANT_FIELD, parameters.get("tenantId", ""))
-        named = given if isinstance(given, str) and _has_tenant(contract) else ""
+        named = given if isinstance(given, str) and has_tenant else ""
     tenant_id = call.tenant(_text(payload, "tenant_id"), named)
     request = body if parameters is None else _typed(contract.input_type, parameters, where, contract.name)
     message = None
     if request is not None:
-        if _has_tenant(contract):
+        if has_tenant:
             # The message's class is generated, so that it has the field is known to its descriptor alone.
             cast("Any", request).tenant_id = tenant_id
         message = check_rules(request, where)

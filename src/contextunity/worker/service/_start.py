@@ -45,6 +45,12 @@ _RELAXED = (
 )
 
 
+# Looked up once: the enums' wrappers do it in Python, each time.
+_REJECT = Reuse.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE
+_TERMINATE_IF_RUNNING = Reuse.WORKFLOW_ID_REUSE_POLICY_TERMINATE_IF_RUNNING
+_TERMINATE_EXISTING = Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
+
+
 class Starting:
     """StartWorkflow."""
 
@@ -82,7 +88,7 @@ class Starting:
         elif policy in _RELAXED:
             # Refused at first where the id has been used before: only then can it be a repetition that is not the
             # newest under its id any more, and only then is it worth asking.
-            wanted.workflow_id_reuse_policy = Reuse.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE
+            wanted.workflow_id_reuse_policy = _REJECT
         answer = await self._send(wanted)
         if isinstance(answer, WorkflowExecutionAlreadyStartedFailure):
             if answer.start_request_id == request_id:
@@ -190,8 +196,8 @@ def quoted(text: str) -> str:
 def _ends_others(wanted: StartWorkflowExecutionRequest) -> bool:
     """Whether the contract has a start end the task that runs under its id."""
     return (
-        wanted.workflow_id_conflict_policy == Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
-        or wanted.workflow_id_reuse_policy == Reuse.WORKFLOW_ID_REUSE_POLICY_TERMINATE_IF_RUNNING
+        wanted.workflow_id_conflict_policy == _TERMINATE_EXISTING
+        or wanted.workflow_id_reuse_policy == _TERMINATE_IF_RUNNING
     )
 
 

@@ -15,6 +15,7 @@ from contextunity.gen.contextunity import core as gen
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat, ProductPage
 
 from contextunity.core import ContextUnit, codec
+from contextunity.core.codec._schema import IS_NATIVE
 from contextunity.modules.harvest.feeds import FeedSource, open_feed, read_page
 from contextunity.modules.harvest.sample import write_sample
 from contextunity.modules.harvest.transform import transform_page
@@ -30,6 +31,7 @@ __all__ = ["run"]
 _OURS, _BETTERPROTO2, _BETTERPROTO = "contextunity.core.codec", "betterproto2", "betterproto"
 _GOOGLE, _GOOGLE_ALONE = "google.protobuf, every field", "google.protobuf, bytes alone"
 _PROTOBUF_PY, _PYDANTIC = "protobuf-py", "pydantic JSON"
+_WAY = "by the compiled extension" if IS_NATIVE else "by google.protobuf alone, without the compiled extension"
 _ROUNDS = 9
 _PRODUCTS = 500
 _Calls = dict[str, Callable[[], object]]
@@ -60,7 +62,9 @@ def run(options: Options) -> Result:
         title="codec: bytes to dataclasses and back",
         reference=_OURS,
         measurements=tuple(measurements),
+        facts={"codec": _WAY},
         notes=(
+            f"ours: {_WAY}",
             f"{_GOOGLE}: decode parses and reads all fields, encode makes the message from dicts and serialises it",
             f"{_GOOGLE_ALONE}: parses and leaves the fields alone, or serialises a message that is there already",
             f"{_BETTERPROTO2} accepts bytes and values that the others refuse; the product never calls it",

@@ -52,7 +52,7 @@ def decode(cls: type[M], data: bytes) -> M:
     if conversions.schema is not None:
         made = conversions.schema.decode(data)
         if made is not None:
-            return _as(cls, made)
+            return made if type(made) is cls else _derived(cls, made)
     try:
         pb = conversions.model.proto.FromString(data)
     except DecodeError as error:
@@ -103,13 +103,11 @@ def _read(cls: type[M], pb: Any, conversions: Conversions) -> M:
         if fault is None:
             raise
         raise CodecError(fault.reason, path=fault.path, message_type=conversions.model.name) from error
-    return _as(cls, made)
+    return made if type(made) is cls else _derived(cls, made)
 
 
-def _as(cls: type[M], made: Any) -> M:
-    if type(made) is cls:
-        return cast("M", made)
-    # A class derived from the generated one: the same fields, in the derived class.
+def _derived(cls: type[M], made: Any) -> M:
+    """The same fields, in a class that was derived from the generated one."""
     derived: Any = object.__new__(cls)
     derived.__dict__.update(made.__dict__)
     return cast("M", derived)

@@ -91,7 +91,9 @@ class Schemas:
         match value.kind:
             case Kind.MESSAGE:
                 schema = self._schemas.get(cast("type", value.cls))
-                return schema and _wire.Field(number, FieldDescriptor.TYPE_MESSAGE, schema=schema, **traits)
+                if schema is None:
+                    return None
+                return _wire.Field(number, FieldDescriptor.TYPE_MESSAGE, schema=schema, **traits)
             case Kind.ENUM:
                 return self._enum(number, value, traits)
             case Kind.TIMESTAMP:

@@ -38,7 +38,7 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeUTF8
 from libc.math cimport isinf
 from libc.stdint cimport INT32_MAX, INT32_MIN, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 
 cdef extern from "Python.h":
@@ -46,7 +46,11 @@ cdef extern from "Python.h":
         object tp_new(PyTypeObject *cls, PyObject *arguments, PyObject *named)
     PyTypeObject PyBaseObject_Type
     object PyObject_Vectorcall(object function, PyObject **arguments, size_t count, PyObject *names)
+    PyObject *Py_NewRef(PyObject *value)
     object PyObject_CallOneArg(object function, object argument)
+    bint PyUnicode_IS_COMPACT_ASCII(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    void *PyUnicode_DATA(object text)
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 
@@ -99,6 +103,7 @@ cdef int64_t MAX_DURATION = 315_576_000_000
 import_datetime()
 cdef object UTC = get_utc()
 cdef tuple NOTHING = ()
+cdef list KEYS = [None] * 512
 
 
 class _Unfit(Exception):
@@ -164,16 +169,20 @@ cdef class Schema:
 
     cdef object cls
     cdef tuple fields
+    cdef Py_ssize_t count
     cdef object fill
     cdef object read
     cdef short dense[DENSE]
+    cdef PyObject *defaults[FIELDS]  # the fields hold them; none for lists and maps, which are made anew each time
 
     def __init__(self, cls):
         if not isinstance(cls, type):
             raise TypeError("a schema is of a class")
         self.cls = cls
         self.fields = ()
+        self.count = 0
         memset(self.dense, 0xFF, sizeof(self.dense))
+        memset(self.defaults, 0, sizeof(self.defaults))
 
     def define(self, tuple fields, object fill, object read):
         """Gives it its fields, in the order of their numbers; schemas refer to each other, so it is done afterwards."""
@@ -185,7 +194,9 @@ cdef class Schema:
             field.slot = slot
             if field.number < DENSE:
                 self.dense[field.number] = slot
+            self.defaults[slot] = NULL if field.repeated else <PyObject *>field.default
         self.fields = fields
+        self.count = len(fields)
         self.fill = fill
         self.read = read
 

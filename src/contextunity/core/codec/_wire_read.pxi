@@ -48,36 +48,34 @@ cdef inline const uint8_t *_fixed(const uint8_t *at, const uint8_t *end, void *v
 
 cdef object _read_message(Schema schema, const uint8_t *at, const uint8_t *end, int depth):
     cdef PyObject *values[FIELDS + 1]  # the first is for the instance
-    cdef Py_ssize_t count = len(schema.fields)
     cdef Py_ssize_t index
     if depth > DEPTH:
         raise _Unfit
-    memset(values, 0, (count + 1) * sizeof(PyObject *))
+    memset(values, 0, (schema.count + 1) * sizeof(PyObject *))
     try:
         _read_fields(schema, values + 1, at, end, depth)
-        return _made(schema, values, count)
+        return _made(schema, values)
     finally:
-        for index in range(count + 1):
+        for index in range(schema.count + 1):
             Py_XDECREF(values[index])
 
 
-cdef object _made(Schema schema, PyObject **values, Py_ssize_t count):
-    cdef Field field
+cdef inline object _made(Schema schema, PyObject **values):
     cdef Py_ssize_t index
     # `object.__new__`. The bare allocation would give it a dict, which is slower for ever.
     cdef object made = PyBaseObject_Type.tp_new(<PyTypeObject *>schema.cls, <PyObject *>NOTHING, NULL)
-    for index in range(count):
-        if values[index + 1] is NULL:
-            field = <Field>schema.fields[index]
-            if not field.repeated:
-                _keep(&values[index + 1], field.default)
-            elif field.kind == MAP:
-                _keep(&values[index + 1], {})
-            else:
-                _keep(&values[index + 1], [])
+    for index in range(schema.count):
+        if values[index + 1] is not NULL:
+            continue
+        if schema.defaults[index] is not NULL:
+            values[index + 1] = Py_NewRef(schema.defaults[index])
+        elif (<Field>schema.fields[index]).kind == MAP:
+            _keep(&values[index + 1], {})
+        else:
+            _keep(&values[index + 1], [])
     _keep(&values[0], made)
     # A compiled function sets attributes several times faster than PyObject_SetAttr does.
-    PyObject_Vectorcall(schema.fill, values, count + 1, NULL)
+    PyObject_Vectorcall(schema.fill, values, schema.count + 1, NULL)
     return made
 
 
@@ -162,7 +160,7 @@ cdef int _read_entry(Field field, dict entries, const uint8_t *at, const uint8_t
     while at < end:
         at = _tag(at, end, &tag)
         if tag == (1 << 3 | <uint32_t>field.key.wire) and key is None:
-            key = _read_value(field.key, &at, end, depth)
+            key = _read_key(&at, end) if field.key.kind == STRING else _read_value(field.key, &at, end, depth)
         elif tag == (2 << 3 | <uint32_t>field.inner.wire) and not has_value:
             value = _read_value(field.inner, &at, end, depth)
             has_value = True
@@ -172,6 +170,29 @@ cdef int _read_entry(Field field, dict entries, const uint8_t *at, const uint8_t
         value = _absent(field.inner, depth)
     entries[field.key.default if key is None else key] = value
     return 0
+
+
+cdef object _read_key(const uint8_t **place, const uint8_t *end):
+    """A text that is the key of a map. Those of one service are few, so the objects of short ones are kept."""
+    cdef const uint8_t *stop = NULL
+    cdef const uint8_t *at = _length(place[0], end, &stop)
+    cdef Py_ssize_t size = stop - at
+    cdef uint64_t mixed = size
+    cdef Py_ssize_t index
+    cdef object key
+    place[0] = stop
+    if size > 24:
+        return PyUnicode_DecodeUTF8(<const char *>at, size, NULL)
+    for index in range(size):
+        mixed = (mixed ^ at[index]) * 0x9E3779B97F4A7C15ULL
+    index = mixed >> 55
+    key = KEYS[index]
+    if key is not None and PyUnicode_GET_LENGTH(key) == size and memcmp(PyUnicode_DATA(key), at, size) == 0:
+        return key
+    key = PyUnicode_DecodeUTF8(<const char *>at, size, NULL)
+    if PyUnicode_IS_COMPACT_ASCII(key):
+        KEYS[index] = key
+    return key
 
 
 cdef object _absent(Field field, int depth):

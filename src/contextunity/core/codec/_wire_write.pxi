@@ -35,6 +35,10 @@ cdef inline int _put(Writer *writer, const void *data, size_t size) except -1:
 cdef inline int _put_varint(Writer *writer, uint64_t value) except -1:
     cdef uint8_t[10] data
     cdef int size = 0
+    if value < 0x80 and writer.at > writer.start:
+        writer.at -= 1
+        writer.at[0] = <uint8_t>value
+        return 0
     while value > 0x7F:
         data[size] = <uint8_t>(value & 0x7F | 0x80)
         value >>= 7
@@ -57,26 +61,27 @@ cdef int _write_message(Writer *writer, Schema schema, object message, int depth
     if depth > DEPTH or type(message) is not schema.cls:
         raise _Unfit
     values = PyObject_CallOneArg(schema.read, message)
-    index = len(schema.fields)
+    index = schema.count
     value = values[index]  # what is kept of unknown fields
     if not PyBytes_CheckExact(value) or PyBytes_GET_SIZE(value):
         raise _Unfit
     while index > 0:
         index -= 1
-        field = <Field>schema.fields[index]
         value = values[index]
+        if <PyObject *>value == schema.defaults[index]:
+            continue  # None, or the very object that stands for a default: most fields of most messages
+        field = <Field>schema.fields[index]
         if field.repeated:
             if field.kind == MAP:
                 _write_map(writer, field, value, depth)
             else:
                 _write_list(writer, field, value, depth)
         elif field.presence:
-            if value is not None:
-                if groups & field.group:
-                    raise _Unfit
-                groups |= field.group
-                _write_value(writer, field, value, depth, True)
-                _put_varint(writer, field.number << 3 | <uint32_t>field.wire)
+            if groups & field.group:
+                raise _Unfit
+            groups |= field.group
+            _write_value(writer, field, value, depth, True)
+            _put_varint(writer, field.number << 3 | <uint32_t>field.wire)
         elif _write_value(writer, field, value, depth, False):
             _put_varint(writer, field.number << 3 | <uint32_t>field.wire)
     return 0

@@ -1,7 +1,7 @@
-"""`python -m bench._front_end ours|echo`: a gRPC server to be measured, until its standard input is closed.
+"""`python -m bench._front_end ours|echo|echo_uvloop`: a gRPC server to be measured, until its standard input is closed.
 
 `ours` is the whole service, with an engine that answers every start at once; `echo` is grpc.aio with Google's message
-classes and a handler that gives back what it got.
+classes and a handler that gives back what it got, on asyncio's own loop or on that of our processes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from temporalio.client import Client
 from temporalio.service import WorkflowService
 
 from contextunity.core import worker_pb2_grpc
+from contextunity.worker import event_loop
 from contextunity.worker.auth import authenticator_for
 from contextunity.worker.core.discovery import boot
 from contextunity.worker.plugin import ContextWorkerPlugin
@@ -62,4 +63,10 @@ async def _serve(target: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_ours() if sys.argv[1] == "ours" else _echo())
+    match sys.argv[1]:
+        case "ours":
+            event_loop.run(_ours())
+        case "echo_uvloop":
+            event_loop.run(_echo())
+        case _:
+            asyncio.run(_echo())

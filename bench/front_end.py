@@ -16,7 +16,7 @@ from ._rounds import interleave
 
 __all__ = ["run"]
 
-_OURS, _ECHO = "StartWorkflow, engine stubbed", "grpc.aio echo with pb2"
+_OURS, _ECHO, _ECHO_UVLOOP = "StartWorkflow, engine stubbed", "grpc.aio echo with pb2", "the echo on uvloop"
 _ROUNDS = 5
 _CLIENTS = (1, 32)
 _SECONDS = 1.5
@@ -33,7 +33,7 @@ def run(options: Options) -> Result:
         load = stack.enter_context(Child("-m", "bench._load", str(request), folder=folder, name="load"))
         load.wait_for("ready")
         servers = dict[str, tuple[Child, str]]()
-        for subject, word in ((_OURS, "ours"), (_ECHO, "echo")):
+        for subject, word in ((_OURS, "ours"), (_ECHO, "echo"), (_ECHO_UVLOOP, "echo_uvloop")):
             child = Child("-m", "bench._front_end", word, folder=folder, name=word, **variables)
             stack.enter_context(child)
             servers[subject] = child, child.wait_for("listens").split()[1]
@@ -54,6 +54,7 @@ def run(options: Options) -> Result:
         reference=_ECHO,
         measurements=tuple(measurements),
         notes=(
+            "ours runs on uvloop, as its processes do; the echo on asyncio's loop, as grpc's examples, and on uvloop",
             "the clients are one process that sends raw bytes, on a channel each; the servers are processes too",
             "with many clients that process is busy as well, so server cpu tells more than throughput",
         ),

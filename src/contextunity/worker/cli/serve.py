@@ -13,6 +13,7 @@ from typing import Any
 
 from contextunity.core.errors import ContextUnityError
 
+from .. import event_loop
 from ..core.discovery import boot
 from ..core.registry import WorkerRegistry
 from ..errors import SettingsError
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         gc.freeze()
         gc.enable()
         configure(settings)
-        asyncio.run(_until_signal(_command(arguments)(settings, registry)))
+        event_loop.run(_until_signal(_command(arguments)(settings, registry)))
     except ContextUnityError as error:
         complain(str(error))
         return int(getattr(error, "exit_code", 1))

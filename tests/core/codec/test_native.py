@@ -69,9 +69,10 @@ def test_every_message_of_ours_is_known_to_it() -> None:
 def test_usual_messages_never_get_to_google(message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     data = codec.encode(message)
     binary = importlib.import_module("contextunity.core.codec._binary")
-    for name in ("to_proto", "_read"):
+    for name in ("_fill", "_read"):
         monkeypatch.delattr(binary, name)
     assert codec.decode(type(message), codec.encode(message)) == codec.decode(type(message), data) == message
+    assert codec.from_proto(type(message), codec.to_proto(message)) == message
 
 
 def _field(number: int, wire: int, body: bytes) -> bytes:
@@ -167,6 +168,8 @@ def _nested(shapes: Any, levels: int) -> Any:
     [
         pytest.param(lambda s: s.Scalars(a_double=-0.0, a_float=-0.0), True, id="negative zero"),
         pytest.param(lambda s: s.Scalars(a_float=1e-60), True, id="a float that becomes zero"),
+        pytest.param(lambda s: s.Scalars(a_float=1e39), False, id="a float too large"),
+        pytest.param(lambda s: s.Scalars(a_float=-float("inf")), True, id="an infinite float"),
         pytest.param(lambda s: s.Scalars(a_double=5), True, id="int for a double"),
         pytest.param(lambda s: s.Scalars(a_double=10**400), False, id="int too large for a double"),
         pytest.param(lambda s: s.Scalars(an_int32=True), False, id="bool for an int"),
@@ -202,11 +205,11 @@ def test_instances_are_written_as_google_writes_them_or_given_up_on(
 
 def test_any_day_is_the_day_that_datetime_makes_of_it(shapes: Any, native_decoding: Any, native_encoding: Any) -> None:
     day = datetime(1, 1, 1, 12, tzinfo=UTC)
-    while day.year < 9990:
+    while day.year < 9970:
         message = shapes.WellKnownLists(timestamps=[day + timedelta(days=number) for number in range(367)])
         assert native_encoding(message)
         assert native_decoding(shapes.WellKnownLists, codec.encode(message))
-        day += timedelta(days=9 * 365)
+        day += timedelta(days=27 * 365)
 
 
 def test_unknown_fields_of_an_instance_are_given_up_on(native_encoding: Any) -> None:
@@ -232,7 +235,7 @@ def test_it_loses_no_memory() -> None:
             schema: Any = conversions_of(cls).schema
             assert schema.encode(message) is not None
             assert schema.decode(data) is not None
-            for end in range(1, len(data), 7):
+            for end in range(1, len(data), 101):
                 schema.decode(data[:end])
             schema.decode(data + b"\x00")
         assert conversions_of(Product).schema.encode(wrong) is None  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]

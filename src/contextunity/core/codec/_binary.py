@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import betterproto2
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 from google.protobuf.message import Message as ProtoMessage
 
 from contextunity.core.errors import CodecError
@@ -14,6 +14,9 @@ from ._classes import full_name
 from ._compile import Conversions, conversions_of
 from ._faults import fault_in_message, fault_in_proto
 from ._runtime import MAX_DEPTH, SERIALIZE
+
+if TYPE_CHECKING:
+    from ._wire import Schema
 
 M = TypeVar("M", bound=betterproto2.Message)
 
@@ -26,12 +29,12 @@ def encode(message: betterproto2.Message) -> bytes:
     Raises:
         CodecError: a value does not fit its field; the error names it.
     """
-    schema = conversions_of(type(message)).schema
-    if schema is not None:
-        data = schema.encode(message)
+    conversions = conversions_of(type(message))
+    if conversions.schema is not None:
+        data = conversions.schema.encode(message)
         if data is not None:
             return data
-    return SERIALIZE(to_proto(message))
+    return SERIALIZE(_fill(message, conversions))
 
 
 def decode(cls: type[M], data: bytes) -> M:
@@ -69,14 +72,12 @@ def to_proto(message: betterproto2.Message) -> ProtoMessage:
         CodecError: a value does not fit its field; the error names it.
     """
     conversions = conversions_of(type(message))
-    pb = conversions.model.proto()
-    try:
-        conversions.fill(message, pb)
-    except RecursionError:
-        raise CodecError("it contains itself, or is nested without end", message_type=conversions.model.name) from None
-    except Exception as error:
-        raise _explained(message, conversions.model.name, error) from error
-    return pb
+    if conversions.schema is not None:
+        # By way of its bytes: both steps are compiled, and together take a third of the time that setting fields does.
+        data = conversions.schema.encode(message)
+        if data is not None:
+            return conversions.model.proto.FromString(data)
+    return _fill(message, conversions)
 
 
 def from_proto(cls: type[M], pb: ProtoMessage) -> M:
@@ -92,7 +93,29 @@ def from_proto(cls: type[M], pb: ProtoMessage) -> M:
     given = type(pb).DESCRIPTOR.full_name
     if given != conversions.model.name:
         raise CodecError(f"expected this message, got a {given}", message_type=conversions.model.name)
+    if conversions.schema is not None and type(pb) is conversions.model.proto:
+        made = _read_by_bytes(pb, conversions.schema)
+        if made is not None:
+            return made if type(made) is cls else _derived(cls, made)
     return _read(cls, pb, conversions)
+
+
+def _fill(message: Any, conversions: Conversions) -> ProtoMessage:
+    pb = conversions.model.proto()
+    try:
+        conversions.fill(message, pb)
+    except RecursionError:
+        raise CodecError("it contains itself, or is nested without end", message_type=conversions.model.name) from None
+    except Exception as error:
+        raise _explained(message, conversions.model.name, error) from error
+    return pb
+
+
+def _read_by_bytes(pb: ProtoMessage, schema: Schema) -> Any:
+    try:
+        return schema.decode(SERIALIZE(pb))
+    except EncodeError:
+        return None  # Nested deeper than bytes can be; it can be read all the same.
 
 
 def _read(cls: type[M], pb: Any, conversions: Conversions) -> M:

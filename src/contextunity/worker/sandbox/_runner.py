@@ -55,6 +55,14 @@ class _SharedModule:
         self.usable = True
         self.undone = 0
         self._lock = threading.Lock()
+        self._classes = dict[str, type[Any]]()
+
+    def workflow_class(self, name: str) -> type[Any]:
+        """The class of the shared import; what may be shared keeps it for good."""
+        found = self._classes.get(name)
+        if found is None:
+            found = self._classes[name] = self.sandbox.workflow_class(name)
+        return found
 
     def load(
         self, class_name: str, runner_class: type[Any], failure_exception_types: Sequence[type[BaseException]]
@@ -140,7 +148,7 @@ class _Instance(WorkflowInstance):
         self._shared = shared
         self._info = det.info
         self._thread_id: int | None = None
-        workflow_class = shared.sandbox.workflow_class(det.defn.cls.__name__)
+        workflow_class = shared.workflow_class(det.defn.cls.__name__)
         with Entered(shared.sandbox, in_activation=False):
             self._inner = shared.inner_class(det, shared.inner_runner, workflow_class)
 

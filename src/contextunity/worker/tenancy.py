@@ -72,7 +72,11 @@ def tenant_in(attributes: SearchAttributes) -> str:
     kept = attributes.indexed_fields
     if TENANT_ATTRIBUTE.name not in kept:
         return ""
-    found: object = json.loads(kept[TENANT_ATTRIBUTE.name].data or b"null")
+    data = kept[TENANT_ATTRIBUTE.name].data
+    if data[:1] == b'"' and b"\\" not in data:
+        # What it nearly always is: a text that stands there as it is.
+        return data[1:-1].decode()
+    found: object = json.loads(data or b"null")
     # The server may tell a single value as a list of one.
     if isinstance(found, list):
         found = cast("list[object]", found)[0] if len(cast("list[object]", found)) == 1 else ""

@@ -13,15 +13,13 @@ from temporalio.api.common.v1 import Payload, Priority
 from temporalio.api.enums.v1 import WorkflowIdConflictPolicy as Conflict
 from temporalio.api.workflow.v1 import OnConflictOptions
 from temporalio.api.workflowservice.v1 import StartWorkflowExecutionRequest
-from temporalio.client import Client
 
 from contextunity.core import codec
 from contextunity.core.context import HEADER
-from contextunity.worker.converter import ProtobufPayloadConverter
 from contextunity.worker.tenancy import TENANT_ATTRIBUTE, UNIT_ATTRIBUTE, bound_attributes
 from python_temporal.contract import WorkflowContract
 
-from ._call import Call
+from ._call import Call, Engine
 from ._inputs import StartRequest
 
 __all__ = ["Blanks"]
@@ -37,19 +35,13 @@ class Blanks:
     """Makes requests of starts.
 
     Args:
-        client: Temporal client with the contract's data converter.
+        engine: whose client they are for.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._client = engine, engine.client
         # Bytes, because reading a message takes half the time of copying one.
         self._blanks = dict[WorkflowContract, bytes]()
-        converters = client.data_converter
-        self._goes_as_it_is = (
-            converters.payload_converter_class is ProtobufPayloadConverter
-            and converters.payload_codec is None
-            and converters.external_storage is None
-        )
 
     async def filled(self, call: Call, request: StartRequest, request_id: str) -> StartWorkflowExecutionRequest:
         """The request that starts what a call asks for.
@@ -80,7 +72,7 @@ class Blanks:
             attributes = bound_attributes(request.tenant_id, call.unit_id, others)
             converter.encode_search_attributes(attributes, wanted.search_attributes)
         if request.message is not None:
-            if self._goes_as_it_is:
+            if self._engine.has_plain_payloads:
                 wanted.input.payloads[0].data = _SERIALIZE(request.message)
             else:
                 del wanted.input.payloads[:]

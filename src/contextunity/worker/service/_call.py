@@ -20,6 +20,7 @@ from temporalio.client import Client
 from contextunity.core import codec
 from contextunity.core.context import MAX_PROVENANCE
 from contextunity.worker.auth import EVERYBODY, Caller
+from contextunity.worker.converter import ProtobufPayloadConverter
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.tenancy import tenant_fault
@@ -62,6 +63,16 @@ class Engine:
     registry: WorkerRegistry
     rpc_timeout: timedelta
     seen: SeenTasks = field(default_factory=SeenTasks)
+
+    @property
+    def has_plain_payloads(self) -> bool:
+        """Whether the bytes of a message stand in a payload as they are: not encrypted, not stored elsewhere."""
+        converter = self.client.data_converter
+        return (
+            converter.payload_codec is None
+            and converter.external_storage is None
+            and converter.payload_converter_class is ProtobufPayloadConverter
+        )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -25,6 +25,7 @@ __all__ = ["Progress", "ask_progress", "packed", "progress_query"]
 _TIMEOUT = timedelta(seconds=2)
 _METHOD = "GetProgress"
 """Proto name of the query that tells a workflow's progress, by convention of the contracts."""
+_TYPE_URL = "type.googleapis.com/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,5 +79,16 @@ async def packed(engine: Engine, payloads: Sequence[Payload], output_type: type[
     """
     if output_type is None or not payloads:
         return None
+    payload = payloads[0]
+    name = codec.full_name(output_type)
+    if engine.has_plain_payloads and _is_message(payload, name):
+        # What is packed is the same bytes, once it is certain that they can be read.
+        codec.decode(output_type, payload.data)
+        return PackedMessage(type_url=_TYPE_URL + name, value=payload.data)
     (message, *_) = await engine.client.data_converter.decode(payloads, [output_type])
     return codec.pack_any(message)
+
+
+def _is_message(payload: Payload, name: str) -> bool:
+    metadata = payload.metadata
+    return metadata.get("encoding") == b"binary/protobuf" and metadata.get("messageType") == name.encode()

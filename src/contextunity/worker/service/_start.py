@@ -56,7 +56,7 @@ class Starting:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._blanks = Blanks(engine.client)
+        self._blanks = Blanks(engine)
 
     async def start_workflow(self, call: Call) -> StartWorkflowResult:
         """Starts the workflow of a workflow_type; see StartWorkflow in worker.proto."""

@@ -12,8 +12,6 @@ from typing import NoReturn, cast
 import grpc
 from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
-from google.protobuf.message import DecodeError
-from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
@@ -47,9 +45,6 @@ _LARGE = 64 * 1024
 megabyte."""
 _FOR_EVER = 10 * 365 * 86400.0
 """Seconds beyond which a deadline is none."""
-
-_LAST_SECOND = 253_402_300_799
-"""Of the year 9999, since 1970."""
 
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -244,35 +239,12 @@ class _Metadata:
         return iter(self._context.invocation_metadata() or ())
 
 
-def _decode(data: bytes) -> UnitMessage:
-    """Reads a unit as Google's message, of which a call needs a few fields, and refuses what the codec would refuse."""
+def _decode(data: bytes) -> ContextUnit:
     try:
-        unit = UnitMessage.FromString(data)
-    except DecodeError:
-        unit = None
-    if unit is None or not _has_sound_times(unit):
-        unit = _checked(data)
-    return unit
-
-
-def _checked(data: bytes) -> UnitMessage:
-    """Reads a unit with the codec, which tells what is wrong with it."""
-    try:
-        codec.decode(ContextUnit, data)
+        return codec.decode(ContextUnit, data)
     except CodecError as error:
         raise ServiceError(
             Reason.UNIT_UNREADABLE,
             f"the request is not a ContextUnit: {error.reason}",
             violations=[FieldViolation(field=error.path, description=error.reason)],
         ) from None
-    return UnitMessage.FromString(data)
-
-
-def _has_sound_times(unit: UnitMessage) -> bool:
-    """Whether the times are surely such; they are all that Google's parser lets pass and the codec does not."""
-    steps = unit.chain_of_thought
-    return _is_sound(unit.created_at) and (not steps or all(_is_sound(step.timestamp) for step in steps))
-
-
-def _is_sound(time: Timestamp) -> bool:
-    return 0 <= time.seconds <= _LAST_SECOND and 0 <= time.nanos < 1_000_000_000

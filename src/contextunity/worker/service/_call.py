@@ -7,12 +7,11 @@ import functools
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import ParamSpec, TypeVar
 
 from contextunity.gen.contextunity.core import ContextUnit
-from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
 from contextunity.gen.contextunity.worker import TaskContext
 from contextunity.gen.contextunity.worker.context_pb2 import TaskContext as TaskContextMessage
 from temporalio.client import Client
@@ -79,34 +78,29 @@ class Engine:
 class Call:
     """One call.
 
-    Args:
-        unit: the request, as Google's message or as the dataclass.
-
     Attributes:
+        unit: the request.
         caller: who sent it.
         deadline: when the caller stops waiting, in the event loop's time; None where it does not.
         label: the method, as its provenance tells it.
         is_large: whether reading its content takes so long that others should not wait for it.
-        message: the request, as Google's message: what a call reads of it is less than a dataclass takes to be made.
         unit_id: that of the unit; empty where it has none.
         trace_id: that of the unit, or a new one where it has none.
         request_id: what a repetition of this call is known by: the unit_id, or a new one where it has none.
     """
 
-    unit: InitVar[ContextUnit | UnitMessage]
+    unit: ContextUnit
     caller: Caller = EVERYBODY
     deadline: float | None = None
     label: str = ""
     is_large: bool = False
-    message: UnitMessage = field(init=False)
     unit_id: str = field(init=False)
     trace_id: str = field(init=False)
     request_id: str = field(init=False)
 
-    def __post_init__(self, unit: ContextUnit | UnitMessage) -> None:
-        self.message = unit if isinstance(unit, UnitMessage) else _message_of(unit)
-        self.unit_id = self.message.unit_id
-        self.trace_id = self.message.trace_id or str(uuid.uuid4())
+    def __post_init__(self) -> None:
+        self.unit_id = self.unit.unit_id
+        self.trace_id = self.unit.trace_id or str(uuid.uuid4())
         self.request_id = self.unit_id or str(uuid.uuid4())
 
     async def read(
@@ -123,15 +117,15 @@ class Call:
         Raises:
             ServiceError: some are too long, or hold characters that cannot be printed; each is named.
         """
-        message = self.message
+        unit = self.unit
         # Nearly always there is nothing to name.
-        fits = _is_kept(self.unit_id, _ID_LIMIT) and _is_kept(message.trace_id, _ID_LIMIT)
-        for label in message.provenance:
+        fits = _is_kept(self.unit_id, _ID_LIMIT) and _is_kept(unit.trace_id, _ID_LIMIT)
+        for label in unit.provenance:
             fits = fits and _is_kept(label, _LABEL_LIMIT)
         if fits:
             return
-        named = [("unit_id", self.unit_id, _ID_LIMIT), ("trace_id", message.trace_id, _ID_LIMIT)]
-        named += [(f"provenance[{place}]", label, _LABEL_LIMIT) for place, label in enumerate(message.provenance)]
+        named = [("unit_id", self.unit_id, _ID_LIMIT), ("trace_id", unit.trace_id, _ID_LIMIT)]
+        named += [(f"provenance[{place}]", label, _LABEL_LIMIT) for place, label in enumerate(unit.provenance)]
         raise invalid(
             *(
                 FieldViolation(field=name, description=_fault(text, limit))
@@ -200,7 +194,7 @@ class Call:
             trace_id=self.trace_id, unit_id=self.unit_id, tenant_id=tenant_id, principal=self.caller.principal
         )
         provenance = made.provenance
-        provenance.extend(self.message.provenance[:MAX_PROVENANCE])
+        provenance.extend(self.unit.provenance[:MAX_PROVENANCE])
         # As `contextunity.core.context.extended` has it.
         if len(provenance) < MAX_PROVENANCE and (not provenance or provenance[-1] != self.label):
             provenance.append(self.label)
@@ -216,12 +210,6 @@ class Call:
                 f"the token is not for the tenant {name!r}; {_those(self.caller.tenants or ())}",
                 metadata={"tenant_id": name},
             )
-
-
-def _message_of(unit: ContextUnit) -> UnitMessage:
-    made = codec.to_proto(unit)
-    assert isinstance(made, UnitMessage)
-    return made
 
 
 def _is_kept(text: str, limit: int) -> bool:

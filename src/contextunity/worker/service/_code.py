@@ -42,7 +42,7 @@ class Executing:
         contract = self._contract()
         tenant_id = call.tenant(request.tenant_id)
         program = _program(request, tenant_id)
-        checked = check_rules(program, "body" if call.message.HasField("body") else "payload")
+        checked = check_rules(program, "payload" if call.unit.body is None else "body")
         workflow_id, run_id = await self._starting.start(
             call,
             StartRequest(

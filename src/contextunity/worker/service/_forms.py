@@ -48,7 +48,7 @@ def answered(call: Call, message: betterproto2.Message | Message) -> UnitMessage
     # As many digits as Python callers can hold.
     created_at.seconds, created_at.nanos = now // _NANOS, now % _NANOS // 1000 * 1000
     provenance = unit.provenance
-    provenance.extend(call.message.provenance)
+    provenance.extend(call.unit.provenance)
     provenance.append(call.label)
     body = unit.body
     body.type_url = _TYPE_URL + sent.DESCRIPTOR.full_name

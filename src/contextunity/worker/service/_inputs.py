@@ -72,8 +72,8 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
     Raises:
         ServiceError: there is no such workflow_type, or the content does not fit it; every violation is named.
     """
-    payload = payload_of(call.message)
-    body = unpack(call.message)
+    payload = payload_of(call.unit)
+    body = unpack(call.unit)
     workflow_type = _text(payload, "workflow_type")
     if body is not None:
         contract = _contract_of(registry, body, workflow_type)

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 import betterproto2
-from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
-from contextunity.gen.google import protobuf
+from contextunity.gen.contextunity.core import ContextUnit
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
@@ -37,34 +36,36 @@ M = TypeVar("M", bound=betterproto2.Message)
 _Convert: TypeAlias = Callable[[Any], Any]
 
 
-def payload_of(unit: UnitMessage) -> dict[str, Any]:
+def payload_of(unit: ContextUnit) -> dict[str, Any]:
     """The payload as a plain dict of its own; empty where there is none.
 
     Raises:
         ServiceError: it holds what a Struct may not, such as NaN.
     """
+    if unit.payload is None:
+        return {}
     try:
         return codec.struct_to_dict(unit.payload)
     except CodecError as error:
         raise misfits("payload", error.violations) from None
 
 
-def unpack(unit: UnitMessage) -> betterproto2.Message | None:
+def unpack(unit: ContextUnit) -> betterproto2.Message | None:
     """The typed message in the body; None where there is none.
 
     Raises:
         ServiceError: it is of a type that nobody here knows, or its bytes are not of that type.
     """
-    if not unit.HasField("body"):
+    if unit.body is None:
         return None
     try:
-        return codec.unpack_any(protobuf.Any(type_url=unit.body.type_url, value=unit.body.value))
+        return codec.unpack_any(unit.body)
     except CodecError as error:
         violation = FieldViolation(field="body", description=str(error))
         raise ServiceError(Reason.BODY_INVALID, f"body: {error}", violations=[violation]) from None
 
 
-def read_request(unit: UnitMessage, message_class: type[M], prepare: _Convert | None = None) -> M:
+def read_request(unit: ContextUnit, message_class: type[M], prepare: _Convert | None = None) -> M:
     """The typed request of a unit, from its body or else from its payload, held against the rules of its proto.
 
     Args:

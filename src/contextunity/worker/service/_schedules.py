@@ -106,11 +106,11 @@ def _read_registration(call: Call) -> tuple[RegisterSchedulesRequest, list[Sched
     Raises:
         ServiceError: what is not about single entries does not fit.
     """
-    if unpack(call.message) is not None:
-        request = read_request(call.message, RegisterSchedulesRequest)
+    if unpack(call.unit) is not None:
+        request = read_request(call.unit, RegisterSchedulesRequest)
         return request, list(request.schedules), "body."
     try:
-        rest, entries, alone = request_shape(payload_of(call.message))
+        rest, entries, alone = request_shape(payload_of(call.unit))
     except CodecError as error:
         raise invalid(FieldViolation(field=f"payload.{error.path}", description=error.reason)) from None
     request = read_payload({**rest, "schedules": [{}] * len(entries)}, RegisterSchedulesRequest)

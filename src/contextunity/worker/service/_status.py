@@ -67,6 +67,8 @@ class Telling:
         check_ids(workflow_id, run_id)
         beside = Beside(self._engine, tenants, workflow_id, run_id)
         try:
+            # Its question goes out first: a query takes longer than the description.
+            await asyncio.sleep(0)
             run = await find_run(call, self._engine, workflow_id, run_id, request.tenant_id)
             if not run_id:
                 self._engine.seen.keep(workflow_id, _seen(run))

@@ -30,6 +30,7 @@ from cpython.datetime cimport (
     timedelta_new,
     timedelta_seconds,
 )
+from cpython.dict cimport PyDict_Items
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_AsDouble, PyLong_AsLongLong, PyLong_AsUnsignedLongLong, PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc

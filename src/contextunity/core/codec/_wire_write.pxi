@@ -118,7 +118,7 @@ cdef int _write_map(Writer *writer, Field field, object value, int depth) except
         raise _Unfit
     if not <dict>value:
         return 0
-    entries = list((<dict>value).items())
+    entries = PyDict_Items(value)
     index = len(entries)
     while index > 0:
         index -= 1

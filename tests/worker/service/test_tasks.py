@@ -219,6 +219,25 @@ def test_a_watch_tells_each_change_once_and_ends_with_the_task(desk: Desk) -> No
     assert again.payload["resume_token"] == tokens[-1]
 
 
+def test_a_watch_tells_an_attempt_that_failed_without_an_event(desk: Desk) -> None:
+    # By then the last event, that the activity was scheduled, has long been told.
+    task = desk.start(name="slow", mode="MODE_RETRY", ratio=1.5)
+    pending = [answer["pending_activities"][0] for answer in _statuses_until_a_failure(desk, task)]
+    assert (pending[0]["attempt"], pending[0].get("last_failure", "")) == (1, "")
+    assert (pending[-1]["attempt"], pending[-1]["last_failure"]) == (2, "NotYet: not yet")
+    desk.call("TerminateTask", {"workflow_id": task})
+
+
+def _statuses_until_a_failure(desk: Desk, task: str) -> list[dict[str, Any]]:
+    found = list[dict[str, Any]]()
+    for answer in desk.watch({"workflow_id": task}):
+        if answer.payload.get("pending_activities"):
+            found.append(dict(answer.payload))
+            if found[-1]["pending_activities"][0].get("last_failure"):
+                return found
+    raise AssertionError(f"{task} ended")
+
+
 def test_a_watch_ends_when_its_client_goes_away(desk: Desk) -> None:
     task = desk.start(name="alone", mode="MODE_WAIT")
     unit = ContextUnit(body=WatchTaskRequest(workflow_id=task))

@@ -1,7 +1,8 @@
 """Watches a task: its status now, and again whenever its history has grown and something shows.
 
-What a task tells changes only with its history, so the history is waited for, not the clock; only bursts of events are
-gathered for a moment.
+What a task tells changes with its history, so the history is waited for, not the clock; bursts of events are gathered
+for a moment. The one exception are attempts of activities: those that fail and are to be repeated leave no event, so a
+task with pending activities is looked at again by and by.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ __all__ = ["Watching"]
 
 _GATHER = 0.2
 """Seconds for which events are gathered: a status in between would be old before it is read."""
+_LOOK_AGAIN, _LOOK_AGAIN_AT_MOST = 2.0, 30.0
+"""Seconds after which a task with pending activities is looked at without an event; twice as many each time that
+nothing was new."""
 _LONG_POLL = timedelta(seconds=70)
 """How long one wait for events may take; the server itself ends it, without events, after about a minute."""
 _FLEETING = ("last_heartbeat_at",)
@@ -49,32 +53,36 @@ class Watching:
         """Tells how a task goes until it ends; see WatchTask in worker.proto."""
         seen = request.after
         run = await find_run(call, self._engine, request.workflow_id, request.run_id, request.tenant_id)
-        growth = _Growth(self._engine, run)
+        growth, patience = _Growth(self._engine, run), _LOOK_AGAIN
         while True:
             status = await self._telling.status(run)
             token = _token(status)
             if token != seen:
                 seen = status.resume_token = token
+                patience = _LOOK_AGAIN
                 yield status
+            else:
+                patience = min(2 * patience, _LOOK_AGAIN_AT_MOST)
             if status.status is not TaskState.RUNNING:
                 return
-            await self._until_grown(growth, run)
+            await self._until_grown(growth, run, patience if status.pending_activities else None)
             run = await find_run(call, self._engine, run.workflow_id, run.run_id, request.tenant_id)
             if run.run_id != growth.run_id:
                 growth = _Growth(self._engine, run)
 
-    async def _until_grown(self, growth: _Growth, run: Run) -> None:
+    async def _until_grown(self, growth: _Growth, run: Run, at_most: float | None) -> None:
         waiting = asyncio.ensure_future(growth.wait())
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED, timeout=at_most)
             if self._stopping.is_set():
                 raise ServiceError(
                     Reason.STOPPING,
                     "the service is being stopped; watch again with the last resume_token",
                     metadata={"workflow_id": run.workflow_id},
                 )
-            await waiting
+            if waiting.done():
+                waiting.result()
         finally:
             for task in (waiting, stopping):
                 task.cancel()

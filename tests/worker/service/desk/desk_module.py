@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import final
 
@@ -28,6 +29,7 @@ from contextunity.worker.core.registry import ModuleConfig
 @desk_temporal.step.defn
 def step(request: WorkRequest) -> WorkResponse:
     if request.mode is Mode.RETRY:
+        time.sleep(request.ratio)
         raise ApplicationError("not yet", type="NotYet", next_retry_delay=timedelta(hours=1))
     raise ApplicationError(f"the step of {request.name} broke", type="StepBroke")
 

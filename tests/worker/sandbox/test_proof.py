@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +126,13 @@ _SHARED = {
             count += 1
             return count
     """,
+    "compiled formats and methods with arguments": """
+        import functools, struct
+        HEADER = struct.Struct("!I")
+        class A:
+            def f(self, n): return n
+            g = functools.partialmethod(f, 2)
+    """,
     "a list of a module that is passed through": """
         from temporalio import workflow
         with workflow.unsafe.imports_passed_through():
@@ -190,7 +199,44 @@ _OWN = {
         "class M(type):\n  all = []\nclass A(metaclass=M): ...",
         "{0}.M.all is a list, which a run could change",
     ),
-    "a model": ("from pydantic import BaseModel\nclass A(BaseModel):\n  a: int", "{0}.A."),
+    "a model": (
+        "from pydantic import BaseModel\nclass A(BaseModel):\n  a: int",
+        "{0}.A is a class that a library keeps tables in (in a module that is passed through, it is shared)",
+    ),
+    "a dict that is a dataclass": (
+        "from dataclasses import dataclass\n@dataclass\nclass A(dict):\n  a: int = 1\nB = A()",
+        "{0}.B is an A, which a run could change",
+    ),
+    "an error that is a dataclass": (
+        "from dataclasses import dataclass\n@dataclass\nclass A(Exception):\n  a: int = 1\nB = A()",
+        "{0}.B is an A, which a run could change",
+    ),
+    "a constant that fills itself": (
+        "import functools\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n"
+        "  @functools.cached_property\n  def p(self): return 1\nB = A()",
+        "{0}.B is an A, which a run could change",
+    ),
+    "an attribute of a partial": (
+        "import functools\nf = functools.partial(print)\nf.kept = []",
+        "{0}.f.kept is a list, which a run could change",
+    ),
+    "an attribute of a static method": (
+        "class A:\n  @staticmethod\n  def f(): ...\nvars(A)['f'].kept = []",
+        "{0}.A.f.kept is a list, which a run could change",
+    ),
+    "an attribute of a cached property": (
+        "import functools\nclass A:\n  @functools.cached_property\n  def f(self): ...\nA.f.kept = []",
+        "{0}.A.f is a list, which a run could change",
+    ),
+    "a class that says it is of the interpreter": (
+        "class A:\n  __module__ = 'builtins'\n  kept = []",
+        "builtins.A.kept is a list, which a run could change",
+    ),
+    "a constant that could be a tuple": (
+        "A = []",
+        "a list, which a run could change (if none does, a tuple is shared)",
+    ),
+    "a constant that could be a view": ("A = {}", "(if none does, a types.MappingProxyType is shared)"),
 }
 
 
@@ -223,6 +269,23 @@ async def test_what_a_module_imports_counts_too(written: Callable[[str], Any], t
     assert not prepared(sharing_runner(), module.Flow).usable
     assert f"{helper.__name__}.CACHE is a dict" in told()
     assert prepared(sharing_runner(helper.__name__), module.Flow).usable
+
+
+@pytest.mark.parametrize(
+    "text", ["from . import late", "from .late import X", "from lazy import late", "import lazy.late"]
+)
+async def test_a_module_of_a_package_that_is_imported_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: Callable[[str], Any], told: Callable[[], str], text: str
+) -> None:
+    (tmp_path / "lazy").mkdir()
+    (tmp_path / "lazy/__init__.py").write_text("")
+    (tmp_path / "lazy/late.py").write_text("X = 1")
+    (tmp_path / "lazy/helper.py").write_text(f"def f():\n  {text}")
+    for name in ("lazy", "lazy.helper"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    module = written("import lazy.helper")
+    assert not prepared(sharing_runner(), module.Flow).usable
+    assert "lazy.helper.f is a function that imports lazy.late while it runs" in told()
 
 
 async def test_a_module_that_cannot_be_imported_is_refused_as_before(written: Callable[[str], Any]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,13 @@ from temporalio import workflow
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Replayer
+from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError, SandboxMatcher, SandboxRestrictions
 
 from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.sandbox import sandboxed_runner
 from contextunity.worker.sandbox._runner import WorkflowStateError
 from contextunity.worker.sandbox._sdk import Entered
+from contextunity.worker.sandbox._watch import Snapshot
 from tests.worker.sandbox.conftest import prepared, running, sharing_runner
 from tests.worker.sandboxed import stateful_steps
 
@@ -64,6 +69,12 @@ async def test_a_change_ends_the_sharing_and_goes_no_further(
         ("function_attribute", "stateful_steps.helper.calls"),
         ("function_defaults", "stateful_steps.helper.__defaults__"),
         ("closure", "a variable that stateful_steps.counter closes over"),
+        ("function_defaults_in_place", "stateful_steps.helper.__kwdefaults__.named"),
+        ("attributes_of_a_constant", "stateful_steps.SETTINGS"),
+        ("class_of_a_constant", "stateful_steps.SETTINGS"),
+        ("member_of_an_enum", "stateful_steps.Color._member_names_"),
+        ("value_of_an_enum", "stateful_steps.Color._value2member_map_.2"),
+        ("module_in_a_name", "stateful_steps.backend"),
         ("field_of_a_constant", "stateful_steps.POLICY.maximum_attempts"),
         ("module_attribute", "stateful_steps.LEFT"),
         ("main_module", "__main__.LEFT"),
@@ -93,6 +104,104 @@ def _changed(shared: Any, change: str) -> Exception | None:
         assert getattr(changes, change)() == 1
     found: Exception | None = shared.undo(since)
     return found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(
+            """
+            import enum
+            class Right(enum.Flag):
+                READ = 1
+                WRITE = 2
+            class Bits(enum.IntFlag):
+                ONE = 1
+                TWO = 2
+            def go():
+                return ~Right.READ, Right.READ | Right.WRITE, ~Bits.ONE, Bits(3)
+            """,
+            id="flags",
+        ),
+        pytest.param(
+            """
+            import copy, dataclasses
+            @dataclasses.dataclass
+            class A:
+                names: list = dataclasses.field(default_factory=list)
+            class B:
+                __slots__ = ("one",)
+            CONSTANT = A(["x"])
+            def go():
+                return copy.copy(A()), copy.deepcopy(B()), copy.deepcopy(CONSTANT), dataclasses.asdict(CONSTANT)
+            """,
+            id="copies",
+        ),
+        pytest.param(
+            """
+            import abc
+            from typing import Generic, Protocol, TypeVar, get_type_hints, runtime_checkable
+            T = TypeVar("T")
+            @runtime_checkable
+            class P(Protocol[T]):
+                def f(self) -> T: ...
+            class A(P[int]):
+                def f(self): return 1
+            class B(abc.ABC): ...
+            class G(Generic[T]):
+                one: T
+            def go():
+                return A(), G[int](), isinstance(A(), P), isinstance(A(), B), get_type_hints(G)
+            """,
+            id="types",
+        ),
+    ],
+)
+async def test_what_the_interpreter_remembers_is_no_change(written: Callable[[str], Any], text: str) -> None:
+    module = written(text)
+    shared = prepared(sharing_runner(), module.Flow)
+    assert shared.usable
+    go = shared.sandbox.imported(module.__name__, "go")
+    with Entered(shared.sandbox, in_activation=True):
+        go()
+    assert shared.undo(0) is None
+    assert shared.usable
+
+
+async def test_a_module_that_was_taken_out_can_be_imported_again(written: Callable[[str], Any], tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/__init__.py").write_text("")
+    (tmp_path / "parts/later.py").write_text("def now(): return 1")
+    module = written(
+        """
+        import parts
+        def go():
+            return __import__("parts", None, None, ("later",), 0).later.now()
+        """
+    )
+    members = SandboxMatcher(children={"parts": SandboxMatcher(children={"later": SandboxMatcher(use={"now"})})})
+    restrictions = dataclasses.replace(SandboxRestrictions.default, invalid_module_members=members)
+    shared = prepared(sandboxed_runner(restrictions), module.Flow)
+    assert shared.usable
+    go = shared.sandbox.imported(module.__name__, "go")
+    for _ in range(2):
+        with Entered(shared.sandbox, in_activation=True), pytest.raises(RestrictedWorkflowAccessError):
+            go()
+        assert "sys.modules.parts.later" in str(shared.undo(shared.undone))
+
+
+def test_a_change_that_is_made_while_others_are_undone_is_found_next() -> None:
+    names = {"kept": 1}
+    snapshot = Snapshot()
+
+    def ours(name: str, was: object, now: object) -> bool:
+        names["kept"] = 2  # Of another thread.
+        return False
+
+    snapshot.dictionary("module", names, ours)
+    names["allowed"] = 1
+    assert snapshot.restore() == []
+    assert not snapshot.unchanged()
 
 
 async def test_a_run_beside_a_change_is_repeated(stateful: Any) -> None:

@@ -26,6 +26,9 @@ class Settings:
     count: int = 0
 
 
+class Others(Settings): ...
+
+
 class Slotted:
     __slots__ = ("count",)
 
@@ -55,6 +58,7 @@ SETTINGS = Settings()
 SLOTTED = SlottedSettings()
 TABLE = MappingProxyType({"settings": Settings()})
 PAIR = Pair()
+backend: object = None
 counter = _counter()
 
 
@@ -104,6 +108,43 @@ class Changes:
         found = helper()
         helper.__defaults__ = (found + 1,)
         return helper()
+
+    @staticmethod
+    def function_defaults_in_place() -> int:
+        defaults: Any = helper.__kwdefaults__
+        defaults["named"] += 1
+        found: int = defaults["named"]
+        return found
+
+    @staticmethod
+    def attributes_of_a_constant() -> int:
+        SETTINGS.__dict__ = {"count": SETTINGS.count + 1}
+        return SETTINGS.count
+
+    @staticmethod
+    def class_of_a_constant() -> int:
+        before = type(SETTINGS)
+        SETTINGS.__class__ = Others
+        return 1 if before is Settings else 2
+
+    @staticmethod
+    def member_of_an_enum() -> int:
+        found = len(Color)
+        Color._member_names_.append("GREEN")
+        return found
+
+    @staticmethod
+    def value_of_an_enum() -> int:
+        found = len(Color._value2member_map_)
+        Color._value2member_map_[2] = Color.RED
+        return found
+
+    @staticmethod
+    def module_in_a_name() -> int:
+        module: Any = sys.modules[__name__]
+        before = module.backend
+        module.backend = enum
+        return 1 if before is None else 2
 
     @staticmethod
     def function_code() -> int:

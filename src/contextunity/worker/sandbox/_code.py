@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dis
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 __all__ = ["code_faults"]
 
@@ -12,19 +13,20 @@ _ASSIGN_GLOBALS = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 _BACK_DOORS = frozenset({"globals", "exec", "eval"})
 
 
-def code_faults(function: types.FunctionType, imported_already: Callable[[str], bool]) -> Iterator[str]:
+def code_faults(function: types.FunctionType, missing: Callable[[str, Sequence[str]], str | None]) -> Iterator[str]:
     """What a function does, or functions inside of it, that the next run could see.
 
     Args:
         function: of a module that is to be shared.
-        imported_already: whether a module is there without running its code now.
+        missing: of a module and the names that are imported from it, the module that is not there yet, if any, so that
+            its code would run now.
     """
     package = str(function.__globals__.get("__package__") or "")
-    yield from _faults(function.__code__, package, imported_already)
+    yield from _faults(function.__code__, package, missing)
 
 
-def _faults(code: types.CodeType, package: str, imported_already: Callable[[str], bool]) -> Iterator[str]:
-    last: list[object] = []
+def _faults(code: types.CodeType, package: str, missing: Callable[[str, Sequence[str]], str | None]) -> Iterator[str]:
+    last: list[Any] = []
     for step in dis.get_instructions(code):
         if step.opname in _ASSIGN_GLOBALS:
             yield f"assigns the global {step.argval}"
@@ -33,13 +35,13 @@ def _faults(code: types.CodeType, package: str, imported_already: Callable[[str]
         elif step.opname == "LOAD_CONST":
             last = [*last[-1:], step.argval]
         elif step.opname == "IMPORT_NAME":
-            level = next((each for each in last if type(each) is int), 0)
-            name = _absolute(str(step.argval), package, level)
-            if not imported_already(name):
-                yield f"imports {name} while it runs"
+            level, names = last  # What the instruction takes from the stack.
+            absent = missing(_absolute(str(step.argval), package, level), names or ())
+            if absent is not None:
+                yield f"imports {absent} while it runs"
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _faults(constant, package, imported_already)
+            yield from _faults(constant, package, missing)
 
 
 def _absolute(name: str, package: str, level: int) -> str:

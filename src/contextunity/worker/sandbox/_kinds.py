@@ -7,12 +7,14 @@ import datetime
 import decimal
 import enum
 import fractions
+import functools
 import inspect
 import ipaddress
 import logging
 import operator
 import pathlib
 import re
+import struct
 import types
 import typing
 import uuid
@@ -21,7 +23,18 @@ from typing import Any
 
 from python_temporal.contract import ActivityContract, ServiceContract, WorkflowContract
 
-__all__ = ["DESCRIPTORS", "KNOWN_CODE", "MADE_LATER", "MAINTAINED", "is_activity", "is_fixed"]
+__all__ = [
+    "DESCRIPTORS",
+    "KNOWN_CODE",
+    "MADE_BY_LIBRARIES",
+    "MADE_LATER",
+    "MADE_LATER_BY_ENUMS",
+    "MAINTAINED",
+    "hint",
+    "is_activity",
+    "is_fixed",
+    "is_plain",
+]
 
 _FIXED: frozenset[type[Any]] = frozenset(
     {
@@ -63,6 +76,7 @@ _FIXED: frozenset[type[Any]] = frozenset(
         operator.attrgetter,
         operator.itemgetter,
         operator.methodcaller,
+        struct.Struct,
         # Contracts are made by generated modules, which are the process's own.
         ActivityContract,
         ServiceContract,
@@ -124,13 +138,51 @@ MAINTAINED = frozenset(
 )
 """Names in modules and classes that the interpreter keeps; of them only whether they are replaced is watched."""
 
-MADE_LATER = frozenset({"__annotations__", "__annotations_cache__", "__warningregistry__"})
-"""Names that the interpreter may add to modules and classes at any time, and that no code keeps state in."""
+MADE_LATER = frozenset({"__annotations__", "__annotations_cache__", "__slotnames__", "__warningregistry__"})
+"""Names that the interpreter may add to modules and classes at any time, and that no code keeps state in. Copying an
+object notes the names of its slots in its class."""
+
+MADE_LATER_BY_ENUMS = "_inverted_"
+"""What a member of a flag remembers of itself the first time that it is inverted."""
+
+
+_INSTEAD: dict[type[Any], str] = {
+    list: "a tuple",
+    dict: "a types.MappingProxyType",
+    set: "a frozenset",
+    bytearray: "a bytes",
+}
+"""What says of a constant that it is one."""
+
+MADE_BY_LIBRARIES = frozenset({"__attrs_attrs__", "__pydantic_core_schema__", "__pydantic_decorators__"})
+"""Attributes by which models of pydantic and classes of attrs are known; what else is in them tells authors nothing."""
 
 
 def is_activity(function: types.FunctionType) -> bool:
     """Whether a function is an activity, which stands beside workflows but does not run in their sandbox."""
     return "__temporal_activity_definition" in vars(function)
+
+
+def hint(value: Any) -> str:
+    """What to tell the author of a value that could be changed."""
+    instead = next((better for kind, better in _INSTEAD.items() if type(value) is kind), None)
+    return f" (if none does, {instead} is shared)" if instead else ""
+
+
+def is_plain(value: Any) -> bool:
+    """Whether an object keeps all that can be changed in attributes and slots.
+
+    That is not so for those of classes derived from list, dict, Exception and the like, nor for those with cached
+    properties, which change them by being read.
+    """
+    for cls in type(value).__mro__:
+        members = vars(cls)
+        made_in_c = isinstance(members.get("__new__"), types.BuiltinFunctionType)
+        if made_in_c and cls not in _FIXED and cls not in (tuple, frozenset):
+            return False
+        if any(isinstance(member, functools.cached_property) for member in members.values()):
+            return False
+    return True
 
 
 def is_fixed(value: Any) -> bool:

@@ -13,18 +13,32 @@ import functools
 import gc
 import types
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ._code import code_faults
-from ._kinds import DESCRIPTORS, KNOWN_CODE, MADE_LATER, MAINTAINED, is_activity, is_fixed
+from ._kinds import (
+    DESCRIPTORS,
+    KNOWN_CODE,
+    MADE_BY_LIBRARIES,
+    MADE_LATER,
+    MADE_LATER_BY_ENUMS,
+    MAINTAINED,
+    hint,
+    is_activity,
+    is_fixed,
+    is_plain,
+)
 from ._sdk import StandingSandbox, host_modules, unwrapped
-from ._watch import Snapshot
+from ._watch import MISSING, Snapshot
 
 __all__ = ["Proof", "prove"]
 
 _ENOUGH = 3
 """Faults after which looking goes no further: a large library that is not passed through has thousands."""
+
+_IMMUTABLE = 1 << 8
+"""Py_TPFLAGS_IMMUTABLETYPE: the interpreter refuses to assign attributes of the class."""
 
 _TABLES_OF_CLASSES = frozenset({"__dataclass_fields__", "_field_defaults"})
 
@@ -78,10 +92,13 @@ class _Prover:
             if fault:
                 self.faults.append(f"{where} is {fault}")
 
-    def _counts(self, name: str, value: Any) -> bool:
+    def _counts(self, name: str, was: Any, value: Any) -> bool:
         """Whether a new value of a module's name, or a new entry of sys.modules, is more than an import leaves."""
-        passed_through = any(unwrapped(value) is module for module in list(host_modules().values()))
-        return name not in MADE_LATER and not passed_through
+        if name in MADE_LATER:
+            return False
+        if was is not MISSING:
+            return unwrapped(value) is not unwrapped(was)
+        return not any(unwrapped(value) is module for module in list(host_modules().values()))
 
     def _namespace(self, where: str, namespace: dict[str, Any]) -> None:
         self.snapshot.dictionary(where, namespace, self._counts)
@@ -111,26 +128,29 @@ class _Prover:
             known = id(vars(value)) in self._namespaces | self._host_namespaces
             return None if known else "a module that was not imported"
         if isinstance(value, type):
-            self._class(value)
-            return None
+            return self._class(value)
         if isinstance(value, types.FunctionType):
             return self._function(where, value)
         if self._wraps(where, value) or self._holds(where, value, nested):
             return None
         article = "an" if type(value).__name__[0] in "aeiouAEIOU" else "a"
-        return f"{article} {type(value).__name__}, which a run could change"
+        return f"{article} {type(value).__name__}, which a run could change{hint(value)}"
 
     def _wraps(self, where: str, value: Any) -> bool:
         """Looks into what makes functions into something else; False where a value is none of that."""
         if _is(value, classmethod, staticmethod):
-            self.snapshot.dictionary(where, value.__dict__)
+            self._own_names(where, value)
             self._all(where, value.__func__)
         elif _exactly(value, property, types.DynamicClassAttribute, enum.property):
             self._all(where, value.fget, value.fset, value.fdel)
         elif _is(value, functools.cached_property):
-            self._all(where, value.func)
-        elif _is(value, functools.partial):
             self.snapshot.dictionary(where, value.__dict__)
+            self._all(where, type(value), *(each for name, each in value.__dict__.items() if name != "lock"))
+        elif _is(value, functools.partial, functools.partialmethod):
+            if _is(value, functools.partial):
+                self._own_names(where, value)
+            else:
+                self.snapshot.dictionary(where, value.__dict__)
             self._dictionary(where, value.keywords)
             self._all(where, value.func, value.args)
         elif _is(value, types.MethodType):
@@ -143,8 +163,15 @@ class _Prover:
             return _is(value, *DESCRIPTORS)
         return True
 
+    def _own_names(self, where: str, value: Any) -> None:
+        self.snapshot.dictionary(where, value.__dict__)
+        self._all(where, type(value))
+        self._names(where, value.__dict__)
+
     def _holds(self, where: str, value: Any, nested: bool) -> bool:
         """Looks into what holds other values, and is not itself there to be changed."""
+        if not (_exactly(value, types.MappingProxyType, list, dict) or is_plain(value)):
+            return False
         if _is(value, tuple, frozenset):
             self._all(where, type(value), *value, *self._attributes(where, value), nested=nested)
         elif _is(value, enum.Enum):
@@ -174,7 +201,7 @@ class _Prover:
         found = list[Any]()
         own: dict[str, Any] | None = getattr(value, "__dict__", None)
         if own is not None:
-            self.snapshot.dictionary(where, own)
+            self.snapshot.instance(where, value, own, lambda name, _was, _now: name != MADE_LATER_BY_ENUMS)
             found += own.values()
         slots = [
             name
@@ -194,18 +221,30 @@ class _Prover:
             found = vars(found).get(name) if isinstance(found, types.ModuleType | type) else None
         return found is value
 
-    def _class(self, cls: type) -> None:
-        if cls.__module__ == "builtins" or self._is_hosts(cls):
-            return
+    def _class(self, cls: type) -> str | None:
+        if cls.__flags__ & _IMMUTABLE or self._is_hosts(cls):
+            return None
+        if MADE_BY_LIBRARIES & vars(cls).keys():
+            return "a class that a library keeps tables in (in a module that is passed through, it is shared)"
         where = f"{cls.__module__}.{cls.__qualname__}"
-        self.snapshot.class_(where, cls, lambda name, _: name not in MADE_LATER)
+        self.snapshot.class_(where, cls, lambda name, _was, _now: name not in MADE_LATER)
+        if enum.Enum in cls.__mro__:
+            self._tables_of_enum(where, cls)
         self._all(where, type(cls), *cls.__bases__)
         self._names(where, dict(self._members(cls)))
+        return None
+
+    def _tables_of_enum(self, where: str, cls: type) -> None:
+        tables: Mapping[str, Any] = vars(cls)
+        self.snapshot.dictionary(f"{where}._member_map_", tables["_member_map_"])
+        self.snapshot.sequence(f"{where}._member_names_", tables["_member_names_"])
+        if enum.Flag not in cls.__mro__:  # Combinations of flags are made when they are first asked for.
+            self.snapshot.dictionary(f"{where}._value2member_map_", tables["_value2member_map_"])
 
     def _members(self, cls: type) -> Iterator[tuple[str, Any]]:
         members: Mapping[str, Any] = vars(cls)
         for name, value in members.items():
-            # Tables that an enum keeps, and extends when flags are combined.
+            # Tables that an enum keeps.
             if not (issubclass(cls, enum.Enum) and name[:1] == name[-1:] == "_" and isinstance(value, dict | list)):
                 yield name, value
         if issubclass(cls, enum.Enum):
@@ -224,11 +263,20 @@ class _Prover:
             self._namespaces.add(id(function.__globals__))
             self._namespace(f"what {where} has for globals", function.__globals__)
         # Those do not run in the sandbox.
-        faults = iter(()) if is_activity(function) else code_faults(function, self._imported_already)
+        faults = iter(()) if is_activity(function) else code_faults(function, self._missing)
         return next((f"a function that {fault}" for fault in faults), None)
 
-    def _imported_already(self, name: str) -> bool:
-        return self._sandbox.passed_through(name) or name in self._sandbox.modules
+    def _missing(self, name: str, names: Sequence[str]) -> str | None:
+        """What `from name import names` would import now, as the code of `code_faults` asks."""
+        modules = self._sandbox.modules
+        if self._sandbox.passed_through(name):
+            return None
+        if name not in modules:
+            return name
+        module: Any = unwrapped(modules[name])
+        found: dict[str, Any] = module.__dict__
+        absent = (f"{name}.{each}" for each in names if each not in found and each != "*")
+        return next((each for each in absent if each not in modules), None) if "__path__" in found else None
 
 
 def _contents(cells: tuple[types.CellType, ...]) -> Iterator[Any]:

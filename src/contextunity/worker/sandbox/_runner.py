@@ -97,6 +97,7 @@ class _SharedModule:
             changed = self._snapshot.restore()
             if not changed:
                 return _OverlappedError(self.name) if self.undone != since else None
+            self.sandbox.forget_imports()
             self.undone += 1
             self.usable = False
         error = WorkflowStateError(tuple(changed))

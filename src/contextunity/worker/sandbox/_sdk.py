@@ -107,6 +107,11 @@ class _Importer(Importer):
                 self._known[asked] = (entry, given)
             return given
 
+    def forget(self) -> None:
+        with self._lock:
+            self._known.clear()
+            self.modules_checked_for_restrictions.intersection_update(self.new_modules)
+
 
 class StandingSandbox:
     """A sandbox whose imports stay.
@@ -139,6 +144,10 @@ class StandingSandbox:
     @property
     def importer(self) -> Importer:
         return self._importer
+
+    def forget_imports(self) -> None:
+        """Has modules that were taken out of `modules` be imported and restricted again when they are asked for."""
+        self._importer.forget()
 
     def seal(self) -> None:
         """Has what is forbidden at run time be forbidden from now on."""

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from operator import is_
 from typing import Any
 
-__all__ = ["Snapshot"]
+__all__ = ["MISSING", "Snapshot"]
 
-_MISSING = object()
+MISSING: Any = object()
+"""What stands for a value that is not there."""
 
 
 class _Namespace:
@@ -23,35 +24,34 @@ class _Namespace:
         now: Mapping[Any, Any],
         put: Callable[[Any, Any], None],
         drop: Callable[[Any], None],
-        ours: Callable[[Any, Any], bool] | None,
+        ours: Callable[[Any, Any, Any], bool] | None,
     ) -> None:
         self.where, self.now, self.put, self.drop, self.ours = where, now, put, drop, ours
-        self.remember()
+        self._remember(dict(now))
 
-    def remember(self) -> None:
-        items = list(self.now.items())  # At once: other threads go on meanwhile.
-        self.keys, self.values = [key for key, _ in items], [value for _, value in items]
+    def _remember(self, now: dict[Any, Any]) -> None:
+        self.keys, self.values = list(now), list(now.values())
 
     def restore(self) -> list[str]:
         """Puts back what changed, and gives its names; what may be there is remembered instead."""
         before = dict(zip(self.keys, self.values, strict=True))
-        now = dict(self.now)
+        now = dict(self.now)  # At once: what other threads change from here on is for the next time.
+        kept = dict(now)
         changed = list[str]()
-        allowed = False
         for key in {**before, **now}:
-            was, found = before.get(key, _MISSING), now.get(key, _MISSING)
+            was, found = before.get(key, MISSING), now.get(key, MISSING)
             if was is found:
                 continue
-            if found is not _MISSING and self.ours is not None and not self.ours(key, found):
-                allowed = True
+            if found is not MISSING and self.ours is not None and not self.ours(key, was, found):
                 continue
             changed.append(str(key))
-            if was is _MISSING:
+            if was is MISSING:
                 self.drop(key)
+                del kept[key]
             else:
                 self.put(key, was)
-        if allowed or not changed:
-            self.remember()
+                kept[key] = was
+        self._remember(kept)
         return changed
 
 
@@ -82,18 +82,22 @@ class Snapshot:
         self._functions = list[tuple[str, types.FunctionType, types.CodeType, Any, Any]]()
         self._cells = list[tuple[str, types.CellType, Any]]()
         self._sequences = list[tuple[str, Any, list[Any]]]()
+        self._instances = list[tuple[str, Any, type, dict[str, Any]]]()
 
-    def dictionary(self, where: str, namespace: dict[Any, Any], ours: Callable[[Any, Any], bool] | None = None) -> None:
+    def dictionary(
+        self, where: str, namespace: dict[Any, Any], ours: Callable[[Any, Any, Any], bool] | None = None
+    ) -> None:
         """Watches a dict.
 
         Args:
             where: what people know it by.
             namespace: the dict itself.
-            ours: tells of a name and its new value whether they count; those that do not may change.
+            ours: tells of a name, its value at first or MISSING, and its new one whether they count; those that do not
+                may change.
         """
         self._namespaces.append(_Namespace(where, namespace, namespace.__setitem__, namespace.__delitem__, ours))
 
-    def class_(self, where: str, cls: type, ours: Callable[[Any, Any], bool]) -> None:
+    def class_(self, where: str, cls: type, ours: Callable[[Any, Any, Any], bool]) -> None:
         def put(name: str, value: Any) -> None:
             type.__setattr__(cls, name, value)  # Whatever its metaclass has to say about it.
 
@@ -101,6 +105,13 @@ class Snapshot:
             type.__delattr__(cls, name)
 
         self._namespaces.append(_Namespace(where, cls.__dict__, put, drop, ours))
+
+    def instance(
+        self, where: str, instance: object, attributes: dict[str, Any], ours: Callable[[Any, Any, Any], bool]
+    ) -> None:
+        """Watches an object's class and attributes, given as its `__dict__`."""
+        self._instances.append((where, instance, type(instance), attributes))
+        self.dictionary(where, attributes, ours)
 
     def slots(self, where: str, instance: object, names: list[str]) -> None:
         def put(name: str, value: Any) -> None:
@@ -115,6 +126,8 @@ class Snapshot:
         remembered = (where, function, function.__code__, function.__defaults__, function.__kwdefaults__)
         self._functions.append(remembered)
         self.dictionary(where, function.__dict__)
+        if function.__kwdefaults__:
+            self.dictionary(f"{where}.__kwdefaults__", function.__kwdefaults__)
         for cell in function.__closure__ or ():
             self._cells.append((where, cell, _content(cell)))
 
@@ -141,6 +154,9 @@ class Snapshot:
         for _, value, items in self._sequences:
             if len(value) != len(items) or not all(map(is_, list(value), items)):
                 return False
+        for _, instance, cls, attributes in self._instances:
+            if type(instance) is not cls or instance.__dict__ is not attributes:
+                return False
         return True
 
     def restore(self) -> list[str]:
@@ -165,6 +181,11 @@ class Snapshot:
             if len(value) != len(items) or not all(map(is_, list(value), items)):
                 value[:] = items
                 changed.append(where)
+        for where, instance, cls, attributes in self._instances:
+            if type(instance) is not cls or instance.__dict__ is not attributes:
+                object.__setattr__(instance, "__class__", cls)
+                object.__setattr__(instance, "__dict__", attributes)
+                changed.append(where)
         return changed
 
 
@@ -172,11 +193,11 @@ def _content(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
     except ValueError:
-        return _MISSING  # Nothing was assigned yet.
+        return MISSING  # Nothing was assigned yet.
 
 
 def _fill(cell: types.CellType, content: Any) -> None:
-    if content is _MISSING:
+    if content is MISSING:
         del cell.cell_contents
     else:
         cell.cell_contents = content

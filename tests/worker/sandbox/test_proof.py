@@ -232,6 +232,10 @@ _OWN = {
         "class A:\n  __module__ = 'builtins'\n  kept = []",
         "builtins.A.kept is a list, which a run could change",
     ),
+    "a class derived from a restricted one": (
+        "import datetime\nclass A(datetime.datetime): ...",
+        "{0}.A is a class derived from a restricted one",
+    ),
     "a constant that could be a tuple": (
         "A = []",
         "a list, which a run could change (if none does, a tuple is shared)",
@@ -286,6 +290,21 @@ async def test_a_module_of_a_package_that_is_imported_late(
     module = written("import lazy.helper")
     assert not prepared(sharing_runner(), module.Flow).usable
     assert "lazy.helper.f is a function that imports lazy.late while it runs" in told()
+
+
+async def test_a_module_that_looking_fails_at(written: Callable[[str], Any], caplog: pytest.LogCaptureFixture) -> None:
+    module = written(
+        """
+        class Told(type):
+            def __call__(cls): ...
+            @property
+            def __module__(cls): raise LookupError("nobody knows")
+        class A(metaclass=Told): ...
+        """
+    )
+    shared = prepared(sharing_runner(), module.Flow)
+    assert not shared.usable
+    assert "imported anew for each run, as looking at it failed: LookupError('nobody knows')" in caplog.text
 
 
 async def test_a_module_that_cannot_be_imported_is_refused_as_before(written: Callable[[str], Any]) -> None:

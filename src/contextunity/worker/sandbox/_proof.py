@@ -29,7 +29,7 @@ from ._kinds import (
     is_fixed,
     is_plain,
 )
-from ._sdk import StandingSandbox, host_modules, unwrapped
+from ._sdk import StandingSandbox, host_modules, is_proxy, unwrapped
 from ._watch import MISSING, Snapshot
 
 __all__ = ["Proof", "prove"]
@@ -121,6 +121,8 @@ class _Prover:
 
     def _fault(self, where: str, value: Any, nested: bool) -> str | None:
         """What is wrong with a value; None where nothing is. What it refers to is looked at later."""
+        if is_proxy(value):  # Nothing may be asked of it.
+            return "a class derived from a restricted one"
         if is_fixed(value) or id(value) in self._seen or id(value) in self._host_values:
             return None
         self._seen[id(value)] = value

@@ -32,8 +32,11 @@ class WorkflowStateError(ContextUnityError):
 
     def __init__(self, changed: tuple[str, ...]) -> None:
         self.changed = changed
+        advice = "keep state on self"
+        if any(name.startswith("sys.modules.") for name in changed):
+            advice += ", and import at the top of a module, or pass through, what a run needs"
         super().__init__(
-            f"workflow code changed {', '.join(changed)} while it ran, which other runs can see; keep state on self. "
+            f"workflow code changed {', '.join(changed)} while it ran, which other runs can see; {advice}. "
             "The change is undone, and from now on the module is imported anew for each run"
         )
 
@@ -74,7 +77,14 @@ class _SharedModule:
         self.inner_runner = self.sandbox.imported(runner_class.__module__, runner_class.__name__)
         self.inner_class = self.sandbox.inner_class()
         self.sandbox.seal()
-        proof = prove(self.sandbox)
+        try:
+            proof = prove(self.sandbox)
+        except Exception as error:  # noqa: BLE001 - whatever is in there, the SDK may be able to run it
+            self.usable = False
+            _LOG.warning(
+                "workflow module %s: imported anew for each run, as looking at it failed: %r", self.name, error
+            )
+            return
         self._snapshot = proof.snapshot
         self.usable = not proof.faults
         if self.usable:

@@ -160,7 +160,8 @@ class StandingSandbox:
             try:
                 return getattr(module, name)
             except AttributeError:
-                raise ImportError(f"cannot import name {name!r} from {module_name!r}", name=module_name) from None
+                where = f"{module_name!r} ({getattr(module, '__file__', None)})"
+                raise ImportError(f"cannot import name {name!r} from {where}", name=module_name) from None
 
     def workflow_class(self, name: str) -> type[Any]:
         found: type[Any] = self.imported(self._module_name, name)
@@ -235,8 +236,13 @@ def is_proxy(value: object) -> bool:
 
 
 def unwrapped(value: Any) -> Any:
-    """What a stand-in stands for; other values themselves."""
-    return object.__getattribute__(value, "__temporal_state").obj if is_proxy(value) else value
+    """What a stand-in stands for; other values themselves, as are classes that were derived from a stand-in."""
+    if not is_proxy(value):
+        return value
+    try:
+        return object.__getattribute__(value, "__temporal_state").obj
+    except AttributeError:
+        return value
 
 
 def host_modules() -> Mapping[str, types.ModuleType]:

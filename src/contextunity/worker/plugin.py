@@ -37,6 +37,8 @@ PASSTHROUGH_MODULES = (
     "pydantic_core",
     "python_temporal",
     "typing_extensions",
+    # Imported by zoneinfo for the first time zone on machines that have no zone files of their own.
+    "tzdata",
 )
 """Modules that the workflow sandbox shares with the process instead of importing them anew for each run.
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import uuid
+import zoneinfo
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Interceptor, WorkflowInboundInterceptor, WorkflowInterceptorClassInput, WorkflowRunner
@@ -19,13 +22,14 @@ from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.plugin import ContextWorkerPlugin
 from contextunity.worker.sandbox import _sdk
 from tests.conftest import Spawn
-from tests.worker.sandbox.conftest import result_of, running
+from tests.worker.sandbox.conftest import result_of, running, sharing_runner
 
 _LOGGER = "contextunity.worker.sandbox"
 
 _PROGRAM = """
 import asyncio, logging, sys, uuid
 from temporalio import workflow
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.worker import Worker
 from contextunity.worker.plugin import ContextWorkerPlugin
@@ -204,3 +208,32 @@ class TestUnknownSdk:
         monkeypatch.setattr(_sdk.StandingSandbox, "__init__", leaky)
         with pytest.raises(_sdk.UnknownSdkError, match="is not refused"):
             _sdk.trial()
+
+
+async def test_a_time_zone_is_no_change_on_a_machine_without_zone_files(
+    client: Client, written: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = written("""
+        from zoneinfo import ZoneInfo
+
+        from temporalio import workflow
+
+        @workflow.defn(name="Zoned")
+        class Zoned:
+            @workflow.run
+            async def run(self) -> str:
+                return str(ZoneInfo("Europe/Berlin").key)
+    """)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tzdata"]:
+        monkeypatch.delitem(sys.modules, name)
+    try:
+        zoneinfo.reset_tzpath(to=())
+        zoneinfo.ZoneInfo.clear_cache()
+        async with running(client, [module.Zoned], sharing_runner()) as queue:
+            handle = await client.start_workflow("Zoned", id=f"zoned-{uuid.uuid4()}", task_queue=queue)
+            assert await handle.result() == "Europe/Berlin"
+            types = [event.event_type async for event in handle.fetch_history_events()]
+    finally:
+        zoneinfo.reset_tzpath()
+        zoneinfo.ZoneInfo.clear_cache()
+    assert EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED not in types

@@ -85,7 +85,7 @@ class _Prover:
     def look(self) -> None:
         for name, module in self._modules.items():
             self._namespace(name, vars(module))
-        self.snapshot.dictionary("sys.modules", self._sandbox.modules, self._counts)
+        self.snapshot.dictionary("sys.modules", self._sandbox.modules, self._module_counts)
         while self._left and len(self.faults) < _ENOUGH:
             where, value, nested = self._left.popleft()
             fault = self._fault(where, unwrapped(value), nested)
@@ -99,6 +99,11 @@ class _Prover:
         if was is not MISSING:
             return unwrapped(value) is not unwrapped(was)
         return not any(unwrapped(value) is module for module in list(host_modules().values()))
+
+    def _module_counts(self, name: str, was: Any, value: Any) -> bool:
+        # importlib itself knows nothing of what is passed through, as where zoneinfo loads tzdata.
+        late = was is MISSING and type(value) is types.ModuleType and self._sandbox.passed_through(name)
+        return not late and self._counts(name, was, value)
 
     def _namespace(self, where: str, namespace: dict[str, Any]) -> None:
         self.snapshot.dictionary(where, namespace, self._counts)

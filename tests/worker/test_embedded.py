@@ -14,6 +14,7 @@ import pytest
 from temporalio.api.workflowservice.v1 import ListNamespacesRequest
 from temporalio.client import Client, WorkflowExecutionStatus
 
+from contextunity.worker import embedded
 from contextunity.worker.embedded import embedded_server, usual_or_free_port
 from contextunity.worker.errors import PortTakenError, WorkerError
 
@@ -39,6 +40,19 @@ async def test_what_was_answered_is_still_there_after_the_server_was_killed(tmp_
         assert described.status is WorkflowExecutionStatus.RUNNING
     with contextlib.closing(sqlite3.connect(server.database)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_a_port_that_was_lost_to_others_in_between_is_chosen_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        lost = [other.getsockname()[1]]
+        free_port = embedded._free_port
+        monkeypatch.setattr(embedded, "_free_port", lambda: lost.pop() if lost else free_port())
+        async with embedded_server(tmp_path, port=0, ui_port=0) as server:
+            assert lost == []
+            await Client.connect(server.address)
+            assert psutil.pid_exists(server.pid)
 
 
 @pytest.mark.parametrize("which", ["port", "ui_port"])

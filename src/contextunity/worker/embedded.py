@@ -28,6 +28,7 @@ _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 10.0
 _LOCK_TIMEOUT = 10.0
 """Seconds that the server of a process just killed may take to end."""
+_PORT_ATTEMPTS = 5
 _PR_SET_PDEATHSIG = 1
 
 
@@ -63,6 +64,29 @@ async def embedded_server(
         PortTakenError: a port that was asked for is taken.
         WorkerError: the temporal CLI is not installed, or the server ends or does not answer within a minute.
     """
+    process, server = await _start_on_free_ports(folder, port, ui_port)
+    try:
+        yield server
+    finally:
+        await _stop(process)
+
+
+_Running = tuple[asyncio.subprocess.Process, EmbeddedServer]
+
+
+class _PortLostError(WorkerError):
+    """A port was free when it was looked for, and taken when the server came to listen there."""
+
+
+async def _start_on_free_ports(folder: Path, port: int | None, ui_port: int | None) -> _Running:
+    # Free ports come from the range that outgoing connections have theirs from, and those do not wait for anybody.
+    for _ in range(_PORT_ATTEMPTS - 1):
+        with contextlib.suppress(_PortLostError):
+            return await _start(folder, port, ui_port)
+    return await _start(folder, port, ui_port)
+
+
+async def _start(folder: Path, port: int | None, ui_port: int | None) -> _Running:
     executable = _executable()
     database, log_path = folder / "temporal.db", folder / "temporal.log"
     with await _lock(folder) as lock, log_path.open("wb") as log:
@@ -89,14 +113,12 @@ async def embedded_server(
         )
     try:
         await _wait_until_ready(process, f"{LOOPBACK}:{port}", log_path)
-        yield EmbeddedServer(
-            address=f"{LOOPBACK}:{port}",
-            ui_url=f"http://{LOOPBACK}:{ui_port}",
-            database=database,
-            pid=process.pid,
-        )
-    finally:
+    except BaseException:
         await _stop(process)
+        raise
+    ui_url = f"http://{LOOPBACK}:{ui_port}"
+    server = EmbeddedServer(address=f"{LOOPBACK}:{port}", ui_url=ui_url, database=database, pid=process.pid)
+    return process, server
 
 
 async def _lock(folder: Path) -> BinaryIO:
@@ -176,7 +198,9 @@ async def _wait_until_ready(process: asyncio.subprocess.Process, address: str, l
             return
         tail = log_path.read_text(errors="replace").strip().splitlines()[-5:]
         what = f"ended with code {ended.result()}" if ended in done else f"did not answer in {_START_TIMEOUT:.0f} s"
-        raise WorkerError("\n".join([f"the embedded Temporal server {what}; its log {log_path} ends with:", *tail]))
+        lost = ended in done and any("address already in use" in line for line in tail)
+        error = _PortLostError if lost else WorkerError
+        raise error("\n".join([f"the embedded Temporal server {what}; its log {log_path} ends with:", *tail]))
     finally:
         for future in (ended, ready):
             future.cancel()

@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any
 
 import betterproto2
 from contextunity.gen.contextunity.core import ContextUnit
@@ -25,13 +24,12 @@ from contextunity.core.errors import CodecError
 
 from ._call import Call
 from ._shortcuts import PAYLOAD_LEVELS, WHOLE, NotPlainError, write_payload
-from ._words import Descriptor, is_plain, word
+from ._words import Convert, Descriptor, elementwise, is_list, is_object, is_plain, word
 
 __all__ = ["answer", "answered", "as_payload", "new_id"]
 
 _TYPE_URL = "type.googleapis.com/"
 _NANOS = 1_000_000_000
-_Convert: TypeAlias = Callable[[Any], Any]
 
 
 def answer(call: Call, message: betterproto2.Message | Message) -> ContextUnit:
@@ -92,26 +90,11 @@ def _struct(data: dict[str, Any]) -> protobuf.Struct:
 
 
 def _shallow(value: Any, levels: int) -> Any:
-    if _is_list(value):
+    if is_list(value):
         return [_shallow(each, levels - 1) for each in value] if levels else None
-    if _is_object(value):
+    if is_object(value):
         return {key: _shallow(each, levels - 1) for key, each in value.items()} if levels else None
     return value
-
-
-def _each(one: _Convert) -> _Convert:
-    def convert(values: Any) -> Any:
-        return [one(value) for value in values] if _is_list(values) else values
-
-    return convert
-
-
-def _is_list(value: object) -> TypeGuard[list[Any]]:
-    return isinstance(value, list)
-
-
-def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)
 
 
 def _write(data: dict[str, Any], descriptor: Descriptor) -> dict[str, Any]:
@@ -129,10 +112,10 @@ def _write(data: dict[str, Any], descriptor: Descriptor) -> dict[str, Any]:
 
 
 @functools.cache
-def _writer(field: FieldDescriptor) -> _Convert | None:
+def _writer(field: FieldDescriptor) -> Convert | None:
     if field.enum_type is not None:
         enum = field.enum_type
-        one: _Convert = lambda name: word(name, enum) if isinstance(name, str) else name  # noqa: E731 - one of four
+        one: Convert = lambda name: word(name, enum) if isinstance(name, str) else name  # noqa: E731 - one of four
     elif field.message_type is None or field.message_type.GetOptions().map_entry:
         return None
     elif field.message_type.full_name == "google.protobuf.Any":
@@ -144,7 +127,7 @@ def _writer(field: FieldDescriptor) -> _Convert | None:
     else:
         inner = field.message_type
         one = lambda value: _write(value, inner)  # noqa: E731
-    return _each(one) if field.is_repeated else one
+    return elementwise(one) if field.is_repeated else one
 
 
 def _without_type(data: dict[str, Any]) -> Any:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, TypeGuard, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import betterproto2
 from contextunity.gen.contextunity.core import ContextUnit
@@ -19,7 +19,7 @@ from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
 
-from ._words import Descriptor, is_plain, word
+from ._words import Convert, Descriptor, elementwise, is_object, is_plain, word
 
 __all__ = [
     "check_rules",
@@ -32,8 +32,6 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound=betterproto2.Message)
-
-_Convert: TypeAlias = Callable[[Any], Any]
 
 
 def payload_of(unit: ContextUnit) -> dict[str, Any]:
@@ -65,7 +63,7 @@ def unpack(unit: ContextUnit) -> betterproto2.Message | None:
         raise ServiceError(Reason.BODY_INVALID, f"body: {error}", violations=[violation]) from None
 
 
-def read_request(unit: ContextUnit, message_class: type[M], prepare: _Convert | None = None) -> M:
+def read_request(unit: ContextUnit, message_class: type[M], prepare: Convert | None = None) -> M:
     """The typed request of a unit, from its body or else from its payload, held against the rules of its proto.
 
     Args:
@@ -148,14 +146,14 @@ def misfits(where: str, violations: tuple[Violation, ...] | list[Violation]) -> 
 
 def _read(data: Any, descriptor: Descriptor) -> Any:
     converters = _readers(descriptor)
-    if not converters or not _is_object(data):
+    if not converters or not is_object(data):
         return data
     return {key: converters[key](value) if key in converters else value for key, value in data.items()}
 
 
 @functools.cache
-def _readers(descriptor: Descriptor) -> Mapping[str, _Convert]:
-    made = dict[str, _Convert]()
+def _readers(descriptor: Descriptor) -> Mapping[str, Convert]:
+    made = dict[str, Convert]()
     for field in descriptor.fields:
         convert = _reader(field)
         if convert is not None:
@@ -164,10 +162,10 @@ def _readers(descriptor: Descriptor) -> Mapping[str, _Convert]:
     return made
 
 
-def _reader(field: FieldDescriptor) -> _Convert | None:
+def _reader(field: FieldDescriptor) -> Convert | None:
     if field.enum_type is not None:
         words = {word(value.name, field.enum_type): value.name for value in field.enum_type.values}
-        one: _Convert = functools.partial(_from_word, words)
+        one: Convert = functools.partial(_from_word, words)
     elif field.message_type is not None and field.message_type.full_name == "google.protobuf.Duration":
         one = _from_seconds
     elif field.message_type is not None and not is_plain(field.message_type):
@@ -175,22 +173,7 @@ def _reader(field: FieldDescriptor) -> _Convert | None:
         one = lambda value: _read(value, inner)  # noqa: E731 - one of three
     else:
         return None
-    return _each(one) if field.is_repeated else one
-
-
-def _each(one: _Convert) -> _Convert:
-    def convert(values: Any) -> Any:
-        return [one(value) for value in values] if _is_list(values) else values
-
-    return convert
-
-
-def _is_list(value: object) -> TypeGuard[list[Any]]:
-    return isinstance(value, list)
-
-
-def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)
+    return elementwise(one) if field.is_repeated else one
 
 
 def _from_word(words: Mapping[str, str], value: Any) -> Any:

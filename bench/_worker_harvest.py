@@ -69,23 +69,10 @@ async def harvest_by_worker(url: str, folder: Path, *, page_size: int = 0) -> Wo
         folder: made anew, for everything that the processes write.
         page_size: feed entries in a page; 0 leaves it to the supplier's setting.
     """
-    folder.mkdir()
-    (folder / "contextworker.toml").write_text(_SETTINGS.format(url=url))
-    async with _house(folder) as house:
+    async with _house(folder, url) as house:
         cpu_before = house.worker.cpu_seconds(), cpu_seconds(house.temporal.pid)
         began = time.perf_counter()
-        unit = ContextUnit(
-            payload={
-                "workflow_type": "harvest",
-                "supplier_code": "supplier",
-                "tenant_id": "bench",
-                "page_size": page_size,
-            },
-            provenance=["bench:harvest"],
-        )
-        answer = await house.stub.StartWorkflow(unit.to_protobuf(worker_pb2))
-        workflow_id = str(answer.payload["workflow_id"])
-        result = await house.client.get_workflow_handle(workflow_id).result()
+        workflow_id, result = await _harvested(house, page_size)
         wall = time.perf_counter() - began
         cpu_after = house.worker.cpu_seconds(), cpu_seconds(house.temporal.pid)
         histories = await _histories(house.client, workflow_id, result.harvest_id)
@@ -105,21 +92,15 @@ async def harvest_by_worker(url: str, folder: Path, *, page_size: int = 0) -> Wo
 
 async def histories_of_harvest(url: str, folder: Path) -> list[WorkflowHistory]:
     """Harvests a feed with everything fresh, and gives the history of each run."""
-    folder.mkdir()
-    (folder / "contextworker.toml").write_text(_SETTINGS.format(url=url))
-    async with _house(folder) as house:
-        unit = ContextUnit(
-            payload={"workflow_type": "harvest", "supplier_code": "supplier", "tenant_id": "bench"},
-            provenance=["bench:payloads"],
-        )
-        answer = await house.stub.StartWorkflow(unit.to_protobuf(worker_pb2))
-        workflow_id = str(answer.payload["workflow_id"])
-        result = await house.client.get_workflow_handle(workflow_id).result()
+    async with _house(folder, url) as house:
+        workflow_id, result = await _harvested(house)
         return [history async for _, history in _runs(house.client, workflow_id, result.harvest_id)]
 
 
 @asynccontextmanager
-async def _house(folder: Path) -> AsyncGenerator[_House]:
+async def _house(folder: Path, url: str) -> AsyncGenerator[_House]:
+    folder.mkdir()
+    (folder / "contextworker.toml").write_text(_SETTINGS.format(url=url))
     port = usual_or_free_port(0)
     async with AsyncExitStack() as stack:
         temporal = await stack.enter_async_context(embedded_server(folder / "temporal", port=0, ui_port=0))
@@ -142,6 +123,15 @@ async def _house(folder: Path) -> AsyncGenerator[_House]:
         client = await Client.connect(temporal.address, plugins=[ContextWorkerPlugin()])
         stub = worker_pb2_grpc.WorkerServiceStub(channel)
         yield _House(temporal=temporal, client=client, worker=worker, stub=stub)
+
+
+async def _harvested(house: _House, page_size: int = 0) -> tuple[str, Any]:
+    """Starts a harvest as any client does, and waits for it: its workflow id, and what came of it."""
+    payload = {"workflow_type": "harvest", "supplier_code": "supplier", "tenant_id": "bench", "page_size": page_size}
+    unit = ContextUnit(payload=payload, provenance=["bench:harvest"])
+    answer = await house.stub.StartWorkflow(unit.to_protobuf(worker_pb2))
+    workflow_id = str(answer.payload["workflow_id"])
+    return workflow_id, await house.client.get_workflow_handle(workflow_id).result()
 
 
 async def _histories(client: Client, workflow_id: str, first_run_id: str) -> list[tuple[int, int]]:

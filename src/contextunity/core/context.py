@@ -7,11 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 from contextunity.gen.contextunity.worker import TaskContext
 
-__all__ = ["HEADER", "MAX_PROVENANCE", "TaskContext", "adopt", "current", "extended", "fall_back_on", "using"]
+__all__ = [
+    "HEADER",
+    "MAX_PROVENANCE",
+    "TaskContext",
+    "adopt",
+    "current",
+    "extended",
+    "fall_back_on",
+    "using",
+    "with_step",
+]
 
 HEADER = "contextunity-context"
 """Temporal header that holds the context, as the `binary/protobuf` payload of a TaskContext."""
@@ -68,21 +78,29 @@ def fall_back_on(find: Callable[[], TaskContext | None]) -> None:
     _fallback = find
 
 
+def with_step(provenance: Sequence[str], label: str) -> list[str]:
+    """A provenance with one more step.
+
+    The label that is there last already is not repeated, so that work which goes round in place leaves one; nor is a
+    label added to MAX_PROVENANCE of them.
+    """
+    steps = [*provenance]
+    if steps[-1:] != [label] and len(steps) < MAX_PROVENANCE:
+        steps.append(label)
+    return steps
+
+
 def extended(context: TaskContext, label: str) -> TaskContext:
     """A copy with one more step in its provenance.
 
     Args:
         context: stays as it is.
-        label: a `service:action`. The label that is there last already is not repeated, so that work which goes round
-            in place leaves one; nor is a label added to MAX_PROVENANCE of them.
+        label: a `service:action`, which `with_step` adds.
     """
-    provenance = [*context.provenance]
-    if provenance[-1:] != [label] and len(provenance) < MAX_PROVENANCE:
-        provenance.append(label)
     return TaskContext(
         trace_id=context.trace_id,
         unit_id=context.unit_id,
         tenant_id=context.tenant_id,
-        provenance=provenance,
+        provenance=with_step(context.provenance, label),
         principal=context.principal,
     )

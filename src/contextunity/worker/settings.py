@@ -45,8 +45,6 @@ _VARIABLES = {
     "CONTEXTWORKER_TOKEN_SECRET_FILE": "token_secret_file",
 }
 _SETTINGS_FILE = "CONTEXTWORKER_SETTINGS"
-_OF_CALLERS = frozenset({"CONTEXTWORKER_TARGET", "CONTEXTWORKER_TENANT", "CONTEXTWORKER_TOKEN"})
-"""What the commands that call a service read; a shell may have them set where a service is started too."""
 _CLIENT_VARIABLES = frozenset({"CONTEXTWORKER_TARGET", "CONTEXTWORKER_TENANT", "CONTEXTWORKER_TOKEN"})
 """What the commands that call a running service read; no settings of a service or worker."""
 _CODEC_VARIABLE = "CONTEXTWORKER_PURE_PYTHON"
@@ -194,7 +192,7 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     return [
         f"environment variable {name} is not a setting; those known are {', '.join(sorted(known))}"
         for name in ours
-        if name not in known and name not in _OF_CALLERS
+        if name not in known
     ]
 
 

@@ -17,7 +17,7 @@ from contextunity.modules.code.plugin import module as code
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.schedules._check import EntryError, check_entry
 from contextunity.worker.service import Call
-from contextunity.worker.service._forms import answer
+from contextunity.worker.service._forms import answered
 from contextunity.worker.unit_bytes import trace_id_of
 
 from .conftest import Desk, Refusal, refusal_of
@@ -164,8 +164,8 @@ def test_what_is_nested_too_deep_for_a_payload_stands_in_the_body() -> None:
     for _ in range(31):
         data = {"x": data}
     packed = codec.pack_any(codec.dict_to_struct(data))
-    unit = answer(Call(unit=gen.ContextUnit()), TaskReply(workflow_id="w", result=packed))
-    read = codec.decode(gen.ContextUnit, codec.encode(unit))
+    unit = answered(Call(unit=gen.ContextUnit()), TaskReply(workflow_id="w", result=packed))
+    read = codec.decode(gen.ContextUnit, unit.SerializeToString())
     assert read.payload is not None
     assert read.body is not None
     told: Any = codec.struct_to_dict(read.payload)

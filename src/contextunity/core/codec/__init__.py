@@ -11,9 +11,9 @@ from __future__ import annotations
 from contextunity.core.errors import CodecError, Violation
 
 from ._any import pack_any, unpack_any
-from ._binary import decode, encode, from_proto, to_proto
-from ._classes import full_name, message_class, proto_class
-from ._json import JsonValue, from_dict, from_json, to_dict, to_json
+from ._binary import decode, encode, from_proto, serialize, to_proto
+from ._classes import full_name, message_class, proto_class, type_url
+from ._json import JsonValue, from_dict, from_json, list_fields, to_dict, to_json
 from ._struct import dict_to_struct, struct_to_dict
 
 __all__ = [
@@ -27,12 +27,15 @@ __all__ = [
     "from_json",
     "from_proto",
     "full_name",
+    "list_fields",
     "message_class",
     "pack_any",
     "proto_class",
+    "serialize",
     "struct_to_dict",
     "to_dict",
     "to_json",
     "to_proto",
+    "type_url",
     "unpack_any",
 ]

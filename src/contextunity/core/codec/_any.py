@@ -11,10 +11,9 @@ from contextunity.gen.google import protobuf
 from contextunity.core.errors import CodecError
 
 from ._binary import decode, encode
-from ._classes import class_in_pool, full_name, message_class, registration
+from ._classes import class_in_pool, full_name, message_class, registration, type_url
 
 _ANY = "google.protobuf.Any"
-_PREFIX = "type.googleapis.com/"
 
 
 def pack_any(message: betterproto2.Message) -> protobuf.Any:
@@ -23,7 +22,7 @@ def pack_any(message: betterproto2.Message) -> protobuf.Any:
     Raises:
         CodecError: a value of the message does not fit its field.
     """
-    return protobuf.Any(type_url=_PREFIX + full_name(message), value=encode(message))
+    return protobuf.Any(type_url=type_url(full_name(message)), value=encode(message))
 
 
 def unpack_any(packed: betterproto2.Message) -> betterproto2.Message:
@@ -44,7 +43,6 @@ def unpack_any(packed: betterproto2.Message) -> betterproto2.Message:
     given = cast("Anything", packed)
     _prefix, slash, inner = given.type_url.rpartition("/")
     if not slash or not inner:
-        raise CodecError(
-            f"{given.type_url!r} is no type URL, such as {_PREFIX}package.Message", path="type_url", message_type=_ANY
-        )
+        example = type_url("package.Message")
+        raise CodecError(f"{given.type_url!r} is no type URL, such as {example}", path="type_url", message_type=_ANY)
     return decode(class_in_pool(pool, inner) or message_class(inner), given.value)

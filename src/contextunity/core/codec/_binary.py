@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=betterproto2.Message)
 
+serialize = SERIALIZE
+"""The bytes of one of Google's messages, also of one with a field that hides its method of that name."""
+
 
 def encode(message: betterproto2.Message) -> bytes:
     """Encodes a message in protobuf's binary form.

@@ -17,6 +17,7 @@ from contextunity.core.errors import CodecError
 
 _POOL = "default_message_pool"
 _URL = "type.googleapis.com/"
+"""What stands before the full name in a type URL."""
 _GOOGLE = "google.protobuf"
 _GOOGLE_MODULES = (
     "any",
@@ -87,6 +88,11 @@ def message_class(full_name: str) -> type[betterproto2.Message]:
             found = _find_class(full_name)
             _classes[full_name] = found
     return found
+
+
+def type_url(full_name: str) -> str:
+    """Returns the type URL of a full proto name, as an Any has it."""
+    return _URL + full_name
 
 
 def class_in_pool(pool: betterproto2.MessagePool, full_name: str) -> type[betterproto2.Message] | None:

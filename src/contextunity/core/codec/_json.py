@@ -19,8 +19,11 @@ from ._check import violations_of
 from ._classes import full_name, import_all_pb2, proto_class
 from ._faults import item, join
 from ._leaves import is_list, is_object
-from ._plain import message_of_scalars, scalars_of_message
+from ._plain import message_of_scalars
 from ._runtime import LIST_FIELDS, MAX_DEPTH
+
+list_fields = LIST_FIELDS
+"""The fields that are set in one of Google's messages, also in one with a field that hides its method of that name."""
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
@@ -55,9 +58,6 @@ def to_dict(message: betterproto2.Message, *, preserving_proto_field_name: bool 
         CodecError: a value does not fit its field or has no JSON form; or the JSON of the message is no object, as that
             of a Timestamp is not.
     """
-    short = scalars_of_message(message, preserving_proto_field_name=preserving_proto_field_name)
-    if short is not None:
-        return short
     data = _to_data(message, preserving_proto_field_name=preserving_proto_field_name)
     if isinstance(data, dict):
         return cast("dict[str, JsonValue]", data)

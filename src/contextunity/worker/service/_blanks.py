@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from contextunity.gen.contextunity.worker import TaskContext
-from google.protobuf.empty_pb2 import Empty
 from temporalio import common, converter
 from temporalio.api.common.v1 import Payload, Priority
 from temporalio.api.enums.v1 import WorkflowIdConflictPolicy as Conflict
@@ -25,8 +23,6 @@ from ._inputs import StartRequest
 __all__ = ["Blanks"]
 
 _CONTEXT = codec.full_name(TaskContext)
-# By way of a class without fields: a field of an input may have the name of the method, and then hides it.
-_SERIALIZE: Callable[..., bytes] = Empty.SerializeToString
 _TEXT = json.encoder.encode_basestring_ascii
 """A text as JSON, without the search for an encoder."""
 
@@ -73,7 +69,7 @@ class Blanks:
             converter.encode_search_attributes(attributes, wanted.search_attributes)
         if request.message is not None:
             if self._engine.has_plain_payloads:
-                wanted.input.payloads[0].data = _SERIALIZE(request.message)
+                wanted.input.payloads[0].data = codec.serialize(request.message)
             else:
                 del wanted.input.payloads[:]
                 wanted.input.payloads.extend(await self._client.data_converter.encode([request.input]))

@@ -17,7 +17,7 @@ from contextunity.gen.contextunity.worker.context_pb2 import TaskContext as Task
 from temporalio.client import Client
 
 from contextunity.core import codec
-from contextunity.core.context import MAX_PROVENANCE
+from contextunity.core.context import MAX_PROVENANCE, with_step
 from contextunity.worker.auth import EVERYBODY, Caller
 from contextunity.worker.converter import ProtobufPayloadConverter
 from contextunity.worker.core.registry import WorkerRegistry
@@ -193,11 +193,7 @@ class Call:
         made = TaskContextMessage(
             trace_id=self.trace_id, unit_id=self.unit_id, tenant_id=tenant_id, principal=self.caller.principal
         )
-        provenance = made.provenance
-        provenance.extend(self.unit.provenance[:MAX_PROVENANCE])
-        # As `contextunity.core.context.extended` has it.
-        if len(provenance) < MAX_PROVENANCE and (not provenance or provenance[-1] != self.label):
-            provenance.append(self.label)
+        made.provenance.extend(with_step(self.unit.provenance[:MAX_PROVENANCE], self.label))
         return made
 
     def _check(self, name: str) -> None:

@@ -8,12 +8,11 @@ directly; what it does not know goes over ProtoJSON, here.
 from __future__ import annotations
 
 import functools
-import os
 import time
+import uuid
 from typing import Any
 
 import betterproto2
-from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
 from contextunity.gen.google import protobuf
 from google.protobuf.descriptor import FieldDescriptor
@@ -26,21 +25,15 @@ from ._call import Call
 from ._shortcuts import PAYLOAD_LEVELS, WHOLE, NotPlainError, write_payload
 from ._words import Convert, Descriptor, elementwise, is_list, is_object, is_plain, word
 
-__all__ = ["answer", "answered", "as_payload", "new_id"]
+__all__ = ["answered", "as_payload"]
 
-_TYPE_URL = "type.googleapis.com/"
 _NANOS = 1_000_000_000
-
-
-def answer(call: Call, message: betterproto2.Message | Message) -> ContextUnit:
-    """The unit that answers a call, with a message in both forms."""
-    return codec.from_proto(ContextUnit, answered(call, message))
 
 
 def answered(call: Call, message: betterproto2.Message | Message) -> UnitMessage:
     """The unit that answers a call, as Google's message; so is `message`, where it was made as such."""
     sent = message if isinstance(message, Message) else codec.to_proto(message)
-    unit = UnitMessage(unit_id=new_id(), trace_id=call.trace_id, parent_unit_id=call.unit_id)
+    unit = UnitMessage(unit_id=str(uuid.uuid4()), trace_id=call.trace_id, parent_unit_id=call.unit_id)
     now = time.time_ns()
     created_at = unit.created_at
     # As many digits as Python callers can hold.
@@ -49,7 +42,7 @@ def answered(call: Call, message: betterproto2.Message | Message) -> UnitMessage
     provenance.extend(call.unit.provenance)
     provenance.append(call.label)
     body = unit.body
-    body.type_url = _TYPE_URL + sent.DESCRIPTOR.full_name
+    body.type_url = codec.type_url(sent.DESCRIPTOR.full_name)
     body.value = sent.SerializeToString()
     try:
         write_payload(sent, unit.payload)
@@ -58,17 +51,6 @@ def answered(call: Call, message: betterproto2.Message | Message) -> UnitMessage
         unit.payload.Clear()
         unit.payload.MergeFromString(codec.encode(_struct(as_payload(made))))
     return unit
-
-
-def new_id() -> str:
-    """A new UUIDv4; `uuid` makes objects on the way that nobody here needs."""
-    number = int.from_bytes(os.urandom(16)) & ~_FIXED_BITS | _VERSION_4
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-_FIXED_BITS = (0xF << 76) | (0x3 << 62)
-_VERSION_4 = (0x4 << 76) | (0x2 << 62)
 
 
 def as_payload(message: betterproto2.Message) -> dict[str, Any]:

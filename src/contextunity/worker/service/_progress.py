@@ -25,7 +25,6 @@ __all__ = ["Progress", "ask_progress", "packed", "progress_query"]
 _TIMEOUT = timedelta(seconds=2)
 _METHOD = "GetProgress"
 """Proto name of the query that tells a workflow's progress, by convention of the contracts."""
-_TYPE_URL = "type.googleapis.com/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +83,7 @@ async def packed(engine: Engine, payloads: Sequence[Payload], output_type: type[
     if engine.has_plain_payloads and _is_message(payload, name):
         # What is packed is the same bytes, once it is certain that they can be read.
         codec.decode(output_type, payload.data)
-        return PackedMessage(type_url=_TYPE_URL + name, value=payload.data)
+        return PackedMessage(type_url=codec.type_url(name), value=payload.data)
     (message, *_) = await engine.client.data_converter.decode(payloads, [output_type])
     return codec.pack_any(message)
 

@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 from contextunity.gen.contextunity.worker import ExecuteCodeResult, RegisterSchedulesResult, StartWorkflowResult
 from google.protobuf.any_pb2 import Any as PackedMessage
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
-from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct
 
@@ -36,10 +35,6 @@ PAYLOAD_LEVELS = 32
 
 _Put: TypeAlias = Callable[[Any, Any, int], None]
 """Writes a field's value into a google.protobuf.Value, which may hold so many levels more."""
-
-
-# By way of a class without fields: a field may have the name of the method, and then hides it.
-_LIST_FIELDS: Callable[..., Any] = Empty.ListFields
 
 
 class NotPlainError(Exception):
@@ -68,7 +63,7 @@ def _fill(fields: Any, message: Message, packed: bool, levels: int) -> None:
     if not levels:
         raise NotPlainError
     puts, defaults = _table(type(message).DESCRIPTOR, packed)
-    for field, value in _LIST_FIELDS(message):
+    for field, value in codec.list_fields(message):
         entry = puts.get(field.number, _UNKNOWN)
         if entry is not None:
             name, put = entry

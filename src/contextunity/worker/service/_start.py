@@ -7,9 +7,8 @@ started has ended. A run that only joined another's, by the contract's conflict 
 
 from __future__ import annotations
 
-from contextunity.gen.contextunity.worker import TaskContext
 from contextunity.gen.contextunity.worker.tasks_pb2 import TASK_STATE_STARTED, StartWorkflowResult
-from temporalio.api.common.v1 import Payload, WorkflowExecution
+from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import WorkflowIdConflictPolicy as Conflict
 from temporalio.api.enums.v1 import WorkflowIdReusePolicy as Reuse
 from temporalio.api.errordetails.v1 import WorkflowExecutionAlreadyStartedFailure
@@ -36,7 +35,7 @@ from ._call import Call, Engine
 from ._inputs import StartRequest, read_start
 from ._seen import Seen
 
-__all__ = ["Starting", "header", "quoted"]
+__all__ = ["Starting", "quoted"]
 
 _RELAXED = (
     Reuse.WORKFLOW_ID_REUSE_POLICY_UNSPECIFIED,
@@ -181,11 +180,6 @@ class Starting:
                 return None
             raise from_rpc_error(error, workflow_id=workflow_id) from error
         return tenant_in(description.workflow_execution_info.search_attributes)
-
-
-def header(engine: Engine, context: TaskContext) -> Payload:
-    """The Temporal header that hands the context on."""
-    return engine.client.data_converter.payload_converter.to_payload(context)
 
 
 def quoted(text: str) -> str:

@@ -38,7 +38,6 @@ from python_temporal.contract import MethodContract, QueryBinding, SignalBinding
 from ._call import Call, Engine
 from ._inputs import handler_input
 from ._runs import Run, find_run
-from ._start import header
 
 __all__ = ["Steering"]
 
@@ -102,7 +101,8 @@ class Steering:
         )
         if value is not None:
             wanted.input.payloads.extend(await client.data_converter.encode([value]))
-        wanted.header.fields[HEADER].CopyFrom(header(self._engine, call.context(run.tenant_id)))
+        context = client.data_converter.payload_converter.to_payload(call.context(run.tenant_id))
+        wanted.header.fields[HEADER].CopyFrom(context)
         try:
             await client.workflow_service.signal_workflow_execution(
                 wanted, retry=True, timeout=self._engine.rpc_timeout

@@ -13,12 +13,16 @@ import grpc
 from temporalio.client import Client, WorkflowHandle, WorkflowHistory
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
+from contextunity.modules.harvest.settings import SupplierSettings
 from contextunity.worker.embedded import LOOPBACK, EmbeddedServer, embedded_server, usual_or_free_port
 from contextunity.worker.plugin import ContextWorkerPlugin
 
 from ._processes import Child, cpu_seconds
 
-__all__ = ["WorkerHarvest", "harvest_by_worker", "histories_of_harvest"]
+__all__ = ["WorkerHarvest", "harvest_by_worker", "histories_of_harvest", "histories_of_json_harvest"]
+
+JSON_QUEUE, JSON_WORKFLOW = "json-harvest", "json_harvest"
+"""Of the worker in `_json_harvest`."""
 
 _SETTINGS = """\
 log_level = "warning"
@@ -94,7 +98,25 @@ async def histories_of_harvest(url: str, folder: Path) -> list[WorkflowHistory]:
     """Harvests a feed with everything fresh, and gives the history of each run."""
     async with _house(folder, url) as house:
         workflow_id, result = await _harvested(house)
+        if result.counts is None or not result.counts.created:
+            raise RuntimeError(f"the harvest gave nothing: {result}")
         return [history async for _, history in _runs(house.client, workflow_id, result.harvest_id)]
+
+
+async def histories_of_json_harvest(url: str, folder: Path) -> list[WorkflowHistory]:
+    """The same of a harvest by hand, with JSON in its payloads; see `_json_harvest`."""
+    folder.mkdir()
+    database, page_size = f"sqlite:///{folder / 'catalogue.db'}", str(SupplierSettings(url=url).page_size)
+    async with embedded_server(folder / "temporal", port=0, ui_port=0) as temporal:
+        arguments = ("-m", "bench._json_harvest", temporal.address, url, database, page_size)
+        with Child(*arguments, folder=folder, name="json-worker") as worker:
+            worker.wait_for("worker runs")
+            client = await Client.connect(temporal.address)
+            handle = await client.start_workflow(JSON_WORKFLOW, id="json", task_queue=JSON_QUEUE)
+            if not await handle.result():
+                raise RuntimeError("the harvest gave nothing")
+            run_id = handle.first_execution_run_id or ""
+            return [history async for _, history in _runs(client, handle.id, run_id)]
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
+from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import Client
 from temporalio.common import WorkflowIDReusePolicy
 
@@ -21,14 +22,17 @@ from contextunity.core.context import TaskContext, using
 from contextunity.worker.plugin import ContextWorkerPlugin
 from contextunity.worker.tenancy import bound_attributes
 
-from ._house import service_of, temporal_server, worker_of
+from ._house import job_variables, service_of, temporal_server, worker_of
 from ._model import Goal, Measurement, Options, Result
+from ._processes import Child
 from ._tree import generated_tree
 
 __all__ = ["run"]
 
-_OURS, _SDK, _SDK_MORE = "over gRPC, by ContextWorker", "Temporal's SDK", "Temporal's SDK, with as much asked for"
+_OURS, _BARE = "over gRPC, by ContextWorker", "over gRPC, by a bare service"
+_SDK, _SDK_MORE = "Temporal's SDK", "Temporal's SDK, with as much asked for"
 _START, _DONE, _RUNNING = "start a workflow", "status of a finished task", "status of a running task"
+_LEAST = "the smallest call there is"
 _ROUNDS = 7
 _CALLS = 80
 _Call = Callable[[], Awaitable[object]]
@@ -52,44 +56,53 @@ def run(options: Options) -> Result:
             f"{_SDK}: Client.start_workflow with a message, and handle.describe",
             f"{_SDK_MORE}: a start with the same search attributes, reuse policy and header; describe and then the "
             "result, or the query for the progress: GetTaskStatus tells these too",
+            f"{_BARE}: grpc.aio and the SDK with nothing of ours between, the least that a service in Python takes; it "
+            "describes, and tells neither result nor progress",
+            f"{_LEAST}: Temporal's GetSystemInfo by the SDK, and a unit that the bare service gives back",
         ),
     )
-    goals = list[Goal]()
-    for case, peer in ((_START, "a plain start"), (_DONE, "describe"), (_RUNNING, "describe")):
-        goals += [
-            Goal(name=f"p50, {case}: to {peer}", value=result.ratio(case, _OURS, _SDK, "p50"), limit=1.15),
-            Goal(
-                name=f"p50, {case}: to as much by the SDK",
-                value=result.ratio(case, _OURS, _SDK_MORE, "p50"),
-                limit=1.15,
-            ),
-        ]
+    peers = ((_SDK, "the SDK's own call"), (_SDK_MORE, "as much by the SDK"), (_BARE, "a bare service"))
+    goals = [
+        Goal(name=f"p50, {case}: to {words}", value=result.ratio(case, _OURS, peer, "p50"), limit=1.15)
+        for case in (_START, _DONE, _RUNNING)
+        for peer, words in peers
+    ]
     return dataclasses.replace(result, goals=tuple(goals))
 
 
 async def _measure(options: Options, rounds: int, calls: int) -> dict[tuple[str, str], list[float]]:
     generated_tree()
     async with temporal_server(options.folder / "temporal") as temporal:
-        with service_of(options, temporal) as service, worker_of(options, temporal) as worker:
+        bare = Child(
+            *("-m", "bench._bare_service", temporal.address),
+            folder=options.folder,
+            name="bare-service",
+            **job_variables(),
+        )
+        with service_of(options, temporal) as service, worker_of(options, temporal) as worker, bare:
             worker.wait_for("Temporal workers run")
             target = service.wait_for("listens on").split("listens on ")[1].split(",")[0]
-            async with grpc.aio.insecure_channel(target) as channel:
+            bare_target = bare.wait_for("listens").split()[1]
+            async with grpc.aio.insecure_channel(target) as ours, grpc.aio.insecure_channel(bare_target) as theirs:
                 client = await Client.connect(temporal.address)
-                stub = worker_pb2_grpc.WorkerServiceStub(channel)
                 # With the interceptor that puts a context into headers.
                 with_plugin = await Client.connect(temporal.address, plugins=[ContextWorkerPlugin()])
-                subjects = await _subjects(client, with_plugin, stub)
+                stubs = (worker_pb2_grpc.WorkerServiceStub(ours), worker_pb2_grpc.WorkerServiceStub(theirs))
+                subjects = await _subjects(client, with_plugin, *stubs)
                 return await _interleave(subjects, rounds, calls)
 
 
 async def _subjects(
-    client: Client, with_plugin: Client, stub: worker_pb2_grpc.WorkerServiceAsyncStub
+    client: Client,
+    with_plugin: Client,
+    ours: worker_pb2_grpc.WorkerServiceAsyncStub,
+    bare: worker_pb2_grpc.WorkerServiceAsyncStub,
 ) -> dict[tuple[str, str], _Call]:
     from bench_tree.bench.job.v1 import job_pb2
 
     names: Iterator[str] = (f"job-{number}" for number in itertools.count())
 
-    async def start(**parameters: object) -> str:
+    async def start(stub: worker_pb2_grpc.WorkerServiceAsyncStub, **parameters: object) -> str:
         payload: dict[str, Any] = {
             "workflow_type": "bench_job",
             "tenant_id": "bench",
@@ -119,15 +132,19 @@ async def _subjects(
             )
 
     # Nobody polls this queue, so that what is started takes no processor time from what is measured.
-    async def start_idle() -> None:
-        await start(task_queue="bench-job/bench", wait=True)
+    async def start_idle(stub: worker_pb2_grpc.WorkerServiceAsyncStub) -> None:
+        await start(stub, task_queue="bench-job/bench", wait=True)
 
-    async def status(workflow_id: str) -> None:
+    async def status(stub: worker_pb2_grpc.WorkerServiceAsyncStub, workflow_id: str) -> None:
         unit = ContextUnit(payload={"workflow_id": workflow_id}, provenance=["bench:calls"])
         answer = await stub.GetTaskStatus(unit.to_protobuf(worker_pb2))
         assert answer.payload["status"] in ("running", "completed")
 
-    done, waiting = await start(), await start(wait=True)
+    async def given_back() -> None:
+        unit = ContextUnit(provenance=["bench:calls"])
+        await bare.DescribeContracts(unit.to_protobuf(worker_pb2))
+
+    done, waiting = await start(ours), await start(ours, wait=True)
     finished, running = (client.get_workflow_handle(each) for each in (done, waiting))
     await finished.result()
     await running.query("bench_progress")
@@ -141,15 +158,20 @@ async def _subjects(
         await running.query("bench_progress")
 
     return {
-        (_START, _OURS): start_idle,
+        (_START, _OURS): lambda: start_idle(ours),
+        (_START, _BARE): lambda: start_idle(bare),
         (_START, _SDK): start_directly,
         (_START, _SDK_MORE): start_as_much,
-        (_DONE, _OURS): lambda: status(done),
+        (_DONE, _OURS): lambda: status(ours, done),
+        (_DONE, _BARE): lambda: status(bare, done),
         (_DONE, _SDK): finished.describe,
         (_DONE, _SDK_MORE): describe_and_result,
-        (_RUNNING, _OURS): lambda: status(waiting),
+        (_RUNNING, _OURS): lambda: status(ours, waiting),
+        (_RUNNING, _BARE): lambda: status(bare, waiting),
         (_RUNNING, _SDK): running.describe,
         (_RUNNING, _SDK_MORE): describe_and_query,
+        (_LEAST, _BARE): given_back,
+        (_LEAST, _SDK): lambda: client.workflow_service.get_system_info(GetSystemInfoRequest()),
     }
 
 
@@ -164,7 +186,7 @@ async def _interleave(
     gc.freeze()
     for _ in range(rounds):
         # Starts come last: what they leave for the server to do is then nobody's burden but theirs.
-        for case in (_DONE, _RUNNING, _START):
+        for case in (_LEAST, _DONE, _RUNNING, _START):
             keys = [key for key in subjects if key[0] == case]
             took: dict[tuple[str, str], list[float]] = {key: [] for key in keys}
             for number in range(calls):

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import grpc
 from contextunity.gen.contextunity.core import ContextUnit
@@ -41,8 +41,8 @@ _FRAME = 1024 * 1024
 """Bytes beyond the limit that are still read, so that a unit just over it is refused with its details."""
 
 _LARGE = 64 * 1024
-"""Bytes from which on a unit is read aside from the event loop: a Struct of small values takes half a second a
-megabyte."""
+"""Bytes from which on a unit is read aside from the event loop: what becomes of small values in a Struct takes up to a
+tenth of a second a megabyte."""
 _FOR_EVER = 10 * 365 * 86400.0
 """Seconds beyond which a deadline is none."""
 
@@ -195,8 +195,8 @@ class Boundary:
         remaining = cast("float | None", context.time_remaining()) or _FOR_EVER
         deadline = asyncio.get_running_loop().time() + remaining if remaining < _FOR_EVER else None
         is_large = len(data) > _LARGE
-        unit = await aside(_decode, data) if is_large else _decode(data)
-        return Call(unit=unit, caller=caller, deadline=deadline, is_large=is_large)
+        unit, payload = await aside(_decode, data) if is_large else _decode(data)
+        return Call(unit=unit, payload=payload, caller=caller, deadline=deadline, is_large=is_large)
 
     def _encode(self, unit: UnitMessage) -> bytes:
         data = unit.SerializeToString()
@@ -239,9 +239,13 @@ class _Metadata:
         return iter(self._context.invocation_metadata() or ())
 
 
-def _decode(data: bytes) -> ContextUnit:
+def _decode(data: bytes) -> tuple[ContextUnit, dict[str, Any] | None]:
+    """The unit, and its payload where that could be read apart from it; else the unit has it still."""
+    apart = codec.decode_apart(ContextUnit, data, "payload")
+    if apart is not None:
+        return apart
     try:
-        return codec.decode(ContextUnit, data)
+        return codec.decode(ContextUnit, data), None
     except CodecError as error:
         raise ServiceError(
             Reason.UNIT_UNREADABLE,

@@ -238,6 +238,9 @@ def test_it_loses_no_memory() -> None:
             for end in range(1, len(data), 101):
                 schema.decode(data[:end])
             schema.decode(data + b"\x00")
+        of_unit = codec.encode(unit)
+        for end in range(len(of_unit) + 1):
+            codec.decode_apart(ContextUnit, of_unit[:end], "payload")
         assert conversions_of(Product).schema.encode(wrong) is None  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
 
     tracemalloc.start()

@@ -72,7 +72,7 @@ def test_mutated_bytes_are_taken_as_google_takes_them_or_given_up_on(
         known.append(pb.SerializeToString())
         data = chance.choice(known[-20:])
         for _ in range(chance.randint(1, 3)):
-            data = chance.choice(_MUTATIONS)(chance, data, known)
+            data = chance.choice(MUTATIONS)(chance, data, known)
         taken[native_decoding(cls, data)] += 1
     # A search in which one side never occurs finds nothing.
     assert taken[True] > ROUNDS / 100
@@ -204,7 +204,7 @@ def _random(chance: random.Random, data: bytes, known: list[bytes]) -> bytes:
     return chance.randbytes(chance.randint(0, 12))
 
 
-_MUTATIONS: list[Callable[[random.Random, bytes, list[bytes]], bytes]] = [
+MUTATIONS: list[Callable[[random.Random, bytes, list[bytes]], bytes]] = [
     *(_flip, _flip, _cut, _drop, _insert, _join, _shuffle, _shuffle, _append, _random)
 ]
 

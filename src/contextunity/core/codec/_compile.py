@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import betterproto2
 from google.protobuf.unknown_fields import UnknownFieldSet
+
+from contextunity.core.errors import CodecError
 
 from . import _runtime
 from ._classes import full_name
@@ -53,6 +56,22 @@ def conversions_of(cls: type) -> Conversions:
         with _lock:
             found = _compiled.get(cls) or _compile(cls)
     return found
+
+
+@functools.cache
+def schema_with_plain(cls: type, name: str) -> Schema | None:
+    """Returns what the extension reads a dataclass by where one of its fields, a Struct, is to be a dict.
+
+    None where bytes of the class go by way of Google's.
+
+    Raises:
+        CodecError: the class has no such field.
+    """
+    model = conversions_of(cls).model
+    field = next((each for each in model.fields if each.attribute == name), None)
+    if field is None or field.repeated or field.oneof or not _is_struct(field.value):
+        raise CodecError(f"it has no field {name!r} that is a Struct", message_type=model.name)
+    return _schemas.with_plain(model, field)
 
 
 def _fill_other(message: Any, pb: Any, depth: int, name: str) -> None:
@@ -120,6 +139,11 @@ def reachable(cls: type, *, below: bool = False) -> list[type]:
             found[current] = None
             pending += _contained(current)
     return list(found)
+
+
+def _is_struct(value: ValueType) -> bool:
+    message = value.descriptor.message_type
+    return message is not None and message.full_name == "google.protobuf.Struct"
 
 
 def _contained(cls: type) -> list[type]:

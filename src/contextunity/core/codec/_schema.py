@@ -37,7 +37,7 @@ if IS_NATIVE:
     from . import _wire
 
 # Kinds of fields for which descriptors have no number.
-_TIMESTAMP, _DURATION, _WRAPPER, _MAP, _UNFIT = 19, 20, 21, 22, 23
+_TIMESTAMP, _DURATION, _WRAPPER, _MAP, _UNFIT, _PLAIN = 19, 20, 21, 22, 23, 24
 _DEFAULTS: Mapping[Kind, Any] = {
     Kind.STRING: "",
     Kind.BYTES: b"",
@@ -68,6 +68,24 @@ class Schemas:
             oneofs = list(dict.fromkeys(field.oneof for field in model.fields if field.oneof))
             schema.define(tuple(self._field(field, oneofs) for field in model.fields), *_accessors(model))
         return fit
+
+    def with_plain(self, model: MessageModel, plain: FieldModel) -> _wire.Schema | None:
+        """Returns a schema that reads one field, a Struct, as a dict; None where the extension cannot.
+
+        Args:
+            model: of a message whose schema was made before.
+            plain: the field.
+        """
+        if model.cls not in self._schemas:
+            return None
+        oneofs = list(dict.fromkeys(field.oneof for field in model.fields if field.oneof))
+        schema = _wire.Schema(model.cls)
+        fields = (
+            _wire.Field(field.number, _PLAIN, presence=True) if field is plain else self._field(field, oneofs)
+            for field in model.fields
+        )
+        schema.define(tuple(fields), *_accessors(model))
+        return schema
 
     def _field(self, field: FieldModel, oneofs: list[str]) -> _wire.Field:
         made: _wire.Field | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import betterproto2
 from contextunity.gen.google import protobuf
@@ -14,10 +14,13 @@ from contextunity.core.errors import CodecError
 
 from ._binary import to_proto
 from ._classes import full_name
+from ._compile import schema_with_plain
 from ._faults import item
 from ._json import JsonValue
 from ._leaves import is_list, is_object, json_scalar_reason
 from ._runtime import MAX_DEPTH
+
+M = TypeVar("M", bound=betterproto2.Message)
 
 _STRUCT = "google.protobuf.Struct"
 _EXACT = float(1 << 53)
@@ -40,6 +43,34 @@ def struct_to_dict(struct: betterproto2.Message | ProtoStruct) -> dict[str, Json
             raise CodecError(f"expected a {_STRUCT}, got a {full_name(struct)}")
         return _fields(struct, "")
     return _fields_of_proto(struct, "")
+
+
+def decode_apart(cls: type[M], data: bytes, field: str) -> tuple[M, dict[str, JsonValue]] | None:
+    """Decodes a message, and one of its Structs apart from it as plain data.
+
+    That is several times faster than `decode` and `struct_to_dict`, and tens of times where there is much in it: the
+    messages that stand for the values of a Struct are never made.
+
+    Args:
+        cls: the dataclass to make.
+        data: the bytes.
+        field: attribute of the dataclass that holds a Struct.
+
+    Returns:
+        The message without that field, and what `struct_to_dict` would return of it; empty where it is not set. None
+        where this is not for the compiled extension: `decode` and `struct_to_dict` then tell what there is, or what is
+        wrong with it.
+
+    Raises:
+        CodecError: the class has no such Struct.
+    """
+    schema = schema_with_plain(cls, field)
+    made = schema.decode(data) if schema is not None else None
+    if type(made) is not cls:
+        return None
+    plain = getattr(made, field)
+    setattr(made, field, None)
+    return made, {} if plain is None else plain
 
 
 def dict_to_struct(mapping: Mapping[str, Any]) -> protobuf.Struct:

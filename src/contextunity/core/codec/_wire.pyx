@@ -37,7 +37,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeUTF8
-from libc.math cimport isinf
+from libc.math cimport isfinite, isinf, signbit, trunc
 from libc.stdint cimport INT32_MAX, INT32_MIN, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -79,6 +79,7 @@ cdef enum Kind:
     WRAPPER = 21
     MAP = 22
     UNFIT = 23
+    PLAIN = 24  # a Struct that becomes a dict
 
 cdef enum Wire:
     VARINT = 0
@@ -93,6 +94,7 @@ cdef enum:
     DENSE = 256  # smaller field numbers are looked up in a table
     DEPTH = 90  # less than google.protobuf takes, whose own count decides near the limit
     FIRST_ROOM = 1024  # bytes that are written before memory is asked for
+    TURN = 4096  # plain values after which other threads may have theirs
 
 MAX_FIELDS = FIELDS
 MAX_GROUPS = GROUPS
@@ -100,6 +102,7 @@ MAX_GROUPS = GROUPS
 cdef int64_t MIN_TIMESTAMP = -62_135_596_800
 cdef int64_t MAX_TIMESTAMP = 253_402_300_799
 cdef int64_t MAX_DURATION = 315_576_000_000
+cdef double EXACT = 9_007_199_254_740_992.0  # up to here a double tells every whole number
 
 import_datetime()
 cdef object UTC = get_utc()
@@ -162,7 +165,7 @@ cdef int _wire_of(int kind):
         return BITS32
     if kind in (INT64, UINT64, INT32, BOOL, UINT32, ENUM, SINT32, SINT64):
         return VARINT
-    return LENGTH if kind in (STRING, MESSAGE, BYTES, TIMESTAMP, DURATION, WRAPPER, MAP) else NO_WIRE
+    return LENGTH if kind in (STRING, MESSAGE, BYTES, TIMESTAMP, DURATION, WRAPPER, MAP, PLAIN) else NO_WIRE
 
 
 cdef class Schema:
@@ -229,4 +232,5 @@ cdef class Schema:
 
 
 include "_wire_read.pxi"
+include "_wire_plain.pxi"
 include "_wire_write.pxi"

@@ -115,7 +115,7 @@ cdef int _read_fields(Schema schema, PyObject **values, const uint8_t *at, const
         if wire != <uint32_t>field.wire:
             raise _Unfit
         if values[field.slot] is not NULL:
-            if field.kind in (MESSAGE, TIMESTAMP, DURATION, WRAPPER):
+            if field.kind in (MESSAGE, TIMESTAMP, DURATION, WRAPPER, PLAIN):
                 raise _Unfit  # it would have to be merged
         elif field.group:
             if groups & field.group:
@@ -225,6 +225,8 @@ cdef object _read_value(Field field, const uint8_t **place, const uint8_t *end, 
             return PyBytes_FromStringAndSize(<const char *>at, stop - at)
         if kind == WRAPPER:
             return _read_wrapped(field.inner, at, stop, depth)
+        if kind == PLAIN:
+            return _read_struct(at, stop, depth + 1)
         return _read_time(kind, at, stop)
     if field.wire == VARINT:
         place[0] = _varint(at, end, &bits64)

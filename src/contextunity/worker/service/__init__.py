@@ -152,7 +152,7 @@ def _admit(method: Method, call: Call) -> betterproto2.Message | None:
             metadata={"permissions": ",".join(method.permissions)},
         )
     call.check_envelope()
-    return None if method.request_type is None else read_request(call.unit, method.request_type, method.prepare)
+    return None if method.request_type is None else read_request(call, method.request_type, method.prepare)
 
 
 def _methods(engine: Engine, watching: Watching) -> list[Method]:

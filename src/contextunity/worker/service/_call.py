@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.worker import TaskContext
@@ -80,6 +80,7 @@ class Call:
 
     Attributes:
         unit: the request.
+        payload: its payload as plain data, where that was read apart from it; None where the unit has it.
         caller: who sent it.
         deadline: when the caller stops waiting, in the event loop's time; None where it does not.
         label: the method, as its provenance tells it.
@@ -90,6 +91,7 @@ class Call:
     """
 
     unit: ContextUnit
+    payload: dict[str, Any] | None = None
     caller: Caller = EVERYBODY
     deadline: float | None = None
     label: str = ""

@@ -72,7 +72,7 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
     Raises:
         ServiceError: there is no such workflow_type, or the content does not fit it; every violation is named.
     """
-    payload = payload_of(call.unit)
+    payload = payload_of(call)
     body = unpack(call.unit)
     workflow_type = _text(payload, "workflow_type")
     if body is not None:

@@ -19,6 +19,7 @@ from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
 
+from ._call import Call
 from ._words import Convert, Descriptor, elementwise, is_object, is_plain, word
 
 __all__ = [
@@ -34,16 +35,18 @@ __all__ = [
 M = TypeVar("M", bound=betterproto2.Message)
 
 
-def payload_of(unit: ContextUnit) -> dict[str, Any]:
-    """The payload as a plain dict of its own; empty where there is none.
+def payload_of(call: Call) -> dict[str, Any]:
+    """The payload as a plain dict; empty where there is none.
 
     Raises:
         ServiceError: it holds what a Struct may not, such as NaN.
     """
-    if unit.payload is None:
+    if call.payload is not None:
+        return call.payload
+    if call.unit.payload is None:
         return {}
     try:
-        return codec.struct_to_dict(unit.payload)
+        return codec.struct_to_dict(call.unit.payload)
     except CodecError as error:
         raise misfits("payload", error.violations) from None
 
@@ -63,19 +66,19 @@ def unpack(unit: ContextUnit) -> betterproto2.Message | None:
         raise ServiceError(Reason.BODY_INVALID, f"body: {error}", violations=[violation]) from None
 
 
-def read_request(unit: ContextUnit, message_class: type[M], prepare: Convert | None = None) -> M:
-    """The typed request of a unit, from its body or else from its payload, held against the rules of its proto.
+def read_request(call: Call, message_class: type[M], prepare: Convert | None = None) -> M:
+    """The typed request of a call, from its body or else from its payload, held against the rules of its proto.
 
     Args:
-        unit: the request.
+        call: whose unit has it.
         message_class: what it should hold.
         prepare: brings a payload of a deployed client into today's names.
 
     Raises:
         ServiceError: it does not fit; every violation is named.
     """
-    payload = payload_of(unit)
-    message = unpack(unit)
+    payload = payload_of(call)
+    message = unpack(call.unit)
     if message is not None:
         wanted = codec.full_name(message_class)
         if not isinstance(message, message_class):

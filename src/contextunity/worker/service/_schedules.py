@@ -107,10 +107,10 @@ def _read_registration(call: Call) -> tuple[RegisterSchedulesRequest, list[Sched
         ServiceError: what is not about single entries does not fit.
     """
     if unpack(call.unit) is not None:
-        request = read_request(call.unit, RegisterSchedulesRequest)
+        request = read_request(call, RegisterSchedulesRequest)
         return request, list(request.schedules), "body."
     try:
-        rest, entries, alone = request_shape(payload_of(call.unit))
+        rest, entries, alone = request_shape(payload_of(call))
     except CodecError as error:
         raise invalid(FieldViolation(field=f"payload.{error.path}", description=error.reason)) from None
     request = read_payload({**rest, "schedules": [{}] * len(entries)}, RegisterSchedulesRequest)

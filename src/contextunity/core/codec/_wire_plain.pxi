@@ -1,0 +1,118 @@
+# Reading Structs as plain data: what `_struct.struct_to_dict` makes of them, without the messages in between.
+
+cdef int SINCE_TURN = 0
+cdef object GIVE_WAY = eval("lambda: None")  # compiled by the interpreter, not by Cython
+
+
+cdef dict _read_struct(const uint8_t *at, const uint8_t *end, int depth):
+    cdef dict fields = {}
+    cdef const uint8_t *stop = at
+    cdef uint32_t tag = 0
+    if depth > DEPTH:
+        raise _Unfit
+    while at < end:
+        at = _tag(at, end, &tag)
+        if tag != (1 << 3 | LENGTH):
+            raise _Unfit
+        at = _length(at, end, &stop)
+        _read_plain_entry(fields, at, stop, depth + 1)
+        at = stop
+    return fields
+
+
+cdef int _read_plain_entry(dict fields, const uint8_t *at, const uint8_t *end, int depth) except -1:
+    cdef object key = None
+    cdef object value = None
+    cdef const uint8_t *stop = at
+    cdef bint has_value = False
+    cdef uint32_t tag = 0
+    while at < end:
+        at = _tag(at, end, &tag)
+        if tag == (1 << 3 | LENGTH) and key is None:
+            key = _read_key(&at, end)
+        elif tag == (2 << 3 | LENGTH) and not has_value:
+            at = _length(at, end, &stop)
+            value = _read_plain_value(at, stop, depth + 1)
+            has_value = True
+            at = stop
+        else:
+            raise _Unfit
+    fields["" if key is None else key] = value
+    return 0
+
+
+cdef object _read_plain_value(const uint8_t *at, const uint8_t *end, int depth):
+    cdef const uint8_t *stop = at
+    cdef uint32_t tag = 0
+    cdef uint64_t bits = 0
+    cdef double number = 0
+    cdef object value = None
+    _let_others_run()
+    if depth > DEPTH:
+        raise _Unfit
+    if at == end:
+        return None
+    at = _tag(at, end, &tag)
+    if tag == (3 << 3 | LENGTH):
+        at = _length(at, end, &stop)
+        value = PyUnicode_DecodeUTF8(<const char *>at, stop - at, NULL)
+        at = stop
+    elif tag == (2 << 3 | BITS64):
+        at = _fixed(at, end, &number, 8)
+        value = _plain_number(number)
+    elif tag == (4 << 3 | VARINT):
+        at = _varint(at, end, &bits)
+        value = bits != 0
+    elif tag == (5 << 3 | LENGTH):
+        at = _length(at, end, &stop)
+        value = _read_struct(at, stop, depth + 1)
+        at = stop
+    elif tag == (6 << 3 | LENGTH):
+        at = _length(at, end, &stop)
+        value = _read_plain_list(at, stop, depth + 1)
+        at = stop
+    elif tag == (1 << 3 | VARINT):
+        at = _varint(at, end, &bits)
+    else:
+        raise _Unfit
+    if at != end:
+        raise _Unfit  # a second member of the oneof, or something unknown
+    return value
+
+
+cdef list _read_plain_list(const uint8_t *at, const uint8_t *end, int depth):
+    cdef list elements = []
+    cdef const uint8_t *stop = at
+    cdef uint32_t tag = 0
+    if depth > DEPTH:
+        raise _Unfit
+    while at < end:
+        at = _tag(at, end, &tag)
+        if tag != (1 << 3 | LENGTH):
+            raise _Unfit
+        at = _length(at, end, &stop)
+        elements.append(_read_plain_value(at, stop, depth + 1))
+        at = stop
+    return elements
+
+
+cdef inline object _plain_number(double number):
+    if -EXACT <= number <= EXACT and number == trunc(number) and (number != 0 or not signbit(number)):
+        return <int64_t>number
+    if not isfinite(number):
+        raise _Unfit
+    return number
+
+
+cdef inline int _let_others_run() except -1:
+    """Gives way, now and then, to a thread that has waited for its turn, which nothing else here would do.
+
+    The interpreter does that where a function of Python's begins. Releasing the lock for a moment does not: who waits
+    for it is woken each time, and each time too late.
+    """
+    global SINCE_TURN
+    SINCE_TURN += 1
+    if SINCE_TURN >= TURN:
+        SINCE_TURN = 0
+        GIVE_WAY()
+    return 0

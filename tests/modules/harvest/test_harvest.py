@@ -75,7 +75,7 @@ def _numbers(result: dict[str, Any]) -> dict[str, int]:
 
 
 def test_the_main_job_runs_ends_and_leaves_nothing_running(spawn: Any, tmp_path: Path) -> None:
-    (tmp_path / "contextworker.toml").write_text("[modules.harvest]\nsample_products = 300\n")
+    (tmp_path / "contextworker.toml").write_text("[modules.harvest]\nsample_products = 300\nkeep_harvests = 1\n")
     before = {process.pid for process in psutil.process_iter() if process.name().startswith("temporal")}
     first = spawn("-m", "contextunity.modules.harvest")
     assert first.wait() == 0, first.output
@@ -94,6 +94,10 @@ def test_the_main_job_runs_ends_and_leaves_nothing_running(spawn: Any, tmp_path:
     second = spawn("-m", "contextunity.modules.harvest")
     assert second.wait() == 0, second.output
     assert f"0 created, 0 changed, {total:,} unchanged" in second.output
+    with sqlite3.connect(tmp_path / ".contextworker/harvest/catalogue.db") as connection:
+        kept = "SELECT (SELECT count(*) FROM harvests), (SELECT count(DISTINCT harvest_id) FROM harvest_pages)"
+        assert connection.execute(kept).fetchone() == (2, 1)
+    connection.close()
     after = {process.pid for process in psutil.process_iter() if process.name().startswith("temporal")}
     # Other processes that run tests have servers of their own; these two runs added none that stays.
     assert not [

@@ -92,14 +92,15 @@ def transform_data(request: TransformDataRequest) -> TransformDataResponse:
 @contract.sync_to_brain.defn
 def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
     """Writes the staged products of one page into the catalogue, and finishes the harvest with the last one."""
-    catalogue, page = current().catalogue, _required(request.page, "page")
-    delisted = 0
+    resources, page = current(), _required(request.page, "page")
+    catalogue, delisted = resources.catalogue, 0
     with _as_application_error():
         counts = catalogue.sync_page(page)
         if request.last:
             delisted = catalogue.finish_harvest(
                 page.tenant_id, page.supplier_code, page.harvest_id, complete=request.complete
             )
+            catalogue.forget_harvests(page.tenant_id, page.supplier_code, keep=resources.settings.keep_harvests)
     return SyncToBrainResponse(
         created=counts.created,
         changed=counts.changed,

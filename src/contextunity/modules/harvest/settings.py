@@ -40,6 +40,8 @@ class HarvestSettings(BaseModel):
     """Suppliers by supplier_code. The bundled one is there unless an entry of its name replaces it."""
     sample_products: int = Field(default=3000, ge=1, le=1_000_000)
     """Products in the feed of the bundled supplier; each has one or more variants."""
+    keep_harvests: int = Field(default=30, ge=1)
+    """Harvests of each tenant and supplier whose rejected rows and pages' counts are kept; the oldest go first."""
     timeout: float = Field(default=30.0, gt=0)
     """Seconds of silence after which a feed counts as unreachable."""
 

@@ -39,7 +39,7 @@ T = TypeVar("T")
 Parameters = ParamSpec("Parameters")
 
 _ASIDE = ThreadPoolExecutor(max_workers=2, thread_name_prefix="large-unit")
-"""Two at a time: small values take a hundred times the memory that they have as bytes."""
+"""Two at a time: empty objects take some twenty times the memory that they have as bytes."""
 
 
 async def aside(function: Callable[Parameters, T], *arguments: Parameters.args, **named: Parameters.kwargs) -> T:

@@ -99,3 +99,62 @@ def test_a_finished_harvest_still_answers_after_the_next_one_began(catalogue: Ca
     assert catalogue.finish_harvest("acme", "camping-trade", "h1", complete=True) == 0
     with pytest.raises(HarvestSuperseded):
         catalogue.put_raw_page(make_ref(harvest="h1"), RawPage())
+
+
+@pytest.fixture
+def five_harvests(catalogue: Catalogue, make_ref: MakeRef, make_product: MakeProduct, sync: Sync) -> list[str]:
+    """Sync the same product twice in each of five harvests, so that each has a rejected row."""
+    names = [f"h{number}" for number in range(5)]
+    for name in names:
+        sync(make_ref(harvest=name), [make_product("A"), make_product("A")])
+        catalogue.finish_harvest("acme", "camping-trade", name, complete=True)
+    return names
+
+
+def test_what_older_harvests_left_is_forgotten(catalogue: Catalogue, five_harvests: list[str]) -> None:
+    assert catalogue.forget_harvests("acme", "camping-trade", keep=2) == 3
+    left = {name: catalogue.counts("acme", "camping-trade", name).rejected for name in five_harvests}
+    assert left == {"h0": 0, "h1": 0, "h2": 0, "h3": 1, "h4": 1}
+    for name, rejected in left.items():
+        assert len(catalogue.rejected("acme", "camping-trade", name)) == rejected
+    assert catalogue.count("acme", "camping-trade") == 1
+    assert catalogue.forget_harvests("acme", "camping-trade", keep=2) == 0
+
+
+@pytest.mark.usefixtures("five_harvests")
+def test_a_harvest_that_is_forgotten_still_may_not_write_and_still_is_finished(
+    catalogue: Catalogue, make_ref: MakeRef
+) -> None:
+    catalogue.forget_harvests("acme", "camping-trade", keep=1)
+    with pytest.raises(HarvestSuperseded):
+        catalogue.put_raw_page(make_ref(harvest="h0"), RawPage())
+    with pytest.raises(HarvestSuperseded):
+        catalogue.begin_harvest("acme", "camping-trade", "h0")
+    assert catalogue.finish_harvest("acme", "camping-trade", "h0", complete=True) == 0
+
+
+@pytest.mark.usefixtures("five_harvests")
+def test_a_harvest_under_way_counts_and_is_never_forgotten(
+    catalogue: Catalogue, make_ref: MakeRef, make_product: MakeProduct, sync: Sync
+) -> None:
+    sync(make_ref(harvest="running"), [make_product("A")])
+    assert catalogue.forget_harvests("acme", "camping-trade", keep=1) == 5
+    assert catalogue.counts("acme", "camping-trade", "running").unchanged == 1
+
+
+@pytest.mark.usefixtures("five_harvests")
+def test_harvests_of_other_tenants_and_suppliers_are_not_forgotten(
+    catalogue: Catalogue, make_ref: MakeRef, make_product: MakeProduct, sync: Sync
+) -> None:
+    sync(make_ref(tenant="other"), [make_product("A")])
+    sync(make_ref(supplier="other"), [make_product("A")])
+    catalogue.forget_harvests("acme", "camping-trade", keep=1)
+    assert catalogue.counts("other", "camping-trade", make_ref().harvest_id).created == 1
+    assert catalogue.counts("acme", "other", make_ref().harvest_id).created == 1
+
+
+@pytest.mark.usefixtures("five_harvests")
+def test_forgetting_may_happen_twice_at_once(catalogue: Catalogue) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        attempts = [pool.submit(catalogue.forget_harvests, "acme", "camping-trade", keep=1) for _ in range(4)]
+        assert sum(attempt.result() for attempt in attempts) == 4

@@ -9,17 +9,26 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, sel
 
 from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._errors import CatalogueError, HarvestSuperseded
-from contextunity.modules.harvest.catalogue._tables import harvest_pages, harvests, products, staged_pages, suppliers
+from contextunity.modules.harvest.catalogue._tables import (
+    harvest_pages,
+    harvests,
+    products,
+    rejected_rows,
+    staged_pages,
+    suppliers,
+)
 from contextunity.modules.harvest.catalogue._values import HarvestTotals, SyncCounts
 
 __all__ = [
     "begin_harvest",
     "check_names",
     "finish_harvest",
+    "forget_harvest",
     "harvest_totals",
     "in_catalogue",
     "in_harvest",
     "lock_catalogue",
+    "old_harvests",
     "on_page",
     "recorded_counts",
     "superseded",
@@ -177,6 +186,33 @@ def finish_harvest(
         update(harvests).where(this_harvest).values(finished_at=now, complete=complete, delisted=delisted)
     )
     return delisted
+
+
+def old_harvests(connection: Connection, tenant_id: str, supplier_code: str, *, keep: int) -> list[str]:
+    """List the harvests but the newest `keep` of which the database has more than that they were."""
+    rows = select(harvest_pages.c.page).where(
+        in_catalogue(harvest_pages, tenant_id, supplier_code), harvest_pages.c.harvest_id == harvests.c.harvest_id
+    )
+    newest = select(harvests.c.harvest_id).where(in_catalogue(harvests, tenant_id, supplier_code))
+    newest = newest.order_by(harvests.c.started_at.desc(), harvests.c.harvest_id.desc()).limit(keep)
+    found = connection.scalars(
+        select(harvests.c.harvest_id).where(
+            in_catalogue(harvests, tenant_id, supplier_code), harvests.c.harvest_id.not_in(newest), rows.exists()
+        )
+    )
+    return list(found)
+
+
+def forget_harvest(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> bool:
+    """Delete what a harvest left, all but its row in `harvests`: without that it could begin, and write, once more.
+
+    Returns:
+        False where nothing was left.
+    """
+    lock_catalogue(connection, tenant_id, supplier_code)
+    for table in (rejected_rows, harvest_pages):
+        result = connection.execute(delete(table).where(in_harvest(table, tenant_id, supplier_code, harvest_id)))
+    return bool(result.rowcount)
 
 
 def _recorded_delisted(connection: Connection, this_harvest: ColumnElement[bool]) -> int | None:

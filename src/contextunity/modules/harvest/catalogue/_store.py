@@ -20,10 +20,10 @@ __all__ = ["Catalogue"]
 class Catalogue:
     """Products of every tenant and supplier, and the pages of running harvests.
 
-    It may be used from any number of threads, and opened by any number of processes. Every method is one transaction
-    of its own. Each of them raises CatalogueError where the database refuses, and its child CatalogueUnavailable where
-    asking again later may help; a name that is empty, longer than 200 bytes or has a NUL character is a
-    CatalogueError as well.
+    It may be used from any number of threads, and opened by any number of processes. Every method but forget_harvests
+    is one transaction of its own. Each of them raises CatalogueError where the database refuses, and its child
+    CatalogueUnavailable where asking again later may help; a name that is empty, longer than 200 bytes or has a NUL
+    character is a CatalogueError as well.
 
     Attributes:
         url_for_display: database URL without its password.
@@ -151,6 +151,29 @@ class Catalogue:
             return _harvests.finish_harvest(
                 self._database, connection, tenant_id, supplier_code, harvest_id, complete=complete
             )
+
+    def forget_harvests(self, tenant_id: str, supplier_code: str, *, keep: int) -> int:
+        """Delete the rejected rows and the pages' counts of all harvests but the newest, each in its own transaction.
+
+        Products stay as they are, and so does the record that the harvest was, and when.
+
+        Args:
+            tenant_id: whose catalogue.
+            supplier_code: which supplier.
+            keep: of how many harvests they are kept, from 1; the one under way counts.
+
+        Returns:
+            Of how many harvests something was deleted.
+        """
+        if keep < 1:
+            raise ValueError(f"keep is {keep}; at least the newest harvest is kept")
+        with self._database.reading() as connection:
+            old = _harvests.old_harvests(connection, tenant_id, supplier_code, keep=keep)
+        forgotten = 0
+        for harvest_id in old:
+            with self._database.writing() as connection:
+                forgotten += _harvests.forget_harvest(connection, tenant_id, supplier_code, harvest_id)
+        return forgotten
 
     def counts(self, tenant_id: str, supplier_code: str, harvest_id: str) -> HarvestTotals:
         """Add up the synced pages of a harvest; all zero where there are none."""

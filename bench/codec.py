@@ -13,6 +13,7 @@ import betterproto2
 import httpx
 from contextunity.gen.contextunity import core as gen
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat, ProductPage
+from google.protobuf import json_format
 
 from contextunity.core import ContextUnit, codec
 from contextunity.core.codec._schema import IS_NATIVE
@@ -31,6 +32,7 @@ __all__ = ["run"]
 _OURS, _BETTERPROTO2, _BETTERPROTO = "contextunity.core.codec", "betterproto2", "betterproto"
 _GOOGLE, _GOOGLE_ALONE = "google.protobuf, every field", "google.protobuf, bytes alone"
 _PROTOBUF_PY, _PYDANTIC = "protobuf-py", "pydantic JSON"
+_TWO_STEPS, _GOOGLE_DICT = "the codec in two steps", "google.protobuf, as a dict"
 _WAY = "by the compiled extension" if IS_NATIVE else "by google.protobuf alone, without the compiled extension"
 _ROUNDS = 9
 _PRODUCTS = 500
@@ -58,6 +60,11 @@ def run(options: Options) -> Result:
             measurements.append(_micros(case, subject, "round trip", both))
         for subject, size in ((_OURS, len(peers.data)), (_PYDANTIC, len(peers.json))):
             measurements.append(Measurement(case=case, subject=subject, quantity="size", unit="bytes", values=(size,)))
+    for name, unit in (("ContextUnit", _unit()), ("ContextUnit with 20,000 objects", _large_unit())):
+        data = codec.encode(unit)
+        case = f"payload of {name}, {len(data) / 1000:.3g} kB"
+        for subject, seconds in time_interleaved(rounds, _payload_readers(data)).items():
+            measurements.append(_micros(case, subject, "decode", seconds))
     result = Result(
         title="codec: bytes to dataclasses and back",
         reference=_OURS,
@@ -67,11 +74,20 @@ def run(options: Options) -> Result:
             f"ours: {_WAY}",
             f"{_GOOGLE}: decode parses and reads all fields, encode makes the message from dicts and serialises it",
             f"{_GOOGLE_ALONE}: parses and leaves the fields alone, or serialises a message that is there already",
+            f"payload of …: the whole unit, with its payload as a dict; {_TWO_STEPS}: decode and struct_to_dict; "
+            f"{_GOOGLE_DICT}: parse and MessageToDict",
             f"{_BETTERPROTO2} accepts bytes and values that the others refuse; the product never calls it",
         ),
     )
     cases = list(dict.fromkeys(measured.case for measured in measurements))
-    return dataclasses.replace(result, goals=tuple(goal for case in cases for goal in _goals(result, case)))
+    goals = [goal for case in cases if not case.startswith("payload") for goal in _goals(result, case)]
+    goals += [
+        Goal(name=f"decode {case}: ours to {peer}", value=result.ratio(case, _OURS, peer, "decode"), limit=0.5)
+        for case in cases
+        if case.startswith("payload")
+        for peer in (_TWO_STEPS, _GOOGLE_DICT)
+    ]
+    return dataclasses.replace(result, goals=tuple(goals))
 
 
 def _micros(case: str, subject: str, quantity: str, seconds: list[float]) -> Measurement:
@@ -156,6 +172,24 @@ class _Peers:
         }
 
 
+def _payload_readers(data: bytes) -> _Calls:
+    """Bytes of a unit to the unit and a dict of its payload."""
+    unit, google = gen.ContextUnit, codec.proto_class(gen.ContextUnit)
+
+    def two_steps() -> object:
+        read = codec.decode(unit, data)
+        assert read.payload is not None
+        return codec.struct_to_dict(read.payload)
+
+    def by_google() -> object:
+        read: Any = google.FromString(data)
+        return json_format.MessageToDict(read.payload)
+
+    # Without the extension the two steps are what the service takes.
+    ours = (lambda: codec.decode_apart(unit, data, "payload")) if IS_NATIVE else two_steps
+    return {_OURS: ours, _TWO_STEPS: two_steps, _GOOGLE_DICT: by_google}
+
+
 def _page() -> betterproto2.Message:
     """Products as catalogues have them: text, tags, a map, optional fields, a time, nested money."""
     page = page_module()
@@ -226,3 +260,9 @@ def _unit() -> gen.ContextUnit:
         created_at=moment,
         provenance=["commerce:trigger", "router:forward", "gateway:accept", "worker:receive"],
     ).to_dataclass()
+
+
+def _large_unit() -> gen.ContextUnit:
+    """A payload of many small objects, as rows that somebody sends along."""
+    rows = [{"sku": f"AS-{number}", "stock": number % 90, "listed": number % 7 != 0} for number in range(20_000)]
+    return ContextUnit(payload={"rows": rows}).to_dataclass()

@@ -108,33 +108,25 @@ class ContextUnit(BaseModel):
     def _fits_the_wire(self) -> Self:
         # The codec knows the ranges; it names the field in proto terms.
         try:
-            codec.to_proto(self.to_dataclass())
+            self._encode()
         except CodecError as error:
             raise ValueError(f"{error.path}: {error.reason}") from None
         return self
 
     def to_dataclass(self) -> gen.ContextUnit:
         """The generated dataclass with the same content."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        payload = values.pop("payload")
-        try:
-            struct = codec.dict_to_struct(payload) if payload or self._has_payload else None
-        except CodecError as error:
-            raise CodecError(error.reason, path=f"payload{error.path}") from None
-        unit = gen.ContextUnit(payload=struct, **values)
-        # What betterproto2 keeps of newer peers' fields has no public name.
-        unit._unknown_fields = self._unknown_fields  # pyright: ignore[reportPrivateUsage]
+        unit = self._without_payload()
+        if self.payload or self._has_payload:
+            try:
+                unit.payload = codec.dict_to_struct(self.payload)
+            except CodecError as error:
+                raise CodecError(error.reason, path=f"payload{error.path}") from None
         return unit
 
     @classmethod
     def from_dataclass(cls, unit: gen.ContextUnit) -> Self:
         """The face of a generated dataclass; ids and times that it lacks stay empty."""
-        values = {name: getattr(unit, name) for name in cls.model_fields}
-        payload = values.pop("payload")
-        face = cls.model_construct(payload={} if payload is None else codec.struct_to_dict(payload), **values)
-        face._unknown_fields = unit._unknown_fields  # pyright: ignore[reportPrivateUsage]
-        face._has_payload = payload is not None
-        return face
+        return cls._of(unit, None if unit.payload is None else codec.struct_to_dict(unit.payload))
 
     def to_protobuf(self, pb_module: EnvelopeModule) -> Any:
         """The message to send: `pb_module.ContextUnit` with the same content.
@@ -142,11 +134,7 @@ class ContextUnit(BaseModel):
         Args:
             pb_module: module with the generated message class, such as `contextunity.core.worker_pb2`.
         """
-        message = codec.to_proto(self.to_dataclass())
-        target = pb_module.ContextUnit
-        if isinstance(message, target):
-            return message
-        return target.FromString(message.SerializeToString())
+        return pb_module.ContextUnit.FromString(self._encode())
 
     @classmethod
     def from_protobuf(cls, message: Message) -> Self:
@@ -158,4 +146,31 @@ class ContextUnit(BaseModel):
         name = message.DESCRIPTOR.full_name
         if name != codec.full_name(gen.ContextUnit):
             raise CodecError(f"expected {codec.full_name(gen.ContextUnit)}, got {name}")
-        return cls.from_dataclass(codec.decode(gen.ContextUnit, message.SerializeToString()))
+        data = message.SerializeToString()
+        apart = codec.decode_apart(gen.ContextUnit, data, "payload")
+        if apart is None:
+            return cls.from_dataclass(codec.decode(gen.ContextUnit, data))
+        unit, payload = apart
+        return cls._of(unit, payload if payload or message.HasField("payload") else None)
+
+    def _encode(self) -> bytes:
+        unit = self._without_payload()
+        if self.payload or self._has_payload:
+            return codec.encode_apart(unit, "payload", self.payload)
+        return codec.encode(unit)
+
+    def _without_payload(self) -> gen.ContextUnit:
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "payload"}
+        unit = gen.ContextUnit(**values)
+        # What betterproto2 keeps of newer peers' fields has no public name.
+        unit._unknown_fields = self._unknown_fields  # pyright: ignore[reportPrivateUsage]
+        return unit
+
+    @classmethod
+    def _of(cls, unit: gen.ContextUnit, payload: dict[str, Any] | None) -> Self:
+        """The face of a dataclass, whose payload is given as plain data; None where it has none."""
+        values = {name: getattr(unit, name) for name in cls.model_fields if name != "payload"}
+        face = cls.model_construct(payload=payload or {}, **values)
+        face._unknown_fields = unit._unknown_fields  # pyright: ignore[reportPrivateUsage]
+        face._has_payload = payload is not None
+        return face

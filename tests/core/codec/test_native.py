@@ -241,6 +241,7 @@ def test_it_loses_no_memory() -> None:
         of_unit = codec.encode(unit)
         for end in range(len(of_unit) + 1):
             codec.decode_apart(ContextUnit, of_unit[:end], "payload")
+        codec.encode_apart(unit, "payload", {"text": "é", "list": [1, 0.5, None, True, {"deep": []}]})
         assert conversions_of(Product).schema.encode(wrong) is None  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
 
     tracemalloc.start()

@@ -14,7 +14,7 @@ from ._any import pack_any, unpack_any
 from ._binary import decode, encode, from_proto, serialize, to_proto
 from ._classes import full_name, message_class, proto_class, type_url
 from ._json import JsonValue, from_dict, from_json, list_fields, to_dict, to_json
-from ._struct import decode_apart, dict_to_struct, struct_to_dict
+from ._struct import decode_apart, dict_to_struct, encode_apart, struct_to_dict
 
 __all__ = [
     "CodecError",
@@ -24,6 +24,7 @@ __all__ = [
     "decode_apart",
     "dict_to_struct",
     "encode",
+    "encode_apart",
     "from_dict",
     "from_json",
     "from_proto",

@@ -60,7 +60,7 @@ def conversions_of(cls: type) -> Conversions:
 
 @functools.cache
 def schema_with_plain(cls: type, name: str) -> Schema | None:
-    """Returns what the extension reads a dataclass by where one of its fields, a Struct, is to be a dict.
+    """Returns what the extension reads and writes a dataclass by where one of its fields, a Struct, is a dict.
 
     None where bytes of the class go by way of Google's.
 

@@ -70,7 +70,7 @@ class Schemas:
         return fit
 
     def with_plain(self, model: MessageModel, plain: FieldModel) -> _wire.Schema | None:
-        """Returns a schema that reads one field, a Struct, as a dict; None where the extension cannot.
+        """Returns a schema by which one field, a Struct, is a dict; None where the extension cannot.
 
         Args:
             model: of a message whose schema was made before.

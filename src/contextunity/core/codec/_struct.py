@@ -12,7 +12,7 @@ from google.protobuf.struct_pb2 import Struct as ProtoStruct
 
 from contextunity.core.errors import CodecError
 
-from ._binary import to_proto
+from ._binary import encode, to_proto
 from ._classes import full_name
 from ._compile import schema_with_plain
 from ._faults import item
@@ -71,6 +71,32 @@ def decode_apart(cls: type[M], data: bytes, field: str) -> tuple[M, dict[str, Js
     plain = getattr(made, field)
     setattr(made, field, None)
     return made, {} if plain is None else plain
+
+
+def encode_apart(message: betterproto2.Message, field: str, mapping: Mapping[str, Any]) -> bytes:
+    """Encodes a message, with one of its Structs given apart from it as plain data; `decode_apart` is the way back.
+
+    Args:
+        message: what that field of it holds counts for nothing.
+        field: attribute of the dataclass that holds a Struct.
+        mapping: what the Struct is to hold, as for `dict_to_struct`.
+
+    Raises:
+        CodecError: a value of the message or the mapping does not fit, or the class has no such Struct.
+    """
+    cls = type(message)
+    schema = schema_with_plain(cls, field)
+    whole: Any = object.__new__(cls)
+    whole.__dict__.update(message.__dict__)
+    whole.__dict__[field] = mapping
+    data = schema.encode(whole) if schema is not None else None
+    if data is not None:
+        return data
+    try:
+        whole.__dict__[field] = dict_to_struct(mapping)
+    except CodecError as error:
+        raise CodecError(error.reason, path=f"{field}{error.path}", message_type=full_name(cls)) from None
+    return encode(whole)
 
 
 def dict_to_struct(mapping: Mapping[str, Any]) -> protobuf.Struct:

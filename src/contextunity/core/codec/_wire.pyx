@@ -79,7 +79,7 @@ cdef enum Kind:
     WRAPPER = 21
     MAP = 22
     UNFIT = 23
-    PLAIN = 24  # a Struct that becomes a dict
+    PLAIN = 24  # a Struct that is a dict here
 
 cdef enum Wire:
     VARINT = 0
@@ -232,5 +232,5 @@ cdef class Schema:
 
 
 include "_wire_read.pxi"
-include "_wire_plain.pxi"
 include "_wire_write.pxi"
+include "_wire_plain.pxi"

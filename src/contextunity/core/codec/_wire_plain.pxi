@@ -1,4 +1,4 @@
-# Reading Structs as plain data: what `_struct.struct_to_dict` makes of them, without the messages in between.
+# Structs as plain data: what `_struct` makes of them and for them, without the messages in between.
 
 cdef int SINCE_TURN = 0
 cdef object GIVE_WAY = eval("lambda: None")  # compiled by the interpreter, not by Cython
@@ -99,6 +99,95 @@ cdef list _read_plain_list(const uint8_t *at, const uint8_t *end, int depth):
 cdef inline object _plain_number(double number):
     if -EXACT <= number <= EXACT and number == trunc(number) and (number != 0 or not signbit(number)):
         return <int64_t>number
+    if not isfinite(number):
+        raise _Unfit
+    return number
+
+
+cdef int _write_struct(Writer *writer, object value, int depth) except -1:
+    """Writes the entries of a Struct, without its length."""
+    cdef list entries
+    cdef tuple entry
+    cdef Py_ssize_t index
+    cdef size_t before
+    if depth > DEPTH or type(value) is not dict:
+        raise _Unfit
+    entries = PyDict_Items(value)
+    index = len(entries)
+    while index > 0:
+        index -= 1
+        entry = <tuple>entries[index]
+        before = writer.end - writer.at
+        _write_element(writer, entry[1], 2, depth + 2)
+        _write_text(writer, entry[0])
+        _put_varint(writer, 1 << 3 | LENGTH)
+        _put_length(writer, before)
+        _put_varint(writer, 1 << 3 | LENGTH)
+    return 0
+
+
+cdef int _write_element(Writer *writer, object value, uint32_t number, int depth) except -1:
+    """Writes a Value with its length and tag, the number being that of the field which it is the value of."""
+    cdef size_t before = writer.end - writer.at
+    _write_plain_value(writer, value, depth)
+    _put_length(writer, before)
+    return _put_varint(writer, number << 3 | LENGTH)
+
+
+cdef int _write_plain_value(Writer *writer, object value, int depth) except -1:
+    cdef size_t before = writer.end - writer.at
+    cdef Py_ssize_t index
+    cdef double number
+    _let_others_run()
+    if depth > DEPTH:
+        raise _Unfit
+    if PyUnicode_CheckExact(value):
+        _write_text(writer, value)
+        return _put_varint(writer, 3 << 3 | LENGTH)
+    if value is None:
+        _put_varint(writer, 0)
+        return _put_varint(writer, 1 << 3 | VARINT)
+    if value is True or value is False:
+        _put_varint(writer, value is True)
+        return _put_varint(writer, 4 << 3 | VARINT)
+    if PyFloat_CheckExact(value) or PyLong_CheckExact(value):
+        number = _plain_double(value)
+        _put(writer, &number, 8)
+        return _put_varint(writer, 2 << 3 | BITS64)
+    if type(value) is dict:
+        _write_struct(writer, value, depth + 1)
+        _put_length(writer, before)
+        return _put_varint(writer, 5 << 3 | LENGTH)
+    if type(value) is not list:
+        raise _Unfit
+    index = len(<list>value)
+    while index > 0:
+        index -= 1
+        _write_element(writer, (<list>value)[index], 1, depth + 2)
+    _put_length(writer, before)
+    return _put_varint(writer, 6 << 3 | LENGTH)
+
+
+cdef int _write_text(Writer *writer, object value) except -1:
+    """Writes a text with its length."""
+    cdef Py_ssize_t size = 0
+    cdef const char *text
+    if not PyUnicode_CheckExact(value):
+        raise _Unfit
+    text = PyUnicode_AsUTF8AndSize(value, &size)
+    _put(writer, text, size)
+    return _put_varint(writer, size)
+
+
+cdef double _plain_double(object value) except? -1:
+    cdef double number
+    cdef int64_t whole
+    if PyLong_CheckExact(value):
+        whole = PyLong_AsLongLong(value)
+        if not -<int64_t>EXACT <= whole <= <int64_t>EXACT:
+            raise _Unfit  # it may be exact all the same, or not
+        return <double>whole
+    number = PyFloat_AS_DOUBLE(value)
     if not isfinite(number):
         raise _Unfit
     return number

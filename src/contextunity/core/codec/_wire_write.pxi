@@ -161,6 +161,8 @@ cdef int _write_value(Writer *writer, Field field, object value, int depth, bint
                     _put_varint(writer, 1 << 3 | <uint32_t>field.inner.wire)
             elif kind == TIMESTAMP:
                 _write_datetime(writer, value)
+            elif kind == PLAIN:
+                _write_struct(writer, value, depth + 1)
             else:
                 _write_timedelta(writer, value)
             _put_length(writer, before)

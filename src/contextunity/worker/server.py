@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from typing import NoReturn, cast
 
 import grpc
-from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from contextunity.core import codec, worker_pb2
-from contextunity.core.errors import CodecError
+from contextunity.core import worker_pb2
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
 from .auth import AuthenticationError, Authenticator
 from .errors import PortTakenError
 from .service import Call, Method, WorkerService, aside
 from .settings import Settings
-from .status import FieldViolation, Reason, ServiceError, to_status
+from .status import Reason, ServiceError, to_status
 from .unit_bytes import trace_id_of
+from .unit_reading import read_unit
 
 __all__ = ["SERVICE_NAME", "Boundary", "RunningServer", "running_server"]
 
@@ -84,7 +84,12 @@ async def running_server(
     Raises:
         PortTakenError: the address cannot be listened on.
     """
-    boundary = Boundary(service, authenticator, max_unit_bytes=settings.max_unit_bytes)
+    boundary = Boundary(
+        service,
+        authenticator,
+        max_unit_bytes=settings.max_unit_bytes,
+        max_payload_values=settings.max_payload_values,
+    )
     server = grpc.aio.server(options=_options(settings))
     server.add_generic_rpc_handlers((boundary.handlers(),))
     health = health_aio.HealthServicer()
@@ -138,12 +143,16 @@ class Boundary:
         service: answers the calls.
         authenticator: tells who calls.
         max_unit_bytes: size of the largest unit taken or sent.
+        max_payload_values: values that the payload or body of a unit may hold.
     """
 
-    def __init__(self, service: WorkerService, authenticator: Authenticator, *, max_unit_bytes: int) -> None:
+    def __init__(
+        self, service: WorkerService, authenticator: Authenticator, *, max_unit_bytes: int, max_payload_values: int
+    ) -> None:
         self._service = service
         self._authenticator = authenticator
         self._max_unit_bytes = max_unit_bytes
+        self._max_payload_values = max_payload_values
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The handlers of all methods, for grpcio's server."""
@@ -195,7 +204,8 @@ class Boundary:
         remaining = cast("float | None", context.time_remaining()) or _FOR_EVER
         deadline = asyncio.get_running_loop().time() + remaining if remaining < _FOR_EVER else None
         is_large = len(data) > _LARGE
-        unit, payload = await aside(_decode, data) if is_large else _decode(data)
+        read = functools.partial(read_unit, data, max_values=self._max_payload_values)
+        unit, payload = await aside(read) if is_large else read()
         return Call(unit=unit, payload=payload, caller=caller, deadline=deadline, is_large=is_large)
 
     def _encode(self, unit: UnitMessage) -> bytes:
@@ -237,18 +247,3 @@ class _Metadata:
 
     def __iter__(self) -> Iterator[tuple[str, str | bytes]]:
         return iter(self._context.invocation_metadata() or ())
-
-
-def _decode(data: bytes) -> tuple[ContextUnit, dict[str, Any] | None]:
-    """The unit, and its payload where that could be read apart from it; else the unit has it still."""
-    apart = codec.decode_apart(ContextUnit, data, "payload")
-    if apart is not None:
-        return apart
-    try:
-        return codec.decode(ContextUnit, data), None
-    except CodecError as error:
-        raise ServiceError(
-            Reason.UNIT_UNREADABLE,
-            f"the request is not a ContextUnit: {error.reason}",
-            violations=[FieldViolation(field=error.path, description=error.reason)],
-        ) from None

@@ -32,6 +32,7 @@ _VARIABLES = {
     "CONTEXTWORKER_BUILD_ID": "build_id",
     "CONTEXTWORKER_DATA_FOLDER": "data_folder",
     "CONTEXTWORKER_DEPLOYMENT_NAME": "deployment_name",
+    "CONTEXTWORKER_MAX_PAYLOAD_VALUES": "max_payload_values",
     "CONTEXTWORKER_MAX_UNIT_BYTES": "max_unit_bytes",
     "CONTEXTWORKER_TEMPORAL_TIMEOUT": "temporal_timeout",
     "CONTEXTWORKER_LOG_FORMAT": "log_format",
@@ -76,6 +77,9 @@ class Settings(BaseModel):
     """Folder of embedded databases and spooled files. Environment: CONTEXTWORKER_DATA_FOLDER."""
     max_unit_bytes: int = Field(default=50 * 1024 * 1024, ge=1024, le=2**31 - 1)
     """Size in bytes of the largest unit taken or sent. Environment: CONTEXTWORKER_MAX_UNIT_BYTES."""
+    max_payload_values: int = Field(default=100_000, ge=1000)
+    """Values, objects and lists included, that the payload or the body of a unit may hold: each takes a kilobyte and
+    some microseconds while it is worked on. Environment: CONTEXTWORKER_MAX_PAYLOAD_VALUES."""
     temporal_timeout: float = Field(default=10.0, gt=0)
     """Seconds that a call to the Temporal server may take. Environment: CONTEXTWORKER_TEMPORAL_TIMEOUT."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from contextunity.core import CodecError, codec
 from contextunity.core.codec._schema import IS_NATIVE
+from contextunity.core.codec._struct import _to_struct  # pyright: ignore[reportPrivateUsage]  # one of two ways
 
 from .test_native_search import MUTATIONS
 
@@ -34,6 +35,11 @@ plain: st.SearchStrategy[Any] = st.recursive(
     scalars | whole,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=30), inner, max_size=4),
 )
+
+
+def _by_python(mapping: dict[str, Any]) -> Any:
+    """The Struct that the extension has no part in."""
+    return _to_struct(mapping, "", 0)
 
 
 def _two_steps(data: bytes) -> tuple[ContextUnit, dict[str, Any]]:
@@ -140,8 +146,9 @@ def test_a_payload_is_written_as_the_two_steps_write_it(payload: dict[str, Any])
     unit = ContextUnit(unit_id="u", security=SecurityScopes(read=["a"]), provenance=["a:b"])
     written = codec.encode_apart(unit, "payload", payload)
     assert unit.payload is None
-    unit.payload = codec.dict_to_struct(payload)
+    unit.payload = _by_python(payload)
     assert written == codec.encode(unit)
+    assert codec.dict_to_struct(payload) == unit.payload
 
 
 class _Text(str):
@@ -181,8 +188,10 @@ def test_odd_values_are_written_as_the_two_steps_write_them_or_refused_as_they_r
             return error.path, error.reason
 
     def two_steps() -> bytes:
-        return codec.encode(ContextUnit(payload=codec.dict_to_struct(place(odd))))
+        return codec.encode(ContextUnit(payload=_by_python(place(odd))))
 
+    at_once = told(lambda: codec.encode(ContextUnit(payload=codec.dict_to_struct(place(odd)))))
+    assert at_once == told(two_steps)
     apart, steps = told(lambda: codec.encode_apart(ContextUnit(), "payload", place(odd))), told(two_steps)
     if isinstance(steps, tuple):
         assert apart == (f"payload{steps[0]}", steps[1])

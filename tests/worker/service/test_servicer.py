@@ -104,7 +104,7 @@ def server(loop: asyncio.AbstractEventLoop, registry: WorkerRegistry) -> Any:
     connecting = asyncio.run_coroutine_threadsafe(Client.connect("127.0.0.1:1", lazy=True), loop)
     service = WorkerService(connecting.result(20), registry)
     authenticator: Authenticator = _ByHeader()
-    servicer = _Servicer(Boundary(service, authenticator, max_unit_bytes=10_000), loop)
+    servicer = _Servicer(Boundary(service, authenticator, max_unit_bytes=10_000, max_payload_values=1000), loop)
     return grpc_testing.server_from_dictionary({_SERVICE: servicer}, grpc_testing.strict_real_time())
 
 

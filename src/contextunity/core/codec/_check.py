@@ -7,6 +7,7 @@ did not mean, such as null for a value or text for a 32-bit integer; `strict` re
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -34,10 +35,17 @@ from ._leaves import (
 from ._model import FieldModel, Kind, MessageModel, ValueType, model_of
 from ._runtime import MAX_DEPTH
 
+_MOST = 1000
+"""Faults that are looked for: each takes time to put into words, and nobody reads more."""
+
 
 def violations_of(cls: type, data: Any, *, strict: bool = True, ignore_unknown_fields: bool = False) -> list[Violation]:
-    """Returns all that keeps `data`, plain ProtoJSON, from being a message of `cls`."""
-    return list(Checker(strict=strict, ignore_unknown_fields=ignore_unknown_fields).message(cls, data, "", 0))
+    """Returns what keeps `data`, plain ProtoJSON, from being a message of `cls`: all of it, up to a thousand faults."""
+    found = Checker(strict=strict, ignore_unknown_fields=ignore_unknown_fields).message(cls, data, "", 0)
+    told = list(itertools.islice(found, _MOST))
+    if len(told) == _MOST and next(found, None) is not None:
+        told.append(Violation("", f"there are more faults than the {_MOST:,} that were looked for"))
+    return told
 
 
 class Checker:

@@ -15,7 +15,7 @@ from contextunity.core.errors import CodecError
 
 from . import _runtime
 from ._classes import full_name
-from ._model import Kind, MessageModel, ValueType, model_of
+from ._model import Kind, MessageModel, ValueType, is_struct, model_of
 from ._schema import Schemas
 from ._source import decoder_source, encoder_source
 
@@ -69,7 +69,7 @@ def schema_with_plain(cls: type, name: str) -> Schema | None:
     """
     model = conversions_of(cls).model
     field = next((each for each in model.fields if each.attribute == name), None)
-    if field is None or field.repeated or field.oneof or not _is_struct(field.value):
+    if field is None or field.repeated or field.oneof or not is_struct(field.value):
         raise CodecError(f"it has no field {name!r} that is a Struct", message_type=model.name)
     return _schemas.with_plain(model, field)
 
@@ -139,11 +139,6 @@ def reachable(cls: type, *, below: bool = False) -> list[type]:
             found[current] = None
             pending += _contained(current)
     return list(found)
-
-
-def _is_struct(value: ValueType) -> bool:
-    message = value.descriptor.message_type
-    return message is not None and message.full_name == "google.protobuf.Struct"
 
 
 def _contained(cls: type) -> list[type]:

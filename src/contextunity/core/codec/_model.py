@@ -116,6 +116,12 @@ class MessageModel:
     by_key: Mapping[str, FieldModel]
 
 
+def is_struct(value: ValueType) -> bool:
+    """Whether values are Structs."""
+    message = value.descriptor.message_type
+    return message is not None and message.full_name == "google.protobuf.Struct"
+
+
 _lock = threading.RLock()
 _models: dict[type, MessageModel] = {}
 

@@ -1,7 +1,7 @@
 """A short way from plain data to a dataclass, for the data that most requests are made of.
 
-It takes what is surely right: scalars, each just of its field's type. Whatever else comes, right or wrong, goes the
-long way over `_check` and Google's JSON parser, which also tells what is wrong with it.
+It takes what is surely right: scalars, each just of its field's type, and Structs. Whatever else comes, right or wrong,
+goes the long way over `_check` and Google's JSON parser, which also tells what is wrong with it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from ._model import FieldModel, Kind, MessageModel, model_of
+from ._binary import decode
+from ._model import FieldModel, Kind, MessageModel, ValueType, is_struct, model_of
+from ._schema import struct_bytes
 
-_Check = Callable[[Any], bool]
-_tables: dict[type, dict[str, tuple[str, _Check]]] = {}
+_Take = Callable[[Any], Any]
+"""Gives what the field holds for a value, or `_UNSURE`."""
+_UNSURE = object()
+_tables: dict[type, dict[str, tuple[str, _Take]]] = {}
 
 
 def message_of_scalars(cls: type, data: Any) -> Any:
@@ -26,39 +30,52 @@ def message_of_scalars(cls: type, data: Any) -> Any:
     values: dict[str, Any] = {}
     given = cast("dict[str, Any]", data)
     for key, value in given.items():
-        attribute, fits = table.get(key, _NO_FIELD)
-        if attribute in values or not fits(value):
+        attribute, take = table.get(key, _NO_FIELD)
+        taken = take(value)
+        if taken is _UNSURE or attribute in values:
             return None
-        values[attribute] = value
+        values[attribute] = taken
     return cls(**values) if table else None
 
 
-def _table(model: MessageModel) -> dict[str, tuple[str, _Check]]:
+def _table(model: MessageModel) -> dict[str, tuple[str, _Take]]:
     if model.name.startswith("google.protobuf."):
         return {}
-    entries = ((key, field, _check(field)) for key, field in model.by_key.items())
-    return {key: (field.attribute, check) for key, field, check in entries if check is not None}
+    entries = ((key, field, _take(field)) for key, field in model.by_key.items())
+    return {key: (field.attribute, take) for key, field, take in entries if take is not None}
 
 
-def _check(field: FieldModel) -> _Check | None:
-    """What tells that a value surely fits; None for fields that take more than a scalar."""
+def _take(field: FieldModel) -> _Take | None:
+    """What takes a value that surely fits; None for fields that hold other than a scalar or a Struct."""
     if field.repeated or field.key is not None or field.oneof:
         return None
+    if is_struct(field.value):
+        return _struct_taker(field.value)
     match field.value.kind:
         case Kind.STRING:
             # Text beyond ASCII may have lone surrogates.
-            return lambda value: type(value) is str and value.isascii()
+            return lambda value: value if type(value) is str and value.isascii() else _UNSURE
         case Kind.BOOL:
-            return lambda value: value is True or value is False
+            return lambda value: value if value is True or value is False else _UNSURE
         case Kind.INT:
             low, high = field.value.low, field.value.high
-            return lambda value: type(value) is int and low <= value <= high
+            return lambda value: value if type(value) is int and low <= value <= high else _UNSURE
         case _:
             return None
 
 
-def _never(_value: object) -> bool:
-    return False
+def _struct_taker(struct: ValueType) -> _Take:
+    cls = cast("Any", struct.cls)
+
+    def take(value: Any) -> Any:
+        data = struct_bytes(value)
+        return decode(cls, data) if data is not None else _UNSURE
+
+    return take
 
 
-_NO_FIELD: tuple[str, _Check] = ("", _never)
+def _unsure(_value: object) -> object:
+    return _UNSURE
+
+
+_NO_FIELD: tuple[str, _Take] = ("", _unsure)

@@ -36,6 +36,12 @@ IS_NATIVE = _is_available()
 if IS_NATIVE:
     from . import _wire
 
+
+def struct_bytes(mapping: object) -> bytes | None:
+    """The bytes of the Struct that a dict stands for, or None where the extension has no say."""
+    return _wire.struct_bytes(mapping) if IS_NATIVE else None
+
+
 # Kinds of fields for which descriptors have no number.
 _TIMESTAMP, _DURATION, _WRAPPER, _MAP, _UNFIT, _PLAIN = 19, 20, 21, 22, 23, 24
 _DEFAULTS: Mapping[Kind, Any] = {

@@ -12,13 +12,14 @@ from google.protobuf.struct_pb2 import Struct as ProtoStruct
 
 from contextunity.core.errors import CodecError
 
-from ._binary import encode, to_proto
+from ._binary import decode, encode, to_proto
 from ._classes import full_name
 from ._compile import schema_with_plain
 from ._faults import item
 from ._json import JsonValue
 from ._leaves import is_list, is_object, json_scalar_reason
 from ._runtime import MAX_DEPTH
+from ._schema import struct_bytes
 
 M = TypeVar("M", bound=betterproto2.Message)
 
@@ -109,7 +110,8 @@ def dict_to_struct(mapping: Mapping[str, Any]) -> protobuf.Struct:
     Raises:
         CodecError: a value or key does not fit; the error names its place.
     """
-    return _to_struct(mapping, "", 0)
+    data = struct_bytes(mapping)
+    return decode(protobuf.Struct, data) if data is not None else _to_struct(mapping, "", 0)
 
 
 def _fields(struct: Any, path: str) -> dict[str, JsonValue]:

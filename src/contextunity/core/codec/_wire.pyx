@@ -224,7 +224,7 @@ cdef class Schema:
         writer.heap = NULL
         try:
             _write_message(&writer, self, message, 0)
-            return PyBytes_FromStringAndSize(<char *>writer.at, writer.end - writer.at)
+            return _written(&writer)
         except (_Unfit, UnicodeError, OverflowError, AttributeError, IndexError):
             return None
         finally:

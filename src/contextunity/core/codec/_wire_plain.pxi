@@ -104,6 +104,22 @@ cdef inline object _plain_number(double number):
     return number
 
 
+def struct_bytes(mapping):
+    """The bytes of the Struct that a dict stands for, or None where Python code has to look at it."""
+    cdef uint8_t[FIRST_ROOM] room
+    cdef Writer writer
+    writer.start = room
+    writer.at = writer.end = room + FIRST_ROOM
+    writer.heap = NULL
+    try:
+        _write_struct(&writer, mapping, 0)
+        return _written(&writer)
+    except (_Unfit, UnicodeError, OverflowError, IndexError):
+        return None
+    finally:
+        PyMem_Free(writer.heap)
+
+
 cdef int _write_struct(Writer *writer, object value, int depth) except -1:
     """Writes the entries of a Struct, without its length."""
     cdef list entries

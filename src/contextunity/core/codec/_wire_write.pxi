@@ -7,6 +7,10 @@ cdef struct Writer:
     void *heap  # what has to be freed
 
 
+cdef bytes _written(Writer *writer):
+    return PyBytes_FromStringAndSize(<char *>writer.at, writer.end - writer.at)
+
+
 cdef int _grow(Writer *writer, size_t needed) except -1:
     cdef size_t used = writer.end - writer.at
     cdef size_t size = 2 * (<size_t>(writer.end - writer.start) + needed)

@@ -283,10 +283,30 @@ def test_a_unit_tells_times_that_there_are(desk: Desk, seconds: int, nanos: int,
         assert (refusal.reason, list(refusal.violations)) == ("UNIT_UNREADABLE", [path])
 
 
+def test_more_values_than_the_service_takes_are_resource_exhausted(raw: Any) -> None:
+    unit = worker_pb2.ContextUnit(trace_id="many")
+    unit.payload["workflow_type"] = "work"
+    unit.payload.get_or_create_list("tags").extend([None] * 200_000)
+    error = raw.send("StartWorkflow", unit.SerializeToString())
+    assert error is not None
+    refusal = refusal_of(error)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UNIT_TOO_LARGE")
+    assert "CONTEXTWORKER_MAX_PAYLOAD_VALUES" in error.details()
+
+
+def test_of_very_many_violations_the_last_says_that_there_are_more(desk: Desk) -> None:
+    with pytest.raises(Refusal) as caught:
+        desk.call("StartWorkflow", {"workflow_type": "work", **{f"x{number}": number for number in range(3000)}})
+    assert caught.value.reason == "PAYLOAD_INVALID"
+    *_, last = caught.value.violations.items()
+    assert int(last[1].split()[1]) + len(caught.value.violations) - 1 == 1001
+
+
 def test_others_are_answered_while_a_large_unit_is_read(desk: Desk) -> None:
     large = worker_pb2.ContextUnit()
     large.payload["workflow_type"] = "work"
-    large.payload.get_or_create_list("tags").extend([None] * 200_000)
+    large.payload.get_or_create_list("tags").extend(["a tag"] * 90_000)
+    large.payload["tagz"] = 1
     data = large.SerializeToString()
     assert 500_000 < len(data) < 1024 * 1024
     with contextlib.closing(_Raw(desk.target)) as raw, ThreadPoolExecutor() as pool:

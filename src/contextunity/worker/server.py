@@ -223,6 +223,7 @@ class Boundary:
     ) -> NoReturn:
         trace_id = call.trace_id if call is not None else trace_id_of(data)
         status = to_status(_service_error(error, method, trace_id), trace_id)
+        _forget_frames(error)
         packed = rpc_status.to_status(status)  # pyright: ignore[reportUnknownMemberType]  # no types
         await context.abort_with_status(packed)
         raise AssertionError("abort_with_status raises")
@@ -235,6 +236,13 @@ def _service_error(error: Exception, method: Method, trace_id: str) -> ServiceEr
         return ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
     _LOG.error("%s failed, trace_id %s", method.name, trace_id, exc_info=error)
     return ServiceError(Reason.INTERNAL, f"{method.name} failed; the service's log has it under the trace_id")
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Lets go of what a refused call had in hand: grpcio keeps the error, and with it all variables on its way."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 class _Metadata:

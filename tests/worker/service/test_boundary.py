@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import string
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import grpc
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 
 from contextunity.core import ContextUnit, worker_pb2
 from contextunity.worker.status import Reason
+from contextunity.worker.unit_reading import read_unit
 
 from .conftest import Desk, Refusal, refusal_of
 
@@ -292,6 +295,10 @@ def test_more_values_than_the_service_takes_are_resource_exhausted(raw: Any) -> 
     refusal = refusal_of(error)
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "UNIT_TOO_LARGE")
     assert "CONTEXTWORKER_MAX_PAYLOAD_VALUES" in error.details()
+
+    # What keeps the error would keep the unit, and all that was made of it, as well.
+    frames = [each for each in gc.get_objects() if isinstance(each, FrameType)]
+    assert not [frame for frame in frames if frame.f_code is read_unit.__code__]
 
 
 def test_of_very_many_violations_the_last_says_that_there_are_more(desk: Desk) -> None:

@@ -94,6 +94,18 @@ def test_that_no_worker_polls_is_told(desk: Desk) -> None:
     assert "no worker polls the task queue 'away' for workflows and activities" in status["notice"]
 
 
+def test_that_the_code_of_a_workflow_fails_is_told(desk: Desk) -> None:
+    task = desk.start("join", name="broken")
+    status = desk.wait_until(task, lambda status: "notice" in status)
+    assert status["status"] == "running"
+    assert status["notice"] == (
+        "the code of its workflow failed with KeyError: 'a slip in the code'; its task is repeated until the "
+        "worker's code is mended, or it is terminated"
+    )
+    assert desk.status(task)["notice"] == status["notice"]
+    desk.call("TerminateTask", {"workflow_id": task})
+
+
 def test_cancelled_and_terminated_tell_why(desk: Desk) -> None:
     cancelled, terminated = (desk.start(name="x", mode="MODE_WAIT") for _ in range(2))
     answer = desk.call("CancelTask", {"workflow_id": cancelled, "reason": "not wanted"})

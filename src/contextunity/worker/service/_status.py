@@ -45,6 +45,9 @@ STATES = {
 }
 """What each end is called. CONTINUED_AS_NEW is none: the run is followed to where it is now."""
 
+_STUMBLE_LIMIT = 1000
+"""Characters of what a workflow's code failed with."""
+
 _ACTIVITY_STATES = {
     ActivityState.PENDING_ACTIVITY_STATE_SCHEDULED: PendingActivityState.SCHEDULED,
     ActivityState.PENDING_ACTIVITY_STATE_STARTED: PendingActivityState.STARTED,
@@ -107,8 +110,12 @@ class Telling:
             found = await beside.progress(run) if beside is not None else None
             progress = found or await ask_progress(self._engine, run.workflow_id, run.run_id, query)
             status.progress = progress.told
+        notices = list[str]()
+        if run.description.pending_workflow_task.attempt > 1:
+            notices.append(await self._stumble(run))
         if not progress.answered and _waits_for_a_worker(run):
-            status.notice = await self._notice(status.task_queue)
+            notices.append(await self._idle(status.task_queue))
+        status.notice = "; ".join(notice for notice in notices if notice)
         return status
 
     async def _tell_outcome(self, run: Run, status: TaskStatus, beside: Beside | None) -> None:
@@ -142,7 +149,21 @@ class Telling:
             case _:
                 pass
 
-    async def _notice(self, task_queue: str) -> str:
+    async def _stumble(self, run: Run) -> str:
+        """Why a run does not come forward whose workflow task is repeated; empty where its history does not tell."""
+        for event in await last_events(self._engine, run.workflow_id, run.run_id):
+            if event.HasField("workflow_task_failed_event_attributes"):
+                failure = event.workflow_task_failed_event_attributes.failure
+                told = one_line(await chain_of(failure, self._engine.client.data_converter))
+                return (
+                    f"the code of its workflow failed with {told[:_STUMBLE_LIMIT]}; its task is repeated until the "
+                    "worker's code is mended, or it is terminated"
+                )
+            if event.HasField("workflow_task_timed_out_event_attributes"):
+                return "a worker took its workflow task and did not finish it in time; it is repeated"
+        return ""
+
+    async def _idle(self, task_queue: str) -> str:
         kinds = {
             "workflows": TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
             "activities": TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,

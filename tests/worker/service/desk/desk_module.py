@@ -84,6 +84,8 @@ class Join(desk_temporal.JoinWorkflowBase):
         self.finished = False
 
     async def run(self, request: NamedRequest) -> WorkResponse:
+        if request.name == "broken":
+            raise KeyError("a slip in the code")
         await workflow.wait_condition(lambda: self.finished)
         return WorkResponse(text=request.name)
 

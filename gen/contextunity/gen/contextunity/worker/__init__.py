@@ -1780,7 +1780,8 @@ class TaskStatus(betterproto2.Message):
 
     notice: "str" = betterproto2.field(14, betterproto2.TYPE_STRING)
     """
-    What an operator should know, such as that no worker polls the task queue. Empty where nothing is amiss.
+    What an operator should know: that no worker polls the task queue, or that the workflow's code fails and its task is
+    repeated. Empty where nothing is amiss.
     """
 
     resume_token: "str" = betterproto2.field(15, betterproto2.TYPE_STRING)

@@ -171,7 +171,9 @@ class TaskStatus(_message.Message):
     task_queue: _builtins.str
     """Queue that its workers poll."""
     notice: _builtins.str
-    """What an operator should know, such as that no worker polls the task queue. Empty where nothing is amiss."""
+    """What an operator should know: that no worker polls the task queue, or that the workflow's code fails and its task is
+    repeated. Empty where nothing is amiss.
+    """
     resume_token: _builtins.str
     """In messages of WatchTask: give it back as `after` to go on from this message."""
     reason: _builtins.str

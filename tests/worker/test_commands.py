@@ -122,6 +122,19 @@ def test_wrong_settings_end_with_2_and_all_of_them_named(spawn: Any, tmp_path: P
     assert "Traceback" not in process.output
 
 
+@pytest.mark.parametrize("words", [("dev",), ("--temporal",), ("--temporal", "--modules", "harvest")])
+def test_a_data_folder_that_cannot_be_written_to_ends_with_2(
+    spawn: Any, temporal_server: EmbeddedServer, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "data"
+    process = spawn(*_WORKER, *words, TEMPORAL_ADDRESS=temporal_server.address, CONTEXTWORKER_DATA_FOLDER=str(folder))
+    assert process.wait() == 2
+    assert f"cannot write to the data folder {folder}: not a directory; choose another with" in process.output
+    assert "CONTEXTWORKER_DATA_FOLDER" in process.output
+    assert "Traceback" not in process.output
+
+
 def test_settings_of_a_module_that_does_not_exist_are_told(spawn: Any, tmp_path: Path) -> None:
     (tmp_path / "contextworker.toml").write_text("[modules.harvset]\nsample_products = 1\n")
     process = spawn(*_WORKER)

@@ -16,7 +16,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 
 from contextunity.worker import embedded
 from contextunity.worker.embedded import embedded_server, usual_or_free_port
-from contextunity.worker.errors import PortTakenError, WorkerError
+from contextunity.worker.errors import PortTakenError, SettingsError, WorkerError
 
 
 async def test_it_serves_while_the_context_is_open_and_ends_with_it(tmp_path: Path) -> None:
@@ -85,6 +85,6 @@ async def test_two_servers_in_one_folder_are_refused(tmp_path: Path, monkeypatch
 
 async def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkerError, match=r"cannot write to the data folder .*file/data.*CONTEXTWORKER_DATA_FOLDER"):
+    with pytest.raises(SettingsError, match=r"cannot write to the data folder .*file/data.*CONTEXTWORKER_DATA_FOLDER"):
         async with embedded_server(tmp_path / "file" / "data", port=0, ui_port=0):
             pass

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from temporalio.service import ConnectConfig, ServiceClient
 
+from .data_folder import unusable
 from .errors import PortTakenError, WorkerError
 from .tenancy import ATTRIBUTES
 
@@ -62,6 +63,7 @@ async def embedded_server(
 
     Raises:
         PortTakenError: a port that was asked for is taken.
+        SettingsError: the folder cannot be written to.
         WorkerError: the temporal CLI is not installed, or the server ends or does not answer within a minute.
     """
     process, server = await _start_on_free_ports(folder, port, ui_port)
@@ -128,10 +130,7 @@ async def _lock(folder: Path) -> BinaryIO:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise WorkerError(
-            f"cannot write to the data folder {folder}: {reason}; choose another with CONTEXTWORKER_DATA_FOLDER"
-        ) from None
+        raise unusable(folder, error) from None
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
         try:

@@ -21,6 +21,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from python_temporal import generated_modules
 
 from .core.registry import ModuleContext, RegisteredModule
+from .data_folder import naming_the_folder
 from .errors import RegistryError, SettingsError, TemporalUnreachableError
 from .plugin import ContextWorkerPlugin
 from .settings import Settings
@@ -99,13 +100,17 @@ async def running_workers(
     Yields:
         A task that ends, with the error, when a worker fails. Leaving the context stops all workers in order: no new
         work is taken, work under way has ten seconds to finish.
+
+    Raises:
+        SettingsError: a module needs the data folder, and it cannot be written to.
     """
     _check_versioning(modules, settings)
     async with contextlib.AsyncExitStack() as stack:
         for module in modules:
             if module.config.lifespan is not None:
                 context = ModuleContext(settings=module.settings, data_folder=settings.data_folder)
-                await stack.enter_async_context(module.config.lifespan(context))
+                with naming_the_folder(settings.data_folder):
+                    await stack.enter_async_context(module.config.lifespan(context))
         executor = ThreadPoolExecutor(settings.max_concurrent_activities, thread_name_prefix="activity")
         stack.callback(executor.shutdown)
         workers = [

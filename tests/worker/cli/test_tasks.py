@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contextunity.gen.contextunity.worker import ExecuteCodeResult, TaskStatus
 
 from contextunity.worker.cli import main
+from contextunity.worker.client import SyncTaskHandle, SyncWorkerClient
 
 from .conftest import Command
 
@@ -148,6 +150,19 @@ def test_programs_are_run(command: Command, tmp_path: Path, monkeypatch: pytest.
     assert command("code", "run", "-", "--json").json["result"] == 2
     assert command("code", "run", "-", "--input", "-").code == 2
     assert command("code", "run", str(tmp_path / "none.py")).code == 2
+
+
+def test_a_program_that_has_not_ended_in_time_is_told_with_what_keeps_it(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = TaskStatus(notice="no worker polls the task queue 'code'")
+    monkeypatch.setattr(SyncTaskHandle, "status", lambda task: status)
+    result = ExecuteCodeResult(workflow_id="execute-code/1", run_id="r", status="running")
+    monkeypatch.setattr(SyncWorkerClient, "execute_code", lambda *_, **__: result)
+    done = command("code", "run", __file__)
+    assert (done.code, done.err) == (0, "contextworker: no worker polls the task queue 'code'\n")
+    assert done.out.startswith("it runs; wait for it with\n  contextworker result execute-code/1")
+    assert command("code", "run", __file__, "--json").json["notice"] == status.notice
 
 
 def test_ctrl_c_lets_go_of_a_task_and_leaves_it_alone(

@@ -14,6 +14,8 @@ from .output import complain, print_json, say
 from .watching import follow_up
 
 if TYPE_CHECKING:
+    from contextunity.gen.contextunity.worker import ExecuteCodeResult
+
     from ..client import SyncWorkerClient
 
 __all__ = ["add_parser", "run"]
@@ -69,16 +71,21 @@ def _run(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
         wait=False if arguments.no_wait else None,
     )
     under_way = result.status in ("started", "running")
+    # Who asked not to wait has not waited in vain.
+    notice = _notice(client, result) if result.status == "running" else ""
     good = under_way or (result.status == "ok" and result.exit_code == 0)
     if arguments.json:
         data = codec.to_dict(result, preserving_proto_field_name=True)
-        print_json({"status": result.status, "exit_code": result.exit_code, "stdout": "", "stderr": "", **data})
+        told = {"notice": notice} if notice else {}
+        print_json({"status": result.status, "exit_code": result.exit_code, "stdout": "", "stderr": "", **data, **told})
         return 0 if good else FAILED
     sys.stdout.write(result.stdout)
     sys.stdout.flush()
     sys.stderr.write(result.stderr)
     if result.result is not None:
         print_json(plain_value(result.result))
+    if notice:
+        complain(notice)
     if under_way:
         say(f"it runs; wait for it with\n  {follow_up(arguments, 'result', result.workflow_id)}")
     if result.truncated:
@@ -86,6 +93,17 @@ def _run(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
     if not good:
         complain(f"the program ended with {result.status}" + (f": {result.error}" if result.error else ""))
     return 0 if good else FAILED
+
+
+def _notice(client: SyncWorkerClient, result: ExecuteCodeResult) -> str:
+    """What keeps a program from its end, such as that no worker polls; empty where nothing is known."""
+    from ..client import WorkerServiceError
+
+    try:
+        return client.task(result.workflow_id, run_id=result.run_id).status().notice
+    except WorkerServiceError:
+        # The program runs all the same, and this would hide it.
+        return ""
 
 
 def _bytes(path: Path) -> bytes:

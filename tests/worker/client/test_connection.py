@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from contextunity.worker.client import SyncTaskHandle, SyncWorkerClient, TaskHandle, WorkerClient
+from contextunity.worker.client import SyncTaskHandle, SyncWorkerClient, TaskHandle, WorkerClient, WorkerServiceError
 
-from .conftest import packed, settle
+from .conftest import QUICK, Script, packed, settle
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,26 @@ async def test_tls_with_a_certificate_of_ones_own(connect: Any, encrypted: tuple
     target, pem = encrypted
     client = connect(f"https://{target}", tls=grpc.ssl_channel_credentials(pem))
     assert (await settle(client.task("w").status())).status is TaskState.COMPLETED
+
+
+async def test_a_service_without_tls_is_told(connect: Any, script: Script) -> None:
+    client = connect(f"https://{script.target}", retry=QUICK)
+    told = (
+        f"UNAVAILABLE: no WorkerService can be reached at {script.target} over TLS: what listens there does not speak"
+    )
+    with pytest.raises(
+        WorkerServiceError, match=f"{told} it; http:// or no scheme is for services without TLS"
+    ) as seen:
+        await settle(client.task("w").status())
+    assert seen.value.unreachable
+    assert not seen.value.transient
+
+
+async def test_a_certificate_that_is_not_trusted_is_told(connect: Any, encrypted: tuple[str, bytes]) -> None:
+    target, _ = encrypted
+    told = rf"at {target} over TLS: its certificate is not trusted \(self.signed certificate\)"
+    with pytest.raises(WorkerServiceError, match=told):
+        await settle(connect(f"https://{target}", retry=QUICK).task("w").status())
 
 
 async def test_a_closed_client_connects_anew(connect: Any, service_target: str) -> None:

@@ -16,6 +16,8 @@ from contextunity.core.errors import ContextUnityError
 
 __all__ = ["FieldViolation", "TaskFailedError", "WorkerServiceError"]
 
+_TLS_FAILED, _NO_TLS, _UNTRUSTED = "Tls handshake failed", "WRONG_VERSION_NUMBER", "CERTIFICATE_VERIFY_FAILED"
+"""What grpcio's details say of a handshake that fails; the latter two are OpenSSL's own names."""
 _TRANSPORT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
@@ -74,6 +76,7 @@ class WorkerServiceError(ContextUnityError):
         self.retry_after = retry_after
         self.method = method
         self.target = target
+        self._lasting = False
         super().__init__(f"{' '.join(filter(None, (code.name, reason)))}: {message}")
 
     @property
@@ -86,6 +89,8 @@ class WorkerServiceError(ContextUnityError):
     @property
     def transient(self) -> bool:
         """Whether the same unit may be sent again with a chance of success."""
+        if self._lasting:
+            return False
         return self.code is grpc.StatusCode.UNAVAILABLE or self.retry_after is not None
 
     @classmethod
@@ -104,13 +109,17 @@ class WorkerServiceError(ContextUnityError):
         code: grpc.StatusCode = call.code()
         info, bad, retry = _details(call)
         if not info.reason:
-            return cls(
+            details = call.details() or ""
+            made = cls(
                 code,
-                _transport_message(code, call.details() or "", method, target),
+                _transport_message(code, details, method, target),
                 trace_id=trace_id,
                 method=method,
                 target=target,
             )
+            # Another attempt may meet an address of the same name where nothing listens, and would tell that instead.
+            made._lasting = _TLS_FAILED in details and (_NO_TLS in details or _UNTRUSTED in details)
+            return made
         metadata = dict(info.metadata)
         return cls(
             code,
@@ -176,6 +185,8 @@ def _transport_message(code: grpc.StatusCode, details: str, method: str, target:
     """Words for what no service said; grpcio's own quote its inner workings."""
     match code:
         case grpc.StatusCode.UNAVAILABLE:
+            if _TLS_FAILED in details:
+                return f"no WorkerService can be reached at {target} over TLS: {_tls_fault(details)}"
             # The last part is what the system said, such as "Connection refused (111)".
             said = details.rpartition(": ")[2] or "no connection"
             return f"no WorkerService can be reached at {target} ({said})"
@@ -187,3 +198,11 @@ def _transport_message(code: grpc.StatusCode, details: str, method: str, target:
             return f"{method} at {target}: a unit is larger than the limit ({details})"
         case _:
             return f"{method} at {target}: {details or 'no details'}"
+
+
+def _tls_fault(details: str) -> str:
+    if _NO_TLS in details:
+        return "what listens there does not speak it; http:// or no scheme is for services without TLS"
+    if _UNTRUSTED in details:
+        return f"its certificate is not trusted ({details.rpartition(_UNTRUSTED)[2].strip(': ').partition(': ')[0]})"
+    return "the handshake failed"

@@ -120,6 +120,8 @@ def test_a_service_that_is_not_there_ends_with_3(command: Command) -> None:
 
 def test_wrong_connections_are_mistakes(command: Command, tmp_path: Path) -> None:
     assert "it is host:port" in command("status", "w", "--target", "ftp://x").err
+    done = command("status", "w", "--target", "foo:bar")
+    assert (done.code, done.err.partition(",")[0]) == (2, "contextworker: target 'foo:bar': it is host:port")
     done = command("status", "w", "--token-file", str(tmp_path / "none"))
     assert done.code == 2
     assert "cannot be read" in done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -35,9 +36,15 @@ def test_targets_are_addresses_with_or_without_a_scheme(target: str, address: st
     assert SyncWorkerClient(target).target == address
 
 
-@pytest.mark.parametrize("target", ["", "ftp://localhost:1", "http://", "localhost:1/path"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("", "ftp://localhost:1", "http://", "localhost:1/path", "foo:bar", "foo", "https://foo", "foo:", ":50052"),
+        *("foo:0", "foo:65536", "foo:-1", "foo:٣", "::1", "[::1]", "foo bar:1"),
+    ],
+)
 def test_other_targets_are_refused(target: str) -> None:
-    with pytest.raises(ValueError, match="it is host:port"):
+    with pytest.raises(ValueError, match=f"^target {re.escape(repr(target))}: it is host:port"):
         WorkerClient(target)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -10,6 +11,9 @@ import grpc
 Token: TypeAlias = str | Callable[[], str] | None
 Tls: TypeAlias = bool | grpc.ChannelCredentials
 
+_HOST_AND_PORT = re.compile(r"(\[[^][/\s]+\]|[^][:/\s]+):(?P<port>[0-9]{1,5})")
+"""An IPv6 address stands in brackets, for it has colons of its own."""
+_HIGHEST_PORT = 65535
 _MAX_UNIT_BYTES = 50 * 1024 * 1024
 OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", _MAX_UNIT_BYTES),
@@ -33,14 +37,18 @@ def address_of(target: str, tls: Tls) -> tuple[str, grpc.ChannelCredentials | No
         tls: True for TLS with the system's roots, or credentials of the caller's own.
 
     Raises:
-        ValueError: the target and `tls` contradict each other, or there is no host and port.
+        ValueError: the target and `tls` contradict each other, or it has no host, or no port from 1 to 65535.
     """
     scheme, separator, rest = target.rpartition("://")
     address = rest.rstrip("/")
     if separator and scheme not in ("http", "https"):
         raise ValueError(f"target {target!r}: it is host:port, or begins with http:// or https://")
-    if not address or "/" in address:
-        raise ValueError(f"target {target!r}: it is host:port, such as localhost:50052")
+    parts = _HOST_AND_PORT.fullmatch(address)
+    if parts is None or not 1 <= int(parts["port"]) <= _HIGHEST_PORT:
+        raise ValueError(
+            f"target {target!r}: it is host:port, such as localhost:50052 or [::1]:50052, with a port from 1 to "
+            f"{_HIGHEST_PORT}"
+        )
     if scheme == "http" and tls is not False:
         raise ValueError(f"target {target!r} asks for no encryption, and tls for some; write https:// or host:port")
     if not isinstance(tls, bool):

@@ -125,7 +125,10 @@ def test_wrong_connections_are_mistakes(command: Command, tmp_path: Path) -> Non
     done = command("status", "w", "--token-file", str(tmp_path / "none"))
     assert done.code == 2
     assert "cannot be read" in done.err
-    assert command("status", "w", "--timeout", "0").code == 2
+    for wrong in ("0", "abc", "nan", "inf"):
+        done = command("status", "w", "--timeout", wrong)
+        assert done.code == 2
+        assert f"argument --timeout: {wrong!r} is no number of seconds above 0, such as 30 or 0.5" in done.err
 
 
 def test_contracts_are_told(command: Command) -> None:

@@ -124,7 +124,9 @@ def test_wrong_connections_are_mistakes(command: Command, tmp_path: Path) -> Non
     assert (done.code, done.err.partition(",")[0]) == (2, "contextworker: target 'foo:bar': it is host:port")
     done = command("status", "w", "--token-file", str(tmp_path / "none"))
     assert done.code == 2
-    assert "cannot be read" in done.err
+    assert done.err == f"contextworker: {tmp_path / 'none'} cannot be read: No such file or directory\n"
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    assert "bytes cannot be read: it is no UTF-8 text" in command("list", "--ca-file", str(tmp_path / "bytes")).err
     for wrong in ("0", "abc", "nan", "inf"):
         done = command("status", "w", "--timeout", wrong)
         assert done.code == 2

@@ -7,11 +7,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from contextunity.gen.contextunity.worker import ExecuteCodeResult, TaskStatus
 
 from contextunity.worker.cli import main
-from contextunity.worker.client import SyncTaskHandle, SyncWorkerClient
+from contextunity.worker.client import SyncTaskHandle, SyncWorkerClient, WorkerServiceError
 
 from .conftest import Command
 
@@ -131,6 +132,20 @@ def test_wrong_connections_are_mistakes(command: Command, tmp_path: Path) -> Non
         done = command("status", "w", "--timeout", wrong)
         assert done.code == 2
         assert f"argument --timeout: {wrong!r} is no number of seconds above 0, such as 30 or 0.5" in done.err
+
+
+def test_where_a_token_is_refused_it_is_told_what_takes_one(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise WorkerServiceError(grpc.StatusCode.UNAUTHENTICATED, "the call has no token", reason="TOKEN_REFUSED")
+
+    monkeypatch.setattr(SyncWorkerClient, "call", refuse)
+    done = command("list")
+    assert done.code == 1
+    assert done.err.splitlines() == [
+        "contextworker: TOKEN_REFUSED: the call has no token",
+        "  here the token comes from --token-file FILE or CONTEXTWORKER_TOKEN",
+    ]
+    assert "--token-file" not in command("list", "--json").err
 
 
 def test_contracts_are_told(command: Command) -> None:

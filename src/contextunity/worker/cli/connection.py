@@ -147,6 +147,8 @@ def _tell(error: WorkerServiceError, arguments: argparse.Namespace, names: Mappi
         for each in error.violations
     ]
     lines = [f"{lines[0]} {described[0]}"] if len(described) == 1 else [*lines, *(f"  - {each}" for each in described)]
+    if error.reason == "TOKEN_REFUSED":
+        lines.append("  here the token comes from --token-file FILE or CONTEXTWORKER_TOKEN")
     if error.code.name in ("INTERNAL", "UNKNOWN") and error.trace_id:
         lines.append(f"  trace_id {error.trace_id}")
     complain("\n".join(lines))

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from .output import complain
 
@@ -117,7 +117,7 @@ def run_with_client(command: Command, arguments: argparse.Namespace, names: Mapp
         complain(str(error))
         return FAILED
     except (CodecError, ValueError) as error:
-        complain(_value_error(error))
+        complain(str(error))
         return USAGE
     except KeyboardInterrupt:
         return STOPPED
@@ -152,18 +152,6 @@ def _tell(error: WorkerServiceError, arguments: argparse.Namespace, names: Mappi
     if error.code.name in ("INTERNAL", "UNKNOWN") and error.trace_id:
         lines.append(f"  trace_id {error.trace_id}")
     complain("\n".join(lines))
-
-
-def _value_error(error: ValueError) -> str:
-    """A ValueError in one line; pydantic's own text has several and an address."""
-    faults = cast("Any", getattr(error, "errors", None))
-    if not callable(faults):
-        return str(error)
-    found: Any = faults(include_url=False)
-    return "; ".join(
-        ": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, "))))
-        for each in found
-    )
 
 
 def _read(path: Path) -> str:

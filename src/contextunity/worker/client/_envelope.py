@@ -9,10 +9,12 @@ from typing import Any, Generic, TypeVar, cast
 import betterproto2
 import grpc
 from contextunity.gen.contextunity import core as gen
+from pydantic import ValidationError
 
 from contextunity.core import ContextUnit, codec
 from contextunity.core.errors import CodecError
 
+from ._arguments import describe, plain_data, shown
 from .errors import WorkerServiceError
 from .methods import Method
 
@@ -110,18 +112,26 @@ def send(
         provenance: labels before the client's own.
 
     Raises:
+        TypeError: the content is no generated message, or the payload no mapping.
         ValueError: an id is no UUID, or a value does not fit; the error names it.
     """
+    if content is not None and not isinstance(cast("object", content), betterproto2.Message):
+        raise TypeError(
+            f"content of {method.name} is a generated message, not {shown(content)}; plain data goes into payload"
+        )
+    data = {} if payload is None else plain_data(payload, f"payload of {method.name} is a mapping by proto names")
     trace = trace or Trace()
     ids = {"unit_id": unit_id, "trace_id": trace.trace_id, "parent_unit_id": trace.parent_unit_id}
-    unit = ContextUnit.model_validate(
-        {
-            **{name: value for name, value in ids.items() if value},
-            "payload": dict(payload or {}),
-            "body": content,
-            "provenance": [*provenance, method.label],
-        }
-    )
+    fields = {
+        **{name: value for name, value in ids.items() if value},
+        "payload": data,
+        "body": content,
+        "provenance": [*provenance, method.label],
+    }
+    try:
+        unit = ContextUnit.model_validate(fields)
+    except ValidationError as error:
+        raise ValueError(describe(error)) from None
     return Sent(method=method, unit=unit, data=codec.encode(unit.to_dataclass()), target=target)
 
 

@@ -14,8 +14,13 @@ from contextunity.gen.google import protobuf
 
 from contextunity.core import codec
 
+from ._arguments import plain_data, shown
+
 Input: TypeAlias = Mapping[str, Any] | betterproto2.Message | None
 """Input of a workflow or handler: plain data by proto names, the generated dataclass, or None where it takes none."""
+
+_INPUT = "takes the input as a mapping by proto names or as the generated message"
+_ENTRIES = "ScheduleEntry or mappings"
 
 E = TypeVar("E", bound=betterproto2.Enum)
 R = TypeVar("R", bound=betterproto2.Message)
@@ -46,24 +51,34 @@ def start_request(
     """Body and payload of StartWorkflow.
 
     Raises:
-        TypeError: the input is given twice.
+        TypeError: the input is given twice, or an argument is of another type than it takes.
     """
     routing: dict[str, Any] = {"tenant_id": tenant_id} if tenant_id else {}
     if isinstance(workflow, betterproto2.Message):
         if given is not None:
             raise TypeError("start() takes the input once: as its first argument, or behind a workflow_type")
         return workflow, routing
+    if not isinstance(cast("object", workflow), str):
+        raise TypeError(f"start() takes a workflow_type or the input message itself first, not {shown(workflow)}")
     routing["workflow_type"] = workflow
     if isinstance(given, betterproto2.Message):
         return given, routing
-    return None, {**routing, "args": dict(given)} if given is not None else routing
+    return None, {**routing, "args": plain_data(given, f"start() {_INPUT}")} if given is not None else routing
 
 
 def steer_request(request: Callable[..., R], task: TaskAddress, name: Mapping[str, str], given: Input) -> R:
-    """Body of SignalTask, QueryTask or UpdateTask; `name` is the field with the handler's name and its value."""
+    """Body of SignalTask, QueryTask or UpdateTask; `name` is the field with the handler's name and its value.
+
+    Raises:
+        TypeError: the input is neither a mapping nor a message.
+        CodecError: a value of it does not fit.
+    """
     if isinstance(given, betterproto2.Message):
         return request(**task.fields(), **name, input=codec.pack_any(given))
-    return request(**task.fields(), **name, args=None if given is None else codec.dict_to_struct(given))
+    if given is None:
+        return request(**task.fields(), **name)
+    data = plain_data(given, f"{next(iter(name))}() {_INPUT}")
+    return request(**task.fields(), **name, args=codec.dict_to_struct(data))
 
 
 def list_request(
@@ -103,7 +118,9 @@ def code_request(
         code=code,
         language=_member(Language, language or Language.UNSPECIFIED),
         timeout=timedelta(seconds=timeout) if isinstance(timeout, int | float) else timeout,
-        inputs=None if inputs is None else codec.dict_to_struct(inputs),
+        inputs=None
+        if inputs is None
+        else codec.dict_to_struct(plain_data(inputs, "execute_code() takes inputs as a mapping by name")),
         files=[
             File(path=path, content=content.encode() if isinstance(content, str) else content)
             for path, content in (files or {}).items()
@@ -126,8 +143,11 @@ def schedules_request(
     """Body and payload of RegisterSchedules: typed entries make a body, plain ones a payload.
 
     Raises:
-        TypeError: there are entries of both forms.
+        TypeError: there are entries of both forms, or of neither.
     """
+    given = cast("object", schedules)
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise TypeError(f"register_schedules() takes schedules as a list of {_ENTRIES}, not {shown(schedules)}")
     entries = list(schedules)
     typed = [each for each in entries if isinstance(each, bodies.ScheduleEntry)]
     options: dict[str, Any] = {
@@ -141,7 +161,7 @@ def schedules_request(
         return bodies.RegisterSchedulesRequest(schedules=typed, **options), {}
     if typed:
         raise TypeError("register_schedules() takes entries of one form: all ScheduleEntry, or all mappings")
-    plain = [dict(cast("Mapping[str, Any]", each)) for each in entries]
+    plain = [plain_data(each, f"register_schedules() takes {_ENTRIES} as schedules") for each in entries]
     return None, {"schedules": plain, **{key: value for key, value in options.items() if value}}
 
 

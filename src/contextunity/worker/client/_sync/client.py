@@ -23,8 +23,8 @@ class SyncWorkerClient(SyncCalls):
     """Calls a WorkerService.
 
     It opens its connection with the first call, and keeps it until it is closed; use it as a context manager. All
-    methods raise WorkerServiceError where the service does not answer as asked, and ValueError for arguments that no
-    unit can carry.
+    methods raise WorkerServiceError where the service does not answer as asked, and ValueError or TypeError for
+    arguments that no unit can carry.
 
     Example:
         with SyncWorkerClient("localhost:50052", tenant_id="my_project") as client:

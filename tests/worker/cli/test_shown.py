@@ -8,13 +8,18 @@ import pty
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from contextunity.worker.cli.output import headline, number_text, seconds_text, value_text
 from contextunity.worker.cli.watching import fields_text, part_done, progress_text
-from contextunity.worker.cli.welcome import start_command
+from contextunity.worker.cli.welcome import start_command, welcome
+from contextunity.worker.embedded import EmbeddedServer
+from contextunity.worker.server import RunningServer
+from contextunity.worker.stack import Stack
 
 
 def test_progress_gives_words_first_then_numbers_by_name() -> None:
@@ -88,6 +93,23 @@ def test_the_example_of_a_module_becomes_a_command() -> None:
     deep = {"workflow_type": "x", "tenant_id": "t", "sizes": [1]}
     words = start_command(deep, "127.0.0.1:7").partition(" ")[2]
     assert words == "start x --tenant t --input '{\"sizes\": [1]}' --watch --target 127.0.0.1:7"
+
+
+def test_where_callers_are_asked_for_tokens_the_welcome_has_a_command_that_makes_one() -> None:
+    module = SimpleNamespace(config=SimpleNamespace(name="x", example={"workflow_type": "x", "tenant_id": "t"}))
+    nothing: Any = None
+    modules: Any = [module]
+    stack = Stack(
+        temporal=EmbeddedServer(address="a:1", ui_url="http://a:2", database=Path("d/temporal.db"), pid=1),
+        grpc=RunningServer(host="127.0.0.1", port=50052, server=nothing),
+        modules=modules,
+        workers=nothing,
+    )
+    text = welcome(stack, with_token=True)
+    assert "contextworker token mint --project my_project --tenant t --permission worker:execute" in text
+    assert '  export CONTEXTWORKER_TOKEN="$(' in text
+    assert '-H "authorization: Bearer $CONTEXTWORKER_TOKEN"' in text
+    assert "token" not in welcome(stack).lower()
 
 
 @pytest.mark.parametrize("words", [("--help",), ("status", "--help"), ("signal",), ("frobnicate",), ("dev", "--help")])

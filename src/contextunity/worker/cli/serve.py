@@ -98,7 +98,7 @@ async def _dev(settings: Settings, registry: WorkerRegistry, arguments: argparse
     async with running_stack(
         settings, registry, modules=arguments.modules, temporal_port=arguments.temporal_port, ui_port=arguments.ui_port
     ) as stack:
-        say(welcome(stack))
+        say(welcome(stack, with_token=settings.auth == "token"))
         try:
             await _forever(stack.workers)
         finally:

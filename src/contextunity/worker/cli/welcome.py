@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,17 @@ from .connection import DEFAULT_TARGET
 
 __all__ = ["start_command", "welcome"]
 
+_PROJECT = "my_project"
+"""Whose token the example is: a secret of all projects verifies any."""
 
-def welcome(stack: Stack) -> str:
-    """The addresses of what runs, and what to do next."""
+
+def welcome(stack: Stack, *, with_token: bool = False) -> str:
+    """The addresses of what runs, and what to do next.
+
+    Args:
+        stack: what runs.
+        with_token: whether callers are asked for tokens.
+    """
     return f"""\
 ContextWorker runs. Ctrl-C stops it.
 
@@ -26,7 +34,7 @@ ContextWorker runs. Ctrl-C stops it.
   modules         {", ".join(module.config.name for module in stack.modules) or "none"}
   state           {stack.temporal.database.parent}
 
-{_examples(stack)}"""
+{_examples(stack, with_token)}"""
 
 
 def start_command(example: Mapping[str, Any], target: str) -> str:
@@ -50,10 +58,17 @@ def start_command(example: Mapping[str, Any], target: str) -> str:
     return shlex.join([*words, "--watch", *_target(target)])
 
 
-def _examples(stack: Stack) -> str:
+def _examples(stack: Stack, with_token: bool) -> str:
     target = stack.grpc.target
     examples = {module.config.name: dict(module.config.example) for module in stack.modules if module.config.example}
     lines = list[str]()
+    if with_token and examples:
+        lines += [
+            "Callers are asked for tokens; export one in the other terminal, where the secret is set as here:",
+            "",
+            f"  {_mint_command(examples.values())}",
+            "",
+        ]
     for name, example in examples.items():
         lines += [
             f"Start the module {name} from another terminal, and watch it:",
@@ -68,7 +83,7 @@ def _examples(stack: Stack) -> str:
         lines += [f"  {contextworker} {command} {more}".rstrip() for command in ("list", "contracts")]
         payload = json.dumps({"payload": next(iter(examples.values()))})
         lines += ["", "Any gRPC client does the same; with reflection, no proto files are needed:", ""]
-        lines += [_buf_curl(target, "StartWorkflow", payload), ""]
+        lines += [_buf_curl(target, "StartWorkflow", payload, with_token), ""]
     return "\n".join(lines)
 
 
@@ -77,9 +92,20 @@ def _target(target: str) -> list[str]:
     return [] if target in (DEFAULT_TARGET, default) else ["--target", target]
 
 
-def _buf_curl(target: str, method: str, data: str) -> str:
+def _mint_command(examples: Iterable[Mapping[str, Any]]) -> str:
+    """The command that gives the terminal a token for what the examples do."""
+    tenants = sorted({str(example["tenant_id"]) for example in examples if "tenant_id" in example}) or [_PROJECT]
+    words = [_program("contextworker"), "token", "mint", "--project", _PROJECT]
+    for tenant in tenants:
+        words += ["--tenant", tenant]
+    words += ["--permission", "worker:execute", "--permission", "worker:read"]
+    return f'export CONTEXTWORKER_TOKEN="$({shlex.join(words)})"'
+
+
+def _buf_curl(target: str, method: str, data: str, with_token: bool) -> str:
     address = f"http://{target}/contextunity.worker.WorkerService/{method}"
-    return f"  {_program('buf')} curl --protocol grpc --http2-prior-knowledge -d '{data}' {address}"
+    shown = ' -H "authorization: Bearer $CONTEXTWORKER_TOKEN"' if with_token else ""
+    return f"  {_program('buf')} curl --protocol grpc --http2-prior-knowledge{shown} -d '{data}' {address}"
 
 
 def _program(name: str) -> str:

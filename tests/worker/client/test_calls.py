@@ -214,8 +214,20 @@ async def test_a_watch_that_stays_broken_is_given_up_in_time(connect: Any, scrip
 
 async def test_a_watch_keeps_its_deadline(connect: Any, script: Script) -> None:
     script.answers = [_stream(_running("1"), then=_never)]
+    task = connect(script.target, retry=QUICK).task("w")
+    with pytest.raises(WorkerServiceError, match=r"task w had not ended within 0\.2 s") as caught:
+        await collect(task.watch(timeout=0.2))
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    with pytest.raises(WorkerServiceError, match=r"task w had not ended within 0\.2 s"):
+        await settle(task.result(timeout=0.2))
+
+
+async def test_where_nothing_was_told_of_the_task_in_time_it_is_the_service_that_is_slow(
+    connect: Any, script: Script
+) -> None:
+    script.answers = [_stream(then=_never)]
     with pytest.raises(WorkerServiceError, match="WatchTask was not answered in time"):
-        await collect(connect(script.target, retry=QUICK).task("w").watch(timeout=0.2))
+        await settle(connect(script.target, retry=QUICK).task("w").result(timeout=0.2))
 
 
 async def test_who_stops_watching_tells_the_service(connect: Any, script: Script) -> None:

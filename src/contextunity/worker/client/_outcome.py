@@ -35,17 +35,19 @@ class Watching:
     Attributes:
         request: what the next stream asks for.
         reconnects: how often and how long that is done.
+        timeout: seconds for all of it; None for no end.
         ended: whether the task has.
     """
 
     request: WatchTaskRequest
     reconnects: Reconnects
+    timeout: float | None = None
     ended: bool = False
 
     @classmethod
     def of(cls, task: TaskAddress, after: str, policy: RetryPolicy, timeout: float | None) -> Watching:
         """A watch that nothing has come of yet."""
-        return cls(WatchTaskRequest(**task.fields(), after=after), Reconnects(policy, Deadline(timeout)))
+        return cls(WatchTaskRequest(**task.fields(), after=after), Reconnects(policy, Deadline(timeout)), timeout)
 
     def saw(self, answer: Answer[TaskStatus]) -> None:
         """Notes what a stream told."""
@@ -62,12 +64,25 @@ class Watching:
         Raises:
             WorkerServiceError: the watch is given up.
         """
+        answering = self.reconnects.began and not self.reconnects.failures
+        if failure is not None and self.timeout is not None and answering and _is_over(failure):
+            raise WorkerServiceError(
+                failure.code,
+                f"task {self.request.workflow_id} had not ended within {self.timeout:g} s",
+                trace_id=failure.trace_id,
+                method=failure.method,
+                target=failure.target,
+            ) from failure
         return self.reconnects.delay_after(
             failure
             or WorkerServiceError(
                 grpc.StatusCode.UNAVAILABLE, "the service ended the watch before the task", method="WatchTask"
             )
         )
+
+
+def _is_over(failure: WorkerServiceError) -> bool:
+    return failure.code is grpc.StatusCode.DEADLINE_EXCEEDED and not failure.reason
 
 
 @overload

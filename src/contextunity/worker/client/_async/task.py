@@ -55,6 +55,7 @@ class TaskHandle(HandleBase):
 
         Raises:
             TaskFailedError: it came to another end.
+            WorkerServiceError: DEADLINE_EXCEEDED where it has not ended in time.
             CodecError: the result is of another type.
         """
         async with contextlib.aclosing(self.watch(timeout=timeout)) as answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from protovalidate import Violation as RuleViolation
 
 __all__ = ["check", "violations"]
+
+_LEAST = frozenset({"required", "string.min_len", "string.min_bytes", "bytes.min_len", "repeated.min_items"})
+"""Rules that what was left out breaks."""
+_LENGTH = re.compile(r"(len|bytes)$")
+_SHOWN = 100
+"""Characters of a value that a violation shows."""
 
 
 def violations(message: betterproto2.Message | Message) -> list[Violation]:
@@ -72,5 +79,12 @@ def _path(violation: RuleViolation) -> str:
 
 
 def _reason(violation: RuleViolation) -> str:
-    message = violation.proto.message or f"breaks the rule {violation.proto.rule_id}"
-    return f"as a key: {message}" if violation.proto.for_key else message
+    told, value = violation.proto, violation.field_value
+    message = told.message or f"breaks the rule {told.rule_id}"
+    if told.rule_id in _LEAST and not value:
+        message = "is required"
+    elif isinstance(value, int | float | str) and value != "":
+        # Of a text that is too long, how long it is.
+        text = repr(len(value) if isinstance(value, str) and _LENGTH.search(told.rule_id) else value)
+        message += f", not {text if len(text) <= _SHOWN else f'{text[:_SHOWN]}…'}"
+    return f"as a key: {message}" if told.for_key else message

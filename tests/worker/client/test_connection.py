@@ -29,6 +29,7 @@ from .conftest import QUICK, Script, packed, settle
         ("localhost:50052", "localhost:50052"),
         ("http://localhost:50052", "localhost:50052"),
         ("https://worker.example.com:443/", "worker.example.com:443"),
+        ("https://worker.example.com", "worker.example.com:443"),
         ("[::1]:50052", "[::1]:50052"),
     ],
 )
@@ -39,7 +40,7 @@ def test_targets_are_addresses_with_or_without_a_scheme(target: str, address: st
 @pytest.mark.parametrize(
     "target",
     [
-        *("", "ftp://localhost:1", "http://", "localhost:1/path", "foo:bar", "foo", "https://foo", "foo:", ":50052"),
+        *("", "ftp://localhost:1", "http://", "localhost:1/path", "foo:bar", "foo", "https://foo:", "foo:", ":50052"),
         *("foo:0", "foo:65536", "foo:-1", "foo:٣", "::1", "[::1]", "foo bar:1"),
     ],
 )

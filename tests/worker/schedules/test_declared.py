@@ -104,7 +104,7 @@ def test_a_faulty_one_stops_the_start_with_all_faults_named(
     assert list(caught.value.faults) == [
         f"schedule 'cron' {take}: cron: hour '25': 25 is not from 0 to 23",
         f"schedule 'json' {take}: input_json: nme: no such field; did you mean name?",
-        f"schedule '' {give}: schedule_id: must be at least 1 characters",
+        f"schedule '' {give}: schedule_id: is required",
         f"schedule '' {give}: {zone}",
         f"schedule 'input' {give}: input_json: 'give' takes no parameters",
         f"schedule 'twice' {take}: its id is declared 2 times; rename one",

@@ -164,7 +164,9 @@ async def test_typed_requests_get_typed_answers(
             {"payload.cron": "hour '25': 25 is not from 0 to 23"},
             id="alone",
         ),
-        pytest.param({"project_id": "x" * 201}, {"payload.project_id": "must be at most 200 characters"}, id="project"),
+        pytest.param(
+            {"project_id": "x" * 201}, {"payload.project_id": "must be at most 200 characters, not 201"}, id="project"
+        ),
     ],
 )
 async def test_what_does_not_fit_is_named_with_its_place(

@@ -11,9 +11,11 @@ import grpc
 Token: TypeAlias = str | Callable[[], str] | None
 Tls: TypeAlias = bool | grpc.ChannelCredentials
 
-_HOST_AND_PORT = re.compile(r"(\[[^][/\s]+\]|[^][:/\s]+):(?P<port>[0-9]{1,5})")
+_HOST = re.compile(r"\[[^][/\s]+\]|[^][:/\s]+")
+_HOST_AND_PORT = re.compile(rf"({_HOST.pattern}):(?P<port>[0-9]{{1,5}})")
 """An IPv6 address stands in brackets, for it has colons of its own."""
 _HIGHEST_PORT = 65535
+_HTTPS_PORT = 443
 _MAX_UNIT_BYTES = 50 * 1024 * 1024
 OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", _MAX_UNIT_BYTES),
@@ -33,7 +35,7 @@ def address_of(target: str, tls: Tls) -> tuple[str, grpc.ChannelCredentials | No
     """What grpcio connects to, and the credentials for it; None for no encryption.
 
     Args:
-        target: `host:port`, or the same behind `http://` or `https://`; the latter asks for TLS.
+        target: `host:port`, or the same behind `http://` or `https://`; the latter asks for TLS, and may leave out 443.
         tls: True for TLS with the system's roots, or credentials of the caller's own.
 
     Raises:
@@ -43,6 +45,8 @@ def address_of(target: str, tls: Tls) -> tuple[str, grpc.ChannelCredentials | No
     address = rest.rstrip("/")
     if separator and scheme not in ("http", "https"):
         raise ValueError(f"target {target!r}: it is host:port, or begins with http:// or https://")
+    if scheme == "https" and _HOST.fullmatch(address):
+        address = f"{address}:{_HTTPS_PORT}"
     parts = _HOST_AND_PORT.fullmatch(address)
     if parts is None or not 1 <= int(parts["port"]) <= _HIGHEST_PORT:
         raise ValueError(

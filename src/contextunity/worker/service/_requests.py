@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound=betterproto2.Message)
+
+_KEY = re.compile(r'^\["([A-Za-z_]\w*)"\]')
 
 
 def payload_of(call: Call) -> dict[str, Any]:
@@ -139,12 +142,15 @@ def check_rules(message: betterproto2.Message, where: str) -> Message:
 
 def misfits(where: str, violations: tuple[Violation, ...] | list[Violation]) -> ServiceError:
     """The error for violations of a message that stands at `where` in the request."""
-    return invalid(
-        *(
-            FieldViolation(field=f"{where}.{each.path}" if each.path else where, description=each.reason)
-            for each in violations
-        )
-    )
+    return invalid(*(FieldViolation(field=_place(where, each.path), description=each.reason) for each in violations))
+
+
+def _place(where: str, path: str) -> str:
+    if not path:
+        return where
+    # In a Struct all names are keys; those that could be fields are written like these.
+    path = _KEY.sub(r"\1", path)
+    return f"{where}{path}" if path.startswith("[") else f"{where}.{path}"
 
 
 def _read(data: Any, descriptor: Descriptor) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -204,8 +203,10 @@ class Boundary:
         remaining = cast("float | None", context.time_remaining()) or _FOR_EVER
         deadline = asyncio.get_running_loop().time() + remaining if remaining < _FOR_EVER else None
         is_large = len(data) > _LARGE
-        read = functools.partial(read_unit, data, max_values=self._max_payload_values)
-        unit, payload = await aside(read) if is_large else read()
+        if is_large:
+            unit, payload = await aside(read_unit, data, max_values=self._max_payload_values)
+        else:
+            unit, payload = read_unit(data, max_values=self._max_payload_values)
         return Call(unit=unit, payload=payload, caller=caller, deadline=deadline, is_large=is_large)
 
     def _encode(self, unit: UnitMessage) -> bytes:

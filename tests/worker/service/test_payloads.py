@@ -21,14 +21,13 @@ from contextunity.gen.contextunity.worker import (
     TaskState,
     TaskStatus,
 )
-from google.protobuf.struct_pb2 import Struct
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.worker.service._forms import as_payload
-from contextunity.worker.service._shortcuts import NotPlainError, write_payload
+from contextunity.worker.service._shortcuts import NotPlainError, payload_data
 from tests.core.codec.conftest import fill, shapes, tree  # noqa: F401 - fixtures
 
 _TIME = datetime(2030, 1, 31, 12, 0, 0, 5000, tzinfo=UTC)
@@ -108,9 +107,7 @@ def test_both_ways_agree(shapes: Any, fill: Any, shape: str, packed: bool, data:
 
 
 def _short(message: Any) -> Any:
-    struct = Struct()
-    write_payload(codec.to_proto(message), struct)
-    return struct
+    return codec.to_proto(codec.dict_to_struct(payload_data(codec.to_proto(message))))
 
 
 def _long(message: Any) -> Any:

@@ -1,8 +1,8 @@
 """The two forms of an answer: a typed message in the unit's body, the same as plain data in its payload.
 
 In a payload, enum values are lower-case words without their prefix, durations are seconds, and a packed message is an
-object without its type. The rest is ProtoJSON by proto names. `_shortcuts` writes what most answers are made of
-directly; what it does not know goes over ProtoJSON, here.
+object without its type. The rest is ProtoJSON by proto names. `_shortcuts` knows what most answers are made of; what it
+does not know goes over ProtoJSON, here.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import time
 from typing import Any
 
 import betterproto2
+from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
-from contextunity.gen.google import protobuf
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
@@ -22,12 +22,13 @@ from contextunity.core import codec
 from contextunity.core.errors import CodecError
 
 from ._call import Call
-from ._shortcuts import PAYLOAD_LEVELS, WHOLE, NotPlainError, write_payload
+from ._shortcuts import PAYLOAD_LEVELS, WHOLE, NotPlainError, payload_data
 from ._words import Convert, Descriptor, elementwise, is_list, is_object, is_plain, word
 
 __all__ = ["answered", "as_payload"]
 
 _NANOS = 1_000_000_000
+_EMPTY = ContextUnit()
 
 
 def answered(call: Call, message: betterproto2.Message | Message) -> UnitMessage:
@@ -45,11 +46,10 @@ def answered(call: Call, message: betterproto2.Message | Message) -> UnitMessage
     body.type_url = codec.type_url(sent.DESCRIPTOR.full_name)
     body.value = sent.SerializeToString()
     try:
-        write_payload(sent, unit.payload)
+        data = payload_data(sent)
     except NotPlainError:
-        made = message if isinstance(message, betterproto2.Message) else _dataclass_of(message)
-        unit.payload.Clear()
-        unit.payload.MergeFromString(codec.encode(_struct(as_payload(made))))
+        data = as_payload(message if isinstance(message, betterproto2.Message) else _dataclass_of(message))
+    unit.MergeFromString(_with_payload(data))
     return unit
 
 
@@ -70,12 +70,12 @@ def _dataclass_of(message: Message) -> betterproto2.Message:
     return codec.from_proto(codec.message_class(message.DESCRIPTOR.full_name), message)
 
 
-def _struct(data: dict[str, Any]) -> protobuf.Struct:
-    """A payload; of what is nested deeper than a Struct can be, nulls are left, and the body alone has it."""
+def _with_payload(data: dict[str, Any]) -> bytes:
+    """A unit that has a payload alone; of what is nested deeper than one can be, nulls are left: the body has it."""
     try:
-        return codec.dict_to_struct(data)
+        return codec.encode_apart(_EMPTY, "payload", data)
     except CodecError:
-        return codec.dict_to_struct(_shallow(data, PAYLOAD_LEVELS))
+        return codec.encode_apart(_EMPTY, "payload", _shallow(data, PAYLOAD_LEVELS))
 
 
 def _shallow(value: Any, levels: int) -> Any:

@@ -6,7 +6,7 @@ It only ever saves time: what a caller is told, and whether, is decided by what 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from python_temporal.contract import WorkflowContract
 
@@ -16,9 +16,8 @@ _MOST = 10_000
 """Tasks that are remembered: some megabytes. Those that nobody has asked about for the longest time go first."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
-    """A task as it was seen last.
+class Seen(NamedTuple):
+    """A task as it was seen last. A tuple is made in a third of the time that a frozen dataclass takes.
 
     Attributes:
         run_id: id of its newest run.

@@ -1,6 +1,6 @@
-"""Writes messages into payloads without going over ProtoJSON: the same content, field by field from Google's message.
+"""Makes plain data for payloads of messages without going over ProtoJSON: the same content, field by field.
 
-What it writes is what `_forms` would. It knows the fields that answers are made of; at all others it gives up, and the
+What it gives is what `_forms` would. It knows the fields that answers are made of; at all others it gives up, and the
 answer goes the long way.
 """
 
@@ -10,20 +10,19 @@ import base64
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from contextunity.gen.contextunity.worker import ExecuteCodeResult, RegisterSchedulesResult, StartWorkflowResult
 from google.protobuf.any_pb2 import Any as PackedMessage
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.struct_pb2 import Struct
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 
 from ._words import Descriptor, is_plain, word
 
-__all__ = ["PAYLOAD_LEVELS", "WHOLE", "NotPlainError", "write_payload"]
+__all__ = ["PAYLOAD_LEVELS", "WHOLE", "NotPlainError", "payload_data"]
 
 WHOLE = frozenset(
     codec.full_name(message) for message in (ExecuteCodeResult, RegisterSchedulesResult, StartWorkflowResult)
@@ -33,200 +32,168 @@ WHOLE = frozenset(
 PAYLOAD_LEVELS = 32
 """Objects and lists in each other that a payload can surely hold: each takes up to three of protobuf's 100 levels."""
 
-_Put: TypeAlias = Callable[[Any, Any, int], None]
-"""Writes a field's value into a google.protobuf.Value, which may hold so many levels more."""
+_Take: TypeAlias = Callable[[Any, int], Any]
+"""Gives a field's value as a payload has it, which may hold so many levels more."""
 
 
 class NotPlainError(Exception):
-    """Something in the message is not written here; the Struct is left half done."""
+    """Something in the message is not for here."""
 
 
-def write_payload(message: Message, into: Struct) -> None:
-    """Writes a message as a payload.
-
-    Args:
-        message: what to write.
-        into: an empty Struct.
+def payload_data(message: Message) -> dict[str, Any]:
+    """A message as the plain data of a payload.
 
     Raises:
         NotPlainError: it holds something that goes the long way.
     """
-    into.SetInParent()
     try:
-        _fill(into.fields, message, False, PAYLOAD_LEVELS)
-    # ValueError: a time out of range, or a number that no Struct holds; the long way tells which.
+        return _data(message, False, PAYLOAD_LEVELS)
+    # ValueError: a time out of range; the long way tells which.
     except (CodecError, DecodeError, ValueError) as error:
         raise NotPlainError from error
 
 
-def _fill(fields: Any, message: Message, packed: bool, levels: int) -> None:
+def _data(message: Message, packed: bool, levels: int) -> dict[str, Any]:
     if not levels:
         raise NotPlainError
-    puts, defaults = _table(type(message).DESCRIPTOR, packed)
+    takes, defaults = _table(type(message).DESCRIPTOR, packed)
+    data = dict[str, Any]()
     for field, value in codec.list_fields(message):
-        entry = puts.get(field.number, _UNKNOWN)
+        entry = takes.get(field.number, _UNKNOWN)
         if entry is not None:
-            name, put = entry
-            put(fields[name], value, levels)
-    for name, put, default in defaults:
-        if name not in fields:
-            put(fields[name], default, levels)
+            name, take = entry
+            data[name] = take(value, levels)
+    for name, make in defaults:
+        if name not in data:
+            data[name] = make()
+    return data
 
 
-_Entry: TypeAlias = tuple[str, _Put] | None
-_Table: TypeAlias = tuple[Mapping[int, _Entry], tuple[tuple[str, _Put, Any], ...]]
+_Entry: TypeAlias = tuple[str, _Take] | None
+_Table: TypeAlias = tuple[Mapping[int, _Entry], tuple[tuple[str, Callable[[], Any]], ...]]
 
 
 @functools.cache
 def _table(descriptor: Descriptor, packed: bool) -> _Table:
-    """How each field is written, by number, None where it is left out; and what is written of absent ones.
+    """How each field is taken, by number, None where it is left out; and what stands for absent ones.
 
     Args:
         descriptor: the message's.
         packed: whether it was packed in another one, and so is told in ProtoJSON rather than in the words of payloads.
     """
-    puts = {
+    takes = {
         field.number: None
         if field.type == FieldDescriptor.TYPE_BYTES and not packed
-        else (str(field.name), _put(field, packed))
+        else (str(field.name), _take(field, packed))
         for field in descriptor.fields
     }
     if packed or descriptor.full_name not in WHOLE:
-        return puts, ()
-    defaults = [(field, puts[field.number]) for field in descriptor.fields]
-    return puts, tuple((entry[0], *_default(field)) for field, entry in defaults if entry is not None)
+        return takes, ()
+    defaults = [(field, takes[field.number]) for field in descriptor.fields]
+    return takes, tuple((entry[0], _default(field)) for field, entry in defaults if entry is not None)
 
 
-def _default(field: FieldDescriptor) -> tuple[_Put, Any]:
+def _default(field: FieldDescriptor) -> Callable[[], Any]:
     if field.is_repeated:
-        return _put_list(_put_nothing), ()
-    if field.message_type is not None:
-        return _put_null, None
-    value = field.default_value
-    return (_put_text if isinstance(value, str) else _put_bool if isinstance(value, bool) else _put_number), value
+        return list[Any]
+    value = None if field.message_type is not None else field.default_value
+    return lambda: value
 
 
-def _put(field: FieldDescriptor, packed: bool) -> _Put:
+def _take(field: FieldDescriptor, packed: bool) -> _Take:
     if field.message_type is not None:
-        one = _put_message_of(field.message_type, packed)
+        one = _take_message_of(field.message_type, packed)
     elif field.enum_type is not None:
-        one = _put_enum(field.enum_type, packed)
+        one = _take_enum(field.enum_type, packed)
     else:
-        one = _SCALARS.get(field.cpp_type, _put_nothing)
+        one = _SCALARS.get(field.cpp_type, _refuse)
         if field.type == FieldDescriptor.TYPE_BYTES:
-            one = _put_bytes
-    return _put_list(one) if field.is_repeated else one
+            one = _take_bytes
+    return _take_list(one) if field.is_repeated else one
 
 
-def _put_message_of(message: Descriptor, packed: bool) -> _Put:
+def _take_message_of(message: Descriptor, packed: bool) -> _Take:
     match message.full_name:
         case "google.protobuf.Timestamp":
-            return _put_json
+            return _take_json
         case "google.protobuf.Duration":
-            return _put_json if packed else _put_seconds
+            return _take_json if packed else _take_seconds
         case "google.protobuf.Any":
             # One in a packed message keeps its type.
-            return _put_nothing if packed else _put_packed
+            return _refuse if packed else _take_packed
         case _ if is_plain(message):
-            return _put_nothing
+            return _refuse
         case _:
-
-            def put(target: Any, value: Any, levels: int) -> None:
-                inner = target.struct_value
-                inner.SetInParent()
-                _fill(inner.fields, value, packed, levels - 1)
-
-            return put
+            return lambda value, levels: _data(value, packed, levels - 1)
 
 
-def _put_enum(enum: EnumDescriptor, packed: bool) -> _Put:
+def _take_enum(enum: EnumDescriptor, packed: bool) -> _Take:
     if any(value.has_options for value in enum.values) or enum.full_name.startswith("google.protobuf."):
-        return _put_nothing
+        return _refuse
     # The first of several names for a number is the one that JSON has.
     first = {value.number: value.name for value in reversed(enum.values)}
     names = {number: name if packed else word(name, enum) for number, name in first.items()}
-
-    def put(target: Any, value: Any, _levels: int) -> None:
-        name = names.get(value)
-        if name is None:
-            target.number_value = value
-        else:
-            target.string_value = name
-
-    return put
+    return lambda value, _levels: names.get(value, value)
 
 
-def _put_list(one: _Put) -> _Put:
-    def put(target: Any, values: Any, levels: int) -> None:
+def _take_list(one: _Take) -> _Take:
+    def take(values: Any, levels: int) -> list[Any]:
         if levels < 2:
             raise NotPlainError
-        elements = target.list_value
-        elements.SetInParent()
-        for value in values:
-            one(elements.values.add(), value, levels - 1)
+        return [one(value, levels - 1) for value in values]
 
-    return put
+    return take
 
 
-def _put_packed(target: Any, value: PackedMessage, levels: int) -> None:
+def _take_packed(value: PackedMessage, levels: int) -> dict[str, Any]:
     name = value.type_url.rpartition("/")[2]
     if not name or name.startswith("google.protobuf."):
         # These have a JSON form of their own.
         raise NotPlainError
     inner = codec.proto_class(codec.message_class(name)).FromString(value.value)
-    struct = target.struct_value
-    struct.SetInParent()
-    _fill(struct.fields, inner, True, levels - 1)
+    return _data(inner, True, levels - 1)
 
 
-def _put_text(target: Any, value: Any, _levels: int) -> None:
-    target.string_value = value
+def _take_as_it_is(value: Any, _levels: int) -> Any:
+    return value
 
 
-def _put_bytes(target: Any, value: Any, _levels: int) -> None:
-    target.string_value = base64.b64encode(value).decode()
+def _take_bytes(value: Any, _levels: int) -> str:
+    return base64.b64encode(value).decode()
 
 
-def _put_bool(target: Any, value: Any, _levels: int) -> None:
-    target.bool_value = value
-
-
-def _put_number(target: Any, value: Any, _levels: int) -> None:
+def _take_number(value: Any, _levels: int) -> Any:
     if not math.isfinite(value):
         raise NotPlainError
-    target.number_value = value
+    return value
 
 
-def _put_digits(target: Any, value: Any, _levels: int) -> None:
+def _take_digits(value: Any, _levels: int) -> str:
     # As ProtoJSON has integers of 64 bits.
-    target.string_value = str(value)
+    return str(value)
 
 
-def _put_null(target: Any, _value: Any, _levels: int) -> None:
-    target.null_value = 0
+def _take_json(value: Any, _levels: int) -> str:
+    return cast("str", value.ToJsonString())
 
 
-def _put_json(target: Any, value: Any, _levels: int) -> None:
-    target.string_value = value.ToJsonString()
+def _take_seconds(value: Any, _levels: int) -> float:
+    return float(value.ToJsonString().removesuffix("s"))
 
 
-def _put_seconds(target: Any, value: Any, _levels: int) -> None:
-    target.number_value = float(value.ToJsonString().removesuffix("s"))
-
-
-def _put_nothing(_target: Any, _value: Any, _levels: int) -> None:
+def _refuse(_value: Any, _levels: int) -> Any:
     raise NotPlainError
 
 
-_UNKNOWN: tuple[str, _Put] = ("", _put_nothing)
+_UNKNOWN: tuple[str, _Take] = ("", _refuse)
 """What stands for extensions, which only messages of proto2 have."""
 # Floats of 32 bits are not among them: their JSON has the shortest digits that tell them.
-_SCALARS: dict[int, _Put] = {
-    FieldDescriptor.CPPTYPE_STRING: _put_text,
-    FieldDescriptor.CPPTYPE_BOOL: _put_bool,
-    FieldDescriptor.CPPTYPE_INT32: _put_number,
-    FieldDescriptor.CPPTYPE_UINT32: _put_number,
-    FieldDescriptor.CPPTYPE_INT64: _put_digits,
-    FieldDescriptor.CPPTYPE_UINT64: _put_digits,
-    FieldDescriptor.CPPTYPE_DOUBLE: _put_number,
+_SCALARS: dict[int, _Take] = {
+    FieldDescriptor.CPPTYPE_STRING: _take_as_it_is,
+    FieldDescriptor.CPPTYPE_BOOL: _take_as_it_is,
+    FieldDescriptor.CPPTYPE_INT32: _take_as_it_is,
+    FieldDescriptor.CPPTYPE_UINT32: _take_as_it_is,
+    FieldDescriptor.CPPTYPE_INT64: _take_digits,
+    FieldDescriptor.CPPTYPE_UINT64: _take_digits,
+    FieldDescriptor.CPPTYPE_DOUBLE: _take_number,
 }

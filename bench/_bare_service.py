@@ -1,8 +1,8 @@
 """`python -m bench._bare_service TEMPORAL_ADDRESS`: the least that a service between callers and Temporal is.
 
 It is grpc.aio on our processes' loop, with Google's message classes and Temporal's SDK. It takes every unit for a good
-one, asks Temporal once, and answers with next to nothing: no contracts, no rules, no tenants, no errors. It ends when
-its standard input is closed.
+one, asks Temporal what ours asks it, and answers with next to nothing: no contracts, no rules, no tenants, no errors.
+It ends when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from typing import Any
 import grpc
 from bench_tree.bench.job.v1 import job_pb2
 from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionRequest, StartWorkflowExecutionRequest
+from temporalio.api.workflowservice.v1 import (
+    DescribeWorkflowExecutionRequest,
+    GetWorkflowExecutionHistoryReverseRequest,
+    StartWorkflowExecutionRequest,
+)
 from temporalio.client import Client
 
 from contextunity.core import worker_pb2
@@ -43,9 +47,18 @@ class _Bare:
         return _answer(workflow_id=wanted.workflow_id, run_id=answer.run_id)
 
     async def get_task_status(self, unit: Any, _context: Any) -> Any:
+        """Describes a task, and beside that asks for its last event or its progress, as the payload says."""
+        service, namespace = self._client.workflow_service, self._client.namespace
         execution = WorkflowExecution(workflow_id=unit.payload.fields["workflow_id"].string_value)
-        wanted = DescribeWorkflowExecutionRequest(namespace=self._client.namespace, execution=execution)
-        answer = await self._client.workflow_service.describe_workflow_execution(wanted, retry=True)
+        if unit.payload.fields["ask"].string_value == "progress":
+            more = self._client.get_workflow_handle(execution.workflow_id).query("bench_progress")
+        else:
+            last = GetWorkflowExecutionHistoryReverseRequest(
+                namespace=namespace, execution=execution, maximum_page_size=1
+            )
+            more = service.get_workflow_execution_history_reverse(last, retry=True)
+        wanted = DescribeWorkflowExecutionRequest(namespace=namespace, execution=execution)
+        answer, _ = await asyncio.gather(service.describe_workflow_execution(wanted, retry=True), more)
         status = "running" if answer.workflow_execution_info.status == 1 else "completed"
         return _answer(workflow_id=execution.workflow_id, status=status)
 

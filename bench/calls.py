@@ -57,7 +57,7 @@ def run(options: Options) -> Result:
             f"{_SDK_MORE}: a start with the same search attributes, reuse policy and header; describe and then the "
             "result, or the query for the progress: GetTaskStatus tells these too",
             f"{_BARE}: grpc.aio and the SDK with nothing of ours between, the least that a service in Python takes; it "
-            "describes, and tells neither result nor progress",
+            "asks Temporal the same as ours, both questions at once",
             f"{_LEAST}: Temporal's GetSystemInfo by the SDK, and a unit that the bare service gives back",
         ),
     )
@@ -135,8 +135,8 @@ async def _subjects(
     async def start_idle(stub: worker_pb2_grpc.WorkerServiceAsyncStub) -> None:
         await start(stub, task_queue="bench-job/bench", wait=True)
 
-    async def status(stub: worker_pb2_grpc.WorkerServiceAsyncStub, workflow_id: str) -> None:
-        unit = ContextUnit(payload={"workflow_id": workflow_id}, provenance=["bench:calls"])
+    async def status(stub: worker_pb2_grpc.WorkerServiceAsyncStub, workflow_id: str, **more: str) -> None:
+        unit = ContextUnit(payload={"workflow_id": workflow_id, **more}, provenance=["bench:calls"])
         answer = await stub.GetTaskStatus(unit.to_protobuf(worker_pb2))
         assert answer.payload["status"] in ("running", "completed")
 
@@ -163,11 +163,11 @@ async def _subjects(
         (_START, _SDK): start_directly,
         (_START, _SDK_MORE): start_as_much,
         (_DONE, _OURS): lambda: status(ours, done),
-        (_DONE, _BARE): lambda: status(bare, done),
+        (_DONE, _BARE): lambda: status(bare, done, ask="result"),
         (_DONE, _SDK): finished.describe,
         (_DONE, _SDK_MORE): describe_and_result,
         (_RUNNING, _OURS): lambda: status(ours, waiting),
-        (_RUNNING, _BARE): lambda: status(bare, waiting),
+        (_RUNNING, _BARE): lambda: status(bare, waiting, ask="progress"),
         (_RUNNING, _SDK): running.describe,
         (_RUNNING, _SDK_MORE): describe_and_query,
         (_LEAST, _BARE): given_back,

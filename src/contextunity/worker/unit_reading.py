@@ -36,9 +36,7 @@ def read_unit(data: bytes, *, max_values: int) -> tuple[ContextUnit, dict[str, A
     """
     apart = codec.decode_apart(ContextUnit, data, "payload")
     if len(data) > _SMALLEST * max_values:
-        if apart is not None and _in_plain(apart[1], max_values) > max_values:
-            raise _too_many("payload", max_values)
-        _check_messages(data, max_values, with_payload=apart is None)
+        _check_values(data, apart, max_values)
     if apart is not None:
         return apart
     try:
@@ -51,17 +49,26 @@ def read_unit(data: bytes, *, max_values: int) -> tuple[ContextUnit, dict[str, A
         ) from None
 
 
-def _check_messages(data: bytes, max_values: int, *, with_payload: bool) -> None:
-    """Counts in Google's messages, of which each takes some tens of bytes; dataclasses would take a thousand."""
+def _check_values(data: bytes, apart: tuple[ContextUnit, dict[str, Any]] | None, most: int) -> None:
+    """Refuses a payload or body with more values.
+
+    They are counted in what was read already, else in Google's messages, of which each takes some tens of bytes where a
+    dataclass takes a thousand.
+    """
+    body: Any
     try:
-        unit = UnitMessage.FromString(data)
-        if with_payload and _in_messages(unit.payload, max_values) > max_values:
-            raise _too_many("payload", max_values)
-        if unit.HasField("body"):
-            name = unit.body.type_url.rpartition("/")[2]
-            body = codec.proto_class(codec.message_class(name)).FromString(unit.body.value)
-            if _in_messages(body, max_values) > max_values:
-                raise _too_many("body", max_values)
+        if apart is not None:
+            unit, payload = apart
+            count, body = _in_plain(payload, most), unit.body
+        else:
+            message = UnitMessage.FromString(data)
+            count, body = _in_messages(message.payload, most), message.body
+        if count > most:
+            raise _too_many("payload", most)
+        if body is not None and body.value:
+            inner = codec.proto_class(codec.message_class(body.type_url.rpartition("/")[2]))
+            if _in_messages(inner.FromString(body.value), most) > most:
+                raise _too_many("body", most)
     except (DecodeError, CodecError):
         # Whoever reads it tells what is wrong with it.
         return

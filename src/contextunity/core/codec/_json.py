@@ -19,7 +19,7 @@ from ._check import violations_of
 from ._classes import full_name, import_all_pb2, proto_class
 from ._faults import item, join
 from ._leaves import is_list, is_object
-from ._plain import message_of_scalars
+from ._plain import message_of_plain
 from ._runtime import LIST_FIELDS, MAX_DEPTH
 
 list_fields = LIST_FIELDS
@@ -100,7 +100,7 @@ def from_dict(cls: type[M], mapping: Mapping[str, Any], *, ignore_unknown_fields
     Raises:
         CodecError: the mapping does not fit; `violations` has everything that is wrong with it.
     """
-    made = message_of_scalars(cls, mapping)
+    made = message_of_plain(cls, mapping)
     if made is not None:
         return cast("M", made)
     return _from_data(cls, mapping, strict=True, ignore_unknown_fields=ignore_unknown_fields)

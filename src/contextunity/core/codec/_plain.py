@@ -19,7 +19,7 @@ _UNSURE = object()
 _tables: dict[type, dict[str, tuple[str, _Take]]] = {}
 
 
-def message_of_scalars(cls: type, data: Any) -> Any:
+def message_of_plain(cls: type, data: Any) -> Any:
     """Returns a dataclass instance, or None where the long way has to be gone."""
     if type(data) is not dict:
         return None

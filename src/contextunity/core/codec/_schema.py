@@ -70,9 +70,7 @@ class Schemas:
         fit = {cls: _wire.Schema(cls) for cls, model in models.items() if _is_fit(model)} if IS_NATIVE else {}
         self._schemas |= fit
         for cls, schema in fit.items():
-            model = models[cls]
-            oneofs = list(dict.fromkeys(field.oneof for field in model.fields if field.oneof))
-            schema.define(tuple(self._field(field, oneofs) for field in model.fields), *_accessors(model))
+            self._define(schema, models[cls])
         return fit
 
     def with_plain(self, model: MessageModel, plain: FieldModel) -> _wire.Schema | None:
@@ -84,14 +82,17 @@ class Schemas:
         """
         if model.cls not in self._schemas:
             return None
-        oneofs = list(dict.fromkeys(field.oneof for field in model.fields if field.oneof))
         schema = _wire.Schema(model.cls)
+        self._define(schema, model, plain)
+        return schema
+
+    def _define(self, schema: _wire.Schema, model: MessageModel, plain: FieldModel | None = None) -> None:
+        oneofs = list(dict.fromkeys(field.oneof for field in model.fields if field.oneof))
         fields = (
             _wire.Field(field.number, _PLAIN, presence=True) if field is plain else self._field(field, oneofs)
             for field in model.fields
         )
         schema.define(tuple(fields), *_accessors(model))
-        return schema
 
     def _field(self, field: FieldModel, oneofs: list[str]) -> _wire.Field:
         made: _wire.Field | None

@@ -232,6 +232,7 @@ class _ServiceBuilder:
             output=self.file.type_of(method.proto.output_type, place),
             comment=self.file.file.comment(*method.path),
             deprecated=bool(method.proto.options.deprecated or self.proto.options.deprecated),
+            internal=self.file.schema.is_internal(method.proto.options),
             place=place,
         )
 

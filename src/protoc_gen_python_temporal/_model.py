@@ -88,6 +88,7 @@ class Method:
         output: dataclass of the output; None for google.protobuf.Empty.
         comment: the proto's comment.
         deprecated: whether it, or its service, is marked so.
+        internal: whether it is for other workflows alone.
         place: where it is declared.
     """
 
@@ -98,6 +99,7 @@ class Method:
     output: TypeRef | None
     comment: str
     deprecated: bool
+    internal: bool
     place: Place
 
 

@@ -71,6 +71,8 @@ def _print_method(text: PythonText, method: Method, constant: str, indent: int =
         text.line(f"description={method.comment!r},", indent)
     if method.deprecated:
         text.line("deprecated=True,", indent)
+    if method.internal:
+        text.line("internal=True,", indent)
 
 
 def _described(method: Method, kind: str) -> str:

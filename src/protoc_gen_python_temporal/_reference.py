@@ -112,7 +112,8 @@ def _message(message: MessageModel) -> list[str]:
 
 
 def _types(method: Method) -> dict[str, str]:
-    return {"Input": _type(method.input), "Output": _type(method.output)}
+    rows = {"Input": _type(method.input), "Output": _type(method.output)}
+    return rows | {"Internal": "for other workflows alone; callers are refused"} if method.internal else rows
 
 
 def _type(reference: TypeRef | None) -> str:

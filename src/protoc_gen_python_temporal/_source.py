@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,6 +17,7 @@ from ._faults import Place, UsageError
 __all__ = ["ProtoFile", "Schema", "field_value", "set_fields"]
 
 
+_INTERNAL_METHOD = "contextunity.worker.internal_method"
 _EXTENSIONS = ("service", "cli", "workflow", "activity", "query", "signal", "update", "field")
 
 
@@ -77,11 +79,15 @@ class Schema:
         self._files: dict[str, ProtoFile] = {}
         self._class: Any = descriptor_pb2.FileDescriptorProto
         self._extensions: dict[str, Any] = {}
+        self._internal: Any = None
         try:
             descriptor = self.pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")
         except KeyError:
             return  # No file imports descriptor.proto, so none has an annotation.
         self._class = message_factory.GetMessageClass(descriptor)
+        with contextlib.suppress(KeyError):
+            self._internal = self.pool.FindExtensionByName(_INTERNAL_METHOD)
+            message_factory.GetMessageClass(cast("Descriptor", self._internal.containing_type))
         for name in _EXTENSIONS:
             try:
                 extension = self.pool.FindExtensionByName(f"temporal.v1.{name}")
@@ -136,6 +142,10 @@ class Schema:
         if extension is None or extension.containing_type.full_name != options.DESCRIPTOR.full_name:
             return None
         return options.Extensions[extension] if options.HasExtension(extension) else None
+
+    def is_internal(self, options: Any) -> bool:
+        """Whether the options of a method mark it as internal to workflows."""
+        return self._internal is not None and bool(options.Extensions[self._internal])
 
     def number(self, name: str) -> int:
         """Field number of an annotation's extension."""

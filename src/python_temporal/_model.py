@@ -39,6 +39,7 @@ class MethodContract:
         output_type: dataclass of the output; None where it is google.protobuf.Empty.
         description: the proto's comment.
         deprecated: whether the proto marks the method so.
+        internal: whether it is for other workflows alone, so that callers are refused.
         service: the contract of the service that declares it.
     """
 
@@ -48,6 +49,7 @@ class MethodContract:
     output_type: type[Any] | None
     description: str = ""
     deprecated: bool = False
+    internal: bool = False
     service: ServiceContract = field(init=False, repr=False)
 
 

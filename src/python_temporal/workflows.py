@@ -7,7 +7,7 @@ import sys
 import types
 from abc import ABC
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from temporalio import common, workflow
 
@@ -16,7 +16,21 @@ from ._model import MethodContract, WorkflowContract
 from ._signatures import signature_faults
 from .errors import DefinitionError
 
-__all__ = ["WorkflowBase"]
+__all__ = ["WorkflowBase", "check_inputs_by"]
+
+_check_input: Callable[[Any], None] | None = None
+
+
+def check_inputs_by(function: Callable[[Any], None]) -> None:
+    """Has a function look at each input of a workflow before `@workflow.init` sees it; it may change the input.
+
+    Interceptors come after that, so what must hold in `__init__` too cannot be done by one.
+
+    Args:
+        function: called with each argument, where `temporalio.workflow.info()` works.
+    """
+    global _check_input
+    _check_input = function
 
 
 class WorkflowBase(ABC):
@@ -32,6 +46,13 @@ class WorkflowBase(ABC):
 
     __temporal_contract__: ClassVar[WorkflowContract]
     __temporal_aliases__: ClassVar[tuple[type[Any], ...]] = ()
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Self:
+        """Makes an instance; the SDK gives the input where `__init__` is decorated with `@workflow.init`."""
+        if _check_input is not None:
+            for argument in (*arguments, *named.values()):
+                _check_input(argument)
+        return super().__new__(cls)
 
     def __init_subclass__(
         cls,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from contextunity.worker.protos import export
 
 _SERVICE = """
 service S { rpc Do(In) returns (Out) { option (temporal.v1.activity) = {start_to_close_timeout: {seconds: 1}
@@ -55,3 +58,25 @@ def test_docs_come_with_the_code_or_alone(run: Callable[..., Any]) -> None:
 def test_files_without_annotations_give_nothing(run: Callable[..., Any]) -> None:
     assert run("service S { rpc Do(In) returns (Out); }").files == {}
     assert run({"plain.proto": 'syntax = "proto3"; message A {}'}).files == {}
+
+
+def test_an_internal_method_is_marked_in_its_contract_and_in_the_reference(
+    run: Callable[..., Any], framed: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
+    export(tmp_path / "proto")
+    service = """
+import "contextunity/worker/options.proto";
+service S {
+  option (temporal.v1.service) = {task_queue: "q"};
+  rpc Open(In) returns (Out) { option (temporal.v1.workflow) = {}; }
+  rpc Hidden(In) returns (Out) {
+    option (temporal.v1.workflow) = {};
+    option (contextunity.worker.internal_method) = true;
+  }
+}
+"""
+    answer = run(framed(service), "package=gen,docs=services.md")
+    code = next(text for name, text in answer.files.items() if name.endswith(".py"))
+    assert code.count("internal=True,") == 1
+    assert code.index("method='acme.v1.S.Hidden'") < code.index("internal=True,")
+    assert answer.files["services.md"].count("| Internal | for other workflows alone") == 1

@@ -13,10 +13,12 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from contextunity.core import validation
 from contextunity.core.context import TaskContext
+from python_temporal.workflows import check_inputs_by
 
 from .context_interceptor import ContextInterceptor
 from .converter import data_converter
 from .heartbeat import HeartbeatInterceptor
+from .internal_fields import clear_internal
 from .sandbox import sandboxed_runner
 from .validation_interceptor import ValidationInterceptor
 
@@ -61,6 +63,7 @@ class ContextWorkerPlugin(SimplePlugin):
 
     def __init__(self, *, passthrough_modules: Iterable[str] = ()) -> None:
         self._passthrough = (*PASSTHROUGH_MODULES, *passthrough_modules)
+        check_inputs_by(clear_internal)
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK leaves some of its parameters open
             "contextunity.ContextWorkerPlugin",
             data_converter=data_converter,

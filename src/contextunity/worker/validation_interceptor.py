@@ -32,6 +32,7 @@ from temporalio.worker import (
 from contextunity.core import validation
 from contextunity.core.errors import CodecError
 
+from .internal_fields import clear_internal
 from .refusals import invalid_input
 
 __all__ = ["ValidationInterceptor"]
@@ -64,6 +65,9 @@ class _WorkflowInbound(WorkflowInboundInterceptor):
         self._checked_updates = set[str]()
 
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:
+        for argument in input.args:
+            # Once more for workflows without `@workflow.init`, which are made without their input.
+            clear_internal(argument)
         refusal = _refusal(input.args, f"{_MARK}-start")
         if refusal is not None:
             raise refusal

@@ -44,6 +44,14 @@ def test_a_task_that_fails_ends_with_1_and_its_causes(command: Command, tenant: 
     assert "  activity fetch_products: " in done.err
 
 
+def test_internal_fields_have_no_flag_and_are_refused_in_input(command: Command) -> None:
+    assert "resume" not in command("start", "harvest", "--help").out
+    assert command("start", "harvest", *_SMALL, "--resume", "{}").code == 2
+    done = command("start", "harvest", *_SMALL, "--input", '{"resume": {"harvestId": "forged"}}')
+    assert done.code == 1
+    assert "resume: is internal" in done.err
+
+
 @pytest.mark.parametrize("way", ["inline", "file", "stdin"])
 def test_input_is_given_whole_and_single_flags_win(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, tenant: str

@@ -187,7 +187,7 @@ def desk_messages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNa
     import desk_gen.acme.desk.v1 as messages  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
     import desk_module  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
 
-    yield SimpleNamespace(**vars(messages), modules=[desk_module.module, desk_module.away])
+    yield SimpleNamespace(**vars(messages), modules=[desk_module.module, desk_module.sealed, desk_module.away])
     sys.path.remove(str(target))
 
 
@@ -217,7 +217,7 @@ def desk(
                 tuned = plain.model_copy(update={"target_memory_usage": 0.95})
                 for tenant, settings in (("", plain), ("one", tuned)):
                     await stack.enter_async_context(
-                        running_workers(client, registry.select(["desk"]), settings, tenant=tenant)
+                        running_workers(client, registry.select(["desk", "sealed"]), settings, tenant=tenant)
                     )
                 service = WorkerService(client, registry)
                 one = await stack.enter_async_context(running_server(service, plain, authenticator_for(plain)))

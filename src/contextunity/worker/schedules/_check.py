@@ -14,6 +14,7 @@ from temporalio.api.schedule.v1 import StructuredCalendarSpec
 
 from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
+from contextunity.worker.internal_fields import internal_in_data, internal_in_message
 from contextunity.worker.tenancy import tenant_queue
 from python_temporal.contract import ContractError, WorkflowContract
 
@@ -80,11 +81,15 @@ def check_entry(
         found.append(Violation("timezone", fault))
     contract = workflows.get(entry.workflow_type)
     request: betterproto2.Message | None = None
-    if contract is not None:
+    if contract is not None and contract.internal:
+        found.append(
+            Violation("workflow_type", f"{_shown(entry.workflow_type)} is internal: other workflows start it alone")
+        )
+    elif contract is not None:
         _check_task_queue(entry, contract, tenant_id, found)
         request = _input(entry, contract, tenant_id, found)
     elif entry.workflow_type:
-        known = ", ".join(sorted(workflows)) or "none"
+        known = ", ".join(sorted(name for name, each in workflows.items() if not each.internal)) or "none"
         found.append(Violation("workflow_type", f"there is no {_shown(entry.workflow_type)}; known ones: {known}"))
     if found or contract is None or calendar is None:
         raise EntryError(found)
@@ -185,6 +190,9 @@ def _read_input(entry: ScheduleEntry, contract: WorkflowContract) -> tuple[str, 
             reason = f"{contract.name!r} takes no parameters"
             raise EntryError([Violation(f"args.{key}", reason) for key in sorted(args)])
         return "args", None
+    internal = internal_in_data(args, codec.proto_class(contract.input_type).DESCRIPTOR)
+    if internal:
+        raise EntryError(_below("args", internal))
     try:
         return "args", codec.from_dict(contract.input_type, args)
     except CodecError as error:
@@ -201,6 +209,9 @@ def _unpack(packed: betterproto2.Message, contract: WorkflowContract) -> betterp
         takes = "nothing" if contract.input_type is None else f"a {codec.full_name(contract.input_type)}"
         reason = f"is a {codec.full_name(request)}, but {contract.name!r} takes {takes}"
         raise EntryError([Violation("input", reason)])
+    internal = internal_in_message(request)
+    if internal:
+        raise EntryError(_below("input", internal))
     return request
 
 

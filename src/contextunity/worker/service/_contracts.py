@@ -29,6 +29,7 @@ from google.protobuf.message import Message
 
 from contextunity.core import codec
 from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.internal_fields import is_internal
 from python_temporal.contract import MethodContract, WorkflowContract
 
 from ._call import Call, Engine
@@ -63,6 +64,7 @@ def _contracts(registry: WorkerRegistry) -> list[tuple[str, WorkflowContract]]:
         for module in registry.modules.values()
         for service in module.contracts
         for contract in service.workflows.values()
+        if not contract.internal
     ]
     return sorted(found, key=lambda each: each[1].name)
 
@@ -96,6 +98,7 @@ def _handlers(contracts: Iterable[MethodContract]) -> list[HandlerDescription]:
             description=contract.description,
         )
         for contract in contracts
+        if not contract.internal
     ]
 
 
@@ -115,6 +118,7 @@ def _fields(message_class: type[betterproto2.Message]) -> list[FieldDescription]
             rules=_rules(field),
         )
         for field in codec.proto_class(message_class).DESCRIPTOR.fields
+        if not is_internal(field)
     ]
 
 

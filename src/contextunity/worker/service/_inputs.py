@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.internal_fields import internal_in_data, internal_in_message
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.tenancy import tenant_queue
 from python_temporal.contract import ContractError, MethodContract, WorkflowContract
@@ -55,12 +56,15 @@ def contract_for(registry: WorkerRegistry, workflow_type: str) -> WorkflowContra
     """
     contract = registry.workflows.get(workflow_type)
     if contract is None:
-        known = ", ".join(sorted(registry.workflows)) or "none"
+        known = ", ".join(sorted(name for name, each in registry.workflows.items() if not each.internal)) or "none"
         raise ServiceError(
             Reason.WORKFLOW_TYPE_UNKNOWN,
             f"there is no workflow_type {workflow_type!r}; known ones: {known}",
             metadata={"workflow_type": workflow_type[:200], "known": known},
         )
+    if contract.internal:
+        text = f"{workflow_type!r} is internal: other workflows start it, and callers cannot"
+        raise invalid(FieldViolation(field="payload.workflow_type", description=text))
     return contract
 
 
@@ -75,6 +79,7 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
     workflow_type = _text(payload, "workflow_type")
     if body is not None:
         contract = _contract_of(registry, body, workflow_type)
+        _refuse_internal(body, "body")
         has_tenant = _has_tenant(contract)
         _refuse_parameters_beside(payload)
         where, parameters = "body", None
@@ -127,6 +132,7 @@ def handler_input(
             request = codec.unpack_any(packed)
         except CodecError as error:
             raise invalid(FieldViolation(field="input", description=str(error))) from None
+        _refuse_internal(request, "input")
         if contract.input_type is None or not isinstance(request, contract.input_type):
             takes = "nothing" if contract.input_type is None else f"a {codec.full_name(contract.input_type)}"
             text = f"is a {codec.full_name(request)}; {contract.name!r} takes {takes}"
@@ -139,7 +145,7 @@ def handler_input(
 def _contract_of(registry: WorkerRegistry, body: betterproto2.Message, workflow_type: str) -> WorkflowContract:
     """The contract that takes a message; `workflow_type`, where it is given, must agree."""
     name = codec.full_name(body)
-    takers = {each.name: each for each in registry.workflows.values() if _takes(each, name)}
+    takers = {each.name: each for each in registry.workflows.values() if _takes(each, name) and not each.internal}
     if workflow_type:
         contract = contract_for(registry, workflow_type)
         if not _takes(contract, name):
@@ -195,10 +201,19 @@ def _typed(
             text = f"{name!r} takes no parameters"
             raise invalid(*(FieldViolation(field=f"{where}.{key}", description=text) for key in sorted(parameters)))
         return None
+    found = internal_in_data(parameters, codec.proto_class(input_type).DESCRIPTOR)
+    if found:
+        raise misfits(where, found)
     try:
         return codec.from_dict(input_type, parameters)
     except CodecError as error:
         raise misfits(where, error.violations) from None
+
+
+def _refuse_internal(message: betterproto2.Message, where: str) -> None:
+    found = internal_in_message(message)
+    if found:
+        raise misfits(where, found)
 
 
 def _has_tenant(contract: WorkflowContract) -> bool:

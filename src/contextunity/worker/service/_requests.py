@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
+from contextunity.worker.internal_fields import internal_in_data, internal_in_message
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
 
 from ._call import Call
@@ -90,6 +91,10 @@ def read_request(call: Call, message_class: type[M], prepare: Convert | None = N
         if payload:
             text = "the content stands in the body already; leave the payload empty"
             raise invalid(FieldViolation(field="payload", description=text))
+        # What is packed inside is for a handler, and looked at with it.
+        found = internal_in_message(message, into_packed=False)
+        if found:
+            raise misfits("body", found)
         check_rules(message, "body")
         return message
     if prepare is not None:
@@ -103,6 +108,9 @@ def read_payload(payload: Mapping[str, Any], message_class: type[M]) -> M:
     Raises:
         ServiceError: it does not fit; every violation is named.
     """
+    found = internal_in_data(payload, codec.proto_class(message_class).DESCRIPTOR, into_packed=False)
+    if found:
+        raise misfits("payload", found)
     try:
         message = from_payload(payload, message_class)
     except CodecError as error:

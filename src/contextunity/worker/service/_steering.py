@@ -32,7 +32,15 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.core.context import HEADER, using
 from contextunity.core.errors import CodecError
-from contextunity.worker.status import Reason, ServiceError, from_rpc_error, too_large, unreadable
+from contextunity.worker.status import (
+    FieldViolation,
+    Reason,
+    ServiceError,
+    from_rpc_error,
+    invalid,
+    too_large,
+    unreadable,
+)
 from python_temporal.contract import MethodContract, QueryBinding, SignalBinding, UpdateBinding
 
 from ._call import Call, Engine
@@ -201,8 +209,12 @@ def _handler(run: Run, what: str, name: str, bindings: Mapping[str, _Binding]) -
     """The handler of a contract, by its Temporal name or its method's name in the proto."""
     for method, binding in bindings.items():
         if name in (binding.contract.name, method):
+            if binding.contract.internal:
+                text = f"the {what} {name!r} is internal: other workflows send it, and callers cannot"
+                raise invalid(FieldViolation(field=what, description=text))
             return binding
-    known = ", ".join(sorted(binding.contract.name for binding in bindings.values())) or "none"
+    open_ones = (binding.contract.name for binding in bindings.values() if not binding.contract.internal)
+    known = ", ".join(sorted(open_ones)) or "none"
     workflow_type = run.description.workflow_execution_info.type.name
     raise ServiceError(
         Reason.HANDLER_UNKNOWN,

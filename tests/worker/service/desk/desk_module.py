@@ -8,6 +8,9 @@ from datetime import timedelta
 from typing import final
 
 from desk_gen.acme.desk.v1 import (
+    ChainRequest,
+    ChainResponse,
+    Link,
     Mode,
     NamedRequest,
     NoteRequest,
@@ -144,10 +147,58 @@ class Idle(desk_temporal.IdleWorkflowBase):
         return WorkResponse(text=request.name)
 
 
+def _known(request: ChainRequest) -> ChainResponse:
+    return ChainResponse(
+        told=request.told.name if request.told is not None else "",
+        steps=request.steps,
+        links=[each.from_ for each in [*request.links, *request.by_name.values()]],
+    )
+
+
+@final
+class Chain(desk_temporal.ChainWorkflowBase):
+    @workflow.init
+    def __init__(self, request: ChainRequest) -> None:
+        self.at_first = _known(request)
+
+    async def run(self, request: ChainRequest) -> ChainResponse:
+        if request.then == "hop":
+            desk_temporal.chain_workflow.continue_as_new(
+                ChainRequest(told=Link(name="the run before"), steps=1, links=[Link(from_="the run before")])
+            )
+        if request.then == "child":
+            return await desk_temporal.hidden_workflow.execute_child(ChainRequest(told=Link(name="the parent")))
+        if request.then == "retry" and workflow.info().attempt == 1:
+            raise ApplicationError("once more", type="OnceMore")
+        if request.then == "wait":
+            await workflow.wait_condition(lambda: False)
+        assert self.at_first == _known(request)
+        return self.at_first
+
+    def peek(self, request: Link) -> ChainResponse:
+        return ChainResponse(told=request.from_)
+
+    def push(self, request: Link) -> None:
+        pass
+
+    def nudge(self) -> None:
+        pass
+
+    def change(self, request: Link) -> ChainResponse:
+        return ChainResponse(told=request.from_)
+
+
+@final
+class Hidden(desk_temporal.HiddenWorkflowBase):
+    async def run(self, request: ChainRequest) -> ChainResponse:
+        return _known(request)
+
+
 module = ModuleConfig(
     name="desk",
     workflows=[Work, Join, Single, Once, Replace, Ping],
     activities=[step],
     description="for tests",
 )
+sealed = ModuleConfig(name="sealed", workflows=[Chain, Hidden])
 away = ModuleConfig(name="away", workflows=[Idle])

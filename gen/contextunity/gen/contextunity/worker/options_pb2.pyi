@@ -79,5 +79,16 @@ class ScheduleOption(_message.Message):
 Global___ScheduleOption: _TypeAlias = ScheduleOption  # noqa: Y015
 
 SCHEDULE_FIELD_NUMBER: _builtins.int
+INTERNAL_METHOD_FIELD_NUMBER: _builtins.int
+INTERNAL_FIELD_NUMBER: _builtins.int
 schedule: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedCompositeFieldContainer[Global___ScheduleOption]]
 """Schedules of an annotated workflow. Workers and services refuse to start where one is faulty."""
+internal_method: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
+"""Whether a workflow, query, signal or update is for other workflows alone. Callers cannot start or send it, and
+DescribeContracts leaves it out.
+"""
+internal: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""Whether workflows alone set the field, for each other or for their own next run. A caller who sets it is refused with
+INVALID_ARGUMENT, wherever the field stands in what is sent. A workflow sees it only in a run that continued as new
+or that a parent started; in every other run it reads as absent.
+"""

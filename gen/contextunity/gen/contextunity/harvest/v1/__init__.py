@@ -494,8 +494,7 @@ class HarvestRequest(betterproto2.Message):
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Where an earlier run of the same harvest left off. Set by the workflow itself when it continues as new; callers
-    leave it out.
+    Where an earlier run of the same harvest left off. The workflow sets it when it continues as new.
     """
 
 

@@ -141,9 +141,7 @@ class HarvestRequest(_message.Message):
     """Feed entries after which to stop, for a trial run; nothing is marked as no longer listed then. Zero means all."""
     @_builtins.property
     def resume(self) -> Global___HarvestState:
-        """Where an earlier run of the same harvest left off. Set by the workflow itself when it continues as new; callers
-        leave it out.
-        """
+        """Where an earlier run of the same harvest left off. The workflow sets it when it continues as new."""
 
     def __init__(
         self,

@@ -117,6 +117,18 @@ def test_a_token_ends_when_it_says() -> None:
         _KEYS.verify(text)
 
 
+def test_a_token_begins_when_it_says() -> None:
+    text = _signed({"token_id": "t", "nbf": 100})
+    assert _refused(text, now=99.9) == "not_yet_valid"
+    assert _KEYS.verify(text, now=100.0).token.nbf == 100
+    assert _KEYS.verify(text, now=100.1).token.nbf == 100
+    assert _KEYS.verify(_signed({"token_id": "t", "nbf": None}), now=0.0).token.nbf is None
+    assert _refused(_signed({"token_id": "t", "nbf": 200, "exp_unix": 100}), now=150.0) == "expired", "never good"
+    assert _refused(_signed({"token_id": "t", "nbf": 2e9}, secret=_OTHER)) == "bad_signature"
+    with pytest.raises(TokenError, match="not good yet"):
+        _KEYS.verify(_signed({"token_id": "t", "nbf": 1e12}))
+
+
 def test_what_a_token_says_beyond_what_is_known_is_left_out() -> None:
     text = _signed(
         {"token_id": "t", "x": {"y": [1]}, "project_binding": {"kind": "platform", "z": 1}, "iat": "2033-01-01"}
@@ -152,6 +164,9 @@ def test_a_misspelt_field_is_an_error_when_making_a_token() -> None:
         pytest.param({"token_id": "t", "exp_unix": True}, id="bool as time"),
         pytest.param({"token_id": "t", "exp_unix": "9999999999"}, id="string as time"),
         pytest.param('{"token_id": "t", "exp_unix": NaN}', id="NaN"),
+        pytest.param({"token_id": "t", "nbf": "2033-01-01"}, id="text as beginning"),
+        pytest.param({"token_id": "t", "nbf": False}, id="bool as beginning"),
+        pytest.param('{"token_id": "t", "nbf": -Infinity}', id="beginning at no time"),
         pytest.param('{"token_id": "t", "exp_unix": Infinity}', id="Infinity"),
         pytest.param('{"token_id": "t", "exp_unix": 1e999}', id="too large a float"),
         pytest.param(f'{{"token_id": "t", "exp_unix": 1{"0" * 400}}}', id="too large an integer"),

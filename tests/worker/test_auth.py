@@ -65,6 +65,7 @@ def test_a_token_tells_who_calls(by_token: Authenticator) -> None:
         permissions=frozenset({"worker:execute", "worker:read"}),
         tenants=frozenset({"my_project", "other"}),
         project_id="my_project",
+        bound_project="my_project",
         principal="u-1",
     )
     assert caller.may("worker:read")
@@ -88,6 +89,61 @@ def test_no_permission_implies_another_and_no_tenant_is_a_pattern(by_token: Auth
     assert not caller.may("worker:execute", "worker:read", "worker:schedule")
     assert not caller.sees("my_project")
     assert not caller.sees("")
+
+
+@pytest.mark.parametrize(
+    ("binding", "kid", "vouched", "bound"),
+    [
+        pytest.param(None, "acme:hmac-001", "", None, id="unbound"),
+        pytest.param({"kind": "platform"}, "acme:hmac-001", "", None, id="platform"),
+        pytest.param({"kind": "platform", "project_id": "acme"}, "acme:hmac-001", "acme", None, id="platform of one"),
+        pytest.param({"kind": "project", "project_id": "acme"}, "acme:hmac-001", "acme", "acme", id="project"),
+        pytest.param({"project_id": "acme"}, "acme:hmac-001", "acme", "acme", id="no kind"),
+        # Its bearer may write any project into the kid.
+        pytest.param({"kind": "project"}, "acme:hmac-001", "", "", id="of a project that is not named"),
+        pytest.param({"kind": "project"}, "own:hmac-001", "own", "own", id="of the key's project"),
+        pytest.param(None, "own:hmac-001", "own", None, id="unbound, of a project's key"),
+    ],
+)
+def test_a_caller_is_bound_to_the_project_of_its_token(
+    tmp_path: Path, binding: dict[str, Any] | None, kid: str, vouched: str, bound: str | None
+) -> None:
+    keys = _file(tmp_path / "keys.toml", f'[hmac]\n"own:hmac-001" = "{_OTHER}"\n')
+    authenticator = authenticator_for(_settings(tmp_path, AUTH="token", TOKEN_SECRET=_SECRET, TOKEN_KEYS_FILE=keys))
+    token = ContextToken(token_id="t", project_binding=binding and ProjectBinding.model_validate(binding))
+    text = mint(token, kid=kid, secret=(_OTHER if kid.startswith("own") else _SECRET).encode())
+    caller = authenticator.authenticate([("authorization", f"Bearer {text}")])
+    assert (caller.project_id, caller.bound_project) == (vouched, bound)
+    for project in ("acme", "own", "default", "ac", "acme2", "ACME"):
+        assert caller.sees_project(project) == (bound in (None, project)), project
+
+
+_ADMIN = {
+    *("admin:all", "admin:read", "admin:write", "admin:trace", "brain:read", "brain:write"),
+    *("memory:read", "memory:write", "trace:read", "trace:write"),
+}
+
+
+@pytest.mark.parametrize(
+    ("held", "effective"),
+    [
+        pytest.param({"admin:all"}, _ADMIN, id="admin:all"),
+        pytest.param({"admin:trace"}, {"admin:trace", "trace:read"}, id="admin:trace"),
+        pytest.param({"memory:write"}, {"memory:write", "memory:read"}, id="memory:write"),
+        pytest.param({"brain:write"}, {"brain:write", "brain:read"}, id="brain:write"),
+        pytest.param({"memory:read", "admin:write"}, {"memory:read", "admin:write"}, id="nothing more"),
+        pytest.param({"worker:execute", "x"}, {"worker:execute", "x"}, id="the worker's own"),
+        pytest.param(set[str](), set[str](), id="none"),
+    ],
+)
+def test_scopes_are_held_against_what_permissions_imply(held: set[str], effective: set[str]) -> None:
+    caller = Caller(permissions=frozenset(held), tenants=frozenset())
+    everything = _ADMIN | {"worker:execute", "worker:read", "worker:schedule", "worker:*", "admin:*", "x", ""}
+    assert {each for each in everything if caller.satisfies([each])} == effective
+    assert caller.satisfies([])
+    assert caller.satisfies(["no such scope", *effective]) == bool(effective)
+    assert {each for each in everything if caller.may(each)} == held
+    assert EVERYBODY.satisfies(["no such scope"])
 
 
 @pytest.mark.parametrize(
@@ -131,6 +187,11 @@ _GOOD = _token()
         ),
         pytest.param(
             [("authorization", "Bearer " + _token(ContextToken(token_id="t", exp_unix=1)))], "TOKEN_EXPIRED", id="old"
+        ),
+        pytest.param(
+            [("authorization", "Bearer " + _token(ContextToken(token_id="t", nbf=1e12)))],
+            "TOKEN_NOT_YET_VALID",
+            id="early",
         ),
         pytest.param(
             [

@@ -87,6 +87,50 @@ def test_a_time_that_is_none_is_told(tell: _Told, ttl: str) -> None:
     assert "is no time; write 90s, 15m, 1h, 7d or never" in complaint
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2033-01-31T08:00:00Z", 1_990_771_200),
+        ("2033-01-31T09:00:00+01:00", 1_990_771_200),
+        ("15m", 900),
+        ("7d", 604_800),
+    ],
+)
+def test_a_token_and_its_time_begin_when_it_is_told(tell: _Told, text: str, seconds: int) -> None:
+    code, out, _ = tell(*_MINT, "--not-before", text, "--ttl", "90s", "--json")
+    minted = json.loads(out)
+    assert code == 0
+    begins = seconds if text.startswith("2") else minted["payload"]["iat"] + seconds
+    assert (minted["payload"]["nbf"], minted["payload"]["exp_unix"]) == (begins, begins + 90)
+    code, _, complaint = tell("verify", minted["token"])
+    assert code == 1
+    assert complaint.startswith("contextworker: not_yet_valid: ")
+
+
+def test_a_token_that_has_begun_says_when(tell: _Told) -> None:
+    _, token, _ = tell(*_MINT, "--not-before", "2020-01-31T08:00:00Z", "--ttl", "never")
+    code, out, _ = tell("verify", token)
+    assert code == 0
+    assert "begins      2020-01-31T08:00:00+00:00" in out.splitlines()
+    assert "nbf" not in json.loads(tell(*_MINT, "--json")[1])["payload"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0s", "soon", "1990857600", "2033-01-31T08:00:00", "2033-13-01T00:00:00Z", "never"]
+)
+def test_a_beginning_that_is_none_is_told(tell: _Told, text: str) -> None:
+    code, out, complaint = tell(*_MINT, f"--not-before={text}")
+    assert (code, out) == (2, "")
+    assert "is no time; write 2026-01-31T08:00:00Z, with the offset from UTC" in complaint
+
+
+def test_a_token_may_be_for_the_schedules_of_all_projects(tell: _Told) -> None:
+    _, out, _ = tell(*_MINT, "--platform", "--json")
+    minted = json.loads(out)
+    assert minted["payload"]["project_binding"] == {"kind": "platform", "project_id": "my_project"}
+    assert "schedules   of all projects of its tenants" in tell("verify", minted["token"])[1].splitlines()
+
+
 def test_a_token_without_tenant_or_permission_is_made_and_remarked_upon(tell: _Told) -> None:
     code, token, complaint = tell("mint", "--project", "my_project")
     assert code == 0
@@ -139,6 +183,7 @@ def test_a_good_token_tells_what_it_says(tell: _Told) -> None:
     assert out.splitlines() == [
         "good        signed with my_project:hmac-001",
         "project     my_project",
+        "schedules   of this project alone",
         "token_id    t-1",
         "user_id     u-1",
         "permissions worker:read",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from contextunity.core.errors import ContextUnityError
 from contextunity.core.tokens import Keyring, Reason, TokenError
 
+from .access import effective_permissions
 from .keys import load_keyring
 from .settings import Settings, is_loopback
 
@@ -24,6 +25,7 @@ _REASONS: dict[Reason, tuple[str, str]] = {
     "bad_signature": ("TOKEN_INVALID", "no key verifies the token"),
     "wrong_project": ("TOKEN_WRONG_PROJECT", "the token is bound to another project than its kid names"),
     "expired": ("TOKEN_EXPIRED", "the token has expired; get a new one"),
+    "not_yet_valid": ("TOKEN_NOT_YET_VALID", "the token is not good yet; wait for its time, or compare the clocks"),
 }
 """What the caller is told for each fault of a token; the log has the rest."""
 
@@ -32,8 +34,8 @@ class AuthenticationError(ContextUnityError):
     """A call does not say who calls, or says it in a way that cannot be believed.
 
     Attributes:
-        reason: a stable word for programs: `TOKEN_MISSING`, `TOKEN_MALFORMED`, `TOKEN_INVALID`, `TOKEN_WRONG_PROJECT`
-            or `TOKEN_EXPIRED`.
+        reason: a stable word for programs: `TOKEN_MISSING`, `TOKEN_MALFORMED`, `TOKEN_INVALID`, `TOKEN_WRONG_PROJECT`,
+            `TOKEN_EXPIRED` or `TOKEN_NOT_YET_VALID`.
     """
 
     def __init__(self, reason: str, text: str) -> None:
@@ -49,21 +51,32 @@ class Caller:
         permissions: what the caller may do, such as `worker:execute`; None for everything.
         tenants: whose work the caller sees and starts; None for everybody's, empty for nobody's.
         project_id: the project that vouches for the caller; empty where none does.
+        bound_project: the one project whose schedules the caller sees and changes; None for those of all projects,
+            empty for those of none.
         principal: who it is, for logs: the token's user_id, agent_id or token_id, without control characters.
     """
 
     permissions: frozenset[str] | None
     tenants: frozenset[str] | None
     project_id: str = ""
+    bound_project: str | None = None
     principal: str = ""
 
     def may(self, *permissions: str) -> bool:
         """Says whether the caller holds any of the permissions."""
         return self.permissions is None or not self.permissions.isdisjoint(permissions)
 
+    def satisfies(self, scopes: Collection[str]) -> bool:
+        """Says whether the caller holds any of a unit's scopes, or what implies one; where there are none, it does."""
+        return not scopes or self.permissions is None or not effective_permissions(self.permissions).isdisjoint(scopes)
+
     def sees(self, tenant_id: str) -> bool:
         """Says whether work of the tenant exists for the caller."""
         return self.tenants is None or tenant_id in self.tenants
+
+    def sees_project(self, project_id: str) -> bool:
+        """Says whether schedules of the project exist for the caller."""
+        return self.bound_project is None or project_id == self.bound_project
 
 
 EVERYBODY = Caller(permissions=None, tenants=None)
@@ -111,11 +124,15 @@ class _ByToken:
             _LOG.info("a token is refused: %s (kid %.80r)", error, error.kid)
             raise AuthenticationError(*_REASONS[error.reason]) from None
         token = verified.token
+        binding = token.project_binding
         return Caller(
             permissions=frozenset(token.permissions),
             # Work of no tenant has the empty name, and is nobody's who shows a token.
             tenants=frozenset(token.allowed_tenants or ()) - {""},
             project_id=verified.project_id,
+            # Where the binding names no project, it is the key's; a key of all projects has none, and then there is
+            # none that could be believed.
+            bound_project=verified.project_id if binding is not None and binding.kind == "project" else None,
             principal=token.user_id or token.agent_id or token.token_id,
         )
 

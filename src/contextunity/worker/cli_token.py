@@ -100,6 +100,17 @@ def _add_mint(mint: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help=f"time that it is good for, as 90s, 15m, 1h, 7d or {_FOREVER} (1h)",
     )
+    mint.add_argument(
+        "--not-before",
+        type=_moment,
+        metavar="TIME",
+        help="when it, and its time, begins: 2026-01-31T08:00:00Z, or from now on as 15m, 1h, 7d (now)",
+    )
+    mint.add_argument(
+        "--platform",
+        action="store_true",
+        help="for the schedules of all projects of its tenants; otherwise for those of PROJECT alone",
+    )
     mint.add_argument("--user-id", metavar="NAME", help="person that it is for")
     mint.add_argument("--agent-id", metavar="NAME", help="program that it is for")
     mint.add_argument("--token-id", metavar="NAME", help="its name in logs (a fresh UUID)")
@@ -126,6 +137,23 @@ def _duration(text: str) -> int | None:
     return int(found[1]) * _UNITS[found[2]]
 
 
+def _moment(text: str) -> int:
+    """Seconds since 1970 of a time with its offset from UTC, or of one from now on."""
+    if re.fullmatch(r"[1-9][0-9]{0,8}[smhd]", text):
+        after = _duration(text)
+        assert after is not None
+        return int(time.time()) + after
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time; write 2026-01-31T08:00:00Z, with the offset from UTC, or 15m, 1h, 7d from now on"
+        )
+    return int(moment.timestamp())
+
+
 def _mint(arguments: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
@@ -134,6 +162,8 @@ def _mint(arguments: argparse.Namespace) -> int:
     from .settings import describe_faults
 
     now = int(time.time())
+    begins = now if arguments.not_before is None else arguments.not_before
+    kind = "platform" if arguments.platform else "project"
     try:
         token = ContextToken.model_validate(
             {
@@ -141,11 +171,12 @@ def _mint(arguments: argparse.Namespace) -> int:
                 "permissions": arguments.permission,
                 "provenance": ["contextworker:mint"],
                 "allowed_tenants": arguments.tenant,
-                "exp_unix": None if arguments.ttl is None else now + arguments.ttl,
+                "exp_unix": None if arguments.ttl is None else begins + arguments.ttl,
+                "nbf": arguments.not_before,
                 "iat": now,
                 "user_id": arguments.user_id,
                 "agent_id": arguments.agent_id,
-                "project_binding": {"kind": "project", "project_id": arguments.project},
+                "project_binding": {"kind": kind, "project_id": arguments.project},
             }
         )
     except ValidationError as error:
@@ -209,24 +240,28 @@ def _secret(arguments: argparse.Namespace) -> int:
 
 def _for_people(verified: VerifiedToken) -> str:
     token = verified.token
-    end = "never"
-    if token.exp_unix is not None:
-        try:
-            end = datetime.fromtimestamp(token.exp_unix, UTC).isoformat(timespec="seconds")
-        except (OverflowError, ValueError, OSError):
-            end = f"{token.exp_unix:g} s after 1970"
+    bound = token.project_binding is not None and token.project_binding.kind == "project"
     rows = {
         "good": f"signed with {verified.kid}",
         "project": verified.project_id or "none: a key of all projects, and bound to none",
+        "schedules": "of this project alone" if bound else "of all projects of its tenants",
         "token_id": token.token_id,
         "user_id": token.user_id,
         "agent_id": token.agent_id,
         "permissions": ", ".join(token.permissions) or "none",
         "tenants": ", ".join(token.allowed_tenants or ()) or "none",
         "provenance": " → ".join(token.provenance),
-        "ends": end,
+        "begins": "" if token.nbf is None else _when(token.nbf),
+        "ends": "never" if token.exp_unix is None else _when(token.exp_unix),
     }
     return "\n".join(f"{name:<11} {value}" for name, value in rows.items() if value)
+
+
+def _when(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:g} s after 1970"
 
 
 def _payload(token: ContextToken) -> dict[str, Any]:

@@ -50,7 +50,13 @@ class Reason(Enum):
     PAGE_TOKEN_INVALID = (_Code.INVALID_ARGUMENT, None, "the page token is not one of this list")
     REFUSED_BY_TEMPORAL = (_Code.INVALID_ARGUMENT, None, "the Temporal server refused a value")
     TOKEN_REFUSED = (_Code.UNAUTHENTICATED, None, "there is no token, or not a good one")
-    PERMISSION_MISSING = (_Code.PERMISSION_DENIED, None, "the token lacks the permission of the method")
+    PERMISSION_MISSING = (
+        _Code.PERMISSION_DENIED,
+        None,
+        "the token lacks the permission of the method, or of the workflow that it schedules",
+    )
+    SCOPE_MISSING = (_Code.PERMISSION_DENIED, None, "the token holds none of the unit's scopes, which are listed")
+    PROJECT_REFUSED = (_Code.PERMISSION_DENIED, None, "the token is bound to another project than the request names")
     TENANT_REFUSED = (_Code.PERMISSION_DENIED, None, "the tenant is not among those of the token, or it has none")
     WORKFLOW_TYPE_UNKNOWN = (_Code.NOT_FOUND, None, "no module has this workflow_type; those known are listed")
     TASK_UNKNOWN = (_Code.NOT_FOUND, None, "no task of the caller's has this id, or its retention has ended")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import ContextUnityError
 
-Reason = Literal["malformed", "unknown_kid", "bad_signature", "wrong_project", "expired"]
+Reason = Literal["malformed", "unknown_kid", "bad_signature", "wrong_project", "expired", "not_yet_valid"]
 """Why a token is not good. What it says is only looked at once its signature holds."""
 
 

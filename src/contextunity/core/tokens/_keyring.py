@@ -141,8 +141,12 @@ class Keyring:
         token = read_payload(payload, kid)
         if _bound_elsewhere(token, named):
             raise TokenError("wrong_project", "the token is bound to another project than its kid names", kid=kid)
-        if token.exp_unix is not None and token.exp_unix <= (time.time() if now is None else now):
+        # One clock, and no leeway for others at either end.
+        moment = time.time() if now is None else now
+        if token.exp_unix is not None and token.exp_unix <= moment:
             raise TokenError("expired", "the token has expired", kid=kid)
+        if token.nbf is not None and token.nbf > moment:
+            raise TokenError("not_yet_valid", "the token is not good yet", kid=kid)
         vouched = named.project if not shared or _binding(token) is not None else ""
         return VerifiedToken(token=token, kid=kid, project_id=vouched)
 

@@ -32,7 +32,7 @@ _Seconds = Annotated[float, BeforeValidator(_finite)]
 
 
 class ProjectBinding(BaseModel):
-    """What a token is bound to."""
+    """What a token is bound to: `project` to the schedules of that project, `platform` to those of no single one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -49,13 +49,15 @@ class ContextToken(BaseModel):
     token_id: Annotated[_Text, Field(min_length=1)]
     """Names the token, for logs."""
     permissions: tuple[_Text, ...] = ()
-    """What its bearer may do, such as `worker:execute`. None implies another."""
+    """What its bearer may do, such as `worker:execute`. What implies another is for who reads it."""
     provenance: tuple[_Text, ...] = ()
     """Who made it and handed it on, as `service:action`, oldest first."""
     allowed_tenants: tuple[_Text, ...] | None = None
     """Whose work its bearer starts and sees, by exact name; nobody's for None."""
     exp_unix: _Seconds | None = None
     """When it ends, in seconds since 1970; never for None."""
+    nbf: _Seconds | None = None
+    """When it begins, in seconds since 1970; it is good at once for None."""
     iat: _Seconds | _Text | None = None
     """When it was made, in seconds since 1970 or as its issuer writes times. Nothing is decided by it."""
     revocation_id: _Text | None = None

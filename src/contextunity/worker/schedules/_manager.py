@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -191,19 +191,49 @@ class ScheduleManager:
         return _result(stored.name, "paused", await self._server.pause(stored.name, note or "paused"))
 
     async def resume_schedule(
-        self, schedule_id: str, *, project_id: str = DEFAULT_PROJECT, tenant_id: str = DEFAULT_TENANT, note: str = ""
+        self,
+        schedule_id: str,
+        *,
+        project_id: str = DEFAULT_PROJECT,
+        tenant_id: str = DEFAULT_TENANT,
+        note: str = "",
+        check: Callable[[ScheduleEntry], None] | None = None,
     ) -> ScheduleResult:
-        """Has a paused schedule go on; what was due in between is not made up for. See `pause_schedule`."""
+        """Has a paused schedule go on; what was due in between is not made up for. See `pause_schedule`.
+
+        Args:
+            schedule_id: which schedule.
+            project_id: the project that it belongs to.
+            tenant_id: whose it is.
+            note: why, for people.
+            check: is given the schedule as it stands, and raises where it is not to go on.
+
+        Raises:
+            ScheduleUnknownError: there is no such schedule.
+        """
         stored = await self._stored(schedule_id, project_id, tenant_id)
+        if check is not None:
+            check(stored.entry)
         return _result(stored.name, "active", await self._server.resume(stored.name, note or "resumed"))
 
     async def trigger_schedule(
-        self, schedule_id: str, *, project_id: str = DEFAULT_PROJECT, tenant_id: str = DEFAULT_TENANT
+        self,
+        schedule_id: str,
+        *,
+        project_id: str = DEFAULT_PROJECT,
+        tenant_id: str = DEFAULT_TENANT,
+        check: Callable[[ScheduleEntry], None] | None = None,
     ) -> ScheduleResult:
         """Has a schedule start a task now, also while it is paused.
 
         Where the task before still runs and the schedule does not let them run side by side, the new one begins when
         that has ended. Two triggers within one second share their workflow id, and may be one.
+
+        Args:
+            schedule_id: which schedule.
+            project_id: the project that it belongs to.
+            tenant_id: whose it is.
+            check: is given the schedule as it stands, and raises where it is not to start anything.
 
         Returns:
             The schedule, with the workflow id that the task has or will have.
@@ -212,6 +242,8 @@ class ScheduleManager:
             ScheduleUnknownError: there is no such schedule.
         """
         stored = await self._stored(schedule_id, project_id, tenant_id)
+        if check is not None:
+            check(stored.entry)
         due = datetime.now(UTC).replace(microsecond=0)
         # Skipped, or dropped from a full buffer, a trigger would be lost without a word.
         wait = stored.entry.overlap in _ONE_AFTER_ANOTHER

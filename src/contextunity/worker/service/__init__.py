@@ -34,6 +34,7 @@ from google.protobuf.message import Message
 from temporalio.client import Client
 
 from contextunity.core import codec
+from contextunity.worker.access import Access, Subject
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.status import Reason, ServiceError
 
@@ -54,6 +55,10 @@ __all__ = ["Call", "Method", "WorkerService", "aside"]
 _READ = ("worker:read",)
 _EXECUTE = ("worker:execute",)
 _SCHEDULE = ("worker:schedule", "worker:execute")
+_READS, _WRITES = Access.READ, Access.WRITE
+
+_SCOPES_SHOWN = 16
+"""Scopes that an error names: it travels in the trailers."""
 
 _DEFAULT_RPC_TIMEOUT = timedelta(seconds=10)
 
@@ -65,6 +70,8 @@ class Method:
     Attributes:
         name: as the proto has it.
         permissions: of which the caller needs one.
+        access: whether it reads or writes, and so which scopes of the unit the caller has to satisfy.
+        subject: what it is about, and so whose the caller has to be.
         request_type: what its unit holds; None where the method reads the unit by itself.
         handle: does the work, and gives the typed answer: a dataclass, or Google's message where calls are frequent.
         watch: the same for a method that answers with a stream.
@@ -73,6 +80,8 @@ class Method:
 
     name: str
     permissions: tuple[str, ...]
+    access: Access
+    subject: Subject
     request_type: type[betterproto2.Message] | None = None
     handle: Callable[..., Awaitable[betterproto2.Message | Message]] | None = None
     watch: Callable[..., AsyncIterator[betterproto2.Message]] | None = None
@@ -151,41 +160,113 @@ def _admit(method: Method, call: Call) -> betterproto2.Message | None:
             f"{method.name} needs a token with the permission {' or '.join(method.permissions)}",
             metadata={"permissions": ",".join(method.permissions)},
         )
+    _check_scopes(method, call)
     call.check_envelope()
     return None if method.request_type is None else read_request(call, method.request_type, method.prepare)
+
+
+def _check_scopes(method: Method, call: Call) -> None:
+    """Holds the caller against the unit's SecurityScopes, which its sender has put upon it."""
+    security = call.unit.security
+    if security is None:
+        return
+    scopes = security.write if method.access is Access.WRITE else security.read
+    if not call.caller.satisfies(scopes):
+        kind, named = method.access.value, ", ".join(scopes[:_SCOPES_SHOWN])
+        raise ServiceError(
+            Reason.SCOPE_MISSING,
+            f"{method.name} {kind}s, and the unit's security.{kind} asks for a token with one of: {named}",
+            metadata={"access": kind, "scopes": ",".join(scopes[:_SCOPES_SHOWN])},
+        )
 
 
 def _methods(engine: Engine, watching: Watching) -> list[Method]:
     telling, steering = Telling(engine), Steering(engine)
     return [
-        Method(name="StartWorkflow", permissions=_EXECUTE, handle=Starting(engine).start_workflow),
+        Method(
+            name="StartWorkflow",
+            permissions=_EXECUTE,
+            access=_WRITES,
+            subject=Subject.NEW_TASK,
+            handle=Starting(engine).start_workflow,
+        ),
         Method(
             name="GetTaskStatus",
             permissions=_READ,
+            access=_READS,
+            subject=Subject.TASK,
             request_type=GetTaskStatusRequest,
             handle=telling.get_task_status,
         ),
-        Method(name="WatchTask", permissions=_READ, request_type=WatchTaskRequest, watch=watching.watch_task),
-        Method(name="ListTasks", permissions=_READ, request_type=ListTasksRequest, handle=Listing(engine).list_tasks),
-        Method(name="CancelTask", permissions=_EXECUTE, request_type=CancelTaskRequest, handle=steering.cancel_task),
+        Method(
+            name="WatchTask",
+            permissions=_READ,
+            access=_READS,
+            subject=Subject.TASK,
+            request_type=WatchTaskRequest,
+            watch=watching.watch_task,
+        ),
+        Method(
+            name="ListTasks",
+            permissions=_READ,
+            access=_READS,
+            subject=Subject.TASKS,
+            request_type=ListTasksRequest,
+            handle=Listing(engine).list_tasks,
+        ),
+        Method(
+            name="CancelTask",
+            permissions=_EXECUTE,
+            access=_WRITES,
+            subject=Subject.TASK,
+            request_type=CancelTaskRequest,
+            handle=steering.cancel_task,
+        ),
         Method(
             name="TerminateTask",
             permissions=_EXECUTE,
+            access=_WRITES,
+            subject=Subject.TASK,
             request_type=TerminateTaskRequest,
             handle=steering.terminate_task,
         ),
-        Method(name="SignalTask", permissions=_EXECUTE, request_type=SignalTaskRequest, handle=steering.signal_task),
-        Method(name="QueryTask", permissions=_READ, request_type=QueryTaskRequest, handle=steering.query_task),
-        Method(name="UpdateTask", permissions=_EXECUTE, request_type=UpdateTaskRequest, handle=steering.update_task),
+        Method(
+            name="SignalTask",
+            permissions=_EXECUTE,
+            access=_WRITES,
+            subject=Subject.TASK,
+            request_type=SignalTaskRequest,
+            handle=steering.signal_task,
+        ),
+        Method(
+            name="QueryTask",
+            permissions=_READ,
+            access=_READS,
+            subject=Subject.TASK,
+            request_type=QueryTaskRequest,
+            handle=steering.query_task,
+        ),
+        Method(
+            name="UpdateTask",
+            permissions=_EXECUTE,
+            access=_WRITES,
+            subject=Subject.TASK,
+            request_type=UpdateTaskRequest,
+            handle=steering.update_task,
+        ),
         Method(
             name="DescribeContracts",
             permissions=(*_READ, *_SCHEDULE),
+            access=_READS,
+            subject=Subject.CONTRACTS,
             request_type=DescribeContractsRequest,
             handle=Describing(engine).describe_contracts,
         ),
         Method(
             name="ExecuteCode",
             permissions=_EXECUTE,
+            access=_WRITES,
+            subject=Subject.NEW_TASK,
             request_type=ExecuteCodeRequest,
             handle=Executing(engine).execute_code,
         ),
@@ -202,15 +283,30 @@ def _schedule_methods(scheduling: Scheduling) -> list[Method]:
     }
     return [
         # Its entries are read one by one, so that a faulty one can be left out.
-        Method(name="RegisterSchedules", permissions=_SCHEDULE, handle=scheduling.register_schedules),
+        Method(
+            name="RegisterSchedules",
+            permissions=_SCHEDULE,
+            access=_WRITES,
+            subject=Subject.NEW_SCHEDULES,
+            handle=scheduling.register_schedules,
+        ),
         Method(
             name="ListSchedules",
             permissions=(*_READ, *_SCHEDULE),
+            access=_READS,
+            subject=Subject.SCHEDULES,
             request_type=ListSchedulesRequest,
             handle=scheduling.list_schedules,
         ),
         *(
-            Method(name=name, permissions=_SCHEDULE, request_type=ScheduleRequest, handle=handle)
+            Method(
+                name=name,
+                permissions=_SCHEDULE,
+                access=_WRITES,
+                subject=Subject.SCHEDULE,
+                request_type=ScheduleRequest,
+                handle=handle,
+            )
             for name, handle in steps.items()
         ),
     ]

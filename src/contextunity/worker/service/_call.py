@@ -21,6 +21,7 @@ from contextunity.core.context import MAX_PROVENANCE, with_step
 from contextunity.worker.auth import EVERYBODY, Caller
 from contextunity.worker.converter import ProtobufPayloadConverter
 from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.schedules import DEFAULT_PROJECT
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.tenancy import tenant_fault
 
@@ -185,6 +186,10 @@ class Call:
             self._check(named)
             return frozenset({named})
         return self.caller.tenants
+
+    def project(self, named: str) -> str:
+        """The project that this call is about, whether or not the caller sees it: the one named, else the token's."""
+        return named or self.caller.bound_project or self.caller.project_id or DEFAULT_PROJECT
 
     def context(self, tenant_id: str) -> TaskContext:
         """What travels with the work that this call causes; of a very long provenance its beginning."""

@@ -21,8 +21,10 @@ from ._inputs import StartRequest
 from ._requests import check_rules
 from ._start import Starting
 
-__all__ = ["Executing"]
+__all__ = ["STARTS_CODE", "Executing", "runs_code"]
 
+STARTS_CODE = ("worker:execute",)
+"""Permissions of which who has callers' code run needs one, also by a schedule."""
 _WORKFLOW_TYPE = "execute_code"
 _ANSWER_MARGIN = 0.5
 """Seconds before the caller's deadline at which it is told to come back, so that the answer still arrives."""
@@ -87,6 +89,11 @@ class Executing:
         except RPCError as error:
             raise from_rpc_error(error, workflow_id=workflow_id) from error
         return response if isinstance(response, ExecuteResponse) else None
+
+
+def runs_code(contract: WorkflowContract) -> bool:
+    """Says whether a workflow runs code that its callers bring: the code module's, and any that takes what it takes."""
+    return contract.name == _WORKFLOW_TYPE or contract.input_type is ExecuteRequest
 
 
 def _program(request: ExecuteCodeRequest, tenant_id: str) -> ExecuteRequest:

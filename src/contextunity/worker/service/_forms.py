@@ -39,6 +39,12 @@ def answered(call: Call, message: betterproto2.Message | Message) -> UnitMessage
     created_at = unit.created_at
     # As many digits as Python callers can hold.
     created_at.seconds, created_at.nanos = now // _NANOS, now % _NANOS // 1000 * 1000
+    security = call.unit.security
+    if security is not None:
+        # What the request may be read and written by, the answer may.
+        unit.security.SetInParent()
+        unit.security.read.extend(security.read)
+        unit.security.write.extend(security.write)
     provenance = unit.provenance
     provenance.extend(call.unit.provenance)
     provenance.append(call.label)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from contextunity.gen.contextunity.worker import (
@@ -17,9 +17,8 @@ from contextunity.gen.contextunity.worker import (
 )
 from temporalio.service import RPCError
 
-from contextunity.core.errors import CodecError
+from contextunity.core.errors import CodecError, Violation
 from contextunity.worker.schedules import (
-    DEFAULT_PROJECT,
     EntryFault,
     ScheduleConflictError,
     ScheduleManager,
@@ -32,6 +31,7 @@ from contextunity.worker.schedules import (
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
 
 from ._call import Call, Engine
+from ._code import STARTS_CODE, runs_code
 from ._requests import from_payload, payload_of, read_payload, read_request, unpack
 
 __all__ = ["Scheduling"]
@@ -44,16 +44,20 @@ class Scheduling:
     """RegisterSchedules, ListSchedules, PauseSchedule, ResumeSchedule, TriggerSchedule and DeleteSchedule."""
 
     def __init__(self, engine: Engine) -> None:
+        self._workflows = engine.registry.workflows
         self._manager = ScheduleManager(engine.client, engine.registry, rpc_timeout=engine.rpc_timeout)
 
     async def register_schedules(self, call: Call) -> RegisterSchedulesResult:
         """Makes schedules what is asked for; see RegisterSchedules in worker.proto."""
         request, entries, where = _read_registration(call)
         tenant_id = call.tenant(request.tenant_id)
+        project_id = call.project(request.project_id)
+        if not call.caller.sees_project(project_id):
+            raise _other_project(call, project_id)
         with _errors(where):
             return await self._manager.apply(
-                entries,
-                project_id=_project(call, request.project_id),
+                self._only_what_may_be_started(call, entries, partial=request.partial),
+                project_id=project_id,
                 tenant_id=tenant_id,
                 prune=request.prune,
                 partial=request.partial,
@@ -63,8 +67,14 @@ class Scheduling:
     async def list_schedules(self, call: Call, request: ListSchedulesRequest) -> ListSchedulesResult:
         """Lists schedules; see ListSchedules in worker.proto."""
         tenants = call.tenants(request.tenant_id)
+        project_id = request.project_id
+        if call.caller.bound_project is not None:
+            project_id = call.project(project_id)
+            if not call.caller.sees_project(project_id):
+                # Of others' projects it is not told whether they have any.
+                return ListSchedulesResult()
         with _errors():
-            found = await self._manager.list_schedules(project_id=request.project_id, tenant_ids=tenants)
+            found = await self._manager.list_schedules(project_id=project_id, tenant_ids=tenants)
         return ListSchedulesResult(schedules=found)
 
     async def pause_schedule(self, call: Call, request: ScheduleRequest) -> ScheduleResult:
@@ -80,7 +90,11 @@ class Scheduling:
         name = _name(call, request)
         with _errors():
             return await self._manager.resume_schedule(
-                name.schedule_id, project_id=name.project_id, tenant_id=name.tenant_id, note=request.note
+                name.schedule_id,
+                project_id=name.project_id,
+                tenant_id=name.tenant_id,
+                note=request.note,
+                check=self._check_of(call),
             )
 
     async def trigger_schedule(self, call: Call, request: ScheduleRequest) -> ScheduleResult:
@@ -88,7 +102,10 @@ class Scheduling:
         name = _name(call, request)
         with _errors():
             return await self._manager.trigger_schedule(
-                name.schedule_id, project_id=name.project_id, tenant_id=name.tenant_id
+                name.schedule_id,
+                project_id=name.project_id,
+                tenant_id=name.tenant_id,
+                check=self._check_of(call),
             )
 
     async def delete_schedule(self, call: Call, request: ScheduleRequest) -> ScheduleResult:
@@ -98,6 +115,42 @@ class Scheduling:
             return await self._manager.delete_schedule(
                 name.schedule_id, project_id=name.project_id, tenant_id=name.tenant_id
             )
+
+    def _only_what_may_be_started(
+        self, call: Call, entries: list[ScheduleEntry | EntryFault], *, partial: bool
+    ) -> list[ScheduleEntry | EntryFault]:
+        """The entries; with `partial`, a fault stands for each that starts what its caller could not.
+
+        Raises:
+            ServiceError: there is such an entry, and `partial` is not set.
+        """
+        if call.caller.may(*STARTS_CODE):
+            return entries
+        checked = list[ScheduleEntry | EntryFault]()
+        for place, entry in enumerate(entries):
+            contract = self._workflows.get(entry.workflow_type) if isinstance(entry, ScheduleEntry) else None
+            if contract is None or not runs_code(contract):
+                checked.append(entry)
+                continue
+            refusal = _not_to_be_started(entry.schedule_id, contract.name)
+            if not partial:
+                raise refusal
+            violations = (Violation("workflow_type", refusal.message),)
+            checked.append(
+                EntryFault(place=f"schedules[{place}]", schedule_id=entry.schedule_id, violations=violations)
+            )
+        return checked
+
+    def _check_of(self, call: Call) -> Callable[[ScheduleEntry], None]:
+        """Refuses what a schedule starts, whoever registered it, where the caller could not start it."""
+
+        def check(entry: ScheduleEntry) -> None:
+            contract = self._workflows.get(entry.workflow_type)
+            # What nobody here knows may run code as well.
+            if not call.caller.may(*STARTS_CODE) and (contract is None or runs_code(contract)):
+                raise _not_to_be_started(entry.schedule_id, entry.workflow_type)
+
+        return check
 
 
 def _read_registration(call: Call) -> tuple[RegisterSchedulesRequest, list[ScheduleEntry | EntryFault], str]:
@@ -134,15 +187,44 @@ def _id_of(data: Any) -> str:
     return named if isinstance(named, str) else ""
 
 
-def _project(call: Call, named: str) -> str:
-    return named or call.caller.project_id or DEFAULT_PROJECT
-
-
 def _name(call: Call, request: ScheduleRequest) -> ScheduleName:
-    return ScheduleName(
+    name = ScheduleName(
         tenant_id=call.tenant(request.tenant_id),
-        project_id=_project(call, request.project_id),
+        project_id=call.project(request.project_id),
         schedule_id=request.schedule_id,
+    )
+    if not call.caller.sees_project(name.project_id):
+        raise _unknown(name)
+    return name
+
+
+def _other_project(call: Call, project_id: str) -> ServiceError:
+    bound = call.caller.bound_project
+    # A binding may name no project, and a key of all projects then vouches for none.
+    told = f"to the project {bound!r}" if bound else "to a project that it does not name"
+    return ServiceError(
+        Reason.PROJECT_REFUSED,
+        f"the token is bound {told}, and registers no schedules of the project {project_id!r}; leave project_id out, "
+        "or show a token that is bound to that project, or one of the kind `platform`",
+        metadata={"project_id": project_id, "bound_project": bound or ""},
+    )
+
+
+def _not_to_be_started(schedule_id: str, workflow_type: str) -> ServiceError:
+    return ServiceError(
+        Reason.PERMISSION_MISSING,
+        f"the schedule {schedule_id!r} starts {workflow_type!r}, which runs code that callers bring, or is not known "
+        f"here; that needs a token with the permission {' or '.join(STARTS_CODE)}",
+        metadata={"permissions": ",".join(STARTS_CODE), "schedule_id": schedule_id, "workflow_type": workflow_type},
+    )
+
+
+def _unknown(name: ScheduleName) -> ServiceError:
+    return ServiceError(
+        Reason.SCHEDULE_UNKNOWN,
+        f"there is no schedule {name.schedule_id!r} in the project {name.project_id!r}; "
+        "ListSchedules tells those that there are",
+        metadata={"schedule_id": name.schedule_id, "project_id": name.project_id},
     )
 
 
@@ -158,13 +240,7 @@ def _errors(where: str = "") -> Generator[None]:
     except SchedulesRefusedError as error:
         raise _refused(error, where) from None
     except ScheduleUnknownError as error:
-        metadata = {"schedule_id": error.name.schedule_id, "project_id": error.name.project_id}
-        raise ServiceError(
-            Reason.SCHEDULE_UNKNOWN,
-            f"there is no schedule {error.name.schedule_id!r} in the project {error.name.project_id!r}; "
-            "ListSchedules tells those that there are",
-            metadata=metadata,
-        ) from None
+        raise _unknown(error.name) from None
     except ScheduleConflictError as error:
         raise ServiceError(
             Reason.SCHEDULE_EXISTS, str(error), metadata={"schedule_id": error.name.schedule_id}

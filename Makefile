@@ -40,9 +40,10 @@ test: $(READY) ## Run the tests.
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 generate: export PATH := $(CURDIR)/$(BIN):$(PATH)
-generate: $(READY) ## Write gen/ and docs/contracts/ anew from proto/.
+generate: $(READY) ## Write gen/ and docs/contracts/ anew from proto/, and docs/reference/ from the code.
 	@$(BIN)/python tools/third_party_protos.py .build/protos
 	@$(BIN)/buf generate
+	@$(BIN)/python tools/access_reference.py
 
 format: $(READY) ## Format Python and proto files.
 	@$(BIN)/ruff format .
@@ -60,8 +61,8 @@ types: $(READY) ## Check the types, strictly, with mypy and pyright.
 	@$(BIN)/mypy
 	@$(BIN)/pyright --warnings
 
-check-generated: generate ## Fail where gen/ is not what proto/ gives.
-	@git diff --exit-code --stat -- gen docs/contracts && test -z "$$(git status --porcelain -- gen docs/contracts)" || { git status --short -- gen docs/contracts; echo "gen/ differs from what proto/ gives; commit what 'make generate' wrote"; exit 1; }
+check-generated: generate ## Fail where gen/ is not what proto/ gives, or docs/reference/ not what the code gives.
+	@git diff --exit-code --stat -- gen docs/contracts docs/reference && test -z "$$(git status --porcelain -- gen docs/contracts docs/reference)" || { git status --short -- gen docs/contracts docs/reference; echo "gen/ or docs/ differs from what proto/ and the code give; commit what 'make generate' wrote"; exit 1; }
 
 check-contract: $(READY) ## Fail where proto/ breaks the contract as last released.
 	@$(BIN)/python tools/third_party_protos.py .build/protos

@@ -39,7 +39,7 @@ from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.status import Reason, ServiceError
 
 from ._call import Call, Engine, aside
-from ._code import Executing
+from ._code import STARTS_CODE, Executing
 from ._contracts import Describing
 from ._forms import answered
 from ._listing import Listing
@@ -72,6 +72,7 @@ class Method:
         permissions: of which the caller needs one.
         access: whether it reads or writes, and so which scopes of the unit the caller has to satisfy.
         subject: what it is about, and so whose the caller has to be.
+        code_permissions: of which the caller needs one as well where what it schedules runs code that callers bring.
         request_type: what its unit holds; None where the method reads the unit by itself.
         handle: does the work, and gives the typed answer: a dataclass, or Google's message where calls are frequent.
         watch: the same for a method that answers with a stream.
@@ -82,6 +83,7 @@ class Method:
     permissions: tuple[str, ...]
     access: Access
     subject: Subject
+    code_permissions: tuple[str, ...] = ()
     request_type: type[betterproto2.Message] | None = None
     handle: Callable[..., Awaitable[betterproto2.Message | Message]] | None = None
     watch: Callable[..., AsyncIterator[betterproto2.Message]] | None = None
@@ -276,10 +278,11 @@ def _methods(engine: Engine, watching: Watching) -> list[Method]:
 
 def _schedule_methods(scheduling: Scheduling) -> list[Method]:
     steps = {
-        "PauseSchedule": scheduling.pause_schedule,
-        "ResumeSchedule": scheduling.resume_schedule,
-        "TriggerSchedule": scheduling.trigger_schedule,
-        "DeleteSchedule": scheduling.delete_schedule,
+        "PauseSchedule": (scheduling.pause_schedule, ()),
+        # These have something started: only what their caller could start.
+        "ResumeSchedule": (scheduling.resume_schedule, STARTS_CODE),
+        "TriggerSchedule": (scheduling.trigger_schedule, STARTS_CODE),
+        "DeleteSchedule": (scheduling.delete_schedule, ()),
     }
     return [
         # Its entries are read one by one, so that a faulty one can be left out.
@@ -288,6 +291,7 @@ def _schedule_methods(scheduling: Scheduling) -> list[Method]:
             permissions=_SCHEDULE,
             access=_WRITES,
             subject=Subject.NEW_SCHEDULES,
+            code_permissions=STARTS_CODE,
             handle=scheduling.register_schedules,
         ),
         Method(
@@ -304,9 +308,10 @@ def _schedule_methods(scheduling: Scheduling) -> list[Method]:
                 permissions=_SCHEDULE,
                 access=_WRITES,
                 subject=Subject.SCHEDULE,
+                code_permissions=code_permissions,
                 request_type=ScheduleRequest,
                 handle=handle,
             )
-            for name, handle in steps.items()
+            for name, (handle, code_permissions) in steps.items()
         ),
     ]

@@ -806,7 +806,7 @@ class ListSchedulesRequest(betterproto2.Message):
 
     project_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Project. Empty means all projects of the tenant.
+    Project. Empty means all projects of the tenant that the caller sees: for a token that is bound to one, that one.
     """
 
     tenant_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1052,7 +1052,8 @@ class RegisterSchedulesRequest(betterproto2.Message):
 
     project_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Project that the schedules belong to. Empty means the project of the caller's token, else "default".
+    Project that the schedules belong to. Empty means the project of the caller's token, else "default". A token that is
+    bound to a project is refused another one.
     """
 
     tenant_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)

@@ -155,7 +155,9 @@ class RegisterSchedulesRequest(_message.Message):
     PARTIAL_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """Project that the schedules belong to. Empty means the project of the caller's token, else "default"."""
+    """Project that the schedules belong to. Empty means the project of the caller's token, else "default". A token that is
+    bound to a project is refused another one.
+    """
     tenant_id: _builtins.str
     """Whose schedules. Empty means the caller's one tenant."""
     prune: _builtins.bool
@@ -319,7 +321,7 @@ class ListSchedulesRequest(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
-    """Project. Empty means all projects of the tenant."""
+    """Project. Empty means all projects of the tenant that the caller sees: for a token that is bound to one, that one."""
     tenant_id: _builtins.str
     """Whose schedules. Empty means all tenants of the caller's."""
     def __init__(

@@ -32,14 +32,16 @@ class WorkerServiceStub:
     unit's `body` as that message, and in its `payload` as plain data under the same names: enum values as lower-case
     words without their prefix, durations in seconds, typed messages as objects. A request has the one or the other; an
     answer has both. Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id,
-    and the request's provenance extended by `worker:<method>`.
+    the request's `security`, and the request's provenance extended by `worker:<method>`. Callers of methods that begin,
+    change or end something are held against `security.write`, those of methods that only tell against `security.read`.
 
     Errors carry a google.rpc.Status with an ErrorInfo of domain `worker.contextunity`, a stable reason and the trace_id.
     Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or content that does not fit (each
     violation is named in google.rpc.BadRequest); UNAUTHENTICATED without a good token and PERMISSION_DENIED without its
-    permission or tenant, where the deployment asks for tokens; NOT_FOUND for what does not exist or belongs to another
-    tenant; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached; RESOURCE_EXHAUSTED for a
-    unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
+    permission, tenant or project, or without one of the scopes that the unit's `security` asks for, where the deployment
+    asks for tokens; NOT_FOUND for what does not exist or belongs to another tenant, and for schedules of another project
+    than a token is bound to; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached;
+    RESOURCE_EXHAUSTED for a unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
     """
 
     def __init__(self, channel):
@@ -142,14 +144,16 @@ class WorkerServiceServicer:
     unit's `body` as that message, and in its `payload` as plain data under the same names: enum values as lower-case
     words without their prefix, durations in seconds, typed messages as objects. A request has the one or the other; an
     answer has both. Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id,
-    and the request's provenance extended by `worker:<method>`.
+    the request's `security`, and the request's provenance extended by `worker:<method>`. Callers of methods that begin,
+    change or end something are held against `security.write`, those of methods that only tell against `security.read`.
 
     Errors carry a google.rpc.Status with an ErrorInfo of domain `worker.contextunity`, a stable reason and the trace_id.
     Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or content that does not fit (each
     violation is named in google.rpc.BadRequest); UNAUTHENTICATED without a good token and PERMISSION_DENIED without its
-    permission or tenant, where the deployment asks for tokens; NOT_FOUND for what does not exist or belongs to another
-    tenant; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached; RESOURCE_EXHAUSTED for a
-    unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
+    permission, tenant or project, or without one of the scopes that the unit's `security` asks for, where the deployment
+    asks for tokens; NOT_FOUND for what does not exist or belongs to another tenant, and for schedules of another project
+    than a token is bound to; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached;
+    RESOURCE_EXHAUSTED for a unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
     """
 
     def StartWorkflow(self, request, context):
@@ -274,6 +278,9 @@ class WorkerServiceServicer:
         such entry may also be the whole payload. Answered by RegisterSchedulesResult {status: "ok", registered_count, …}.
 
         Declarative: what is asked for is there afterwards, however often it is asked.
+
+        A workflow that runs code of its callers, such as `execute_code`, needs a token that may execute, not only schedule;
+        so it does to resume or trigger its schedules.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -417,14 +424,16 @@ class WorkerService:
     unit's `body` as that message, and in its `payload` as plain data under the same names: enum values as lower-case
     words without their prefix, durations in seconds, typed messages as objects. A request has the one or the other; an
     answer has both. Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id,
-    and the request's provenance extended by `worker:<method>`.
+    the request's `security`, and the request's provenance extended by `worker:<method>`. Callers of methods that begin,
+    change or end something are held against `security.write`, those of methods that only tell against `security.read`.
 
     Errors carry a google.rpc.Status with an ErrorInfo of domain `worker.contextunity`, a stable reason and the trace_id.
     Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or content that does not fit (each
     violation is named in google.rpc.BadRequest); UNAUTHENTICATED without a good token and PERMISSION_DENIED without its
-    permission or tenant, where the deployment asks for tokens; NOT_FOUND for what does not exist or belongs to another
-    tenant; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached; RESOURCE_EXHAUSTED for a
-    unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
+    permission, tenant or project, or without one of the scopes that the unit's `security` asks for, where the deployment
+    asks for tokens; NOT_FOUND for what does not exist or belongs to another tenant, and for schedules of another project
+    than a token is bound to; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached;
+    RESOURCE_EXHAUSTED for a unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
     """
 
     @staticmethod

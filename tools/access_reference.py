@@ -13,7 +13,7 @@ from pathlib import Path
 
 from temporalio.client import Client
 
-from contextunity.worker.access import Access
+from contextunity.worker.access import IMPLIED, Access
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.service import Method, WorkerService
 from contextunity.worker.status import Reason
@@ -49,12 +49,22 @@ What is asked first is answered first: the token, the permission, the scopes, th
 | left out | the call is answered, without it |
 | its own | the call is answered, for the caller's own tenant |
 | as any | nothing is asked here |
+
+Of what a token holds, this implies more, for scopes alone:
+
+| permission | implies |
+|---|---|
 """  # noqa: E501 - as is a paragraph
 
 
 def render(methods: Iterable[Method]) -> str:
     """The file's text."""
-    return _HEAD + "".join(f"| {' | '.join(_row(method))} |\n" for method in methods) + _FOOT
+    implied = ([f"`{name}`", _names(others)] for name, others in IMPLIED.items())
+    return _HEAD + _lines(map(_row, methods)) + _FOOT + _lines(implied)
+
+
+def _lines(rows: Iterable[list[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _row(method: Method) -> list[str]:

@@ -110,7 +110,7 @@ def test_a_caller_is_bound_to_the_project_of_its_token(
 ) -> None:
     keys = _file(tmp_path / "keys.toml", f'[hmac]\n"own:hmac-001" = "{_OTHER}"\n')
     authenticator = authenticator_for(_settings(tmp_path, AUTH="token", TOKEN_SECRET=_SECRET, TOKEN_KEYS_FILE=keys))
-    token = ContextToken(token_id="t", project_binding=binding and ProjectBinding.model_validate(binding))
+    token = ContextToken(token_id="t", project_binding=None if binding is None else ProjectBinding(**binding))
     text = mint(token, kid=kid, secret=(_OTHER if kid.startswith("own") else _SECRET).encode())
     caller = authenticator.authenticate([("authorization", f"Bearer {text}")])
     assert (caller.project_id, caller.bound_project) == (vouched, bound)

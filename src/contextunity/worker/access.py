@@ -7,12 +7,13 @@ the service.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from .status import Reason
 
-__all__ = ["Access", "Subject", "effective_permissions"]
+__all__ = ["IMPLIED", "Access", "Subject", "effective_permissions"]
 
 
 class Access(Enum):
@@ -65,7 +66,7 @@ class Subject(Enum):
     )
 
 
-_IMPLIED = {
+IMPLIED: Mapping[str, tuple[str, ...]] = {
     "admin:all": (
         *("admin:read", "admin:write", "admin:trace", "brain:read", "brain:write"),
         *("memory:read", "memory:write", "trace:read", "trace:write"),
@@ -74,7 +75,7 @@ _IMPLIED = {
     "brain:write": ("brain:read",),
     "memory:write": ("memory:read",),
 }
-"""What a permission implies, all of it at once. Nothing implies one of the worker's own."""
+"""What a permission implies, all of it at once, for scopes of units. Nothing implies one of the worker's own."""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -83,4 +84,4 @@ def effective_permissions(held: frozenset[str]) -> frozenset[str]:
 
     A method's own permission is not implied by any; `Caller.may` looks at those that the token names.
     """
-    return held.union(*(_IMPLIED.get(each, ()) for each in held))
+    return held.union(*(IMPLIED.get(each, ()) for each in held))

@@ -11,7 +11,7 @@ unexport PYTHONPATH
 unexport PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test generate lint format types check check-generated check-contract release-contract bench lock build clean
+.PHONY: help setup run test generate lint format types check check-generated check-sync-client check-contract release-contract bench lock build clean
 
 help: ## List the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,7 @@ generate: $(READY) ## Write gen/ and docs/contracts/ anew from proto/, and docs/
 	@$(BIN)/python tools/third_party_protos.py .build/protos
 	@$(BIN)/buf generate
 	@$(BIN)/python tools/access_reference.py
+	@$(BIN)/python tools/sync_client.py
 
 format: $(READY) ## Format Python and proto files.
 	@$(BIN)/ruff format .
@@ -61,8 +62,11 @@ types: $(READY) ## Check the types, strictly, with mypy and pyright.
 	@$(BIN)/mypy
 	@$(BIN)/pyright --warnings
 
-check-generated: generate ## Fail where gen/ is not what proto/ gives, or docs/reference/ not what the code gives.
+check-generated: check-sync-client generate ## Fail where gen/ is not what proto/ gives, or docs/reference/ not what the code gives.
 	@git diff --exit-code --stat -- gen docs/contracts docs/reference && test -z "$$(git status --porcelain -- gen docs/contracts docs/reference)" || { git status --short -- gen docs/contracts docs/reference; echo "gen/ or docs/ differs from what proto/ and the code give; commit what 'make generate' wrote"; exit 1; }
+
+check-sync-client: $(READY) ## Fail where the client for threads is not what that for asyncio gives.
+	@$(BIN)/python tools/sync_client.py --check
 
 check-contract: $(READY) ## Fail where proto/ breaks the contract as last released.
 	@$(BIN)/python tools/third_party_protos.py .build/protos

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -64,3 +65,38 @@ def metadata_of(token: Token) -> tuple[tuple[str, str], ...]:
     """The metadata of one call; a token that is a function is asked each time, so that it can be renewed."""
     text = token() if callable(token) else token
     return (("authorization", f"Bearer {text}"),) if text else ()
+
+
+class AsyncConnection:
+    """Opens the channel with the first call, and anew after it was closed."""
+
+    target: str
+    _credentials: grpc.ChannelCredentials | None
+    _channel: grpc.aio.Channel | None = None
+
+    def _connection(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            if self._credentials is None:
+                self._channel = grpc.aio.insecure_channel(self.target, options=OPTIONS)
+            else:
+                self._channel = grpc.aio.secure_channel(self.target, self._credentials, options=OPTIONS)
+        return self._channel
+
+
+class SyncConnection:
+    """The same for programs whose threads share a client."""
+
+    target: str
+    _credentials: grpc.ChannelCredentials | None
+    _channel: grpc.Channel | None = None
+    _opening = threading.Lock()
+    """Opening a channel takes no time, so one lock serves all clients."""
+
+    def _connection(self) -> grpc.Channel:
+        with self._opening:
+            if self._channel is None:
+                if self._credentials is None:
+                    self._channel = grpc.insecure_channel(self.target, options=OPTIONS)
+                else:
+                    self._channel = grpc.secure_channel(self.target, self._credentials, options=OPTIONS)
+            return self._channel

@@ -1,4 +1,4 @@
-"""How calls are made with grpc.aio: attempts, streams, the connection. The twin for threads is `_sync/calls.py`."""
+"""How calls are made with grpc.aio: attempts and streams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import grpc
 from contextunity.gen.contextunity.worker import TaskStatus
 
 from .._base import ClientBase
-from .._channel import OPTIONS
+from .._channel import AsyncConnection
 from .._envelope import Answer, Sent, Trace
 from .._outcome import Watching
 from .._requests import TaskAddress
@@ -23,10 +23,8 @@ from ..methods import WATCH_TASK, Method
 A = TypeVar("A", bound=betterproto2.Message)
 
 
-class AsyncCalls(ClientBase):
-    """Makes calls, again where that helps, and keeps the connection that they go over."""
-
-    _channel: grpc.aio.Channel | None = None
+class AsyncCalls(ClientBase, AsyncConnection):
+    """Makes calls, again where that helps."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -121,11 +119,3 @@ class AsyncCalls(ClientBase):
         finally:
             # Whoever stops looking tells the service, which otherwise goes on asking Temporal.
             call.cancel()
-
-    def _connection(self) -> grpc.aio.Channel:
-        if self._channel is None:
-            if self._credentials is None:
-                self._channel = grpc.aio.insecure_channel(self.target, options=OPTIONS)
-            else:
-                self._channel = grpc.aio.secure_channel(self.target, self._credentials, options=OPTIONS)
-        return self._channel

@@ -1,4 +1,4 @@
-"""The client for asyncio. The twin for threads is `_sync/client.py`; what they share is in neither."""
+"""The client for asyncio."""
 
 from __future__ import annotations
 

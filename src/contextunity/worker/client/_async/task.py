@@ -1,4 +1,4 @@
-"""A task in the hands of an asyncio program. The twin for threads is `_sync/task.py`."""
+"""A task as the client for asyncio holds it."""
 
 from __future__ import annotations
 

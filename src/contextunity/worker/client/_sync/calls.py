@@ -1,9 +1,9 @@
-"""How calls are made with grpc: attempts, streams, the connection. The twin for asyncio is `_async/calls.py`."""
+# Generated from ../_async/calls.py by tools/sync_client.py. DO NOT EDIT.
+"""How calls are made with grpc: attempts and streams."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Generator, Mapping
 from types import TracebackType
@@ -14,7 +14,7 @@ import grpc
 from contextunity.gen.contextunity.worker import TaskStatus
 
 from .._base import ClientBase
-from .._channel import OPTIONS
+from .._channel import SyncConnection
 from .._envelope import Answer, Sent, Trace
 from .._outcome import Watching
 from .._requests import TaskAddress
@@ -24,12 +24,8 @@ from ..methods import WATCH_TASK, Method
 A = TypeVar("A", bound=betterproto2.Message)
 
 
-class SyncCalls(ClientBase):
-    """Makes calls, again where that helps, and keeps the connection that they go over."""
-
-    _channel: grpc.Channel | None = None
-    _opening = threading.Lock()
-    """For programs whose threads share a client; opening a channel takes no time, so one lock serves all clients."""
+class SyncCalls(ClientBase, SyncConnection):
+    """Makes calls, again where that helps."""
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +81,7 @@ class SyncCalls(ClientBase):
         after: str = "",
         trace: Trace | None = None,
         timeout: float | None = None,
-    ) -> Generator[Answer[TaskStatus], None, None]:
+    ) -> Generator[Answer[TaskStatus], None]:
         """Follows a task to its end; a stream that breaks is taken up where it broke.
 
         Args:
@@ -112,7 +108,7 @@ class SyncCalls(ClientBase):
             if not watching.ended:
                 time.sleep(watching.broke(failure))
 
-    def _stream(self, sent: Sent[TaskStatus], watching: Watching) -> Generator[Answer[TaskStatus], None, None]:
+    def _stream(self, sent: Sent[TaskStatus], watching: Watching) -> Generator[Answer[TaskStatus], None]:
         stub = cast("Any", self._connection()).unary_stream(sent.method.path)
         call = stub(sent.data, timeout=watching.reconnects.deadline.remaining(), metadata=self._metadata())
         try:
@@ -123,12 +119,3 @@ class SyncCalls(ClientBase):
         finally:
             # Whoever stops looking tells the service, which otherwise goes on asking Temporal.
             call.cancel()
-
-    def _connection(self) -> grpc.Channel:
-        with self._opening:
-            if self._channel is None:
-                if self._credentials is None:
-                    self._channel = grpc.insecure_channel(self.target, options=OPTIONS)
-                else:
-                    self._channel = grpc.secure_channel(self.target, self._credentials, options=OPTIONS)
-            return self._channel

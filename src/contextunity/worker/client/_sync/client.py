@@ -1,4 +1,5 @@
-"""The client for threads. The twin for asyncio is `_async/client.py`; what they share is in neither."""
+# Generated from ../_async/client.py by tools/sync_client.py. DO NOT EDIT.
+"""The client for threads."""
 
 from __future__ import annotations
 

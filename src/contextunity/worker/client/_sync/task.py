@@ -1,4 +1,5 @@
-"""A task in the hands of a program with threads. The twin for asyncio is `_async/task.py`."""
+# Generated from ../_async/task.py by tools/sync_client.py. DO NOT EDIT.
+"""A task as the client for threads holds it."""
 
 from __future__ import annotations
 
@@ -30,14 +31,14 @@ class SyncTaskHandle(HandleBase):
 
     def status(self) -> bodies.TaskStatus:
         """Tells how it goes."""
-        return self._call(methods.GET_TASK_STATUS, bodies.GetTaskStatusRequest(**self._task.fields())).body
+        return (self._call(methods.GET_TASK_STATUS, bodies.GetTaskStatusRequest(**self._task.fields()))).body
 
     def watch(
         self,
         *,
         after: str = "",
         timeout: float | None = None,
-    ) -> Generator[Answer[bodies.TaskStatus], None, None]:
+    ) -> Generator[Answer[bodies.TaskStatus], None]:
         """Follows it to its end; see the `watch` of the client."""
         return self._client.watch(**self._task.fields(), after=after, trace=self._trace, timeout=timeout)
 

@@ -30,6 +30,7 @@ log_level = "warning"
 url = "{url}"
 format = "shopify_csv"
 currency_code = "EUR"
+allow_private = true
 """
 
 

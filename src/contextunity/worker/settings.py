@@ -13,7 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from .errors import SettingsError
@@ -111,6 +120,12 @@ class Settings(BaseModel):
     """TOML file of keys by kid, in the tables `[hmac]` and `[ed25519]`. Environment: CONTEXTWORKER_TOKEN_KEYS_FILE."""
     modules: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Settings of the modules, by module name; each module checks its own. In the file: `[modules.NAME]`."""
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def settings_folder(self) -> Path:
+        """The folder of the settings file, from which modules read relative paths; the current one without a file."""
+        return self._folder
 
     @field_validator("host")
     @classmethod
@@ -163,14 +178,15 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path | None 
         SettingsError: a key is unknown or a value wrong; all of them are named at once.
     """
     environ = os.environ if environ is None else environ
-    faults = _unknown_variables(environ)
-    values, origins = _read_file(environ, folder or Path.cwd(), faults)
+    faults, folder = _unknown_variables(environ), folder or Path.cwd()
+    values, origins = _read_file(environ, folder, faults)
     for variable, field in _VARIABLES.items():
         if variable in environ and environ[variable] != "":
             text = environ[variable]
             values[field] = tuple(text.replace(",", " ").split()) if field in _LIST_FIELDS else text
             origins[field] = variable
     settings, wrong = _validate(values)
+    settings._folder = (folder / (environ.get(_SETTINGS_FILE) or DEFAULT_FILE)).absolute().parent
     faults += describe_faults(wrong, origins) if wrong else []
     if faults:
         raise SettingsError(faults, settings)

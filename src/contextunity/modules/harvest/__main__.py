@@ -168,7 +168,8 @@ def _show_result(
         highlight=False,
         soft_wrap=True,
     )
-    module_settings = HarvestSettings.model_validate(dict(settings.modules.get("harvest", {})))
+    section, where = dict(settings.modules.get("harvest", {})), {"settings_folder": settings.settings_folder}
+    module_settings = HarvestSettings.model_validate(section, context=where)
     catalogue = Catalogue.open(module_settings.catalogue_in(settings.data_folder))
     try:
         table = Table("sku", "title", "brand", "price", "stock", box=None, header_style="bold", padding=(0, 2, 0, 0))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Generator
+from datetime import timedelta
 from typing import TypeVar
 
 from contextunity.gen.contextunity.harvest.v1 import (
@@ -23,7 +24,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from .catalogue import CatalogueError, PageGone
-from .errors import HarvestError
+from .errors import FeedUnreachableError, HarvestError
 from .feeds import open_feed, read_page
 from .resources import Resources, current
 from .transform import transform_page
@@ -32,6 +33,8 @@ _Value = TypeVar("_Value")
 
 __all__ = ["fetch_products", "sync_to_brain", "transform_data"]
 
+_MAX_RETRY_SECONDS = 3600.0
+"""The longest Retry-After that is waited for; a server that asks for more is asked again after this."""
 _FIRST_LOOK_ATTEMPTS = 5
 """A feed that was never reached is more likely misconfigured than down, so its failure is told sooner."""
 
@@ -48,11 +51,13 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
             feed, cursor = await _look(resources, page.supplier_code)
         page_size = request.page_size or resources.page_size(page.supplier_code)
         fetched = await read_page(
-            resources.client,
+            await resources.client(page.supplier_code),
             dataclasses.replace(feed, url=await resources.reachable_url(feed.url)),
             cursor,
             min(page_size, request.max_entries or page_size),
             spool_folder=resources.spool_folder,
+            feed_folders=resources.settings.feed_folders,
+            bounds=resources.bounds(page.supplier_code),
         )
         await asyncio.to_thread(resources.catalogue.put_raw_page, page, fetched.page)
     return FetchProductsResponse(
@@ -69,7 +74,13 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
 async def _look(resources: Resources, supplier_code: str) -> tuple[Feed, FeedCursor]:
     source = resources.source(supplier_code)
     reachable = dataclasses.replace(source, url=await resources.reachable_url(source.url))
-    feed, cursor = await open_feed(resources.client, reachable, spool_folder=resources.spool_folder)
+    feed, cursor = await open_feed(
+        await resources.client(supplier_code),
+        reachable,
+        spool_folder=resources.spool_folder,
+        feed_folders=resources.settings.feed_folders,
+        bounds=resources.bounds(supplier_code),
+    )
     feed.url = source.url
     return feed, cursor
 
@@ -122,9 +133,17 @@ def _as_application_error(*, attempts: int = 0) -> Generator[None, None, None]:
         yield
     except HarvestError as error:
         final = not error.retryable or 0 < attempts <= activity.info().attempt
-        raise ApplicationError(str(error), type=error.type, non_retryable=final) from error
+        raise ApplicationError(
+            str(error), type=error.type, non_retryable=final, next_retry_delay=_retry_delay(error)
+        ) from error
     except CatalogueError as error:
         raise ApplicationError(str(error), type="Catalogue", non_retryable=not error.retryable) from error
+
+
+def _retry_delay(error: HarvestError) -> timedelta | None:
+    """The time that a server asks to be left alone for, within bounds; None where the retry policy decides."""
+    seconds = error.retry_after if isinstance(error, FeedUnreachableError) else 0.0
+    return timedelta(seconds=min(seconds, _MAX_RETRY_SECONDS)) if seconds else None
 
 
 def _required(value: _Value | None, name: str) -> _Value:

@@ -11,7 +11,11 @@ from contextunity.core.errors import ContextUnityError
 __all__ = [
     "FeedChangedError",
     "FeedEmptyError",
+    "FeedForbiddenError",
     "FeedFormatError",
+    "FeedLimitError",
+    "FeedNotFoundError",
+    "FeedRefusedError",
     "FeedUnreachableError",
     "HarvestError",
     "SupplierUnknownError",
@@ -67,18 +71,73 @@ class FeedUnreachableError(HarvestError):
         url: where it should be.
         status: the HTTP status that came back, or 0 where none did.
         reason: what happened, in a few words.
+        retry_after: seconds that the server asks to be left alone for; 0 where it asks for none.
     """
 
     type = "FeedUnreachable"
     retryable = True
 
-    def __init__(self, url: str, *, status: int = 0, reason: str = "") -> None:
+    def __init__(self, url: str, *, status: int = 0, reason: str = "", retry_after: float = 0.0) -> None:
         """Say where the feed should be, and what came instead."""
         self.url = url
         self.status = status
+        self.retry_after = retry_after
         self.reason = reason or (f"the server answered {status}" if status else "no answer")
         super().__init__(
             f"feed {_shown(url)} cannot be fetched: {self.reason}; check the address and that the server is up"
+        )
+
+
+class FeedNotFoundError(FeedUnreachableError):
+    """There is no feed at the address: a missing file, or an answer of 404 or 410."""
+
+    type = "FeedNotFound"
+    retryable = False
+
+
+class FeedForbiddenError(FeedUnreachableError):
+    """The feed is not for us: a file that may not be read, or an answer of 401 or 403."""
+
+    type = "FeedForbidden"
+    retryable = False
+
+
+class FeedRefusedError(HarvestError):
+    """The feed is not fetched, whatever is there: its address is none that this deployment fetches from.
+
+    Attributes:
+        url: where it should be.
+        host: the host that is refused, which a redirect may have named; empty for a file.
+        address: the address that the host leads to, or the path of a file; empty where the name alone is refused.
+        reason: why.
+        setting: what would have to be set; empty where no setting opens it.
+    """
+
+    type = "FeedRefused"
+
+    def __init__(self, url: str, *, reason: str, host: str = "", address: str = "", setting: str = "") -> None:
+        """Say what is refused, and how to have it allowed."""
+        self.url, self.host, self.address, self.reason, self.setting = url, host, address, reason, setting
+        way_out = setting or "no setting opens it; give the supplier another url"
+        super().__init__(f"feed {_shown(url)} is refused: {reason}; {way_out}")
+
+
+class FeedLimitError(HarvestError):
+    """The feed goes beyond a bound of its supplier. Nothing of it is kept.
+
+    Attributes:
+        url: where it is.
+        setting: the supplier's setting that bounds it, such as max_bytes.
+        seen: how it goes beyond it.
+    """
+
+    type = "FeedLimit"
+
+    def __init__(self, url: str, *, setting: str, seen: str) -> None:
+        """Say which bound, and how it is passed."""
+        self.url, self.setting, self.seen = url, setting, seen
+        super().__init__(
+            f"feed {_shown(url)} {seen}; ask the supplier what became of it, or set another {setting} for it"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,18 +13,20 @@ from pathlib import Path
 import httpx
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat
 
+from contextunity.worker import egress
 from contextunity.worker.core.registry import ModuleContext
 
 from .catalogue import Catalogue
 from .errors import SupplierUnknownError
 from .feed_server import FeedServer
-from .feeds import FeedSource
+from .feeds import FeedBounds, FeedSource
 from .sample import write_sample
 from .settings import BUNDLED_SUPPLIER, HarvestSettings, SupplierSettings
 
 __all__ = ["Resources", "current", "lifespan"]
 
 _SAMPLE_TIME = 1_704_067_200
+BUNDLED_HOST = "127.0.0.1"
 _BUNDLED_URL = f"bundled:{BUNDLED_SUPPLIER}"
 
 
@@ -34,17 +37,20 @@ class Resources:
     Attributes:
         settings: the module's.
         catalogue: where products go.
-        client: for feeds.
+        trust: which certificates of feed servers are good.
         spool_folder: where feeds lie that their server does not give in parts.
         sample_path: where the feed of the bundled supplier lies once it is made.
+        resolver: what resolves the names of feed servers.
     """
 
     settings: HarvestSettings
     catalogue: Catalogue
-    client: httpx.AsyncClient
+    trust: ssl.SSLContext
     spool_folder: Path
     sample_path: Path
+    resolver: egress.Resolver = egress.resolve
     _server: FeedServer | None = None
+    _clients: dict[str, httpx.AsyncClient] = field(default_factory=dict[str, httpx.AsyncClient])
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -83,6 +89,53 @@ class Resources:
                 self._server = await self._serve_sample()
         return self._server.url(self.sample_path.name)
 
+    async def client(self, supplier_code: str) -> httpx.AsyncClient:
+        """The HTTP client that a supplier's feed is fetched with; what it may fetch from is the supplier's policy.
+
+        Raises:
+            SupplierUnknownError: none is configured under this code.
+        """
+        supplier = self._supplier(supplier_code)
+        bundled = supplier.url == _BUNDLED_URL
+        if bundled:
+            await self.reachable_url(supplier.url)
+        # Nothing is awaited between looking and keeping, so that there is one client.
+        client = self._clients.get(supplier_code)
+        if client is None:
+            client = egress.open_client(
+                self._policy(supplier_code, supplier),
+                timeout=self.settings.timeout,
+                trust=self.trust,
+                resolver=self.resolver,
+                proxy=None if bundled else self.settings.proxy,
+            )
+            self._stack.push_async_callback(client.aclose)
+            self._clients[supplier_code] = client
+        return client
+
+    def bounds(self, supplier_code: str) -> FeedBounds:
+        """How much of a supplier's feed is taken, and how long it is waited for.
+
+        Raises:
+            SupplierUnknownError: none is configured under this code.
+        """
+        return self._supplier(supplier_code).bounds()
+
+    def _policy(self, supplier_code: str, supplier: SupplierSettings) -> egress.EgressPolicy:
+        if supplier.url == _BUNDLED_URL and self._server is not None:
+            # This worker's own server is what the feed is; nothing else on this machine is open by that.
+            return egress.EgressPolicy(endpoints=frozenset({(BUNDLED_HOST, self._server.port)}))
+        return egress.EgressPolicy(
+            allow_private=supplier.allow_private,
+            private_setting=f"set allow_private = true in [modules.harvest.suppliers.{supplier_code}] where that is so",
+            proxied_hosts=frozenset(
+                httpx.URL(each.url).host
+                for each in self.settings.suppliers.values()
+                if each.url.startswith(("http://", "https://"))
+            ),
+            proxy_setting="those are the hosts of the suppliers' urls; set the supplier's url to where it redirects to",
+        )
+
     def _supplier(self, supplier_code: str) -> SupplierSettings:
         supplier = self.settings.supplier(supplier_code)
         if supplier is None:
@@ -92,7 +145,7 @@ class Resources:
     async def _serve_sample(self) -> FeedServer:
         if not self.sample_path.exists():
             await asyncio.to_thread(self._make_sample)
-        return self._stack.enter_context(FeedServer(self.sample_path.parent))
+        return self._stack.enter_context(FeedServer(self.sample_path.parent, host=BUNDLED_HOST))
 
     def _make_sample(self) -> None:
         write_sample(self.sample_path, products=self.settings.sample_products)
@@ -120,15 +173,13 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
     global _current
     settings = context.settings if context.settings is not None else HarvestSettings()
     folder = context.data_folder / "harvest"
-    timeout = httpx.Timeout(settings.timeout)
     async with contextlib.AsyncExitStack() as stack:
         catalogue = await asyncio.to_thread(Catalogue.open, settings.catalogue_in(context.data_folder))
         stack.callback(catalogue.close)
-        client = await stack.enter_async_context(httpx.AsyncClient(timeout=timeout, follow_redirects=True))
         resources = Resources(
             settings=settings,
             catalogue=catalogue,
-            client=client,
+            trust=await asyncio.to_thread(httpx.create_ssl_context),
             spool_folder=folder / "spool",
             sample_path=folder / f"{BUNDLED_SUPPLIER}-{settings.sample_products}.csv",
             _stack=stack,

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from .feeds import FeedBounds, feed_folder_of, file_path
+from .feeds._model import DEFAULT_BOUNDS, MAX_ENTRY_SETTING_BYTES
+
+_OUTSIDE = "lies in no feed folder; add to [modules.harvest] the line {line}"
 
 __all__ = ["BUNDLED_SUPPLIER", "HarvestSettings", "SupplierSettings"]
 
@@ -26,6 +34,28 @@ class SupplierSettings(BaseModel):
     """ISO 4217 code of the currency that prices without one of their own are in."""
     page_size: int = Field(default=500, ge=1, le=1000)
     """Feed entries in a page. Larger ones cost a little less each product, and more memory."""
+    allow_private: bool = False
+    """Whether the feed may come from a private or loopback address; never from a link-local one or metadata."""
+    max_bytes: int = Field(default=DEFAULT_BOUNDS.max_bytes, gt=0)
+    """Bytes of the whole feed, unpacked."""
+    max_ratio: float = Field(default=DEFAULT_BOUNDS.max_ratio, ge=1)
+    """How many times as long as what is sent a packed feed may be, beyond 16 MiB."""
+    max_seconds: float = Field(default=DEFAULT_BOUNDS.max_seconds, gt=0, le=DEFAULT_BOUNDS.max_seconds)
+    """Seconds that one download may take: the whole feed, or a page where the server hands out parts."""
+    min_bytes_per_second: float = Field(default=DEFAULT_BOUNDS.min_bytes_per_second, ge=0)
+    """How fast the feed must come, over each 30 seconds; 0 for as slowly as it likes."""
+    max_record_bytes: int = Field(default=DEFAULT_BOUNDS.max_record_bytes, ge=1024, le=MAX_ENTRY_SETTING_BYTES)
+    """Bytes of one feed entry."""
+
+    def bounds(self) -> FeedBounds:
+        """The bounds in the reader's words."""
+        return FeedBounds(
+            max_bytes=self.max_bytes,
+            max_ratio=self.max_ratio,
+            max_seconds=self.max_seconds,
+            min_bytes_per_second=self.min_bytes_per_second,
+            max_record_bytes=self.max_record_bytes,
+        )
 
 
 class HarvestSettings(BaseModel):
@@ -36,6 +66,11 @@ class HarvestSettings(BaseModel):
     catalogue_url: str | None = None
     """SQLAlchemy URL of the catalogue's database, such as postgresql://user@host/name; a SQLite file in the data folder
     unless given."""
+    feed_folders: tuple[Path, ...] = Field(default=(), validate_default=True)
+    """Folders that feeds of file:// must lie in, relative ones from the folder of the settings file; that folder, else
+    the current one, unless given."""
+    proxy: str | None = Field(default=None, pattern=r"^https?://.+")
+    """URL of the proxy that feeds come through; none unless given, whatever the environment says."""
     suppliers: dict[str, SupplierSettings] = Field(default_factory=dict)
     """Suppliers by supplier_code. The bundled one is there unless an entry of its name replaces it."""
     sample_products: int = Field(default=3000, ge=1, le=1_000_000)
@@ -44,6 +79,33 @@ class HarvestSettings(BaseModel):
     """Harvests of each tenant and supplier whose rejected rows and pages' counts are kept; the oldest go first."""
     timeout: float = Field(default=30.0, gt=0)
     """Seconds of silence after which a feed counts as unreachable."""
+
+    @field_validator("feed_folders")
+    @classmethod
+    def _folders_from_the_settings_file(cls, folders: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
+        base: Path = (info.context or {}).get("settings_folder") or Path.cwd()
+        return tuple(base / folder.expanduser() for folder in folders) or (base,)
+
+    @model_validator(mode="after")
+    def _files_lie_in_feed_folders(self) -> Self:
+        faults = [
+            InitErrorDetails(
+                type=PydanticCustomError("outside_feed_folders", _OUTSIDE, {"line": self._folders_line(path)}),
+                loc=("suppliers", code, "url"),
+                input=supplier.url,
+            )
+            for code, supplier in self.suppliers.items()
+            if supplier.url.startswith("file:")
+            and feed_folder_of(path := file_path(supplier.url), self.feed_folders) is None
+        ]
+        if faults:
+            raise ValidationError.from_exception_data(type(self).__name__, faults)
+        return self
+
+    def _folders_line(self, path: Path) -> str:
+        """The line of the settings file that opens a file's folder as well."""
+        folders: Sequence[Path] = (*self.feed_folders, path.parent)
+        return f"feed_folders = {json.dumps([str(folder) for folder in folders], ensure_ascii=False)}"
 
     def catalogue_in(self, data_folder: Path) -> str:
         """SQLAlchemy URL of the catalogue of a worker with this data folder."""

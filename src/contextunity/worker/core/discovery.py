@@ -50,7 +50,7 @@ def discover(settings: Settings) -> WorkerRegistry:
         _load(f"module {point.name!r} (entry point {point.value})", point.load, configs, faults)
     for path in settings.module_paths:
         _load(f"module {path!r} (WORKER_MODULES)", functools.partial(_import, path), configs, faults)
-    registry = WorkerRegistry(module_settings=settings.modules)
+    registry = WorkerRegistry(module_settings=settings.modules, settings_folder=settings.settings_folder)
     stray = registry.stray_sections(configs)
     try:
         registry.register_all(configs)

@@ -109,9 +109,12 @@ class WorkerRegistry:
 
     Args:
         module_settings: sections of the settings file by module name.
+        settings_folder: folder of the settings file, which a module's model finds as `settings_folder` in the context
+            of its validation.
     """
 
     module_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    settings_folder: Path = field(default_factory=Path.cwd)
     _modules: dict[str, RegisteredModule] = field(default_factory=dict[str, RegisteredModule], init=False)
     _workflows: dict[str, WorkflowContract] = field(default_factory=dict[str, WorkflowContract], init=False)
 
@@ -130,7 +133,9 @@ class WorkerRegistry:
         for config in configs:
             services = _contracts(config)
             faults += _module_faults(config, services)
-            settings = _check_settings(config, self.module_settings.get(config.name, {}), setting_faults)
+            settings = _check_settings(
+                config, self.module_settings.get(config.name, {}), self.settings_folder, setting_faults
+            )
             registered.append(RegisteredModule(config=config, contracts=services, settings=settings))
         everything = [*self._modules.values(), *registered]
         faults += _clashes(everything)
@@ -245,12 +250,14 @@ def _repeated(what: str, names: Iterable[str]) -> list[str]:
     ]
 
 
-def _check_settings(config: ModuleConfig, section: Mapping[str, Any], faults: list[str]) -> BaseModel | None:
+def _check_settings(
+    config: ModuleConfig, section: Mapping[str, Any], folder: Path, faults: list[str]
+) -> BaseModel | None:
     if config.settings is None:
         faults += [f"modules.{config.name}.{key}: the module {config.name} has no settings" for key in section]
         return None
     try:
-        return config.settings.model_validate(dict(section))
+        return config.settings.model_validate(dict(section), context={"settings_folder": folder})
     except ValidationError as error:
         faults += describe_faults(error, {}, f"modules.{config.name}.")
         return None

@@ -4,9 +4,19 @@
 plain async functions that know nothing of Temporal. What a format is made of lies in the module named for it.
 """
 
-from ._model import FeedSource, FetchedPage
+from ._file import feed_folder_of, file_path
+from ._model import FeedBounds, FeedSource, FetchedPage
 from ._open import open_feed
 from ._page import read_page
 from ._readahead import Readahead
 
-__all__ = ["FeedSource", "FetchedPage", "Readahead", "open_feed", "read_page"]
+__all__ = [
+    "FeedBounds",
+    "FeedSource",
+    "FetchedPage",
+    "Readahead",
+    "feed_folder_of",
+    "file_path",
+    "open_feed",
+    "read_page",
+]

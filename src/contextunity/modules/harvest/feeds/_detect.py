@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
@@ -15,11 +17,11 @@ from defusedxml import DefusedXmlException
 from ..errors import FeedEmptyError, FeedFormatError
 from ._delimited import split_records
 from ._google_tsv import REQUIRED_ATTRIBUTES, split_attributes
-from ._google_xml import check_head, find_first_entry
+from ._google_xml import check_head, check_xml_prologue, find_first_entry
 from ._model import MAX_PROLOGUE_BYTES
 from ._shopify import REQUIRED_COLUMNS, split_header
 
-__all__ = ["FORMAT_NAMES", "Opening", "find_opening"]
+__all__ = ["FORMAT_NAMES", "Opening", "check_prologue", "find_opening"]
 
 FORMAT_NAMES = {
     Format.SHOPIFY_CSV: "a Shopify product export (CSV)",
@@ -101,6 +103,40 @@ def find_opening(
         cursor = FeedCursor(offset=offset, line=head.count(b"\n", 0, offset))
         return Opening(format=Format.JSON_LINES, prologue=b"", cursor=cursor)
     return _open_delimited(url, head, whole=whole, expected=expected, hint=_hint(url, content_type))
+
+
+def check_prologue(url: str, format: Format, prologue: bytes) -> None:
+    """Hold a prologue against its format: it comes with each page's request, and may not be what was found here.
+
+    Raises:
+        FeedFormatError: no feed of the format begins so.
+    """
+    seen = _prologue_fault(format, prologue)
+    if seen:
+        raise FeedFormatError(url, expected=f"the beginning of {FORMAT_NAMES[format]}", seen=seen)
+
+
+@lru_cache(maxsize=64)
+def _prologue_fault(format: Format, prologue: bytes) -> str:
+    """Tell what is wrong with a prologue; nothing is for an empty answer."""
+    if len(prologue) > MAX_PROLOGUE_BYTES:
+        return f"{len(prologue):,} bytes of it"
+    try:
+        match format:
+            case Format.SHOPIFY_CSV:
+                names: Sequence[str] = split_header(prologue)
+                missing = [name for name in REQUIRED_COLUMNS if name not in names]
+            case Format.GOOGLE_TSV:
+                names = split_attributes(prologue)
+                missing = [name for name in REQUIRED_ATTRIBUTES if name not in names]
+            case Format.GOOGLE_XML:
+                check_xml_prologue(prologue)
+                return ""
+            case _:
+                return "one, where there is none" if prologue else ""
+    except (ParseError, DefusedXmlException, ValueError, LookupError, csv.Error) as error:
+        return f"what cannot be read ({type(error).__name__}: {error})"
+    return f"a first row without {', '.join(missing)}" if missing else ""
 
 
 def _refuse_binary(url: str, head: bytes, body: bytes, expected: Format | None) -> None:

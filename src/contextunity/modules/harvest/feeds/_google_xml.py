@@ -211,3 +211,19 @@ def check_head(head: bytes, offset: int | None, *, whole: bool) -> str:
         parser.close()
     found = next((tag for tag in _walk(head, _MARKUP) if tag["name"] is not None), None)
     return "" if found is None else found["name"].rpartition(b":")[2].decode()
+
+
+def check_xml_prologue(prologue: bytes) -> None:
+    """Let the real parser look at a prologue: start tags from the root of a feed on, and nothing else.
+
+    Raises:
+        ParseError: it is not well-formed, or holds something else.
+        DefusedXmlException: it has a document type.
+        ValueError: it is of no feed.
+    """
+    root: Element = fromstring(prologue + _closing(prologue), forbid_dtd=True)
+    if root.tag.rpartition("}")[2] not in ("rss", "feed"):
+        raise ValueError(f"its root element is <{root.tag[:40]}>")
+    for element in root.iter():
+        if element.tag.rpartition("}")[2] in ("item", "entry"):
+            raise ValueError("it has an item in it")

@@ -3,30 +3,51 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
 import httpx
 from contextunity.gen.contextunity.harvest.v1 import Feed
 
-from ..errors import FeedChangedError, FeedUnreachableError
-from ._model import Heartbeat
+from contextunity.worker import egress
+
+from ..errors import (
+    FeedChangedError,
+    FeedForbiddenError,
+    FeedLimitError,
+    FeedNotFoundError,
+    FeedRefusedError,
+    FeedUnreachableError,
+)
+from ._download import Download, downloading
+from ._model import DEFAULT_BOUNDS, FeedBounds, Heartbeat
 
 __all__ = ["RangeBytes", "content_range", "fetch", "read_up_to", "same_version", "validator"]
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_FAULTS: dict[int, type[FeedUnreachableError]] = {
+    401: FeedForbiddenError,
+    403: FeedForbiddenError,
+    404: FeedNotFoundError,
+    410: FeedNotFoundError,
+}
+"""Answers that are the same a minute later; all others are worth another try."""
 
 
 @asynccontextmanager
 async def fetch(
-    client: httpx.AsyncClient, url: str, *, first: int = 0, size: int = 0, if_range: str = ""
-) -> AsyncGenerator[httpx.Response]:
+    client: httpx.AsyncClient, url: str, bounds: FeedBounds, *, first: int = 0, size: int = 0, if_range: str = ""
+) -> AsyncGenerator[Download]:
     """Ask for a feed, or for `size` bytes of it from `first` on, and hand out the answer with its body unread.
 
     Raises:
         FeedUnreachableError: there is no answer, or it is none of 200, 206 and 416. Faults while the caller reads the
             body end up here as well.
+        FeedRefusedError: the client's policy refuses the address, or what it redirects to.
+        FeedLimitError: it takes longer than it may, or is longer.
     """
     # Offsets count bytes of the feed itself; a server that compresses would count others.
     headers = {"Accept-Encoding": "identity"}
@@ -35,14 +56,30 @@ async def fetch(
     if if_range:
         headers["If-Range"] = if_range
     try:
-        async with client.stream("GET", url, headers=headers, follow_redirects=True) as response:
+        async with downloading(url, bounds) as (clock, ends), egress.stream(client, url, headers=headers) as response:
             if response.status_code not in (200, 206, 416):
                 reason = f"the server answered {response.status_code} {response.reason_phrase}".rstrip()
-                raise FeedUnreachableError(url, status=response.status_code, reason=reason)
-            yield response
+                fault = _FAULTS.get(response.status_code, FeedUnreachableError)
+                raise fault(url, status=response.status_code, reason=reason, retry_after=_retry_after(response))
+            yield Download(url=url, response=response, bounds=bounds, clock=clock, ends=ends)
+    except egress.EgressRefusedError as error:
+        raise FeedRefusedError(
+            url, reason=error.reason, host=error.host, address=error.address, setting=error.setting
+        ) from error
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise FeedUnreachableError(url, reason=reason) from error
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Read the header Retry-After, which has seconds or a date; 0 where it is missing, past or not to be understood."""
+    stated = response.headers.get("Retry-After", "").strip()
+    if stated.isascii() and stated.isdigit():
+        return float(stated[:12])
+    try:
+        return max(0.0, parsedate_to_datetime(stated).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def validator(response: httpx.Response) -> str:
@@ -74,19 +111,20 @@ def is_encoded(response: httpx.Response) -> bool:
     return response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
 
 
-async def read_up_to(response: httpx.Response, size: int, heartbeat: Heartbeat | None) -> bytes:
+async def read_up_to(download: Download, size: int, heartbeat: Heartbeat | None) -> bytes:
     """Read at most `size` bytes of a body, however many the server would send."""
     parts: list[bytes] = []
     missing = size
     # A body read to its very end leaves the connection open for the next page; one that is broken off closes it.
-    ends_there = response.headers.get("Content-Length") == str(size)
-    async for part in response.aiter_bytes():
-        parts.append(part[:missing])
-        missing -= len(parts[-1])
-        if heartbeat is not None:
-            heartbeat()
-        if missing <= 0 and not ends_there:
-            break
+    ends_there = download.response.headers.get("Content-Length") == str(size)
+    async with aclosing(download.pieces()) as pieces:
+        async for part in pieces:
+            parts.append(part[:missing])
+            missing -= len(parts[-1])
+            if heartbeat is not None:
+                heartbeat()
+            if missing <= 0 and not ends_there:
+                break
     return b"".join(parts)
 
 
@@ -97,6 +135,7 @@ class RangeBytes:
     client: httpx.AsyncClient
     feed: Feed
     heartbeat: Heartbeat | None
+    bounds: FeedBounds = DEFAULT_BOUNDS
 
     async def read(self, offset: int, size: int) -> bytes:
         """See `ByteSource.read`."""
@@ -105,13 +144,16 @@ class RangeBytes:
             size = min(size, feed.total_bytes - offset)
         if size <= 0:
             return b""
+        if offset >= self.bounds.max_bytes:
+            seen = f"is longer than {self.bounds.max_bytes:,} bytes"
+            raise FeedLimitError(feed.url, setting="max_bytes", seen=seen)
         # A weak ETag may not be sent in If-Range (RFC 9110, 13.1.5); the answer's own ETag is compared in any case.
         if_range = "" if feed.version.startswith("W/") else feed.version
-        async with fetch(self.client, feed.url, first=offset, size=size, if_range=if_range) as response:
-            self._check(response, offset)
-            if response.status_code == 416:
+        async with fetch(self.client, feed.url, self.bounds, first=offset, size=size, if_range=if_range) as download:
+            self._check(download.response, offset)
+            if download.response.status_code == 416:
                 return b""
-            return await self._body(response, offset, size)
+            return await self._body(download, offset, size)
 
     def _check(self, response: httpx.Response, offset: int) -> None:
         feed = self.feed
@@ -135,10 +177,10 @@ class RangeBytes:
             if feed.total_bytes and found[2] and found[2] != feed.total_bytes:
                 raise FeedChangedError(feed.url, expected=f"{feed.total_bytes} bytes", seen=f"{found[2]} bytes")
 
-    async def _body(self, response: httpx.Response, offset: int, size: int) -> bytes:
+    async def _body(self, download: Download, offset: int, size: int) -> bytes:
         """Read the body, whole: short bytes would otherwise be taken for the end of the feed."""
-        data = await read_up_to(response, size, self.heartbeat)
-        found = content_range(response)
+        data = await read_up_to(download, size, self.heartbeat)
+        found = content_range(download.response)
         promised = min(size, found[1] - found[0] + 1) if found else size
         at_end = found is not None and (found[2] == 0 or found[1] + 1 == found[2])
         if len(data) < promised or (len(data) < size and not at_end):

@@ -23,6 +23,9 @@ MAX_PAGE_BYTES = 8 * 1024 * 1024
 MIN_WINDOW_BYTES = 16 * 1024
 MAX_WINDOW_BYTES = 2 * 1024 * 1024
 
+MAX_ENTRY_SETTING_BYTES = 16 * 1024 * 1024
+"""How far a supplier's setting may raise the bound on one entry: a field of it is still read whole (`_delimited`)."""
+
 Heartbeat: TypeAlias = Callable[[], None]
 """Called whenever bytes have come in, so that whoever watches knows that the reader is alive."""
 
@@ -39,6 +42,28 @@ class FeedSource:
     """How it is written; None means that it is found out from the content."""
     currency_code: str = ""
     """ISO 4217 code of the currency that prices without one of their own are in."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeedBounds:
+    """How much of a supplier's feed is taken, and how long it is waited for."""
+
+    max_bytes: int = 4 * 1024**3
+    """Bytes of the whole feed, unpacked."""
+    max_ratio: float = 100.0
+    """How many times as long as what was sent it may be unpacked, once it is longer than `ratio_from_bytes`."""
+    ratio_from_bytes: int = 16 * 1024 * 1024
+    max_seconds: float = 3600.0
+    """What one download may take: the whole feed where it is spooled, a page where it is had in parts."""
+    min_bytes_per_second: float = 1024.0
+    """How fast it must come, over each stretch of `rate_seconds`."""
+    rate_seconds: float = 30.0
+    max_record_bytes: int = MAX_ENTRY_BYTES
+    """Bytes of one entry."""
+
+
+DEFAULT_BOUNDS = FeedBounds()
+"""Of a supplier that sets none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

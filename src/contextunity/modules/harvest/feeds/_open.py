@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor
 
-from ..errors import FeedEmptyError, FeedFormatError, FeedUnreachableError
+from ..errors import FeedEmptyError, FeedFormatError, FeedLimitError, FeedRefusedError, FeedUnreachableError
 from ._detect import FORMAT_NAMES, find_opening
+from ._download import Download
 from ._file import FileBytes, file_path, file_version
 from ._http import RangeBytes, content_range, fetch, read_up_to, validator
-from ._model import HEAD_BYTES, MAX_HEAD_BYTES, ByteSource, FeedSource, Heartbeat
+from ._model import DEFAULT_BOUNDS, HEAD_BYTES, MAX_HEAD_BYTES, ByteSource, FeedBounds, FeedSource, Heartbeat
 from ._readahead import SHARED, Readahead
 from ._spool import spool_body
 
@@ -35,6 +37,8 @@ async def open_feed(
     source: FeedSource,
     *,
     spool_folder: Path,
+    feed_folders: Sequence[Path] | None = None,
+    bounds: FeedBounds = DEFAULT_BOUNDS,
     heartbeat: Heartbeat | None = None,
     readahead: Readahead = SHARED,
 ) -> tuple[Feed, FeedCursor]:
@@ -44,9 +48,12 @@ async def open_feed(
     for any page, so the feed is spooled here and now, and pages are read from the file.
 
     Args:
-        client: its timeouts, proxy and headers are used.
+        client: its timeouts, proxy and headers are used. What it may fetch from is its own affair: the worker's go by
+            `contextunity.worker.egress`.
         source: the feed as it is configured.
         spool_folder: where whole feeds are kept; made if it is not there.
+        feed_folders: folders that a file must lie in, symbolic links followed; None for anywhere.
+        bounds: what is taken of it, and how long it may take.
         heartbeat: called whenever bytes have come in.
         readahead: what is remembered for the first page.
 
@@ -54,55 +61,64 @@ async def open_feed(
         The feed, and the cursor of its first entry.
 
     Raises:
-        FeedUnreachableError: it cannot be had this time.
+        FeedUnreachableError: it cannot be had this time, or, as FeedNotFoundError and FeedForbiddenError, at all.
+        FeedRefusedError: it is not fetched from where it is.
+        FeedLimitError: it goes beyond its bounds.
         FeedFormatError: it is no feed, or not one in the configured format.
         FeedEmptyError: it lists nothing.
     """
     scheme = source.url.partition(":")[0].lower()
     if scheme == "file":
-        found = await asyncio.to_thread(_find_file, source)
+        found = await asyncio.to_thread(_find_file, source, feed_folders, bounds)
     elif scheme in ("http", "https"):
-        found = await _find_http(client, source, spool_folder, heartbeat)
+        found = await _find_http(client, source, spool_folder, heartbeat, bounds)
     else:
-        raise FeedUnreachableError(source.url, reason=f"the scheme {scheme!r} is none of http, https and file")
+        raise FeedRefusedError(source.url, reason=f"the scheme {scheme!r} is none of http, https and file")
     return await _open(found, source, readahead)
 
 
-def _find_file(source: FeedSource) -> _Found:
+def _find_file(source: FeedSource, folders: Sequence[Path] | None, bounds: FeedBounds) -> _Found:
     path = file_path(source.url)
-    version, size = file_version(source.url, path)
+    version, size = file_version(source.url, path, folders)
+    _check_size(source.url, size, bounds)
     feed = Feed(url=source.url, version=version, total_bytes=size)
-    return _Found(feed=feed, source=FileBytes(url=source.url, path=path, version=version))
+    return _Found(feed=feed, source=FileBytes(url=source.url, path=path, version=version, folders=folders))
+
+
+def _check_size(url: str, size: int, bounds: FeedBounds) -> None:
+    if size > bounds.max_bytes:
+        seen = f"is {size:,} bytes long, and not at most {bounds.max_bytes:,}"
+        raise FeedLimitError(url, setting="max_bytes", seen=seen)
 
 
 async def _find_http(
-    client: httpx.AsyncClient, source: FeedSource, spool_folder: Path, heartbeat: Heartbeat | None
+    client: httpx.AsyncClient, source: FeedSource, spool_folder: Path, heartbeat: Heartbeat | None, bounds: FeedBounds
 ) -> _Found:
-    async with fetch(client, source.url, size=HEAD_BYTES) as response:
+    async with fetch(client, source.url, bounds, size=HEAD_BYTES) as download:
+        response = download.response
         if response.status_code == 416:
             raise FeedEmptyError(source.url)
         place = content_range(response)
         # Without a version nobody could tell that pages are of one and the same feed.
         if response.status_code == 206 and place is not None and place[0] == 0 and validator(response):
+            _check_size(source.url, place[2], bounds)
             feed = Feed(url=source.url, version=validator(response), total_bytes=place[2], ranges=True)
-            head = await read_up_to(response, HEAD_BYTES, heartbeat)
+            head = await read_up_to(download, HEAD_BYTES, heartbeat)
             content_type = response.headers.get("Content-Type", "")
-            ranged = RangeBytes(client=client, feed=feed, heartbeat=heartbeat)
+            ranged = RangeBytes(client=client, feed=feed, heartbeat=heartbeat, bounds=bounds)
             return _Found(feed=feed, source=ranged, head=head, content_type=content_type)
         if response.status_code == 200:
-            return await _spool(response, source, spool_folder, heartbeat)
-    async with fetch(client, source.url) as response:
-        if response.status_code != 200:
-            raise FeedUnreachableError(source.url, status=response.status_code)
-        return await _spool(response, source, spool_folder, heartbeat)
+            return await _spool(download, source, spool_folder, heartbeat)
+    async with fetch(client, source.url, bounds) as download:
+        if download.response.status_code != 200:
+            raise FeedUnreachableError(source.url, status=download.response.status_code)
+        return await _spool(download, source, spool_folder, heartbeat)
 
 
-async def _spool(
-    response: httpx.Response, source: FeedSource, spool_folder: Path, heartbeat: Heartbeat | None
-) -> _Found:
-    spooled = await spool_body(response, spool_folder, source.url, heartbeat)
+async def _spool(download: Download, source: FeedSource, spool_folder: Path, heartbeat: Heartbeat | None) -> _Found:
+    spooled = await spool_body(download, spool_folder, heartbeat)
     feed = Feed(url=source.url, version=spooled.version, total_bytes=spooled.size)
-    content_type = response.headers.get("Content-Type", "")
+    content_type = download.response.headers.get("Content-Type", "")
     file = FileBytes(url=source.url, path=spooled.path, version="")
     return _Found(feed=feed, source=file, content_type=content_type)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -9,13 +10,13 @@ from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, RawPage
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
 
 from ..errors import FeedFormatError
-from ._detect import FORMAT_NAMES
+from ._detect import FORMAT_NAMES, check_prologue
 from ._file import FileBytes, file_path
 from ._google_tsv import parse_google_tsv
 from ._google_xml import parse_google_xml
 from ._http import RangeBytes
 from ._json_lines import parse_json_lines
-from ._model import MAX_ENTRY_BYTES, MAX_PAGE_BYTES, ByteSource, EntryParser, FetchedPage, Heartbeat
+from ._model import DEFAULT_BOUNDS, MAX_PAGE_BYTES, ByteSource, EntryParser, FeedBounds, FetchedPage, Heartbeat
 from ._readahead import SHARED, Readahead, window
 from ._shopify import parse_shopify
 from ._spool import spooled_feed
@@ -39,6 +40,8 @@ async def read_page(
     page_size: int,
     *,
     spool_folder: Path,
+    feed_folders: Sequence[Path] | None = None,
+    bounds: FeedBounds = DEFAULT_BOUNDS,
     heartbeat: Heartbeat | None = None,
     readahead: Readahead = SHARED,
 ) -> FetchedPage:
@@ -47,35 +50,50 @@ async def read_page(
     A page has `page_size` entries; fewer where the feed ends, and where they use up more than 8 MiB of the feed.
 
     Args:
-        client: its timeouts, proxy and headers are used.
+        client: as for `open_feed`.
         feed: as `open_feed` found it.
         cursor: where to begin, from `open_feed` or the page before.
         page_size: entries to read, from 1.
         spool_folder: where whole feeds are kept.
+        feed_folders: as for `open_feed`.
+        bounds: as for `open_feed`.
         heartbeat: called whenever bytes have come in.
         readahead: what is remembered from page to page.
 
     Raises:
-        FeedUnreachableError: it cannot be had this time.
+        FeedUnreachableError: it cannot be had this time, or, as FeedNotFoundError and FeedForbiddenError, at all.
+        FeedRefusedError: it is not fetched from where it is.
+        FeedLimitError: it goes beyond its bounds.
         FeedChangedError: the feed was replaced since it was opened.
-        FeedFormatError: an entry is longer than 8 MiB.
+        FeedFormatError: an entry is longer than it may be; or feed and cursor are not what `open_feed` gives.
     """
     if page_size < 1:
         raise ValueError(f"page_size must be 1 or more, but is {page_size}")
     parse = PARSERS.get(feed.format)
     if parse is None:
         raise FeedFormatError(feed.url, expected=", ".join(FORMAT_NAMES.values()), seen=f"format {feed.format!r}")
-    source = await _source(client, feed, spool_folder, heartbeat)
-    reader = _PageReader(feed, cursor, page_size, source, parse, readahead)
+    check_prologue(feed.url, feed.format, feed.prologue)
+    if cursor.offset < 0 or cursor.line < 0:
+        seen = f"byte {cursor.offset}, line {cursor.line}"
+        raise FeedFormatError(feed.url, expected="a cursor that a page before gave", seen=seen)
+    source = await _source(client, feed, spool_folder, feed_folders, bounds, heartbeat)
+    reader = _PageReader(feed, cursor, page_size, source, parse, readahead, bounds.max_record_bytes)
     return await reader.read()
 
 
-async def _source(client: httpx.AsyncClient, feed: Feed, spool_folder: Path, heartbeat: Heartbeat | None) -> ByteSource:
+async def _source(
+    client: httpx.AsyncClient,
+    feed: Feed,
+    spool_folder: Path,
+    feed_folders: Sequence[Path] | None,
+    bounds: FeedBounds,
+    heartbeat: Heartbeat | None,
+) -> ByteSource:
     if feed.url[:5].lower() == "file:":
-        return FileBytes(url=feed.url, path=file_path(feed.url), version=feed.version)
+        return FileBytes(url=feed.url, path=file_path(feed.url), version=feed.version, folders=feed_folders)
     if feed.ranges:
-        return RangeBytes(client=client, feed=feed, heartbeat=heartbeat)
-    path = await spooled_feed(client, feed, spool_folder, heartbeat)
+        return RangeBytes(client=client, feed=feed, heartbeat=heartbeat, bounds=bounds)
+    path = await spooled_feed(client, feed, spool_folder, heartbeat, bounds)
     return FileBytes(url=feed.url, path=path, version="")
 
 
@@ -90,8 +108,10 @@ class _PageReader:
         source: ByteSource,
         parse: EntryParser,
         readahead: Readahead,
+        max_entry_bytes: int,
     ) -> None:
         self._feed = feed
+        self._max_entry_bytes = max_entry_bytes
         self._begin = cursor.offset
         self._offset = cursor.offset
         self._line = cursor.line
@@ -109,8 +129,8 @@ class _PageReader:
             stuck = not (self._buffer and self._parse_buffer())
             if self._final or self._is_full():
                 break
-            if len(self._buffer) > MAX_ENTRY_BYTES:
-                seen = f"one that is longer than {MAX_ENTRY_BYTES:,} bytes, or never closed"
+            if len(self._buffer) > self._max_entry_bytes:
+                seen = f"one that is longer than {self._max_entry_bytes:,} bytes, or never closed"
                 raise FeedFormatError(self._feed.url, expected="an entry", seen=seen, line=self._line + 1)
             await self._fetch(at_least=len(self._buffer) if stuck else 0)
         end_of_feed = self._end_of_feed()
@@ -159,7 +179,7 @@ class _PageReader:
         done = self._offset - self._begin
         each = done / self._entries if self._entries else self._readahead.entry_bytes(self._feed)
         missing = window(self._page_size - self._entries, each) - len(self._buffer)
-        size = max(window(0, each), missing, min(at_least, MAX_ENTRY_BYTES + 1 - len(self._buffer)))
+        size = max(window(0, each), missing, min(at_least, self._max_entry_bytes + 1 - len(self._buffer)))
         place = self._offset + len(self._buffer)
         if 0 < self._feed.total_bytes - (place + size) < _TAIL_BYTES:
             size += _TAIL_BYTES

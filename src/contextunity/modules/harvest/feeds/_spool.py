@@ -16,9 +16,10 @@ from weakref import WeakValueDictionary
 import httpx
 from contextunity.gen.contextunity.harvest.v1 import Feed
 
-from ..errors import FeedChangedError, FeedUnreachableError
+from ..errors import FeedChangedError, FeedLimitError, FeedUnreachableError
+from ._download import Download
 from ._http import fetch, same_version, validator
-from ._model import Heartbeat
+from ._model import FeedBounds, Heartbeat
 
 __all__ = ["Spooled", "spool_body", "spool_path", "spooled_feed"]
 
@@ -43,12 +44,15 @@ def spool_path(folder: Path, url: str, version: str) -> Path:
     return folder / f"{key[:40]}.feed"
 
 
-async def spool_body(response: httpx.Response, folder: Path, url: str, heartbeat: Heartbeat | None) -> Spooled:
+async def spool_body(download: Download, folder: Path, heartbeat: Heartbeat | None) -> Spooled:
     """Write the body of an answer into the spool, unless this version is there already.
 
     A server that states no version gives one by the content's hash, which is known at the end of the download.
+
+    Raises:
+        FeedLimitError: it goes beyond a bound; nothing of it stays in the spool.
     """
-    version = validator(response)
+    url, version = download.url, validator(download.response)
     if version:
         path = spool_path(folder, url, version)
         size = await asyncio.to_thread(_size, path)
@@ -56,7 +60,7 @@ async def spool_body(response: httpx.Response, folder: Path, url: str, heartbeat
             return Spooled(path=path, version=version, size=size)
     part = await asyncio.to_thread(_create, folder)
     try:
-        digest = await _write(response, part, heartbeat)
+        digest = await _write(download, part, heartbeat)
         version = version or f"{_HASHED}{digest}"
         path = spool_path(folder, url, version)
         # Renaming is what makes the file appear whole or not at all.
@@ -75,7 +79,13 @@ async def spool_body(response: httpx.Response, folder: Path, url: str, heartbeat
 _downloads: WeakValueDictionary[tuple[int, Path], asyncio.Lock] = WeakValueDictionary()
 
 
-async def spooled_feed(client: httpx.AsyncClient, feed: Feed, folder: Path, heartbeat: Heartbeat | None) -> Path:
+async def spooled_feed(
+    client: httpx.AsyncClient,
+    feed: Feed,
+    folder: Path,
+    heartbeat: Heartbeat | None,
+    bounds: FeedBounds,
+) -> Path:
     """Give the file of a spooled feed; it is downloaded only where it is not there, as on another machine.
 
     Raises:
@@ -87,22 +97,23 @@ async def spooled_feed(client: httpx.AsyncClient, feed: Feed, folder: Path, hear
     async with lock:
         if await asyncio.to_thread(_size, path) is not None:
             return path
-        async with fetch(client, feed.url) as response:
+        async with fetch(client, feed.url, bounds) as download:
+            response = download.response
             if response.status_code != 200:
                 raise FeedUnreachableError(feed.url, status=response.status_code)
             if not feed.version.startswith(_HASHED) and (
                 not validator(response) or not same_version(response, feed.version)
             ):
                 raise FeedChangedError(feed.url, expected=feed.version, seen=validator(response))
-            spooled = await spool_body(response, folder, feed.url, heartbeat)
+            spooled = await spool_body(download, folder, heartbeat)
         if spooled.path != path:
             raise FeedChangedError(feed.url, expected=feed.version, seen=spooled.version)
     return path
 
 
-async def _write(response: httpx.Response, part: IO[bytes], heartbeat: Heartbeat | None) -> str:
+async def _write(download: Download, part: IO[bytes], heartbeat: Heartbeat | None) -> str:
     """Write a body into a file, and give the SHA-256 of it."""
-    digest = hashlib.sha256()
+    digest, guard = hashlib.sha256(), _RecordGuard(download.url, download.bounds.max_record_bytes)
     waiting = bytearray()
 
     def flush() -> None:
@@ -110,7 +121,8 @@ async def _write(response: httpx.Response, part: IO[bytes], heartbeat: Heartbeat
         part.write(waiting)
         part.flush()
 
-    async for piece in response.aiter_bytes():
+    async for piece in download.pieces():
+        guard.look(piece)
         waiting += piece
         if heartbeat is not None:
             heartbeat()
@@ -119,6 +131,41 @@ async def _write(response: httpx.Response, part: IO[bytes], heartbeat: Heartbeat
             waiting.clear()
     await asyncio.to_thread(flush)
     return digest.hexdigest()
+
+
+class _RecordGuard:
+    """Ends a download in which no record can have ended for longer than a record may be.
+
+    It looks only for what must stand at the end of every one: of XML the name of an item's tag, of all others the end
+    of a line. So a feed that has these without being good is spooled, up to its other bounds, and refused when it is
+    read; one that is a single line is not.
+    """
+
+    def __init__(self, url: str, max_bytes: int) -> None:
+        self._url, self._max_bytes = url, max_bytes
+        self._marks: tuple[bytes, ...] = ()
+        self._open = 0
+        """Bytes since the last mark."""
+        self._tail = b""
+
+    def look(self, piece: bytes) -> None:
+        """Look at the next bytes of the body.
+
+        Raises:
+            FeedLimitError: a record in them is too long.
+        """
+        if not self._marks:
+            begin = (self._tail + piece).removeprefix(b"\xef\xbb\xbf").lstrip()
+            if begin:
+                self._marks = (b"item", b"entry") if begin.startswith(b"<") else (b"\n", b"\r")
+        # A mark may lie across two pieces. Found from the end on, it is found at once where the feed is a feed.
+        data = self._tail + piece
+        found = max((data.rfind(mark) for mark in self._marks), default=-1)
+        self._open = self._open + len(piece) if found < 0 else len(data) - found
+        self._tail = data[-4:]
+        if self._open > self._max_bytes:
+            seen = f"has a record that is longer than {self._max_bytes:,} bytes, or never closed"
+            raise FeedLimitError(self._url, setting="max_record_bytes", seen=seen)
 
 
 def _create(folder: Path) -> IO[bytes]:

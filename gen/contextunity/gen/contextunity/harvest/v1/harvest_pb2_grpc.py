@@ -88,7 +88,8 @@ class HarvestServiceServicer:
 
         A second start for the same tenant and supplier joins the run that is under way.
 
-        Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedFormat, FeedEmpty, FeedChanged.
+        Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,8 @@ class HarvestServiceStub:
 
     A second start for the same tenant and supplier joins the run that is under way.
 
-    Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedFormat, FeedEmpty, FeedChanged.
+    Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
+    FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
     """
     FetchProducts: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.FetchProductsRequest, _harvest_pb2.FetchProductsResponse]
     """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first."""
@@ -73,7 +74,8 @@ class HarvestServiceAsyncStub(HarvestServiceStub):
 
     A second start for the same tenant and supplier joins the run that is under way.
 
-    Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedFormat, FeedEmpty, FeedChanged.
+    Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
+    FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
     """
     FetchProducts: _aio.UnaryUnaryMultiCallable[_harvest_pb2.FetchProductsRequest, _harvest_pb2.FetchProductsResponse]  # type: ignore[assignment]
     """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first."""
@@ -109,7 +111,8 @@ class HarvestServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A second start for the same tenant and supplier joins the run that is under way.
 
-        Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedFormat, FeedEmpty, FeedChanged.
+        Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
         """
 
     @_abc_1.abstractmethod

@@ -138,7 +138,7 @@ harvest_workflow: _Final[_t.Workflow[_v1.HarvestRequest, _v1.HarvestResponse, Ha
         method='contextunity.harvest.v1.HarvestService.Harvest',
         input_type=_v1.HarvestRequest,
         output_type=_v1.HarvestResponse,
-        description="Harvests one supplier's feed for one tenant: page after page is fetched, transformed and synced, and what the feed\nno longer lists is marked at the end.\n\nA second start for the same tenant and supplier joins the run that is under way.\n\nErrors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedFormat, FeedEmpty, FeedChanged.",
+        description="Harvests one supplier's feed for one tenant: page after page is fetched, transformed and synced, and what the feed\nno longer lists is marked at the end.\n\nA second start for the same tenant and supplier joins the run that is under way.\n\nErrors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,\nFeedLimit, FeedFormat, FeedEmpty, FeedChanged.",
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         workflow_id=_id_of_harvest_workflow,
         id_expression='harvest/${! tenantId }/${! supplierCode }',
@@ -163,7 +163,8 @@ no longer lists is marked at the end.
 
 A second start for the same tenant and supplier joins the run that is under way.
 
-Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedFormat, FeedEmpty, FeedChanged.
+Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
+FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
 """
 
 fetch_products: _Final[_t.Activity[_v1.FetchProductsRequest, _v1.FetchProductsResponse]] = _t.Activity(
@@ -175,9 +176,9 @@ fetch_products: _Final[_t.Activity[_v1.FetchProductsRequest, _v1.FetchProductsRe
         description='Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.',
         handler='fetch_products',
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
-        start_to_close_timeout=_timedelta(seconds=600),
+        start_to_close_timeout=_timedelta(seconds=3900),
         heartbeat_timeout=_timedelta(seconds=10),
-        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=10, non_retryable_error_types=('SupplierUnknown', 'FeedFormat', 'FeedEmpty', 'FeedChanged')),
+        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=10, non_retryable_error_types=('SupplierUnknown', 'FeedFormat', 'FeedEmpty', 'FeedChanged', 'FeedNotFound', 'FeedForbidden', 'FeedRefused', 'FeedLimit')),
     ),
 )
 """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first."""
@@ -251,7 +252,8 @@ class HarvestWorkflowBase(_t.WorkflowBase, contract=harvest_workflow.contract):
 
     A second start for the same tenant and supplier joins the run that is under way.
 
-    Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedFormat, FeedEmpty, FeedChanged.
+    Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
+    FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
     """
 
     @_abstractmethod
@@ -261,7 +263,8 @@ class HarvestWorkflowBase(_t.WorkflowBase, contract=harvest_workflow.contract):
 
         A second start for the same tenant and supplier joins the run that is under way.
 
-        Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedFormat, FeedEmpty, FeedChanged.
+        Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
         """
 
     @_abstractmethod
@@ -347,7 +350,8 @@ class HarvestServiceClient(_t.ServiceClient):
 
         A second start for the same tenant and supplier joins the run that is under way.
 
-        Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedFormat, FeedEmpty, FeedChanged.
+        Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
         """
         return await (await self._start(harvest_workflow.contract, request, HarvestHandle, options)).result()
 

@@ -1,0 +1,508 @@
+"""Where a worker's own requests may go: one policy for feeds, tools, and whatever else fetches for a caller.
+
+Somebody else's address is fetched here: one that a settings file has, and then whatever it redirects to; or one that a
+program made up. So a name is resolved once, every address that it leads to is looked at, and the one that was looked at
+is connected to: what the name leads to a moment later changes nothing. A connection is kept for the scheme, name and
+port that it was opened for and never serves another. Redirects are followed here as well, each checked like the first.
+The environment's proxies and .netrc are not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import ipaddress
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, Protocol, TypeAlias, cast
+from urllib.parse import urlsplit
+
+import httpcore
+import httpx
+
+from contextunity.core.errors import ContextUnityError
+
+__all__ = [
+    "MAX_REDIRECTS",
+    "AddressKind",
+    "EgressPolicy",
+    "EgressRefusedError",
+    "EgressTransport",
+    "IPAddress",
+    "Resolver",
+    "TooManyRedirectsError",
+    "classify",
+    "ip_literal",
+    "open_client",
+    "origin_of",
+    "parse_origin",
+    "resolve",
+    "shown",
+    "stream",
+]
+
+MAX_REDIRECTS = 5
+_PORTS = {"http": 80, "https": 443}
+_DRAINED_BYTES = 64 * 1024
+"""A redirect's own body that is shorter is read, so that its connection is of further use."""
+_FOR_ONE_ORIGIN = ("authorization", "cookie", "proxy-authorization")
+
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[IPAddress]]]
+"""Gives the addresses of a host name and port, the preferred one first.
+
+Raises:
+    OSError: there is none.
+"""
+
+
+class AddressKind(enum.Enum):
+    """What an address is; the value is how people are told."""
+
+    PUBLIC = "a public address"
+    LOOPBACK = "a private address (loopback)"
+    PRIVATE = "a private address"
+    SHARED = "a carrier's shared address (CGNAT)"
+    LINK_LOCAL = "a link-local address"
+    METADATA = "an address of a cloud's metadata service"
+    NAT64 = "a NAT64 address, which stands for an IPv4 address"
+    SIX_TO_FOUR = "a 6to4 address, which stands for an IPv4 address"
+    TEREDO = "a Teredo address, which stands for an IPv4 address"
+    IPV4_MAPPED = "an IPv4-mapped address"
+    IPV4_COMPATIBLE = "an IPv4-compatible address"
+    MULTICAST = "a multicast address"
+    UNSPECIFIED = "the unspecified address"
+    RESERVED = "a reserved address"
+
+
+# The first that holds an address says what it is. Written out, because what the library calls global changes with
+# Python's version, and some of what stands here is global there: NAT64, 6to4, IPv4-compatible, multicast, site-local.
+_KINDS: tuple[tuple[IPNetwork, AddressKind], ...] = tuple(
+    (ipaddress.ip_network(network), kind)
+    for network, kind in (
+        # Amazon, Google, Microsoft, Oracle, Alibaba and those that do as they do.
+        ("169.254.169.254/32", AddressKind.METADATA),
+        ("169.254.170.2/32", AddressKind.METADATA),
+        ("168.63.129.16/32", AddressKind.METADATA),
+        ("192.0.0.192/32", AddressKind.METADATA),
+        ("100.100.100.200/32", AddressKind.METADATA),
+        ("fd00:ec2::/32", AddressKind.METADATA),
+        ("fd20:ce::254/128", AddressKind.METADATA),
+        ("0.0.0.0/32", AddressKind.UNSPECIFIED),
+        ("0.0.0.0/8", AddressKind.RESERVED),
+        ("10.0.0.0/8", AddressKind.PRIVATE),
+        ("100.64.0.0/10", AddressKind.SHARED),
+        ("127.0.0.0/8", AddressKind.LOOPBACK),
+        ("169.254.0.0/16", AddressKind.LINK_LOCAL),
+        ("172.16.0.0/12", AddressKind.PRIVATE),
+        ("192.0.0.0/24", AddressKind.RESERVED),
+        ("192.0.2.0/24", AddressKind.RESERVED),
+        ("192.88.99.0/24", AddressKind.SIX_TO_FOUR),
+        ("192.168.0.0/16", AddressKind.PRIVATE),
+        ("198.18.0.0/15", AddressKind.RESERVED),
+        ("198.51.100.0/24", AddressKind.RESERVED),
+        ("203.0.113.0/24", AddressKind.RESERVED),
+        ("224.0.0.0/4", AddressKind.MULTICAST),
+        ("240.0.0.0/4", AddressKind.RESERVED),
+        ("::/128", AddressKind.UNSPECIFIED),
+        ("::1/128", AddressKind.LOOPBACK),
+        ("::/96", AddressKind.IPV4_COMPATIBLE),
+        ("::ffff:0:0/96", AddressKind.IPV4_MAPPED),
+        ("64:ff9b::/96", AddressKind.NAT64),
+        ("64:ff9b:1::/48", AddressKind.NAT64),
+        ("2001::/32", AddressKind.TEREDO),
+        ("2001::/23", AddressKind.RESERVED),
+        ("2001:db8::/32", AddressKind.RESERVED),
+        ("2002::/16", AddressKind.SIX_TO_FOUR),
+        ("3fff::/20", AddressKind.RESERVED),
+        ("fc00::/7", AddressKind.PRIVATE),
+        ("fe80::/10", AddressKind.LINK_LOCAL),
+        ("ff00::/8", AddressKind.MULTICAST),
+        # All that is handed out to the world lies in 2000::/3.
+        ("2000::/3", AddressKind.PUBLIC),
+        ("0.0.0.0/0", AddressKind.PUBLIC),
+        ("::/0", AddressKind.RESERVED),
+    )
+)
+_OPENED_BY_ALLOW_PRIVATE = frozenset({AddressKind.LOOPBACK, AddressKind.PRIVATE})
+
+
+def classify(address: IPAddress) -> AddressKind:
+    """Say what an address is. One that stands for another, such as an IPv4-mapped one, is what it is written as."""
+    return next(kind for network, kind in _KINDS if address in network)
+
+
+class EgressRefusedError(ContextUnityError):
+    """An address is not fetched from, whatever it would answer. Trying again is of no use.
+
+    Attributes:
+        host: the host asked for, as text; empty where there is none.
+        address: the address that it leads to, as text; empty where it was refused by its name.
+        reason: why, in a few words.
+        setting: what would have to be set where this is wanted; empty where no setting opens it.
+    """
+
+    def __init__(self, host: str, *, reason: str, address: str = "", setting: str = "") -> None:
+        """Say what is refused, and how to have it allowed."""
+        self.host, self.address, self.reason, self.setting = host, address, reason, setting
+        super().__init__(f"{reason}; {setting}" if setting else reason)
+
+
+class TooManyRedirectsError(EgressRefusedError):
+    """An address leads on and on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EgressPolicy:
+    """What may be fetched from. With no argument: every public address."""
+
+    allow_private: bool = False
+    """Whether private and loopback addresses are open, never link-local ones and metadata."""
+    networks: tuple[IPNetwork, ...] = ()
+    """Networks that are open whatever their addresses are, except to metadata."""
+    origins: frozenset[str] | None = None
+    """The only origins to fetch from, as `origin_of` writes them; None for all. One that is listed by its address is
+    open, whatever that is."""
+    endpoints: frozenset[tuple[str, int]] = frozenset()
+    """Addresses with ports that are open by exactly this address, such as of a server that this process started."""
+    proxied_hosts: frozenset[str] = frozenset()
+    """Hosts that may be asked of a proxy, which resolves names itself."""
+    userinfo: bool = True
+    """Whether an address may have a user and password."""
+    private_setting: str = ""
+    """Said of a refused private or loopback address: the setting that opens it."""
+    origin_setting: str = ""
+    """Said of an origin that is not listed: the setting that lists it."""
+    proxy_setting: str = ""
+    """Said of a host that may not be asked of the proxy."""
+
+    def check_url(self, url: httpx.URL, *, proxied: bool = False) -> None:
+        """Look at an address before anything is resolved.
+
+        Raises:
+            EgressRefusedError: it is refused as it is written.
+        """
+        if url.scheme not in _PORTS or not url.host:
+            raise EgressRefusedError(url.host, reason=f"{shown(url)} is neither http:// nor https://")
+        if url.userinfo and not self.userinfo:
+            raise EgressRefusedError(url.host, reason="an address with a user or password is refused")
+        if self.origins is not None and (origin := _origin(url)) not in self.origins:
+            raise EgressRefusedError(
+                url.host,
+                reason=f"{origin} is not among the origins that this deployment allows",
+                setting=self.origin_setting,
+            )
+        if proxied:
+            if url.host not in self.proxied_hosts:
+                reason = f"{url.host} is not among the hosts that may be asked of the proxy"
+                raise EgressRefusedError(url.host, reason=reason, setting=self.proxy_setting)
+            literal = ip_literal(url.host)
+            if literal is not None:
+                self.check_addresses(url.host, url.port or _PORTS[url.scheme], [literal])
+
+    def check_addresses(self, host: str, port: int, addresses: Iterable[IPAddress]) -> None:
+        """Look at where a host leads: every address, since one that leads inside as well is not to be trusted at all.
+
+        Raises:
+            EgressRefusedError: one of them is refused.
+        """
+        literal = ip_literal(host)
+        for address in addresses:
+            kind = classify(address)
+            opened = (
+                kind is AddressKind.PUBLIC
+                or (self.allow_private and kind in _OPENED_BY_ALLOW_PRIVATE)
+                or (kind is not AddressKind.METADATA and any(address in network for network in self.networks))
+                or (literal == address and self._named(address, port))
+            )
+            if not opened:
+                reason = f"{host} leads to {kind.value}" if literal is None else f"{host} is {kind.value}"
+                reason += f", {address}, which is refused" if literal is None else ", which is refused"
+                setting = self.private_setting if kind in _OPENED_BY_ALLOW_PRIVATE else ""
+                raise EgressRefusedError(host, address=str(address), reason=reason, setting=setting)
+
+    def _named(self, address: IPAddress, port: int) -> bool:
+        """Tell whether an address is listed itself, with this port."""
+        if (str(address), port) in self.endpoints:
+            return True
+        origins = self.origins or ()
+        return any(origin_of(scheme, str(address), port) in origins for scheme in _PORTS)
+
+
+async def resolve(host: str, port: int) -> list[IPAddress]:
+    """Ask the system's resolver. See `Resolver`."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (UnicodeError, ValueError) as error:
+        # Such as a label of more than 63 characters, which the encoding of names refuses.
+        raise OSError(f"it is no host name: {error}") from error
+    return list(dict.fromkeys(ipaddress.ip_address(entry[4][0]) for entry in found))
+
+
+def ip_literal(host: str) -> IPAddress | None:
+    """Read a host that is written as an address; None for a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def origin_of(scheme: str, host: str, port: int | None) -> str:
+    """Write an origin, always with its port, an IPv6 address in brackets."""
+    host = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{host.lower()}:{port or _PORTS[scheme]}"
+
+
+def parse_origin(text: str) -> str:
+    """Read an origin as a settings file has it, and write it as `origin_of` does.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = urlsplit(text)
+    if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
+        raise ValueError("should be an origin, such as https://api.example.com or http://127.0.0.1:8080")
+    return origin_of(parts.scheme, parts.hostname, parts.port)
+
+
+def shown(url: httpx.URL) -> str:
+    """An address without user, password and query, which may hold secrets."""
+    return str(url.copy_with(query=None, fragment=None, username=None, password=None))[:200]
+
+
+def _origin(url: httpx.URL) -> str:
+    return origin_of(url.scheme, url.host, url.port)
+
+
+def open_client(
+    policy: EgressPolicy,
+    *,
+    timeout: float,
+    trust: ssl.SSLContext | None = None,
+    resolver: Resolver = resolve,
+    proxy: str | None = None,
+) -> httpx.AsyncClient:
+    """Make a client whose every request goes by a policy. It is closed by its user, and stores no cookies.
+
+    Args:
+        policy: what it may fetch from. Connections are kept by the client, so one client serves one policy.
+        timeout: seconds of silence after which a request fails.
+        trust: which certificates are good; unless given, those that come with the HTTP library.
+        resolver: what resolves names.
+        proxy: URL of a proxy that all requests go through, http:// or https://, with a user and password or without.
+            It is connected to wherever it is; the hosts asked for must be among the policy's `proxied_hosts`.
+    """
+    transport = EgressTransport(policy, trust=trust, resolver=resolver, proxy=proxy)
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    return httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False, cookies=no_cookies)
+
+
+@asynccontextmanager
+async def stream(
+    client: httpx.AsyncClient, url: str | httpx.URL, *, headers: Mapping[str, str] | None = None
+) -> AsyncGenerator[httpx.Response]:
+    """Ask for an address, follow what redirects, and hand out the answer with its body unread.
+
+    Another origin is not told the user, the password, nor any header that says who asks.
+
+    Raises:
+        EgressRefusedError: the policy of the client refuses it, or what it redirects to; or it redirects too often.
+        httpx.HTTPError: there is no answer.
+        httpx.InvalidURL: it is no address.
+    """
+    here, told = httpx.URL(url), dict(headers or {})
+    for _ in range(MAX_REDIRECTS + 1):
+        request = client.build_request("GET", here.copy_with(fragment=None), headers=told)
+        response = await client.send(request, stream=True, follow_redirects=False)
+        try:
+            if not response.has_redirect_location:
+                yield response
+                return
+            there = _redirected(here, response)
+            await _drain(response)
+        finally:
+            await response.aclose()
+        if _origin_or_none(there) != _origin_or_none(here):
+            told = {name: value for name, value in told.items() if name.lower() not in _FOR_ONE_ORIGIN}
+        here = there
+    raise TooManyRedirectsError(here.host, reason=f"{shown(here)} redirects more than {MAX_REDIRECTS} times")
+
+
+def _redirected(here: httpx.URL, response: httpx.Response) -> httpx.URL:
+    try:
+        there = here.join(response.headers["location"])
+    except (httpx.InvalidURL, UnicodeError, ValueError) as error:
+        raise httpx.RemoteProtocolError(f"{shown(here)} redirects to what is no address: {error}") from error
+    if _origin_or_none(there) != _origin_or_none(here):
+        # Neither ours, nor what one server would have another told.
+        return there.copy_with(username=None, password=None) if there.userinfo else there
+    if here.userinfo and not there.userinfo:
+        return there.copy_with(username=here.username, password=here.password)
+    return there
+
+
+def _origin_or_none(url: httpx.URL) -> str | None:
+    return _origin(url) if url.scheme in _PORTS else None
+
+
+async def _drain(response: httpx.Response) -> None:
+    size = 0
+    async for part in response.aiter_raw():
+        size += len(part)
+        if size > _DRAINED_BYTES:
+            return
+
+
+class EgressTransport(httpx.AsyncBaseTransport):
+    """Sends the requests of an HTTP client, and only those that a policy allows. See `open_client`."""
+
+    def __init__(
+        self,
+        policy: EgressPolicy,
+        *,
+        trust: ssl.SSLContext | None = None,
+        resolver: Resolver = resolve,
+        proxy: str | None = None,
+    ) -> None:
+        """Take a policy; see `open_client`."""
+        self._policy, self._proxied = policy, proxy is not None
+        trust = trust or httpx.create_ssl_context(trust_env=False)
+        # The pool keeps connections by scheme, name and port, and checks a certificate against the name.
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=trust,
+            proxy=None if proxy is None else _proxy(proxy, trust),
+            max_connections=100,
+            max_keepalive_connections=20,
+            keepalive_expiry=5.0,
+            network_backend=_Backend(None if self._proxied else policy, resolver),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request.
+
+        Raises:
+            EgressRefusedError: the policy refuses it.
+        """
+        url = request.url
+        self._policy.check_url(url, proxied=self._proxied)
+        extensions = {name: value for name, value in request.extensions.items() if name == "timeout"}
+        with _as_httpx():
+            response = await self._pool.handle_async_request(
+                httpcore.Request(
+                    method=request.method,
+                    url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                    headers=request.headers.raw,
+                    content=cast("AsyncIterator[bytes]", request.stream),
+                    extensions=extensions,
+                )
+            )
+        body = _Body(cast("_Closing", response.stream))
+        told: dict[str, Any] = cast("Any", response).extensions
+        return httpx.Response(response.status, headers=response.headers, stream=body, extensions=told)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._pool.aclose()
+
+
+def _proxy(url: str, trust: ssl.SSLContext) -> httpcore.Proxy:
+    parsed = httpx.URL(url)
+    return httpcore.Proxy(
+        httpcore.URL(scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=b"/"),
+        auth=(parsed.username, parsed.password) if parsed.userinfo else None,
+        ssl_context=trust if parsed.scheme == "https" else None,
+    )
+
+
+class _Backend(httpcore.AsyncNetworkBackend):
+    """Opens connections to addresses that a policy has looked at; to any, where it is given none."""
+
+    def __init__(self, policy: EgressPolicy | None, resolver: Resolver) -> None:
+        self._policy, self._resolver = policy, resolver
+        self._inner = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - as the library has it
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        addresses = await self._addresses(host, port, timeout)
+        if self._policy is not None:
+            self._policy.check_addresses(host, port, addresses)
+        # One after the other within the time that there is, so that an address without a road does not use it up.
+        each = None if timeout is None else timeout / len(addresses)
+        connect = partial(
+            self._inner.connect_tcp,
+            port=port,
+            timeout=each,
+            local_address=local_address,
+            socket_options=socket_options,
+        )
+        for address in addresses[:-1]:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return await connect(str(address))
+        return await connect(str(addresses[-1]))
+
+    async def _addresses(self, host: str, port: int, within: float | None) -> Sequence[IPAddress]:
+        literal = ip_literal(host)
+        if literal is not None:
+            return [literal]
+        try:
+            async with asyncio.timeout(within):
+                found = await self._resolver(host, port)
+        except TimeoutError:
+            raise httpcore.ConnectTimeout(f"{host} cannot be resolved in time") from None
+        except OSError as error:
+            raise httpcore.ConnectError(f"{host} cannot be resolved: {error.strerror or error}") from error
+        if not found:
+            raise httpcore.ConnectError(f"{host} cannot be resolved: it has no address")
+        return found
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
+
+class _Closing(Protocol):
+    """The body of an answer as httpcore gives it."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, inner: _Closing) -> None:
+        self._inner = inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _as_httpx():
+            async for part in self._inner:
+                yield part
+
+    async def aclose(self) -> None:
+        with _as_httpx():
+            await self._inner.aclose()
+
+
+@contextmanager
+def _as_httpx() -> Generator[None]:
+    """Turn the errors of the lower library into those of the upper one, which have the same names."""
+    try:
+        yield
+    except (
+        httpcore.TimeoutException,
+        httpcore.NetworkError,
+        httpcore.ProtocolError,
+        httpcore.ProxyError,
+        httpcore.UnsupportedProtocol,
+    ) as error:
+        raise getattr(httpx, type(error).__name__)(str(error)) from error

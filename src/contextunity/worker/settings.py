@@ -186,7 +186,8 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path | None 
             values[field] = tuple(text.replace(",", " ").split()) if field in _LIST_FIELDS else text
             origins[field] = variable
     settings, wrong = _validate(values)
-    settings._folder = (folder / (environ.get(_SETTINGS_FILE) or DEFAULT_FILE)).absolute().parent
+    file = folder / (environ.get(_SETTINGS_FILE) or DEFAULT_FILE)
+    settings._folder = file.absolute().parent  # pyright: ignore[reportPrivateUsage]  # it is no setting of its own
     faults += describe_faults(wrong, origins) if wrong else []
     if faults:
         raise SettingsError(faults, settings)

@@ -112,7 +112,8 @@ def test_a_killed_worker_loses_and_repeats_nothing(house: Any, tmp_path: Path) -
     write_sample(feed, products=1200)
     with FeedServer(feed, bytes_per_second=400_000) as server:
         house.configure(
-            f'[modules.harvest.suppliers.alpine]\nurl = "{server.url()}"\nformat = "shopify_csv"\npage_size = 40\n'
+            f'[modules.harvest.suppliers.alpine]\nurl = "{server.url()}"\nallow_private = true\n'
+            'format = "shopify_csv"\npage_size = 40\n'
         )
         house.serve()
         first = house.work()
@@ -220,7 +221,7 @@ def test_a_harvest_can_be_paused_resumed_and_given_another_page_size(
     feed, tenant = tmp_path / "feed.csv", _tenant()
     write_sample(feed, products=100)
     with FeedServer(feed, bytes_per_second=60_000) as server:
-        house.configure(f'[modules.harvest.suppliers.alpine]\nurl = "{server.url()}"\n')
+        house.configure(f'[modules.harvest.suppliers.alpine]\nurl = "{server.url()}"\nallow_private = true\n')
         house.work()
         result = asyncio.run(_steer(temporal_server.address, tenant, server))
     assert result.counts is not None
@@ -261,7 +262,10 @@ def test_no_road_of_a_harvest_uses_another_codec(house: Any, tmp_path: Path) -> 
 @pytest.mark.skipif(not _SNOWDEVIL.exists(), reason="the real export is not on this machine")
 def test_a_real_export_is_harvested(house: Any) -> None:
     tenant = _tenant()
-    house.configure(f'[modules.harvest.suppliers.snowdevil]\nurl = "{_SNOWDEVIL.as_uri()}"\n')
+    house.configure(
+        f'[modules.harvest]\nfeed_folders = ["{_SNOWDEVIL.parent}"]\n'
+        f'[modules.harvest.suppliers.snowdevil]\nurl = "{_SNOWDEVIL.as_uri()}"\n'
+    )
     house.serve()
     house.work()
     ended = house.wait(house.start(supplier_code="snowdevil", tenant_id=tenant))
@@ -298,7 +302,7 @@ def test_a_feed_that_cannot_be_used_fails_with_its_type(
     feed = tmp_path / "feed.csv"
     feed.write_bytes(content or b"")
     with FeedServer(feed) as server:
-        house.configure(f'[modules.harvest.suppliers.alpine]\nurl = "{server.url()}"\n')
+        house.configure(f'[modules.harvest.suppliers.alpine]\nurl = "{server.url()}"\nallow_private = true\n')
         house.serve()
         house.work()
         ended = house.wait(house.start(supplier_code=supplier, tenant_id=_tenant()))
@@ -338,6 +342,7 @@ def test_a_parameter_out_of_range_fails_at_once(
 def test_an_unreachable_feed_is_tried_again_and_then_fails_with_its_type(house: Any) -> None:
     house.configure(
         f'[modules.harvest.suppliers.gone]\nurl = "http://127.0.0.1:{usual_or_free_port(0)}/feed.csv?key=secret"\n'
+        "allow_private = true\n"
     )
     house.serve()
     house.work()
@@ -347,11 +352,59 @@ def test_an_unreachable_feed_is_tried_again_and_then_fails_with_its_type(house: 
     assert "secret" not in ended["error"]
 
 
+@pytest.mark.parametrize(
+    ("url", "more", "kind", "told"),
+    [
+        pytest.param(
+            "http://127.0.0.1:{port}/feed.csv",
+            "",
+            "FeedRefused",
+            "127.0.0.1 is a private address (loopback), which is refused; set allow_private = true in "
+            "[modules.harvest.suppliers.alpine]",
+            id="loopback",
+        ),
+        pytest.param(
+            "http://169.254.169.254/feed.csv",
+            "allow_private = true\n",
+            "FeedRefused",
+            "169.254.169.254 is an address of a cloud's metadata service",
+            id="metadata",
+        ),
+        pytest.param(
+            "http://127.0.0.1:{port}/none.csv", "allow_private = true\n", "FeedNotFound", "404", id="no such feed"
+        ),
+        pytest.param(
+            "http://127.0.0.1:{port}/feed.csv",
+            "allow_private = true\nmax_bytes = 100\n",
+            "FeedLimit",
+            "set another max_bytes",
+            id="too long",
+        ),
+    ],
+)
+def test_what_is_refused_fails_at_once_with_its_type_and_the_way_out(
+    house: Any, tmp_path: Path, url: str, more: str, kind: str, told: str
+) -> None:
+    folder = tmp_path / "feeds"
+    folder.mkdir()
+    write_sample(folder / "feed.csv", products=5)
+    with FeedServer(folder) as server:
+        address = url.format(port=server.port)
+        house.configure(f'[modules.harvest.suppliers.alpine]\nurl = "{address}"\n{more}')
+        house.serve()
+        house.work()
+        ended = house.wait(house.start(supplier_code="alpine", tenant_id=_tenant()))
+        assert len(server.requests) == (0 if kind == "FeedRefused" else 1)
+    assert ended["status"] == "failed"
+    assert ended["error"].startswith(f"{kind}: ")
+    assert told in ended["error"]
+
+
 def test_a_feed_that_comes_back_in_time_is_harvested(house: Any, tmp_path: Path) -> None:
     feed = tmp_path / "feed.csv"
     write_sample(feed, products=20)
     with FeedServer(feed, fail_first=2) as server:
-        house.configure(f'[modules.harvest.suppliers.alpine]\nurl = "{server.url()}"\n')
+        house.configure(f'[modules.harvest.suppliers.alpine]\nurl = "{server.url()}"\nallow_private = true\n')
         house.serve()
         house.work()
         ended = house.wait(house.start(supplier_code="alpine", tenant_id=_tenant()))

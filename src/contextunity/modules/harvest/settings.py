@@ -83,7 +83,8 @@ class HarvestSettings(BaseModel):
     @field_validator("feed_folders")
     @classmethod
     def _folders_from_the_settings_file(cls, folders: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
-        base: Path = (info.context or {}).get("settings_folder") or Path.cwd()
+        context: dict[str, Path] = info.context or {}
+        base = context.get("settings_folder") or Path.cwd()
         return tuple(base / folder.expanduser() for folder in folders) or (base,)
 
     @model_validator(mode="after")

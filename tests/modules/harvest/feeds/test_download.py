@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from contextunity.modules.harvest.errors import FeedChangedError, FeedEmptyError, FeedUnreachableError
+from contextunity.modules.harvest.errors import FeedChangedError, FeedEmptyError, FeedRefusedError, FeedUnreachableError
 from contextunity.modules.harvest.feed_server import FeedServer
 from contextunity.modules.harvest.feeds import FeedSource, Readahead, open_feed, read_page
 from contextunity.modules.harvest.sample import sample_chunks
@@ -115,16 +115,27 @@ async def test_a_feed_that_was_replaced_is_told(
     assert caught.value.type == "FeedChanged"
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 410, 429, 500, 503])
-async def test_an_answer_that_is_no_feed_is_unreachable(
-    large_folder: Path, client: httpx.AsyncClient, spool_folder: Path, status: int
+@pytest.mark.parametrize(
+    ("status", "kind", "retryable"),
+    [
+        (401, "FeedForbidden", False),
+        (403, "FeedForbidden", False),
+        (404, "FeedNotFound", False),
+        (410, "FeedNotFound", False),
+        (429, "FeedUnreachable", True),
+        (500, "FeedUnreachable", True),
+        (503, "FeedUnreachable", True),
+    ],
+)
+async def test_an_answer_that_is_no_feed_is_told_by_its_kind(
+    large_folder: Path, client: httpx.AsyncClient, spool_folder: Path, status: int, kind: str, retryable: bool
 ) -> None:
     with FeedServer(large_folder, fail_first=1, fail_status=status) as server:
         with pytest.raises(FeedUnreachableError, match=f"the server answered {status}") as caught:
             await open_feed(client, source(server.url("feed.csv")), spool_folder=spool_folder)
         assert caught.value.status == status
         assert caught.value.url == server.url("feed.csv")
-        assert caught.value.retryable
+        assert (caught.value.type, caught.value.retryable) == (kind, retryable)
         # The next attempt finds it.
         await open_feed(client, source(server.url("feed.csv")), spool_folder=spool_folder)
 
@@ -171,8 +182,8 @@ async def test_a_download_that_breaks_off_leaves_nothing_in_the_spool(spool_fold
     ("url", "reason"),
     [
         pytest.param("http://127.0.0.1:1/feed.csv", "ConnectError", id="nobody listens"),
-        pytest.param("ftp://x.example/feed.csv", "none of http, https and file", id="other scheme"),
         pytest.param("file:///no/such/feed.csv", "No such file", id="no such file"),
+        pytest.param("file:///no%00such/feed.csv", "it is no path", id="no path"),
         pytest.param("http://[broken/feed.csv", "address", id="broken address"),
     ],
 )
@@ -182,6 +193,11 @@ async def test_an_address_without_a_feed_is_unreachable(
     with pytest.raises(FeedUnreachableError, match=reason) as caught:
         await open_feed(client, source(url), spool_folder=spool_folder)
     assert caught.value.url == url
+
+
+async def test_another_scheme_is_refused(client: httpx.AsyncClient, spool_folder: Path) -> None:
+    with pytest.raises(FeedRefusedError, match="none of http, https and file"):
+        await open_feed(client, source("ftp://x.example/feed.csv"), spool_folder=spool_folder)
 
 
 async def test_a_folder_is_no_feed(client: httpx.AsyncClient, spool_folder: Path, tmp_path: Path) -> None:
@@ -210,6 +226,11 @@ async def test_the_heartbeat_beats_while_bytes_come_in(
     assert set(beats) == {"open", "page"}
 
 
+def answered(status: int, *, headers: dict[str, str], content: bytes = b"") -> httpx.Response:
+    """An answer whose body is still to be read, as over a socket."""
+    return httpx.Response(status, headers=headers, stream=httpx.ByteStream(content))
+
+
 class OddServer(httpx.AsyncBaseTransport):
     """Answers from a function, for servers that do what ours does not."""
 
@@ -227,7 +248,7 @@ def ranged(request: httpx.Request, **headers: str) -> httpx.Response:
     first, _, last = request.headers["Range"].removeprefix("bytes=").partition("-")
     body = FEED[int(first) : int(last) + 1]
     stated = {"Content-Range": f"bytes {first}-{int(first) + len(body) - 1}/{len(FEED)}", "ETag": '"1"'}
-    return httpx.Response(
+    return answered(
         206, headers=stated | {name.replace("_", "-"): text for name, text in headers.items()}, content=body
     )
 
@@ -245,9 +266,9 @@ async def test_a_server_that_does_not_tell_the_size_is_read_by_range(spool_folde
         first, _, last = request.headers["Range"].removeprefix("bytes=").partition("-")
         body = FEED[int(first) : int(last) + 1]
         if not body:
-            return httpx.Response(416, headers={"Content-Range": f"bytes */{len(FEED)}", "ETag": '"1"'})
+            return answered(416, headers={"Content-Range": f"bytes */{len(FEED)}", "ETag": '"1"'})
         place = f"bytes {first}-{int(first) + len(body) - 1}/*"
-        return httpx.Response(206, headers={"Content-Range": place, "ETag": '"1"'}, content=body)
+        return answered(206, headers={"Content-Range": place, "ETag": '"1"'}, content=body)
 
     async with httpx.AsyncClient(transport=OddServer(answer)) as client:
         feed, cursor = await open_feed(client, source("http://x.example/feed"), spool_folder=spool_folder)
@@ -300,9 +321,7 @@ async def test_a_short_body_is_not_taken_for_the_end_of_the_feed(spool_folder: P
         response = ranged(request)
         if request.headers["Range"].startswith("bytes=0-"):
             return response
-        return httpx.Response(
-            206, headers={"Content-Range": response.headers["Content-Range"], "ETag": '"1"'}, content=b"1"
-        )
+        return answered(206, headers={"Content-Range": response.headers["Content-Range"], "ETag": '"1"'}, content=b"1")
 
     async with httpx.AsyncClient(transport=OddServer(answer)) as client:
         readahead = Readahead()
@@ -320,8 +339,8 @@ async def test_a_body_that_comes_compressed_all_the_same_is_spooled_plain(spool_
         if "Range" in request.headers:
             packed = gzip.compress(FEED)
             headers["Content-Range"] = f"bytes 0-{len(packed) - 1}/{len(packed)}"
-            return httpx.Response(206, headers=headers, content=packed)
-        return httpx.Response(200, headers=headers, content=gzip.compress(FEED))
+            return answered(206, headers=headers, content=packed)
+        return answered(200, headers=headers, content=gzip.compress(FEED))
 
     page = await open_and_read(answer, spool_folder)
     assert page.entries == 10_000

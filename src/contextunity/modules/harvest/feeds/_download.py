@@ -7,6 +7,7 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
@@ -164,7 +165,7 @@ class _Unpacker:
         while not self._engine.eof and (piece := self._engine.decompress(b"", _PIECE_BYTES)):
             yield piece
 
-    def _new(self) -> zlib._Decompress:
+    def _new(self) -> Any:  # the library's own class has no public name
         return zlib.decompressobj(zlib.MAX_WBITS if self._deflate else zlib.MAX_WBITS | 16)
 
 

@@ -99,7 +99,7 @@ def _open_below(url: str, path: Path, folders: Sequence[Path]) -> int:
     here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for parent in parents:
-            below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            below = os.open(parent, _READ_ONLY | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
             here = below
         return os.open(name, _READ_ONLY | os.O_NOFOLLOW, dir_fd=here)

@@ -14,9 +14,11 @@ import enum
 import ipaddress
 import socket
 import ssl
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol, TypeAlias, cast
@@ -42,6 +44,7 @@ __all__ = [
     "origin_of",
     "parse_origin",
     "resolve",
+    "retry_after",
     "shown",
     "stream",
 ]
@@ -357,6 +360,17 @@ async def _drain(response: httpx.Response) -> None:
         size += len(part)
         if size > _DRAINED_BYTES:
             return
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Seconds that a server asks to be left alone for by Retry-After, a number or a date; 0 where it asks for none."""
+    stated = response.headers.get("Retry-After", "").strip()
+    if stated.isascii() and stated.isdigit():
+        return float(stated[:12])
+    try:
+        return max(0.0, parsedate_to_datetime(stated).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 class EgressTransport(httpx.AsyncBaseTransport):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -36,7 +37,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "/gzip":
                 self._answer(200, b"\x1f\x8b", ("Content-Encoding", "gzip"))
             case "/broken":
-                self._answer(503, b"later")
+                self._answer(503, b"later", ("Retry-After", "7"))
             case "/slow":
                 server.held.wait(10)
                 self._answer(200, b"")
@@ -139,11 +140,36 @@ async def test_what_may_be_better_later_is_tried_again(tools: ToolSet, server: A
     with pytest.raises(ToolFailedError) as caught:
         await _get(tools, f"http://127.0.0.1:{server.server_port}/{path}")
     assert "secret" not in str(caught.value)
+    assert caught.value.retry_after == (7 if path.startswith("broken") else 0)
 
 
 async def test_a_name_without_an_address_is_tried_again(tools: ToolSet) -> None:
     with pytest.raises(ToolFailedError, match="cannot be resolved"):
         await _get(tools, "https://name.invalid/")
+
+
+@pytest.mark.parametrize(
+    ("address", "networks", "told"),
+    [
+        pytest.param("169.254.169.254", ["0.0.0.0/0"], "metadata", id="metadata by a network"),
+        pytest.param("64:ff9b::a00:1", ["10.0.0.0/8"], "NAT64", id="a listed address behind NAT64"),
+        pytest.param("::ffff:10.0.0.1", ["10.0.0.0/8"], "IPv4-mapped", id="a listed address, mapped"),
+        pytest.param("2002:a00:1::", [], "6to4", id="6to4"),
+    ],
+)
+async def test_a_listed_name_that_leads_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str, networks: list[str], told: str
+) -> None:
+    def resolve(*_: Any, **__: Any) -> Any:
+        return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, 80))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    section = {"allow": ["http://shop.test"], "networks": networks}
+    async with open_tools(CodeSettings(tools={"http_get": section}), tmp_path) as opened:
+        with pytest.raises(ToolRefusedError, match=told) as caught:
+            await _get(opened, "http://shop.test/")
+    assert str(ipaddress.ip_address(address)) in str(caught.value)
+    assert "shop.test" in str(caught.value)
 
 
 async def test_it_connects_to_the_address_it_looked_at(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from datetime import timedelta
 from typing import cast
 
 from contextunity.gen.contextunity.code.v1 import (
@@ -23,7 +24,14 @@ from contextunity.core.codec import CodecError, JsonValue, dict_to_struct, encod
 
 from ._values import from_list_value, from_value, to_list_value, to_value
 from .backends import Backend, Outcome, Program, SandboxUnavailable, ToolBackend, ToolReply, ToolWanted
-from .errors import CodeError, RequestInvalidError, SandboxBusyError, SandboxFailedError, ToolRefusedError
+from .errors import (
+    CodeError,
+    RequestInvalidError,
+    SandboxBusyError,
+    SandboxFailedError,
+    ToolFailedError,
+    ToolRefusedError,
+)
 from .files import checked_files
 from .limits import lessened, settled, to_limits
 from .resources import Resources, current
@@ -34,6 +42,8 @@ __all__ = ["ANSWER_BYTES", "SNAPSHOT_BYTES", "call_tool", "run_program"]
 ANSWER_BYTES = 1024 * 1024
 """What a tool may give."""
 _ERROR_CHARACTERS = 2000
+_MAX_RETRY_SECONDS = 60.0
+"""The longest Retry-After that a program waits for between two calls of a tool."""
 
 SNAPSHOT_BYTES = 512 * 1024
 """What a program may hold, compressed and with its files, while a tool runs: the workflow's history keeps it."""
@@ -185,10 +195,12 @@ def _as_application_error() -> Generator[None, None, None]:
     except CodeError as error:
         # That all places are taken is everyday life, and nothing for the log.
         busy = isinstance(error, SandboxBusyError)
+        asked = min(error.retry_after, _MAX_RETRY_SECONDS) if isinstance(error, ToolFailedError) else 0.0
         raise ApplicationError(
             str(error),
             type=error.type,
             non_retryable=not error.retryable,
+            next_retry_delay=timedelta(seconds=asked) if asked else None,
             category=ApplicationErrorCategory.BENIGN if busy else ApplicationErrorCategory.UNSPECIFIED,
         ) from error
     except SandboxUnavailable as error:

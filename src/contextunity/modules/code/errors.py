@@ -101,7 +101,16 @@ class ToolRefusedError(CodeError):
 
 
 class ToolFailedError(CodeError):
-    """A tool could not do it this time; it is called again, and the program waits."""
+    """A tool could not do it this time; it is called again, and the program waits.
+
+    Attributes:
+        retry_after: seconds that whom it asked wants to be left alone for; 0 where nobody does.
+    """
 
     type = "ToolFailed"
     retryable = True
+
+    def __init__(self, reason: str, *, retry_after: float = 0.0) -> None:
+        """Say what failed."""
+        self.retry_after = retry_after
+        super().__init__(reason)

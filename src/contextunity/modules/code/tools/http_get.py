@@ -86,7 +86,9 @@ async def _fetch_in_time(client: httpx.AsyncClient, settings: HttpGetSettings, u
     async with egress.stream(client, url, headers={"Accept-Encoding": "identity"}) as response:
         there = response.url
         if response.status_code >= 500 or response.status_code == 429:
-            raise ToolFailedError(f"{egress.shown(there)} answered {response.status_code}")
+            raise ToolFailedError(
+                f"{egress.shown(there)} answered {response.status_code}", retry_after=egress.retry_after(response)
+            )
         body = await _body(response, settings, there)
     headers: dict[str, JsonValue] = {name: response.headers[name] for name in _TOLD_HEADERS if name in response.headers}
     return {"status": response.status_code, "url": str(there), "headers": headers, "body": body}

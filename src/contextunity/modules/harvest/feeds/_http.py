@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 
 import httpx
 from contextunity.gen.contextunity.harvest.v1 import Feed
@@ -60,7 +58,7 @@ async def fetch(
             if response.status_code not in (200, 206, 416):
                 reason = f"the server answered {response.status_code} {response.reason_phrase}".rstrip()
                 fault = _FAULTS.get(response.status_code, FeedUnreachableError)
-                raise fault(url, status=response.status_code, reason=reason, retry_after=_retry_after(response))
+                raise fault(url, status=response.status_code, reason=reason, retry_after=egress.retry_after(response))
             yield Download(url=url, response=response, bounds=bounds, clock=clock, ends=ends)
     except egress.EgressRefusedError as error:
         raise FeedRefusedError(
@@ -69,17 +67,6 @@ async def fetch(
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise FeedUnreachableError(url, reason=reason) from error
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Read the header Retry-After, which has seconds or a date; 0 where it is missing, past or not to be understood."""
-    stated = response.headers.get("Retry-After", "").strip()
-    if stated.isascii() and stated.isdigit():
-        return float(stated[:12])
-    try:
-        return max(0.0, parsedate_to_datetime(stated).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def validator(response: httpx.Response) -> str:

@@ -48,5 +48,5 @@ def _member_faults(own: Iterable[Declaration]) -> Iterator[Fault]:
             for index, text in value_faults(declaration.proto):
                 yield declaration.fault(f"value {declaration.proto.value[index].name} {text}", (_VALUES, index))
         else:
-            for index, text in field_faults(declaration.proto):
+            for index, text in field_faults(declaration.proto, declaration.name):
                 yield declaration.fault(f"field {declaration.proto.field[index].name} {text}", (_FIELDS, index))

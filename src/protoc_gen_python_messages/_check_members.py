@@ -22,9 +22,15 @@ _SHADOWED_IN_ENUM = (
 _USED_IN_ENUM = ("classmethod", "dict")
 
 
-def field_faults(message: descriptor_pb2.DescriptorProto) -> Iterator[tuple[int, str]]:
-    """Yields what is wrong with the fields of a message: each field's index, and a text that follows its name."""
+def field_faults(message: descriptor_pb2.DescriptorProto, message_name: str) -> Iterator[tuple[int, str]]:
+    """Yields what is wrong with the fields of a message: each field's index, and a text that follows its name.
+
+    Args:
+        message: its descriptor.
+        message_name: the name of the message in its package, such as `Outer.Inner`.
+    """
     names = [_names.field_name(field.name) for field in message.field]
+    private = f"_{_names.class_name(message_name).lstrip('_')}__"
     by_name: dict[str, list[str]] = defaultdict(list)
     for name, field in zip(names, message.field, strict=True):
         by_name[name].append(field.name)
@@ -37,6 +43,8 @@ def field_faults(message: descriptor_pb2.DescriptorProto) -> Iterator[tuple[int,
             yield index, "hides the module betterproto2 from the fields after it; rename it, or declare it last"
         if name in _SHADOWED_IN_MESSAGE or _SPECIAL.fullmatch(name):
             yield index, "takes the place of what makes the dataclass work; rename it"
+        if name.startswith(private) and name.removeprefix(private[:-2]) in names:
+            yield index, f"is what Python makes of {name.removeprefix(private[:-2])} in this class; rename one of them"
         if name == "is_set" and deprecated:
             yield index, "hides the method that warns of the message's deprecated fields; rename it"
         yield from ((index, reason) for reason in _type_faults(field))

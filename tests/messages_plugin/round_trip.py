@@ -55,7 +55,10 @@ def _try_message(module: ModuleType, cls: Any) -> None:
     assert codec.encode(empty) == b"", "an empty message has fields"
     assert codec.decode(cls, b"") == empty
     google = proto_class(cls)
+    named = {field.name for field in dataclasses.fields(cls)}
     for field in google.DESCRIPTOR.fields:
+        # Python changes such names in the body of a class.
+        assert not field.name.startswith("__") or field.name in named, f"{field.name} has another name"
         for pb in _filled(google, field):
             data = google.SerializeToString(pb)
             message = codec.decode(cls, data)

@@ -76,6 +76,11 @@ _BREAKS: dict[str, Case] = {
         "message M { int32 __slots__ = 1; }",
         "PKG/a.proto:3: message PKG.M: field __slots__ takes the place of what makes the dataclass work; rename it",
     ),
+    "field_mangled": (
+        "message Outer { message M { int32 __x = 1; int32 _OuterM__x = 2; } }",
+        "PKG/a.proto:3: message PKG.Outer.M: field _OuterM__x is what Python makes of __x in this class; rename one of "
+        "them",
+    ),
     "field_is_set": (
         "message M { bool is_set = 1; bool old = 2 [deprecated = true]; }",
         "PKG/a.proto:3: message PKG.M: field is_set hides the method that warns of the message's deprecated fields; "

@@ -52,6 +52,10 @@ _BODIES = {
         for name in ("datetime", "typing", "builtins", "warnings", "dataclass", "int", "str", "bool", "bytes", "list")
     },
     **{f"field_{name}": _beside(name) for name in ("dict", "float", "self", "cls", "None", "class", "parse", "is_set")},
+    "field_private_names": (
+        "message M { int32 __doc__x = 1; repeated M __list = 2; map<string, M> __map = 3; string x__ = 4; "
+        "oneof o { string __a = 5; M _b = 6; } N n = 7; message N { string __doc__x = 1; } } message P { int32 a = 1; }"
+    ),
     "field_message": _beside("N", "N").replace("N n = 20;", ""),
     "field_kind": _beside("Kind", "Kind"),
     "field_lists": "message M { repeated string list = 1; map<string, int32> dict = 2; bytes bytes = 3; bytes b = 4; }",

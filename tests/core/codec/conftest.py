@@ -154,14 +154,16 @@ def _fill_map(data: st.DataObject, target: Any, entry: Any, depth: int) -> None:
 
 def _fill_timestamp(data: st.DataObject, pb: Any, depth: int) -> None:
     pb.seconds = data.draw(st.one_of(st.integers(-62_135_596_800, 253_402_300_799), st.sampled_from([0, -1])))
-    pb.nanos = 1000 * data.draw(st.integers(0, 999_999))
+    pb.nanos = data.draw(
+        st.one_of(st.integers(0, 999_999_999), st.integers(0, 999_999).map(lambda micros: 1000 * micros))
+    )
 
 
 def _fill_duration(data: st.DataObject, pb: Any, depth: int) -> None:
-    micros = data.draw(st.one_of(st.integers(-(10**15), 10**15), st.sampled_from([0, -1, -1_500_000])))
-    seconds, rest = divmod(abs(micros), 10**6)
-    sign = -1 if micros < 0 else 1
-    pb.seconds, pb.nanos = sign * seconds, sign * rest * 1000
+    nanos = data.draw(st.one_of(st.integers(-(10**18), 10**18), st.sampled_from([0, -1, -1000, -1_500_000_000])))
+    seconds, rest = divmod(abs(nanos), 10**9)
+    sign = -1 if nanos < 0 else 1
+    pb.seconds, pb.nanos = sign * seconds, sign * rest
 
 
 def _fill_value(data: st.DataObject, pb: Any, depth: int) -> None:
@@ -253,6 +255,6 @@ def _exact(value: Any) -> Any:
         case float():
             return float, struct.pack("<d", value)
         case datetime():
-            return datetime, value.isoformat(), value.tzinfo is UTC, value.fold
+            return type(value), value.isoformat(), value.tzinfo is UTC, value.fold
         case _:
             return type(value), value

@@ -97,6 +97,7 @@ def test_what_has_no_json_form_is_refused_by_its_path(message: ContextUnit, path
         pytest.param('{"units": null, "nanos": "5"}', Money(nanos=5), id="null and text for int32"),
         pytest.param('{"units": 5.0}', Money(units=5), id="whole float"),
         pytest.param('{"units": "9223372036854775807"}', Money(units=2**63 - 1), id="int64 as text"),
+        pytest.param('{"units": "1.5e3", "nanos": "1e5"}', Money(units=1500, nanos=100_000), id="exponents as text"),
         pytest.param(b'{"currency_code": "\xc3\xa9"}', Money(currency_code="é"), id="bytes"),
         pytest.param("{}", Money(), id="empty"),
     ],
@@ -116,6 +117,10 @@ def test_text_is_read_with_the_freedom_of_proto_json(text: str | bytes, expected
         pytest.param("[]", "expected an object, got a list", id="list"),
         pytest.param('{"unit": 1}', "did you mean units?", id="misspelt"),
         pytest.param('{"nanos": 1.5}', "expected an integer, got 1.5", id="fraction"),
+        pytest.param('{"nanos": "1.5"}', "expected an integer, got 1.5", id="fraction as text"),
+        pytest.param('{"nanos": "1e10"}', "out of range for an int32", id="exponent as text too large"),
+        pytest.param('{"units": "1e400"}', "'1e400' is beyond 2^53", id="exponent as text far too large"),
+        pytest.param('{"units": "9007199254740993.0"}', "beyond 2^53", id="imprecise text"),
         pytest.param('{"units": NaN}', "expected an integer, got nan", id="NaN"),
     ],
 )
@@ -150,6 +155,7 @@ def test_unknown_keys_can_be_ignored_at_every_level() -> None:
         pytest.param(Money, {"units": 5.5}, "units", "expected an integer, got 5.5", id="fraction"),
         pytest.param(Money, {"units": 2.0**60}, "units", "beyond 2^53", id="imprecise float"),
         pytest.param(Money, {"units": "5.5"}, "units", "'5.5' is no integer", id="fraction as text"),
+        pytest.param(Money, {"units": "1e3"}, "units", "'1e3' is no integer", id="exponent as text"),
         pytest.param(Money, {"units": "1_0"}, "units", "'1_0' is no integer", id="underscore"),
         pytest.param(Money, {"units": "9223372036854775808"}, "units", "out of range for an int64", id="int64 as text too large"),
         pytest.param(Money, {"units": "9" * 5000}, "units", "out of range", id="endless text"),
@@ -190,6 +196,37 @@ def test_what_does_not_fit_is_refused_by_its_path(cls: Any, data: dict[Any, Any]
         codec.from_dict(cls, data)
     assert [violation.path for violation in caught.value.violations] == [path]
     assert reason in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("field", "data", "second"),
+    [
+        pytest.param("int32_keys", {"1": "a", "01": "a"}, '["01"]', id="leading zero"),
+        pytest.param("sfixed64_keys", {"-0": "a", "5": "a", "0": "b"}, '["0"]', id="minus zero"),
+    ],
+)
+def test_keys_of_a_map_that_are_one_number_are_refused(
+    shapes: Any, field: str, data: dict[str, str], second: str
+) -> None:
+    for read in (codec.from_dict, lambda cls, data: codec.from_json(cls, json.dumps(data))):
+        with pytest.raises(codec.CodecError, match="given twice") as caught:
+            read(shapes.Maps, {field: data})
+        assert [violation.path for violation in caught.value.violations] == [f"{field}{second}"]
+
+
+def test_an_unknown_name_of_an_enum_is_passed_over_as_an_unknown_field_is(shapes: Any) -> None:
+    newer = "NEWER"
+    data = {"level": newer, "levels": [newer, "TOP", newer], "optionalColour": newer, "inners": {"a": newer, "b": 1}}
+    read = codec.from_json(shapes.Enums, json.dumps(data), ignore_unknown_fields=True)
+    assert read == shapes.Enums(levels=[shapes.Level.TOP], inners={"b": shapes.EnumsInner(1)})
+    assert read.optional_colour is None
+    for strict in (codec.from_dict, lambda cls, data: codec.from_json(cls, json.dumps(data))):
+        with pytest.raises(codec.CodecError) as caught:
+            strict(shapes.Enums, data)
+        paths = [violation.path for violation in caught.value.violations]
+        assert paths == ["level", "levels[0]", "levels[2]", "optional_colour", 'inners["a"]']
+    with pytest.raises(codec.CodecError, match="expected a name"):
+        codec.from_json(shapes.Enums, '{"level": true}', ignore_unknown_fields=True)
 
 
 @pytest.mark.parametrize(

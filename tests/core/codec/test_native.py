@@ -21,6 +21,7 @@ from contextunity.gen.contextunity.harvest.v1 import Availability, Money, Produc
 from contextunity.core import codec
 from contextunity.core.codec._compile import conversions_of
 from contextunity.core.codec._schema import IS_NATIVE
+from contextunity.core.exact_datetime import ExactDatetime, ExactTimedelta
 
 if not IS_NATIVE:
     pytest.skip("the extension is not built, or switched off", allow_module_level=True)
@@ -189,6 +190,8 @@ def _nested(shapes: Any, levels: int) -> Any:
         pytest.param(lambda s: s.WellKnown(timestamp=_MOMENT.astimezone(timezone(timedelta(1) / 2))), False, id="zone"),
         pytest.param(lambda s: s.WellKnown(duration=timedelta(microseconds=-1)), True, id="negative duration"),
         pytest.param(lambda s: s.WellKnown(duration=timedelta.min), False, id="duration too long"),
+        pytest.param(lambda s: s.WellKnown(timestamp=ExactDatetime.of(_MOMENT, 1)), True, id="exact time"),
+        pytest.param(lambda s: s.WellKnown(duration=ExactTimedelta(nanoseconds=-1)), True, id="exact duration"),
         pytest.param(lambda s: type("Derived", (s.Node,), {})(), False, id="derived class"),
         pytest.param(lambda s: _nested(s, 90), True, id="nested deep"),
         pytest.param(lambda s: _nested(s, 91), False, id="nested near the limit"),

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from contextunity.core import codec
 from contextunity.core.codec._schema import IS_NATIVE
+from contextunity.core.exact_datetime import ExactDatetime, ExactTimedelta
 
 if not IS_NATIVE:
     pytest.skip("the extension is not built, or switched off", allow_module_level=True)
@@ -142,6 +143,19 @@ _ODD: list[Callable[[Any], Any]] = [
     lambda _: datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
     lambda _: datetime(2024, 2, 29, tzinfo=timezone(timedelta(hours=5, minutes=30))),
     lambda _: datetime.min.replace(tzinfo=timezone(timedelta(hours=1))),
+    *(
+        lambda _, value=value: value
+        for value in (
+            ExactDatetime(2024, 2, 29, tzinfo=UTC, nanosecond=1),
+            ExactDatetime(2024, 2, 29, tzinfo=UTC),
+            ExactDatetime(2024, 2, 29, nanosecond=1),
+            ExactDatetime(2024, 2, 29, tzinfo=timezone(timedelta(hours=-1)), nanosecond=999),
+            ExactTimedelta(nanoseconds=-1),
+            ExactTimedelta(1, nanoseconds=1),
+            ExactTimedelta(0, 315_576_000_000, nanoseconds=1),
+            ExactTimedelta(0, -315_576_000_000, nanoseconds=1),
+        )
+    ),
     lambda _: [],
     lambda _: {},
     lambda _: [1, 2],

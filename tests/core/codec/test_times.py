@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import pickle
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -10,8 +14,21 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from contextunity.core import codec
+from contextunity.core.codec._binary import _read  # pyright: ignore[reportPrivateUsage]
+from contextunity.core.codec._compile import conversions_of
+from contextunity.core.exact_datetime import ExactDatetime, ExactTimedelta
 
 _LIMIT = timedelta(seconds=315_576_000_000)
+
+Road = Callable[[type, Any], Any]
+
+
+@pytest.fixture(params=["bytes", "google"])
+def road(request: pytest.FixtureRequest) -> Road:
+    """From Google's message to the dataclass: by its bytes, for which there is the extension, and field by field."""
+    if request.param == "bytes":
+        return lambda cls, pb: codec.decode(cls, pb.SerializeToString())
+    return lambda cls, pb: _read(cls, pb, conversions_of(cls))
 
 
 @pytest.mark.parametrize(
@@ -43,33 +60,151 @@ def test_durations_out_of_range_are_refused(shapes: Any, value: timedelta) -> No
 
 
 @pytest.mark.parametrize(
-    ("seconds", "nanos", "microseconds"),
+    ("seconds", "nanos", "expected", "text"),
     [
-        pytest.param(0, 1, 0, id="one nanosecond"),
-        pytest.param(0, 1999, 1, id="nearly two microseconds"),
-        pytest.param(0, -1, -1, id="one nanosecond back"),
-        pytest.param(-1, -1500, -1_000_002, id="a second and a bit back"),
+        pytest.param(0, 1, ExactTimedelta(nanoseconds=1), "0.000000001s", id="one nanosecond"),
+        pytest.param(0, 1999, ExactTimedelta(nanoseconds=1999), "0.000001999s", id="nearly two microseconds"),
+        pytest.param(0, -1, ExactTimedelta(nanoseconds=-1), "-0.000000001s", id="one nanosecond back"),
+        pytest.param(
+            -1, -1500, ExactTimedelta(0, -1, nanoseconds=-1500), "-1.000001500s", id="a second and a bit back"
+        ),
+        pytest.param(
+            315_575_999_999,
+            999_999_999,
+            ExactTimedelta.of(_LIMIT - timedelta(microseconds=1), 999),
+            "315575999999.999999999s",
+            id="nearly the longest",
+        ),
+        pytest.param(
+            -315_575_999_999,
+            -999_999_999,
+            ExactTimedelta.of(-_LIMIT, 1),
+            "-315575999999.999999999s",
+            id="nearly the longest back",
+        ),
     ],
 )
-def test_durations_are_cut_towards_minus_infinity(shapes: Any, seconds: int, nanos: int, microseconds: int) -> None:
+def test_durations_keep_their_nanoseconds(
+    shapes: Any, road: Road, seconds: int, nanos: int, expected: timedelta, text: str
+) -> None:
     pb: Any = codec.proto_class(shapes.WellKnown)(duration=Duration(seconds=seconds, nanos=nanos))
-    assert codec.from_proto(shapes.WellKnown, pb).duration == timedelta(microseconds=microseconds)
+    message = road(shapes.WellKnown, pb)
+    assert (type(message.duration), message.duration) == (ExactTimedelta, expected)
+    assert codec.to_proto(message) == pb
+    assert codec.proto_class(shapes.WellKnown).FromString(codec.encode(message)) == pb
+    assert codec.to_dict(message) == {"duration": text}
+    for read in (codec.from_dict(shapes.WellKnown, {"duration": text}), copy.deepcopy(message)):
+        assert (type(read.duration), read) == (ExactTimedelta, message)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "nanos", "expected"),
+    "value",
+    [ExactTimedelta.of(_LIMIT, 1), ExactTimedelta.of(-_LIMIT - timedelta(microseconds=1), 999)],
+    ids=["too long", "too long back"],
+)
+def test_a_nanosecond_beyond_the_longest_duration_is_refused(shapes: Any, value: timedelta) -> None:
+    with pytest.raises(codec.CodecError, match="a duration is at most"):
+        codec.encode(shapes.WellKnown(duration=value))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "expected", "text"),
     [
-        pytest.param(0, 999, datetime(1970, 1, 1, tzinfo=UTC), id="after the epoch"),
-        pytest.param(-1, 999_999_999, datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), id="before the epoch"),
-        pytest.param(253_402_300_799, 999_999_999, datetime.max.replace(tzinfo=UTC), id="end of the year 9999"),
-        pytest.param(-62_135_596_800, 0, datetime.min.replace(tzinfo=UTC), id="start of the year 1"),
+        pytest.param(
+            0, 999, ExactDatetime(1970, 1, 1, tzinfo=UTC, nanosecond=999), "1970-01-01T00:00:00.000000999Z", id="after"
+        ),
+        pytest.param(
+            -1,
+            999_999_999,
+            ExactDatetime(1969, 12, 31, 23, 59, 59, 999_999, UTC, nanosecond=999),
+            "1969-12-31T23:59:59.999999999Z",
+            id="before the epoch",
+        ),
+        pytest.param(
+            253_402_300_799,
+            999_999_999,
+            ExactDatetime.of(datetime.max.replace(tzinfo=UTC), 999),
+            "9999-12-31T23:59:59.999999999Z",
+            id="end of the year 9999",
+        ),
+        pytest.param(
+            -62_135_596_800,
+            1,
+            ExactDatetime.of(datetime.min.replace(tzinfo=UTC), 1),
+            "0001-01-01T00:00:00.000000001Z",
+            id="start of the year 1",
+        ),
+        pytest.param(
+            1_709_208_000,
+            123_456_780,
+            ExactDatetime(2024, 2, 29, 12, 0, 0, 123_456, UTC, nanosecond=780),
+            "2024-02-29T12:00:00.123456780Z",
+            id="leap day",
+        ),
     ],
 )
-def test_timestamps_are_cut_towards_the_past(shapes: Any, seconds: int, nanos: int, expected: datetime) -> None:
+def test_timestamps_keep_their_nanoseconds(
+    shapes: Any, road: Road, seconds: int, nanos: int, expected: datetime, text: str
+) -> None:
     pb: Any = codec.proto_class(shapes.WellKnown)(timestamp=Timestamp(seconds=seconds, nanos=nanos))
-    moment = codec.from_proto(shapes.WellKnown, pb).timestamp
-    assert moment == expected
-    assert moment.tzinfo is UTC
+    message = road(shapes.WellKnown, pb)
+    assert (type(message.timestamp), message.timestamp) == (ExactDatetime, expected)
+    assert message.timestamp.tzinfo is UTC
+    assert codec.to_proto(message) == pb
+    assert codec.proto_class(shapes.WellKnown).FromString(codec.encode(message)) == pb
+    assert codec.to_dict(message) == {"timestamp": text}
+    assert codec.from_dict(shapes.WellKnown, {"timestamp": text}) == message
+    assert codec.from_json(shapes.WellKnown, codec.to_json(message)).timestamp == expected
+    for other in (copy.copy(message), copy.deepcopy(message), pickle.loads(pickle.dumps(message))):
+        assert (type(other.timestamp), other) == (ExactDatetime, message)
+        assert codec.encode(other) == codec.encode(message)
+    changed = dataclasses.replace(message, duration=timedelta(1))
+    assert codec.to_proto(changed) == codec.proto_class(shapes.WellKnown)(
+        timestamp=pb.timestamp, duration=Duration(seconds=86_400)
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "text"),
+    [
+        pytest.param(1, 0, "1970-01-01T00:00:01Z", id="whole second"),
+        pytest.param(1, 250_000_000, "1970-01-01T00:00:01.250Z", id="milliseconds"),
+        pytest.param(1, 1000, "1970-01-01T00:00:01.000001Z", id="microseconds"),
+    ],
+)
+def test_whole_microseconds_are_plain_datetimes(shapes: Any, road: Road, seconds: int, nanos: int, text: str) -> None:
+    pb: Any = codec.proto_class(shapes.WellKnown)(
+        timestamp=Timestamp(seconds=seconds, nanos=nanos), duration=Duration(seconds=seconds, nanos=nanos)
+    )
+    message = road(shapes.WellKnown, pb)
+    assert (type(message.timestamp), type(message.duration)) == (datetime, timedelta)
+    assert codec.to_dict(message)["timestamp"] == text
+    assert codec.to_proto(message) == pb
+
+
+def test_messages_that_differ_in_nanoseconds_differ(shapes: Any) -> None:
+    moment = ExactDatetime(2024, 1, 1, tzinfo=UTC, nanosecond=1)
+    assert shapes.WellKnown(timestamp=moment) != shapes.WellKnown(timestamp=moment.plain())
+    assert shapes.WellKnown(timestamp=moment.plain()) != shapes.WellKnown(timestamp=moment)
+    assert shapes.WellKnown(timestamp=moment) == shapes.WellKnown(timestamp=moment.replace())
+
+
+def test_nanoseconds_survive_in_lists_and_maps(shapes: Any) -> None:
+    moment, span = ExactDatetime(2024, 1, 1, tzinfo=UTC, nanosecond=1), ExactTimedelta(nanoseconds=-1)
+    for message in (
+        shapes.WellKnownLists(timestamps=[moment, moment.plain()], durations=[span, timedelta(1)]),
+        shapes.Maps(times={"a": moment, "b": moment.plain()}),
+    ):
+        assert codec.decode(type(message), codec.encode(message)) == message
+        assert codec.from_json(type(message), codec.to_json(message)) == message
+
+
+def test_an_exact_moment_in_another_zone_is_the_same_moment_in_utc(shapes: Any) -> None:
+    moment = ExactDatetime(2030, 6, 1, 12, tzinfo=timezone(timedelta(hours=5, minutes=30)), nanosecond=7)
+    decoded = codec.decode(shapes.WellKnown, codec.encode(shapes.WellKnown(timestamp=moment))).timestamp
+    assert (decoded, decoded.tzinfo, decoded.nanosecond) == (moment, UTC, 7)
+    with pytest.raises(codec.CodecError, match="no time zone"):
+        codec.encode(shapes.WellKnown(timestamp=moment.replace(tzinfo=None)))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from ._leaves import (
     DURATION,
     TIME,
     hint,
+    is_digits,
     is_list,
     is_object,
     json_reason,
@@ -121,10 +122,13 @@ class Checker:
         if not is_object(data):
             yield Violation(path, f"expected an object, got {kind_of(data)}")
             return
+        given: dict[int, str] = {}
         for name, element in data.items():
             where = item(path, name)
             if reason := key_reason(key, name):
                 yield Violation(where, f"as a key: {reason}")
+            elif key.kind is Kind.INT and (first := given.setdefault(int(name), name)) != name:
+                yield Violation(where, f"as a key: given twice, as {first!r} and as {name!r}")
             yield from self._element(field.value, element, where, depth + 2)
 
     def _element(self, value: ValueType, data: Any, path: str, depth: int) -> Iterator[Violation]:
@@ -138,6 +142,8 @@ class Checker:
             assert value.cls is not None
             yield from self.message(value.cls, data, path, depth)
             return
+        if value.kind is Kind.ENUM and self._ignore_unknown_fields and isinstance(data, str) and not is_digits(data):
+            return  # A member that is not known here is passed over by Google's parser as an unknown field is.
         yield from _violation(path, json_reason(value, data, strict=self._strict))
 
     def any(self, model: MessageModel, data: Any, path: str, depth: int) -> Iterator[Violation]:

@@ -79,7 +79,12 @@ def _int_reason(value: ValueType, data: Any, *, strict: bool) -> str:
     if isinstance(data, str):
         if strict and value.bits == 32:
             return f"expected an integer, got text {_quoted(data)}"
-        return _digits_reason(value, data)
+        if strict or not _is_exponential(data):
+            return _digits_reason(value, data)
+        # 2^53 itself as a float can be what became of a number next to it.
+        if abs(float(data)) >= _EXACT:
+            return f"{_quoted(data)} is beyond 2^53, where a number loses precision; send it in digits alone"
+        number = data = float(data)
     if isinstance(data, float):
         if not data.is_integer():
             return f"expected an integer, got {data}"
@@ -99,7 +104,7 @@ def _enum_reason(value: ValueType, data: Any, *, strict: bool) -> str:
         return f"expected a name of {value.name}, got {kind_of(data)}" if reason.startswith("expected") else reason
     assert value.descriptor.enum_type is not None
     names = list(value.descriptor.enum_type.values_by_name)
-    if data in names or (not strict and _INTEGER.fullmatch(data) and not _digits_reason(value, data)):
+    if data in names or (not strict and is_digits(data) and not _digits_reason(value, data)):
         return ""
     return f"{_quoted(data)} is no {value.name}{hint(data, names, 'it has')}"
 
@@ -152,7 +157,7 @@ def key_reason(key: ValueType, name: Any) -> str:
 
 
 def _digits_reason(value: ValueType, text: str) -> str:
-    if _INTEGER.fullmatch(text) is None:
+    if not is_digits(text):
         return f"{_quoted(text)} is no integer"
     return reason_against_range(value, int(text)) if len(text) <= 32 else f"{_quoted(text)} is out of range"
 
@@ -176,6 +181,16 @@ def text_reason(parser: type[Timestamp | Duration | FieldMask], data: Any, expec
     except (ValueError, OverflowError):
         return f"{_quoted(data)} is not {expected}"
     return ""
+
+
+def is_digits(text: str) -> bool:
+    """Whether it is an integer in digits alone."""
+    return _INTEGER.fullmatch(text) is not None
+
+
+def _is_exponential(text: str) -> bool:
+    """Whether it is a number such as 1e5 or 1.0, which stands for an integer in ProtoJSON too."""
+    return _is_number(text) and not is_digits(text)
 
 
 def _is_number(text: str) -> bool:

@@ -15,6 +15,8 @@ import betterproto2
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message as ProtoMessage
 
+from contextunity.core.exact_datetime import ExactDatetime, ExactTimedelta
+
 # A field of a message may have the name of one of Google's methods, and then hides it on the instance. So the methods
 # are called by way of a class that has no fields; they are the same functions for all classes.
 _ANY: type[ProtoMessage] = Empty
@@ -56,20 +58,21 @@ class EnumTable(dict[int, Any]):
 
 
 def datetime_from_proto(pb: Any) -> datetime:
-    """Converts a Timestamp; nanoseconds below a microsecond are cut off towards the past."""
+    """Converts a Timestamp; into an ExactDatetime where it has something below a microsecond."""
     seconds, nanos = pb.seconds, pb.nanos
     if not nanos and 0 <= seconds <= MAX_TIMESTAMP_SECONDS:
         return _FROM_TIMESTAMP(seconds, UTC)
     if not 0 <= nanos <= 999_999_999:
         raise MisfitError(f"a timestamp's nanos are 0 to 999999999, not {nanos}")
     try:
-        return EPOCH + timedelta(0, seconds, nanos // 1000)
+        moment = EPOCH + timedelta(0, seconds, nanos // 1000)
     except OverflowError:
         raise MisfitError(f"a timestamp lies in the years 1 to 9999, and {seconds} seconds do not") from None
+    return ExactDatetime.of(moment, nanos % 1000) if nanos % 1000 else moment
 
 
 def timedelta_from_proto(pb: Any) -> timedelta:
-    """Converts a Duration; nanoseconds below a microsecond are cut off towards minus infinity."""
+    """Converts a Duration; into an ExactTimedelta where it has something below a microsecond."""
     seconds, nanos = pb.seconds, pb.nanos
     if not -MAX_DURATION_SECONDS <= seconds <= MAX_DURATION_SECONDS:
         raise MisfitError(f"a duration is at most {MAX_DURATION_SECONDS} seconds either way, not {seconds}")
@@ -77,6 +80,8 @@ def timedelta_from_proto(pb: Any) -> timedelta:
         raise MisfitError(
             f"a duration's nanos are within a second and have the sign of its seconds, not {seconds} s {nanos} ns"
         )
+    if nanos % 1000:
+        return ExactTimedelta(0, seconds, nanoseconds=nanos)
     return timedelta(0, seconds, nanos // 1000)
 
 
@@ -94,20 +99,22 @@ def datetime_to_proto(value: Any, pb: Any) -> None:
     if not MIN_TIMESTAMP_SECONDS <= seconds <= MAX_TIMESTAMP_SECONDS:
         raise MisfitError(f"{value.isoformat()} is outside the years 1 to 9999 in UTC")
     pb.seconds = seconds
-    pb.nanos = since.microseconds * 1000
+    pb.nanos = since.microseconds * 1000 + (value.nanosecond if isinstance(value, ExactDatetime) else 0)
 
 
 def timedelta_to_proto(value: Any, pb: Any) -> None:
     """Fills a Duration; both of its parts get the sign of the whole."""
     if not isinstance(value, timedelta):
         raise MisfitError(f"expected a timedelta, got {type(value).__name__}")
-    seconds, micros = value.days * 86_400 + value.seconds, value.microseconds
-    if seconds < 0 and micros:
-        seconds, micros = seconds + 1, micros - 1_000_000
-    if abs(seconds) > MAX_DURATION_SECONDS or (abs(seconds) == MAX_DURATION_SECONDS and micros):
+    seconds, nanos = value.days * 86_400 + value.seconds, value.microseconds * 1000
+    if isinstance(value, ExactTimedelta):
+        nanos += value.nanoseconds
+    if seconds < 0 and nanos:
+        seconds, nanos = seconds + 1, nanos - 1_000_000_000
+    if abs(seconds) > MAX_DURATION_SECONDS or (abs(seconds) == MAX_DURATION_SECONDS and nanos):
         raise MisfitError(f"a duration is at most {MAX_DURATION_SECONDS} seconds either way, not {value}")
     pb.seconds = seconds
-    pb.nanos = micros * 1000
+    pb.nanos = nanos
 
 
 def unknown_fields(pb: ProtoMessage) -> bytes:

@@ -41,6 +41,10 @@ from libc.math cimport isfinite, isinf, signbit, trunc
 from libc.stdint cimport INT32_MAX, INT32_MIN, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
+from datetime import datetime, timedelta
+
+from contextunity.core.exact_datetime import ExactDatetime, ExactTimedelta
+
 
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
@@ -48,6 +52,7 @@ cdef extern from "Python.h":
     PyTypeObject PyBaseObject_Type
     object PyObject_Vectorcall(object function, PyObject **arguments, size_t count, PyObject *names)
     PyObject *Py_NewRef(PyObject *value)
+    int PyObject_GenericSetAttr(object target, object name, object value) except -1
     object PyObject_CallOneArg(object function, object argument)
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
@@ -106,6 +111,10 @@ cdef double EXACT = 9_007_199_254_740_992.0  # up to here a double tells every w
 
 import_datetime()
 cdef object UTC = get_utc()
+cdef object EXACT_DATETIME = ExactDatetime
+cdef object EXACT_TIMEDELTA = ExactTimedelta
+cdef object NEW_DATETIME = datetime.__new__
+cdef object NEW_TIMEDELTA = timedelta.__new__
 cdef tuple NOTHING = ()
 cdef list KEYS = [None] * 512
 

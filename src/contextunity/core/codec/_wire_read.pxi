@@ -305,6 +305,7 @@ cdef object _read_time(int kind, const uint8_t *at, const uint8_t *end):
 
 cdef object _datetime(int64_t seconds, int32_t nanos):
     cdef int64_t days, era, of_era, year, of_year, month, rest
+    cdef object moment
     if not MIN_TIMESTAMP <= seconds <= MAX_TIMESTAMP or not 0 <= nanos <= 999_999_999:
         raise _Unfit
     # From here on counted from the start of the year 1, and days from 1 March of the year 0: neither is negative.
@@ -321,6 +322,12 @@ cdef object _datetime(int64_t seconds, int32_t nanos):
     else:
         month -= 9
         year += 1
+    if nanos % 1000:
+        moment = NEW_DATETIME(
+            EXACT_DATETIME, year, month, days + 1, rest // 3600, rest // 60 % 60, rest % 60, nanos // 1000, UTC
+        )
+        PyObject_GenericSetAttr(moment, "nanosecond", nanos % 1000)
+        return moment
     return datetime_new(
         <int>year, <int>month, <int>days + 1, <int>(rest // 3600), <int>(rest // 60 % 60), <int>(rest % 60),
         nanos // 1000, UTC
@@ -329,9 +336,14 @@ cdef object _datetime(int64_t seconds, int32_t nanos):
 
 cdef object _timedelta(int64_t seconds, int32_t nanos):
     cdef int micros
+    cdef object span
     if not -MAX_DURATION <= seconds <= MAX_DURATION or not -999_999_999 <= nanos <= 999_999_999:
         raise _Unfit
     if seconds < 0 < nanos or nanos < 0 < seconds:
         raise _Unfit
     micros = nanos // 1000  # towards minus infinity, as Python divides
+    if nanos % 1000:
+        span = NEW_TIMEDELTA(EXACT_TIMEDELTA, 0, seconds, micros)
+        PyObject_GenericSetAttr(span, "nanoseconds", nanos % 1000)
+        return span
     return timedelta_new(<int>(seconds // 86_400), <int>(seconds % 86_400), micros)

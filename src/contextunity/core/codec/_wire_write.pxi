@@ -249,8 +249,12 @@ cdef int _write_seconds(Writer *writer, int64_t seconds, int64_t nanos) except -
 
 
 cdef int _write_datetime(Writer *writer, object value) except -1:
-    cdef int64_t year, month, days, seconds
-    if not PyDateTime_CheckExact(value) or datetime_tzinfo(value) is not UTC:
+    cdef int64_t year, month, days, seconds, rest = 0
+    if type(value) is EXACT_DATETIME:
+        rest = value.nanosecond
+    elif not PyDateTime_CheckExact(value):
+        raise _Unfit
+    if datetime_tzinfo(value) is not UTC:
         raise _Unfit
     year, month = datetime_year(value), datetime_month(value)
     # Years and months counted from March, so that the odd day is the last of the year.
@@ -261,18 +265,20 @@ cdef int _write_datetime(Writer *writer, object value) except -1:
         year -= 1
     days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * month + 2) // 5 + datetime_day(value) - 307
     seconds = days * 86_400 + datetime_hour(value) * 3600 + datetime_minute(value) * 60 + datetime_second(value)
-    return _write_seconds(writer, seconds + MIN_TIMESTAMP, <int64_t>datetime_microsecond(value) * 1000)
+    return _write_seconds(writer, seconds + MIN_TIMESTAMP, <int64_t>datetime_microsecond(value) * 1000 + rest)
 
 
 cdef int _write_timedelta(Writer *writer, object value) except -1:
-    cdef int64_t seconds, micros
-    if not PyDelta_CheckExact(value):
+    cdef int64_t seconds, nanos, rest = 0
+    if type(value) is EXACT_TIMEDELTA:
+        rest = value.nanoseconds
+    elif not PyDelta_CheckExact(value):
         raise _Unfit
     seconds = <int64_t>timedelta_days(value) * 86_400 + timedelta_seconds(value)
-    micros = timedelta_microseconds(value)
-    if seconds < 0 and micros:
+    nanos = <int64_t>timedelta_microseconds(value) * 1000 + rest
+    if seconds < 0 and nanos:
         seconds += 1
-        micros -= 1_000_000
-    if not -MAX_DURATION <= seconds <= MAX_DURATION or (micros and (seconds == MAX_DURATION or seconds == -MAX_DURATION)):
+        nanos -= 1_000_000_000
+    if not -MAX_DURATION <= seconds <= MAX_DURATION or (nanos and (seconds == MAX_DURATION or seconds == -MAX_DURATION)):
         raise _Unfit
-    return _write_seconds(writer, seconds, micros * 1000)
+    return _write_seconds(writer, seconds, nanos)

@@ -11,7 +11,7 @@ unexport PYTHONPATH
 unexport PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test generate lint format types check check-generated check-sync-client check-contract release-contract bench lock build clean
+.PHONY: help setup run test generate lint format types check check-generated check-sync-client check-contract release-contract conformance bench lock build clean
 
 help: ## List the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ check-contract: $(READY) ## Fail where proto/ breaks the contract as last releas
 
 release-contract: check-contract ## Make proto/ the released contract.
 	@$(BIN)/python tools/check_contract.py --release
+
+conformance: $(READY) ## Run Google's conformance tests on the codec, where their runner can be had.
+	@$(BIN)/python tools/conformance.py
 
 check: lint types check-generated check-contract test ## Everything that CI runs.
 

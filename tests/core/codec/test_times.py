@@ -51,7 +51,7 @@ def test_durations_keep_sign_and_fraction(shapes: Any, value: timedelta, seconds
 
 
 @pytest.mark.parametrize(
-    "value", [_LIMIT + timedelta(microseconds=1), -_LIMIT - timedelta(microseconds=1), timedelta.max, timedelta.min]
+    "value", [_LIMIT + timedelta(seconds=1), -_LIMIT - timedelta(seconds=1), timedelta.max, timedelta.min]
 )
 def test_durations_out_of_range_are_refused(shapes: Any, value: timedelta) -> None:
     with pytest.raises(codec.CodecError) as caught:
@@ -69,18 +69,18 @@ def test_durations_out_of_range_are_refused(shapes: Any, value: timedelta) -> No
             -1, -1500, ExactTimedelta(0, -1, nanoseconds=-1500), "-1.000001500s", id="a second and a bit back"
         ),
         pytest.param(
-            315_575_999_999,
+            315_576_000_000,
             999_999_999,
-            ExactTimedelta.of(_LIMIT - timedelta(microseconds=1), 999),
-            "315575999999.999999999s",
-            id="nearly the longest",
+            ExactTimedelta(0, 315_576_000_000, nanoseconds=999_999_999),
+            "315576000000.999999999s",
+            id="longest",
         ),
         pytest.param(
-            -315_575_999_999,
+            -315_576_000_000,
             -999_999_999,
-            ExactTimedelta.of(-_LIMIT, 1),
-            "-315575999999.999999999s",
-            id="nearly the longest back",
+            ExactTimedelta(0, -315_576_000_000, nanoseconds=-999_999_999),
+            "-315576000000.999999999s",
+            id="longest back",
         ),
     ],
 )
@@ -95,16 +95,6 @@ def test_durations_keep_their_nanoseconds(
     assert codec.to_dict(message) == {"duration": text}
     for read in (codec.from_dict(shapes.WellKnown, {"duration": text}), copy.deepcopy(message)):
         assert (type(read.duration), read) == (ExactTimedelta, message)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [ExactTimedelta.of(_LIMIT, 1), ExactTimedelta.of(-_LIMIT - timedelta(microseconds=1), 999)],
-    ids=["too long", "too long back"],
-)
-def test_a_nanosecond_beyond_the_longest_duration_is_refused(shapes: Any, value: timedelta) -> None:
-    with pytest.raises(codec.CodecError, match="a duration is at most"):
-        codec.encode(shapes.WellKnown(duration=value))
 
 
 @pytest.mark.parametrize(

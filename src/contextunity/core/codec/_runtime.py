@@ -31,7 +31,7 @@ MAX_DEPTH = 100
 """Levels of messages below the outermost one. Parsers of protobuf refuse what is deeper, so writing it helps nobody."""
 
 MAX_DURATION_SECONDS = 315_576_000_000
-"""Source: google/protobuf/duration.proto, `Duration.seconds`."""
+"""Of whole seconds; a fraction may come on top. Source: google/protobuf/duration.proto, `Duration.seconds`."""
 
 # Little-endian, because only the formats with a fixed layout refuse what is too large.
 _FLOAT = struct.Struct("<f")
@@ -111,7 +111,7 @@ def timedelta_to_proto(value: Any, pb: Any) -> None:
         nanos += value.nanoseconds
     if seconds < 0 and nanos:
         seconds, nanos = seconds + 1, nanos - 1_000_000_000
-    if abs(seconds) > MAX_DURATION_SECONDS or (abs(seconds) == MAX_DURATION_SECONDS and nanos):
+    if abs(seconds) > MAX_DURATION_SECONDS:
         raise MisfitError(f"a duration is at most {MAX_DURATION_SECONDS} seconds either way, not {value}")
     pb.seconds = seconds
     pb.nanos = nanos

@@ -279,6 +279,6 @@ cdef int _write_timedelta(Writer *writer, object value) except -1:
     if seconds < 0 and nanos:
         seconds += 1
         nanos -= 1_000_000_000
-    if not -MAX_DURATION <= seconds <= MAX_DURATION or (nanos and (seconds == MAX_DURATION or seconds == -MAX_DURATION)):
+    if not -MAX_DURATION <= seconds <= MAX_DURATION:
         raise _Unfit
     return _write_seconds(writer, seconds, nanos)

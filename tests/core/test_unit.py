@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 import uuid
 from datetime import UTC, datetime
 
@@ -14,6 +16,7 @@ from google.protobuf import empty_pb2
 from pydantic import ValidationError
 
 from contextunity.core import CodecError, ContextUnit, codec, worker_pb2
+from contextunity.core.exact_datetime import ExactDatetime
 
 
 def test_it_has_the_fields_of_the_contract_and_no_others() -> None:
@@ -27,6 +30,24 @@ def test_defaults_are_fresh_ids_and_now() -> None:
     assert uuid.UUID(one.unit_id).version == 4
     assert one.created_at is not None
     assert abs((datetime.now(UTC) - one.created_at).total_seconds()) < 60
+
+
+def test_its_time_keeps_nanoseconds_on_every_road() -> None:
+    moment = ExactDatetime(2024, 5, 17, 9, 30, 12, 123_456, UTC, nanosecond=789)
+    unit = ContextUnit(created_at=moment)
+    assert unit.model_dump(mode="json")["created_at"] == "2024-05-17T09:30:12.123456789Z"
+    for other in (
+        ContextUnit.from_protobuf(unit.to_protobuf(worker_pb2)),
+        ContextUnit.from_dataclass(unit.to_dataclass()),
+        ContextUnit.model_validate_json(unit.model_dump_json()),
+        pickle.loads(pickle.dumps(unit)),
+        copy.deepcopy(unit),
+    ):
+        assert (type(other.created_at), other.created_at) == (ExactDatetime, moment)
+    plain = ContextUnit(created_at=moment.plain())
+    assert plain.model_dump(mode="json")["created_at"] == "2024-05-17T09:30:12.123456Z"
+    assert type(ContextUnit.model_validate_json(plain.model_dump_json()).created_at) is datetime
+    assert ContextUnit(created_at=None).model_dump(mode="json")["created_at"] is None
 
 
 def test_a_full_unit_survives_the_wire() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from contextunity.gen.contextunity.harvest.v1 import HarvestCounts, HarvestRequest, HarvestResponse, harvest_pb2
+from contextunity.gen.contextunity.harvest.v1 import Feed, HarvestCounts, HarvestRequest, HarvestResponse, harvest_pb2
 from contextunity.gen.google.protobuf import Empty, Struct
 from google.protobuf import json_format
 from temporalio.api.common.v1 import Payload
@@ -19,12 +19,15 @@ from temporalio.converter import (
 from temporalio.exceptions import ApplicationError
 
 from contextunity.core import CodecError, codec, worker_pb2
+from contextunity.core.exact_datetime import ExactDatetime
 from contextunity.worker.converter import ProtobufPayloadConverter, data_converter
 from contextunity.worker.refusals import INVALID_INPUT, UndecodableInputError
 
 _RESPONSE = HarvestResponse(
     harvest_id="h", counts=HarvestCounts(pages=2**40), started_at=datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=UTC)
 )
+
+_MOMENT = ExactDatetime(2026, 1, 2, 3, 4, 5, 600_007, UTC, nanosecond=89)
 
 
 def _payload(
@@ -82,6 +85,32 @@ def test_fields_of_a_newer_version_are_tolerated_in_both_encodings() -> None:
     assert converter.from_payloads([newer], [HarvestResponse]) == [_RESPONSE]
     newer = _payload("json/protobuf", b'{"harvestId": "h", "newField": {"a": 1}}')
     assert converter.from_payloads([newer], [HarvestResponse]) == [HarvestResponse(harvest_id="h")]
+
+
+def test_names_of_enums_of_a_newer_version_are_tolerated_as_well() -> None:
+    converter = ProtobufPayloadConverter()
+    newer = b'{"version": "e", "format": "FEED_FORMAT_NEWER"}'
+    payload = _payload("json/protobuf", newer, "contextunity.harvest.v1.Feed")
+    assert converter.from_payloads([payload], [Feed]) == [Feed(version="e")]
+    assert converter.from_payloads([payload], [harvest_pb2.Feed]) == [harvest_pb2.Feed(version="e")]
+    with pytest.raises(CodecError, match="'FEED_FORMAT_NEWER' is no"):
+        codec.from_json(Feed, newer)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        pytest.param("2026-01-02T03:04:05.600007089Z", _MOMENT, id="nine digits"),
+        pytest.param("2026-01-02T03:04:05.600007Z", _MOMENT.plain(), id="six digits"),
+    ],
+)
+def test_datetimes_as_plain_json_keep_their_nanoseconds(text: str, read: datetime) -> None:
+    converter = ProtobufPayloadConverter()
+    payload = Payload(metadata={"encoding": b"json/plain"}, data=f'"{text}"'.encode())
+    for made in converter.from_payloads([payload, *converter.to_payloads([read])], [datetime, datetime]):
+        assert (type(made), made) == (type(read), read)
+    [inside] = converter.from_payloads(converter.to_payloads([{"at": read}]), [dict[str, datetime]])
+    assert inside == {"at": read}
 
 
 def test_a_payload_without_type_is_read_by_the_hint() -> None:

@@ -11,7 +11,7 @@ import re
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, Final, Never, Self, SupportsIndex, overload
 
-__all__ = ["ExactDatetime", "ExactTimedelta"]
+__all__ = ["ExactDatetime", "ExactTimedelta", "nanosecond_in", "read_isoformat"]
 
 _FINER: Final = re.compile(r"([.,][0-9]{6})([0-9]{1,3})[0-9]*")
 """The fraction of a second in ISO 8601, from the seventh digit on."""
@@ -74,9 +74,9 @@ class ExactDatetime(datetime):
         Raises:
             ValueError: it is not ISO 8601.
         """
-        finer = _FINER.search(date_string)
-        moment = super().fromisoformat(_FINER.sub(r"\1", date_string, count=1) if finer else date_string)
-        return cls.of(moment, int(finer[2].ljust(3, "0"))) if finer else moment
+        moment = super().fromisoformat(_FINER.sub(r"\1", date_string, count=1))
+        nanosecond = nanosecond_in(date_string)
+        return cls.of(moment, nanosecond) if nanosecond else moment
 
     def plain(self) -> datetime:
         """The same moment without its `nanosecond`, as a plain datetime."""
@@ -267,6 +267,21 @@ class ExactTimedelta(timedelta):
 
     def __setattr__(self, name: str, value: object) -> Never:
         raise AttributeError(f"attribute {name!r} of {type(self).__name__} objects is not writable")
+
+
+def nanosecond_in(text: str) -> int:
+    """What a time in ISO 8601 says beyond the microsecond, 0 to 999."""
+    finer = _FINER.search(text)
+    return int(finer[2].ljust(3, "0")) if finer else 0
+
+
+def read_isoformat(text: str) -> datetime:
+    """Reads a time in ISO 8601: an ExactDatetime where it has something below a microsecond, else a plain datetime.
+
+    Raises:
+        ValueError: it is not ISO 8601.
+    """
+    return ExactDatetime.fromisoformat(text) if nanosecond_in(text) else datetime.fromisoformat(text)
 
 
 def _nanosecond(moment: object) -> int:

@@ -19,11 +19,16 @@ from pydantic import (
     InstanceOf,
     JsonValue,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidatorFunctionWrapHandler,
+    WrapSerializer,
+    WrapValidator,
     model_validator,
 )
 
 from . import codec
 from .errors import CodecError
+from .exact_datetime import ExactDatetime, nanosecond_in
 
 __all__ = ["ContextUnit", "EnvelopeModule"]
 
@@ -50,6 +55,22 @@ def _uuid_or_empty(value: str) -> str:
     return value
 
 
+def _to_the_nanosecond(value: Any, read: ValidatorFunctionWrapHandler) -> datetime:
+    # pydantic keeps a datetime as it is, but of a text it reads six digits of a second.
+    moment: datetime = read(value)
+    nanosecond = nanosecond_in(value) if isinstance(value, str) else 0
+    return ExactDatetime.of(moment, nanosecond) if nanosecond else moment
+
+
+def _with_all_digits(moment: datetime | None, write: SerializerFunctionWrapHandler) -> Any:
+    if isinstance(moment, ExactDatetime) and moment.nanosecond:
+        return moment.isoformat().replace("+00:00", "Z")
+    return write(moment)
+
+
+_Time = Annotated[
+    AwareDatetime, WrapValidator(_to_the_nanosecond), WrapSerializer(_with_all_digits, when_used="json-unless-none")
+]
 _Id = Annotated[str, AfterValidator(_uuid_or_empty)]
 
 
@@ -83,7 +104,7 @@ class ContextUnit(BaseModel):
     chain_of_thought: list[InstanceOf[gen.CotStep]] = Field(default_factory=list[gen.CotStep])
     metrics: InstanceOf[gen.UnitMetrics] | None = None
     security: InstanceOf[gen.SecurityScopes] | None = None
-    created_at: AwareDatetime | None = Field(default_factory=lambda: datetime.now(UTC))
+    created_at: _Time | None = Field(default_factory=lambda: datetime.now(UTC))
     provenance: list[str] = Field(default_factory=list)
     body: InstanceOf[betterproto2.Message] | None = None
 

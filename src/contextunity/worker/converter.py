@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, Self, Union, get_args, get_origin
 
 import betterproto2
@@ -19,6 +20,7 @@ from temporalio.converter import (
     DefaultFailureConverter,
     EncodingPayloadConverter,
     JSONPlainPayloadConverter,
+    JSONTypeConverter,
     PayloadConverter,
     SerializationContext,
     WorkflowSerializationContext,
@@ -27,6 +29,7 @@ from temporalio.exceptions import ApplicationError
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
+from contextunity.core.exact_datetime import read_isoformat
 
 from .refusals import UndecodableInputError
 
@@ -80,8 +83,9 @@ class _BinaryProtobufConverter(_MessagePayloadConverter):
 
 
 class _JsonProtobufConverter(_MessagePayloadConverter):
-    """Reads `json/protobuf`, which Go's and Python's default converters write. Fields it does not know are passed over:
-    refusing them would stop running workflows as soon as a caller of another version adds one.
+    """Reads `json/protobuf`, which Go's and Python's default converters write. Fields and names of enums that are not
+    known here are passed over: refusing them would stop running workflows as soon as a caller of another version adds
+    one.
     """
 
     @property
@@ -95,8 +99,24 @@ class _JsonProtobufConverter(_MessagePayloadConverter):
         return _from_json(data, message_class)
 
 
+class _ExactTimes(JSONTypeConverter):
+    """Reads datetimes with all the digits that they were written with; the SDK cuts them off after the sixth."""
+
+    def to_typed_value(self, hint: type, value: Any) -> Any:
+        # By equality: in the sandbox a workflow's hint is a proxy of the class, which the SDK does not know at all.
+        if not isinstance(value, str) or not hint == datetime:  # noqa: SIM201 - a proxy is asked in this way alone
+            return JSONTypeConverter.Unhandled
+        try:
+            return read_isoformat(value)
+        except ValueError as error:
+            raise TypeError(f"{value!r} is not a time in ISO 8601") from error
+
+
 class _JsonPlainConverter(JSONPlainPayloadConverter):
     """Reads ProtoJSON where a message is expected: what people type at Temporal's command line and in its web UI."""
+
+    def __init__(self) -> None:
+        super().__init__(custom_type_converters=[_ExactTimes()])
 
     def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
         hinted = next(_message_classes(type_hint), None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextunity.core.errors import CodecError, Violation
 
 from ._any import pack_any, unpack_any
-from ._binary import decode, encode, from_proto, serialize, to_proto
+from ._binary import decode, encode, from_proto, serialize, timestamp_to_datetime, to_proto
 from ._classes import full_name, message_class, proto_class, type_url
 from ._json import JsonValue, from_dict, from_json, list_fields, to_dict, to_json
 from ._struct import decode_apart, dict_to_struct, encode_apart, struct_to_dict
@@ -35,6 +35,7 @@ __all__ = [
     "proto_class",
     "serialize",
     "struct_to_dict",
+    "timestamp_to_datetime",
     "to_dict",
     "to_json",
     "to_proto",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import betterproto2
 from google.protobuf.message import DecodeError, EncodeError
 from google.protobuf.message import Message as ProtoMessage
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from contextunity.core.errors import CodecError
 
 from ._classes import full_name
 from ._compile import Conversions, conversions_of
 from ._faults import fault_in_message, fault_in_proto
-from ._runtime import MAX_DEPTH, SERIALIZE
+from ._runtime import MAX_DEPTH, SERIALIZE, MisfitError, datetime_from_proto
 
 if TYPE_CHECKING:
     from ._wire import Schema
@@ -86,8 +88,8 @@ def to_proto(message: betterproto2.Message) -> ProtoMessage:
 def from_proto(cls: type[M], pb: ProtoMessage) -> M:
     """Converts Google's message into a dataclass instance. The message itself is left as it is.
 
-    Datetimes come back aware, in UTC. What a datetime or timedelta cannot hold of nanoseconds is cut off towards the
-    past and towards minus infinity, so order is kept and the year 9999 does not overflow.
+    Datetimes come back aware, in UTC. A Timestamp or Duration with something below a microsecond becomes an
+    ExactDatetime or ExactTimedelta of `contextunity.core.exact_datetime`, all others plain ones.
 
     Raises:
         CodecError: the message is another than the class stands for, or a timestamp or duration is out of range.
@@ -101,6 +103,18 @@ def from_proto(cls: type[M], pb: ProtoMessage) -> M:
         if made is not None:
             return made if type(made) is cls else _derived(cls, made)
     return _read(cls, pb, conversions)
+
+
+def timestamp_to_datetime(timestamp: Timestamp) -> datetime:
+    """Converts one of Google's Timestamps, UTC; into an ExactDatetime where it has something below a microsecond.
+
+    Raises:
+        CodecError: it is out of range.
+    """
+    try:
+        return datetime_from_proto(timestamp)
+    except MisfitError as misfit:
+        raise CodecError(str(misfit), message_type="google.protobuf.Timestamp") from None
 
 
 def _fill(message: Any, conversions: Conversions) -> ProtoMessage:

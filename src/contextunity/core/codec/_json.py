@@ -70,7 +70,8 @@ def from_json(cls: type[M], text: str | bytes, *, ignore_unknown_fields: bool = 
     Args:
         cls: the dataclass to make.
         text: JSON; bytes are UTF-8.
-        ignore_unknown_fields: whether keys that the message does not know are skipped instead of refused.
+        ignore_unknown_fields: whether keys that the message does not know are skipped instead of refused, and with them
+            names that an enum does not know.
 
     Raises:
         CodecError: not JSON, or not the JSON of this message; `violations` has everything that is wrong.
@@ -95,7 +96,8 @@ def from_dict(cls: type[M], mapping: Mapping[str, Any], *, ignore_unknown_fields
     Args:
         cls: the dataclass to make.
         mapping: the values, such as `struct_to_dict` gives.
-        ignore_unknown_fields: whether keys that the message does not know are skipped instead of refused.
+        ignore_unknown_fields: whether keys that the message does not know are skipped instead of refused, and with them
+            names that an enum does not know.
 
     Raises:
         CodecError: the mapping does not fit; `violations` has everything that is wrong with it.

@@ -7,7 +7,7 @@ also be seen in the schedule is read from there, so that a change made past us s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import timedelta
 
 import betterproto2
 from contextunity.gen.contextunity.worker import (
@@ -67,11 +67,11 @@ class Stored:
             project_id=self.name.project_id,
             tenant_id=self.name.tenant_id,
             schedule=self.entry,
-            next_runs=[each.ToDatetime(UTC) for each in info.future_action_times[:10]],
+            next_runs=[codec.timestamp_to_datetime(each) for each in info.future_action_times[:10]],
             recent_runs=[
                 ScheduleRun(
-                    scheduled_at=each.schedule_time.ToDatetime(UTC),
-                    started_at=each.actual_time.ToDatetime(UTC),
+                    scheduled_at=codec.timestamp_to_datetime(each.schedule_time),
+                    started_at=codec.timestamp_to_datetime(each.actual_time),
                     workflow_id=each.start_workflow_result.workflow_id,
                     run_id=each.start_workflow_result.run_id,
                 )

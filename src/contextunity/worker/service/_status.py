@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 
 from contextunity.gen.contextunity.worker import (
     GetTaskStatusRequest,
@@ -22,6 +22,7 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError
 
+from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.worker.status import from_rpc_error
 
@@ -194,7 +195,7 @@ def instant(timestamp: Timestamp) -> datetime | None:
     """A time that the server tells, UTC; None where it tells none."""
     if timestamp.seconds == 0 and timestamp.nanos == 0:
         return None
-    return timestamp.ToDatetime(UTC)
+    return codec.timestamp_to_datetime(timestamp)
 
 
 def _succeeded(run: Run) -> bool:

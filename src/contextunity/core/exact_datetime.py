@@ -82,7 +82,7 @@ class ExactDatetime(datetime):
         """The same moment without its `nanosecond`, as a plain datetime."""
         return datetime.combine(self.date(), self.timetz())
 
-    def replace(  # type: ignore[override]  # one argument more than datetime's, and by name
+    def replace(
         self,
         year: SupportsIndex | None = None,
         month: SupportsIndex | None = None,
@@ -136,16 +136,16 @@ class ExactDatetime(datetime):
         same = self.__eq__(other)
         return same if same is NotImplemented else not same
 
-    def __lt__(self, other: datetime) -> bool:
+    def __lt__(self, other: datetime) -> bool:  # type: ignore[override]  # as datetime has it
         return self.nanosecond < _nanosecond(other) if super().__eq__(other) is True else super().__lt__(other)
 
-    def __le__(self, other: datetime) -> bool:
+    def __le__(self, other: datetime) -> bool:  # type: ignore[override]  # as datetime has it
         return self.nanosecond <= _nanosecond(other) if super().__eq__(other) is True else super().__le__(other)
 
-    def __gt__(self, other: datetime) -> bool:
+    def __gt__(self, other: datetime) -> bool:  # type: ignore[override]  # as datetime has it
         return self.nanosecond > _nanosecond(other) if super().__eq__(other) is True else super().__gt__(other)
 
-    def __ge__(self, other: datetime) -> bool:
+    def __ge__(self, other: datetime) -> bool:  # type: ignore[override]  # as datetime has it
         return self.nanosecond >= _nanosecond(other) if super().__eq__(other) is True else super().__ge__(other)
 
     def __hash__(self) -> int:
@@ -165,7 +165,7 @@ class ExactDatetime(datetime):
         return self.plain() - (other.plain() if isinstance(other, ExactDatetime) else other)
 
     def __rsub__(self, other: datetime) -> timedelta:
-        return other - self.plain() if isinstance(other, datetime) else NotImplemented
+        return other - self.plain()
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         return type(self).of, (self.plain(), self.nanosecond)

@@ -137,7 +137,17 @@ def test_the_public_names_are_these() -> None:
     assert codec.__all__ == [
         *("CodecError", "JsonValue", "Violation", "decode", "decode_apart", "dict_to_struct", "encode", "encode_apart"),
         *("from_dict", "from_json", "from_proto", "full_name", "list_fields", "message_class", "pack_any"),
-        *("proto_class", "serialize", "struct_to_dict", "to_dict", "to_json", "to_proto", "type_url", "unpack_any"),
+        *(
+            "proto_class",
+            "serialize",
+            "struct_to_dict",
+            "timestamp_to_datetime",
+            "to_dict",
+            "to_json",
+            "to_proto",
+            "type_url",
+            "unpack_any",
+        ),
     ]
 
 

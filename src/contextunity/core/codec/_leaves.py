@@ -84,7 +84,7 @@ def _int_reason(value: ValueType, data: Any, *, strict: bool) -> str:
         # 2^53 itself as a float can be what became of a number next to it.
         if abs(float(data)) >= _EXACT:
             return f"{_quoted(data)} is beyond 2^53, where a number loses precision; send it in digits alone"
-        number = data = float(data)
+        data = float(data)
     if isinstance(data, float):
         if not data.is_integer():
             return f"expected an integer, got {data}"

@@ -78,7 +78,7 @@ release-contract: check-contract ## Make proto/ the released contract.
 conformance: $(READY) ## Run Google's conformance tests on the codec, where their runner can be had.
 	@$(BIN)/python tools/conformance.py
 
-check: lint types check-generated check-contract test ## Everything that CI runs.
+check: lint types check-generated check-contract test ## Everything that CI runs, but for the conformance tests.
 
 bench: $(READY) ## Measure, with peers in the same run.
 	@$(BIN)/python -m bench

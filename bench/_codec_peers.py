@@ -7,6 +7,8 @@ would write is plain: a dataclass or model with a field each. protobuf-py itself
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC
@@ -14,10 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from google.protobuf import json_format
+from google.protobuf import descriptor_pb2, json_format
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-__all__ = ["betterproto_class", "protobuf_py_class", "pydantic_model", "python_of"]
+__all__ = ["betterproto_class", "fastproto_class", "protobuf_py_class", "pydantic_model", "python_of"]
 
 _TYPES = {
     FieldDescriptor.TYPE_STRING: ("string", "str"),
@@ -73,6 +75,50 @@ def protobuf_py_class(descriptor: Descriptor) -> Any:
 
     (found,) = (each for each in load(descriptor.file).messages if each.type_name == descriptor.full_name)
     return found.type
+
+
+def fastproto_class(descriptor: Descriptor, folder: Path) -> Any:
+    """The dataclass that fastproto's generator writes for a message; None where it is not installed, as on Python 3.11.
+
+    `make bench` has it with Python 3.12 or newer; docs/performance.md says how.
+    """
+    if importlib.util.find_spec("fastproto") is None:
+        return None
+    files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
+
+    def load(file: Any) -> None:
+        if file.name not in files:
+            for each in file.dependencies:
+                load(each)
+            files[file.name] = described = descriptor_pb2.FileDescriptorProto.FromString(file.serialized_pb)
+            # Modules are called as files are, and `bench` and `contextunity` are packages already.
+            described.name = _below(described.name)
+            described.dependency[:] = [_below(name) for name in described.dependency]
+
+    load(descriptor.file)
+    out = folder / "fastproto"
+    out.mkdir(exist_ok=True)
+    set_of_files = out / "files.binpb"
+    set_of_files.write_bytes(descriptor_pb2.FileDescriptorSet(file=files.values()).SerializeToString())
+    plugin = Path(sys.executable).parent / "protoc-gen-fastproto"
+    command = [
+        sys.executable,
+        "-m",
+        "grpc_tools.protoc",
+        f"--descriptor_set_in={set_of_files}",
+        f"--fastproto_out={out}",
+    ]
+    command.append(f"--plugin=protoc-gen-fastproto={plugin}")
+    subprocess.run([*command, *(_below(name) for name in files if not name.startswith("google/"))], check=True)
+    if str(out) not in sys.path:
+        sys.path.insert(0, str(out))
+    importlib.invalidate_caches()
+    name = _below(descriptor.file.name).removesuffix(".proto").replace("/", ".")
+    return getattr(importlib.import_module(f"{name}_pb"), descriptor.name)
+
+
+def _below(name: str) -> str:
+    return name if name.startswith("google/") else f"fastproto_peers/{name}"
 
 
 def python_of(message: Any) -> Any:

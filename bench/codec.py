@@ -21,7 +21,7 @@ from contextunity.modules.harvest.feeds import FeedSource, open_feed, read_page
 from contextunity.modules.harvest.sample import write_sample
 from contextunity.modules.harvest.transform import transform_page
 
-from ._codec_peers import betterproto_class, protobuf_py_class, pydantic_model, python_of
+from ._codec_peers import betterproto_class, fastproto_class, protobuf_py_class, pydantic_model, python_of
 from ._google_reader import plain_of, reader_of
 from ._model import Goal, Measurement, Options, Result
 from ._rounds import time_interleaved
@@ -31,7 +31,7 @@ __all__ = ["run"]
 
 _OURS, _BETTERPROTO2, _BETTERPROTO = "contextunity.core.codec", "betterproto2", "betterproto"
 _GOOGLE, _GOOGLE_ALONE = "google.protobuf, every field", "google.protobuf, bytes alone"
-_PROTOBUF_PY, _PYDANTIC = "protobuf-py", "pydantic JSON"
+_PROTOBUF_PY, _PYDANTIC, _FASTPROTO = "protobuf-py", "pydantic JSON", "fastproto"
 _TWO_STEPS, _GOOGLE_DICT = "the codec in two steps", "google.protobuf, as a dict"
 _WAY = "by the compiled extension" if IS_NATIVE else "by google.protobuf alone, without the compiled extension"
 _ROUNDS = 9
@@ -119,7 +119,12 @@ def _goals(result: Result, case: str) -> list[Goal]:
             ("size", _PYDANTIC, 0.5),
         )
     ]
-    return [*faster, *slower]
+    beside = [
+        Goal(name=f"{quantity} {case}: ours to {_FASTPROTO}", value=ratio(_OURS, _FASTPROTO, quantity), limit=0.5)
+        for quantity in ("decode", "encode")
+        if any(found.case == case and found.subject == _FASTPROTO for found in result.measurements)
+    ]
+    return [*faster, *slower, *beside]
 
 
 class _Peers:
@@ -132,6 +137,7 @@ class _Peers:
         descriptor: Any = self._google.DESCRIPTOR
         self._betterproto = betterproto_class(descriptor, folder)
         self._protobuf_py = protobuf_py_class(descriptor)
+        self._fastproto = fastproto_class(descriptor, folder)
         self._pydantic = pydantic_model(descriptor, folder)
         self._model = self._pydantic.model_validate(python_of(self._google.FromString(self.data)))
         self.json = self._model.model_dump_json().encode()
@@ -144,7 +150,10 @@ class _Peers:
         read = reader_of(google.DESCRIPTOR)
         assert codec.decode(cls, data) == cls.parse(data) == message
         assert pydantic.model_validate_json(json) == self._model
+        fastproto = self._fastproto
+        with_fastproto: _Calls = {_FASTPROTO: lambda: fastproto.from_bytes(data)} if fastproto is not None else {}
         return {
+            **with_fastproto,
             _OURS: lambda: codec.decode(cls, data),
             _BETTERPROTO2: lambda: cls.parse(data),
             _BETTERPROTO: lambda: other().parse(data),
@@ -163,7 +172,13 @@ class _Peers:
         of_protobuf_py = self._protobuf_py.from_binary(self.data)
         for encoded in (bytes(message), bytes(other), of_protobuf_py.to_binary()):
             assert google.FromString(encoded) == google(**plain) == there
+        with_fastproto: _Calls = {}
+        if self._fastproto is not None:
+            of_fastproto = self._fastproto.from_bytes(self.data)
+            assert google.FromString(of_fastproto.to_bytes()) == there
+            with_fastproto[_FASTPROTO] = of_fastproto.to_bytes
         return {
+            **with_fastproto,
             _OURS: lambda: codec.encode(message),
             _BETTERPROTO2: lambda: bytes(message),
             _BETTERPROTO: lambda: bytes(other),

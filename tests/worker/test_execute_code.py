@@ -92,7 +92,14 @@ def test_what_a_program_does_wrong_is_its_result(caller: _Caller) -> None:
         pytest.param({"code": "1", "timeout": "soon"}, "PAYLOAD_INVALID", "payload.timeout", id="timeout"),
         pytest.param({"code": "1", "inputs": 5}, "PAYLOAD_INVALID", "payload.inputs", id="inputs"),
         pytest.param({"code": "1", "cod": "2"}, "PAYLOAD_INVALID", "payload.cod", id="unknown key"),
-        pytest.param({"code": "1", "timeout": 86400}, "CODE_REFUSED", "", id="more than the maximum"),
+        pytest.param({"code": "1", "limits": {"timeout": 86400}}, "CODE_REFUSED", "", id="more than the maximum"),
+        pytest.param({"code": "1", "timeout": 60, "limits": {"cpu": 60}}, "CODE_REFUSED", "", id="processor time"),
+        pytest.param(
+            {"code": "1", "timeout": 60, "limits": {"memory_bytes": 1 << 40}}, "CODE_REFUSED", "", id="memory"
+        ),
+        pytest.param({"code": "1", "timeout": 60, "limits": {"timeout": 60}}, "CODE_REFUSED", "", id="named as limit"),
+        pytest.param({"code": "1", "sandbox": False}, "PAYLOAD_INVALID", "payload.sandbox", id="no sandbox"),
+        pytest.param({"code": "1", "sandbox": "true"}, "PAYLOAD_INVALID", "payload.sandbox", id="sandbox as a text"),
         pytest.param({"code": "1", "tools": ["rm"]}, "CODE_REFUSED", "", id="unknown tool"),
     ],
 )
@@ -262,7 +269,31 @@ def test_the_command_runs_programs_with_files_tools_and_either_backend(
     assert json.loads(capsys.readouterr().out)["result"] == "hello from /by-command"
 
 
+def test_what_deployed_clients_send_runs(caller: _Caller) -> None:
+    asked = {"code": "6 * 7", "language": "python", "timeout": 30, "sandbox": True}
+    answer = caller.execute(asked).payload
+    assert (answer["status"], answer["result"], answer["notice"]) == ("ok", 42, "")
+    lowered = caller.execute({**asked, "timeout": 45}).payload
+    assert (lowered["status"], lowered["result"]) == ("ok", 42)
+    assert "from 45 s to 30 s" in str(lowered["notice"])
+
+
+def test_a_timeout_above_the_maximum_is_lowered_and_said(
+    service_target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with SyncWorkerClient(service_target) as client:
+        result = client.execute_code("1", time_limit=timedelta(days=1))
+    assert (result.status, "from 86400 s to 30 s" in result.notice) == ("ok", True)
+    program = tmp_path / "program.py"
+    program.write_text("'done'")
+    words = ("code", "run", str(program), "--target", service_target, "--time-limit", "60")
+    assert main([*words]) == 0
+    assert "from 60 s to 30 s" in capsys.readouterr().err
+    assert main([*words, "--json"]) == 0
+    assert "from 60 s to 30 s" in json.loads(capsys.readouterr().out)["notice"]
+
+
 def test_the_client_raises_what_was_refused(service_target: str) -> None:
     with SyncWorkerClient(service_target) as client, pytest.raises(WorkerServiceError) as caught:
-        client.execute_code("1", time_limit=timedelta(days=1))
+        client.execute_code("1", tools=["no_such"])
     assert caught.value.reason == "CODE_REFUSED"

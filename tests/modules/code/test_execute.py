@@ -7,7 +7,7 @@ import itertools
 import uuid
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from contextunity.gen.contextunity.code.v1 import (
@@ -92,8 +92,9 @@ async def _refusal(client: Any, **request: Any) -> ApplicationError:
 
 async def test_what_cannot_be_is_refused_with_its_type_and_not_tried_again(working: Any) -> None:
     refusals: list[tuple[dict[str, Any], str, str]] = [
-        ({"limits": Limits(timeout=timedelta(seconds=6))}, "LimitExceeded", "limits.timeout 6 is above 5"),
+        ({"limits": Limits(timeout=timedelta(seconds=31))}, "LimitExceeded", "limits.timeout 31 is above 30"),
         ({"limits": Limits(memory_bytes=1 << 40)}, "LimitExceeded", "limits.memory_bytes"),
+        ({"limits": Limits(cpu=timedelta(seconds=6)), "lower_timeout": True}, "LimitExceeded", "limits.cpu 6 is above"),
         ({"language": Language.CPYTHON}, "LanguageUnknown", "does not offer the backend cpython"),
         ({"tools": ["no_such"]}, "ToolUnknown", "there is no tool 'no_such'; this deployment offers: http_get"),
         ({"files": [File(path="../x")]}, "RequestInvalid", "paths stay in the program's folder"),
@@ -128,6 +129,25 @@ async def test_a_caller_may_ask_for_less_and_a_deployment_allow_more(working: An
     assert (less.stdout, less.truncated, less.status) == ("x" * 10, True, Status.OK)
     assert (len(more.stdout), more.truncated) == (90_001, False)
     assert (burnt.status, burnt.exit_code) == (Status.CPU_LIMIT, 152)
+
+
+async def test_a_timeout_is_lowered_where_the_request_lets_it_be(working: Any) -> None:
+    async with working(limits={"wall": 1.0, "cpu": 1.0}) as client:
+
+        async def run(code: str, **limits: Any) -> ExecuteResponse:
+            request = ExecuteRequest(code=code, limits=Limits(**limits), lower_timeout=True)
+            return cast("ExecuteResponse", await client.execute(request))
+
+        endless = await run("while True: pass", timeout=timedelta(seconds=60))
+        fits = await run("1", timeout=timedelta(seconds=1))
+        own = await run("1", timeout=timedelta(seconds=2), cpu=timedelta(seconds=0.5))
+    assert endless.status in (Status.TIMEOUT, Status.CPU_LIMIT)
+    assert endless.notice == (
+        "timeout was lowered from 60 s to 1 s, the most that this deployment allows, and with it the processor time "
+        "to 1 s"
+    )
+    assert fits.notice == ""
+    assert own.notice == "timeout was lowered from 2 s to 1 s, the most that this deployment allows"
 
 
 async def test_programs_of_one_tenant_wait_for_each_other_and_not_for_all_of_the_worker(working: Any) -> None:

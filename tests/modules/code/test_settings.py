@@ -20,9 +20,20 @@ from contextunity.modules.harvest.catalogue import Catalogue
 
 
 def test_maximum_follows_the_limits_unless_set() -> None:
-    settings = CodeSettings.model_validate({"limits": {"wall": 30.0}})
-    assert (settings.maximum.wall, settings.maximum.cpu) == (30.0, 5.0)
+    settings = CodeSettings.model_validate({"limits": {"wall": 40.0}})
+    assert (settings.maximum.wall, settings.maximum.cpu) == (40.0, 5.0)
+    assert CodeSettings.model_validate({"limits": {"wall": 2.0}}).maximum.wall == 2.0
     assert CodeSettings.model_validate({"maximum": {"wall": 60.0}}).limits.wall == 5.0
+
+
+@pytest.mark.parametrize(
+    "section",
+    [{}, {"limits": {"cpu": 2.0}}, {"maximum": {"cpu": 9.0}}, {"limits": {}, "maximum": {}}],
+    ids=["nothing", "a limit", "a maximum", "empty"],
+)
+def test_half_a_minute_may_be_asked_for_where_no_setting_says(section: dict[str, Any]) -> None:
+    settings = CodeSettings.model_validate(section)
+    assert (settings.limits.wall, settings.maximum.wall) == (5.0, 30.0)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from .errors import (
     ToolRefusedError,
 )
 from .files import checked_files
-from .limits import lessened, settled, to_limits
+from .limits import lessened, lowered, settled, to_limits
 from .resources import Resources, current
 from .tools import ToolCaller
 
@@ -62,7 +62,8 @@ async def run_program(request: RunProgramRequest) -> RunProgramResponse:
 
 
 async def _begin(resources: Resources, asked: ExecuteRequest) -> RunProgramResponse:
-    limits = settled(asked.limits, resources.settings)
+    wanted, notice = lowered(asked.limits, resources.settings) if asked.lower_timeout else (asked.limits, "")
+    limits = settled(wanted, resources.settings)
     backend = resources.backends.for_language(asked.language)
     tools = tuple(dict.fromkeys(asked.tools))
     resources.tools.check(tools)
@@ -71,7 +72,13 @@ async def _begin(resources: Resources, asked: ExecuteRequest) -> RunProgramRespo
     program = Program(
         code=asked.code, limits=limits, inputs=_inputs(asked), files=checked_files(asked.files, limits), tools=tools
     )
-    state = ProgramState(backend=backend.name, limits=to_limits(limits), tools=list(tools), tenant_id=asked.tenant_id)
+    state = ProgramState(
+        backend=backend.name,
+        limits=to_limits(limits),
+        tools=list(tools),
+        tenant_id=asked.tenant_id,
+        notice=notice,
+    )
     async with resources.places.hold(asked.tenant_id):
         found = await _guarded(backend, program)
     return _response(state, found)
@@ -118,6 +125,7 @@ def _response(before: ProgramState, found: Outcome | ToolWanted) -> RunProgramRe
         stderr=before.stderr + found.stderr,
         duration_ms=before.duration_ms + found.duration_ms,
         truncated=before.truncated or found.truncated,
+        notice=before.notice,
     )
     request = CallToolRequest(
         name=found.name,
@@ -153,6 +161,7 @@ def _ended(before: ProgramState, outcome: Outcome) -> ExecuteResponse:
         error=outcome.error,
         error_type=outcome.error_type,
         backend=before.backend,
+        notice=before.notice,
     )
 
 

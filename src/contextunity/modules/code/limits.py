@@ -1,4 +1,7 @@
-"""Settles the limits of a program: what its caller asks for, else the default, and never above the maximum."""
+"""Settles the limits of a program: what its caller asks for, else the default, and never above the maximum.
+
+A timeout above the maximum is lowered where the request lets it be; every other limit above its maximum is refused.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,25 @@ from .backends import ProgramLimits
 from .errors import LimitExceededError, RequestInvalidError
 from .settings import CodeSettings, LimitSettings
 
-__all__ = ["lessened", "settled", "to_limits"]
+__all__ = ["lessened", "lowered", "settled", "to_limits"]
 
 _SHORTEST = 0.05
 _NAMES = {"wall": "timeout"}
 """Limits that the contract has another name for."""
+
+
+def lowered(asked: Limits | None, settings: CodeSettings) -> tuple[Limits | None, str]:
+    """The limits that are asked for with the timeout at most the maximum, and a notice where that changed it."""
+    most = settings.maximum.wall
+    if asked is None or asked.timeout is None or asked.timeout.total_seconds() <= most:
+        return asked, ""
+    notice = (
+        f"timeout was lowered from {asked.timeout.total_seconds():g} s to {most:g} s, the most that this deployment "
+        "allows"
+    )
+    if not asked.cpu:
+        notice += f", and with it the processor time to {min(most, settings.maximum.cpu):g} s"
+    return replace(asked, timeout=timedelta(seconds=most)), notice
 
 
 def settled(asked: Limits | None, settings: CodeSettings) -> ProgramLimits:

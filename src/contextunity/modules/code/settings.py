@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 __all__ = ["CodeSettings", "LimitSettings"]
 
 _MIB = 1024 * 1024
+_MAXIMUM_WALL = 30.0
+"""Seconds that a caller may ask for where no setting says: what clients ask for that name a timeout each time."""
 
 
 class LimitSettings(BaseModel):
@@ -42,8 +44,8 @@ class CodeSettings(BaseModel):
     """Whether programs may ask for the backend cpython by name. It starts with the first that does."""
     limits: LimitSettings = LimitSettings()
     """Bounds where a caller asks for none."""
-    maximum: LimitSettings = LimitSettings()
-    """The most that a caller may ask for; what is not set is as in `limits`."""
+    maximum: LimitSettings = LimitSettings(wall=_MAXIMUM_WALL)
+    """The most that a caller may ask for; what is not set is as in `limits`, but `wall` 30 where neither sets it."""
     parallel: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """Programs that run at once in one worker; as many as there are processors unless given."""
     parallel_per_tenant: int = Field(default=0, ge=0)
@@ -63,10 +65,14 @@ class CodeSettings(BaseModel):
         if not isinstance(values, dict):
             return values
         section = cast("dict[str, Any]", values)
-        limits, maximum = section.get("limits"), section.get("maximum", {})
+        limits, maximum = section.get("limits", {}), section.get("maximum", {})
         if not isinstance(limits, dict) or not isinstance(maximum, dict):
             return section
-        merged: dict[str, Any] = {**cast("dict[str, Any]", limits), **cast("dict[str, Any]", maximum)}
+        merged: dict[str, Any] = {
+            "wall": _MAXIMUM_WALL,
+            **cast("dict[str, Any]", limits),
+            **cast("dict[str, Any]", maximum),
+        }
         return {**section, "maximum": merged}
 
     @model_validator(mode="after")

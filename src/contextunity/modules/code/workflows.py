@@ -110,4 +110,5 @@ class ExecuteWorkflow(contract.ExecuteWorkflowBase):
             error_type="RuntimeError",
             backend=state.backend,
             tool_calls=self._calls,
+            notice=state.notice,
         )

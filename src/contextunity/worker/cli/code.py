@@ -72,7 +72,7 @@ def _run(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
     )
     under_way = result.status in ("started", "running")
     # Who asked not to wait has not waited in vain.
-    notice = _notice(client, result) if result.status == "running" else ""
+    notice = _notice(client, result) if result.status == "running" else result.notice
     good = under_way or (result.status == "ok" and result.exit_code == 0)
     if arguments.json:
         data = codec.to_dict(result, preserving_proto_field_name=True)

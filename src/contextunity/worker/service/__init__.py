@@ -39,7 +39,7 @@ from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.status import Reason, ServiceError
 
 from ._call import Call, Engine, aside
-from ._code import STARTS_CODE, Executing
+from ._code import STARTS_CODE, Executing, without_sandbox
 from ._contracts import Describing
 from ._forms import answered
 from ._listing import Listing
@@ -271,6 +271,7 @@ def _methods(engine: Engine, watching: Watching) -> list[Method]:
             subject=Subject.NEW_TASK,
             request_type=ExecuteCodeRequest,
             handle=Executing(engine).execute_code,
+            prepare=without_sandbox,
         ),
         *_schedule_methods(Scheduling(engine)),
     ]

@@ -21,7 +21,7 @@ from ._inputs import StartRequest
 from ._requests import check_rules
 from ._start import Starting
 
-__all__ = ["STARTS_CODE", "Executing", "runs_code"]
+__all__ = ["STARTS_CODE", "Executing", "runs_code", "without_sandbox"]
 
 STARTS_CODE = ("worker:execute",)
 """Permissions of which who has callers' code run needs one, also by a schedule."""
@@ -96,12 +96,29 @@ def runs_code(contract: WorkflowContract) -> bool:
     return contract.name == _WORKFLOW_TYPE or contract.input_type is ExecuteRequest
 
 
+def without_sandbox(payload: dict[str, Any]) -> dict[str, Any]:
+    """A payload of ExecuteCode without `sandbox`, which deployed clients send each time.
+
+    Raises:
+        ServiceError: it is not true: there is no running outside a sandbox.
+    """
+    if "sandbox" not in payload:
+        return payload
+    if payload["sandbox"] is not True:
+        text = "must be true or left out: every program runs in a sandbox"
+        raise invalid(FieldViolation(field="payload.sandbox", description=text))
+    return {key: value for key, value in payload.items() if key != "sandbox"}
+
+
 def _program(request: ExecuteCodeRequest, tenant_id: str) -> ExecuteRequest:
     limits = request.limits
+    lower_timeout = False
     if request.timeout is not None:
         if limits is not None and limits.timeout is not None and limits.timeout != request.timeout:
             text = "stands in limits.timeout already, with another value"
             raise invalid(FieldViolation(field="payload.timeout", description=text))
+        # Who names it among the limits as well would rather be refused than have it lowered.
+        lower_timeout = limits is None or limits.timeout is None
         limits = codec.decode(Limits, codec.encode(limits or Limits()))
         limits.timeout = request.timeout
     return ExecuteRequest(
@@ -112,6 +129,7 @@ def _program(request: ExecuteCodeRequest, tenant_id: str) -> ExecuteRequest:
         files=request.files,
         tools=request.tools,
         tenant_id=tenant_id,
+        lower_timeout=lower_timeout,
     )
 
 
@@ -122,6 +140,7 @@ def _result(result: ExecuteCodeResult, response: ExecuteResponse) -> ExecuteCode
     result.exit_code, result.duration_ms = response.exit_code, response.duration_ms
     result.truncated = response.truncated
     result.error, result.error_type, result.backend = response.error, response.error_type, response.backend
+    result.notice = response.notice
     return result
 
 

@@ -514,7 +514,7 @@ class ExecuteCodeRequest(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Bounds. Absent means the deployment's defaults. A payload may give `timeout`, in seconds, beside it.
+    Bounds. Absent means the deployment's defaults; one above the deployment's maximum is refused.
     """
 
     inputs: "__google__protobuf__.Struct | None" = betterproto2.field(
@@ -553,7 +553,9 @@ class ExecuteCodeRequest(betterproto2.Message):
         optional=True,
     )
     """
-    Wall-clock time that the program may take; as limits.timeout.
+    Wall-clock time that the program may take, in a payload in seconds. One above the deployment's maximum is lowered to
+    it, and so is the processor time where limits.cpu is unset; `notice` in the answer says so. Who would rather be
+    refused gives limits.timeout instead.
     """
 
 
@@ -628,6 +630,11 @@ class ExecuteCodeResult(betterproto2.Message):
     backend: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
     """
     Name of the backend that ran it.
+    """
+
+    notice: "str" = betterproto2.field(13, betterproto2.TYPE_STRING)
+    """
+    What was changed of the request, such as a timeout that was lowered: from what to what. Empty where nothing was.
     """
 
 
@@ -1147,6 +1154,14 @@ class RegisterSchedulesResult(betterproto2.Message):
     What differs, for each updated schedule.
     """
 
+    skipped: "list[str]" = betterproto2.field(
+        9, betterproto2.TYPE_STRING, repeated=True
+    )
+    """
+    Ids of entries in a payload as manifests have them, with `id` and without args, whose workflow needs more than it can
+    default. They were left out; what is there under the id stays.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.worker", "RegisterSchedulesResult", RegisterSchedulesResult
@@ -1203,7 +1218,8 @@ class ScheduleEntry(betterproto2.Message):
 
     task_queue: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Must be the contract's own, or that of the tenant's own workers, `QUEUE/TENANT`. Empty means the contract's.
+    Must be the contract's own, or that of the tenant's own workers, `QUEUE/TENANT`. Empty means the contract's, and so
+    does `TENANT-tasks`, which deployed clients send.
     """
 
     cron: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -1222,7 +1238,8 @@ class ScheduleEntry(betterproto2.Message):
         6, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Input of the workflow, as plain data. Absent where it takes none, or `input` has it. Answers have it here.
+    Input of the workflow, as plain data. Absent where it takes none, or `input` has it. Answers have it here. Payloads may
+    also have a list: empty for none, else with the input as its one element.
     """
 
     input: "__google__protobuf__.Any | None" = betterproto2.field(

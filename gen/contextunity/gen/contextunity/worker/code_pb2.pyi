@@ -46,7 +46,7 @@ class ExecuteCodeRequest(_message.Message):
     """Whose program it is. Empty means the caller's one tenant."""
     @_builtins.property
     def limits(self) -> _code_pb2.Limits:
-        """Bounds. Absent means the deployment's defaults. A payload may give `timeout`, in seconds, beside it."""
+        """Bounds. Absent means the deployment's defaults; one above the deployment's maximum is refused."""
 
     @_builtins.property
     def inputs(self) -> _struct_pb2.Struct:
@@ -62,7 +62,10 @@ class ExecuteCodeRequest(_message.Message):
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Wall-clock time that the program may take; as limits.timeout."""
+        """Wall-clock time that the program may take, in a payload in seconds. One above the deployment's maximum is lowered to
+        it, and so is the processor time where limits.cpu is unset; `notice` in the answer says so. Who would rather be
+        refused gives limits.timeout instead.
+        """
 
     def __init__(
         self,
@@ -105,6 +108,7 @@ class ExecuteCodeResult(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     ERROR_TYPE_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
     workflow_id: _builtins.str
     """Id of the task, for GetTaskStatus and WatchTask."""
     run_id: _builtins.str
@@ -127,6 +131,8 @@ class ExecuteCodeResult(_message.Message):
     """Type of the exception. Empty where there was none."""
     backend: _builtins.str
     """Name of the backend that ran it."""
+    notice: _builtins.str
+    """What was changed of the request, such as a timeout that was lowered: from what to what. Empty where nothing was."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
         """Its result. Absent where it has none."""
@@ -146,10 +152,11 @@ class ExecuteCodeResult(_message.Message):
         error: _builtins.str = ...,
         error_type: _builtins.str = ...,
         backend: _builtins.str = ...,
+        notice: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "duration_ms", b"duration_ms", "error", b"error", "error_type", b"error_type", "exit_code", b"exit_code", "result", b"result", "run_id", b"run_id", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "truncated", b"truncated", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "duration_ms", b"duration_ms", "error", b"error", "error_type", b"error_type", "exit_code", b"exit_code", "notice", b"notice", "result", b"result", "run_id", b"run_id", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "truncated", b"truncated", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#contextunity/worker/schedules.proto\x12\x13\x63ontextunity.worker\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x03\n\rScheduleEntry\x12\x1f\n\x0bschedule_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1e\n\rworkflow_type\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x12\n\ntask_queue\x18\x03 \x01(\t\x12\x18\n\x04\x63ron\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03\x12\x10\n\x08timezone\x18\x05 \x01(\t\x12%\n\x04\x61rgs\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x05input\x18\x07 \x01(\x0b\x32\x14.google.protobuf.Any\x12\x1d\n\x0b\x64\x65scription\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12?\n\x07overlap\x18\t \x01(\x0e\x32$.contextunity.worker.ScheduleOverlapB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x44\n\x0e\x63\x61tchup_window\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x8a\x8a\x0f\x32\x02\x08\n\x12\x39\n\x06jitter\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05\x32\x00\x12\x0e\n\x06paused\x18\x0c \x01(\x08\"\xc3\x01\n\x18RegisterSchedulesRequest\x12\x1c\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x45\n\tschedules\x18\x03 \x03(\x0b\x32\".contextunity.worker.ScheduleEntryB\x0e\xbaH\x0b\x92\x01\x08\x10\xe8\x07\"\x03\xd8\x01\x03\x12\r\n\x05prune\x18\x04 \x01(\x08\x12\x0f\n\x07partial\x18\x05 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"\xfb\x01\n\x17RegisterSchedulesResult\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x18\n\x10registered_count\x18\x02 \x01(\x05\x12\x0f\n\x07\x63reated\x18\x03 \x03(\t\x12\x0f\n\x07updated\x18\x04 \x03(\t\x12\x11\n\tunchanged\x18\x05 \x03(\t\x12\x0f\n\x07removed\x18\x06 \x03(\t\x12\x32\n\x06\x66\x61ults\x18\x07 \x03(\x0b\x32\".contextunity.worker.ScheduleFault\x12<\n\x0b\x64ifferences\x18\x08 \x03(\x0b\x32\'.contextunity.worker.ScheduleDifference\"5\n\rScheduleFault\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0f\n\x07reasons\x18\x02 \x03(\t\"W\n\x12ScheduleDifference\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\t\"=\n\x14ListSchedulesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"M\n\x13ListSchedulesResult\x12\x36\n\tschedules\x18\x01 \x03(\x0b\x32#.contextunity.worker.ScheduleStatus\"\xe1\x01\n\x0eScheduleStatus\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x34\n\x08schedule\x18\x03 \x01(\x0b\x32\".contextunity.worker.ScheduleEntry\x12-\n\tnext_runs\x18\x04 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0brecent_runs\x18\x05 \x03(\x0b\x32 .contextunity.worker.ScheduleRun\x12\x0c\n\x04note\x18\x06 \x01(\t\"\x94\x01\n\x0bScheduleRun\x12\x30\n\x0cscheduled_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bworkflow_id\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\"n\n\x0fScheduleRequest\x12\x1c\n\x0bschedule_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x16\n\x04note\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\"q\n\x0eScheduleResult\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x05 \x01(\t*\xf9\x01\n\x0fScheduleOverlap\x12 \n\x1cSCHEDULE_OVERLAP_UNSPECIFIED\x10\x00\x12\x19\n\x15SCHEDULE_OVERLAP_SKIP\x10\x01\x12\x1f\n\x1bSCHEDULE_OVERLAP_BUFFER_ONE\x10\x02\x12\x1f\n\x1bSCHEDULE_OVERLAP_BUFFER_ALL\x10\x03\x12!\n\x1dSCHEDULE_OVERLAP_CANCEL_OTHER\x10\x04\x12$\n SCHEDULE_OVERLAP_TERMINATE_OTHER\x10\x05\x12\x1e\n\x1aSCHEDULE_OVERLAP_ALLOW_ALL\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#contextunity/worker/schedules.proto\x12\x13\x63ontextunity.worker\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x03\n\rScheduleEntry\x12\x1f\n\x0bschedule_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1e\n\rworkflow_type\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x12\n\ntask_queue\x18\x03 \x01(\t\x12\x18\n\x04\x63ron\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03\x12\x10\n\x08timezone\x18\x05 \x01(\t\x12%\n\x04\x61rgs\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x05input\x18\x07 \x01(\x0b\x32\x14.google.protobuf.Any\x12\x1d\n\x0b\x64\x65scription\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\x12?\n\x07overlap\x18\t \x01(\x0e\x32$.contextunity.worker.ScheduleOverlapB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x44\n\x0e\x63\x61tchup_window\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x8a\x8a\x0f\x32\x02\x08\n\x12\x39\n\x06jitter\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05\x32\x00\x12\x0e\n\x06paused\x18\x0c \x01(\x08\"\xc3\x01\n\x18RegisterSchedulesRequest\x12\x1c\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x45\n\tschedules\x18\x03 \x03(\x0b\x32\".contextunity.worker.ScheduleEntryB\x0e\xbaH\x0b\x92\x01\x08\x10\xe8\x07\"\x03\xd8\x01\x03\x12\r\n\x05prune\x18\x04 \x01(\x08\x12\x0f\n\x07partial\x18\x05 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"\x8c\x02\n\x17RegisterSchedulesResult\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x18\n\x10registered_count\x18\x02 \x01(\x05\x12\x0f\n\x07\x63reated\x18\x03 \x03(\t\x12\x0f\n\x07updated\x18\x04 \x03(\t\x12\x11\n\tunchanged\x18\x05 \x03(\t\x12\x0f\n\x07removed\x18\x06 \x03(\t\x12\x32\n\x06\x66\x61ults\x18\x07 \x03(\x0b\x32\".contextunity.worker.ScheduleFault\x12<\n\x0b\x64ifferences\x18\x08 \x03(\x0b\x32\'.contextunity.worker.ScheduleDifference\x12\x0f\n\x07skipped\x18\t \x03(\t\"5\n\rScheduleFault\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0f\n\x07reasons\x18\x02 \x03(\t\"W\n\x12ScheduleDifference\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\t\"=\n\x14ListSchedulesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"M\n\x13ListSchedulesResult\x12\x36\n\tschedules\x18\x01 \x03(\x0b\x32#.contextunity.worker.ScheduleStatus\"\xe1\x01\n\x0eScheduleStatus\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x34\n\x08schedule\x18\x03 \x01(\x0b\x32\".contextunity.worker.ScheduleEntry\x12-\n\tnext_runs\x18\x04 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x0brecent_runs\x18\x05 \x03(\x0b\x32 .contextunity.worker.ScheduleRun\x12\x0c\n\x04note\x18\x06 \x01(\t\"\x94\x01\n\x0bScheduleRun\x12\x30\n\x0cscheduled_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bworkflow_id\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\"n\n\x0fScheduleRequest\x12\x1c\n\x0bschedule_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x16\n\x04note\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\"q\n\x0eScheduleResult\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x05 \x01(\t*\xf9\x01\n\x0fScheduleOverlap\x12 \n\x1cSCHEDULE_OVERLAP_UNSPECIFIED\x10\x00\x12\x19\n\x15SCHEDULE_OVERLAP_SKIP\x10\x01\x12\x1f\n\x1bSCHEDULE_OVERLAP_BUFFER_ONE\x10\x02\x12\x1f\n\x1bSCHEDULE_OVERLAP_BUFFER_ALL\x10\x03\x12!\n\x1dSCHEDULE_OVERLAP_CANCEL_OTHER\x10\x04\x12$\n SCHEDULE_OVERLAP_TERMINATE_OTHER\x10\x05\x12\x1e\n\x1aSCHEDULE_OVERLAP_ALLOW_ALL\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,28 +57,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULEREQUEST'].fields_by_name['schedule_id']._serialized_options = b'\272H\004r\002\020\001'
   _globals['_SCHEDULEREQUEST'].fields_by_name['note']._loaded_options = None
   _globals['_SCHEDULEREQUEST'].fields_by_name['note']._serialized_options = b'\272H\005r\003\030\350\007'
-  _globals['_SCHEDULEOVERLAP']._serialized_start=1991
-  _globals['_SCHEDULEOVERLAP']._serialized_end=2240
+  _globals['_SCHEDULEOVERLAP']._serialized_start=2008
+  _globals['_SCHEDULEOVERLAP']._serialized_end=2257
   _globals['_SCHEDULEENTRY']._serialized_start=183
   _globals['_SCHEDULEENTRY']._serialized_end=644
   _globals['_REGISTERSCHEDULESREQUEST']._serialized_start=647
   _globals['_REGISTERSCHEDULESREQUEST']._serialized_end=842
   _globals['_REGISTERSCHEDULESRESULT']._serialized_start=845
-  _globals['_REGISTERSCHEDULESRESULT']._serialized_end=1096
-  _globals['_SCHEDULEFAULT']._serialized_start=1098
-  _globals['_SCHEDULEFAULT']._serialized_end=1151
-  _globals['_SCHEDULEDIFFERENCE']._serialized_start=1153
-  _globals['_SCHEDULEDIFFERENCE']._serialized_end=1240
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1242
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1303
-  _globals['_LISTSCHEDULESRESULT']._serialized_start=1305
-  _globals['_LISTSCHEDULESRESULT']._serialized_end=1382
-  _globals['_SCHEDULESTATUS']._serialized_start=1385
-  _globals['_SCHEDULESTATUS']._serialized_end=1610
-  _globals['_SCHEDULERUN']._serialized_start=1613
-  _globals['_SCHEDULERUN']._serialized_end=1761
-  _globals['_SCHEDULEREQUEST']._serialized_start=1763
-  _globals['_SCHEDULEREQUEST']._serialized_end=1873
-  _globals['_SCHEDULERESULT']._serialized_start=1875
-  _globals['_SCHEDULERESULT']._serialized_end=1988
+  _globals['_REGISTERSCHEDULESRESULT']._serialized_end=1113
+  _globals['_SCHEDULEFAULT']._serialized_start=1115
+  _globals['_SCHEDULEFAULT']._serialized_end=1168
+  _globals['_SCHEDULEDIFFERENCE']._serialized_start=1170
+  _globals['_SCHEDULEDIFFERENCE']._serialized_end=1257
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1259
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1320
+  _globals['_LISTSCHEDULESRESULT']._serialized_start=1322
+  _globals['_LISTSCHEDULESRESULT']._serialized_end=1399
+  _globals['_SCHEDULESTATUS']._serialized_start=1402
+  _globals['_SCHEDULESTATUS']._serialized_end=1627
+  _globals['_SCHEDULERUN']._serialized_start=1630
+  _globals['_SCHEDULERUN']._serialized_end=1778
+  _globals['_SCHEDULEREQUEST']._serialized_start=1780
+  _globals['_SCHEDULEREQUEST']._serialized_end=1890
+  _globals['_SCHEDULERESULT']._serialized_start=1892
+  _globals['_SCHEDULERESULT']._serialized_end=2005
 # @@protoc_insertion_point(module_scope)

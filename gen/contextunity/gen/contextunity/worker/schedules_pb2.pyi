@@ -86,7 +86,9 @@ class ScheduleEntry(_message.Message):
     workflow_type: _builtins.str
     """Name of the contract. Payloads may call it workflow_name too."""
     task_queue: _builtins.str
-    """Must be the contract's own, or that of the tenant's own workers, `QUEUE/TENANT`. Empty means the contract's."""
+    """Must be the contract's own, or that of the tenant's own workers, `QUEUE/TENANT`. Empty means the contract's, and so
+    does `TENANT-tasks`, which deployed clients send.
+    """
     cron: _builtins.str
     """When, as a cron expression of five fields, such as "0 6 * * MON-FRI"; or @hourly, @daily, @weekly, @monthly, @yearly.
     The day of the month and the day of the week cannot both be restricted: cron takes days that match either, Temporal
@@ -104,7 +106,9 @@ class ScheduleEntry(_message.Message):
     """
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
-        """Input of the workflow, as plain data. Absent where it takes none, or `input` has it. Answers have it here."""
+        """Input of the workflow, as plain data. Absent where it takes none, or `input` has it. Answers have it here. Payloads may
+        also have a list: empty for none, else with the input as its one element.
+        """
 
     @_builtins.property
     def input(self) -> _any_pb2.Any:
@@ -202,6 +206,7 @@ class RegisterSchedulesResult(_message.Message):
     REMOVED_FIELD_NUMBER: _builtins.int
     FAULTS_FIELD_NUMBER: _builtins.int
     DIFFERENCES_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
     status: _builtins.str
     """"ok", or "partial" where faulty ones were left out."""
     registered_count: _builtins.int
@@ -230,6 +235,12 @@ class RegisterSchedulesResult(_message.Message):
     def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScheduleDifference]:
         """What differs, for each updated schedule."""
 
+    @_builtins.property
+    def skipped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of entries in a payload as manifests have them, with `id` and without args, whose workflow needs more than it can
+        default. They were left out; what is there under the id stays.
+        """
+
     def __init__(
         self,
         *,
@@ -241,10 +252,11 @@ class RegisterSchedulesResult(_message.Message):
         removed: _abc.Iterable[_builtins.str] | None = ...,
         faults: _abc.Iterable[Global___ScheduleFault] | None = ...,
         differences: _abc.Iterable[Global___ScheduleDifference] | None = ...,
+        skipped: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "differences", b"differences", "faults", b"faults", "registered_count", b"registered_count", "removed", b"removed", "status", b"status", "unchanged", b"unchanged", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "differences", b"differences", "faults", b"faults", "registered_count", b"registered_count", "removed", b"removed", "skipped", b"skipped", "status", b"status", "unchanged", b"unchanged", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

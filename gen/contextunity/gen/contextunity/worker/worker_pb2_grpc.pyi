@@ -64,9 +64,12 @@ class WorkerServiceStub:
     StartWorkflow: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
     """Starts the workflow registered for a workflow_type and answers without waiting for its end.
 
-    Request: payload {workflow_type, tenant_id?, task_queue?, args?, plus the parameters of the workflow's input message
-    by their proto or JSON names; args is the same parameters as one object}; or the input message itself as body, whose
-    type then tells the workflow_type where that is left out.
+    Request: payload {workflow_type, tenant_id?, task_queue?, timeout_seconds?, args?, plus the parameters of the
+    workflow's input message by their proto or JSON names; args is the same parameters as one object, or a list of none
+    or one}; or the input message itself as body, whose type then tells the workflow_type where that is left out.
+    task_queue is the contract's, QUEUE/TENANT for workers of the tenant's own, or TENANT-tasks, which means the
+    contract's. timeout_seconds is the execution timeout, at most the contract's; where the input has a field of that
+    name, it is that parameter.
     Answer: StartWorkflowResult, {workflow_id, run_id, status: "started"}.
 
     The workflow id comes from the id expression of the contract, else from the unit_id. The same unit sent again gives
@@ -128,7 +131,8 @@ class WorkerServiceStub:
     """
     ExecuteCode: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
     """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
-    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated}.
+    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated, notice}.
+    A payload may say `sandbox: true` beside; there is nothing else, so false is refused.
 
     What the program does wrong is told by the status of the answer. Where `wait` is false, or the call's deadline comes
     first, the answer has the workflow_id, and GetTaskStatus and WatchTask go on from there.
@@ -136,7 +140,8 @@ class WorkerServiceStub:
     RegisterSchedules: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
     """Registers the schedules of a project: RegisterSchedulesRequest {project_id, schedules: [{schedule_id, workflow_name,
     task_queue, cron, args?, description?}]}, or entries {id, workflow_type, cron, timezone} as manifests have them; one
-    such entry may also be the whole payload. Answered by RegisterSchedulesResult {status: "ok", registered_count, …}.
+    such entry may also be the whole payload. Answered by RegisterSchedulesResult {status: "ok", registered_count,
+    skipped, …}.
 
     Declarative: what is asked for is there afterwards, however often it is asked.
 
@@ -178,9 +183,12 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     StartWorkflow: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
     """Starts the workflow registered for a workflow_type and answers without waiting for its end.
 
-    Request: payload {workflow_type, tenant_id?, task_queue?, args?, plus the parameters of the workflow's input message
-    by their proto or JSON names; args is the same parameters as one object}; or the input message itself as body, whose
-    type then tells the workflow_type where that is left out.
+    Request: payload {workflow_type, tenant_id?, task_queue?, timeout_seconds?, args?, plus the parameters of the
+    workflow's input message by their proto or JSON names; args is the same parameters as one object, or a list of none
+    or one}; or the input message itself as body, whose type then tells the workflow_type where that is left out.
+    task_queue is the contract's, QUEUE/TENANT for workers of the tenant's own, or TENANT-tasks, which means the
+    contract's. timeout_seconds is the execution timeout, at most the contract's; where the input has a field of that
+    name, it is that parameter.
     Answer: StartWorkflowResult, {workflow_id, run_id, status: "started"}.
 
     The workflow id comes from the id expression of the contract, else from the unit_id. The same unit sent again gives
@@ -242,7 +250,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """
     ExecuteCode: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
     """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
-    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated}.
+    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated, notice}.
+    A payload may say `sandbox: true` beside; there is nothing else, so false is refused.
 
     What the program does wrong is told by the status of the answer. Where `wait` is false, or the call's deadline comes
     first, the answer has the workflow_id, and GetTaskStatus and WatchTask go on from there.
@@ -250,7 +259,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     RegisterSchedules: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
     """Registers the schedules of a project: RegisterSchedulesRequest {project_id, schedules: [{schedule_id, workflow_name,
     task_queue, cron, args?, description?}]}, or entries {id, workflow_type, cron, timezone} as manifests have them; one
-    such entry may also be the whole payload. Answered by RegisterSchedulesResult {status: "ok", registered_count, …}.
+    such entry may also be the whole payload. Answered by RegisterSchedulesResult {status: "ok", registered_count,
+    skipped, …}.
 
     Declarative: what is asked for is there afterwards, however often it is asked.
 
@@ -295,9 +305,12 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
         """Starts the workflow registered for a workflow_type and answers without waiting for its end.
 
-        Request: payload {workflow_type, tenant_id?, task_queue?, args?, plus the parameters of the workflow's input message
-        by their proto or JSON names; args is the same parameters as one object}; or the input message itself as body, whose
-        type then tells the workflow_type where that is left out.
+        Request: payload {workflow_type, tenant_id?, task_queue?, timeout_seconds?, args?, plus the parameters of the
+        workflow's input message by their proto or JSON names; args is the same parameters as one object, or a list of none
+        or one}; or the input message itself as body, whose type then tells the workflow_type where that is left out.
+        task_queue is the contract's, QUEUE/TENANT for workers of the tenant's own, or TENANT-tasks, which means the
+        contract's. timeout_seconds is the execution timeout, at most the contract's; where the input has a field of that
+        name, it is that parameter.
         Answer: StartWorkflowResult, {workflow_id, run_id, status: "started"}.
 
         The workflow id comes from the id expression of the contract, else from the unit_id. The same unit sent again gives
@@ -419,7 +432,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
         """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
-        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated}.
+        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated, notice}.
+        A payload may say `sandbox: true` beside; there is nothing else, so false is refused.
 
         What the program does wrong is told by the status of the answer. Where `wait` is false, or the call's deadline comes
         first, the answer has the workflow_id, and GetTaskStatus and WatchTask go on from there.
@@ -433,7 +447,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
         """Registers the schedules of a project: RegisterSchedulesRequest {project_id, schedules: [{schedule_id, workflow_name,
         task_queue, cron, args?, description?}]}, or entries {id, workflow_type, cron, timezone} as manifests have them; one
-        such entry may also be the whole payload. Answered by RegisterSchedulesResult {status: "ok", registered_count, …}.
+        such entry may also be the whole payload. Answered by RegisterSchedulesResult {status: "ok", registered_count,
+        skipped, …}.
 
         Declarative: what is asked for is there afterwards, however often it is asked.
 

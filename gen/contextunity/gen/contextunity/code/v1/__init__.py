@@ -285,6 +285,12 @@ class ExecuteRequest(betterproto2.Message):
     Whose program it is; bounds how many run at once. Set by the service.
     """
 
+    lower_timeout: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
+    """
+    Whether limits.timeout may be lowered to the deployment's maximum; the answer's `notice` says so. Otherwise one above
+    it is refused.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.code.v1", "ExecuteRequest", ExecuteRequest
@@ -358,6 +364,11 @@ class ExecuteResponse(betterproto2.Message):
     Tools called, in order.
     """
 
+    notice: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
+    """
+    What was changed of the request, such as a timeout that was lowered: from what to what. Empty where nothing was.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.code.v1", "ExecuteResponse", ExecuteResponse
@@ -388,7 +399,7 @@ default_message_pool.register_message("contextunity.code.v1", "File", File)
 class Limits(betterproto2.Message):
     """
     Bounds on one program. A field that is unset or zero means the deployment's default; one above the deployment's
-    maximum is refused.
+    maximum is refused, but for a timeout that the request lets be lowered.
     """
 
     timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -486,6 +497,11 @@ class ProgramState(betterproto2.Message):
     truncated: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
     """
     Whether output was cut so far.
+    """
+
+    notice: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    What was changed of the request. Empty where nothing was.
     """
 
 

@@ -108,7 +108,7 @@ Global___ExecutionStatus: _TypeAlias = ExecutionStatus  # noqa: Y015
 @_typing.final
 class Limits(_message.Message):
     """Bounds on one program. A field that is unset or zero means the deployment's default; one above the deployment's
-    maximum is refused.
+    maximum is refused, but for a timeout that the request lets be lowered.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -192,12 +192,17 @@ class ExecuteRequest(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
+    LOWER_TIMEOUT_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """Source of the program. Its result is the value of the variable `result`, else of its last expression."""
     language: Global___Language.ValueType
     """In which language."""
     tenant_id: _builtins.str
     """Whose program it is; bounds how many run at once. Set by the service."""
+    lower_timeout: _builtins.bool
+    """Whether limits.timeout may be lowered to the deployment's maximum; the answer's `notice` says so. Otherwise one above
+    it is refused.
+    """
     @_builtins.property
     def limits(self) -> Global___Limits:
         """Bounds. Absent means the deployment's defaults."""
@@ -224,10 +229,11 @@ class ExecuteRequest(_message.Message):
         files: _abc.Iterable[Global___File] | None = ...,
         tools: _abc.Iterable[_builtins.str] | None = ...,
         tenant_id: _builtins.str = ...,
+        lower_timeout: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "files", b"files", "inputs", b"inputs", "language", b"language", "limits", b"limits", "tenant_id", b"tenant_id", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "files", b"files", "inputs", b"inputs", "language", b"language", "limits", b"limits", "lower_timeout", b"lower_timeout", "tenant_id", b"tenant_id", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -250,6 +256,7 @@ class ExecuteResponse(_message.Message):
     ERROR_TYPE_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
     status: Global___ExecutionStatus.ValueType
     """How it ended."""
     stdout: _builtins.str
@@ -268,6 +275,8 @@ class ExecuteResponse(_message.Message):
     """Type of the exception, such as ValueError. Empty where there was none."""
     backend: _builtins.str
     """Name of the backend that ran it: monty or cpython."""
+    notice: _builtins.str
+    """What was changed of the request, such as a timeout that was lowered: from what to what. Empty where nothing was."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
         """Its result. Absent where it has none, or none that can be carried."""
@@ -290,10 +299,11 @@ class ExecuteResponse(_message.Message):
         error_type: _builtins.str = ...,
         backend: _builtins.str = ...,
         tool_calls: _abc.Iterable[Global___ToolCall] | None = ...,
+        notice: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "duration_ms", b"duration_ms", "error", b"error", "error_type", b"error_type", "exit_code", b"exit_code", "result", b"result", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "tool_calls", b"tool_calls", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "duration_ms", b"duration_ms", "error", b"error", "error_type", b"error_type", "exit_code", b"exit_code", "notice", b"notice", "result", b"result", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "tool_calls", b"tool_calls", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -412,6 +422,7 @@ class ProgramState(_message.Message):
     STDERR_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.bytes
     """The backend's own form of it, with the files of its folder, compressed."""
     backend: _builtins.str
@@ -426,6 +437,8 @@ class ProgramState(_message.Message):
     """Milliseconds used so far."""
     truncated: _builtins.bool
     """Whether output was cut so far."""
+    notice: _builtins.str
+    """What was changed of the request. Empty where nothing was."""
     @_builtins.property
     def limits(self) -> Global___Limits:
         """Bounds of the program as a whole, as settled when it began."""
@@ -446,10 +459,11 @@ class ProgramState(_message.Message):
         stderr: _builtins.str = ...,
         duration_ms: _builtins.int = ...,
         truncated: _builtins.bool = ...,
+        notice: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "duration_ms", b"duration_ms", "limits", b"limits", "snapshot", b"snapshot", "stderr", b"stderr", "stdout", b"stdout", "tenant_id", b"tenant_id", "tools", b"tools", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "duration_ms", b"duration_ms", "limits", b"limits", "notice", b"notice", "snapshot", b"snapshot", "stderr", b"stderr", "stdout", b"stdout", "tenant_id", b"tenant_id", "tools", b"tools", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -281,6 +281,7 @@ def result_lines(result: RegisterSchedulesResult, *, diff: bool, dry_run: bool) 
                 yield from changes.get(name, ())
     if diff:
         yield from (f"= {name}" for name in result.unchanged)
+    yield from (f"? {name}: skipped, its workflow needs args that the entry does not have" for name in result.skipped)
     for fault in result.faults:
         yield f"! {fault.schedule_id}"
         yield from (f"    {reason}" for reason in fault.reasons)
@@ -289,6 +290,7 @@ def result_lines(result: RegisterSchedulesResult, *, diff: bool, dry_run: bool) 
         "updated": len(result.updated),
         "unchanged": len(result.unchanged),
         "removed": len(result.removed),
+        "skipped": len(result.skipped),
         "faulty": len(result.faults),
     }
     told = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing to do"

@@ -21,6 +21,7 @@ __all__ = [
     "UNIT_ATTRIBUTE",
     "bound_attributes",
     "register_attributes",
+    "resolved_queue",
     "tenant_fault",
     "tenant_in",
     "tenant_of",
@@ -86,6 +87,23 @@ def tenant_in(attributes: SearchAttributes) -> str:
 def tenant_queue(task_queue: str, tenant_id: str) -> str:
     """The task queue that a tenant's own workers poll; for no tenant, the one that all share."""
     return f"{task_queue}/{tenant_id}" if tenant_id else task_queue
+
+
+def resolved_queue(task_queue: str, named: str, tenant_id: str) -> str | None:
+    """The task queue that a request means by the name that it gives; None where it is none that it may name.
+
+    Args:
+        task_queue: that of the contract.
+        named: by the request: the contract's, that of the tenant's own workers, or `TENANT-tasks`, under which deployed
+            clients know the one that all share; empty for the contract's.
+        tenant_id: whose work it is.
+    """
+    if named in ("", task_queue):
+        return task_queue
+    own = tenant_queue(task_queue, tenant_id)
+    if named == own:
+        return own
+    return task_queue if tenant_id and named == f"{tenant_id}-tasks" else None
 
 
 async def register_attributes(client: Client) -> None:

@@ -178,6 +178,84 @@ async def test_what_does_not_fit_is_named_with_its_place(
     assert {each.field: each.description for each in caught.value.violations} == violations
 
 
+@pytest.mark.parametrize("args", [[{"name": "n"}], {"name": "n"}], ids=["list", "object"])
+async def test_args_may_be_a_list_of_the_one_input(ask: Ask, tenant: str, args: Any) -> None:
+    entry = {**_PLAIN, "args": args, "task_queue": f"{tenant}-tasks"}
+    assert _payload(await ask("RegisterSchedules", {"tenant_id": tenant, "schedules": [entry]}))["created"] == [
+        "nightly"
+    ]
+    # By today's names it is the same.
+    entry = {**_PLAIN, "args": {"name": "n"}, "task_queue": "reports"}
+    assert _payload(await ask("RegisterSchedules", {"tenant_id": tenant, "schedules": [entry]}))["unchanged"] == [
+        "nightly"
+    ]
+
+
+async def test_an_empty_list_is_no_input(ask: Ask, tenant: str) -> None:
+    entry = {"schedule_id": "sweep", "workflow_name": "sweep", "task_queue": "", "cron": "@daily", "args": []}
+    assert _payload(await ask("RegisterSchedules", {"tenant_id": tenant, **entry}))["created"] == ["sweep"]
+
+
+@pytest.mark.parametrize(
+    ("args", "field", "text"),
+    [
+        ([{"name": "n"}, {}], "args", "has 2 elements; a workflow takes one input at most"),
+        (["n"], "args[0]", "must be an object, not 'n'"),
+        ([{"nam": "n"}], "args.nam", "no such field; did you mean name?"),
+    ],
+    ids=["two", "text", "misspelt"],
+)
+async def test_other_lists_are_refused(ask: Ask, tenant: str, args: Any, field: str, text: str) -> None:
+    with pytest.raises(ServiceError) as caught:
+        await ask("RegisterSchedules", {"tenant_id": tenant, "schedules": [{**_PLAIN, "args": args}]})
+    told = {each.field: each.description for each in caught.value.violations}
+    assert told == {f"payload.schedules[0].{field}": f"schedule 'nightly': {text}"}
+
+
+async def test_manifest_entries_whose_workflow_needs_more_are_skipped_and_named(ask: Ask, tenant: str) -> None:
+    needy = {"id": "weekly", "workflow_type": "report", "cron": "@weekly", "timezone": "UTC"}
+    content = {"tenant_id": tenant, "project_id": "p", "schedules": [_MANIFEST, needy]}
+    told = _payload(await ask("RegisterSchedules", content))
+    assert (told["status"], told["registered_count"], told["skipped"]) == ("ok", 1, ["weekly"])
+    assert (told["created"], told["faults"]) == (["nightly"], [])
+    # What is there under the id stays, also where others are pruned.
+    full = {"schedule_id": "weekly", "workflow_name": "report", "cron": "@weekly", "args": {"name": "n"}}
+    assert _payload(await ask("RegisterSchedules", {**content, "schedules": [full]}))["created"] == ["weekly"]
+    pruned = _payload(await ask("RegisterSchedules", {**content, "schedules": [needy], "prune": True}))
+    assert (pruned["removed"], pruned["skipped"], pruned["registered_count"]) == (["nightly"], ["weekly"], 0)
+    alone = _payload(await ask("RegisterSchedules", {**needy, "tenant_id": tenant, "dry_run": True}))
+    assert (alone["status"], alone["skipped"]) == ("ok", ["weekly"])
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"cron": "x"}, "cron"),
+        ({"timezone": "Mars/North"}, "timezone"),
+        ({"workflow_type": "none"}, "workflow_type"),
+        ({"args": {"name": ""}}, "args.name"),
+        ({"id": "nightly"}, "schedule_id"),
+    ],
+    ids=["cron", "zone", "unknown", "with args", "twice"],
+)
+async def test_a_manifest_entry_with_another_fault_refuses_all(
+    ask: Ask, tenant: str, change: dict[str, Any], field: str
+) -> None:
+    needy = {"id": "weekly", "workflow_type": "report", "cron": "@weekly", **change}
+    content = {"tenant_id": tenant, "schedules": [_MANIFEST, needy]}
+    with pytest.raises(ServiceError) as caught:
+        await ask("RegisterSchedules", content)
+    assert f"payload.schedules[1].{field}" in {each.field for each in caught.value.violations}
+    told = _payload(await ask("RegisterSchedules", {**content, "partial": True}))
+    assert (told["status"], told["skipped"], len(told["faults"])) == ("partial", [], 2 if field == "schedule_id" else 1)
+
+
+async def test_an_entry_of_the_published_shape_that_lacks_its_input_is_a_fault(ask: Ask, tenant: str) -> None:
+    with pytest.raises(ServiceError) as caught:
+        await ask("RegisterSchedules", {"tenant_id": tenant, "schedules": [_PLAIN]})
+    assert [each.field for each in caught.value.violations] == ["payload.schedules[0].args.name"]
+
+
 async def test_the_others_apply_where_partial_says_so(ask: Ask, tenant: str) -> None:
     content = {
         "tenant_id": tenant,

@@ -112,7 +112,7 @@ def test_rules_bind_a_typed_body_too(desk: Desk, desk_messages: SimpleNamespace)
 def test_an_unknown_workflow_type_names_the_known_ones(desk: Desk) -> None:
     refusal = _refused(desk, {"workflow_type": "harvst"})
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "WORKFLOW_TYPE_UNKNOWN")
-    assert refusal.metadata["known"] == "chain, idle, join, lone, once, ping, replace, single, work"
+    assert refusal.metadata["known"] == "bounded, chain, idle, join, lone, once, patient, ping, replace, single, work"
     assert _refused(desk, {}).violations == {"payload.workflow_type": "is required"}
     assert "must be a string" in _refused(desk, {"workflow_type": 5}).message
 

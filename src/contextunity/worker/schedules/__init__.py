@@ -18,7 +18,7 @@ from ._errors import (
 )
 from ._manager import ScheduleManager
 from ._names import DEFAULT_PROJECT, DEFAULT_TENANT, ScheduleName
-from ._shapes import entry_shape, request_shape
+from ._shapes import entry_shape, is_manifest_entry, object_of_args, request_shape
 
 __all__ = [
     "DEFAULT_PROJECT",
@@ -36,5 +36,7 @@ __all__ = [
     "declaration_faults",
     "declared_schedules",
     "entry_shape",
+    "is_manifest_entry",
+    "object_of_args",
     "request_shape",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from contextunity.gen.contextunity.worker import RegisterSchedulesResult, ScheduleDifference, ScheduleEntry
@@ -43,14 +43,19 @@ async def apply(
     prune: bool,
     partial: bool,
     dry_run: bool,
+    skippable: Collection[int] = (),
 ) -> RegisterSchedulesResult:
     """Makes the schedules of a project those that are asked for; see `ScheduleManager.apply`."""
     checked, faults = check_entries(entries, workflows, tenant_id=tenant_id, project_id=project_id)
+    skippable_places = {f"schedules[{place}]" for place in skippable}
+    skipped = [fault for fault in faults if fault.place in skippable_places and _lacks_input_alone(fault)]
+    skipped_places = {fault.place for fault in skipped}
+    faults = [fault for fault in faults if fault.place not in skipped_places]
     if faults and not partial:
         raise SchedulesRefusedError(faults)
     nameless = [fault.place for fault in faults if not fault.schedule_id]
     done = await server.all_of(_put(server, each, partial=partial, dry_run=dry_run) for each in checked)
-    result = RegisterSchedulesResult()
+    result = RegisterSchedulesResult(skipped=[fault.schedule_id for fault in skipped])
     for each, what in zip(checked, done, strict=True):
         schedule_id = each.name.schedule_id
         if what.refusal:
@@ -106,6 +111,11 @@ def check_entries(
         else:
             checked.append(good)
     return checked, faults
+
+
+def _lacks_input_alone(fault: EntryFault) -> bool:
+    """Whether an entry without input has no other fault than that its workflow needs more than it can default."""
+    return all(each.path == "args" or each.path.startswith(("args.", "args[")) for each in fault.violations)
 
 
 def _places(entries: Sequence[ScheduleEntry | EntryFault]) -> list[tuple[str, ScheduleEntry | EntryFault]]:

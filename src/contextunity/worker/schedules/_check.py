@@ -15,7 +15,7 @@ from temporalio.api.schedule.v1 import StructuredCalendarSpec
 from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
-from contextunity.worker.tenancy import tenant_queue
+from contextunity.worker.tenancy import resolved_queue, tenant_queue
 from python_temporal.contract import ContractError, WorkflowContract
 
 from ._cron import CronError, compile_cron
@@ -94,17 +94,17 @@ def check_entry(
     if found or contract is None or calendar is None:
         raise EntryError(found)
     return CheckedEntry(
-        name=name, entry=normal_entry(entry, contract), contract=contract, input=request, calendar=calendar
+        name=name, entry=normal_entry(entry, contract, tenant_id), contract=contract, input=request, calendar=calendar
     )
 
 
-def normal_entry(entry: ScheduleEntry, contract: WorkflowContract) -> ScheduleEntry:
+def normal_entry(entry: ScheduleEntry, contract: WorkflowContract, tenant_id: str) -> ScheduleEntry:
     """A copy with what was left open filled in, and without its input."""
     unspecified = entry.overlap == ScheduleOverlap.UNSPECIFIED
     return ScheduleEntry(
         schedule_id=entry.schedule_id,
         workflow_type=contract.name,
-        task_queue=entry.task_queue or contract.task_queue or "",
+        task_queue=resolved_queue(contract.task_queue or "", entry.task_queue, tenant_id) or entry.task_queue,
         cron=" ".join(entry.cron.split()),
         timezone=entry.timezone or "UTC",
         description=entry.description,
@@ -127,8 +127,8 @@ def _calendar(entry: ScheduleEntry, found: list[Violation]) -> StructuredCalenda
 
 def _check_task_queue(entry: ScheduleEntry, contract: WorkflowContract, tenant_id: str, found: list[Violation]) -> None:
     queue = contract.task_queue or ""
-    own = tenant_queue(queue, tenant_id)
-    if entry.task_queue and entry.task_queue not in (queue, own):
+    if resolved_queue(queue, entry.task_queue, tenant_id) is None:
+        own = tenant_queue(queue, tenant_id)
         found.append(
             Violation(
                 "task_queue",

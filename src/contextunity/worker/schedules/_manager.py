@@ -131,6 +131,7 @@ class ScheduleManager:
         prune: bool = False,
         partial: bool = False,
         dry_run: bool = False,
+        skippable: Collection[int] = (),
     ) -> RegisterSchedulesResult:
         """Makes schedules what is asked for, however often that is asked.
 
@@ -144,6 +145,8 @@ class ScheduleManager:
             prune: whether schedules of the project that are not among them are removed.
             partial: whether the others are applied where some are faulty.
             dry_run: whether to tell only what would be done.
+            skippable: places of entries without input that are left out, and named in `skipped`, where their workflow
+                needs more than it can default.
 
         Raises:
             SchedulesRefusedError: entries are faulty, and `partial` is not set; nothing was changed.
@@ -159,6 +162,7 @@ class ScheduleManager:
             prune=prune,
             partial=partial,
             dry_run=dry_run,
+            skippable=skippable,
         )
 
     async def list_schedules(

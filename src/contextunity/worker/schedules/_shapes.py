@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from contextunity.core.errors import CodecError
 
-__all__ = ["entry_shape", "request_shape"]
+__all__ = ["entry_shape", "is_manifest_entry", "object_of_args", "request_shape"]
 
 _REQUEST_KEYS = frozenset(
     {"project_id", "projectId", "tenant_id", "tenantId", "schedules", "prune", "partial", "dry_run", "dryRun"}
@@ -56,8 +56,39 @@ def entry_shape(data: Any) -> dict[str, Any]:
                 raise CodecError(f"says something else than {older}; give one of the two", path=name)
         if _JSON_NAMES[name] not in entry:
             entry[name] = value
+    if _is_list(entry.get("args")):
+        args = object_of_args(entry.pop("args"))
+        if args is not None:
+            entry["args"] = args
     return entry
 
 
-def _is_list(value: object) -> bool:
+def is_manifest_entry(data: Any) -> bool:
+    """Whether an entry is of the shape that manifests have: with `id`, and without any input."""
+    return isinstance(data, Mapping) and "id" in data and not data.get("args") and "input" not in data
+
+
+def object_of_args(args: object) -> dict[str, Any] | None:
+    """A workflow's parameters as one object; None where there are none.
+
+    Deployed clients send a list, as a workflow has arguments by place: none, or the one input.
+
+    Raises:
+        CodecError: it is neither an object nor a list of one at most; the path is below `args`.
+    """
+    if _is_list(args):
+        if len(args) > 1:
+            raise CodecError(f"has {len(args)} elements; a workflow takes one input at most", path="args")
+        if not args:
+            return None
+        args, path = args[0], "args[0]"
+    else:
+        path = "args"
+    if not isinstance(args, dict):
+        text = repr(args)
+        raise CodecError(f"must be an object, not {text if len(text) <= 100 else text[:100] + '…'}", path=path)
+    return cast("dict[str, Any]", args)
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
     return isinstance(value, list)

@@ -55,6 +55,8 @@ class Blanks:
         wanted.workflow_id = request.workflow_id or f"{contract.name}/{call.request_id}"
         wanted.request_id = request_id
         wanted.task_queue.name = request.task_queue
+        if request.execution_timeout is not None:
+            wanted.workflow_execution_timeout.FromTimedelta(request.execution_timeout)
         wanted.header.fields[HEADER].data = call.context_message(request.tenant_id).SerializeToString()
         if contract.search_attributes is None:
             fields = wanted.search_attributes.indexed_fields

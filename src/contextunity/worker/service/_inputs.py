@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, NamedTuple, cast
 
 import betterproto2
@@ -14,8 +15,9 @@ from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
+from contextunity.worker.schedules import object_of_args
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
-from contextunity.worker.tenancy import tenant_queue
+from contextunity.worker.tenancy import resolved_queue, tenant_queue
 from python_temporal.contract import ContractError, MethodContract, WorkflowContract
 
 from ._call import Call
@@ -24,8 +26,14 @@ from ._words import Descriptor
 
 __all__ = ["StartRequest", "contract_for", "handler_input", "read_start"]
 
-_ROUTING_KEYS = frozenset({"workflow_type", "tenant_id", "task_queue", "args"})
 _TENANT_FIELD = "tenant_id"
+_TIMEOUT_KEY = "timeout_seconds"
+_ROUTING_KEYS = frozenset({"workflow_type", "tenant_id", "task_queue", "args"})
+_ROUTING_KEYS_AND_TIMEOUT = _ROUTING_KEYS | {_TIMEOUT_KEY}
+_SHORTEST_TIMEOUT = timedelta(milliseconds=1)
+"""What is shorter would be none once it is rounded, and none means no bound."""
+_LONGEST_TIMEOUT = 100 * 365 * 86400.0
+"""Seconds; more is taken for this. The server's own times end not far beyond."""
 
 
 class StartRequest(NamedTuple):
@@ -38,6 +46,7 @@ class StartRequest(NamedTuple):
         tenant_id: for whom.
         workflow_id: under which id; empty where the unit's own id gives it.
         task_queue: on which queue.
+        execution_timeout: how long it may take, where the request names a time; None for as the contract has it.
     """
 
     contract: WorkflowContract
@@ -46,6 +55,7 @@ class StartRequest(NamedTuple):
     tenant_id: str
     workflow_id: str
     task_queue: str
+    execution_timeout: timedelta | None = None
 
 
 def contract_for(registry: WorkerRegistry, workflow_type: str) -> WorkflowContract:
@@ -81,15 +91,17 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
         contract = _contract_of(registry, body, workflow_type)
         _refuse_internal(body, "body")
         has_tenant = _has_tenant(contract)
-        _refuse_parameters_beside(payload)
+        _refuse_parameters_beside(payload, contract)
         where, parameters = "body", None
+        timeout = payload.get(_TIMEOUT_KEY)
         named = str(getattr(body, _TENANT_FIELD, "")) if has_tenant else ""
     else:
         if not workflow_type:
             raise invalid(FieldViolation(field="payload.workflow_type", description="is required"))
         contract = contract_for(registry, workflow_type)
         has_tenant = _has_tenant(contract)
-        where, parameters = "payload", _parameters(payload)
+        where, parameters = "payload", _parameters(payload, contract)
+        timeout = None if _has_field(contract, _TIMEOUT_KEY) else payload.get(_TIMEOUT_KEY)
         given = parameters.get(_TENANT_FIELD, parameters.get("tenantId", ""))
         named = given if isinstance(given, str) and has_tenant else ""
     tenant_id = call.tenant(_text(payload, "tenant_id"), named)
@@ -107,6 +119,7 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
         tenant_id=tenant_id,
         workflow_id=_workflow_id(contract, request, where),
         task_queue=_task_queue(contract, _text(payload, "task_queue"), tenant_id),
+        execution_timeout=None if timeout is None else _execution_timeout(contract, timeout),
     )
 
 
@@ -170,22 +183,29 @@ def _wrong_body(text: str) -> ServiceError:
     return ServiceError(Reason.BODY_INVALID, text, violations=[FieldViolation(field="body", description=text)])
 
 
-def _refuse_parameters_beside(payload: Mapping[str, Any]) -> None:
-    beside = sorted(payload.keys() - (_ROUTING_KEYS - {"args"}))
+def _refuse_parameters_beside(payload: Mapping[str, Any], contract: WorkflowContract) -> None:
+    beside = sorted(payload.keys() - (_routing_keys(contract) - {"args"}))
     if beside:
         text = "the parameters stand in the body; leave them out of the payload"
         raise invalid(*(FieldViolation(field=f"payload.{key}", description=text) for key in beside))
 
 
-def _parameters(payload: Mapping[str, Any]) -> dict[str, Any]:
+def _routing_keys(contract: WorkflowContract) -> frozenset[str]:
+    return _ROUTING_KEYS if _has_field(contract, _TIMEOUT_KEY) else _ROUTING_KEYS_AND_TIMEOUT
+
+
+def _parameters(payload: Mapping[str, Any], contract: WorkflowContract) -> dict[str, Any]:
     """The workflow's parameters: those beside the routing keys, and those together under `args`."""
-    arguments = payload.get("args")
-    if not arguments and (arguments is None or isinstance(arguments, dict)):
-        return {key: value for key, value in payload.items() if key not in _ROUTING_KEYS}
-    if not isinstance(arguments, dict):
-        raise invalid(FieldViolation(field="payload.args", description=f"must be an object, not {_short(arguments)}"))
-    parameters = dict(cast("dict[str, Any]", arguments))
-    beside = {key: value for key, value in payload.items() if key not in _ROUTING_KEYS}
+    arguments, routing = payload.get("args"), _routing_keys(contract)
+    if arguments is not None:
+        try:
+            arguments = object_of_args(arguments)
+        except CodecError as error:
+            raise misfits("payload", error.violations) from None
+    beside = {key: value for key, value in payload.items() if key not in routing}
+    if not arguments:
+        return beside
+    parameters = dict(arguments)
     twice = sorted(beside.keys() & parameters.keys())
     if twice:
         text = "is given twice, here and in args"
@@ -226,6 +246,24 @@ def _tells_tenant(input_type: Descriptor) -> bool:
     return field is not None and field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
 
 
+def _has_field(contract: WorkflowContract, name: str) -> bool:
+    return contract.input_type is not None and _declares(codec.proto_class(contract.input_type).DESCRIPTOR, name)
+
+
+@functools.cache
+def _declares(input_type: Descriptor, name: str) -> bool:
+    return name in input_type.fields_by_name
+
+
+def _execution_timeout(contract: WorkflowContract, seconds: object) -> timedelta:
+    """The execution timeout that a request names, at most that of the contract."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+        text = f"must be a number of seconds above zero, not {_short(seconds)}"
+        raise invalid(FieldViolation(field=f"payload.{_TIMEOUT_KEY}", description=text))
+    timeout = max(timedelta(seconds=min(seconds, _LONGEST_TIMEOUT)), _SHORTEST_TIMEOUT)
+    return timeout if contract.execution_timeout is None else min(timeout, contract.execution_timeout)
+
+
 def _text(payload: Mapping[str, Any], key: str) -> str:
     value = payload.get(key, "")
     if not isinstance(value, str):
@@ -250,10 +288,9 @@ def _workflow_id(contract: WorkflowContract, request: betterproto2.Message | Non
 def _task_queue(contract: WorkflowContract, named: str, tenant_id: str) -> str:
     """The queue to start on: the contract's, or that of the tenant's own workers where the request names it."""
     queue = contract.task_queue or ""
-    if not named or named == queue:
-        return queue
-    own = tenant_queue(queue, tenant_id)
-    if named != own:
+    meant = resolved_queue(queue, named, tenant_id)
+    if meant is None:
+        own = tenant_queue(queue, tenant_id)
         text = f"{named!r} is not the task queue of {contract.name!r}, which is {queue!r}, or {own!r} for this tenant"
         raise invalid(FieldViolation(field="payload.task_queue", description=text))
-    return own
+    return meant

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, cast
 
 from contextunity.gen.contextunity.worker import (
     ListSchedulesRequest,
@@ -26,6 +26,7 @@ from contextunity.worker.schedules import (
     SchedulesRefusedError,
     ScheduleUnknownError,
     entry_shape,
+    is_manifest_entry,
     request_shape,
 )
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
@@ -49,7 +50,7 @@ class Scheduling:
 
     async def register_schedules(self, call: Call) -> RegisterSchedulesResult:
         """Makes schedules what is asked for; see RegisterSchedules in worker.proto."""
-        request, entries, where = _read_registration(call)
+        request, entries, where, skippable = _read_registration(call)
         tenant_id = call.tenant(request.tenant_id)
         project_id = call.project(request.project_id)
         if not call.caller.sees_project(project_id):
@@ -62,6 +63,7 @@ class Scheduling:
                 prune=request.prune,
                 partial=request.partial,
                 dry_run=request.dry_run,
+                skippable=skippable,
             )
 
     async def list_schedules(self, call: Call, request: ListSchedulesRequest) -> ListSchedulesResult:
@@ -153,22 +155,26 @@ class Scheduling:
         return check
 
 
-def _read_registration(call: Call) -> tuple[RegisterSchedulesRequest, list[ScheduleEntry | EntryFault], str]:
-    """The request, its entries or why they cannot be read, and where in the unit they stand.
+def _read_registration(
+    call: Call,
+) -> tuple[RegisterSchedulesRequest, list[ScheduleEntry | EntryFault], str, list[int]]:
+    """The request, its entries or why they cannot be read, where in the unit they stand, and which may be skipped.
 
     Raises:
         ServiceError: what is not about single entries does not fit.
     """
     if unpack(call.unit) is not None:
         request = read_request(call, RegisterSchedulesRequest)
-        return request, list(request.schedules), "body."
+        return request, list(request.schedules), "body.", []
     try:
         rest, entries, alone = request_shape(payload_of(call))
     except CodecError as error:
         raise invalid(FieldViolation(field=f"payload.{error.path}", description=error.reason)) from None
     request = read_payload({**rest, "schedules": [{}] * len(entries)}, RegisterSchedulesRequest)
     read = [_read_entry(entry, f"schedules[{place}]") for place, entry in enumerate(entries)]
-    return request, read, "payload" if alone else "payload."
+    # A manifest lists what a project has, also what only callers can start; its sender expects a count, not an error.
+    skippable = [place for place, entry in enumerate(entries) if is_manifest_entry(entry)]
+    return request, read, "payload" if alone else "payload.", skippable
 
 
 def _read_entry(data: Any, place: str) -> ScheduleEntry | EntryFault:
@@ -180,8 +186,11 @@ def _read_entry(data: Any, place: str) -> ScheduleEntry | EntryFault:
 
 def _id_of(data: Any) -> str:
     """The id of an entry that cannot be read; empty where not even that can."""
+    if not isinstance(data, dict):
+        return ""
+    entry = {key: value for key, value in cast("dict[str, Any]", data).items() if key != "args"}
     try:
-        named = entry_shape(data).get("schedule_id", data.get("scheduleId", ""))
+        named = entry_shape(entry).get("schedule_id", entry.get("scheduleId", ""))
     except CodecError:
         return ""
     return named if isinstance(named, str) else ""

@@ -14,6 +14,7 @@ from desk_gen.acme.desk.v1 import (
     Mode,
     NamedRequest,
     NoteRequest,
+    PatientRequest,
     Progress,
     RecallRequest,
     RecallResponse,
@@ -194,6 +195,18 @@ class Hidden(desk_temporal.HiddenWorkflowBase):
         return _known(request)
 
 
+@final
+class Bounded(desk_temporal.BoundedWorkflowBase):
+    async def run(self) -> None:
+        return None
+
+
+@final
+class Patient(desk_temporal.PatientWorkflowBase):
+    async def run(self, request: PatientRequest) -> None:
+        return None
+
+
 module = ModuleConfig(
     name="desk",
     workflows=[Work, Join, Single, Once, Replace, Ping],
@@ -201,4 +214,4 @@ module = ModuleConfig(
     description="for tests",
 )
 sealed = ModuleConfig(name="sealed", workflows=[Chain, Hidden])
-away = ModuleConfig(name="away", workflows=[Idle])
+away = ModuleConfig(name="away", workflows=[Idle, Bounded, Patient])

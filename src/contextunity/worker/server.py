@@ -21,6 +21,7 @@ from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
 from .auth import AuthenticationError, Authenticator
 from .errors import PortTakenError
+from .readiness import Pace, following_temporal, temporal_probe
 from .service import Call, Method, WorkerService, aside
 from .settings import Settings
 from .status import Reason, ServiceError, to_status
@@ -71,7 +72,7 @@ class RunningServer:
 
 @contextlib.asynccontextmanager
 async def running_server(
-    service: WorkerService, settings: Settings, authenticator: Authenticator
+    service: WorkerService, settings: Settings, authenticator: Authenticator, *, pace: Pace | None = None
 ) -> AsyncGenerator[RunningServer, None]:
     """Serves while the context is open; on leaving it, calls under way have five seconds to finish.
 
@@ -79,6 +80,7 @@ async def running_server(
         service: answers the calls.
         settings: of the process: where to listen, and how large a unit may be.
         authenticator: tells who calls, as from `authenticator_for`.
+        pace: how often Temporal is probed for the health of the service; see `Pace`.
 
     Raises:
         PortTakenError: the address cannot be listened on.
@@ -98,10 +100,9 @@ async def running_server(
     )
     port = _bind(server, settings)
     await server.start()
-    for name in ("", SERVICE_NAME):
-        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
-        yield RunningServer(host=settings.listen_host, port=port, server=server)
+        async with following_temporal(health, (SERVICE_NAME,), temporal_probe(service.client), pace):
+            yield RunningServer(host=settings.listen_host, port=port, server=server)
     finally:
         await health.enter_graceful_shutdown()
         service.stop()

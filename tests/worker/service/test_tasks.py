@@ -307,10 +307,12 @@ def test_tasks_are_listed_by_what_they_are(desk: Desk) -> None:
 def test_contracts_are_described_with_all_that_a_caller_needs(desk: Desk) -> None:
     everything = desk.body(desk.call("DescribeContracts"))
     assert [each.workflow_type for each in everything.contracts] == [
+        "bounded",
         "chain",
         "idle",
         "join",
         "once",
+        "patient",
         "ping",
         "replace",
         "single",

@@ -113,6 +113,8 @@ class WorkerService:
         self, client: Client, registry: WorkerRegistry, *, rpc_timeout: timedelta = _DEFAULT_RPC_TIMEOUT
     ) -> None:
         engine = Engine(client=client, registry=registry, rpc_timeout=rpc_timeout)
+        self.client = client
+        """The Temporal client that it works through."""
         self._watching = Watching(engine)
         self.methods: Mapping[str, Method] = MappingProxyType(
             {method.name: method for method in _methods(engine, self._watching)}

@@ -1,0 +1,157 @@
+"""Readiness: the health of the service follows a real Temporal server that is lost and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+
+from contextunity.worker.auth import authenticator_for
+from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.embedded import EmbeddedServer, embedded_server
+from contextunity.worker.readiness import Pace, following_temporal
+from contextunity.worker.server import SERVICE_NAME, running_server
+from contextunity.worker.service import WorkerService
+from contextunity.worker.settings import Settings
+from contextunity.worker.temporal import connect
+
+Status = health_pb2.HealthCheckResponse
+_FAST = Pace(interval=0.05, timeout=1.0)
+
+
+class _Watched:
+    """The health of a service, as a client watches it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        self._stream: Any = self._stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE_NAME))
+
+    async def becomes(self, status: Any) -> None:
+        """Waits for the next status that is told, and it must be this one."""
+        async with asyncio.timeout(60):
+            answer = await self._stream.read()
+        assert answer.status == status
+
+    async def of_the_process(self) -> Any:
+        return (await self._stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=10)).status
+
+
+@asynccontextmanager
+async def _watching(temporal: EmbeddedServer, pace: Pace) -> AsyncIterator[_Watched]:
+    settings = Settings(host="127.0.0.1", port=0)
+    client = await connect(settings, address=temporal.address)
+    service = WorkerService(client, WorkerRegistry())
+    async with (
+        running_server(service, settings, authenticator_for(settings), pace=pace) as server,
+        grpc.aio.insecure_channel(server.target) as channel,
+    ):
+        yield _Watched(channel)
+
+
+async def test_it_follows_a_server_that_ends_and_one_that_comes_in_its_place(tmp_path: Path) -> None:
+    async with AsyncExitStack() as later:
+        first = AsyncExitStack()
+        temporal = await first.enter_async_context(embedded_server(tmp_path, port=0, ui_port=0))
+        port = int(temporal.address.rpartition(":")[2])
+        watched = await later.enter_async_context(_watching(temporal, _FAST))
+        await watched.becomes(Status.SERVING)
+        await first.aclose()
+        await watched.becomes(Status.NOT_SERVING)
+        assert await watched.of_the_process() == Status.SERVING
+        await later.enter_async_context(embedded_server(tmp_path, port=port, ui_port=0))
+        await watched.becomes(Status.SERVING)
+
+
+async def test_it_follows_a_server_that_stands_still(tmp_path: Path) -> None:
+    async with (
+        embedded_server(tmp_path, port=0, ui_port=0) as temporal,
+        _watching(temporal, Pace(interval=0.05, timeout=0.5)) as watched,
+    ):
+        await watched.becomes(Status.SERVING)
+        os.kill(temporal.pid, signal.SIGSTOP)
+        try:
+            await watched.becomes(Status.NOT_SERVING)
+            assert await watched.of_the_process() == Status.SERVING
+        finally:
+            os.kill(temporal.pid, signal.SIGCONT)
+        await watched.becomes(Status.SERVING)
+
+
+class _Health(health_aio.HealthServicer):
+    """Keeps what was set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[str, Any]] = []
+
+    async def set(self, service: str, status: Any) -> None:
+        self.told.append((service, status))
+        await super().set(service, status)
+
+
+async def _told(probes: str, services: tuple[str, ...] = ("s",)) -> list[tuple[str, Any]]:
+    """What is told after probes that succeed (.), fail (x), raise (!) or do not answer (?)."""
+    health, left, done = _Health(), list(probes), asyncio.Event()
+
+    async def probe() -> str:
+        if not left:
+            done.set()
+            await asyncio.get_running_loop().create_future()
+        match left.pop(0):
+            case ".":
+                return ""
+            case "!":
+                raise RuntimeError("a slip")
+            case "?":
+                await asyncio.get_running_loop().create_future()
+        return "gone"
+
+    # The last probe is still under way when the context is left.
+    async with following_temporal(health, services, probe, Pace(interval=0, timeout=0.05 if "?" in probes else 60)):
+        await done.wait()
+    return health.told
+
+
+_AT_FIRST = [("", Status.SERVING), ("s", Status.SERVING)]
+
+
+@pytest.mark.parametrize("probes", ["...", "x..", ".x.", "..x", "x.x.x.", "!..", "?.."])
+async def test_one_failed_probe_of_three_does_not_turn_it(probes: str) -> None:
+    assert await _told(probes) == _AT_FIRST
+
+
+@pytest.mark.parametrize("probes", ["xx", "xxxxx", ".x.xx", "?x", "x!"])
+async def test_two_in_a_row_turn_it_once(probes: str) -> None:
+    assert await _told(probes) == [*_AT_FIRST, ("s", Status.NOT_SERVING)]
+
+
+@pytest.mark.parametrize("probes", ["xx.", "xxx.x...", "xx.?."])
+async def test_the_first_good_one_turns_it_back(probes: str) -> None:
+    assert await _told(probes) == [*_AT_FIRST, ("s", Status.NOT_SERVING), ("s", Status.SERVING)]
+
+
+async def test_each_further_service_follows_and_the_process_does_not() -> None:
+    assert await _told("xx", ("a", "b")) == [
+        ("", Status.SERVING),
+        ("a", Status.SERVING),
+        ("b", Status.SERVING),
+        ("a", Status.NOT_SERVING),
+        ("b", Status.NOT_SERVING),
+    ]
+
+
+def test_the_usual_pace_tells_within_a_quarter_of_a_minute() -> None:
+    pace = Pace()
+    # A loss just after a probe succeeded, whose probes then all take as long as they may; and a return just after a
+    # probe began that is lost with the connection.
+    assert pace.failures * (pace.interval + pace.timeout) <= 15
+    assert pace.timeout + pace.interval + pace.timeout <= 15

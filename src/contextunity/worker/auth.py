@@ -116,6 +116,7 @@ class _Everybody:
 class _ByToken:
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
+        self._has_warned = False
 
     def authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
         try:
@@ -124,6 +125,12 @@ class _ByToken:
             _LOG.info("a token is refused: %s (kid %.80r)", error, error.kid)
             raise AuthenticationError(*_REASONS[error.reason]) from None
         token = verified.token
+        if token.revocation_id and not self._has_warned:
+            self._has_warned = True
+            _LOG.warning(
+                "a token carries a revocation_id, but no revocation list is configured: revoked tokens are good until "
+                "they expire"
+            )
         binding = token.project_binding
         return Caller(
             permissions=frozenset(token.permissions),

@@ -55,7 +55,8 @@ def add_parser(commands: Commands) -> None:
         actions.add_parser("apply", help="have the schedules of a project be those of a file, or of the contracts")
     )
     for name, summary in _STEPS.items():
-        step = actions.add_parser(name, help=summary)
+        aliases = ["unpause"] if name == "resume" else []
+        step = actions.add_parser(name, help=summary, aliases=aliases)
         step.add_argument("schedule_id", metavar="ID", help="name of the schedule")
         if name in _NOTED:
             step.add_argument("--note", default="", metavar="TEXT", help="why, for people; kept with the schedule")
@@ -64,6 +65,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs an action; returns its exit code."""
+    if arguments.action == "unpause":
+        arguments.action = "resume"
     match arguments.action:
         case "list":
             return run_with_client(_list, arguments)

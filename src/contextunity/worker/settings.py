@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from .deployed_settings import IGNORED, OLDER_NAMES, is_of_kubernetes, nearest, tls_fault
 from .errors import SettingsError
 
 __all__ = ["DEFAULT_FILE", "Settings", "describe_faults", "is_loopback", "load_settings"]
@@ -91,8 +92,11 @@ class Settings(BaseModel):
     some microseconds while it is worked on. Environment: CONTEXTWORKER_MAX_PAYLOAD_VALUES."""
     temporal_timeout: float = Field(default=10.0, gt=0)
     """Seconds that a call to the Temporal server may take. Environment: CONTEXTWORKER_TEMPORAL_TIMEOUT."""
+    temporal_host: str = ""
+    """host:port of the Temporal server where neither TEMPORAL_ADDRESS nor a profile names it; the port is 7233 unless
+    given. Environment: TEMPORAL_HOST."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
-    """debug, info, warning or error. Environment: CONTEXTWORKER_LOG_LEVEL."""
+    """debug, info, warning or error, in any case. Environment: CONTEXTWORKER_LOG_LEVEL, or LOG_LEVEL."""
     log_format: Literal["text", "json"] = "text"
     """How log records are written: `text` for people, `json` for programs, one object a line.
     Environment: CONTEXTWORKER_LOG_FORMAT."""
@@ -126,6 +130,14 @@ class Settings(BaseModel):
     def settings_folder(self) -> Path:
         """The folder of the settings file, from which modules read relative paths; the current one without a file."""
         return self._folder
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, level: Any) -> Any:
+        if not isinstance(level, str):
+            return level
+        # Python's other names for them, which deployed systems use as well.
+        return {"warn": "warning", "critical": "error", "fatal": "error"}.get(level.lower(), level.lower())
 
     @field_validator("host")
     @classmethod
@@ -167,24 +179,32 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def load_settings(environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Settings:
+def load_settings(
+    environ: Mapping[str, str] | None = None, folder: Path | None = None, *, log_level: str = ""
+) -> Settings:
     """Reads the settings.
 
     Args:
         environ: the environment; that of the process unless given.
         folder: where DEFAULT_FILE and relative paths are looked up; the current folder unless given.
+        log_level: as --log-level gives it, which wins over all others.
 
     Raises:
         SettingsError: a key is unknown or a value wrong; all of them are named at once.
     """
-    environ = os.environ if environ is None else environ
+    everything = os.environ if environ is None else environ
+    environ = {name: value for name, value in everything.items() if not is_of_kubernetes(name, value)}
     faults, folder = _unknown_variables(environ), folder or Path.cwd()
+    faults += [fault] if (fault := tls_fault(environ)) else []
     values, origins = _read_file(environ, folder, faults)
     for variable, field in _VARIABLES.items():
         if variable in environ and environ[variable] != "":
             text = environ[variable]
             values[field] = tuple(text.replace(",", " ").split()) if field in _LIST_FIELDS else text
             origins[field] = variable
+    _take_older_names(environ, values, origins)
+    if log_level:
+        values["log_level"], origins["log_level"] = log_level, "--log-level"
     settings, wrong = _validate(values)
     file = folder / (environ.get(_SETTINGS_FILE) or DEFAULT_FILE)
     settings._folder = file.absolute().parent  # pyright: ignore[reportPrivateUsage]  # it is no setting of its own
@@ -192,6 +212,18 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: Path | None 
     if faults:
         raise SettingsError(faults, settings)
     return settings
+
+
+def _take_older_names(environ: Mapping[str, str], values: dict[str, Any], origins: dict[str, str]) -> None:
+    """Takes what the deployed system calls by other names, where ours is unset."""
+    for variable, field in OLDER_NAMES.items():
+        if environ.get(variable) and field not in values:
+            values[field], origins[field] = environ[variable], variable
+    secret = environ.get("CU_PROJECT_SECRET")
+    if secret and not values.keys() & {"token_secret", "token_secret_file", "token_keys_file"}:
+        values["token_secret"], origins["token_secret"] = secret, "CU_PROJECT_SECRET"
+        # The model's `host` looks at `auth`, and both whether they were set.
+        values.setdefault("auth", "token")
 
 
 def _validate(values: dict[str, Any]) -> tuple[Settings, ValidationError | None]:
@@ -208,13 +240,15 @@ def _validate(values: dict[str, Any]) -> tuple[Settings, ValidationError | None]
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    ours = sorted(name for name in environ if name.startswith("CONTEXTWORKER_"))
     known = {*_VARIABLES, *_CLIENT_VARIABLES, _SETTINGS_FILE, _CODEC_VARIABLE}
-    return [
-        f"environment variable {name} is not a setting; those known are {', '.join(sorted(known))}"
-        for name in ours
-        if name not in known
-    ]
+    faults = list[str]()
+    for name in sorted(environ.keys() - known - IGNORED.keys()):
+        near = nearest(name, known)
+        if near:
+            faults.append(f"environment variable {name} is not a setting; did you mean {near}?")
+        elif name.startswith("CONTEXTWORKER_"):
+            faults.append(f"environment variable {name} is not a setting; those known are {', '.join(sorted(known))}")
+    return faults
 
 
 def _read_file(environ: Mapping[str, str], folder: Path, faults: list[str]) -> tuple[dict[str, Any], dict[str, str]]:

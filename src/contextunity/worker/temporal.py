@@ -27,7 +27,7 @@ from .plugin import ContextWorkerPlugin
 from .settings import Settings
 from .tenancy import register_attributes, tenant_queue
 
-__all__ = ["connect", "running_workers"]
+__all__ = ["connect", "running_workers", "with_port"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,7 +50,8 @@ async def connect(settings: Settings, *, address: str | None = None) -> Client:
     config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
     if address is not None:
         config["target_host"] = address
-    config.setdefault("target_host", "localhost:7233")
+    # The port may be left out where the deployed system names the host.
+    config.setdefault("target_host", with_port(settings.temporal_host or "localhost"))
     try:
         async with asyncio.timeout(settings.temporal_timeout):
             if not config.get("http_connect_proxy_config"):
@@ -71,6 +72,14 @@ async def connect(settings: Settings, *, address: str | None = None) -> Client:
     except (RuntimeError, RPCError) as error:
         reason = _short(error)
     raise TemporalUnreachableError(config["target_host"], reason)
+
+
+def with_port(address: str) -> str:
+    """An address of a Temporal server, with the usual port where it names none."""
+    host, separator, port = address.rpartition(":")
+    if separator and port.isdigit() and (":" not in host or host.endswith("]")):
+        return address
+    return f"[{address}]:7233" if ":" in address and not address.startswith("[") else f"{address}:7233"
 
 
 async def _knock(address: str) -> None:

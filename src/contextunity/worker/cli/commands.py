@@ -23,6 +23,8 @@ _STEERING = "contextunity.worker.cli.steering"
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "dev": (SERVE, "run everything at once: Temporal server, gRPC service, workers"),
+    "serve": (SERVE, "run the gRPC service, as without a command"),
+    "temporal": (SERVE, "run Temporal workers, as --temporal does"),
     "protos": (SERVE, "write the proto files that contracts import, for buf or protoc"),
     "contracts": ("contextunity.worker.cli.contracts", "tell what can be started, and with what"),
     "start": ("contextunity.worker.cli.start", "start a task"),

@@ -53,6 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.words, arguments.rest = words[words.index("start") + 1 :], rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.temporal = arguments.temporal or arguments.command == "temporal"
+    if arguments.temporal and arguments.command == "serve":
+        parser.error("serve runs the gRPC service, and --temporal workers; give one of the two")
+    if arguments.temporal_host and arguments.command not in (None, "serve", "temporal"):
+        parser.error(f"--temporal-host goes with serve and temporal; {arguments.command} does not take it")
+    if arguments.log_level and COMMANDS.get(arguments.command, (SERVE, ""))[0] != SERVE:
+        parser.error(f"--log-level goes with what runs; {arguments.command} does not take it")
     if arguments.modules and not (arguments.temporal or arguments.command == "dev"):
         parser.error("--modules goes with --temporal or dev: the gRPC service takes work for all modules")
     if arguments.own_tenant and not arguments.temporal:
@@ -81,8 +88,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--temporal", action="store_true", help="run Temporal workers instead of the gRPC service")
     parser.add_argument(
-        "--modules", nargs="+", metavar="NAME", help="with --temporal: run workers for these modules alone"
+        *("-m", "--modules"),
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="with --temporal: run workers for these modules alone",
     )
+    _add_running(parser, default="")
     parser.add_argument(
         "--tenant",
         default="",
@@ -107,9 +119,42 @@ def _add_serving(name: str, parser: argparse.ArgumentParser) -> None:
     if name == "protos":
         parser.add_argument("folder", type=Path, help="import folder to write them to")
         return
-    parser.add_argument("--modules", nargs="+", metavar="NAME", help="run workers for these modules alone")
+    # What was given before the command stays where the command does not say it again.
+    suppress = argparse.SUPPRESS
+    _add_running(parser, default=suppress)
+    if name == "serve":
+        return
+    parser.add_argument(
+        *("-m", "--modules"),
+        nargs="+",
+        action="extend",
+        default=suppress,
+        metavar="NAME",
+        help="run workers for these modules alone",
+    )
+    if name == "temporal":
+        parser.add_argument(
+            "--tenant",
+            default=suppress,
+            dest="own_tenant",
+            metavar="NAME",
+            help="do the work of this tenant's own task queues",
+        )
+        return
     parser.add_argument("--temporal-port", type=int, metavar="PORT", help="port of the Temporal server (7233)")
     parser.add_argument("--ui-port", type=int, metavar="PORT", help="port of Temporal's web UI (8233)")
+
+
+def _add_running(parser: argparse.ArgumentParser, *, default: str) -> None:
+    parser.add_argument(
+        "--temporal-host",
+        default=default,
+        metavar="HOST:PORT",
+        help="where the Temporal server is, whatever the environment says",
+    )
+    parser.add_argument(
+        "--log-level", default=default, metavar="LEVEL", help="debug, info, warning or error, whatever the settings say"
+    )
 
 
 def _program() -> str:

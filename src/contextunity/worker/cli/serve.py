@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import logging
+import os
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
@@ -16,6 +18,7 @@ from contextunity.core.errors import ContextUnityError
 from .. import event_loop
 from ..core.discovery import boot
 from ..core.registry import WorkerRegistry
+from ..deployed_settings import ignored_warning
 from ..errors import SettingsError
 from ..logs import configure
 from ..settings import Settings
@@ -24,6 +27,8 @@ from .welcome import welcome
 
 __all__ = ["run"]
 
+_LOG = logging.getLogger(__name__)
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs a command until it is told to stop; 0 done, 1 failed, 2 used or configured wrongly."""
@@ -31,10 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
         return _protos(arguments.folder)
     try:
         gc.disable()  # As while this was imported; a start that fails ends the process.
-        settings, registry = boot()
+        settings, registry = boot(log_level=getattr(arguments, "log_level", "") or "")
         gc.freeze()
         gc.enable()
         configure(settings)
+        if ignored := ignored_warning(os.environ):
+            _LOG.warning(ignored)
         event_loop.run(_until_signal(_command(arguments)(settings, registry)))
     except ContextUnityError as error:
         complain(str(error))
@@ -45,9 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _command(arguments: argparse.Namespace) -> Callable[[Settings, WorkerRegistry], Coroutine[Any, Any, None]]:
     if arguments.command == "dev":
         return lambda settings, registry: _dev(settings, registry, arguments)
-    if arguments.temporal:
-        return lambda settings, registry: _temporal(settings, registry, arguments.modules, arguments.own_tenant)
-    return _grpc
+    address = arguments.temporal_host or None
+    if arguments.temporal or arguments.command == "temporal":
+        modules, tenant = arguments.modules, arguments.own_tenant
+        return lambda settings, registry: _temporal(settings, registry, modules, tenant, address)
+    return lambda settings, registry: _grpc(settings, registry, address)
 
 
 def _protos(folder: Path) -> int:
@@ -57,15 +66,15 @@ def _protos(folder: Path) -> int:
     return 0
 
 
-async def _grpc(settings: Settings, registry: WorkerRegistry) -> None:
+async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | None) -> None:
     from ..auth import authenticator_for
     from ..server import running_server
     from ..service import WorkerService
-    from ..temporal import connect
+    from ..temporal import connect, with_port
 
     # Before anything is reached for: keys that are missing are told at once.
     authenticator = authenticator_for(settings)
-    client = await connect(settings)
+    client = await connect(settings, address=address and with_port(address))
     service = WorkerService(client, registry, rpc_timeout=timedelta(seconds=settings.temporal_timeout))
     async with running_server(service, settings, authenticator) as server:
         temporal = client.service_client.config.target_host
@@ -74,14 +83,16 @@ async def _grpc(settings: Settings, registry: WorkerRegistry) -> None:
         await _forever()
 
 
-async def _temporal(settings: Settings, registry: WorkerRegistry, names: Sequence[str] | None, tenant: str) -> None:
-    from ..temporal import connect, running_workers
+async def _temporal(
+    settings: Settings, registry: WorkerRegistry, names: Sequence[str] | None, tenant: str, address: str | None
+) -> None:
+    from ..temporal import connect, running_workers, with_port
     from ..tenancy import tenant_fault
 
     if tenant and tenant_fault(tenant):
         raise SettingsError([f"--tenant {tenant!r} {tenant_fault(tenant)}"])
     modules = registry.select(names)
-    client = await connect(settings)
+    client = await connect(settings, address=address and with_port(address))
     async with running_workers(client, modules, settings, tenant=tenant) as workers:
         listed = ", ".join(module.config.name for module in modules) or "none"
         _settle()

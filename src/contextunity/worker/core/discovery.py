@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
 
 from ..errors import RegistryError, SettingsError
 from ..settings import Settings, load_settings
@@ -17,15 +20,18 @@ ENTRY_POINT_GROUP = "contextunity.worker.modules"
 """Entry points of this group name a ModuleConfig, or a callable without arguments that returns one."""
 
 
-def boot() -> tuple[Settings, WorkerRegistry]:
+def boot(*, log_level: str = "") -> tuple[Settings, WorkerRegistry]:
     """Reads the settings of the process and registers every module.
+
+    Args:
+        log_level: see `load_settings`.
 
     Raises:
         SettingsError: settings are wrong; those of the process and of all modules are named at once.
         RegistryError: modules cannot be imported or do not match their contracts.
     """
     try:
-        settings = load_settings()
+        settings = load_settings(log_level=log_level)
     except SettingsError as error:
         if isinstance(error.usable, Settings):
             try:
@@ -67,12 +73,53 @@ def discover(settings: Settings) -> WorkerRegistry:
 
 def _import(path: str) -> object:
     module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute or "module")
+    loaded = importlib.import_module(module)
+    if not attribute and not hasattr(loaded, "module") and callable(getattr(loaded, "register_all", None)):
+        return loaded.register_all
+    return getattr(loaded, attribute or "module")
+
+
+class _Recording:
+    """Stands in for the registry of the deployed system, and keeps what is registered."""
+
+    def __init__(self) -> None:
+        self.configs = list[str]()
+
+    def register(self, **given: Any) -> None:
+        """Keeps a registration as the ModuleConfig that says the same."""
+        lists = {key: [_name_of(each) for each in given.get(key) or ()] for key in ("workflows", "activities")}
+        listed = "".join(f", {key}=[{', '.join(names)}]" for key, names in lists.items() if names)
+        config = f"module = ModuleConfig(name={given.get('name', 'NAME')!r}{listed})"
+        queue = given.get("queue")
+        self.configs.append(config + (f'  # task_queue: "{queue}" stands in the proto' if queue else ""))
+
+
+def _name_of(handler: object) -> str:
+    return str(getattr(handler, "__name__", repr(handler)))
+
+
+def _deployed_fault(where: str, register_all: Callable[..., object]) -> str:
+    """The fault of a plug-in of the deployed system, with the ModuleConfig to write instead."""
+    recording = _Recording()
+    # It is somebody else's code, and only asked for what the error can show: without that, the error is more general.
+    with contextlib.suppress(Exception):
+        register_all(recording)
+    shown = recording.configs or ["module = ModuleConfig(name='NAME', workflows=[…], activities=[…])"]
+    return (
+        f"{where} registers itself by register_all(registry), which is not called here. Write instead: "
+        "from contextunity.worker.core.registry import ModuleConfig; "
+        f"{'; '.join(shown)}. Workflows stand on generated bases, and the contract in a proto (docs/plugin.md)"
+    )
 
 
 def _load(where: str, load: Callable[[], object], configs: list[ModuleConfig], faults: list[str]) -> None:
     try:
         loaded = load()
+        if isinstance(loaded, ModuleType):
+            loaded = getattr(loaded, "register_all", loaded)
+        if callable(loaded) and getattr(loaded, "__name__", "") == "register_all":
+            faults.append(_deployed_fault(where, loaded))
+            return
         if callable(loaded):
             loaded = loaded()
     # A module is somebody else's code: whatever its import raises is a fault to list beside the others'.

@@ -56,15 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.temporal = arguments.temporal or arguments.command == "temporal"
     if arguments.temporal and arguments.command == "serve":
         parser.error("serve runs the gRPC service, and --temporal workers; give one of the two")
-    if arguments.temporal_host and arguments.command not in (None, "serve", "temporal"):
-        parser.error(f"--temporal-host goes with serve and temporal; {arguments.command} does not take it")
-    if arguments.log_level and COMMANDS.get(arguments.command, (SERVE, ""))[0] != SERVE:
-        parser.error(f"--log-level goes with what runs; {arguments.command} does not take it")
+    command_name = str(arguments.command or "serve")
+    if arguments.temporal_host and command_name not in ("serve", "temporal"):
+        parser.error(f"--temporal-host goes with serve and temporal; {command_name} does not take it")
+    if arguments.log_level and COMMANDS[command_name][0] != SERVE:
+        parser.error(f"--log-level goes with what runs; {command_name} does not take it")
     if arguments.modules and not (arguments.temporal or arguments.command == "dev"):
         parser.error("--modules goes with --temporal or dev: the gRPC service takes work for all modules")
     if arguments.own_tenant and not arguments.temporal:
         parser.error("--tenant goes with --temporal: the gRPC service takes work for all tenants")
-    module, _ = COMMANDS.get(arguments.command, (SERVE, ""))
+    module, _ = COMMANDS[command_name]
     # What is loaded stays; the collector's rounds through it, again and again as it grows, are a tenth of a start.
     gc.disable()
     command = importlib.import_module(module)

@@ -65,7 +65,10 @@ def entry_shape(data: Any) -> dict[str, Any]:
 
 def is_manifest_entry(data: Any) -> bool:
     """Whether an entry is of the shape that manifests have: with `id`, and without any input."""
-    return isinstance(data, Mapping) and "id" in data and not data.get("args") and "input" not in data
+    if not isinstance(data, Mapping):
+        return False
+    entry = cast("Mapping[str, Any]", data)
+    return "id" in entry and not entry.get("args") and "input" not in entry
 
 
 def object_of_args(args: object) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ Probe = Callable[[], Awaitable[str]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
-    """How often Temporal is probed. By these a loss is told within 13 seconds at the latest, a return within 7.
+    """How often Temporal is probed. By these a loss is told within 13 seconds at the latest, a return within 9.
 
     Attributes:
         interval: seconds from the end of one probe to the next.

@@ -59,7 +59,7 @@ _SET = [
 def test_a_start_that_sets_them_is_refused_by_their_paths(
     desk: Desk, parameters: dict[str, Any], paths: set[str]
 ) -> None:
-    for payload in ({**parameters}, {"args": parameters}):
+    for payload in ({**parameters}, {"args": parameters}, {"args": [parameters]}):
         refusal = _refused(desk, "StartWorkflow", {"workflow_type": "chain", **payload})
         assert refusal.violations.keys() == {f"payload.{path}" for path in paths}
         assert all("is internal" in text for text in refusal.violations.values())
@@ -210,7 +210,7 @@ def test_the_next_run_and_a_child_are_told(desk: Desk) -> None:
 # Every field of every input message of the modules that come along. A new field is a decision: may callers set it?
 _INPUTS = {
     "contextunity.code.v1.ExecuteRequest": {
-        "public": {"code", "language", "limits", "inputs", "files", "tools", "tenant_id"},
+        "public": {"code", "language", "limits", "inputs", "files", "tools", "tenant_id", "lower_timeout"},
         "internal": set[str](),
     },
     "contextunity.harvest.v1.HarvestRequest": {

@@ -1,15 +1,36 @@
-"""What the activities tell Temporal of a failure."""
+"""What the activities tell Temporal of a failure, and what they believe of a payload."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_asyncio
+from contextunity.gen.contextunity.harvest.v1 import (
+    Feed,
+    FetchProductsRequest,
+    FetchProductsResponse,
+    PageRef,
+    SyncToBrainRequest,
+    TransformDataRequest,
+)
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from contextunity.modules.harvest.activities import _as_application_error
+from contextunity.modules.harvest.activities import (
+    _as_application_error,
+    fetch_products,
+    sync_to_brain,
+    transform_data,
+)
 from contextunity.modules.harvest.errors import FeedNotFoundError, FeedRefusedError, FeedUnreachableError, HarvestError
+from contextunity.modules.harvest.resources import current, lifespan
+from contextunity.modules.harvest.settings import BUNDLED_SUPPLIER, HarvestSettings
+from contextunity.worker.core.registry import ModuleContext
 
 
 @pytest.mark.parametrize(
@@ -33,3 +54,88 @@ def test_a_failure_has_its_type_and_when_to_try_again(
         ActivityEnvironment().run(fail)
     told = caught.value
     assert (told.type, told.non_retryable, told.next_retry_delay) == (kind, final, delay)
+
+
+_WORKFLOW = "harvest/acme/camping-trade"
+
+
+@pytest_asyncio.fixture
+async def resources(tmp_path: Path) -> AsyncIterator[None]:
+    context = ModuleContext(settings=HarvestSettings(sample_products=30), data_folder=tmp_path)
+    async with lifespan(context):
+        yield
+
+
+def _ref(
+    page: int = 0, *, tenant_id: str = "acme", supplier_code: str = BUNDLED_SUPPLIER, harvest_id: str = "h1"
+) -> PageRef:
+    return PageRef(tenant_id=tenant_id, supplier_code=supplier_code, harvest_id=harvest_id, page=page)
+
+
+async def _in_activity(function: Callable[..., Any], request: Any, workflow_id: str = _WORKFLOW) -> Any:
+    environment = ActivityEnvironment()
+    environment.info = dataclasses.replace(environment.info, workflow_id=workflow_id)
+    answer = environment.run(function, request)
+    return await answer if hasattr(answer, "__await__") else answer
+
+
+async def _first_page() -> FetchProductsResponse:
+    fetched: FetchProductsResponse = await _in_activity(fetch_products, FetchProductsRequest(page=_ref(), page_size=10))
+    return fetched
+
+
+async def _refused(function: Callable[..., Any], request: Any, workflow_id: str = _WORKFLOW) -> str:
+    with pytest.raises(ApplicationError) as caught:
+        await _in_activity(function, request, workflow_id)
+    assert (caught.value.type, caught.value.non_retryable) == ("HarvestMismatch", True)
+    return caught.value.message
+
+
+@pytest.mark.usefixtures("resources")
+async def test_address_and_currency_of_a_payload_are_passed_over(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("Handle,Title,Variant Price\nsecret,Secret,1\n")
+    first = await _first_page()
+    assert isinstance(first.feed, Feed)
+    forged = dataclasses.replace(first.feed, url=secret.as_uri(), currency_code="XXX", supplier_code="other")
+    request = FetchProductsRequest(page=_ref(1), feed=forged, cursor=first.next_cursor, page_size=10)
+    assert (await _in_activity(fetch_products, request)).entries == 10
+    await _in_activity(transform_data, TransformDataRequest(page=_ref(1), currency_code="XXX"))
+    page = current().catalogue.get_product_page(_ref(1))
+    assert {product.price.currency_code for product in page.products if product.price is not None} == {"USD"}
+    assert all("Secret" not in product.title for product in page.products)
+
+
+@pytest.mark.usefixtures("resources")
+async def test_a_payload_that_disagrees_with_the_record_is_refused_for_good() -> None:
+    first = await _first_page()
+    assert first.feed is not None
+    assert first.next_cursor is not None
+    good = FetchProductsRequest(page=_ref(1), feed=first.feed, cursor=first.next_cursor)
+    moved = dataclasses.replace(first.next_cursor, offset=first.next_cursor.offset + 1)
+    prologue = dataclasses.replace(first.feed, prologue=b"Handle,Title,Variant Price\n")
+    assert "ended at byte" in await _refused(fetch_products, dataclasses.replace(good, cursor=moved))
+    assert "prologue_hash" in await _refused(fetch_products, dataclasses.replace(good, feed=prologue))
+    assert "does not belong to" in await _refused(fetch_products, good, "harvest/mallory/camping-trade")
+    for ref in (_ref(tenant_id="mallory"), _ref(harvest_id="h2")):
+        assert "has not begun" in await _refused(transform_data, TransformDataRequest(page=ref))
+        assert "has not begun" in await _refused(sync_to_brain, SyncToBrainRequest(page=ref))
+    assert "does not belong to" in await _refused(
+        transform_data, TransformDataRequest(page=_ref()), "harvest/mallory/camping-trade"
+    )
+    assert "does not end with it" in await _refused(
+        sync_to_brain, SyncToBrainRequest(page=_ref(), last=True, complete=True)
+    )
+
+
+@pytest.mark.usefixtures("resources")
+async def test_a_supplier_that_is_not_configured_is_refused_whatever_the_payload_brings() -> None:
+    first = await _first_page()
+    request = FetchProductsRequest(page=_ref(1, supplier_code="no-such"), feed=first.feed, cursor=first.next_cursor)
+    with pytest.raises(ApplicationError) as caught:
+        await _in_activity(fetch_products, request)
+    assert caught.value.type in ("HarvestMismatch", "SupplierUnknown")
+    assert caught.value.non_retryable
+    with pytest.raises(ApplicationError, match="no-such") as caught:
+        await _in_activity(fetch_products, FetchProductsRequest(page=_ref(supplier_code="no-such")))
+    assert (caught.value.type, caught.value.non_retryable) == ("SupplierUnknown", True)

@@ -196,6 +196,20 @@ def test_a_long_harvest_continues_as_new_and_loses_nothing(house: Any) -> None:
     assert _rows(house.catalogue_url, tenant, "camping-trade") == _rows(house.catalogue_url, other, "camping-trade")
 
 
+def test_the_whole_feed_in_small_pages_is_complete_over_several_runs(house: Any) -> None:
+    tenant = _tenant()
+    house.configure("[modules.harvest]\nsample_products = 3000\n")
+    house.serve()
+    house.work()
+    payload = {"workflow_type": "harvest", "supplier_code": "camping-trade", "tenant_id": tenant, "page_size": 10}
+    started = house.call("StartWorkflow", payload)
+    ended = house.wait(started["workflow_id"])
+    assert ended["status"] == "completed", ended
+    assert ended["run_id"] != started["run_id"]
+    counts = _numbers(ended["result"])
+    assert (counts["pages"], counts["fetched"], counts["synced"], counts["rejected"]) == (300, 6519, 6470, 49)
+
+
 async def _steer(address: str, tenant: str, server: FeedServer) -> harvest.HarvestResponse:
     client = await Client.connect(address, plugins=[ContextWorkerPlugin()])
     request = HarvestRequest(tenant_id=tenant, supplier_code="alpine", page_size=10)

@@ -11,7 +11,13 @@ from typing import Any
 import grpc
 import pytest
 from contextunity.gen.contextunity.harvest.v1 import HarvestRequest, HarvestState
-from contextunity.gen.contextunity.worker import RegisterSchedulesRequest, ScheduleEntry
+from contextunity.gen.contextunity.worker import (
+    RegisterSchedulesRequest,
+    ScheduleEntry,
+    code_pb2,
+    schedules_pb2,
+    tasks_pb2,
+)
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory
 from temporalio.client import Client
 from temporalio.common import RetryPolicy
@@ -244,3 +250,42 @@ def test_plain_data_that_is_no_message_is_left_to_the_codec() -> None:
     descriptor = codec.proto_class(HarvestRequest).DESCRIPTOR
     for data in ({"resume": None}, {"supplier_code": {"resume": 1}}, {"page_size": [1]}, [], "resume", None):
         assert internal_in_data(data, descriptor) == []
+
+
+def _reached(descriptor: Any, path: str, seen: frozenset[str]) -> dict[str, str]:
+    """The message types that a caller can set, by the first path to each; internal fields are not followed."""
+    found = {str(descriptor.full_name): path}
+    for field in descriptor.fields:
+        inner = field.message_type
+        if inner is not None and inner.full_name not in seen and not is_internal(field):
+            below = _reached(inner, f"{path}.{field.name}", seen | {inner.full_name})
+            found = {**below, **found}
+    return found
+
+
+def test_no_input_of_any_call_reaches_what_modules_keep_for_themselves() -> None:
+    """A program's snapshot and a harvest's state are believed by the activities that get them."""
+    registry = discover(Settings())
+    inputs = dict[str, Any]()
+    for contract in registry.workflows.values():
+        bindings = (*contract.queries.values(), *contract.signals.values(), *contract.updates.values())
+        for method in (contract, *(binding.contract for binding in bindings)):
+            if method.input_type is not None:
+                inputs[method.method] = codec.proto_class(method.input_type).DESCRIPTOR
+    for file in (tasks_pb2, schedules_pb2, code_pb2):
+        for name, descriptor in file.DESCRIPTOR.message_types_by_name.items():
+            if name.endswith("Request"):
+                inputs[name] = descriptor
+    assert {"contextunity.harvest.v1.HarvestService.Harvest", "ExecuteCodeRequest"} <= inputs.keys()
+    reached = dict[str, str]()
+    for name, descriptor in inputs.items():
+        reached |= _reached(descriptor, name, frozenset())
+    assert "contextunity.code.v1.Limits" in reached
+    kept = {"contextunity.code.v1.ProgramState", "contextunity.harvest.v1.HarvestState"}
+    assert {kind: path for kind, path in reached.items() if kind in kept} == {}
+
+
+def test_an_activity_cannot_be_started_as_a_workflow(desk: Desk) -> None:
+    with pytest.raises(Refusal) as caught:
+        desk.call("StartWorkflow", {"workflow_type": "step", "name": "x"})
+    assert caught.value.reason == "WORKFLOW_TYPE_UNKNOWN"

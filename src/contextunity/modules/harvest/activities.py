@@ -1,4 +1,8 @@
-"""The activities of the harvest module: generated dataclasses in and out, safe to repeat at any time."""
+"""The activities of the harvest module: generated dataclasses in and out, safe to repeat at any time.
+
+A payload says what is wanted, and never what is true: the address, format and currency of a feed come from the
+settings, and what the payload says of the harvest is held against what the catalogue recorded of it.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +27,8 @@ from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contrac
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from .catalogue import CatalogueError, PageGone
-from .errors import FeedUnreachableError, HarvestError
+from .catalogue import CatalogueError, FetchedFrom, HarvestMismatch, PageGone
+from .errors import FeedChangedError, FeedUnreachableError, HarvestError
 from .feeds import open_feed, read_page
 from .resources import Resources, current
 from .transform import transform_page
@@ -42,13 +46,16 @@ _FIRST_LOOK_ATTEMPTS = 5
 @contract.fetch_products.defn
 async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse:
     """Fetches one page and stages its rows; the first call looks at the feed first."""
-    resources = current()
-    page = _required(request.page, "page")
+    resources, workflow_id = current(), _workflow_id()
+    catalogue, page = resources.catalogue, _required(request.page, "page")
     with _as_application_error(attempts=0 if request.feed is not None else _FIRST_LOOK_ATTEMPTS):
+        await asyncio.to_thread(catalogue.check_fetch, page, workflow_id, request.feed, request.cursor)
         feed, cursor = request.feed, request.cursor
         looked = feed is None or cursor is None
         if feed is None or cursor is None:
             feed, cursor = await _look(resources, page.supplier_code)
+        else:
+            feed = _as_configured(resources, page.supplier_code, feed)
         page_size = request.page_size or resources.page_size(page.supplier_code)
         fetched = await read_page(
             await resources.client(page.supplier_code),
@@ -59,7 +66,9 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
             feed_folders=resources.settings.feed_folders,
             bounds=resources.bounds(page.supplier_code),
         )
-        await asyncio.to_thread(resources.catalogue.put_raw_page, page, fetched.page)
+        end = fetched.next_cursor
+        fetched_from = FetchedFrom(workflow_id=workflow_id, feed=feed, end=end, end_of_feed=fetched.end_of_feed)
+        await asyncio.to_thread(catalogue.put_raw_page, page, fetched.page, fetched_from)
     return FetchProductsResponse(
         # What the request had is in the history already, and would be there once more for each page.
         feed=feed if looked else None,
@@ -85,17 +94,33 @@ async def _look(resources: Resources, supplier_code: str) -> tuple[Feed, FeedCur
     return feed, cursor
 
 
+def _as_configured(resources: Resources, supplier_code: str, feed: Feed) -> Feed:
+    """The feed with the address and currency that its supplier has in the settings now.
+
+    Raises:
+        SupplierUnknownError: none is configured any more.
+        FeedChangedError: it is configured in another format.
+    """
+    source = resources.source(supplier_code)
+    if source.format is not None and source.format is not feed.format:
+        raise FeedChangedError(source.url, expected=f"format {feed.format.name}", seen=f"format {source.format.name}")
+    return dataclasses.replace(feed, supplier_code=supplier_code, url=source.url, currency_code=source.currency_code)
+
+
 @contract.transform_data.defn
 def transform_data(request: TransformDataRequest) -> TransformDataResponse:
     """Turns the staged rows of one page into staged products."""
-    catalogue, page = current().catalogue, _required(request.page, "page")
+    resources, page = current(), _required(request.page, "page")
+    catalogue = resources.catalogue
     with _as_application_error():
+        catalogue.check_page(page, _workflow_id())
+        currency_code = resources.source(page.supplier_code).currency_code
         try:
             raw = catalogue.get_raw_page(page)
         except PageGone:
             # Synced already: this is a late repetition, whose answer nobody waits for.
             return TransformDataResponse()
-        products = transform_page(raw, currency_code=request.currency_code)
+        products = transform_page(raw, currency_code=currency_code)
         catalogue.put_product_page(page, products)
     return TransformDataResponse(products=len(products.products), rejected=len(products.rejected))
 
@@ -106,6 +131,10 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
     resources, page = current(), _required(request.page, "page")
     catalogue, delisted = resources.catalogue, 0
     with _as_application_error():
+        if request.last:
+            catalogue.check_last(page, _workflow_id(), complete=request.complete)
+        else:
+            catalogue.check_page(page, _workflow_id())
         counts = catalogue.sync_page(page)
         if request.last:
             delisted = catalogue.finish_harvest(
@@ -136,6 +165,8 @@ def _as_application_error(*, attempts: int = 0) -> Generator[None, None, None]:
         raise ApplicationError(
             str(error), type=error.type, non_retryable=final, next_retry_delay=_retry_delay(error)
         ) from error
+    except HarvestMismatch as error:
+        raise ApplicationError(str(error), type="HarvestMismatch", non_retryable=True) from error
     except CatalogueError as error:
         raise ApplicationError(str(error), type="Catalogue", non_retryable=not error.retryable) from error
 
@@ -144,6 +175,11 @@ def _retry_delay(error: HarvestError) -> timedelta | None:
     """The time that a server asks to be left alone for, within bounds; None where the retry policy decides."""
     seconds = error.retry_after if isinstance(error, FeedUnreachableError) else 0.0
     return timedelta(seconds=min(seconds, _MAX_RETRY_SECONDS)) if seconds else None
+
+
+def _workflow_id() -> str:
+    """The workflow that the activity belongs to, as Temporal tells it; empty where it belongs to none."""
+    return activity.info().workflow_id or ""
 
 
 def _required(value: _Value | None, name: str) -> _Value:

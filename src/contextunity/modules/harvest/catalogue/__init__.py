@@ -3,6 +3,7 @@
 from contextunity.modules.harvest.catalogue._errors import (
     CatalogueError,
     CatalogueUnavailable,
+    HarvestMismatch,
     HarvestSuperseded,
     PageGone,
     PageMissing,
@@ -10,6 +11,7 @@ from contextunity.modules.harvest.catalogue._errors import (
 from contextunity.modules.harvest.catalogue._store import Catalogue
 from contextunity.modules.harvest.catalogue._values import (
     CatalogueRow,
+    FetchedFrom,
     HarvestTotals,
     SyncCounts,
 )
@@ -19,6 +21,8 @@ __all__ = [
     "CatalogueError",
     "CatalogueRow",
     "CatalogueUnavailable",
+    "FetchedFrom",
+    "HarvestMismatch",
     "HarvestSuperseded",
     "HarvestTotals",
     "PageGone",

@@ -14,6 +14,7 @@ from contextunity.core.errors import ContextUnityError
 __all__ = [
     "CatalogueError",
     "CatalogueUnavailable",
+    "HarvestMismatch",
     "HarvestSuperseded",
     "PageGone",
     "PageMissing",
@@ -79,6 +80,15 @@ class HarvestSuperseded(CatalogueError):  # noqa: N818 - named after the fact, a
         self.harvest_id = harvest_id
         self.current_harvest = current_harvest
         super().__init__(message, catalogue=catalogue)
+
+
+class HarvestMismatch(_PageError):  # noqa: N818 - named after the fact, as the contract's error types are
+    """What a payload claims of a harvest is not what the catalogue recorded of it.
+
+    Attributes:
+        harvest_id: which harvest.
+        page: index of the page that was asked for.
+    """
 
 
 # Primary result codes of SQLite (the low byte) that pass by themselves or once somebody made room.

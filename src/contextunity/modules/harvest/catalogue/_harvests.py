@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, sel
 from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._errors import CatalogueError, HarvestSuperseded
 from contextunity.modules.harvest.catalogue._tables import (
+    fetched_pages,
     harvest_pages,
     harvests,
     products,
@@ -190,14 +191,17 @@ def finish_harvest(
 
 def old_harvests(connection: Connection, tenant_id: str, supplier_code: str, *, keep: int) -> list[str]:
     """List the harvests but the newest `keep` of which the database has more than that they were."""
-    rows = select(harvest_pages.c.page).where(
-        in_catalogue(harvest_pages, tenant_id, supplier_code), harvest_pages.c.harvest_id == harvests.c.harvest_id
+    synced, fetched = (
+        select(table.c.page)
+        .where(in_catalogue(table, tenant_id, supplier_code), table.c.harvest_id == harvests.c.harvest_id)
+        .exists()
+        for table in (harvest_pages, fetched_pages)
     )
     newest = select(harvests.c.harvest_id).where(in_catalogue(harvests, tenant_id, supplier_code))
     newest = newest.order_by(harvests.c.started_at.desc(), harvests.c.harvest_id.desc()).limit(keep)
     found = connection.scalars(
         select(harvests.c.harvest_id).where(
-            in_catalogue(harvests, tenant_id, supplier_code), harvests.c.harvest_id.not_in(newest), rows.exists()
+            in_catalogue(harvests, tenant_id, supplier_code), harvests.c.harvest_id.not_in(newest), synced | fetched
         )
     )
     return list(found)
@@ -210,9 +214,11 @@ def forget_harvest(connection: Connection, tenant_id: str, supplier_code: str, h
         False where nothing was left.
     """
     lock_catalogue(connection, tenant_id, supplier_code)
-    for table in (rejected_rows, harvest_pages):
+    deleted = 0
+    for table in (rejected_rows, harvest_pages, fetched_pages):
         result = connection.execute(delete(table).where(in_harvest(table, tenant_id, supplier_code, harvest_id)))
-    return bool(result.rowcount)
+        deleted += result.rowcount
+    return deleted > 0
 
 
 def _recorded_delisted(connection: Connection, this_harvest: ColumnElement[bool]) -> int | None:

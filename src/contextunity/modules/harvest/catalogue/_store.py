@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from contextunity.gen.contextunity.harvest.v1 import PageRef, Product, ProductPage, RawPage, RejectedRow
+from contextunity.gen.contextunity.harvest.v1 import (
+    Feed,
+    FeedCursor,
+    PageRef,
+    Product,
+    ProductPage,
+    RawPage,
+    RejectedRow,
+)
 
 from contextunity.core.codec import decode, encode
-from contextunity.modules.harvest.catalogue import _harvests, _reading, _staging, _sync
+from contextunity.modules.harvest.catalogue import _claims, _harvests, _reading, _staging, _sync
 from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._engine import open_engine
 from contextunity.modules.harvest.catalogue._schema import prepare_schema
 from contextunity.modules.harvest.catalogue._url import display_url, parse_url
-from contextunity.modules.harvest.catalogue._values import CatalogueRow, HarvestTotals, SyncCounts
+from contextunity.modules.harvest.catalogue._values import CatalogueRow, FetchedFrom, HarvestTotals, SyncCounts
 
 __all__ = ["Catalogue"]
 
@@ -70,13 +78,26 @@ class Catalogue:
 
     # Staging: pages on their way from one activity to the next.
 
-    def put_raw_page(self, ref: PageRef, page: RawPage) -> None:
+    def put_raw_page(self, ref: PageRef, page: RawPage, fetched: FetchedFrom | None = None) -> None:
         """Stage a page as fetched, in place of what was staged for it before. The first one begins its harvest.
+
+        Args:
+            ref: which page.
+            page: its rows.
+            fetched: where they come from, which is recorded: what later activities claim is held against it. Without
+                it nothing is, as for pages that no activity fetched.
 
         Raises:
             HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
+            HarvestMismatch: the harvest is another workflow's or of another version of the feed, or this is a late
+                repetition that read something else than the attempt that the next page goes on from.
         """
-        self._put(ref, "raw", encode(page))
+        self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
+        compressed = _staging.compress_page(encode(page))
+        with self._database.writing() as connection:
+            _staging.put_page(self._database, connection, ref, "raw", compressed)
+            if fetched is not None:
+                _claims.record_fetch(self._database, connection, ref, fetched)
 
     def get_raw_page(self, ref: PageRef) -> RawPage:
         """Give a page as fetched. It stays until the page is synced, so that a transformation can be repeated.
@@ -103,6 +124,48 @@ class Catalogue:
             PageMissing: it was never staged, or its harvest is over.
         """
         return decode(ProductPage, self._get(ref, "product"))
+
+    # What payloads claim, held against what was recorded. A payload passes through its sender's hands.
+
+    def check_fetch(self, ref: PageRef, workflow_id: str, feed: Feed | None, cursor: FeedCursor | None) -> None:
+        """Hold what the request of a fetch claims against the record.
+
+        The first page claims nothing, since it is fetched to find out. Any other begins where the page before ended, in
+        the feed that the first page found, and belongs to the workflow that fetched that one. A harvest that an earlier
+        release began has no record; what it staged or synced is believed.
+
+        Args:
+            ref: which page is to be fetched.
+            workflow_id: id of the workflow that the activity belongs to, as Temporal tells it.
+            feed: the feed as the request has it; its address and currency are not looked at.
+            cursor: where to begin, as the request has it.
+
+        Raises:
+            HarvestMismatch: it does not agree.
+        """
+        with self._database.reading() as connection:
+            _claims.check_fetch(self._database, connection, ref, workflow_id, feed, cursor)
+
+    def check_page(self, ref: PageRef, workflow_id: str) -> None:
+        """Hold a request about a page that was fetched against the record: the page is the workflow's own.
+
+        Raises:
+            HarvestMismatch: it does not agree.
+        """
+        with self._database.reading() as connection:
+            _claims.check_page(self._database, connection, ref, workflow_id)
+
+    def check_last(self, ref: PageRef, workflow_id: str, *, complete: bool) -> None:
+        """Hold the claim that a page is the last one of its harvest against the record.
+
+        Every page before it is synced, none after it was fetched, and the feed ends with it if the harvest is said to
+        be complete.
+
+        Raises:
+            HarvestMismatch: it does not agree.
+        """
+        with self._database.reading() as connection:
+            _claims.check_last(self._database, connection, ref, workflow_id, complete=complete)
 
     # Harvests.
 

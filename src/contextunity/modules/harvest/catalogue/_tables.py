@@ -23,6 +23,7 @@ from sqlalchemy import (
 
 __all__ = [
     "SCHEMA_VERSION",
+    "fetched_pages",
     "harvest_pages",
     "harvests",
     "metadata",
@@ -34,7 +35,9 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-"""Rises with every change of the tables below."""
+"""Rises with a change of the tables below that cannot be made as a worker starts. Further tables, and further columns
+that may be NULL or have a `server_default`, are added to an existing catalogue then and leave the version as it is, so
+that workers of the release before go on beside those of this one: they neither read nor write them."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -87,7 +90,34 @@ harvests = Table(
     Column("finished_at", UtcDateTime),
     Column("complete", Boolean),
     Column("delisted", BigInteger),
+    # What the first page found, so that nothing of it is taken from the payload of a later activity. All are NULL in
+    # harvests that a release without these columns began.
+    Column("workflow_id", Text),
+    Column("feed_version", Text),
+    Column("feed_format", Text),
+    Column("feed_bytes", BigInteger),
+    Column("feed_ranges", Boolean),
+    # SHA-256 of Feed.prologue, in hexadecimal digits.
+    Column("prologue_hash", Text),
     PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id"),
+)
+
+# Where each page that was fetched ended: the only place where the next one may begin.
+fetched_pages = Table(
+    "fetched_pages",
+    metadata,
+    *_catalogue_key(),
+    Column("harvest_id", Text, nullable=False),
+    Column("page", BigInteger, nullable=False),
+    # As in FeedCursor.
+    Column("end_offset", BigInteger, nullable=False),
+    Column("end_line", BigInteger, nullable=False),
+    Column("end_of_feed", Boolean, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id", "page"),
+    ForeignKeyConstraint(
+        ["tenant_id", "supplier_code", "harvest_id"],
+        ["harvests.tenant_id", "harvests.supplier_code", "harvests.harvest_id"],
+    ),
 )
 
 # Pages on their way from one activity to the next, as zlib-compressed protobuf. `kind` is raw or product.

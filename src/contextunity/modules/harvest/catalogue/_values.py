@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-__all__ = ["CatalogueRow", "HarvestTotals", "SyncCounts"]
+from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor
+
+__all__ = ["CatalogueRow", "FetchedFrom", "HarvestTotals", "SyncCounts"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +41,20 @@ class HarvestTotals:
     """Products it had just so."""
     rejected: int
     """Rows kept as rejected."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchedFrom:
+    """Who fetched a page, and which part of which feed it is."""
+
+    workflow_id: str
+    """Id of the workflow that the activity belongs to, as Temporal tells it."""
+    feed: Feed
+    """The feed; its address and currency are not recorded, since the settings say them."""
+    end: FeedCursor
+    """Where the page ends."""
+    end_of_feed: bool
+    """Whether the feed ends there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -215,7 +215,7 @@ class Feed(betterproto2.Message):
 
     url: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Where it is: an http, https or file URL.
+    Where it is: an http, https or file URL. For people who read a history: activities look it up in the settings.
     """
 
     format: "FeedFormat" = betterproto2.field(
@@ -248,7 +248,7 @@ class Feed(betterproto2.Message):
 
     currency_code: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
-    ISO 4217 code of the currency that prices without one of their own are in.
+    ISO 4217 code of the currency that prices without one of their own are in. For people, as url is.
     """
 
 
@@ -294,14 +294,15 @@ class FetchProductsRequest(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    From which feed. Absent means that nobody has looked at it yet: the answer then tells.
+    From which feed. Absent means that nobody has looked at it yet: the answer then tells. Absent for page 0, and only
+    then; any other page's must be what the catalogue recorded with page 0.
     """
 
     cursor: "FeedCursor | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    From where on. Absent means from the first entry.
+    From where on: where the catalogue recorded that the page before ended. Absent means from the first entry.
     """
 
     page_size: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
@@ -1118,7 +1119,8 @@ class TransformDataRequest(betterproto2.Message):
 
     currency_code: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    ISO 4217 code of the currency that prices without one of their own are in.
+    ISO 4217 code of the currency that prices without one of their own are in. For people who read a history: the
+    activity looks it up in the settings.
     """
 
 

@@ -375,7 +375,7 @@ class Feed(_message.Message):
     supplier_code: _builtins.str
     """Which supplier."""
     url: _builtins.str
-    """Where it is: an http, https or file URL."""
+    """Where it is: an http, https or file URL. For people who read a history: activities look it up in the settings."""
     format: Global___FeedFormat.ValueType
     """How it is written."""
     total_bytes: _builtins.int
@@ -389,7 +389,7 @@ class Feed(_message.Message):
     with its namespaces of XML. Empty for JSON Lines.
     """
     currency_code: _builtins.str
-    """ISO 4217 code of the currency that prices without one of their own are in."""
+    """ISO 4217 code of the currency that prices without one of their own are in. For people, as url is."""
     def __init__(
         self,
         *,
@@ -493,11 +493,13 @@ class FetchProductsRequest(_message.Message):
 
     @_builtins.property
     def feed(self) -> Global___Feed:
-        """From which feed. Absent means that nobody has looked at it yet: the answer then tells."""
+        """From which feed. Absent means that nobody has looked at it yet: the answer then tells. Absent for page 0, and only
+        then; any other page's must be what the catalogue recorded with page 0.
+        """
 
     @_builtins.property
     def cursor(self) -> Global___FeedCursor:
-        """From where on. Absent means from the first entry."""
+        """From where on: where the catalogue recorded that the page before ended. Absent means from the first entry."""
 
     def __init__(
         self,
@@ -571,7 +573,9 @@ class TransformDataRequest(_message.Message):
     PAGE_FIELD_NUMBER: _builtins.int
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     currency_code: _builtins.str
-    """ISO 4217 code of the currency that prices without one of their own are in."""
+    """ISO 4217 code of the currency that prices without one of their own are in. For people who read a history: the
+    activity looks it up in the settings.
+    """
     @_builtins.property
     def page(self) -> Global___PageRef:
         """Which page."""

@@ -89,7 +89,7 @@ class HarvestServiceServicer:
         A second start for the same tenant and supplier joins the run that is under way.
 
         Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-        FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +97,9 @@ class HarvestServiceServicer:
 
     def FetchProducts(self, request, context):
         """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
+
+        Of the feed nothing is believed that a payload says: address, format and currency come from the settings, and the
+        rest must agree with what the catalogue recorded (else HarvestMismatch). So it is with the two activities below.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

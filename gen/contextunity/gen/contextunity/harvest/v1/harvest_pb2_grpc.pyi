@@ -41,10 +41,14 @@ class HarvestServiceStub:
     A second start for the same tenant and supplier joins the run that is under way.
 
     Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-    FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
+    FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
     """
     FetchProducts: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.FetchProductsRequest, _harvest_pb2.FetchProductsResponse]
-    """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first."""
+    """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
+
+    Of the feed nothing is believed that a payload says: address, format and currency come from the settings, and the
+    rest must agree with what the catalogue recorded (else HarvestMismatch). So it is with the two activities below.
+    """
     TransformData: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.TransformDataRequest, _harvest_pb2.TransformDataResponse]
     """Turns the staged rows of one page into products; rows that cannot be used become rejected rows."""
     SyncToBrain: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.SyncToBrainRequest, _harvest_pb2.SyncToBrainResponse]
@@ -75,10 +79,14 @@ class HarvestServiceAsyncStub(HarvestServiceStub):
     A second start for the same tenant and supplier joins the run that is under way.
 
     Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-    FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
+    FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
     """
     FetchProducts: _aio.UnaryUnaryMultiCallable[_harvest_pb2.FetchProductsRequest, _harvest_pb2.FetchProductsResponse]  # type: ignore[assignment]
-    """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first."""
+    """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
+
+    Of the feed nothing is believed that a payload says: address, format and currency come from the settings, and the
+    rest must agree with what the catalogue recorded (else HarvestMismatch). So it is with the two activities below.
+    """
     TransformData: _aio.UnaryUnaryMultiCallable[_harvest_pb2.TransformDataRequest, _harvest_pb2.TransformDataResponse]  # type: ignore[assignment]
     """Turns the staged rows of one page into products; rows that cannot be used become rejected rows."""
     SyncToBrain: _aio.UnaryUnaryMultiCallable[_harvest_pb2.SyncToBrainRequest, _harvest_pb2.SyncToBrainResponse]  # type: ignore[assignment]
@@ -112,7 +120,7 @@ class HarvestServiceServicer(metaclass=_abc_1.ABCMeta):
         A second start for the same tenant and supplier joins the run that is under way.
 
         Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-        FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
         """
 
     @_abc_1.abstractmethod
@@ -121,7 +129,11 @@ class HarvestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _harvest_pb2.FetchProductsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_harvest_pb2.FetchProductsResponse, _abc.Awaitable[_harvest_pb2.FetchProductsResponse]]:
-        """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first."""
+        """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
+
+        Of the feed nothing is believed that a payload says: address, format and currency come from the settings, and the
+        rest must agree with what the catalogue recorded (else HarvestMismatch). So it is with the two activities below.
+        """
 
     @_abc_1.abstractmethod
     def TransformData(

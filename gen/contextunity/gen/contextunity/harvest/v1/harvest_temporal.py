@@ -138,7 +138,7 @@ harvest_workflow: _Final[_t.Workflow[_v1.HarvestRequest, _v1.HarvestResponse, Ha
         method='contextunity.harvest.v1.HarvestService.Harvest',
         input_type=_v1.HarvestRequest,
         output_type=_v1.HarvestResponse,
-        description="Harvests one supplier's feed for one tenant: page after page is fetched, transformed and synced, and what the feed\nno longer lists is marked at the end.\n\nA second start for the same tenant and supplier joins the run that is under way.\n\nErrors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,\nFeedLimit, FeedFormat, FeedEmpty, FeedChanged.",
+        description="Harvests one supplier's feed for one tenant: page after page is fetched, transformed and synced, and what the feed\nno longer lists is marked at the end.\n\nA second start for the same tenant and supplier joins the run that is under way.\n\nErrors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,\nFeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.",
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         workflow_id=_id_of_harvest_workflow,
         id_expression='harvest/${! tenantId }/${! supplierCode }',
@@ -164,7 +164,7 @@ no longer lists is marked at the end.
 A second start for the same tenant and supplier joins the run that is under way.
 
 Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
+FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
 """
 
 fetch_products: _Final[_t.Activity[_v1.FetchProductsRequest, _v1.FetchProductsResponse]] = _t.Activity(
@@ -173,15 +173,19 @@ fetch_products: _Final[_t.Activity[_v1.FetchProductsRequest, _v1.FetchProductsRe
         method='contextunity.harvest.v1.HarvestService.FetchProducts',
         input_type=_v1.FetchProductsRequest,
         output_type=_v1.FetchProductsResponse,
-        description='Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.',
+        description='Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.\n\nOf the feed nothing is believed that a payload says: address, format and currency come from the settings, and the\nrest must agree with what the catalogue recorded (else HarvestMismatch). So it is with the two activities below.',
         handler='fetch_products',
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=3900),
         heartbeat_timeout=_timedelta(seconds=10),
-        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=10, non_retryable_error_types=('SupplierUnknown', 'FeedFormat', 'FeedEmpty', 'FeedChanged', 'FeedNotFound', 'FeedForbidden', 'FeedRefused', 'FeedLimit')),
+        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=10, non_retryable_error_types=('SupplierUnknown', 'FeedFormat', 'FeedEmpty', 'FeedChanged', 'FeedNotFound', 'FeedForbidden', 'FeedRefused', 'FeedLimit', 'HarvestMismatch')),
     ),
 )
-"""Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first."""
+"""Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
+
+Of the feed nothing is believed that a payload says: address, format and currency come from the settings, and the
+rest must agree with what the catalogue recorded (else HarvestMismatch). So it is with the two activities below.
+"""
 
 transform_data: _Final[_t.Activity[_v1.TransformDataRequest, _v1.TransformDataResponse]] = _t.Activity(
     _t.ActivityContract(
@@ -253,7 +257,7 @@ class HarvestWorkflowBase(_t.WorkflowBase, contract=harvest_workflow.contract):
     A second start for the same tenant and supplier joins the run that is under way.
 
     Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-    FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
+    FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
     """
 
     @_abstractmethod
@@ -264,7 +268,7 @@ class HarvestWorkflowBase(_t.WorkflowBase, contract=harvest_workflow.contract):
         A second start for the same tenant and supplier joins the run that is under way.
 
         Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-        FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
         """
 
     @_abstractmethod
@@ -296,7 +300,11 @@ class HarvestServiceActivities(_t.ActivityBase, service=harvest_service):
 
     @_abstractmethod
     def fetch_products(self, request: _v1.FetchProductsRequest) -> _Awaitable[_v1.FetchProductsResponse] | _v1.FetchProductsResponse:
-        """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first."""
+        """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
+
+        Of the feed nothing is believed that a payload says: address, format and currency come from the settings, and the
+        rest must agree with what the catalogue recorded (else HarvestMismatch). So it is with the two activities below.
+        """
 
     @_abstractmethod
     def transform_data(self, request: _v1.TransformDataRequest) -> _Awaitable[_v1.TransformDataResponse] | _v1.TransformDataResponse:
@@ -351,7 +359,7 @@ class HarvestServiceClient(_t.ServiceClient):
         A second start for the same tenant and supplier joins the run that is under way.
 
         Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-        FeedLimit, FeedFormat, FeedEmpty, FeedChanged.
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
         """
         return await (await self._start(harvest_workflow.contract, request, HarvestHandle, options)).result()
 

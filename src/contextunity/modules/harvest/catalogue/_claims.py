@@ -1,0 +1,204 @@
+"""What the payloads of activities claim of a harvest, held against what the catalogue recorded of it.
+
+Whoever may start workflows can write any payload. What decides which rows become whose products is therefore recorded
+when the first activity finds it out, and compared from then on; a claim that does not agree is refused for good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NoReturn, TypeAlias
+
+from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, PageRef
+from sqlalchemy import Connection, Row, func, select, update
+
+from contextunity.modules.harvest.catalogue._database import Database
+from contextunity.modules.harvest.catalogue._errors import HarvestMismatch
+from contextunity.modules.harvest.catalogue._harvests import in_harvest, on_page
+from contextunity.modules.harvest.catalogue._tables import fetched_pages, harvest_pages, harvests, staged_pages
+from contextunity.modules.harvest.catalogue._values import FetchedFrom
+
+__all__ = ["check_fetch", "check_last", "check_page", "record_fetch"]
+
+_Row: TypeAlias = "Row[*tuple[Any, ...]]"
+
+
+def check_fetch(
+    database: Database,
+    connection: Connection,
+    ref: PageRef,
+    workflow_id: str,
+    feed: Feed | None,
+    cursor: FeedCursor | None,
+) -> None:
+    """See `Catalogue.check_fetch`."""
+    row = _harvest_of(database, connection, ref, workflow_id)
+    if ref.page == 0:
+        if feed is not None or cursor is not None:
+            _refuse(database, ref, "the first page comes with a feed or a cursor, which only it can find out")
+        return
+    if feed is None or cursor is None:
+        _refuse(database, ref, "only the first page comes without a feed and a cursor")
+    if row is None:
+        _refuse(database, ref, "this harvest has not begun")
+    if row.workflow_id is None and row.finished_at is not None:
+        _refuse(database, ref, "this harvest is finished")
+    _check_feed(database, ref, row, feed)
+    before = PageRef(
+        tenant_id=ref.tenant_id, supplier_code=ref.supplier_code, harvest_id=ref.harvest_id, page=ref.page - 1
+    )
+    end = _end_of(connection, before)
+    if end is None:
+        if not _fetched_before_records(connection, before):
+            _refuse(database, ref, f"page {before.page} was not fetched")
+    elif (end.end_offset, end.end_line) != (cursor.offset, cursor.line):
+        _refuse(
+            database,
+            ref,
+            f"page {before.page} ended at byte {end.end_offset}, line {end.end_line}, and the cursor says byte "
+            f"{cursor.offset}, line {cursor.line}",
+        )
+
+
+def check_page(database: Database, connection: Connection, ref: PageRef, workflow_id: str) -> _Row | None:
+    """See `Catalogue.check_page`.
+
+    Returns:
+        Where the page ended; None where an earlier release fetched it.
+    """
+    if _harvest_of(database, connection, ref, workflow_id) is None:
+        _refuse(database, ref, "this harvest has not begun")
+    end = _end_of(connection, ref)
+    if end is None and not _fetched_before_records(connection, ref):
+        _refuse(database, ref, "it was not fetched")
+    return end
+
+
+def check_last(database: Database, connection: Connection, ref: PageRef, workflow_id: str, *, complete: bool) -> None:
+    """See `Catalogue.check_last`."""
+    end = check_page(database, connection, ref, workflow_id)
+    if end is not None and end.end_of_feed != complete:
+        ends = "ends" if end.end_of_feed else "does not end"
+        _refuse(
+            database, ref, f"it is said to be {'' if complete else 'not '}the end of the feed, which {ends} with it"
+        )
+    this_harvest = in_harvest(fetched_pages, ref.tenant_id, ref.supplier_code, ref.harvest_id)
+    newest = connection.scalar(select(func.max(fetched_pages.c.page)).where(this_harvest))
+    if newest is not None and newest > ref.page:
+        _refuse(database, ref, f"it is said to be the last one, but page {newest} was fetched after it")
+    this_harvest = in_harvest(harvest_pages, ref.tenant_id, ref.supplier_code, ref.harvest_id)
+    synced = connection.scalar(select(func.count()).where(this_harvest, harvest_pages.c.page < ref.page)) or 0
+    if synced < ref.page:
+        _refuse(
+            database, ref, f"it is said to be the last one, but of the {ref.page} pages before it {synced} are synced"
+        )
+
+
+def record_fetch(database: Database, connection: Connection, ref: PageRef, fetched: FetchedFrom) -> None:
+    """Record where a page came from; its harvest has begun, in this transaction or before."""
+    row = _harvest_of(database, connection, ref, fetched.workflow_id)
+    if row is None:
+        _refuse(database, ref, "this harvest has not begun")
+    after = PageRef(
+        tenant_id=ref.tenant_id, supplier_code=ref.supplier_code, harvest_id=ref.harvest_id, page=ref.page + 1
+    )
+    # Until the next page is fetched a repeated attempt may well find another version, or end elsewhere, and it is its
+    # answer that counts. Afterwards it can only be one that was given up, whose answer nobody waits for.
+    followed = _end_of(connection, after) is not None
+    if row.feed_version is None or (ref.page == 0 and not followed):
+        connection.execute(
+            update(harvests)
+            .where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
+            .values(workflow_id=fetched.workflow_id, **_recorded_of(fetched.feed))
+        )
+    else:
+        _check_feed(database, ref, row, fetched.feed)
+    values = {
+        "end_offset": fetched.end.offset,
+        "end_line": fetched.end.line,
+        "end_of_feed": fetched.end_of_feed,
+    }
+    if followed:
+        end = _end_of(connection, ref)
+        if end is not None and any(getattr(end, name) != value for name, value in values.items()):
+            _refuse(database, ref, f"page {after.page} was fetched already, from where another attempt ended")
+    statement = database.insert(fetched_pages).values(
+        tenant_id=ref.tenant_id,
+        supplier_code=ref.supplier_code,
+        harvest_id=ref.harvest_id,
+        page=ref.page,
+        **values,
+    )
+    key = list(fetched_pages.primary_key.columns)
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=values))
+
+
+def _harvest_of(database: Database, connection: Connection, ref: PageRef, workflow_id: str) -> _Row | None:
+    """Give what is recorded of a harvest, or None where it has not begun; it is this workflow's or nobody's yet."""
+    if not workflow_id:
+        _refuse(database, ref, "the activity does not belong to a workflow")
+    table = harvests.c
+    row = connection.execute(
+        select(
+            table.workflow_id,
+            table.finished_at,
+            table.feed_version,
+            table.feed_format,
+            table.feed_bytes,
+            table.feed_ranges,
+            table.prologue_hash,
+        ).where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
+    ).one_or_none()
+    if row is not None and row.workflow_id is not None and row.workflow_id != workflow_id:
+        # The other workflow is not named: it may be another tenant's.
+        _refuse(database, ref, f"this harvest does not belong to workflow {workflow_id!r}")
+    return row
+
+
+def _recorded_of(feed: Feed) -> dict[str, Any]:
+    """Give what is recorded of a feed, by column."""
+    return {
+        "feed_version": feed.version,
+        "feed_format": feed.format.name or str(int(feed.format)),
+        "feed_bytes": feed.total_bytes,
+        "feed_ranges": feed.ranges,
+        "prologue_hash": hashlib.sha256(feed.prologue).hexdigest(),
+    }
+
+
+def _check_feed(database: Database, ref: PageRef, row: _Row, feed: Feed) -> None:
+    if row.feed_version is None:
+        return
+    for name, value in _recorded_of(feed).items():
+        recorded = getattr(row, name)
+        if recorded != value:
+            _refuse(database, ref, f"{name} is {str(value)[:200]!r}, and the harvest began with {recorded!r}")
+
+
+def _end_of(connection: Connection, ref: PageRef) -> _Row | None:
+    table = fetched_pages.c
+    return connection.execute(
+        select(table.end_offset, table.end_line, table.end_of_feed).where(on_page(fetched_pages, ref))
+    ).one_or_none()
+
+
+def _fetched_before_records(connection: Connection, ref: PageRef) -> bool:
+    """Tell whether a page without a record was fetched all the same: by a release that kept none.
+
+    Such a release may still run beside this one during an upgrade. No payload leads here, since whatever this release
+    stages it records.
+    """
+    return any(
+        connection.scalar(select(table.c.page).where(on_page(table, ref)).limit(1)) is not None
+        for table in (staged_pages, harvest_pages)
+    )
+
+
+def _refuse(database: Database, ref: PageRef, detail: str) -> NoReturn:
+    raise HarvestMismatch(
+        f"catalogue {database.shown}: page {ref.page} of harvest {ref.harvest_id!r} of supplier {ref.supplier_code!r} "
+        f"of tenant {ref.tenant_id!r} is not as recorded: {detail}; start a new harvest",
+        catalogue=database.shown,
+        harvest_id=ref.harvest_id,
+        page=ref.page,
+    )

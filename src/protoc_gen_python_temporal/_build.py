@@ -267,6 +267,10 @@ class _ServiceBuilder:
         template: Template | None = self._compiled(
             values, field, lambda message: compile_template(source, message), type_name
         )
+        if template is not None and template.runs_together:
+            values.warning(
+                field, "two values follow each other, so the ids of unlike inputs can be the same; put a / between them"
+            )
         return template
 
     def _compiled(self, values: Values, field: str, compile_: Callable[[Descriptor], Any], type_name: str) -> Any:

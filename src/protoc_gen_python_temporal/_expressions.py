@@ -60,7 +60,8 @@ def compile_template(source: str, message: Descriptor) -> Template:
     """Compiles an id expression such as `harvest/${! tenantId }`.
 
     Raises:
-        ExpressionError: it holds more than paths, or a path that leads nowhere or to no text.
+        ExpressionError: it holds more than paths, a path that leads nowhere or to no text, or a text between two paths
+            that begins with %.
     """
     parts: list[str | PathPart] = []
     rest = source
@@ -71,7 +72,20 @@ def compile_template(source: str, message: Descriptor) -> Template:
             raise ExpressionError("a ${! has no closing }")
         parts += [before, _template_path(query.strip(), message)]
     parts.append(rest)
-    return Template(source=source, parts=tuple(part for part in parts if part != ""))
+    template = Template(source=source, parts=tuple(part for part in parts if part != ""))
+    _check_separators(template)
+    return template
+
+
+def _check_separators(template: Template) -> None:
+    *followed, _ = [place for place, part in enumerate(template.parts) if isinstance(part, PathPart)] or [0]
+    for place in followed:
+        following = template.parts[place + 1]
+        if isinstance(following, str) and following.startswith("%"):
+            raise ExpressionError(
+                f"{following!r} follows a value, in which % begins an encoded character, so the ids of unlike inputs "
+                "could be the same; begin the text with another character, such as /"
+            )
 
 
 def compile_attributes(source: str, message: Descriptor, *, typed: bool) -> tuple[Attribute, ...]:

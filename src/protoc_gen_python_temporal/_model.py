@@ -58,6 +58,14 @@ class Template:
     source: str
     parts: tuple[str | PathPart, ...]
 
+    @property
+    def runs_together(self) -> bool:
+        """Whether two values follow each other with no text between them."""
+        return any(
+            isinstance(one, PathPart) and isinstance(two, PathPart)
+            for one, two in zip(self.parts, self.parts[1:], strict=False)
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attribute:

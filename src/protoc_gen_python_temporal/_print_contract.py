@@ -94,11 +94,21 @@ def _print_template(text: PythonText, name: str, template: Template, method: Met
     request = _request(text, method, used=any(isinstance(part, PathPart) for part in template.parts))
     text.line(f"def {name}({request}) -> str:")
     parts = [
-        f"_t.text({_value(part)}, {part.proto!r}, {constant})" if isinstance(part, PathPart) else repr(part)
-        for part in template.parts
+        f"_t.text({_value(part)}, {part.proto!r}, {constant}{_before(template, place)})"
+        if isinstance(part, PathPart)
+        else repr(part)
+        for place, part in enumerate(template.parts)
     ]
     text.line(f"return {' + '.join(parts) or repr('')}", 1)
     text.line()
+
+
+def _before(template: Template, place: int) -> str:
+    """The argument that tells what follows a value in an id; none for the last value, which is not encoded."""
+    if not any(isinstance(part, PathPart) for part in template.parts[place + 1 :]):
+        return ""
+    following = template.parts[place + 1]
+    return f", {'' if isinstance(following, PathPart) else following[0]!r}"
 
 
 def _print_attributes(text: PythonText, workflow: WorkflowModel) -> None:

@@ -40,6 +40,9 @@ class Values:
     def fault(self, field: str, text: str) -> None:
         self._faults.error(self._place, f"option (temporal.v1.{self._name}).{self._prefix}{field}: {text}")
 
+    def warning(self, field: str, text: str) -> None:
+        self._faults.warning(self._place, f"option (temporal.v1.{self._name}).{self._prefix}{field}: {text}")
+
     def has(self, field: str) -> bool:
         return _has(self._options, field)
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from python_temporal import codegen
+
+_TEXTS = st.text(alphabet="a2%/5Ü-ü", min_size=1, max_size=6)
+"""Short ones of few characters, so that many would meet."""
 
 
 def _workflow(option: str) -> str:
@@ -37,6 +45,12 @@ def _id(run: Callable[..., Any], expression: str) -> Any:
             "_t.text(_t.optional(request.inner, 'inner', 'name'), 'inner.inner.name', WORK_WORKFLOW_NAME)",
             id="nested",
         ),
+        pytest.param(
+            "a-${! name }-${! number }-b",
+            "'a-' + _t.text(request.name, 'name', WORK_WORKFLOW_NAME, '-') + '-' + "
+            "_t.text(request.number, 'number', WORK_WORKFLOW_NAME) + '-b'",
+            id="separated",
+        ),
     ],
 )
 def test_paths_are_compiled(run: Callable[..., Any], expression: str, code: str) -> None:
@@ -64,6 +78,7 @@ def test_paths_are_compiled(run: Callable[..., Any], expression: str, code: str)
         pytest.param("${! name + class }", "'name + class' is more than a path", id="operator"),
         pytest.param("${! }", "'' is more than a path", id="empty"),
         pytest.param("${! name", "a ${! has no closing }", id="open"),
+        pytest.param("${! name }%-${! number }", "begin the text with another character", id="percent"),
     ],
 )
 def test_anything_else_is_refused_by_file_and_line(run: Callable[..., Any], expression: str, reason: str) -> None:
@@ -72,6 +87,41 @@ def test_anything_else_is_refused_by_file_and_line(run: Callable[..., Any], expr
         r"protoc-gen-python_temporal: acme/v1/acme\.proto:\d+: option \(temporal\.v1\.workflow\)\.id: ", error
     )
     assert reason in error
+
+
+def test_values_that_run_together_are_warned_of(run: Callable[..., Any]) -> None:
+    answer = _id(run, "a/${! name }${! number }")
+    assert "_t.text(request.name, 'name', WORK_WORKFLOW_NAME, '') + _t.text(" in answer.text
+    (warning,) = answer.warnings
+    assert "(temporal.v1.workflow).id: two values follow each other" in warning
+    assert _id(run, "a/${! name }/${! number }").warnings == []
+    # What follows the last value is the same in every id, so anything may.
+    assert _id(run, "${! name }%").warnings == []
+
+
+@given(
+    expression=st.sampled_from(["${! name }/${! other }", "a/${! name }25${! other }/b", "${! name }ü-${! other }"]),
+    one=st.tuples(_TEXTS, _TEXTS),
+    two=st.tuples(_TEXTS, _TEXTS),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_ids_of_unlike_inputs_are_unlike(
+    run: Callable[..., Any], expression: str, one: tuple[str, str], two: tuple[str, str]
+) -> None:
+    code = _compiled(run, expression)
+
+    def evaluated(pair: tuple[str, str]) -> Any:
+        request = SimpleNamespace(name=pair[0], some_name=pair[1])
+        return eval(code, {"_t": codegen, "request": request, "WORK_WORKFLOW_NAME": "work"})
+
+    assert (evaluated(one) == evaluated(two)) == (one == two)
+
+
+def _compiled(run: Callable[..., Any], expression: str) -> str:
+    (line,) = re.findall(
+        r"def _id_of_work_workflow.*\n    return (.*)", _id(run, expression.replace("other", "someName")).text
+    )
+    return str(line)
 
 
 def test_the_line_is_the_options(run: Callable[..., Any]) -> None:

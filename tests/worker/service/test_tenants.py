@@ -147,6 +147,33 @@ def test_an_id_that_another_tenant_uses_is_taken_and_no_more(desk: Desk, workflo
     desk.call("TerminateTask", {"workflow_id": started["workflow_id"]})
 
 
+def test_a_unit_id_of_another_tenant_is_no_id_of_its_task(desk: Desk) -> None:
+    unit = ContextUnit(payload={"workflow_type": "ping"})
+    started = [
+        desk.call("StartWorkflow", unit=unit, token=Desk.token(tenant)).payload["workflow_id"]
+        for tenant in ("one", "two", "one/a", "one")
+    ]
+    assert started[:3] == [f"ping/{tenant}/{unit.unit_id}" for tenant in ("one", "two", "one%2Fa")]
+    assert started[3] == started[0], "a repetition"
+
+
+async def test_a_start_leaves_nothing_in_the_task_of_another_tenant(desk: Desk) -> None:
+    name, owner = uuid.uuid4().hex, Desk.token("one")
+    task = desk.start("join", name=name, token=owner)
+    handle = (await Client.connect(desk.temporal.address)).get_workflow_handle(task)
+
+    async def joined() -> int:
+        history = await handle.fetch_history()
+        return sum(each.HasField("workflow_execution_options_updated_event_attributes") for each in history.events)
+
+    with pytest.raises(Refusal):
+        desk.start("join", name=name, token=Desk.token("two"))
+    assert await joined() == 0
+    desk.start("join", name=name, token=owner)
+    assert await joined() == 1
+    desk.call("TerminateTask", {"workflow_id": task})
+
+
 def test_a_task_queue_may_be_the_contracts_or_the_tenants_own(desk: Desk) -> None:
     token = Desk.token("one")
     assert desk.start(name="a", task_queue="desk", token=token)

@@ -15,6 +15,7 @@ from temporalio.api.workflowservice.v1 import StartWorkflowExecutionRequest
 from contextunity.core import codec
 from contextunity.core.context import HEADER
 from contextunity.worker.tenancy import TENANT_ATTRIBUTE, UNIT_ATTRIBUTE, bound_attributes
+from python_temporal.codegen import text
 from python_temporal.contract import WorkflowContract
 
 from ._call import Call, Engine
@@ -52,7 +53,10 @@ class Blanks:
         if blank is None:
             blank = self._blanks[contract] = self._blank(contract)
         wanted = StartWorkflowExecutionRequest.FromString(blank)
-        wanted.workflow_id = request.workflow_id or f"{contract.name}/{call.request_id}"
+        # Units choose their own ids; with the tenant in it, none of them can take the id of another tenant's task.
+        wanted.workflow_id = request.workflow_id or (
+            f"{contract.name}/{text(request.tenant_id, 'tenant_id', contract.name, '/')}/{call.request_id}"
+        )
         wanted.request_id = request_id
         wanted.task_queue.name = request.task_queue
         if request.execution_timeout is not None:
@@ -60,9 +64,9 @@ class Blanks:
         wanted.header.fields[HEADER].data = call.context_message(request.tenant_id).SerializeToString()
         if contract.search_attributes is None:
             fields = wanted.search_attributes.indexed_fields
-            for name, text in ((TENANT_ATTRIBUTE.name, request.tenant_id), (UNIT_ATTRIBUTE.name, call.unit_id)):
-                if text:
-                    fields[name].data = _TEXT(text).encode()
+            for name, value in ((TENANT_ATTRIBUTE.name, request.tenant_id), (UNIT_ATTRIBUTE.name, call.unit_id)):
+                if value:
+                    fields[name].data = _TEXT(value).encode()
                 else:
                     del fields[name]
         else:
@@ -112,8 +116,8 @@ class Blanks:
 
 
 def _write_metadata(payload: Payload, encoding: str, **others: str) -> None:
-    for name, text in {"encoding": encoding, **others}.items():
-        payload.metadata[name] = text.encode()
+    for name, value in {"encoding": encoding, **others}.items():
+        payload.metadata[name] = value.encode()
 
 
 def _number(policy: Any) -> Any:

@@ -7,6 +7,9 @@ started has ended. A run that only joined another's, by the contract's conflict 
 
 from __future__ import annotations
 
+import functools
+import re
+
 from contextunity.gen.contextunity.worker.tasks_pb2 import TASK_STATE_STARTED, StartWorkflowResult
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import WorkflowIdConflictPolicy as Conflict
@@ -47,7 +50,9 @@ _RELAXED = (
 # Looked up once: the enums' wrappers do it in Python, each time.
 _REJECT = Reuse.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE
 _TERMINATE_IF_RUNNING = Reuse.WORKFLOW_ID_REUSE_POLICY_TERMINATE_IF_RUNNING
+_USE_EXISTING = Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING
 _TERMINATE_EXISTING = Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
+_TENANT_PATH = re.compile(r"\$\{!\s*(this\.)?tenantId(\.string\(\))?\s*\}")
 
 
 class Starting:
@@ -85,6 +90,9 @@ class Starting:
             if earlier:
                 return wanted.workflow_id, earlier
         elif policy in _RELAXED:
+            if _joins_others(request.contract, wanted) and call.caller.tenants is not None:
+                # The server writes who joins into the history of the task, which is another tenant's own.
+                await self._guard_others(call, request, wanted)
             # Refused at first where the id has been used before: only then can it be a repetition that is not the
             # newest under its id any more, and only then is it worth asking.
             wanted.workflow_id_reuse_policy = _REJECT
@@ -158,7 +166,7 @@ class Starting:
         return first.execution.run_id if first is not None else ""
 
     async def _guard_others(self, call: Call, request: StartRequest, wanted: StartWorkflowExecutionRequest) -> None:
-        """Keeps a contract that ends the task in its way from ending another tenant's."""
+        """Keeps a contract that ends or joins the task in its way from touching another tenant's."""
         tenant = await self._tenant(wanted.workflow_id, "")
         nobodys = tenant is None or (call.caller.tenants is None and not tenant)
         if not nobodys and tenant != request.tenant_id:
@@ -195,10 +203,22 @@ def _ends_others(wanted: StartWorkflowExecutionRequest) -> bool:
     )
 
 
+def _joins_others(contract: WorkflowContract, wanted: StartWorkflowExecutionRequest) -> bool:
+    """Whether the contract has a start join what runs under its id, and the id may be another tenant's as well."""
+    return wanted.workflow_id_conflict_policy == _USE_EXISTING and not _names_tenant(contract)
+
+
+@functools.cache
+def _names_tenant(contract: WorkflowContract) -> bool:
+    """Whether the ids of a contract have the tenant in them: those that are made of a unit's always do."""
+    return contract.workflow_id is None or _TENANT_PATH.search(contract.id_expression) is not None
+
+
 def _exists(contract: WorkflowContract, workflow_id: str) -> ServiceError:
     return ServiceError(
         Reason.TASK_EXISTS,
-        f"a task with the workflow_id {workflow_id!r} exists, and the contract of {contract.name!r} does not allow "
-        "another",
+        # The same for a task of the caller's and for one that it does not see.
+        f"the workflow_id {workflow_id!r} is taken, and the contract of {contract.name!r} does not allow another task "
+        "under it",
         metadata={"workflow_id": workflow_id},
     )

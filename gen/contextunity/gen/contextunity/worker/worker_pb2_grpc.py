@@ -167,8 +167,8 @@ class WorkerServiceServicer:
         name, it is that parameter.
         Answer: StartWorkflowResult, {workflow_id, run_id, status: "started"}.
 
-        The workflow id comes from the id expression of the contract, else from the unit_id. The same unit sent again gives
-        the run that it started before, whether that has ended or not.
+        The workflow id comes from the id expression of the contract, else from the tenant and the unit_id. The same unit
+        sent again gives the run that it started before, whether that has ended or not.
 
         Errors: NOT_FOUND for an unknown workflow_type (the known ones are listed); ALREADY_EXISTS where the contract
         refuses a second task under an id.

@@ -72,8 +72,8 @@ class WorkerServiceStub:
     name, it is that parameter.
     Answer: StartWorkflowResult, {workflow_id, run_id, status: "started"}.
 
-    The workflow id comes from the id expression of the contract, else from the unit_id. The same unit sent again gives
-    the run that it started before, whether that has ended or not.
+    The workflow id comes from the id expression of the contract, else from the tenant and the unit_id. The same unit
+    sent again gives the run that it started before, whether that has ended or not.
 
     Errors: NOT_FOUND for an unknown workflow_type (the known ones are listed); ALREADY_EXISTS where the contract
     refuses a second task under an id.
@@ -191,8 +191,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     name, it is that parameter.
     Answer: StartWorkflowResult, {workflow_id, run_id, status: "started"}.
 
-    The workflow id comes from the id expression of the contract, else from the unit_id. The same unit sent again gives
-    the run that it started before, whether that has ended or not.
+    The workflow id comes from the id expression of the contract, else from the tenant and the unit_id. The same unit
+    sent again gives the run that it started before, whether that has ended or not.
 
     Errors: NOT_FOUND for an unknown workflow_type (the known ones are listed); ALREADY_EXISTS where the contract
     refuses a second task under an id.
@@ -313,8 +313,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         name, it is that parameter.
         Answer: StartWorkflowResult, {workflow_id, run_id, status: "started"}.
 
-        The workflow id comes from the id expression of the contract, else from the unit_id. The same unit sent again gives
-        the run that it started before, whether that has ended or not.
+        The workflow id comes from the id expression of the contract, else from the tenant and the unit_id. The same unit
+        sent again gives the run that it started before, whether that has ended or not.
 
         Errors: NOT_FOUND for an unknown workflow_type (the known ones are listed); ALREADY_EXISTS where the contract
         refuses a second task under an id.

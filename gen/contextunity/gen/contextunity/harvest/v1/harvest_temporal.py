@@ -129,7 +129,7 @@ class HarvestExternal(_t.ExternalHandle):
 
 
 def _id_of_harvest_workflow(request: _v1.HarvestRequest) -> str:
-    return 'harvest/' + _t.text(request.tenant_id, 'tenant_id', HARVEST_WORKFLOW_NAME) + '/' + _t.text(request.supplier_code, 'supplier_code', HARVEST_WORKFLOW_NAME)
+    return 'harvest/' + _t.text(request.tenant_id, 'tenant_id', HARVEST_WORKFLOW_NAME, '/') + '/' + _t.text(request.supplier_code, 'supplier_code', HARVEST_WORKFLOW_NAME)
 
 
 harvest_workflow: _Final[_t.Workflow[_v1.HarvestRequest, _v1.HarvestResponse, HarvestChild, HarvestExternal]] = _t.Workflow(

@@ -7,19 +7,21 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import grpc
 from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 from grpc_status import rpc_status
 
 from contextunity.core import worker_pb2
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
-from .auth import AuthenticationError, Authenticator
+from .admission import Admission, BodyLimits, Strangers
+from .auth import AuthenticationError, Authenticator, Caller
 from .errors import PortTakenError
 from .readiness import Pace, following_temporal, temporal_probe
 from .service import Call, Method, WorkerService, aside
@@ -92,12 +94,26 @@ async def running_server(
         max_payload_values=settings.max_payload_values,
     )
     server = grpc.aio.server(options=_options(settings))
-    server.add_generic_rpc_handlers((boundary.handlers(),))
-    health = health_aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable_server_reflection(
-        (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), server
+    admission = Admission(
+        boundary,
+        {f"/{SERVICE_NAME}/{name}": method for name, method in service.methods.items()},
+        authenticator,
+        BodyLimits(
+            seconds=settings.body_timeout,
+            one=settings.max_unit_bytes,
+            process=settings.max_bytes_in_flight,
+            tenant=settings.max_tenant_bytes_in_flight,
+        ),
     )
+    strangers = Strangers()
+    # Generated code asks of a server no more than strangers have.
+    add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
+    add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server  # pyright: ignore[reportUnknownMemberType]
+    server.add_generic_rpc_handlers((admission, strangers))
+    health = health_aio.HealthServicer()
+    add_health(health, strangers)
+    reflected = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+    add_reflection(reflection_aio.ReflectionServicer(reflected), strangers)
     port = _bind(server, settings)
     await server.start()
     try:
@@ -168,32 +184,43 @@ class Boundary:
 
     def _unary(self, method: Method) -> Callable[[bytes, _Context], Awaitable[bytes]]:
         async def handle(data: bytes, context: _Context) -> bytes:
-            call: Call | None = None
-            try:
-                call = await self._admit(data, context)
-                return self._encode(await self._service.respond(method, call))
-            # The boundary: whatever it is, the caller gets a status, and the log the rest.
-            except Exception as error:  # noqa: BLE001
-                await self._refuse(error, method, data, call, context)
+            return await self.answer(method, data, context)
 
         return handle
 
     def _stream(self, method: Method) -> Callable[[bytes, _Context], AsyncIterator[bytes]]:
-        async def handle(data: bytes, context: _Context) -> AsyncIterator[bytes]:
-            call: Call | None = None
-            try:
-                call = await self._admit(data, context)
-                async with contextlib.aclosing(self._service.stream(method, call)) as units:
-                    async for unit in units:
-                        yield self._encode(unit)
-            except Exception as error:  # noqa: BLE001 - as above
-                await self._refuse(error, method, data, call, context)
+        def handle(data: bytes, context: _Context) -> AsyncIterator[bytes]:
+            return self.answers(method, data, context)
 
         return handle
 
-    async def _admit(self, data: bytes, context: _Context) -> Call:
-        # Who calls is asked first: strangers are not to have units of any size decoded.
-        caller = self._authenticator.authenticate(_Metadata(context))
+    async def answer(self, method: Method, data: bytes, context: _Context, caller: Caller | None = None) -> bytes:
+        """Answers a call with the bytes of a unit; the metadata is asked for the caller where none is given."""
+        call: Call | None = None
+        try:
+            call = await self._admit(data, context, caller)
+            return self._encode(await self._service.respond(method, call))
+        # The boundary: whatever it is, the caller gets a status, and the log the rest.
+        except Exception as error:  # noqa: BLE001
+            await self._refuse(error, method, data, call, context)
+
+    async def answers(
+        self, method: Method, data: bytes, context: _Context, caller: Caller | None = None
+    ) -> AsyncIterator[bytes]:
+        """The same with the bytes of several units."""
+        call: Call | None = None
+        try:
+            call = await self._admit(data, context, caller)
+            async with contextlib.aclosing(self._service.stream(method, call)) as units:
+                async for unit in units:
+                    yield self._encode(unit)
+        except Exception as error:  # noqa: BLE001 - as above
+            await self._refuse(error, method, data, call, context)
+
+    async def _admit(self, data: bytes, context: _Context, caller: Caller | None) -> Call:
+        if caller is None:
+            # Who calls is asked first: strangers are not to have units of any size decoded.
+            caller = self._authenticator.authenticate(_Metadata(context))
         if len(data) > self._max_unit_bytes:
             raise ServiceError(
                 Reason.UNIT_TOO_LARGE,

@@ -39,10 +39,13 @@ _VARIABLES = {
     "WORKER_MODULES": "module_paths",
     "CONTEXTWORKER_ALLOW_UNAUTHENTICATED": "allow_unauthenticated",
     "CONTEXTWORKER_AUTH": "auth",
+    "CONTEXTWORKER_BODY_TIMEOUT": "body_timeout",
     "CONTEXTWORKER_BUILD_ID": "build_id",
     "CONTEXTWORKER_DATA_FOLDER": "data_folder",
     "CONTEXTWORKER_DEPLOYMENT_NAME": "deployment_name",
+    "CONTEXTWORKER_MAX_BYTES_IN_FLIGHT": "max_bytes_in_flight",
     "CONTEXTWORKER_MAX_PAYLOAD_VALUES": "max_payload_values",
+    "CONTEXTWORKER_MAX_TENANT_BYTES_IN_FLIGHT": "max_tenant_bytes_in_flight",
     "CONTEXTWORKER_MAX_UNIT_BYTES": "max_unit_bytes",
     "CONTEXTWORKER_TEMPORAL_TIMEOUT": "temporal_timeout",
     "CONTEXTWORKER_LOG_FORMAT": "log_format",
@@ -90,6 +93,14 @@ class Settings(BaseModel):
     max_payload_values: int = Field(default=100_000, ge=1000)
     """Values, objects and lists included, that the payload or the body of a unit may hold: each takes a kilobyte and
     some microseconds while it is worked on. Environment: CONTEXTWORKER_MAX_PAYLOAD_VALUES."""
+    body_timeout: float = Field(default=30.0, gt=0)
+    """Seconds from the headers of a call to the end of its unit. Environment: CONTEXTWORKER_BODY_TIMEOUT."""
+    max_bytes_in_flight: int = Field(default=512 * 1024 * 1024, ge=1024)
+    """Bytes of all units that are on their way at once, and as many of those that are worked on.
+    Environment: CONTEXTWORKER_MAX_BYTES_IN_FLIGHT."""
+    max_tenant_bytes_in_flight: int = Field(default=128 * 1024 * 1024, ge=1024)
+    """The same for callers of one tenant, where callers show tokens.
+    Environment: CONTEXTWORKER_MAX_TENANT_BYTES_IN_FLIGHT."""
     temporal_timeout: float = Field(default=10.0, gt=0)
     """Seconds that a call to the Temporal server may take. Environment: CONTEXTWORKER_TEMPORAL_TIMEOUT."""
     temporal_host: str = ""

@@ -76,7 +76,9 @@ class Reason(Enum):
     CODE_REFUSED = (_Code.INVALID_ARGUMENT, None, "the program asks for a language, tool or limit that there is not")
     SANDBOX_FAILED = (_Code.FAILED_PRECONDITION, None, "the sandbox itself failed, however often it was tried")
     UNIT_TOO_LARGE = (_Code.RESOURCE_EXHAUSTED, None, "the unit, its answer or what it gives a task is over a limit")
+    QUOTA = (_Code.RESOURCE_EXHAUSTED, 1, "the tenant, or the service, has as much as it may of what `quota` names")
     TEMPORAL_BUSY = (_Code.RESOURCE_EXHAUSTED, 2, "the Temporal server limits the rate of calls")
+    UNIT_LATE = (_Code.DEADLINE_EXCEEDED, None, "the unit was not there in time after the headers of its call")
     DEADLINE_PASSED = (_Code.DEADLINE_EXCEEDED, None, "the caller's deadline passed before there was an answer")
     TEMPORAL_UNAVAILABLE = (_Code.UNAVAILABLE, 1, "the Temporal server cannot be reached")
     NO_WORKER_ANSWERS = (_Code.UNAVAILABLE, 2, "no worker answered the query or update in time")
@@ -117,12 +119,14 @@ class ServiceError(ContextUnityError):
         message: what is wrong and the way out, for people.
         violations: what is wrong with single fields of the request.
         metadata: further facts for programs.
+        retry_after: seconds after which to try again; the reason's own where it is None.
     """
 
     reason: Reason
     message: str
     violations: Sequence[FieldViolation] = ()
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    retry_after: float | None = None
 
     def __str__(self) -> str:
         return f"{self.reason.code.name} {self.reason.name}: {self.message}"
@@ -209,14 +213,17 @@ def task_unknown(workflow_id: str) -> ServiceError:
 
 def to_status(error: ServiceError, trace_id: str) -> status_pb2.Status:
     """The google.rpc.Status that clients read: ErrorInfo always, BadRequest and RetryInfo where they apply."""
-    metadata = {key: _cut(value, _TEXT_LIMIT) for key, value in {**error.metadata, "trace_id": trace_id}.items()}
+    # A call that is refused by its headers has no trace yet.
+    known = {**error.metadata, "trace_id": trace_id} if trace_id else error.metadata
+    metadata = {key: _cut(value, _TEXT_LIMIT) for key, value in known.items()}
     info = error_details_pb2.ErrorInfo(reason=error.reason.name, domain=DOMAIN, metadata=metadata)
     details: list[error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo] = [info]
     if error.violations:
         details.append(_bad_request(error.violations))
-    if error.reason.retry_after is not None:
+    retry_after = error.reason.retry_after if error.retry_after is None else error.retry_after
+    if retry_after is not None:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.seconds = error.reason.retry_after
+        retry.retry_delay.FromMilliseconds(round(retry_after * 1000))
         details.append(retry)
     packed = list[any_pb2.Any]()
     for detail in details:

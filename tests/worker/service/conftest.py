@@ -34,7 +34,7 @@ from contextunity.worker.settings import Settings
 from contextunity.worker.temporal import connect, running_workers
 
 _HERE = Path(__file__).parent
-_SECRET = "a secret of more than thirty-two bytes, for tests"
+SECRET = "a secret of more than thirty-two bytes, for tests"
 
 
 @dataclass
@@ -152,7 +152,7 @@ class Desk:
     @staticmethod
     def token(*tenants: str, permissions: tuple[str, ...] = ("worker:execute", "worker:read")) -> str:
         token = ContextToken(token_id="for a test", permissions=permissions, allowed_tenants=tenants)
-        return mint(token, kid="acme:hmac-001", secret=_SECRET.encode())
+        return mint(token, kid="acme:hmac-001", secret=SECRET.encode())
 
     def close(self) -> None:
         for channel in self._channels:
@@ -207,7 +207,7 @@ def desk(
     stop = asyncio.Event()
     folder = tmp_path_factory.mktemp("desk-data")
     plain = Settings(host="127.0.0.1", port=0, data_folder=folder, max_unit_bytes=1024 * 1024)
-    guarded = Settings(host="127.0.0.1", port=0, data_folder=folder, auth="token", token_secret=SecretStr(_SECRET))
+    guarded = Settings(host="127.0.0.1", port=0, data_folder=folder, auth="token", token_secret=SecretStr(SECRET))
 
     async def serve() -> None:
         try:

@@ -35,6 +35,7 @@ from temporalio.client import Client
 
 from contextunity.core import codec
 from contextunity.worker.access import Access, Subject
+from contextunity.worker.auth import Caller
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.status import Reason, ServiceError
 
@@ -50,7 +51,7 @@ from ._status import Telling
 from ._steering import Steering
 from ._watch import Watching
 
-__all__ = ["Call", "Method", "WorkerService", "aside"]
+__all__ = ["Call", "Method", "WorkerService", "aside", "require_permission"]
 
 _READ = ("worker:read",)
 _EXECUTE = ("worker:execute",)
@@ -158,15 +159,24 @@ class WorkerService:
 def _admit(method: Method, call: Call) -> betterproto2.Message | None:
     """Lets a call in: what its caller may, and then what it asks."""
     call.label = method.label
-    if not call.caller.may(*method.permissions):
+    require_permission(method, call.caller)
+    _check_scopes(method, call)
+    call.check_envelope()
+    return None if method.request_type is None else read_request(call, method.request_type, method.prepare)
+
+
+def require_permission(method: Method, caller: Caller) -> None:
+    """Refuses callers that may not call a method.
+
+    Raises:
+        ServiceError: the caller holds none of its permissions.
+    """
+    if not caller.may(*method.permissions):
         raise ServiceError(
             Reason.PERMISSION_MISSING,
             f"{method.name} needs a token with the permission {' or '.join(method.permissions)}",
             metadata={"permissions": ",".join(method.permissions)},
         )
-    _check_scopes(method, call)
-    call.check_envelope()
-    return None if method.request_type is None else read_request(call, method.request_type, method.prepare)
 
 
 def _check_scopes(method: Method, call: Call) -> None:

@@ -1,0 +1,391 @@
+"""Who gets in, and how much of their bytes at once: decided from the headers, before a byte of a unit is read.
+
+Each step refuses before the next one costs anything: who calls and whether they may, by the metadata alone; how many
+calls they have under way; then the unit, which has to arrive in time and within what may be held of them.
+
+grpcio reads the one message of a unary method before its handler is called, so to grpcio all methods here are of the
+kind that streams requests; the handler then reads its one message itself. On the wire the two are the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol, TypeVar
+
+import grpc
+from grpc_status import rpc_status
+
+from .auth import AuthenticationError, Authenticator, Caller
+from .quotas import over
+from .service import Method, require_permission
+from .status import Reason, ServiceError, to_status
+from .unit_bytes import trace_id_of
+
+__all__ = ["Admission", "Answering", "BodyLimits", "Strangers"]
+
+_LOG = logging.getLogger(__name__)
+
+_PROMPT = 0.05
+"""Half the seconds in which a unit that was sent at once is there, also where the processor is busy meanwhile. Only
+what takes longer has its room taken before it is known how large it is."""
+_SMALL = 64 * 1024
+"""Bytes up to which units are held without counting them: the number of calls bounds them."""
+_BRIEFLY = 1.0
+"""Seconds that a unit which is there waits for others to be done with."""
+_STRANGERS = 64
+"""Requests of health checks and reflection, which need no token, that a connection may have on their way."""
+_STRANGERS_SECONDS = 1.0
+"""Seconds in which a request of theirs is there. They are small, and sent at once."""
+
+_Context = grpc.aio.ServicerContext[bytes, bytes]
+_stream_unary: Any = grpc.stream_unary_rpc_method_handler
+_stream_stream: Any = grpc.stream_stream_rpc_method_handler
+T = TypeVar("T")
+
+
+class Answering(Protocol):
+    """What answers the calls that are let in."""
+
+    async def answer(self, method: Method, data: bytes, context: _Context, caller: Caller) -> bytes:
+        """Answers a call with the bytes of a unit."""
+        ...
+
+    def answers(self, method: Method, data: bytes, context: _Context, caller: Caller) -> AsyncIterator[bytes]:
+        """Answers a call with units."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BodyLimits:
+    """What units may take before they are worked on.
+
+    Attributes:
+        seconds: from the headers of a call to the end of its unit.
+        one: bytes of the largest unit.
+        process: bytes of all units that arrive, and as many of those that are worked on.
+        tenant: the same of one caller's tenants; nobody's where callers are not asked who they are.
+    """
+
+    seconds: float
+    one: int
+    process: int
+    tenant: int
+
+
+@dataclass(slots=True)
+class _Room:
+    """Bytes that may be held at once. Where nothing is held, anything fits, so that every unit comes in by and by."""
+
+    size: int
+    used: int = 0
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, count: int) -> bool:
+        if self.used and self.used + count > self.size:
+            return False
+        self.used += count
+        return True
+
+    def give(self, count: int) -> None:
+        self.used -= count
+        self.freed.set()
+        self.freed = asyncio.Event()
+
+
+@dataclass(slots=True)
+class _Account:
+    """What is held for callers of the same tenants."""
+
+    name: str
+    arriving: _Room
+    held: _Room
+    calls: int = 0
+
+
+class _Arrival:
+    """Waits for a message, which is to be there in time; one that is not there at once takes room meanwhile."""
+
+    __slots__ = ("_fault", "_limits", "_rooms", "_task", "_timer", "_took")
+
+    def __init__(self, limits: BodyLimits, rooms: Iterable[_Room]) -> None:
+        self._limits, self._rooms = limits, tuple(rooms)
+        self._took = list[_Room]()
+        self._fault: ServiceError | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def wait(self, reading: Coroutine[Any, Any, T]) -> T:
+        """The message.
+
+        Raises:
+            ServiceError: it was not there in time, or there is no room for more that take their time.
+        """
+        self._task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        # Twice, for the first may be due only because nothing was looked at for a while.
+        self._timer = loop.call_later(_PROMPT, self._again, loop)
+        try:
+            return await reading
+        except asyncio.CancelledError:
+            if self._fault is None or self._task is None or self._task.uncancel():
+                raise
+            raise self._fault from None
+        finally:
+            self._timer.cancel()
+            for room in self._took:
+                room.give(self._limits.one)
+
+    def _again(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(_PROMPT, self._slow, loop)
+
+    def _slow(self, loop: asyncio.AbstractEventLoop) -> None:
+        for room in self._rooms:
+            if not room.take(self._limits.one):
+                self._stop(over("bytes_in_flight", room.size, "units that are on their way take all the room there is"))
+                return
+            self._took.append(room)
+        self._timer = loop.call_later(max(0.0, self._limits.seconds - 2 * _PROMPT), self._late)
+
+    def _late(self) -> None:
+        text = f"the unit was not complete {self._limits.seconds:g} s after the headers of its call; send it at once"
+        self._stop(ServiceError(Reason.UNIT_LATE, text))
+
+    def _stop(self, fault: ServiceError) -> None:
+        assert self._task is not None
+        self._fault = fault
+        self._task.cancel()
+
+
+class Admission(grpc.GenericRpcHandler):
+    """Lets calls of the service in.
+
+    Args:
+        answering: answers those that are let in.
+        methods: by their full names, such as `/contextunity.worker.WorkerService/StartWorkflow`.
+        authenticator: tells who calls.
+        limits: of the bytes of units.
+    """
+
+    def __init__(
+        self,
+        answering: Answering,
+        methods: dict[str, Method],
+        authenticator: Authenticator,
+        limits: BodyLimits,
+    ) -> None:
+        self._answering, self._methods, self._authenticator = answering, methods, authenticator
+        self._limits = limits
+        self._arriving, self._held = _Room(limits.process), _Room(limits.process)
+        self._accounts = dict[frozenset[str] | None, _Account]()
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The handler of a call, which refuses or answers it; None where the method is another's."""
+        method = self._methods.get(handler_call_details.method)
+        if method is None:
+            return None
+        try:
+            caller = self._authenticator.authenticate(handler_call_details.invocation_metadata or ())
+        except AuthenticationError as error:
+            return _refusing(ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason}))
+        try:
+            require_permission(method, caller)
+        except ServiceError as error:
+            return _refusing(error, with_trace=True)
+        account = self._account(caller)
+        if method.watch is not None:
+            return _stream_stream(self._stream(method, caller, account))
+        return _stream_unary(self._unary(method, caller, account))
+
+    def _account(self, caller: Caller) -> _Account:
+        account = self._accounts.get(caller.tenants)
+        if account is None:
+            self._forget_idle()
+            # Where callers are not asked, one of them may take what the process has.
+            size = self._limits.process if caller.tenants is None else self._limits.tenant
+            account = _Account(",".join(sorted(caller.tenants or ())), _Room(size), _Room(size))
+            self._accounts[caller.tenants] = account
+        return account
+
+    def _forget_idle(self) -> None:
+        """Tenants come from tokens that the operator's keys made, but over the years there are many."""
+        if len(self._accounts) >= 10_000:
+            idle = [
+                key
+                for key, each in self._accounts.items()
+                if not each.calls and not each.held.used and not each.arriving.used
+            ]
+            for key in idle:
+                del self._accounts[key]
+
+    def _unary(self, method: Method, caller: Caller, account: _Account) -> Callable[[Any, _Context], Any]:
+        async def handle(_requests: Any, context: _Context) -> bytes:
+            account.calls += 1
+            held = 0
+            try:
+                try:
+                    data = await self._read(account, context)
+                    held = await self._hold(account, data)
+                except ServiceError as error:
+                    await _refuse(error, context)
+                return await self._answering.answer(method, data, context, caller)
+            finally:
+                account.calls -= 1
+                self._release(account, held)
+
+        return handle
+
+    def _stream(self, method: Method, caller: Caller, account: _Account) -> Callable[[Any, _Context], Any]:
+        async def handle(_requests: Any, context: _Context) -> AsyncIterator[bytes]:
+            try:
+                data = await self._read(account, context)
+            except ServiceError as error:
+                await _refuse(error, context)
+            async for unit in self._answering.answers(method, data, context, caller):
+                yield unit
+
+        return handle
+
+    async def _read(self, account: _Account, context: _Context) -> bytes:
+        data: object = await _Arrival(self._limits, (account.arriving, self._arriving)).wait(context.read())
+        if isinstance(data, bytes):
+            return data
+        # It is the same whether the caller went away or sent nothing; the first does not hear it.
+        raise ServiceError(Reason.UNIT_UNREADABLE, "the call has no message; send one ContextUnit")
+
+    async def _hold(self, account: _Account, data: bytes) -> int:
+        """Takes room for a unit that is there, until it is answered; gives the bytes that were taken."""
+        count = len(data)
+        if count <= _SMALL:
+            return 0
+        taken = list[_Room]()
+        try:
+            async with asyncio.timeout(_BRIEFLY):
+                for room in (account.held, self._held):
+                    while not room.take(count):
+                        await room.freed.wait()
+                    taken.append(room)
+        except BaseException as error:
+            for room in taken:
+                room.give(count)
+            if isinstance(error, TimeoutError):
+                size = (account.held if not taken else self._held).size
+                raise over("bytes_in_flight", size, "units that are worked on take all the room there is") from None
+            raise
+        return count
+
+    def _release(self, account: _Account, held: int) -> None:
+        if held:
+            account.held.give(held)
+            self._held.give(held)
+
+
+def _refusing(error: ServiceError, *, with_trace: bool = False) -> Any:
+    """A handler that refuses; of what is sent it looks at most for the trace, where that is there at once."""
+
+    async def handle(_requests: Any, context: _Context) -> bytes:
+        # What grpcio has begun for the call is done first; without it, it logs an error of its own.
+        await asyncio.sleep(0)
+        await _refuse(error, context, await _prompt_trace(context) if with_trace else "")
+
+    return _stream_unary(handle)
+
+
+async def _prompt_trace(context: _Context) -> str:
+    """The trace of a unit that was sent at once: people look for it who have a good token, but not the right one."""
+    data: object
+    try:
+        async with asyncio.timeout(2 * _PROMPT):
+            data = await context.read()
+    except TimeoutError:
+        return ""
+    return trace_id_of(data) if isinstance(data, bytes) else ""
+
+
+async def _refuse(error: ServiceError, context: Any, trace_id: str = "") -> NoReturn:
+    packed = rpc_status.to_status(to_status(error, trace_id))  # pyright: ignore[reportUnknownMemberType]  # no types
+    error.__traceback__ = None
+    await context.abort_with_status(packed)
+    raise AssertionError("abort_with_status raises")
+
+
+class Strangers(grpc.GenericRpcHandler):
+    """Methods that need no token: a connection may have few requests of them on their way, and they are there soon."""
+
+    def __init__(self) -> None:
+        self._handlers = list[grpc.GenericRpcHandler]()
+        self._reading = dict[str, int]()
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Takes handlers as grpcio's server does."""
+        self._handlers += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
+        """Is called by generated code; grpcio's asynchronous server does nothing here either."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The handler of a call, which refuses or answers it; None where the method is another's."""
+        for each in self._handlers:
+            handler: Any = each.service(handler_call_details)
+            if handler is not None:
+                return self._bounded(handler)
+        return None
+
+    def _bounded(self, handler: Any) -> Any:
+        coders = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.response_streaming:
+            return _stream_stream(self._stream(handler), **coders)
+        return _stream_unary(self._unary(handler), **coders)
+
+    def _unary(self, handler: Any) -> Callable[[Any, Any], Any]:
+        async def handle(_requests: Any, context: Any) -> Any:
+            return await handler.unary_unary(await self._first(context), context)
+
+        return handle
+
+    def _stream(self, handler: Any) -> Callable[[Any, Any], Any]:
+        async def handle(_requests: Any, context: Any) -> AsyncIterator[Any]:
+            first = await self._first(context)
+            if handler.request_streaming:
+                answers = handler.stream_stream(self._following(first, context), context)
+            else:
+                answers = handler.unary_stream(first, context)
+            async for answer in answers:
+                yield answer
+
+        return handle
+
+    async def _first(self, context: Any) -> Any:
+        request = await self._next(context)
+        if request is grpc.aio.EOF:
+            await _refuse(ServiceError(Reason.UNIT_LATE, "the call has no message; send one at once"), context)
+        return request
+
+    async def _following(self, first: Any, context: Any) -> AsyncIterator[Any]:
+        """The requests of a stream; it ends where none comes for a while, for a part of one may be all that comes."""
+        request = first
+        while request is not grpc.aio.EOF:
+            yield request
+            request = await self._next(context)
+
+    async def _next(self, context: Any) -> Any:
+        """The next request; EOF where there is none, or not soon."""
+        connection = context.peer()
+        reading = self._reading.get(connection, 0)
+        if reading >= _STRANGERS:
+            await _refuse(over("calls_without_token", _STRANGERS, "the connection waits to send as many"), context)
+        self._reading[connection] = reading + 1
+        try:
+            async with asyncio.timeout(_STRANGERS_SECONDS):
+                return await context.read()
+        except TimeoutError:
+            return grpc.aio.EOF
+        finally:
+            self._reading[connection] -= 1
+            if not self._reading[connection]:
+                del self._reading[connection]

@@ -35,6 +35,8 @@ _SMALL = 64 * 1024
 """Bytes up to which units are held without counting them: the number of calls bounds them."""
 _BRIEFLY = 1.0
 """Seconds that a unit which is there waits for others to be done with."""
+_TRACES = 4
+"""Units whose trace is looked for at once, of calls that are refused anyway."""
 _STRANGERS = 64
 """Requests of health checks and reflection, which need no token, that a connection may have on their way."""
 _STRANGERS_SECONDS = 1.0
@@ -179,6 +181,7 @@ class Admission(grpc.GenericRpcHandler):
         self._answering, self._methods, self._authenticator = answering, methods, authenticator
         self._limits = limits
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
+        self._traces = asyncio.Semaphore(_TRACES)
         self._accounts = dict[frozenset[str] | None, _Account]()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -193,7 +196,7 @@ class Admission(grpc.GenericRpcHandler):
         try:
             require_permission(method, caller)
         except ServiceError as error:
-            return _refusing(error, with_trace=True)
+            return _refusing(error, self._traces)
         account = self._account(caller)
         if method.watch is not None:
             return _stream_stream(self._stream(method, caller, account))
@@ -282,13 +285,17 @@ class Admission(grpc.GenericRpcHandler):
             self._held.give(held)
 
 
-def _refusing(error: ServiceError, *, with_trace: bool = False) -> Any:
-    """A handler that refuses; of what is sent it looks at most for the trace, where that is there at once."""
+def _refusing(error: ServiceError, traces: asyncio.Semaphore | None = None) -> Any:
+    """A handler that refuses; of what is sent it looks at most for the trace, of a few calls at once."""
 
     async def handle(_requests: Any, context: _Context) -> bytes:
         # What grpcio has begun for the call is done first; without it, it logs an error of its own.
         await asyncio.sleep(0)
-        await _refuse(error, context, await _prompt_trace(context) if with_trace else "")
+        trace_id = ""
+        if traces is not None and not traces.locked():
+            async with traces:
+                trace_id = await _prompt_trace(context)
+        await _refuse(error, context, trace_id)
 
     return _stream_unary(handle)
 

@@ -131,6 +131,9 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         # Beyond 8 KiB of headers grpcio otherwise refuses calls at random, and the longest token alone has 16.
         ("grpc.max_metadata_size", 2 * MAX_TOKEN_LENGTH),
+        # Of a call whose unit nobody reads yet, no more than this is taken; grpcio would take 4 MiB and more.
+        ("grpc.http2.lookahead_bytes", 64 * 1024),
+        ("grpc.http2.bdp_probe", 0),
         # Without this a second server on the port would share it in silence.
         ("grpc.so_reuseport", 0),
         # Deployed clients ping every 60 s, also while no call is under way.

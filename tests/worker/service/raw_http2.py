@@ -23,7 +23,7 @@ class RawConnection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
         self._window, self._initial = _INITIAL_WINDOW, _INITIAL_WINDOW
-        self._windows, self._left = dict[int, int](), dict[int, int]()
+        self._windows, self._left = dict[int, int](), dict[int, bytes]()
         self._changed = asyncio.Event()
         self.sent, self.ended = dict[int, int](), set[int]()
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, b""))
@@ -40,15 +40,19 @@ class RawConnection:
         headers += [("content-type", "application/grpc"), ("te", "trailers")]
         headers += [("authorization", f"Bearer {token}")] if token else []
         self._writer.write(_frame(_HEADERS, 4, stream, _packed(headers)))
-        self._windows[stream] = self._initial - 5
-        self._left[stream], self.sent[stream] = sends, 0
-        self._window -= 5
-        self._writer.write(_frame(_DATA, 0, stream, struct.pack(">BI", 0, declared)))
+        self._windows[stream] = self._initial
+        self._left[stream], self.sent[stream] = struct.pack(">BI", 0, declared) + b"\0" * sends, 0
         self._send()
 
     async def until_ended(self, *streams: int) -> None:
         """Waits until the server has ended the streams."""
         while not self.ended.issuperset(streams):
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def until_so_many_ended(self, count: int) -> None:
+        """Waits until the server has ended so many streams."""
+        while len(self.ended) < count:
             self._changed.clear()
             await self._changed.wait()
 
@@ -67,11 +71,11 @@ class RawConnection:
     def _send(self) -> None:
         for stream, left in self._left.items():
             while left and stream not in self.ended:
-                count = min(left, self._window, self._windows[stream], 16_384)
+                count = min(len(left), self._window, self._windows[stream], 16_384)
                 if count <= 0:
                     break
-                self._writer.write(_frame(_DATA, 0, stream, b"\0" * count))
-                left -= count
+                self._writer.write(_frame(_DATA, 0, stream, left[:count]))
+                left = left[count:]
                 self._window -= count
                 self._windows[stream] -= count
                 self.sent[stream] += count

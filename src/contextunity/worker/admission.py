@@ -19,7 +19,7 @@ import grpc
 from grpc_status import rpc_status
 
 from .auth import AuthenticationError, Authenticator, Caller
-from .quotas import over
+from .quotas import Quotas, over
 from .service import Method, require_permission
 from .status import Reason, ServiceError, to_status
 from .unit_bytes import trace_id_of
@@ -105,6 +105,7 @@ class _Account:
     arriving: _Room
     held: _Room
     calls: int = 0
+    watches: int = 0
 
 
 class _Arrival:
@@ -169,6 +170,7 @@ class Admission(grpc.GenericRpcHandler):
         methods: by their full names, such as `/contextunity.worker.WorkerService/StartWorkflow`.
         authenticator: tells who calls.
         limits: of the bytes of units.
+        quotas: how many calls and watches a caller's tenants may have under way.
     """
 
     def __init__(
@@ -177,9 +179,10 @@ class Admission(grpc.GenericRpcHandler):
         methods: dict[str, Method],
         authenticator: Authenticator,
         limits: BodyLimits,
+        quotas: Quotas,
     ) -> None:
         self._answering, self._methods, self._authenticator = answering, methods, authenticator
-        self._limits = limits
+        self._limits, self._quotas = limits, quotas
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
         self._traces = asyncio.Semaphore(_TRACES)
         self._accounts = dict[frozenset[str] | None, _Account]()
@@ -198,6 +201,14 @@ class Admission(grpc.GenericRpcHandler):
         except ServiceError as error:
             return _refusing(error, self._traces)
         account = self._account(caller)
+        if caller.tenants is not None:
+            quotas = self._quotas.of(account.name)
+            if method.watch is not None and account.watches >= quotas.watches:
+                return _refusing(over("watches", quotas.watches, "as many are under way", account.name))
+            if method.watch is None and account.calls >= quotas.concurrent_calls:
+                return _refusing(
+                    over("concurrent_calls", quotas.concurrent_calls, "as many are under way", account.name)
+                )
         if method.watch is not None:
             return _stream_stream(self._stream(method, caller, account))
         return _stream_unary(self._unary(method, caller, account))
@@ -218,7 +229,7 @@ class Admission(grpc.GenericRpcHandler):
             idle = [
                 key
                 for key, each in self._accounts.items()
-                if not each.calls and not each.held.used and not each.arriving.used
+                if not each.calls and not each.watches and not each.held.used and not each.arriving.used
             ]
             for key in idle:
                 del self._accounts[key]
@@ -242,12 +253,16 @@ class Admission(grpc.GenericRpcHandler):
 
     def _stream(self, method: Method, caller: Caller, account: _Account) -> Callable[[Any, _Context], Any]:
         async def handle(_requests: Any, context: _Context) -> AsyncIterator[bytes]:
+            account.watches += 1
             try:
-                data = await self._read(account, context)
-            except ServiceError as error:
-                await _refuse(error, context)
-            async for unit in self._answering.answers(method, data, context, caller):
-                yield unit
+                try:
+                    data = await self._read(account, context)
+                except ServiceError as error:
+                    await _refuse(error, context)
+                async for unit in self._answering.answers(method, data, context, caller):
+                    yield unit
+            finally:
+                account.watches -= 1
 
         return handle
 

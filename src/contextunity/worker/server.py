@@ -104,6 +104,7 @@ async def running_server(
             process=settings.max_bytes_in_flight,
             tenant=settings.max_tenant_bytes_in_flight,
         ),
+        service.quotas,
     )
     strangers = Strangers()
     # Generated code asks of a server no more than strangers have.

@@ -28,7 +28,7 @@ from pydantic_core import PydanticCustomError
 from .deployed_settings import IGNORED, OLDER_NAMES, is_of_kubernetes, nearest, tls_fault
 from .errors import SettingsError
 
-__all__ = ["DEFAULT_FILE", "Settings", "describe_faults", "is_loopback", "load_settings"]
+__all__ = ["DEFAULT_FILE", "Settings", "TenantQuotas", "describe_faults", "is_loopback", "load_settings"]
 
 DEFAULT_FILE = "contextworker.toml"
 """Read from the current folder where CONTEXTWORKER_SETTINGS names no other file, and where it exists."""
@@ -52,6 +52,7 @@ _VARIABLES = {
     "CONTEXTWORKER_LOG_LEVEL": "log_level",
     "CONTEXTWORKER_MAX_CACHED_WORKFLOWS": "max_cached_workflows",
     "CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES": "max_concurrent_activities",
+    "CONTEXTWORKER_QUOTAS_FILE": "quotas_file",
     "CONTEXTWORKER_TARGET_CPU_USAGE": "target_cpu_usage",
     "CONTEXTWORKER_TARGET_MEMORY_USAGE": "target_memory_usage",
     "CONTEXTWORKER_TOKEN_KEYS_FILE": "token_keys_file",
@@ -66,6 +67,25 @@ _CODEC_VARIABLE = "CONTEXTWORKER_PURE_PYTHON"
 _LIST_FIELDS = frozenset({"module_paths"})
 _SECRET_FIELDS = frozenset({"token_secret"})
 _LOOPBACK = "127.0.0.1"
+
+
+class TenantQuotas(BaseModel):
+    """What one tenant may take of a service that asks who calls."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    starts_per_second: float = Field(default=100, gt=0)
+    """Tasks and programs that may be started a second, in the long run."""
+    starts_burst: int = Field(default=1000, ge=1)
+    """How many of them at once, after a while without any."""
+    open_tasks: int = Field(default=10_000, ge=1)
+    """Tasks of one workflow_type that have not ended."""
+    programs: int = Field(default=500, ge=1)
+    """Programs that have not ended, whether somebody waits for them or not."""
+    concurrent_calls: int = Field(default=500, ge=1)
+    """Calls but watches under way at once, of callers with the same tenants."""
+    watches: int = Field(default=1000, ge=1)
+    """Watches under way at once, of callers with the same tenants."""
 
 
 class Settings(BaseModel):
@@ -133,6 +153,11 @@ class Settings(BaseModel):
     """File that holds this secret; blanks around it are left out. Environment: CONTEXTWORKER_TOKEN_SECRET_FILE."""
     token_keys_file: Path | None = None
     """TOML file of keys by kid, in the tables `[hmac]` and `[ed25519]`. Environment: CONTEXTWORKER_TOKEN_KEYS_FILE."""
+    quotas: TenantQuotas = TenantQuotas()
+    """What each tenant may take, unless the file of `quotas_file` says otherwise. In the file: `[quotas]`."""
+    quotas_file: Path | None = None
+    """TOML file of quotas by tenant, in tables `[tenants.NAME]`; it is read again when it has changed.
+    Environment: CONTEXTWORKER_QUOTAS_FILE."""
     modules: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Settings of the modules, by module name; each module checks its own. In the file: `[modules.NAME]`."""
     _folder: Path = PrivateAttr(default_factory=Path.cwd)

@@ -11,6 +11,7 @@ from datetime import timedelta
 from .auth import authenticator_for
 from .core.registry import RegisteredModule, WorkerRegistry
 from .embedded import LOOPBACK, EmbeddedServer, embedded_server, usual_or_free_port
+from .quotas import Quotas
 from .server import RunningServer, running_server
 from .service import WorkerService
 from .settings import Settings
@@ -65,7 +66,12 @@ async def running_stack(
         )
         client = await connect(settings, address=temporal.address)
         workers = await stack.enter_async_context(running_workers(client, selected, settings))
-        service = WorkerService(client, registry, rpc_timeout=timedelta(seconds=settings.temporal_timeout))
+        service = WorkerService(
+            client,
+            registry,
+            rpc_timeout=timedelta(seconds=settings.temporal_timeout),
+            quotas=Quotas(settings.quotas, settings.quotas_file),
+        )
         grpc = await stack.enter_async_context(running_server(service, _local(settings), authenticator))
         yield Stack(temporal=temporal, grpc=grpc, modules=selected, workers=workers)
 

@@ -68,14 +68,16 @@ def _protos(folder: Path) -> int:
 
 async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | None) -> None:
     from ..auth import authenticator_for
+    from ..quotas import Quotas
     from ..server import running_server
     from ..service import WorkerService
     from ..temporal import connect, with_port
 
     # Before anything is reached for: keys that are missing are told at once.
     authenticator = authenticator_for(settings)
+    quotas = Quotas(settings.quotas, settings.quotas_file)
     client = await connect(settings, address=address and with_port(address))
-    service = WorkerService(client, registry, rpc_timeout=timedelta(seconds=settings.temporal_timeout))
+    service = WorkerService(client, registry, rpc_timeout=timedelta(seconds=settings.temporal_timeout), quotas=quotas)
     async with running_server(service, settings, authenticator) as server:
         temporal = client.service_client.config.target_host
         _settle()

@@ -37,6 +37,7 @@ from contextunity.core import codec
 from contextunity.worker.access import Access, Subject
 from contextunity.worker.auth import Caller
 from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.quotas import Quotas
 from contextunity.worker.status import Reason, ServiceError
 
 from ._call import Call, Engine, aside
@@ -108,12 +109,20 @@ class WorkerService:
         client: Temporal client with the contract's data converter.
         registry: the workflow contracts by workflow_type.
         rpc_timeout: how long one call to the Temporal server may take.
+        quotas: what tenants may take; the defaults of TenantQuotas unless given.
     """
 
     def __init__(
-        self, client: Client, registry: WorkerRegistry, *, rpc_timeout: timedelta = _DEFAULT_RPC_TIMEOUT
+        self,
+        client: Client,
+        registry: WorkerRegistry,
+        *,
+        rpc_timeout: timedelta = _DEFAULT_RPC_TIMEOUT,
+        quotas: Quotas | None = None,
     ) -> None:
-        engine = Engine(client=client, registry=registry, rpc_timeout=rpc_timeout)
+        self.quotas = quotas or Quotas()
+        """What tenants may take."""
+        engine = Engine(client=client, registry=registry, rpc_timeout=rpc_timeout, quotas=self.quotas)
         self.client = client
         """The Temporal client that it works through."""
         self._watching = Watching(engine)

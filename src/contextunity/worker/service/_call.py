@@ -21,6 +21,7 @@ from contextunity.core.context import MAX_PROVENANCE, with_step
 from contextunity.worker.auth import EVERYBODY, Caller
 from contextunity.worker.converter import ProtobufPayloadConverter
 from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.quotas import OpenTasks, Quotas
 from contextunity.worker.schedules import DEFAULT_PROJECT
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.tenancy import tenant_fault
@@ -57,12 +58,19 @@ class Engine:
         registry: the workflow contracts by workflow_type.
         rpc_timeout: how long one call to the Temporal server may take.
         seen: what is known of tasks already.
+        quotas: what tenants may take.
+        open_tasks: what they have taken of tasks.
     """
 
     client: Client
     registry: WorkerRegistry
     rpc_timeout: timedelta
     seen: SeenTasks = field(default_factory=SeenTasks)
+    quotas: Quotas = field(default_factory=Quotas)
+    open_tasks: OpenTasks = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "open_tasks", OpenTasks(self.client, self.rpc_timeout))
 
     @property
     def has_plain_payloads(self) -> bool:

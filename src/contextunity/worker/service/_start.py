@@ -52,6 +52,8 @@ _REJECT = Reuse.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE
 _TERMINATE_IF_RUNNING = Reuse.WORKFLOW_ID_REUSE_POLICY_TERMINATE_IF_RUNNING
 _USE_EXISTING = Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING
 _TERMINATE_EXISTING = Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
+_PROGRAMS = "execute_code"
+"""The workflow of programs, whichever way they are started."""
 _TENANT_PATH = re.compile(r"\$\{!\s*(this\.)?tenantId(\.string\(\))?\s*\}")
 
 
@@ -79,6 +81,8 @@ class Starting:
         Raises:
             ServiceError: the id is taken and the contract allows no second task under it; or Temporal does not answer.
         """
+        if call.caller.tenants is not None:
+            await self._count(request)
         # With the tenant in it, a unit id that two tenants happen to share is no repetition.
         request_id = f"{request.tenant_id}/{call.request_id}"
         wanted = await self._blanks.filled(call, request, request_id)
@@ -112,6 +116,15 @@ class Starting:
         if not answer.started:
             return wanted.workflow_id, await self._own(call, request, wanted.workflow_id, answer.run_id)
         return wanted.workflow_id, answer.run_id
+
+    async def _count(self, request: StartRequest) -> None:
+        """Holds a start against what its tenant may take. Where callers are not asked, tenants are but labels."""
+        tenant, name = request.tenant_id, request.contract.name
+        quotas = self._engine.quotas.of(tenant)
+        self._engine.quotas.take_start(tenant)
+        is_program = name == _PROGRAMS
+        quota, limit = ("programs", quotas.programs) if is_program else ("open_tasks", quotas.open_tasks)
+        await self._engine.open_tasks.take(tenant, name, quota, limit)
 
     async def _send(
         self, wanted: StartWorkflowExecutionRequest, *, may_register: bool = True

@@ -1,0 +1,153 @@
+"""What a tenant may take at once and a second, each refused with the quota's name and a time to come back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
+from contextunity.worker import quotas as quotas_module
+from contextunity.worker.auth import authenticator_for
+from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.embedded import EmbeddedServer
+from contextunity.worker.errors import SettingsError
+from contextunity.worker.quotas import Quotas
+from contextunity.worker.server import running_server
+from contextunity.worker.service import WorkerService
+from contextunity.worker.settings import Settings, TenantQuotas
+from contextunity.worker.temporal import connect
+
+from .conftest import SECRET, Desk, Refusal, refusal_of
+
+
+class _Service:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.stub: Any = worker_pb2_grpc.WorkerServiceStub(channel)
+
+    async def start(self, tenant: str, workflow_type: str = "idle") -> str:
+        unit = ContextUnit(payload={"workflow_type": workflow_type, "name": "a"})
+        try:
+            answer = await self.stub.StartWorkflow(unit.to_protobuf(worker_pb2), metadata=_as(tenant), timeout=20)
+        except grpc.RpcError as error:
+            raise refusal_of(error) from None
+        return str(ContextUnit.from_protobuf(answer).payload["workflow_id"])
+
+    def watch(self, tenant: str, workflow_id: str) -> Any:
+        unit = ContextUnit(payload={"workflow_id": workflow_id})
+        return self.stub.WatchTask(unit.to_protobuf(worker_pb2), metadata=_as(tenant), timeout=60)
+
+
+def _as(tenant: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {Desk.token(tenant)}")]
+
+
+@contextlib.asynccontextmanager
+async def _serving(temporal: EmbeddedServer, registry: WorkerRegistry, quotas: Quotas) -> AsyncGenerator[_Service]:
+    """A service for tasks that no worker takes, so that they stay open."""
+    settings = Settings.model_validate({"host": "127.0.0.1", "port": 0, "auth": "token", "token_secret": SECRET})
+    client = await connect(settings, address=temporal.address)
+    service = WorkerService(client, registry, quotas=quotas)
+    async with (
+        running_server(service, settings, authenticator_for(settings)) as server,
+        grpc.aio.insecure_channel(server.target) as channel,
+    ):
+        yield _Service(channel)
+
+
+async def test_starts_have_a_rate(temporal_server: EmbeddedServer, registry: WorkerRegistry) -> None:
+    quotas = Quotas(TenantQuotas(starts_per_second=0.01, starts_burst=2))
+    async with _serving(temporal_server, registry, quotas) as service:
+        for _ in range(2):
+            await service.start("rate")
+        with pytest.raises(Refusal) as caught:
+            await service.start("rate")
+        assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA")
+        assert (caught.value.metadata["quota"], caught.value.metadata["limit"]) == ("starts_per_second", "0.01")
+        assert caught.value.retry_after is not None
+        assert 90 <= caught.value.retry_after <= 100
+        await service.start("another")
+
+
+async def test_open_tasks_are_counted_after_a_restart_too(
+    temporal_server: EmbeddedServer, registry: WorkerRegistry
+) -> None:
+    client = await connect(Settings(), address=temporal_server.address)
+    started = list[str]()
+    for _ in range(2):
+        async with _serving(temporal_server, registry, Quotas(TenantQuotas(open_tasks=2))) as service:
+            while len(started) < 2:
+                started.append(await service.start("open"))
+            with pytest.raises(Refusal) as caught:
+                await service.start("open")
+            assert (caught.value.metadata["quota"], caught.value.metadata["limit"]) == ("open_tasks", "2")
+            await service.start("another-open", "idle")
+        query = "ContextUnityTenant = 'open' AND ExecutionStatus = 'Running'"
+        async with asyncio.timeout(20):
+            # The server's lists follow a moment behind, and there is no event to wait for.
+            while (await client.count_workflows(query)).count < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    async with _serving(temporal_server, registry, Quotas(TenantQuotas(open_tasks=2))) as service:
+        await client.get_workflow_handle(started[0]).terminate()
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(Refusal):
+                    await service.start("open")
+                    break
+                await asyncio.sleep(0.05)
+
+
+async def test_watches_have_a_number(temporal_server: EmbeddedServer, registry: WorkerRegistry) -> None:
+    async with _serving(temporal_server, registry, Quotas(TenantQuotas(watches=2))) as service:
+        task = await service.start("watches")
+        watches = [service.watch("watches", task) for _ in range(2)]
+        for each in watches:
+            await each.read()
+        with pytest.raises(grpc.RpcError) as caught:
+            await service.watch("watches", task).read()
+        refusal = refusal_of(caught.value)
+        assert (refusal.reason, refusal.metadata["quota"]) == ("QUOTA", "watches")
+        watches[0].cancel()
+        async with asyncio.timeout(20):
+            # It is left as soon as the server has heard of it, which nothing tells.
+            while isinstance(await _first(service.watch("watches", task)), Refusal):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+
+async def _first(call: Any) -> Any:
+    try:
+        return await call.read()
+    except grpc.RpcError as error:
+        return refusal_of(error)
+
+
+def test_a_file_of_quotas_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(quotas_module, "_LOOK", 0.0)
+    path = tmp_path / "quotas.toml"
+    path.write_text("[tenants.one]\nwatches = 3\n", encoding="utf-8")
+    quotas = Quotas(TenantQuotas(watches=5), path)
+    assert (quotas.of("one").watches, quotas.of("one").programs, quotas.of("two").watches) == (3, 500, 5)
+    path.write_text("[tenants.two]\nwatches = 44\n", encoding="utf-8")
+    assert (quotas.of("one").watches, quotas.of("two").watches) == (5, 44)
+    path.write_text("[tenants.two]\nwatches = -100\nprogramms = 1\n", encoding="utf-8")
+    assert quotas.of("two").watches == 44
+    assert "tenants.two.programms: there is no such setting" in caplog.text
+    assert "tenants.two.watches" in caplog.text
+    os.unlink(path)
+    assert quotas.of("two").watches == 44
+
+
+@pytest.mark.parametrize("text", ["[tenants.one]\nwatches = 0", "[tenant.one]", "[["])
+def test_a_file_of_quotas_that_is_wrong_ends_the_start(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "quotas.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"quotas\.toml"):
+        Quotas(path=path)

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 import grpc
 from grpc_status import rpc_status
 
+from . import audit
 from .auth import AuthenticationError, Authenticator, Caller
 from .quotas import Quotas, over
 from .service import Method, require_permission
@@ -199,6 +200,7 @@ class Admission(grpc.GenericRpcHandler):
         try:
             require_permission(method, caller)
         except ServiceError as error:
+            audit.record(method, caller, None, error)
             return _refusing(error, self._traces)
         account = self._account(caller)
         if caller.tenants is not None:
@@ -206,9 +208,9 @@ class Admission(grpc.GenericRpcHandler):
             if method.watch is not None and account.watches >= quotas.watches:
                 return _refusing(over("watches", quotas.watches, "as many are under way", account.name))
             if method.watch is None and account.calls >= quotas.concurrent_calls:
-                return _refusing(
-                    over("concurrent_calls", quotas.concurrent_calls, "as many are under way", account.name)
-                )
+                error = over("concurrent_calls", quotas.concurrent_calls, "as many are under way", account.name)
+                audit.record(method, caller, None, error)
+                return _refusing(error)
         if method.watch is not None:
             return _stream_stream(self._stream(method, caller, account))
         return _stream_unary(self._unary(method, caller, account))
@@ -243,6 +245,7 @@ class Admission(grpc.GenericRpcHandler):
                     data = await self._read(account, context)
                     held = await self._hold(account, data)
                 except ServiceError as error:
+                    audit.record(method, caller, None, error)
                     await _refuse(error, context)
                 return await self._answering.answer(method, data, context, caller)
             finally:

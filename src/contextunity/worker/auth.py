@@ -54,6 +54,7 @@ class Caller:
         bound_project: the one project whose schedules the caller sees and changes; None for those of all projects,
             empty for those of none.
         principal: who it is, for logs: the token's user_id, agent_id or token_id, without control characters.
+        token_id: the name of the token; empty where none was asked for.
     """
 
     permissions: frozenset[str] | None
@@ -61,6 +62,7 @@ class Caller:
     project_id: str = ""
     bound_project: str | None = None
     principal: str = ""
+    token_id: str = ""
 
     def may(self, *permissions: str) -> bool:
         """Says whether the caller holds any of the permissions."""
@@ -141,6 +143,7 @@ class _ByToken:
             # none that could be believed.
             bound_project=verified.project_id if binding is not None and binding.kind == "project" else None,
             principal=token.user_id or token.agent_id or token.token_id,
+            token_id=token.token_id,
         )
 
 

@@ -20,8 +20,9 @@ from grpc_status import rpc_status
 from contextunity.core import worker_pb2
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
+from . import audit
 from .admission import Admission, BodyLimits, Strangers
-from .auth import AuthenticationError, Authenticator, Caller
+from .auth import EVERYBODY, AuthenticationError, Authenticator, Caller
 from .errors import PortTakenError
 from .readiness import Pace, following_temporal, temporal_probe
 from .service import Call, Method, WorkerService, aside
@@ -203,10 +204,16 @@ class Boundary:
         call: Call | None = None
         try:
             call = await self._admit(data, context, caller)
-            return self._encode(await self._service.respond(method, call))
+            answer = self._encode(await self._service.respond(method, call))
         # The boundary: whatever it is, the caller gets a status, and the log the rest.
         except Exception as error:  # noqa: BLE001
-            await self._refuse(error, method, data, call, context)
+            await self._refuse(error, method, data, call, context, caller)
+        except asyncio.CancelledError:
+            # What was asked of Temporal by then is done or not; whether is for the task to tell.
+            audit.record(method, caller or EVERYBODY, call, "CANCELLED")
+            raise
+        audit.record(method, call.caller, call)
+        return answer
 
     async def answers(
         self, method: Method, data: bytes, context: _Context, caller: Caller | None = None
@@ -252,10 +259,19 @@ class Boundary:
         return data
 
     async def _refuse(
-        self, error: Exception, method: Method, data: bytes, call: Call | None, context: _Context
+        self,
+        error: Exception,
+        method: Method,
+        data: bytes,
+        call: Call | None,
+        context: _Context,
+        caller: Caller | None = None,
     ) -> NoReturn:
         trace_id = call.trace_id if call is not None else trace_id_of(data)
-        status = to_status(_service_error(error, method, trace_id), trace_id)
+        told = _service_error(error, method, trace_id)
+        if caller is not None:
+            audit.record(method, caller, call, told)
+        status = to_status(told, trace_id)
         _forget_frames(error)
         packed = rpc_status.to_status(status)  # pyright: ignore[reportUnknownMemberType]  # no types
         await context.abort_with_status(packed)

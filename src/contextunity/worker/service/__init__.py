@@ -24,6 +24,7 @@ from contextunity.gen.contextunity.worker import (
     ListSchedulesRequest,
     ListTasksRequest,
     QueryTaskRequest,
+    RegisterSchedulesResult,
     ScheduleRequest,
     SignalTaskRequest,
     TerminateTaskRequest,
@@ -147,7 +148,10 @@ class WorkerService:
         """
         request = await call.read(_admit, method, call)
         assert method.handle is not None
-        return answered(call, await (method.handle(call, request) if request is not None else method.handle(call)))
+        _note(call, request)
+        answer = await (method.handle(call, request) if request is not None else method.handle(call))
+        _note(call, answer)
+        return answered(call, answer)
 
     async def stream(self, method: Method, call: Call) -> AsyncGenerator[UnitMessage, None]:
         """Answers a call of a method that streams, in Google's messages.
@@ -201,6 +205,22 @@ def _check_scopes(method: Method, call: Call) -> None:
             f"{method.name} {kind}s, and the unit's security.{kind} asks for a token with one of: {named}",
             metadata={"access": kind, "scopes": ",".join(scopes[:_SCOPES_SHOWN])},
         )
+
+
+_ABOUT = ("workflow_id", "run_id", "schedule_id", "project_id")
+_ABOUT_SCHEDULES = ("created", "updated", "removed")
+
+
+def _note(call: Call, message: object) -> None:
+    """Notes what a request or an answer is about."""
+    for name in _ABOUT:
+        value = getattr(message, name, "")
+        if value:
+            # The project of a schedule is not the one that vouches for the caller.
+            call.about["schedule_project_id" if name == "project_id" else name] = value
+    if isinstance(message, RegisterSchedulesResult):
+        for name in _ABOUT_SCHEDULES:
+            call.about[name] = getattr(message, name)
 
 
 def _methods(engine: Engine, watching: Watching) -> list[Method]:

@@ -93,6 +93,7 @@ class Call:
         caller: who sent it.
         deadline: when the caller stops waiting, in the event loop's time; None where it does not.
         label: the method, as its provenance tells it.
+        about: which task, schedule and tenant it turned out to be about, for the audit log.
         is_large: whether reading its content takes so long that others should not wait for it.
         unit_id: that of the unit; empty where it has none.
         trace_id: that of the unit, or a new one where it has none.
@@ -105,6 +106,7 @@ class Call:
     deadline: float | None = None
     label: str = ""
     is_large: bool = False
+    about: dict[str, Any] = field(default_factory=dict[str, Any])
     unit_id: str = field(init=False)
     trace_id: str = field(init=False)
     request_id: str = field(init=False)
@@ -161,6 +163,11 @@ class Call:
         Raises:
             ServiceError: the places disagree, the name is none, or it is not the caller's.
         """
+        tenant_id = self._tenant(*named)
+        self.about["tenant_id"] = tenant_id
+        return tenant_id
+
+    def _tenant(self, *named: str) -> str:
         name = ""
         for each in named:
             if not each or each == name:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = ["RawConnection"]
 
@@ -20,19 +21,19 @@ class RawConnection:
         ended: streams that the server has ended.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, reads: bool) -> None:
         self._reader, self._writer = reader, writer
         self._window, self._initial = _INITIAL_WINDOW, _INITIAL_WINDOW
         self._windows, self._left = dict[int, int](), dict[int, bytes]()
         self._changed = asyncio.Event()
         self.sent, self.ended = dict[int, int](), set[int]()
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, b""))
-        self._reading = asyncio.create_task(self._read())
+        self._reading: asyncio.Task[Any] = asyncio.create_task(self._read() if reads else asyncio.Event().wait())
 
     @classmethod
-    async def connect(cls, host: str, port: int) -> RawConnection:
-        """Connects."""
-        return cls(*await asyncio.open_connection(host, port))
+    async def connect(cls, host: str, port: int, *, reads: bool = True) -> RawConnection:
+        """Connects; one that does not read leaves all answers where they are."""
+        return cls(*await asyncio.open_connection(host, port), reads=reads)
 
     def call(self, stream: int, path: str, *, declared: int, sends: int, token: str = "") -> None:
         """Begins a call whose message is declared to have some bytes, of which it will send fewer."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import threading
 import uuid
 from typing import Any
 
@@ -21,6 +23,7 @@ from contextunity.worker.service._forms import answered
 from contextunity.worker.unit_bytes import trace_id_of
 
 from .conftest import Desk, Refusal, refusal_of
+from .raw_http2 import RawConnection
 
 _MIB = 1024 * 1024
 
@@ -199,3 +202,66 @@ def test_a_task_of_another_tenant_is_joined_by_nobody(desk: Desk) -> None:
             desk.start(workflow_type, name=name, tenant_id="ours")
         assert caught.value.reason == "TASK_EXISTS"
         assert desk.status(theirs)["status"] == "running"
+
+
+def _ask(desk: Desk, *metadata: tuple[str, str]) -> grpc.StatusCode:
+    with grpc.insecure_channel(desk.guarded_target) as channel:
+        call: Any = channel.unary_unary("/contextunity.worker.WorkerService/DescribeContracts")
+        try:
+            call(b"", metadata=metadata, timeout=30)
+        except grpc.RpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        pytest.param([("authorization", "Bearer " + "a" * 1024 * 1024)], id="token_of_a_megabyte"),
+        pytest.param([(f"x-{number}", "y") for number in range(10_000)], id="ten_thousand_entries"),
+    ],
+)
+def test_headers_beyond_all_measure_are_refused(desk: Desk, metadata: list[tuple[str, str]]) -> None:
+    token = ("authorization", f"Bearer {Desk.token('one')}")
+    refused = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAVAILABLE)
+    more = metadata if metadata[0][0] == "authorization" else [token, *metadata]
+    assert _ask(desk, *more) in refused
+    assert _ask(desk, token) is grpc.StatusCode.OK
+
+
+def test_watches_beyond_the_quota_are_refused_and_hold_up_nobody(desk: Desk) -> None:
+    token, other = Desk.token("watcher"), Desk.token("bystander")
+    task = desk.start(name="a", mode="MODE_WAIT", token=token)
+    unit = ContextUnit(payload={"workflow_id": task}).to_protobuf(worker_pb2).SerializeToString()
+    refused = threading.Semaphore(0)
+    with grpc.insecure_channel(desk.guarded_target) as channel:
+        watch: Any = channel.unary_stream("/contextunity.worker.WorkerService/WatchTask")
+        calls = [watch(unit, metadata=[("authorization", f"Bearer {token}")], timeout=60) for _ in range(1500)]
+        for call in calls:
+            call.add_callback(refused.release)
+        # A thousand are let in; the rest ends at once.
+        for _ in range(500):
+            assert refused.acquire(timeout=60)
+        assert desk.call("DescribeContracts", {}, token=other)
+        assert desk.status(task, token=token)["status"] == "running"
+        for call in calls:
+            call.cancel()
+    desk.call("TerminateTask", {"workflow_id": task}, token=token)
+
+
+async def test_a_client_that_never_reads_holds_up_nobody(desk: Desk) -> None:
+    token = Desk.token("one")
+    unit = ContextUnit().to_protobuf(worker_pb2).SerializeToString()
+    host, _, port = desk.guarded_target.partition(":")
+    connection = await RawConnection.connect(host, int(port), reads=False)
+    for stream in range(1, 401, 2):
+        connection.call(
+            stream,
+            "/contextunity.worker.WorkerService/DescribeContracts",
+            declared=len(unit),
+            sends=len(unit),
+            token=token,
+        )
+    answered = await asyncio.to_thread(desk.call, "DescribeContracts", {}, token=token)
+    assert answered.payload
+    await connection.close()

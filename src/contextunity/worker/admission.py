@@ -30,8 +30,11 @@ __all__ = ["Admission", "Answering", "BodyLimits", "Strangers"]
 _LOG = logging.getLogger(__name__)
 
 _PROMPT = 0.05
-"""Half the seconds in which a unit that was sent at once is there, also where the processor is busy meanwhile. Only
-what takes longer has its room taken before it is known how large it is."""
+"""Seconds between two looks at units that have not arrived."""
+_LOOKS = 3
+"""Looks after which a unit counts as one that was not sent at once: the first may come right after the headers, and the
+second be due only because the processor was busy meanwhile. Until then it takes no room, as nobody knows how large it
+is; from then on it takes that of the largest."""
 _SMALL = 64 * 1024
 """Bytes up to which units are held without counting them: the number of calls bounds them."""
 _BRIEFLY = 1.0
@@ -105,62 +108,78 @@ class _Account:
     name: str
     arriving: _Room
     held: _Room
+    arriving_rooms: tuple[_Room, ...]
     calls: int = 0
     watches: int = 0
 
 
 class _Arrival:
-    """Waits for a message, which is to be there in time; one that is not there at once takes room meanwhile."""
+    """A message that is waited for."""
 
-    __slots__ = ("_fault", "_limits", "_rooms", "_task", "_timer", "_took")
+    __slots__ = ("fault", "late_at", "looks", "rooms", "task", "took")
 
-    def __init__(self, limits: BodyLimits, rooms: Iterable[_Room]) -> None:
-        self._limits, self._rooms = limits, tuple(rooms)
-        self._took = list[_Room]()
-        self._fault: ServiceError | None = None
-        self._task: asyncio.Task[Any] | None = None
+    def __init__(self, rooms: tuple[_Room, ...], late_at: float) -> None:
+        self.task, self.rooms, self.late_at = asyncio.current_task(), rooms, late_at
+        self.looks = 0
+        self.took: list[_Room] | None = None
+        self.fault: ServiceError | None = None
+
+
+class _Arrivals:
+    """Waits for messages, which are to be there in time; one that is not there at once takes room meanwhile.
+
+    All are looked at together, because a timer for each call costs more than most of them take to arrive.
+    """
+
+    def __init__(self, limits: BodyLimits) -> None:
+        self._limits = limits
+        self._waiting = set[_Arrival]()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def wait(self, reading: Coroutine[Any, Any, T]) -> T:
+    async def wait(self, reading: Coroutine[Any, Any, T], rooms: tuple[_Room, ...]) -> T:
         """The message.
 
         Raises:
             ServiceError: it was not there in time, or there is no room for more that take their time.
         """
-        self._task = asyncio.current_task()
         loop = asyncio.get_running_loop()
-        # Twice, for the first may be due only because nothing was looked at for a while.
-        self._timer = loop.call_later(_PROMPT, self._again, loop)
+        arrival = _Arrival(rooms, loop.time() + self._limits.seconds)
+        self._waiting.add(arrival)
+        if self._timer is None:
+            self._timer = loop.call_later(_PROMPT, self._look, loop)
         try:
             return await reading
         except asyncio.CancelledError:
-            if self._fault is None or self._task is None or self._task.uncancel():
+            if arrival.fault is None or arrival.task is None or arrival.task.uncancel():
                 raise
-            raise self._fault from None
+            raise arrival.fault from None
         finally:
-            self._timer.cancel()
-            for room in self._took:
+            self._waiting.discard(arrival)
+            for room in arrival.took or ():
                 room.give(self._limits.one)
 
-    def _again(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_later(_PROMPT, self._slow, loop)
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for arrival in self._waiting:
+            arrival.looks += 1
+            if arrival.fault is not None:
+                continue
+            if arrival.took is None and arrival.looks >= _LOOKS:
+                self._take_room(arrival)
+            if arrival.fault is None and now >= arrival.late_at:
+                text = f"the unit was not complete {self._limits.seconds:g} s after the headers of its call"
+                arrival.fault = ServiceError(Reason.UNIT_LATE, f"{text}; send it at once")
+            if arrival.fault is not None and arrival.task is not None:
+                arrival.task.cancel()
+        self._timer = loop.call_later(_PROMPT, self._look, loop) if self._waiting else None
 
-    def _slow(self, loop: asyncio.AbstractEventLoop) -> None:
-        for room in self._rooms:
+    def _take_room(self, arrival: _Arrival) -> None:
+        arrival.took = []
+        for room in arrival.rooms:
             if not room.take(self._limits.one):
-                self._stop(over("bytes_in_flight", room.size, "units that are on their way take all the room there is"))
+                arrival.fault = over("bytes_in_flight", room.size, "units that are on their way take all of it")
                 return
-            self._took.append(room)
-        self._timer = loop.call_later(max(0.0, self._limits.seconds - 2 * _PROMPT), self._late)
-
-    def _late(self) -> None:
-        text = f"the unit was not complete {self._limits.seconds:g} s after the headers of its call; send it at once"
-        self._stop(ServiceError(Reason.UNIT_LATE, text))
-
-    def _stop(self, fault: ServiceError) -> None:
-        assert self._task is not None
-        self._fault = fault
-        self._task.cancel()
+            arrival.took.append(room)
 
 
 class Admission(grpc.GenericRpcHandler):
@@ -185,6 +204,7 @@ class Admission(grpc.GenericRpcHandler):
         self._answering, self._methods, self._authenticator = answering, methods, authenticator
         self._limits, self._quotas = limits, quotas
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
+        self._arrivals = _Arrivals(limits)
         self._traces = asyncio.Semaphore(_TRACES)
         self._accounts = dict[frozenset[str] | None, _Account]()
 
@@ -221,7 +241,9 @@ class Admission(grpc.GenericRpcHandler):
             self._forget_idle()
             # Where callers are not asked, one of them may take what the process has.
             size = self._limits.process if caller.tenants is None else self._limits.tenant
-            account = _Account(",".join(sorted(caller.tenants or ())), _Room(size), _Room(size))
+            arriving = _Room(size)
+            name = ",".join(sorted(caller.tenants or ()))
+            account = _Account(name, arriving, _Room(size), (arriving, self._arriving))
             self._accounts[caller.tenants] = account
         return account
 
@@ -270,7 +292,7 @@ class Admission(grpc.GenericRpcHandler):
         return handle
 
     async def _read(self, account: _Account, context: _Context) -> bytes:
-        data: object = await _Arrival(self._limits, (account.arriving, self._arriving)).wait(context.read())
+        data: Any = await self._arrivals.wait(context.read(), account.arriving_rooms)
         if isinstance(data, bytes):
             return data
         # It is the same whether the caller went away or sent nothing; the first does not hear it.
@@ -320,7 +342,7 @@ def _refusing(error: ServiceError, traces: asyncio.Semaphore | None = None) -> A
 
 async def _prompt_trace(context: _Context) -> str:
     """The trace of a unit that was sent at once: people look for it who have a good token, but not the right one."""
-    data: object
+    data: Any
     try:
         async with asyncio.timeout(2 * _PROMPT):
             data = await context.read()

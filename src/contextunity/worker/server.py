@@ -110,7 +110,7 @@ async def running_server(
     strangers = Strangers()
     # Generated code asks of a server no more than strangers have.
     add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
-    add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server  # pyright: ignore[reportUnknownMemberType]
+    add_reflection: Any = cast("Any", reflection_pb2_grpc).add_ServerReflectionServicer_to_server
     server.add_generic_rpc_handlers((admission, strangers))
     health = health_aio.HealthServicer()
     add_health(health, strangers)

@@ -228,9 +228,9 @@ class Admission(grpc.GenericRpcHandler):
             if method.watch is not None and account.watches >= quotas.watches:
                 return _refusing(over("watches", quotas.watches, "as many are under way", account.name))
             if method.watch is None and account.calls >= quotas.concurrent_calls:
-                error = over("concurrent_calls", quotas.concurrent_calls, "as many are under way", account.name)
-                audit.record(method, caller, None, error)
-                return _refusing(error)
+                full = over("concurrent_calls", quotas.concurrent_calls, "as many are under way", account.name)
+                audit.record(method, caller, None, full)
+                return _refusing(full)
         if method.watch is not None:
             return _stream_stream(self._stream(method, caller, account))
         return _stream_unary(self._unary(method, caller, account))

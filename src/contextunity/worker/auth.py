@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from contextunity.core.errors import ContextUnityError
@@ -62,7 +62,8 @@ class Caller:
     project_id: str = ""
     bound_project: str | None = None
     principal: str = ""
-    token_id: str = ""
+    # Two tokens that say the same make the same caller.
+    token_id: str = field(default="", compare=False)
 
     def may(self, *permissions: str) -> bool:
         """Says whether the caller holds any of the permissions."""

@@ -17,14 +17,14 @@ from typing import Any, NoReturn
 import nexusrpc.handler
 from temporalio import activity, client, nexus, worker, workflow
 from temporalio.api.common.v1 import Payload
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.common import Priority, SearchAttributePair, TypedSearchAttributes
 
 from contextunity.core import codec, context
 from contextunity.core.context import HEADER, TaskContext
 from contextunity.core.errors import CodecError
 
 from .converter import data_converter
-from .tenancy import TENANT_ATTRIBUTE, tenant_of
+from .tenancy import TENANT_ATTRIBUTE, fair_priority, fairness_key, tenant_of
 
 __all__ = ["ContextInterceptor", "context_headers"]
 
@@ -54,6 +54,7 @@ class ContextInterceptor(client.Interceptor, worker.Interceptor):
       the workflow's.
     - An activity's is extended by `<task queue>:<activity type>`; an operation's of Nexus by its service and name.
     - A child workflow is bound to its parent's tenant, unless it is given another.
+    - What a workflow schedules waits under the fairness key of the tenant that it is done for.
     """
 
     def __init__(self) -> None:
@@ -163,6 +164,7 @@ class _WorkflowOutbound(worker.WorkflowOutboundInterceptor):
 
     def start_activity(self, input: worker.StartActivityInput) -> workflow.ActivityHandle[Any]:
         input.headers = _with_context(input.headers)
+        input.priority = _fair(input.priority, self._context.tenant_id)
         return super().start_activity(input)
 
     def start_local_activity(self, input: worker.StartLocalActivityInput) -> workflow.ActivityHandle[Any]:
@@ -174,6 +176,7 @@ class _WorkflowOutbound(worker.WorkflowOutboundInterceptor):
     ) -> workflow.ChildWorkflowHandle[Any, Any]:
         input.headers = _with_context(input.headers)
         _inherit_tenant(input)
+        input.priority = _fair(input.priority, _tenant_of_child(input) or self._context.tenant_id)
         return await super().start_child_workflow(input)
 
     async def signal_child_workflow(self, input: worker.SignalChildWorkflowInput) -> None:
@@ -273,6 +276,29 @@ def _of_running_workflow() -> TaskContext | None:
 
 def _label(info: workflow.Info) -> str:
     return f"{info.task_queue}:{info.workflow_type}"
+
+
+def _fair(priority: Priority, tenant_id: str) -> Priority:
+    """The priority of what a workflow schedules for a tenant.
+
+    What says nothing inherits the workflow's, so a key is sent only where that is another: a contract has its own, a
+    child is another tenant's, or the workflow was started past the service.
+    """
+    if not tenant_id:
+        return priority
+    inherited = workflow.info().priority.fairness_key
+    key = fairness_key(tenant_id)
+    if (priority.fairness_key or inherited) == key:
+        return priority
+    return fair_priority(tenant_id, priority) or priority
+
+
+def _tenant_of_child(input: worker.StartChildWorkflowInput) -> str:
+    given = input.search_attributes
+    if isinstance(given, TypedSearchAttributes):
+        return tenant_of(given)
+    values = (given or {}).get(TENANT_ATTRIBUTE.name) or ()
+    return str(next(iter(values), ""))
 
 
 def _inherit_tenant(input: worker.StartChildWorkflowInput) -> None:

@@ -30,6 +30,14 @@ _STOP_TIMEOUT = 10.0
 _LOCK_TIMEOUT = 10.0
 """Seconds that the server of a process just killed may take to end."""
 _PORT_ATTEMPTS = 5
+_DYNAMIC_CONFIG = (
+    # Tasks of tenants with fairness keys take turns, instead of waiting in the order in which they came.
+    "matching.enableFairness=true",
+    # Each partition of a task queue takes turns of its own, so with several there is no order between them.
+    "matching.numTaskqueueReadPartitions=1",
+    "matching.numTaskqueueWritePartitions=1",
+)
+"""A key that is misspelt is taken in silence: what it is to bring about needs a test."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -99,6 +107,8 @@ async def _start(folder: Path, port: int | None, ui_port: int | None) -> _Runnin
         command += ["--db-filename", str(database), "--log-level", "warn", "--color", "never"]
         # Commits are as durable as with the journal that is the default, and cost a fraction of it.
         command += ["--sqlite-pragma", "journal_mode=wal"]
+        for setting in _DYNAMIC_CONFIG:
+            command += ["--dynamic-config-value", setting]
         for attribute in ATTRIBUTES:
             command += ["--search-attribute", f"{attribute.name}=Keyword"]
         process = await asyncio.create_subprocess_exec(

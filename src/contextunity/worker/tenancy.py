@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import re
 from typing import Any, cast
@@ -10,7 +12,7 @@ from temporalio.api.common.v1 import SearchAttributes
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import Priority, SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError, RPCStatusCode
 
 from .errors import WorkerError
@@ -20,6 +22,8 @@ __all__ = [
     "TENANT_ATTRIBUTE",
     "UNIT_ATTRIBUTE",
     "bound_attributes",
+    "fairness_key",
+    "fair_priority",
     "register_attributes",
     "resolved_queue",
     "tenant_fault",
@@ -34,6 +38,7 @@ UNIT_ATTRIBUTE = SearchAttributeKey.for_keyword("ContextUnityUnit")
 """unit_id of the request that started a workflow."""
 ATTRIBUTES = (TENANT_ATTRIBUTE, UNIT_ATTRIBUTE)
 
+_MAX_FAIRNESS_KEY_BYTES = 64
 _TENANT = re.compile(r"[\w.:@/+\-]{1,200}")
 
 
@@ -82,6 +87,36 @@ def tenant_in(attributes: SearchAttributes) -> str:
     if isinstance(found, list):
         found = cast("list[object]", found)[0] if len(cast("list[object]", found)) == 1 else ""
     return found if isinstance(found, str) else ""
+
+
+def fairness_key(tenant_id: str) -> str:
+    """The fairness key of Temporal's priorities under which a tenant's tasks wait; empty for no tenant.
+
+    The server refuses a start whose key takes more than 64 bytes, so a longer tenant's is a hash of it. No tenant has
+    one that begins with `~`, so a hash is nobody else's id.
+    """
+    encoded = tenant_id.encode()
+    if len(encoded) <= _MAX_FAIRNESS_KEY_BYTES:
+        return tenant_id
+    return "~" + hashlib.sha256(encoded).hexdigest()[: _MAX_FAIRNESS_KEY_BYTES - 1]
+
+
+def fair_priority(tenant_id: str, declared: Priority | None = None) -> Priority | None:
+    """The priority of a tenant's task: the tenant's fairness key, with what the contract declares besides.
+
+    A contract's own fairness key would have all tenants wait under one, and give a tenant one more turn for each
+    contract that it uses. So it counts only where there is no tenant.
+
+    Args:
+        tenant_id: whose task it is; may be empty.
+        declared: what the contract says, or the caller.
+
+    Returns:
+        The priority; `declared` as it is where there is no tenant.
+    """
+    if not tenant_id:
+        return declared
+    return dataclasses.replace(declared or Priority.default, fairness_key=fairness_key(tenant_id))
 
 
 def tenant_queue(task_queue: str, tenant_id: str) -> str:

@@ -22,6 +22,7 @@ from temporalio.common import Priority
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from contextunity.core import codec
+from contextunity.worker.tenancy import fair_priority
 
 __all__ = ["MAX_TOOL_CALLS", "ExecuteWorkflow"]
 
@@ -46,7 +47,7 @@ class ExecuteWorkflow(contract.ExecuteWorkflowBase):
         self._calls = list[ToolCall]()
         self._state_bytes = 0
         # Among the tenants whose programs wait for a worker, each has its turn.
-        self._priority = Priority(fairness_key=request.tenant_id[:64]) if request.tenant_id else Priority.default
+        self._priority = fair_priority(request.tenant_id) or Priority.default
 
     async def run(self, request: ExecuteRequest) -> ExecuteResponse:
         """Runs it, stretch by stretch."""

@@ -29,7 +29,7 @@ from temporalio.client import Client
 from contextunity.core import codec
 from contextunity.core.context import HEADER
 from contextunity.core.errors import CodecError
-from contextunity.worker.tenancy import bound_attributes
+from contextunity.worker.tenancy import bound_attributes, fair_priority
 from python_temporal.contract import WorkflowContract
 
 from ._check import CheckedEntry
@@ -133,7 +133,7 @@ async def _write_action(client: Client, checked: CheckedEntry) -> NewWorkflowExe
     action.task_queue.name = entry.task_queue
     if checked.input is not None:
         action.input.payloads.extend(await client.data_converter.encode([checked.input]))
-    _write_options(action, contract)
+    _write_options(action, contract, name.tenant_id)
     others = contract.search_attributes(checked.input) if contract.search_attributes else None
     converter.encode_search_attributes(bound_attributes(name.tenant_id, "", others), action.search_attributes)
     (kept,) = await client.data_converter.encode([_kept(entry)])
@@ -143,7 +143,7 @@ async def _write_action(client: Client, checked: CheckedEntry) -> NewWorkflowExe
     return action
 
 
-def _write_options(action: NewWorkflowExecutionInfo, contract: WorkflowContract) -> None:
+def _write_options(action: NewWorkflowExecutionInfo, contract: WorkflowContract, tenant_id: str) -> None:
     for field, timeout in (
         (action.workflow_execution_timeout, contract.execution_timeout),
         (action.workflow_run_timeout, contract.run_timeout),
@@ -153,8 +153,9 @@ def _write_options(action: NewWorkflowExecutionInfo, contract: WorkflowContract)
             field.FromTimedelta(timeout)
     if contract.retry_policy is not None:
         contract.retry_policy.apply_to_proto(action.retry_policy)
-    if contract.priority is not None:
-        action.priority.CopyFrom(_priority(contract.priority))
+    priority = fair_priority(tenant_id, contract.priority)
+    if priority is not None:
+        action.priority.CopyFrom(_priority(priority))
 
 
 def _kept(entry: ScheduleEntry) -> ScheduleEntry:

@@ -14,7 +14,7 @@ from temporalio.api.workflowservice.v1 import StartWorkflowExecutionRequest
 
 from contextunity.core import codec
 from contextunity.core.context import HEADER
-from contextunity.worker.tenancy import TENANT_ATTRIBUTE, UNIT_ATTRIBUTE, bound_attributes
+from contextunity.worker.tenancy import TENANT_ATTRIBUTE, UNIT_ATTRIBUTE, bound_attributes, fairness_key
 from python_temporal.codegen import text
 from python_temporal.contract import WorkflowContract
 
@@ -61,6 +61,9 @@ class Blanks:
         wanted.task_queue.name = request.task_queue
         if request.execution_timeout is not None:
             wanted.workflow_execution_timeout.FromTimedelta(request.execution_timeout)
+        if request.tenant_id:
+            # Activities, children and the runs that it continues as inherit it. As in `fair_priority`.
+            wanted.priority.fairness_key = fairness_key(request.tenant_id)
         wanted.header.fields[HEADER].data = call.context_message(request.tenant_id).SerializeToString()
         if contract.search_attributes is None:
             fields = wanted.search_attributes.indexed_fields

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,13 @@ async def _served(client: Client, *, flood: int = _FLOOD) -> list[str]:
     return list(_SERVED)
 
 
+async def _until_empty(connection: sqlite3.Connection, table: str) -> None:
+    """Looks until a table of the server's is empty, since the server tells nobody when it is."""
+    async with asyncio.timeout(60):
+        while connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]:  # noqa: S608 - names of our own
+            await asyncio.sleep(0.1)
+
+
 async def test_a_tenant_behind_a_flood_of_anothers_is_served_among_the_first(tmp_path: Path) -> None:
     async with embedded_server(tmp_path, port=0, ui_port=0) as server:
         client = await Client.connect(server.address)
@@ -80,9 +89,14 @@ async def test_what_waited_on_a_server_without_fairness_is_served_by_one_with_it
 ) -> None:
     """Of a data folder of an earlier version, whose queues had the server's usual four partitions."""
     with monkeypatch.context() as earlier:
-        earlier.setattr(embedded, "_DYNAMIC_CONFIG", ())
+        earlier.setattr(embedded, "_DYNAMIC_CONFIG", ('history.transferProcessorUpdateAckInterval="200ms"',))
         async with embedded_server(tmp_path, port=0, ui_port=0) as server:
             await _wait_in_line(await Client.connect(server.address), flood=40)
+            # Until then the server would put them into the queues once more when it starts, and so mend them itself.
+            with contextlib.closing(sqlite3.connect(server.database)) as connection:
+                await _until_empty(connection, "transfer_tasks")
+                partitions = connection.execute("SELECT count(DISTINCT task_queue_id) FROM tasks").fetchone()[0]
+    assert partitions == 4
     async with embedded_server(tmp_path, port=0, ui_port=0) as server:
         async with asyncio.timeout(60):
             served = await _served(await Client.connect(server.address), flood=40)

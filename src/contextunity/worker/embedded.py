@@ -33,8 +33,8 @@ _PORT_ATTEMPTS = 5
 _DYNAMIC_CONFIG = (
     # Tasks of tenants with fairness keys take turns, instead of waiting in the order in which they came.
     "matching.enableFairness=true",
-    # Each partition of a task queue takes turns of its own, so with several there is no order between them.
-    "matching.numTaskqueueReadPartitions=1",
+    # Each partition of a task queue takes turns of its own, so with several there is no order between them. They are
+    # still read from: what an earlier version left waiting in the other three would never be served.
     "matching.numTaskqueueWritePartitions=1",
 )
 """A key that is misspelt is taken in silence: what it is to bring about needs a test."""

@@ -134,7 +134,7 @@ class Settings(BaseModel):
     max_cached_workflows: int = Field(default=500, ge=0)
     """Workflows that a worker keeps in memory between their tasks. Environment: CONTEXTWORKER_MAX_CACHED_WORKFLOWS."""
     max_concurrent_activities: int = Field(default=16, ge=1)
-    """Activities that run at once on one task queue of a worker.
+    """Activities that run at once on one task queue of a worker, beside those of modules that mostly wait.
     Environment: CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES."""
     target_cpu_usage: float | None = Field(default=None, gt=0, le=1)
     """Part of the machine's processors, up to 1, beyond which a worker takes no further work; where this or

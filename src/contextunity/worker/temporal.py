@@ -120,7 +120,8 @@ async def running_workers(
                 context = ModuleContext(settings=module.settings, data_folder=settings.data_folder)
                 with naming_the_folder(settings.data_folder):
                     await stack.enter_async_context(module.config.lifespan(context))
-        executor = ThreadPoolExecutor(settings.max_concurrent_activities, thread_name_prefix="activity")
+        threads = settings.max_concurrent_activities + max((module.waiting_slots for module in modules), default=0)
+        executor = ThreadPoolExecutor(threads, thread_name_prefix="activity")
         stack.callback(executor.shutdown)
         workers = [
             _worker(client, module, task_queue, executor, settings, tenant)
@@ -159,7 +160,8 @@ def _worker(
         len(workflows),
         len(activities),
     )
-    tuner = _tuner(settings)
+    slots = settings.max_concurrent_activities + module.waiting_slots
+    tuner = _tuner(settings, slots)
     return Worker(
         client,
         task_queue=polled,
@@ -168,7 +170,7 @@ def _worker(
         activity_executor=executor,
         max_cached_workflows=settings.max_cached_workflows,
         # The SDK takes the one or the other.
-        max_concurrent_activities=settings.max_concurrent_activities if tuner is None else None,
+        max_concurrent_activities=slots if tuner is None else None,
         tuner=tuner,
         graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
         deployment_config=_deployment(settings),
@@ -179,14 +181,14 @@ def _worker(
     )
 
 
-def _tuner(settings: Settings) -> WorkerTuner | None:
+def _tuner(settings: Settings, slots: int) -> WorkerTuner | None:
     """Takes work by what the machine has left, where the settings ask for that; else None, for fixed numbers."""
     if settings.target_cpu_usage is None and settings.target_memory_usage is None:
         return None
     return WorkerTuner.create_resource_based(
         target_cpu_usage=settings.target_cpu_usage or _TARGET_USAGE,
         target_memory_usage=settings.target_memory_usage or _TARGET_USAGE,
-        activity_config=ResourceBasedSlotConfig(maximum_slots=settings.max_concurrent_activities),
+        activity_config=ResourceBasedSlotConfig(maximum_slots=slots),
     )
 
 

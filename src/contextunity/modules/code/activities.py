@@ -182,7 +182,7 @@ async def call_tool(request: CallToolRequest) -> CallToolResponse:
     caller = ToolCaller(tenant_id=request.tenant_id, call_id=request.call_id)
     positional = [] if request.positional is None else from_list_value(request.positional)
     named = {} if request.named is None else struct_to_dict(request.named)
-    with _as_application_error():
+    with resources.tool_calls.hold(tenant=request.tenant_id), _as_application_error():
         try:
             result = to_value(await resources.tools.call(request.name, caller, positional, named))
         except ToolRefusedError as error:

@@ -20,5 +20,6 @@ module = ModuleConfig(
     activities=[run_program, call_tool],
     settings=CodeSettings,
     lifespan=lifespan,
+    waiting_slots=lambda settings: settings.parallel_tools,
     example={"workflow_type": EXECUTE_WORKFLOW_NAME, "code": "sum(range(10))"},
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from contextunity.worker.core.registry import ModuleContext
+from contextunity.worker.places import Places as WaitingPlaces
 
 from .places import Places
 from .settings import CodeSettings
@@ -28,12 +29,14 @@ class Resources:
         backends: what runs programs.
         places: bounds how many run at once.
         tools: what programs may call.
+        tool_calls: bounds how many of them run at once.
     """
 
     settings: CodeSettings
     backends: Backends
     places: Places
     tools: ToolSet
+    tool_calls: WaitingPlaces
 
 
 _current: Resources | None = None
@@ -67,7 +70,8 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
         tools = await stack.enter_async_context(open_tools(settings, context.data_folder))
         backends = await stack.enter_async_context(open_backends(settings, context.data_folder / "code"))
         places = Places(settings.parallel, settings.tenant_places)
-        _current = Resources(settings=settings, backends=backends, places=places, tools=tools)
+        tool_calls = WaitingPlaces("tools", settings.parallel_tools, {"tenant": settings.parallel_tools_per_tenant})
+        _current = Resources(settings=settings, backends=backends, places=places, tools=tools, tool_calls=tool_calls)
         try:
             yield
         finally:

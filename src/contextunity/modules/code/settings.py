@@ -50,6 +50,11 @@ class CodeSettings(BaseModel):
     """Programs that run at once in one worker; as many as there are processors unless given."""
     parallel_per_tenant: int = Field(default=0, ge=0)
     """Programs of one tenant that run at once in one worker; 0 means half of `parallel`, and at least one."""
+    parallel_tools: int = Field(default=16, ge=1)
+    """Tools that run at once in one worker. Its task queue has as many slots for activities beside
+    `max_concurrent_activities`, so that tools which wait take none from programs."""
+    parallel_tools_per_tenant: int = Field(default=4, ge=1)
+    """Of them for programs of one tenant; further calls wait without a slot."""
     runs_per_process: int = Field(default=1, ge=1)
     """Programs after which a process of Monty is replaced. One keeps programs apart even if one breaks out of the
     interpreter; more save 3 ms a run."""

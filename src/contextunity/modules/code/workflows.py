@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import final
 
 from contextunity.gen.contextunity.code.v1 import (
@@ -22,6 +21,7 @@ from temporalio.common import Priority
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from contextunity.core import codec
+from contextunity.worker.places import until_placed
 from contextunity.worker.tenancy import fair_priority
 
 __all__ = ["MAX_TOOL_CALLS", "ExecuteWorkflow"]
@@ -30,7 +30,6 @@ MAX_TOOL_CALLS = 200
 """Calls of one program. Some 12 events each stay far below what a history may have, so that one run is enough."""
 _MAX_STATE_BYTES = 16 * 1024 * 1024
 """What the states and answers of all calls may take; each is in the history twice, which may have 50 MB."""
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.25, 10.0
 _BUSY = "SandboxBusy"
 
 
@@ -63,21 +62,13 @@ class ExecuteWorkflow(contract.ExecuteWorkflowBase):
 
     async def _run_stretch(self, request: RunProgramRequest) -> RunProgramResponse:
         """Runs until the end or the next tool; where all places are taken, again a little later."""
-        wait = _SHORTEST_WAIT
-        while True:
-            try:
-                return await contract.run_program(request, priority=self._priority)
-            except ActivityError as error:
-                if not (isinstance(error.cause, ApplicationError) and error.cause.type == _BUSY):
-                    raise
-            await workflow.sleep(timedelta(seconds=wait))
-            wait = min(2 * wait, _LONGEST_WAIT)
+        return await until_placed(lambda: contract.run_program(request, priority=self._priority), _BUSY)
 
     async def _call(self, call: CallToolRequest) -> CallToolResponse:
         info = workflow.info()
         call.call_id = f"{info.workflow_id}/{info.first_execution_run_id}/{len(self._calls)}"
         try:
-            answer = await contract.call_tool(call, priority=self._priority)
+            answer = await until_placed(lambda: contract.call_tool(call, priority=self._priority))
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise

@@ -48,7 +48,11 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
     """Fetches one page and stages its rows; the first call looks at the feed first."""
     resources, workflow_id = current(), _workflow_id()
     catalogue, page = resources.catalogue, _required(request.page, "page")
-    with _as_application_error(attempts=0 if request.feed is not None else _FIRST_LOOK_ATTEMPTS):
+    attempts = 0 if request.feed is not None else _FIRST_LOOK_ATTEMPTS
+    with (
+        resources.fetches.hold(tenant=page.tenant_id, supplier=page.supplier_code),
+        _as_application_error(attempts=attempts),
+    ):
         await asyncio.to_thread(catalogue.check_fetch, page, workflow_id, request.feed, request.cursor)
         feed, cursor = request.feed, request.cursor
         looked = feed is None or cursor is None

@@ -20,5 +20,6 @@ module = ModuleConfig(
     activities=[fetch_products, transform_data, sync_to_brain],
     settings=HarvestSettings,
     lifespan=lifespan,
+    waiting_slots=lambda settings: settings.max_fetches,
     example={"workflow_type": HARVEST_WORKFLOW_NAME, "supplier_code": BUNDLED_SUPPLIER, "tenant_id": "my_project"},
 )

@@ -15,6 +15,7 @@ from contextunity.gen.contextunity.harvest.v1 import FeedFormat
 
 from contextunity.worker import egress
 from contextunity.worker.core.registry import ModuleContext
+from contextunity.worker.places import Places
 
 from .catalogue import Catalogue
 from .errors import SupplierUnknownError
@@ -38,6 +39,7 @@ class Resources:
         settings: the module's.
         catalogue: where products go.
         trust: which certificates of feed servers are good.
+        fetches: bounds how many feeds are read from at once.
         spool_folder: where feeds lie that their server does not give in parts.
         sample_path: where the feed of the bundled supplier lies once it is made.
         resolver: what resolves the names of feed servers.
@@ -46,6 +48,7 @@ class Resources:
     settings: HarvestSettings
     catalogue: Catalogue
     trust: ssl.SSLContext
+    fetches: Places
     spool_folder: Path
     sample_path: Path
     resolver: egress.Resolver = egress.resolve
@@ -180,6 +183,11 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
             settings=settings,
             catalogue=catalogue,
             trust=await asyncio.to_thread(httpx.create_ssl_context),
+            fetches=Places(
+                "fetches",
+                settings.max_fetches,
+                {"tenant": settings.max_fetches_per_tenant, "supplier": settings.max_fetches_per_supplier},
+            ),
             spool_folder=folder / "spool",
             sample_path=folder / f"{BUNDLED_SUPPLIER}-{settings.sample_products}.csv",
             _stack=stack,

@@ -77,6 +77,14 @@ class HarvestSettings(BaseModel):
     """Products in the feed of the bundled supplier; each has one or more variants."""
     keep_harvests: int = Field(default=30, ge=1)
     """Harvests of each tenant and supplier whose rejected rows and pages' counts are kept; the oldest go first."""
+    max_fetches: int = Field(default=32, ge=1, le=90)
+    """Feeds that one worker reads from at once. Its task queue has as many slots for activities beside
+    `max_concurrent_activities`, so that feeds which are slow take none from others' work. The HTTP client has 100
+    connections."""
+    max_fetches_per_tenant: int = Field(default=8, ge=1)
+    """Of them for one tenant; further ones wait without a slot."""
+    max_fetches_per_supplier: int = Field(default=8, ge=1)
+    """Of them from one supplier, of all tenants together."""
     timeout: float = Field(default=30.0, gt=0)
     """Seconds of silence after which a feed counts as unreachable."""
 

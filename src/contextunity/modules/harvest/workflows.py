@@ -24,6 +24,8 @@ from contextunity.gen.contextunity.harvest.v1 import (
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
 from temporalio import workflow
 
+from contextunity.worker.places import until_placed
+
 __all__ = ["HarvestWorkflow"]
 
 _MAX_IN_FLIGHT = 4
@@ -151,7 +153,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
             page_size=self._page_size,
             max_entries=self._request.max_products and self._request.max_products - self._entries,
         )
-        fetched = await contract.fetch_products(request)
+        fetched = await until_placed(lambda: contract.fetch_products(request))
         if self._stage is HarvestStage.OPENING:
             self._stage = HarvestStage.RUNNING
         if fetched.feed is not None:

@@ -55,6 +55,8 @@ class ModuleConfig:
         lifespan: opens what its activities share when a worker starts, and closes it when the worker stops.
         passthrough_modules: import paths that the workflow sandbox shares with the process, such as the package of the
             module's generated code; those of the contracts' packages are there already.
+        waiting_slots: gives, for the module's settings, how many activities may run beside
+            `max_concurrent_activities` on a task queue: as many as mostly wait for others and are bounded by `Places`.
         description: one line for people.
         example: payload of a StartWorkflow that works out of the box, shown to somebody who tries things out.
     """
@@ -66,6 +68,7 @@ class ModuleConfig:
     settings: type[BaseModel] | None = None
     lifespan: Callable[[ModuleContext], AbstractAsyncContextManager[None]] | None = None
     passthrough_modules: Sequence[str] = ()
+    waiting_slots: Callable[[Any], int] | None = None
     description: str = ""
     example: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -89,6 +92,16 @@ class RegisteredModule:
         """Task queues that workers poll for this module, sorted."""
         handlers = (*self.config.workflows, *self.config.activities)
         return tuple(sorted({contract_of(handler).task_queue or "" for handler in handlers}))
+
+    @property
+    def waiting_slots(self) -> int:
+        """Slots for activities that mostly wait, on each of its task queues."""
+        if self.config.waiting_slots is None:
+            return 0
+        settings = (
+            self.settings if self.settings is not None or self.config.settings is None else self.config.settings()
+        )
+        return self.config.waiting_slots(settings)
 
     def handlers(self, task_queue: str) -> tuple[list[type[Any]], list[Callable[..., Any]]]:
         """The workflows and the activities that belong on a task queue."""

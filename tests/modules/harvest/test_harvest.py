@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sqlite3
+import time
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -290,6 +291,30 @@ def test_a_real_export_is_harvested(house: Any) -> None:
     with Catalogue.open(house.catalogue_url) as catalogue:
         reasons = Counter(catalogue.rejected_by_reason(tenant, "snowdevil", ended["result"]["harvest_id"]))
         assert reasons.total() == counts.get("rejected", 0)
+
+
+def test_slow_feeds_of_one_tenant_keep_no_other_from_harvesting(house: Any, tmp_path: Path) -> None:
+    codes = [f"slow-{number}" for number in range(24)]
+    feed = tmp_path / "slow.csv"
+    write_sample(feed, products=50)
+    # One byte a second is no silence, so no time limit ends it before the test does.
+    with FeedServer(feed, bytes_per_second=1) as slow:
+        house.configure(
+            "[modules.harvest]\nsample_products = 60\nmax_fetches_per_tenant = 6\n"
+            + "".join(f'[modules.harvest.suppliers.{code}]\nurl = "{slow.url()}"\n' for code in codes)
+        )
+        house.serve()
+        house.work(CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES="2")
+        flooding = _tenant()
+        started = [house.start(supplier_code=code, tenant_id=flooding) for code in codes]
+        deadline = time.monotonic() + 60
+        while len(slow.requests) < 6:
+            assert time.monotonic() < deadline, f"{len(slow.requests)} of the slow feeds are read from"
+            time.sleep(0.05)
+        ended = house.wait(house.start(supplier_code="camping-trade", tenant_id=_tenant()))
+        assert ended["status"] == "completed", ended
+        assert len(slow.requests) == 6
+        assert {house.status(workflow_id)["status"] for workflow_id in started} == {"running"}
 
 
 def test_a_second_start_joins_the_run_that_is_under_way(house: Any) -> None:

@@ -26,7 +26,7 @@ from temporalio.client import (
     WithStartWorkflowOperation,
     WorkflowHandle,
 )
-from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.common import Priority, WorkflowIDConflictPolicy
 from temporalio.worker import Replayer, Worker
 
 from contextunity.core import context
@@ -34,7 +34,7 @@ from contextunity.core.context import TaskContext
 from contextunity.worker.context_interceptor import context_headers
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.plugin import ContextWorkerPlugin
-from contextunity.worker.tenancy import bound_attributes
+from contextunity.worker.tenancy import bound_attributes, fairness_key
 
 _CALLER = TaskContext(trace_id="trace", unit_id="unit", tenant_id="acme", provenance=["shop:click"], principal="ann")
 
@@ -120,6 +120,37 @@ async def test_replays_find_the_same(client: Client, steps: Any) -> None:
     replayer = Replayer(workflows=steps.WORKFLOWS, plugins=[ContextWorkerPlugin()])
     for history in histories:
         await replayer.replay_workflow(history)
+
+
+@pytest.mark.parametrize("tenant", ["acme", "a" * 200])
+@pytest.mark.parametrize("started_with", ["", "key"])
+async def test_all_that_a_workflow_schedules_waits_under_its_tenants_key(
+    client: Client, steps: Any, tenant: str, started_with: str
+) -> None:
+    key = fairness_key(tenant)
+    async with _worker(client, steps) as queue:
+        handle: WorkflowHandle[Any, Any] = await client.start_workflow(
+            "Chain",
+            args=[1, []],
+            id=queue,
+            task_queue=queue,
+            search_attributes=bound_attributes(tenant),
+            # Without one it was started by an earlier version of the service.
+            priority=Priority(fairness_key=key) if started_with else Priority.default,
+        )
+        await handle.result()
+        events = (await handle.fetch_history()).events
+        child = client.get_workflow_handle(f"{handle.result_run_id}/child")
+        first = (await child.fetch_history()).events[0].workflow_execution_started_event_attributes
+    scheduled = [
+        each.activity_task_scheduled_event_attributes
+        for each in events
+        if each.HasField("activity_task_scheduled_event_attributes")
+    ]
+    own = events[0].workflow_execution_started_event_attributes.priority.fairness_key
+    assert len(scheduled) == 2
+    assert {each.priority.fairness_key or own for each in scheduled} == {key}
+    assert first.priority.fairness_key == key
 
 
 async def test_without_a_caller_the_first_run_gives_the_trace(client: Client, steps: Any) -> None:

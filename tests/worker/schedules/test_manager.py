@@ -18,6 +18,7 @@ from contextunity.worker.schedules import (
     ScheduleError,
     ScheduleExistsError,
     ScheduleManager,
+    ScheduleName,
     SchedulesRefusedError,
     ScheduleUnknownError,
 )
@@ -87,6 +88,16 @@ async def test_an_alias_and_a_typed_payload_will_do(
     schedule = (await _only(manager, tenant, eventually)).schedule
     assert schedule.workflow_type == "report"
     assert codec.struct_to_dict(schedule.args) == {"tenant_id": tenant, "name": "typed", "max_rows": 7}
+
+
+async def test_its_tasks_wait_under_the_tenants_key_with_the_contracts_priority(
+    manager: ScheduleManager, client: Client, tenant: str
+) -> None:
+    await _create(manager, tenant)
+    temporal_id = ScheduleName(tenant_id=tenant, project_id="default", schedule_id="nightly").temporal_id
+    described = await client.get_schedule_handle(temporal_id).describe()
+    priority = described.raw_description.schedule.action.start_workflow.priority
+    assert (priority.priority_key, priority.fairness_key) == (2, tenant)
 
 
 async def test_a_workflow_that_takes_nothing_needs_no_payload(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -9,8 +10,11 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from temporalio.client import Client
 
 from contextunity.core import ContextUnit, codec
+from contextunity.worker.embedded import EmbeddedServer
+from contextunity.worker.tenancy import fairness_key
 
 from .conftest import Desk, Refusal
 
@@ -48,6 +52,18 @@ def test_the_typed_message_alone_tells_the_workflow_type(desk: Desk, desk_messag
     desk.wait(result.workflow_id)
     status = desk.body(desk.call("GetTaskStatus", {"workflow_id": result.workflow_id}))
     assert cast("Any", codec.unpack_any(status.result)).big == 2**62
+
+
+@pytest.mark.parametrize("tenant", ["one", "t" * 200])
+def test_its_tasks_wait_under_the_tenants_key(desk: Desk, temporal_server: EmbeddedServer, tenant: str) -> None:
+    answer = desk.call("StartWorkflow", {"workflow_type": "work", "name": "a", "tenant_id": tenant})
+
+    async def kept() -> str:
+        client = await Client.connect(temporal_server.address)
+        description = await client.get_workflow_handle(str(answer.payload["workflow_id"])).describe()
+        return description.raw_description.workflow_execution_info.priority.fairness_key
+
+    assert asyncio.run(kept()) == fairness_key(tenant)
 
 
 def test_body_and_workflow_type_must_agree(desk: Desk, desk_messages: SimpleNamespace) -> None:

@@ -1,0 +1,79 @@
+"""`python -m bench._flood TARGET TENANT SLOW_FEEDS`: floods a service as one tenant until its standard input is closed.
+
+Starts, programs, watches, harvests of the suppliers `slow-0` to `slow-N`, and units of some megabytes, each again as
+soon as it is answered. What is refused is tried again a moment later, as by a client that heeds no advice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
+
+_STARTS, _PROGRAMS, _WATCHES, _BIG_UNITS = 8, 50, 50, 2
+_BIG = "x" * (4 << 20)
+_MOMENT = 0.05
+
+
+async def _flood(target: str, tenant: str, slow_feeds: int) -> None:
+    numbers = itertools.count()
+    outcomes = Counter[str]()
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub: Any = worker_pb2_grpc.WorkerServiceStub(channel)
+
+        def unit(**payload: object) -> Any:
+            return ContextUnit(payload={"tenant_id": tenant, **payload}, provenance=["bench:flood"]).to_protobuf(
+                worker_pb2
+            )
+
+        async def start() -> None:
+            await stub.StartWorkflow(unit(workflow_type="bench_job", name=f"flood-{next(numbers)}"))
+
+        async def program() -> None:
+            await stub.ExecuteCode(unit(code="sum(range(200000))"))
+
+        async def watch() -> None:
+            async for _ in stub.WatchTask(unit(workflow_id=watched)):
+                pass
+
+        async def big() -> None:
+            await stub.StartWorkflow(unit(workflow_type="bench_job", name=_BIG))
+
+        async def again(name: str, call: Callable[[], Awaitable[None]]) -> None:
+            while True:
+                try:
+                    await call()
+                    outcomes[name] += 1
+                except grpc.aio.AioRpcError as error:
+                    outcomes[f"{name} {error.code().name}"] += 1
+                    await asyncio.sleep(_MOMENT)
+
+        # Nobody polls this queue, so it runs on.
+        idle = unit(workflow_type="bench_job", name="watched", wait=True, task_queue=f"bench-job/{tenant}")
+        watched = (await stub.StartWorkflow(idle)).payload["workflow_id"]
+        for number in range(slow_feeds):
+            await stub.StartWorkflow(unit(workflow_type="harvest", supplier_code=f"slow-{number}"))
+        kinds = (("start", start, _STARTS), ("program", program, _PROGRAMS), ("watch", watch, _WATCHES))
+        tasks = [
+            asyncio.create_task(again(name, call))
+            for name, call, at_once in (*kinds, ("big unit", big, _BIG_UNITS))
+            for _ in range(at_once)
+        ]
+        print("floods", flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    print(json.dumps(outcomes), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_flood(sys.argv[1], sys.argv[2], int(sys.argv[3])))

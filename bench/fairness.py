@@ -1,0 +1,164 @@
+"""What one tenant waits for, alone and while another floods the same service and worker with all that there is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import json
+import statistics
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
+from contextunity.modules.harvest.feed_server import FeedServer
+from contextunity.modules.harvest.sample import write_sample
+
+from ._house import job_variables, service_of, temporal_server
+from ._model import Goal, Measurement, Options, Result
+from ._processes import Child
+from ._tree import generated_tree
+
+__all__ = ["run"]
+
+_ALONE, _BESIDE = "alone", "beside the flood"
+_SLOW_FEEDS = 16
+_SAMPLES = 20
+_HARVESTS = 5
+_LIMIT = 60.0
+"""Seconds that a call may take; one that takes longer counts as so long."""
+_SUPPLIER = '[modules.harvest.suppliers.slow-{number}]\nurl = "{url}"\n'
+_Call = Callable[[], Awaitable[None]]
+
+
+def run(options: Options) -> Result:
+    """Measures a tenant's calls alone, then beside the flood, in the same processes."""
+    samples, harvests = (5, 2) if options.quick else (_SAMPLES, _HARVESTS)
+    found, flood = asyncio.run(_measure(options, samples, harvests))
+    measurements = [
+        Measurement(case=case, subject=subject, quantity=quantity, unit="ms", values=(value,))
+        for (case, subject), values in found.items()
+        for quantity, value in (("p50", statistics.median(values)), ("p95", _p95(values)))
+    ]
+    result = Result(
+        title="fairness: one tenant's calls, alone and while another floods",
+        reference=_ALONE,
+        measurements=tuple(measurements),
+        notes=(
+            "one service and one worker for both tenants; the flood comes from a process of its own",
+            f"the flood: starts, programs, watches, {_SLOW_FEEDS} feeds of 1 byte a second, units of 4 MB",
+            f"{samples} calls one after the other, and {harvests} harvests; a call ends after {_LIMIT:.0f} s at the most",
+        ),
+        facts={"flood": flood},
+    )
+    goals = [
+        Goal(
+            name=f"{quantity}, {case}: {_BESIDE} to {_ALONE}",
+            value=result.ratio(case, _BESIDE, _ALONE, quantity),
+            limit=2,
+        )
+        for case in dict.fromkeys(case for case, _ in found)
+        for quantity in ("p50", "p95")
+    ]
+    return dataclasses.replace(result, goals=tuple(goals))
+
+
+def _p95(values: list[float]) -> float:
+    """The value that 95 of 100 do not exceed; with few values the largest."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * 0.95))]
+
+
+async def _measure(
+    options: Options, samples: int, harvests: int
+) -> tuple[dict[tuple[str, str], list[float]], dict[str, int]]:
+    generated_tree()
+    feed = options.folder / "slow.csv"
+    write_sample(feed, products=50)
+    found = dict[tuple[str, str], list[float]]()
+    with FeedServer(feed, bytes_per_second=1) as slow:
+        suppliers = "".join(_SUPPLIER.format(number=number, url=slow.url()) for number in range(_SLOW_FEEDS))
+        (options.folder / "contextworker.toml").write_text(f"[modules.harvest]\nsample_products = 60\n{suppliers}")
+        async with _deployed(options) as target, grpc.aio.insecure_channel(target) as channel:
+            calls = await _calls(worker_pb2_grpc.WorkerServiceStub(channel))
+            for call in calls.values():
+                await call()
+            await _sample(found, _ALONE, calls, samples, harvests)
+            arguments = ("-m", "bench._flood", target, "flooding", str(_SLOW_FEEDS))
+            with Child(*arguments, folder=options.folder, name="flood", **job_variables()) as flood:
+                flood.wait_for("floods")
+                await _sample(found, _BESIDE, calls, samples, harvests)
+                flood.tell("enough")
+                told: dict[str, int] = json.loads(flood.wait_for("{"))
+    return found, told
+
+
+@contextlib.asynccontextmanager
+async def _deployed(options: Options) -> AsyncGenerator[str, None]:
+    """A Temporal server, a service and a worker with all modules; gives the service's address."""
+    async with temporal_server(options.folder / "temporal") as temporal:
+        variables = {**job_variables(), "TEMPORAL_ADDRESS": temporal.address}
+        worker = Child("-m", "contextunity.worker", "--temporal", folder=options.folder, name="worker", **variables)
+        with service_of(options, temporal) as service, worker:
+            worker.wait_for("Temporal workers run")
+            yield service.wait_for("listens on").split("listens on ")[1].split(",")[0]
+
+
+async def _calls(stub: worker_pb2_grpc.WorkerServiceAsyncStub) -> dict[str, _Call]:
+    numbers = itertools.count()
+
+    def unit(**payload: object) -> Any:
+        return ContextUnit(payload={"tenant_id": "bench", **payload}, provenance=["bench:fairness"]).to_protobuf(
+            worker_pb2
+        )
+
+    async def start(**payload: object) -> str:
+        return str((await stub.StartWorkflow(unit(**payload))).payload["workflow_id"])
+
+    # Nobody polls this queue, so it runs on.
+    idle = await start(workflow_type="bench_job", name="watched", wait=True, task_queue="bench-job/bench")
+
+    async def start_job() -> None:
+        await start(workflow_type="bench_job", name=f"job-{next(numbers)}")
+
+    async def status() -> None:
+        await stub.GetTaskStatus(unit(workflow_id=idle))
+
+    async def watch() -> None:
+        stream = stub.WatchTask(unit(workflow_id=idle))
+        await anext(aiter(stream))
+        stream.cancel()
+
+    async def code() -> None:
+        await stub.ExecuteCode(unit(code="1+1"))
+
+    async def harvest() -> None:
+        workflow_id = await start(workflow_type="harvest", supplier_code="camping-trade")
+        async for _ in stub.WatchTask(unit(workflow_id=workflow_id)):
+            pass
+
+    return {
+        "StartWorkflow": start_job,
+        "GetTaskStatus": status,
+        "WatchTask, first message": watch,
+        "ExecuteCode 1+1": code,
+        "harvest of 60 products": harvest,
+    }
+
+
+async def _sample(
+    found: dict[tuple[str, str], list[float]], subject: str, calls: dict[str, _Call], samples: int, harvests: int
+) -> None:
+    for case, call in calls.items():
+        values = found[case, subject] = []
+        for _ in range(harvests if case.startswith("harvest") else samples):
+            began = time.perf_counter()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LIMIT):
+                    await call()
+            values.append((time.perf_counter() - began) * 1e3)
+            if values[-1] >= _LIMIT * 1e3:
+                break  # More of them would tell no more.

@@ -1,7 +1,7 @@
-"""`python -m bench._flood TARGET TENANT SLOW_FEEDS`: floods a service as one tenant until its standard input is closed.
+"""`python -m bench._flood TARGET TENANT SLOW_FEEDS KINDS`: floods a service as one tenant until it is told a line.
 
-Starts, programs, watches, harvests of the suppliers `slow-0` to `slow-N`, and units of some megabytes, each again as
-soon as it is answered. What is refused is tried again a moment later, as by a client that heeds no advice.
+KINDS are some of start,program,watch,big: starts, programs, watches, and units of some megabytes, each again as soon as
+it is answered. Before them it starts harvests of the suppliers `slow-0` to `slow-N`. What is refused is tried again a moment later, as by a client that heeds no advice.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import json
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -23,7 +24,7 @@ _BIG = "x" * (4 << 20)
 _MOMENT = 0.05
 
 
-async def _flood(target: str, tenant: str, slow_feeds: int) -> None:
+async def _flood(target: str, tenant: str, slow_feeds: int, wanted: set[str]) -> None:
     numbers = itertools.count()
     outcomes = Counter[str]()
     async with grpc.aio.insecure_channel(target) as channel:
@@ -56,15 +57,16 @@ async def _flood(target: str, tenant: str, slow_feeds: int) -> None:
                     outcomes[f"{name} {error.code().name}"] += 1
                     await asyncio.sleep(_MOMENT)
 
-        # Nobody polls this queue, so it runs on.
-        idle = unit(workflow_type="bench_job", name="watched", wait=True, task_queue=f"bench-job/{tenant}")
+        # It waits for ever, whoever runs it.
+        idle = unit(workflow_type="bench_job", name=f"watched-{tenant}-{uuid.uuid4()}", wait=True)
         watched = (await stub.StartWorkflow(idle)).payload["workflow_id"]
         for number in range(slow_feeds):
             await stub.StartWorkflow(unit(workflow_type="harvest", supplier_code=f"slow-{number}"))
         kinds = (("start", start, _STARTS), ("program", program, _PROGRAMS), ("watch", watch, _WATCHES))
         tasks = [
             asyncio.create_task(again(name, call))
-            for name, call, at_once in (*kinds, ("big unit", big, _BIG_UNITS))
+            for name, call, at_once in (*kinds, ("big", big, _BIG_UNITS))
+            if name in wanted
             for _ in range(at_once)
         ]
         print("floods", flush=True)
@@ -76,4 +78,4 @@ async def _flood(target: str, tenant: str, slow_feeds: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_flood(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    asyncio.run(_flood(sys.argv[1], sys.argv[2], int(sys.argv[3]), set(sys.argv[4].split(","))))

@@ -1,7 +1,8 @@
 """`python -m bench._flood TARGET TENANT SLOW_FEEDS KINDS`: floods a service as one tenant until it is told a line.
 
 KINDS are some of start,program,watch,big: starts, programs, watches, and units of some megabytes, each again as soon as
-it is answered. Before them it starts harvests of the suppliers `slow-0` to `slow-N`. What is refused is tried again a moment later, as by a client that heeds no advice.
+it is answered. Before them it starts harvests of the suppliers `slow-0` to `slow-N`. What is refused is tried again a
+moment later, as by a client that heeds no advice.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ async def _flood(target: str, tenant: str, slow_feeds: int, wanted: set[str]) ->
     async with grpc.aio.insecure_channel(target) as channel:
         stub: Any = worker_pb2_grpc.WorkerServiceStub(channel)
 
-        def unit(**payload: object) -> Any:
+        def unit(**payload: Any) -> Any:
             return ContextUnit(payload={"tenant_id": tenant, **payload}, provenance=["bench:flood"]).to_protobuf(
                 worker_pb2
             )

@@ -117,7 +117,7 @@ async def _deployed(options: Options) -> AsyncGenerator[str, None]:
 async def _calls(stub: worker_pb2_grpc.WorkerServiceAsyncStub) -> dict[str, _Call]:
     numbers = itertools.count()
 
-    def unit(**payload: object) -> Any:
+    def unit(**payload: Any) -> Any:
         return ContextUnit(payload={"tenant_id": "bench", **payload}, provenance=["bench:fairness"]).to_protobuf(
             worker_pb2
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import Generator
 from datetime import timedelta
 from typing import TypeVar
@@ -53,7 +54,8 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
         resources.fetches.hold(tenant=page.tenant_id, supplier=page.supplier_code),
         _as_application_error(attempts=attempts),
     ):
-        await asyncio.to_thread(catalogue.check_fetch, page, workflow_id, request.feed, request.cursor)
+        used = await asyncio.to_thread(catalogue.check_fetch, page, workflow_id, request.feed, request.cursor)
+        began = time.monotonic()
         feed, cursor = request.feed, request.cursor
         looked = feed is None or cursor is None
         if feed is None or cursor is None:
@@ -68,10 +70,15 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
             min(page_size, request.max_entries or page_size),
             spool_folder=resources.spool_folder,
             feed_folders=resources.settings.feed_folders,
-            bounds=resources.bounds(page.supplier_code),
+            bounds=dataclasses.replace(resources.bounds(page.supplier_code), used_seconds=used),
         )
-        end = fetched.next_cursor
-        fetched_from = FetchedFrom(workflow_id=workflow_id, feed=feed, end=end, end_of_feed=fetched.end_of_feed)
+        fetched_from = FetchedFrom(
+            workflow_id=workflow_id,
+            feed=feed,
+            end=fetched.next_cursor,
+            end_of_feed=fetched.end_of_feed,
+            seconds=time.monotonic() - began,
+        )
         await asyncio.to_thread(catalogue.put_raw_page, page, fetched.page, fetched_from)
     return FetchProductsResponse(
         # What the request had is in the history already, and would be there once more for each page.

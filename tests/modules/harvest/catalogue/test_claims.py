@@ -134,6 +134,14 @@ def test_the_last_page_is_the_last_and_complete_where_the_feed_ends(begun: Catal
         begun.check_last(make_ref(1), _WORKFLOW, complete=False)
 
 
+def test_the_time_that_reading_took_adds_up(begun: Catalogue, make_ref: Refs) -> None:
+    for seconds in (1.5, 2.0):
+        fetched = FetchedFrom(workflow_id=_WORKFLOW, feed=_FEED, end=_FIRST_END, end_of_feed=False, seconds=seconds)
+        begun.put_raw_page(make_ref(), RawPage(), fetched)
+    assert begun.check_fetch(make_ref(1), _WORKFLOW, _FEED, _FIRST_END) == 3.5
+    assert begun.check_fetch(make_ref(), _WORKFLOW, None, None) == 3.5
+
+
 def test_a_repeated_fetch_counts_until_the_next_page_is_fetched(begun: Catalogue, make_ref: Refs) -> None:
     again, end = _changed(version="v2"), FeedCursor(offset=510, line=11)
     begun.put_raw_page(make_ref(), RawPage(), _fetched(end, feed=again))

@@ -239,6 +239,8 @@ async def test_a_feed_in_parts_is_bounded_by_its_length(
         ("-5", 0, 0),
         ("soon", 0, 0),
     ],
+    # Names of their own: a date differs between the processes that run tests.
+    ids=["seconds", "a date", "a date gone by", "negative", "no number"],
 )
 async def test_what_a_server_asks_to_be_left_alone_for_is_told(
     client: httpx.AsyncClient, spool_folder: Path, stated: str, least: float, most: float
@@ -393,3 +395,9 @@ async def test_a_file_that_was_replaced_between_pages_is_told(
         await read_page(
             client, feed, cursor, 1, spool_folder=spool_folder, feed_folders=[inside], readahead=Readahead()
         )
+
+
+async def test_time_that_pages_before_took_counts(client: httpx.AsyncClient, spool_folder: Path) -> None:
+    async with sending(silent()) as url:
+        with pytest.raises(FeedLimitError, match="takes longer than 3600 s"):
+            await open_feed(client, source(url), spool_folder=spool_folder, bounds=FeedBounds(used_seconds=3599.9))

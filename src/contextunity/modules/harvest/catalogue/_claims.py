@@ -30,13 +30,13 @@ def check_fetch(
     workflow_id: str,
     feed: Feed | None,
     cursor: FeedCursor | None,
-) -> None:
+) -> float:
     """See `Catalogue.check_fetch`."""
     row = _harvest_of(database, connection, ref, workflow_id)
     if ref.page == 0:
         if feed is not None or cursor is not None:
             _refuse(database, ref, "the first page comes with a feed or a cursor, which only it can find out")
-        return
+        return _read_seconds(row)
     if feed is None or cursor is None:
         _refuse(database, ref, "only the first page comes without a feed and a cursor")
     if row is None:
@@ -58,6 +58,7 @@ def check_fetch(
             f"page {before.page} ended at byte {end.end_offset}, line {end.end_line}, and the cursor says byte "
             f"{cursor.offset}, line {cursor.line}",
         )
+    return _read_seconds(row)
 
 
 def check_page(database: Database, connection: Connection, ref: PageRef, workflow_id: str) -> _Row | None:
@@ -113,6 +114,11 @@ def record_fetch(database: Database, connection: Connection, ref: PageRef, fetch
         )
     else:
         _check_feed(database, ref, row, fetched.feed)
+    connection.execute(
+        update(harvests)
+        .where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
+        .values(read_seconds=func.coalesce(harvests.c.read_seconds, 0.0) + fetched.seconds)
+    )
     values = {
         "end_offset": fetched.end.offset,
         "end_line": fetched.end.line,
@@ -147,12 +153,17 @@ def _harvest_of(database: Database, connection: Connection, ref: PageRef, workfl
             table.feed_bytes,
             table.feed_ranges,
             table.prologue_hash,
+            table.read_seconds,
         ).where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
     ).one_or_none()
     if row is not None and row.workflow_id is not None and row.workflow_id != workflow_id:
         # The other workflow is not named: it may be another tenant's.
         _refuse(database, ref, f"this harvest does not belong to workflow {workflow_id!r}")
     return row
+
+
+def _read_seconds(row: _Row | None) -> float:
+    return 0.0 if row is None or row.read_seconds is None else float(row.read_seconds)
 
 
 def _recorded_of(feed: Feed) -> dict[str, Any]:

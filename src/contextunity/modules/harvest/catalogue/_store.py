@@ -127,7 +127,7 @@ class Catalogue:
 
     # What payloads claim, held against what was recorded. A payload passes through its sender's hands.
 
-    def check_fetch(self, ref: PageRef, workflow_id: str, feed: Feed | None, cursor: FeedCursor | None) -> None:
+    def check_fetch(self, ref: PageRef, workflow_id: str, feed: Feed | None, cursor: FeedCursor | None) -> float:
         """Hold what the request of a fetch claims against the record.
 
         The first page claims nothing, since it is fetched to find out. Any other begins where the page before ended, in
@@ -140,11 +140,14 @@ class Catalogue:
             feed: the feed as the request has it; its address and currency are not looked at.
             cursor: where to begin, as the request has it.
 
+        Returns:
+            Seconds that reading the feed took so far.
+
         Raises:
             HarvestMismatch: it does not agree.
         """
         with self._database.reading() as connection:
-            _claims.check_fetch(self._database, connection, ref, workflow_id, feed, cursor)
+            return _claims.check_fetch(self._database, connection, ref, workflow_id, feed, cursor)
 
     def check_page(self, ref: PageRef, workflow_id: str) -> None:
         """Hold a request about a page that was fetched against the record: the page is the workflow's own.

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKeyConstraint,
     Integer,
     LargeBinary,
@@ -99,6 +100,8 @@ harvests = Table(
     Column("feed_ranges", Boolean),
     # SHA-256 of Feed.prologue, in hexadecimal digits.
     Column("prologue_hash", Text),
+    # Seconds that reading the feed took, all pages and attempts that came to an end together.
+    Column("read_seconds", Float),
     PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id"),
 )
 

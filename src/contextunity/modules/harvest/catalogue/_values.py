@@ -55,6 +55,8 @@ class FetchedFrom:
     """Where the page ends."""
     end_of_feed: bool
     """Whether the feed ends there."""
+    seconds: float = 0.0
+    """What it took to read it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

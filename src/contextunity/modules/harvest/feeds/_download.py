@@ -112,7 +112,7 @@ async def downloading(url: str, bounds: FeedBounds) -> AsyncGenerator[tuple[asyn
         FeedLimitError: it took longer than it may in all.
         FeedUnreachableError: it came too slowly.
     """
-    ends = asyncio.get_running_loop().time() + bounds.max_seconds
+    ends = asyncio.get_running_loop().time() + bounds.max_seconds - bounds.used_seconds
     clock = asyncio.timeout_at(ends)
     try:
         async with clock:

@@ -54,7 +54,9 @@ class FeedBounds:
     """How many times as long as what was sent it may be unpacked, once it is longer than `ratio_from_bytes`."""
     ratio_from_bytes: int = 16 * 1024 * 1024
     max_seconds: float = 3600.0
-    """What one download may take: the whole feed where it is spooled, a page where it is had in parts."""
+    """What reading the feed may take in all, from the first request to the last page."""
+    used_seconds: float = 0.0
+    """What reading it took before."""
     min_bytes_per_second: float = 1024.0
     """How fast it must come, over each stretch of `rate_seconds`."""
     rate_seconds: float = 30.0

@@ -220,7 +220,7 @@ _INPUTS = {
         "internal": set[str](),
     },
     "contextunity.harvest.v1.HarvestRequest": {
-        "public": {"tenant_id", "supplier_code", "page_size", "max_products"},
+        "public": {"tenant_id", "supplier_code", "page_size", "max_products", "allow_delisting"},
         "internal": {"resume"},
     },
     "contextunity.harvest.v1.SetPageSizeRequest": {"public": {"page_size"}, "internal": set[str]()},

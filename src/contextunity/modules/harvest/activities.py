@@ -19,6 +19,8 @@ from contextunity.gen.contextunity.harvest.v1 import (
     FeedCursor,
     FetchProductsRequest,
     FetchProductsResponse,
+    HarvestIncomplete,
+    PageRef,
     SyncToBrainRequest,
     SyncToBrainResponse,
     TransformDataRequest,
@@ -40,6 +42,15 @@ __all__ = ["fetch_products", "sync_to_brain", "transform_data"]
 
 _MAX_RETRY_SECONDS = 3600.0
 """The longest Retry-After that is waited for; a server that asks for more is asked again after this."""
+_ALWAYS_DELISTED = 10
+"""Products that may be marked at once whatever share they are: a small feed changes by large shares."""
+_BROKEN_ATTEMPTS = 3
+"""A connection that ends early is most often good the next time; from this attempt on, what came is read."""
+_BROKEN_OFF = "the connection ended before the feed did, on several attempts; have the supplier's server looked at"
+_LENGTH_UNKNOWN = (
+    "the server tells neither how long the feed is nor when it is over, so it may have been cut; have it send a "
+    "Content-Length, or the feed as XML"
+)
 _FIRST_LOOK_ATTEMPTS = 5
 """A feed that was never reached is more likely misconfigured than down, so its failure is told sooner."""
 
@@ -72,12 +83,19 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
             feed_folders=resources.settings.feed_folders,
             bounds=dataclasses.replace(resources.bounds(page.supplier_code), used_seconds=used),
         )
+        incomplete, detail = fetched.incomplete, fetched.incomplete_detail
+        if looked and feed.incomplete:
+            # A payload's own word for it is never looked at.
+            broken = feed.incomplete is HarvestIncomplete.BROKEN_OFF
+            incomplete, detail = feed.incomplete, _BROKEN_OFF if broken else _LENGTH_UNKNOWN
         fetched_from = FetchedFrom(
             workflow_id=workflow_id,
             feed=feed,
             end=fetched.next_cursor,
             end_of_feed=fetched.end_of_feed,
             seconds=time.monotonic() - began,
+            incomplete=incomplete,
+            incomplete_detail=detail,
         )
         await asyncio.to_thread(catalogue.put_raw_page, page, fetched.page, fetched_from)
     return FetchProductsResponse(
@@ -88,6 +106,8 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
         fetched=len(fetched.page.products) + len(fetched.page.rejected),
         entries=fetched.entries,
         page_size=page_size,
+        incomplete=incomplete,
+        incomplete_detail=detail,
     )
 
 
@@ -100,6 +120,7 @@ async def _look(resources: Resources, supplier_code: str) -> tuple[Feed, FeedCur
         spool_folder=resources.spool_folder,
         feed_folders=resources.settings.feed_folders,
         bounds=resources.bounds(supplier_code),
+        accept_broken=activity.info().attempt >= _BROKEN_ATTEMPTS,
     )
     feed.url = source.url
     return feed, cursor
@@ -140,7 +161,7 @@ def transform_data(request: TransformDataRequest) -> TransformDataResponse:
 def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
     """Writes the staged products of one page into the catalogue, and finishes the harvest with the last one."""
     resources, page = current(), _required(request.page, "page")
-    catalogue, delisted = resources.catalogue, 0
+    catalogue, delisted, incomplete, detail = resources.catalogue, 0, HarvestIncomplete.UNSPECIFIED, ""
     with _as_application_error():
         if request.last:
             catalogue.check_last(page, _workflow_id(), complete=request.complete)
@@ -148,8 +169,10 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
             catalogue.check_page(page, _workflow_id())
         counts = catalogue.sync_page(page)
         if request.last:
+            if request.complete:
+                incomplete, detail = _incomplete(resources, page, allow_delisting=request.allow_delisting)
             delisted = catalogue.finish_harvest(
-                page.tenant_id, page.supplier_code, page.harvest_id, complete=request.complete
+                page.tenant_id, page.supplier_code, page.harvest_id, complete=request.complete and not incomplete
             )
             catalogue.forget_harvests(page.tenant_id, page.supplier_code, keep=resources.settings.keep_harvests)
     return SyncToBrainResponse(
@@ -159,6 +182,27 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
         rejected=counts.rejected,
         delisted=delisted,
         catalogue=catalogue.url_for_display if request.last else "",
+        incomplete=incomplete,
+        incomplete_detail=detail,
+    )
+
+
+def _incomplete(resources: Resources, page: PageRef, *, allow_delisting: bool) -> tuple[HarvestIncomplete, str]:
+    """Tell why nothing may be concluded from what the harvest did not see; UNSPECIFIED where it may.
+
+    A repeated attempt tells the same: what was marked by the first one is not counted as unseen.
+    """
+    catalogue, key = resources.catalogue, (page.tenant_id, page.supplier_code, page.harvest_id)
+    incomplete, detail = catalogue.what_is_missing(*key)
+    if incomplete or allow_delisting:
+        return incomplete, f"{detail}; nothing was marked as no longer listed" if detail else ""
+    counted, share = catalogue.count_unseen(*key), resources.max_delisted_share(page.supplier_code)
+    if counted.unseen <= max(_ALWAYS_DELISTED, share * counted.listed):
+        return HarvestIncomplete.UNSPECIFIED, ""
+    return HarvestIncomplete.TOO_MANY_DELISTED, (
+        f"{counted.unseen:,} of {counted.listed:,} products would be marked as no longer listed, more than the share "
+        f"of {share:g} that max_delisted_share allows, so none was; where the supplier did drop them, harvest once "
+        "more with allow_delisting = true"
     )
 
 

@@ -79,6 +79,15 @@ class Resources:
         """
         return self._supplier(supplier_code).page_size
 
+    def max_delisted_share(self, supplier_code: str) -> float:
+        """Share of the supplier's products that a harvest may mark as no longer listed.
+
+        Raises:
+            SupplierUnknownError: none is configured under this code.
+        """
+        own = self._supplier(supplier_code).max_delisted_share
+        return self.settings.max_delisted_share if own is None else own
+
     async def reachable_url(self, url: str) -> str:
         """The address to fetch a feed from: for the bundled one that of this worker's own little server.
 

@@ -46,6 +46,8 @@ class SupplierSettings(BaseModel):
     """How fast the feed must come, over each 30 seconds; 0 for as slowly as it likes."""
     max_record_bytes: int = Field(default=DEFAULT_BOUNDS.max_record_bytes, ge=1024, le=MAX_ENTRY_SETTING_BYTES)
     """Bytes of one feed entry."""
+    max_delisted_share: float | None = Field(default=None, ge=0, le=1)
+    """As in `[modules.harvest]`, which counts unless given."""
 
     def bounds(self) -> FeedBounds:
         """The bounds in the reader's words."""
@@ -85,6 +87,9 @@ class HarvestSettings(BaseModel):
     """Of them for one tenant; further ones wait without a slot."""
     max_fetches_per_supplier: int = Field(default=8, ge=1)
     """Of them from one supplier, of all tenants together."""
+    max_delisted_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of a supplier's listed products, from 0 to 1, beyond which a harvest marks none of them as no longer
+    listed; up to ten always are."""
     timeout: float = Field(default=30.0, gt=0)
     """Seconds of silence after which a feed counts as unreachable."""
 

@@ -72,6 +72,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
                     supplier_code=request.supplier_code,
                     max_products=request.max_products and request.max_products - self._entries,
                     resume=self._state,
+                    allow_delisting=request.allow_delisting,
                 )
             )
         self._stage = HarvestStage.DONE
@@ -82,6 +83,8 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
             started_at=self._state.started_at,
             finished_at=workflow.now(),
             catalogue=last.catalogue,
+            incomplete=last.incomplete,
+            incomplete_detail=last.incomplete_detail,
         )
 
     def get_progress(self) -> HarvestProgress:
@@ -95,6 +98,8 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
             bytes_total=0 if feed is None else feed.total_bytes,
             started_at=self._state.started_at,
             page_size=self._page_size,
+            incomplete=self._state.incomplete,
+            incomplete_detail=self._state.incomplete_detail,
         )
 
     def pause(self) -> None:
@@ -134,6 +139,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
                 pages += 1
                 self._in_flight += 1
                 sync = SyncToBrainRequest(page=page, last=over, complete=fetched.end_of_feed)
+                sync.allow_delisting = over and self._request.allow_delisting
                 syncing = asyncio.create_task(self._process(sync, fetched, syncing))
         except (Exception, asyncio.CancelledError):
             # Pages in flight are finished even when fetching the next one failed; their own failure counts first.
@@ -163,6 +169,8 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         state.page_size = state.page_size or fetched.page_size
         state.next_page += 1
         self._entries += fetched.entries
+        if not state.incomplete:
+            state.incomplete, state.incomplete_detail = fetched.incomplete, fetched.incomplete_detail
         self._counts.pages += 1
         self._counts.fetched += fetched.fetched
         return fetched
@@ -188,6 +196,8 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
             raise
         finally:
             self._in_flight -= 1
+        if synced.incomplete:
+            self._state.incomplete, self._state.incomplete_detail = synced.incomplete, synced.incomplete_detail
         counts = self._counts
         counts.created += synced.created
         counts.changed += synced.changed

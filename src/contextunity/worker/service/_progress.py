@@ -20,9 +20,10 @@ from python_temporal.contract import QueryContract, WorkflowContract
 
 from ._call import Engine
 
-__all__ = ["Progress", "ask_progress", "packed", "progress_query"]
+__all__ = ["Progress", "ask_progress", "notice_in", "packed", "progress_query"]
 
 _TIMEOUT = timedelta(seconds=2)
+_NOTICE = "incomplete_detail"
 _METHOD = "GetProgress"
 """Proto name of the query that tells a workflow's progress, by convention of the contracts."""
 
@@ -86,6 +87,20 @@ async def packed(engine: Engine, payloads: Sequence[Payload], output_type: type[
         return PackedMessage(type_url=codec.type_url(name), value=payload.data)
     (message, *_) = await engine.client.data_converter.decode(payloads, [output_type])
     return codec.pack_any(message)
+
+
+def notice_in(told: PackedMessage | None, output_type: type[Any] | None) -> str:
+    """What a progress or result has to say of being incomplete; empty where it has nothing.
+
+    By convention of the contracts, as `GetProgress` is: a text field `incomplete_detail`.
+    """
+    if told is None or not hasattr(output_type, "__dataclass_fields__"):
+        return ""
+    assert output_type is not None
+    if _NOTICE not in output_type.__dataclass_fields__:
+        return ""
+    text = getattr(codec.decode(output_type, told.value), _NOTICE)
+    return f"incomplete: {text}" if isinstance(text, str) and text else ""
 
 
 def _is_message(payload: Payload, name: str) -> bool:

@@ -29,7 +29,7 @@ from contextunity.worker.status import from_rpc_error
 from ._beside import Beside
 from ._call import Call, Engine
 from ._failures import chain_of, one_line
-from ._progress import Progress, ask_progress, packed, progress_query
+from ._progress import Progress, ask_progress, notice_in, packed, progress_query
 from ._runs import LAST_EVENTS, Run, check_ids, find_run, last_events
 from ._seen import Seen
 
@@ -105,13 +105,14 @@ class Telling:
             await self._tell_outcome(run, status, beside)
             return status
         status.pending_activities = [_pending(each) for each in run.description.pending_activities]
+        notices = list[str]()
         query = progress_query(run.contract)
         progress = Progress(answered=False)
         if query is not None:
             found = await beside.progress(run) if beside is not None else None
             progress = found or await ask_progress(self._engine, run.workflow_id, run.run_id, query)
             status.progress = progress.told
-        notices = list[str]()
+            notices.append(notice_in(progress.told, query.output_type))
         if run.description.pending_workflow_task.attempt > 1:
             notices.append(await self._stumble(run))
         if not progress.answered and _waits_for_a_worker(run):
@@ -132,6 +133,7 @@ class Telling:
                     output_type = run.contract.output_type if run.contract is not None else None
                     result = end.workflow_execution_completed_event_attributes.result
                     status.result = await packed(self._engine, result.payloads, output_type)
+                    status.notice = notice_in(status.result, output_type)
                 except CodecError as error:
                     # It has ended all the same, and that is told.
                     status.notice = f"its result is not what its contract, as the service knows it, says: {error}"

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, func, select, update
 from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._errors import HarvestMismatch
 from contextunity.modules.harvest.catalogue._harvests import in_harvest, on_page
+from contextunity.modules.harvest.catalogue._rows import clean_text
 from contextunity.modules.harvest.catalogue._tables import fetched_pages, harvest_pages, harvests, staged_pages
 from contextunity.modules.harvest.catalogue._values import FetchedFrom
 
@@ -119,7 +120,7 @@ def record_fetch(database: Database, connection: Connection, ref: PageRef, fetch
         .where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
         .values(read_seconds=func.coalesce(harvests.c.read_seconds, 0.0) + fetched.seconds)
     )
-    values = {
+    values: dict[str, Any] = {
         "end_offset": fetched.end.offset,
         "end_line": fetched.end.line,
         "end_of_feed": fetched.end_of_feed,
@@ -128,6 +129,10 @@ def record_fetch(database: Database, connection: Connection, ref: PageRef, fetch
         end = _end_of(connection, ref)
         if end is not None and any(getattr(end, name) != value for name, value in values.items()):
             _refuse(database, ref, f"page {after.page} was fetched already, from where another attempt ended")
+    if fetched.incomplete:
+        values |= {"incomplete": fetched.incomplete.name, "incomplete_detail": clean_text(fetched.incomplete_detail)}
+    else:
+        values |= {"incomplete": None, "incomplete_detail": None}
     statement = database.insert(fetched_pages).values(
         tenant_id=ref.tenant_id,
         supplier_code=ref.supplier_code,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from contextunity.gen.contextunity.harvest.v1 import PageRef
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, select, update
+from contextunity.gen.contextunity.harvest.v1 import HarvestIncomplete, PageRef
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_, select, update
 
 from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._errors import CatalogueError, HarvestSuperseded
@@ -18,11 +18,12 @@ from contextunity.modules.harvest.catalogue._tables import (
     staged_pages,
     suppliers,
 )
-from contextunity.modules.harvest.catalogue._values import HarvestTotals, SyncCounts
+from contextunity.modules.harvest.catalogue._values import HarvestTotals, SyncCounts, Unseen
 
 __all__ = [
     "begin_harvest",
     "check_names",
+    "count_unseen",
     "finish_harvest",
     "forget_harvest",
     "harvest_totals",
@@ -33,6 +34,7 @@ __all__ = [
     "on_page",
     "recorded_counts",
     "superseded",
+    "what_is_missing",
 ]
 
 # PostgreSQL refuses index entries of more than about 2,700 bytes; three names and a SKU fit.
@@ -225,13 +227,47 @@ def _recorded_delisted(connection: Connection, this_harvest: ColumnElement[bool]
     return connection.scalar(select(harvests.c.delisted).where(this_harvest))
 
 
+def what_is_missing(
+    connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str
+) -> tuple[HarvestIncomplete, str]:
+    """Give what the first page that shows it says is missing of the feed; UNSPECIFIED where none does."""
+    table = fetched_pages.c
+    row = connection.execute(
+        select(table.incomplete, table.incomplete_detail)
+        .where(in_harvest(fetched_pages, tenant_id, supplier_code, harvest_id), table.incomplete.is_not(None))
+        .order_by(table.page)
+        .limit(1)
+    ).one_or_none()
+    if row is None:
+        return HarvestIncomplete.UNSPECIFIED, ""
+    return HarvestIncomplete[row.incomplete], row.incomplete_detail or ""
+
+
+def count_unseen(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> Unseen:
+    """Count what finishing the harvest as complete would mark, beside what was listed before it."""
+    here = in_catalogue(products, tenant_id, supplier_code)
+    count = select(func.count()).select_from(products)
+    unseen = connection.scalar(count.where(here, _unseen_in(harvest_id))) or 0
+    listed = connection.scalar(count.where(here, products.c.delisted_at.is_(None))) or 0
+    created = harvest_totals(connection, tenant_id, supplier_code, harvest_id).created
+    return Unseen(unseen=unseen, listed=max(listed - created, unseen))
+
+
+def _unseen_in(harvest_id: str) -> ColumnElement[bool]:
+    table = products.c
+    return and_(
+        table.seen_in != harvest_id,
+        or_(table.listed_in.is_(None), table.listed_in != harvest_id),
+        table.delisted_at.is_(None),
+    )
+
+
 def _mark_unseen(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str, now: datetime) -> int:
     result = connection.execute(
         update(products)
         .where(
             in_catalogue(products, tenant_id, supplier_code),
-            products.c.seen_in != harvest_id,
-            products.c.delisted_at.is_(None),
+            _unseen_in(harvest_id),
         )
         .values(delisted_at=now)
     )

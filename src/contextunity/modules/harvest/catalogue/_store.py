@@ -7,6 +7,7 @@ from types import TracebackType
 from contextunity.gen.contextunity.harvest.v1 import (
     Feed,
     FeedCursor,
+    HarvestIncomplete,
     PageRef,
     Product,
     ProductPage,
@@ -20,7 +21,7 @@ from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._engine import open_engine
 from contextunity.modules.harvest.catalogue._schema import prepare_schema
 from contextunity.modules.harvest.catalogue._url import display_url, parse_url
-from contextunity.modules.harvest.catalogue._values import CatalogueRow, FetchedFrom, HarvestTotals, SyncCounts
+from contextunity.modules.harvest.catalogue._values import CatalogueRow, FetchedFrom, HarvestTotals, SyncCounts, Unseen
 
 __all__ = ["Catalogue"]
 
@@ -196,6 +197,16 @@ class Catalogue:
         self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
         with self._database.writing() as connection:
             return _sync.sync_page(self._database, connection, ref)
+
+    def what_is_missing(self, tenant_id: str, supplier_code: str, harvest_id: str) -> tuple[HarvestIncomplete, str]:
+        """Give what is recorded as missing of a harvest's feed, and the same for people; else UNSPECIFIED."""
+        with self._database.reading() as connection:
+            return _harvests.what_is_missing(connection, tenant_id, supplier_code, harvest_id)
+
+    def count_unseen(self, tenant_id: str, supplier_code: str, harvest_id: str) -> Unseen:
+        """Count what finish_harvest would mark if the harvest were complete; nothing is left once it has."""
+        with self._database.reading() as connection:
+            return _harvests.count_unseen(connection, tenant_id, supplier_code, harvest_id)
 
     def finish_harvest(self, tenant_id: str, supplier_code: str, harvest_id: str, *, complete: bool) -> int:
         """Mark the products that a complete harvest has not seen, and clear what it and those before it left staged.

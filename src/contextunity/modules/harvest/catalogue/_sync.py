@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -89,6 +89,7 @@ def write_page(database: Database, connection: Connection, ref: PageRef, page: h
     plan = _plan_page(database, connection, ref, page)
     counts = plan.counts()
     _write_products(connection, ref, plan)
+    _write_listed(connection, ref, page.rejected)
     _write_record(connection, ref, counts)
     _write_rejected(connection, ref, plan.rejected)
     return counts
@@ -189,6 +190,16 @@ def _write_products(connection: Connection, ref: PageRef, plan: _Plan) -> None:
         connection.execute(
             update(products).where(*this_product).values(seen_in=ref.harvest_id, first_line=bindparam("on_line")),
             [{"of_sku": row.sku, "on_line": row.line} for row in plan.unchanged],
+        )
+
+
+def _write_listed(connection: Connection, ref: PageRef, rejected: Iterable[harvest_pb2.RejectedRow]) -> None:
+    """Note which products the page lists in rows that cannot be used: they are not gone."""
+    skus = sorted({clean_text(row.sku) for row in rejected if row.sku})
+    if skus:
+        this_product = (in_catalogue(products, ref.tenant_id, ref.supplier_code), products.c.sku == bindparam("of_sku"))
+        connection.execute(
+            update(products).where(*this_product).values(listed_in=ref.harvest_id), [{"of_sku": sku} for sku in skus]
         )
 
 

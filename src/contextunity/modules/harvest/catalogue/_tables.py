@@ -116,6 +116,9 @@ fetched_pages = Table(
     Column("end_offset", BigInteger, nullable=False),
     Column("end_line", BigInteger, nullable=False),
     Column("end_of_feed", Boolean, nullable=False),
+    # Name of a HarvestIncomplete where the page shows that the feed lacks something, and why; else NULL.
+    Column("incomplete", Text),
+    Column("incomplete_detail", Text),
     PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id", "page"),
     ForeignKeyConstraint(
         ["tenant_id", "supplier_code", "harvest_id"],
@@ -180,6 +183,8 @@ products = Table(
     # Line of the feed that the product had in the harvest that `seen_in` names.
     Column("first_line", BigInteger, nullable=False),
     Column("seen_in", Text, nullable=False),
+    # The newest harvest whose feed listed it in a row that could not be used; NULL where there was none.
+    Column("listed_in", Text),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("delisted_at", UtcDateTime),

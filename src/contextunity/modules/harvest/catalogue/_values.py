@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor
+from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, HarvestIncomplete
 
-__all__ = ["CatalogueRow", "FetchedFrom", "HarvestTotals", "SyncCounts"]
+__all__ = ["CatalogueRow", "FetchedFrom", "HarvestTotals", "SyncCounts", "Unseen"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +44,16 @@ class HarvestTotals:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Unseen:
+    """What a harvest has not seen of what the feed listed before."""
+
+    unseen: int
+    """Products listed before that no row of this harvest names."""
+    listed: int
+    """Products listed before."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FetchedFrom:
     """Who fetched a page, and which part of which feed it is."""
 
@@ -57,6 +67,10 @@ class FetchedFrom:
     """Whether the feed ends there."""
     seconds: float = 0.0
     """What it took to read it."""
+    incomplete: HarvestIncomplete = HarvestIncomplete.UNSPECIFIED
+    """What is missing of the feed, as the page shows."""
+    incomplete_detail: str = ""
+    """The same for people."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,11 +14,15 @@ import httpx
 from ..errors import FeedFormatError, FeedLimitError, FeedUnreachableError
 from ._model import FeedBounds
 
-__all__ = ["Download", "downloading"]
+__all__ = ["BodyBrokenOffError", "Download", "downloading"]
 
 _PIECE_BYTES = 256 * 1024
 """The longest piece that is unpacked at once: what a packed byte becomes is not known before."""
 _RESCHEDULED_SECONDS = 1.0
+
+
+class BodyBrokenOffError(FeedUnreachableError):
+    """A packed body ends before its end."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -33,6 +37,17 @@ class Download:
     """When it has to be over, by the clock of the event loop."""
     taken: int = field(default=0)
     """Bytes of the body so far, unpacked."""
+
+    @property
+    def states_its_end(self) -> bool:
+        """Whether a body that was cut can be told from a whole one: by its length, its last chunk, or its packing."""
+        headers = self.response.headers
+        return (
+            "Content-Length" in headers
+            or "Transfer-Encoding" in headers
+            or not self.response.http_version.startswith("HTTP/1")
+            or headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
+        )
 
     async def pieces(self) -> AsyncGenerator[bytes]:
         """Give the body, unpacked.
@@ -68,7 +83,7 @@ class Download:
                 seen = f"a body that is none, although its Content-Encoding says so ({error})"
                 raise FeedFormatError(self.url, expected=encoding, seen=seen) from error
         if not unpacker.ended:
-            raise FeedUnreachableError(self.url, status=self.response.status_code, reason="the body breaks off")
+            raise BodyBrokenOffError(self.url, status=self.response.status_code, reason="the body breaks off")
 
     async def _paced(self) -> AsyncIterator[bytes]:
         """Give what is sent, as long as it comes fast enough."""

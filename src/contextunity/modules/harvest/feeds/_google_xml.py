@@ -6,6 +6,7 @@ what is inside an item is left to a real parser, which refuses everything danger
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ _ENTRY_MARKUP = re.compile(
 )
 _SKIP_TO = {"comment": b"-->", "cdata": b"]]>", "pi": b"?>"}
 _ENTRY_NAMES = (b"item", b"entry")
+# The key of an item that no parser reads: it is listed all the same.
+_ID = re.compile(rb"<(?:[A-Za-z_][\w.\-]*:)?id(?:\s[^<>]*)?>\s*(?:<!\[CDATA\[)?([^<\]]+)")
 _DECLARATION = re.compile(rb"\s*<\?xml\s[^>]*\?>")
 
 
@@ -131,10 +134,22 @@ def parse_google_xml(data: bytes, *, prologue: bytes, line: int, limit: int, fin
     consumed = spans[-1][1] if spans else 0
     if final and (not done or consumed == len(data)):
         line += data.count(b"\n", place)
-        if _closing(prologue).rpartition(b"</")[2] not in data[consumed:].replace(b" ", b""):
+        if not _is_closed(prologue, data[consumed:]):
             rejected.append(_truncated(data, consumed, line + 1))
         consumed = len(data)
     return Chunk(products=products, rejected=rejected, entries=len(spans), consumed=consumed)
+
+
+def _is_closed(prologue: bytes, rest: bytes) -> bool:
+    """Tell whether what stands after the last item closes every element that was open before the first one."""
+    opened = [found["name"] for found in _MARKUP.finditer(prologue) if found["name"] is not None]
+    for found in _walk(rest, _MARKUP):
+        if found["name"] is not None:
+            if not found[0].endswith(b"/>"):
+                opened.append(found["name"])
+        elif found["close"] is not None and (not opened or found[0][2:-1].rstrip() != opened.pop()):
+            return False
+    return not opened
 
 
 def _truncated(data: bytes, place: int, line: int) -> RejectedRow:
@@ -163,7 +178,9 @@ def _parse_spans(
             (element,) = _parse(prologue, [piece], closing)
         except (ParseError, DefusedXmlException, ValueError) as error:
             detail = f"the item is not well-formed XML: {error}"
-            rejected.append(rejected_row(line=at, reason=RejectReason.BAD_XML, detail=detail, raw=piece))
+            key = _ID.search(piece)
+            sku = html.unescape(key[1].decode("utf-8", "replace")).strip() if key else ""
+            rejected.append(rejected_row(line=at, reason=RejectReason.BAD_XML, detail=detail, raw=piece, sku=sku))
         else:
             products.append(google_product(at, _values(element)))
     return products, rejected

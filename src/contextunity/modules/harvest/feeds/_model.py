@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from contextunity.gen.contextunity.harvest.v1 import FeedCursor, RawPage, RawProduct, RejectedRow
+from contextunity.gen.contextunity.harvest.v1 import FeedCursor, HarvestIncomplete, RawPage, RawProduct, RejectedRow
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
 
 HEAD_BYTES = 64 * 1024
@@ -80,6 +80,10 @@ class FetchedPage:
     """Whether there is no next page."""
     entries: int
     """Feed entries read; a row that could not be read and belongs to no entry counts as one."""
+    incomplete: HarvestIncomplete = HarvestIncomplete.UNSPECIFIED
+    """What is missing of the feed, as the page shows."""
+    incomplete_detail: str = ""
+    """The same for people."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

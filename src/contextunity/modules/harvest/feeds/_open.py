@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor
+from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, HarvestIncomplete
+from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
 
 from ..errors import FeedEmptyError, FeedFormatError, FeedLimitError, FeedRefusedError, FeedUnreachableError
 from ._detect import FORMAT_NAMES, find_opening
@@ -30,6 +31,7 @@ class _Found:
     source: ByteSource
     head: bytes = b""
     content_type: str = ""
+    incomplete: HarvestIncomplete = HarvestIncomplete.UNSPECIFIED
 
 
 async def open_feed(
@@ -41,6 +43,7 @@ async def open_feed(
     bounds: FeedBounds = DEFAULT_BOUNDS,
     heartbeat: Heartbeat | None = None,
     readahead: Readahead = SHARED,
+    accept_broken: bool = False,
 ) -> tuple[Feed, FeedCursor]:
     """Look at a feed and tell what the reader of its pages needs.
 
@@ -56,6 +59,8 @@ async def open_feed(
         bounds: what is taken of it, and how long it may take.
         heartbeat: called whenever bytes have come in.
         readahead: what is remembered for the first page.
+        accept_broken: whether a feed whose connection ends before it does is read as far as it came; `Feed.incomplete`
+            tells. Else it is a FeedUnreachableError.
 
     Returns:
         The feed, and the cursor of its first entry.
@@ -71,7 +76,7 @@ async def open_feed(
     if scheme == "file":
         found = await asyncio.to_thread(_find_file, source, feed_folders, bounds)
     elif scheme in ("http", "https"):
-        found = await _find_http(client, source, spool_folder, heartbeat, bounds)
+        found = await _find_http(client, source, spool_folder, heartbeat, bounds, accept_broken=accept_broken)
     else:
         raise FeedRefusedError(source.url, reason=f"the scheme {scheme!r} is none of http, https and file")
     return await _open(found, source, readahead)
@@ -92,7 +97,13 @@ def _check_size(url: str, size: int, bounds: FeedBounds) -> None:
 
 
 async def _find_http(
-    client: httpx.AsyncClient, source: FeedSource, spool_folder: Path, heartbeat: Heartbeat | None, bounds: FeedBounds
+    client: httpx.AsyncClient,
+    source: FeedSource,
+    spool_folder: Path,
+    heartbeat: Heartbeat | None,
+    bounds: FeedBounds,
+    *,
+    accept_broken: bool,
 ) -> _Found:
     async with fetch(client, source.url, bounds, size=HEAD_BYTES) as download:
         response = download.response
@@ -108,19 +119,21 @@ async def _find_http(
             ranged = RangeBytes(client=client, feed=feed, heartbeat=heartbeat, bounds=bounds)
             return _Found(feed=feed, source=ranged, head=head, content_type=content_type)
         if response.status_code == 200:
-            return await _spool(download, source, spool_folder, heartbeat)
+            return await _spool(download, source, spool_folder, heartbeat, accept_broken=accept_broken)
     async with fetch(client, source.url, bounds) as download:
         if download.response.status_code != 200:
             raise FeedUnreachableError(source.url, status=download.response.status_code)
-        return await _spool(download, source, spool_folder, heartbeat)
+        return await _spool(download, source, spool_folder, heartbeat, accept_broken=accept_broken)
 
 
-async def _spool(download: Download, source: FeedSource, spool_folder: Path, heartbeat: Heartbeat | None) -> _Found:
-    spooled = await spool_body(download, spool_folder, heartbeat)
+async def _spool(
+    download: Download, source: FeedSource, spool_folder: Path, heartbeat: Heartbeat | None, *, accept_broken: bool
+) -> _Found:
+    spooled = await spool_body(download, spool_folder, heartbeat, accept_broken=accept_broken)
     feed = Feed(url=source.url, version=spooled.version, total_bytes=spooled.size)
     content_type = download.response.headers.get("Content-Type", "")
     file = FileBytes(url=source.url, path=spooled.path, version="")
-    return _Found(feed=feed, source=file, content_type=content_type)
+    return _Found(feed=feed, source=file, content_type=content_type, incomplete=spooled.incomplete)
 
 
 async def _open(found: _Found, source: FeedSource, readahead: Readahead) -> tuple[Feed, FeedCursor]:
@@ -143,5 +156,8 @@ async def _open(found: _Found, source: FeedSource, readahead: Readahead) -> tupl
     feed.format = opening.format
     feed.prologue = opening.prologue
     feed.currency_code = source.currency_code
+    # The end tag of XML is an end of its own; rows and lines have none.
+    if found.incomplete is not HarvestIncomplete.LENGTH_UNKNOWN or feed.format is not Format.GOOGLE_XML:
+        feed.incomplete = found.incomplete
     readahead.keep(feed, offset=opening.cursor.offset, tail=head[opening.cursor.offset :])
     return feed, opening.cursor

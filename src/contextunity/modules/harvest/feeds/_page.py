@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
-from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, RawPage
+from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, HarvestIncomplete, RawPage
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
 
 from ..errors import FeedFormatError
+from ..rejects import RejectReason
 from ._detect import FORMAT_NAMES, check_prologue
 from ._file import FileBytes, file_path
 from ._google_tsv import parse_google_tsv
@@ -29,6 +30,8 @@ PARSERS: dict[Format, EntryParser] = {
     Format.GOOGLE_TSV: parse_google_tsv,
     Format.JSON_LINES: parse_json_lines,
 }
+_CUT_ROWS = frozenset({RejectReason.COLUMN_COUNT, RejectReason.BAD_CSV, RejectReason.BAD_JSON})
+"""What a row is rejected for that ends in the middle."""
 _TAIL_BYTES = 4096
 """A window that would leave fewer bytes than this takes them along: the end of a feed is worth no request."""
 
@@ -123,6 +126,9 @@ class _PageReader:
         self._final = self._is_end(len(self._buffer))
         self._page = RawPage()
         self._entries = 0
+        self._closed = False
+        """Whether the parser has seen the end of the feed."""
+        self._last_byte = b""
 
     async def read(self) -> FetchedPage:
         while True:
@@ -135,12 +141,31 @@ class _PageReader:
             await self._fetch(at_least=len(self._buffer) if stuck else 0)
         end_of_feed = self._end_of_feed()
         self._remember()
+        incomplete, detail = self._incomplete(end_of_feed=end_of_feed)
         return FetchedPage(
             page=self._page,
             next_cursor=FeedCursor(offset=self._offset, line=self._line),
             end_of_feed=end_of_feed,
             entries=self._entries,
+            incomplete=incomplete,
+            incomplete_detail=detail,
         )
+
+    def _incomplete(self, *, end_of_feed: bool) -> tuple[HarvestIncomplete, str]:
+        """Tell by the rows of the page whether the feed ends before its proper end."""
+        rejected = self._page.rejected
+        for row in rejected:
+            if row.reason == RejectReason.TRUNCATED:
+                return HarvestIncomplete.TRUNCATED, f"{row.detail} (line {row.line})"
+            if row.reason == RejectReason.UNCLOSED_QUOTE:
+                return HarvestIncomplete.OPEN_QUOTE, f"{row.detail} (line {row.line})"
+        if not end_of_feed or not rejected or self._feed.format is Format.GOOGLE_XML or self._last_byte in b"\r\n":
+            return HarvestIncomplete.UNSPECIFIED, ""
+        # A last line without a line end may be as it was written, or be cut. A good row is taken for the former.
+        last = max(rejected, key=lambda row: row.line)
+        if last.reason in _CUT_ROWS and all(row.line < last.line for row in self._page.products):
+            return HarvestIncomplete.TRUNCATED, f"the last row has no line end and is cut off (line {last.line})"
+        return HarvestIncomplete.UNSPECIFIED, ""
 
     def _is_full(self) -> bool:
         return self._entries >= self._page_size or self._offset - self._begin >= MAX_PAGE_BYTES
@@ -161,12 +186,14 @@ class _PageReader:
         self._page.products += chunk.products
         self._page.rejected += chunk.rejected
         self._entries += chunk.entries
+        self._closed = self._final and chunk.consumed == len(self._buffer)
         self._advance(chunk.consumed)
         return chunk.consumed > 0
 
     def _advance(self, size: int) -> None:
         self._line += self._buffer.count(b"\n", 0, size)
         self._offset += size
+        self._last_byte = self._buffer[size - 1 : size] if size else self._last_byte
         self._buffer = self._buffer[size:]
 
     async def _fetch(self, *, at_least: int) -> None:
@@ -189,11 +216,13 @@ class _PageReader:
 
     def _end_of_feed(self) -> bool:
         """Tell whether the feed ends here, and if so step over what is left of it, such as the end tags of XML."""
-        if not self._final or not self._buffer:
+        if not self._final or self._closed:
             return self._final
+        # Asked even where nothing is left: a document that was cut between two entries lacks its end.
         rest = self._parse(self._buffer, prologue=self._feed.prologue, line=self._line, limit=1, final=True)
-        if rest.entries or rest.rejected:
+        if rest.entries:
             return False
+        self._page.rejected += rest.rejected
         self._advance(len(self._buffer))
         return True
 

@@ -14,10 +14,10 @@ from typing import IO
 from weakref import WeakValueDictionary
 
 import httpx
-from contextunity.gen.contextunity.harvest.v1 import Feed
+from contextunity.gen.contextunity.harvest.v1 import Feed, HarvestIncomplete
 
 from ..errors import FeedChangedError, FeedLimitError, FeedUnreachableError
-from ._download import Download
+from ._download import BodyBrokenOffError, Download
 from ._http import fetch, same_version, validator
 from ._model import FeedBounds, Heartbeat
 
@@ -36,6 +36,8 @@ class Spooled:
     path: Path
     version: str
     size: int
+    incomplete: HarvestIncomplete = HarvestIncomplete.UNSPECIFIED
+    """What is known to be wrong with its end: BROKEN_OFF, or LENGTH_UNKNOWN where only the content can tell."""
 
 
 def spool_path(folder: Path, url: str, version: str) -> Path:
@@ -44,15 +46,26 @@ def spool_path(folder: Path, url: str, version: str) -> Path:
     return folder / f"{key[:40]}.feed"
 
 
-async def spool_body(download: Download, folder: Path, heartbeat: Heartbeat | None) -> Spooled:
+async def spool_body(
+    download: Download, folder: Path, heartbeat: Heartbeat | None, *, accept_broken: bool = False
+) -> Spooled:
     """Write the body of an answer into the spool, unless this version is there already.
 
     A server that states no version gives one by the content's hash, which is known at the end of the download.
+    So does one whose answer may lack its end, since another answer of the same version may be longer.
+
+    Args:
+        download: the answer.
+        folder: the spool.
+        heartbeat: called whenever bytes have come in.
+        accept_broken: whether a body that ends before its end is taken for as much as came of it.
 
     Raises:
+        FeedUnreachableError: the body ends before its end, and accept_broken is not set.
         FeedLimitError: it goes beyond a bound; nothing of it stays in the spool.
     """
-    url, version = download.url, validator(download.response)
+    url, unstated = download.url, not download.states_its_end
+    version = "" if unstated else validator(download.response)
     if version:
         path = spool_path(folder, url, version)
         size = await asyncio.to_thread(_size, path)
@@ -60,7 +73,9 @@ async def spool_body(download: Download, folder: Path, heartbeat: Heartbeat | No
             return Spooled(path=path, version=version, size=size)
     part = await asyncio.to_thread(_create, folder)
     try:
-        digest = await _write(download, part, heartbeat)
+        digest, broken = await _write(download, part, heartbeat, accept_broken=accept_broken)
+        if broken:
+            version = ""
         version = version or f"{_HASHED}{digest}"
         path = spool_path(folder, url, version)
         # Renaming is what makes the file appear whole or not at all.
@@ -72,7 +87,10 @@ async def spool_body(download: Download, folder: Path, heartbeat: Heartbeat | No
         raise
     finally:
         part.close()
-    return Spooled(path=path, version=version, size=size)
+    incomplete = HarvestIncomplete.LENGTH_UNKNOWN if unstated else HarvestIncomplete.UNSPECIFIED
+    if broken:
+        incomplete = HarvestIncomplete.BROKEN_OFF
+    return Spooled(path=path, version=version, size=size, incomplete=incomplete)
 
 
 # Two pages asked for at once wait for one download. Keyed by the event loop as well, because a lock belongs to one.
@@ -111,8 +129,10 @@ async def spooled_feed(
     return path
 
 
-async def _write(download: Download, part: IO[bytes], heartbeat: Heartbeat | None) -> str:
-    """Write a body into a file, and give the SHA-256 of it."""
+async def _write(
+    download: Download, part: IO[bytes], heartbeat: Heartbeat | None, *, accept_broken: bool
+) -> tuple[str, bool]:
+    """Write a body into a file, and give the SHA-256 of it and whether it broke off."""
     digest, guard = hashlib.sha256(), _RecordGuard(download.url, download.bounds.max_record_bytes)
     waiting = bytearray()
 
@@ -121,16 +141,22 @@ async def _write(download: Download, part: IO[bytes], heartbeat: Heartbeat | Non
         part.write(waiting)
         part.flush()
 
-    async for piece in download.pieces():
-        guard.look(piece)
-        waiting += piece
-        if heartbeat is not None:
-            heartbeat()
-        if len(waiting) >= _WRITE_BYTES:
-            await asyncio.to_thread(flush)
-            waiting.clear()
+    broken = False
+    try:
+        async for piece in download.pieces():
+            guard.look(piece)
+            waiting += piece
+            if heartbeat is not None:
+                heartbeat()
+            if len(waiting) >= _WRITE_BYTES:
+                await asyncio.to_thread(flush)
+                waiting.clear()
+    except (httpx.RemoteProtocolError, httpx.ReadError, BodyBrokenOffError):
+        if not accept_broken:
+            raise
+        broken = True
     await asyncio.to_thread(flush)
-    return digest.hexdigest()
+    return digest.hexdigest(), broken
 
 
 class _RecordGuard:

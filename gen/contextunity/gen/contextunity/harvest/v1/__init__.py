@@ -11,6 +11,7 @@ __all__ = (
     "FetchProductsRequest",
     "FetchProductsResponse",
     "HarvestCounts",
+    "HarvestIncomplete",
     "HarvestProgress",
     "HarvestRequest",
     "HarvestResponse",
@@ -144,6 +145,64 @@ class FeedFormat(betterproto2.Enum):
         }
 
 
+class HarvestIncomplete(betterproto2.Enum):
+    """
+    Why a harvest concludes nothing from what it did not see.
+    """
+
+    UNSPECIFIED = 0
+    """
+    Nothing is known to be missing.
+    """
+
+    TRUNCATED = 1
+    """
+    The document ends before its proper end: end tags of XML are missing, or the last row is cut off.
+    """
+
+    OPEN_QUOTE = 2
+    """
+    A quoted value is still open where the feed ends.
+    """
+
+    BROKEN_OFF = 3
+    """
+    The connection ended before the feed did, on several attempts.
+    """
+
+    LENGTH_UNKNOWN = 4
+    """
+    The server tells neither how long the feed is nor when it is over, and its format has no end of its own.
+    """
+
+    TOO_MANY_DELISTED = 5
+    """
+    More products than `max_delisted_share` allows would be marked.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "HARVEST_INCOMPLETE_UNSPECIFIED",
+            1: "HARVEST_INCOMPLETE_TRUNCATED",
+            2: "HARVEST_INCOMPLETE_OPEN_QUOTE",
+            3: "HARVEST_INCOMPLETE_BROKEN_OFF",
+            4: "HARVEST_INCOMPLETE_LENGTH_UNKNOWN",
+            5: "HARVEST_INCOMPLETE_TOO_MANY_DELISTED",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "HARVEST_INCOMPLETE_UNSPECIFIED": 0,
+            "HARVEST_INCOMPLETE_TRUNCATED": 1,
+            "HARVEST_INCOMPLETE_OPEN_QUOTE": 2,
+            "HARVEST_INCOMPLETE_BROKEN_OFF": 3,
+            "HARVEST_INCOMPLETE_LENGTH_UNKNOWN": 4,
+            "HARVEST_INCOMPLETE_TOO_MANY_DELISTED": 5,
+        }
+
+
 class HarvestStage(betterproto2.Enum):
     """
     The stages of a harvest: OPENING, then RUNNING and PAUSED in turn, then FINISHING.
@@ -249,6 +308,14 @@ class Feed(betterproto2.Message):
     currency_code: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
     ISO 4217 code of the currency that prices without one of their own are in. For people, as url is.
+    """
+
+    incomplete: "HarvestIncomplete" = betterproto2.field(
+        9, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
+    )
+    """
+    What is known to be wrong with its end before a page is read. The catalogue records it with page 0, and believes no
+    payload.
     """
 
 
@@ -361,6 +428,18 @@ class FetchProductsResponse(betterproto2.Message):
     Feed entries of a full page, as in force.
     """
 
+    incomplete: "HarvestIncomplete" = betterproto2.field(
+        7, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
+    )
+    """
+    What is missing of the feed, as this page shows. Recorded in the catalogue, which decides.
+    """
+
+    incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    The same for people.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "FetchProductsResponse", FetchProductsResponse
@@ -459,6 +538,18 @@ class HarvestProgress(betterproto2.Message):
     Feed entries in a page, as in force.
     """
 
+    incomplete: "HarvestIncomplete" = betterproto2.field(
+        7, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
+    )
+    """
+    Why nothing will be marked as no longer listed, as far as it is known. See HarvestResponse.incomplete.
+    """
+
+    incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    The same for people.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "HarvestProgress", HarvestProgress
@@ -496,6 +587,11 @@ class HarvestRequest(betterproto2.Message):
     )
     """
     Where an earlier run of the same harvest left off. The workflow sets it when it continues as new.
+    """
+
+    allow_delisting: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
+    """
+    Whether any number of products may be marked as no longer listed; else no more than `max_delisted_share` at once.
     """
 
 
@@ -550,6 +646,19 @@ class HarvestResponse(betterproto2.Message):
     catalogue: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
     Where the catalogue is: the database URL without its password.
+    """
+
+    incomplete: "HarvestIncomplete" = betterproto2.field(
+        7, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
+    )
+    """
+    Why nothing was marked as no longer listed although the whole feed was asked for. Unspecified means that the feed was
+    read to its proper end, or that max_products ended the harvest.
+    """
+
+    incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    The same for people, with what to do about it. Empty where incomplete is unspecified.
     """
 
 
@@ -613,6 +722,18 @@ class HarvestState(betterproto2.Message):
     paused: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
     """
     Whether Pause was asked for.
+    """
+
+    incomplete: "HarvestIncomplete" = betterproto2.field(
+        9, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
+    )
+    """
+    See HarvestProgress.incomplete.
+    """
+
+    incomplete_detail: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    See HarvestProgress.incomplete_detail.
     """
 
 
@@ -1053,7 +1174,13 @@ class SyncToBrainRequest(betterproto2.Message):
 
     complete: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
     """
-    With the last page: whether the whole feed was read, so that what was not seen can be marked.
+    With the last page: whether the feed was read to where its bytes end. Whether that is its proper end is recorded in
+    the catalogue.
+    """
+
+    allow_delisting: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    With the last page: see HarvestRequest.allow_delisting.
     """
 
 
@@ -1096,6 +1223,18 @@ class SyncToBrainResponse(betterproto2.Message):
     catalogue: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
     With the last page: where the catalogue is, as the database URL without its password.
+    """
+
+    incomplete: "HarvestIncomplete" = betterproto2.field(
+        8, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
+    )
+    """
+    With the last page: see HarvestResponse.incomplete.
+    """
+
+    incomplete_detail: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    With the last page: see HarvestResponse.incomplete_detail.
     """
 
 

@@ -105,6 +105,20 @@ def test_a_straggler_of_an_older_harvest_may_not_write(
     assert catalogue.count("acme", "camping-trade") == 0
 
 
+def test_what_an_activity_that_ended_late_has_staged_is_cleared_by_the_next_harvest(
+    catalogue: Catalogue, make_ref: Callable[..., PageRef]
+) -> None:
+    catalogue.put_raw_page(make_ref(harvest="old"), _raw_page("A"))
+    catalogue.finish_harvest("acme", "camping-trade", "old", complete=False)
+    catalogue.put_raw_page(make_ref(harvest="old", page=1), _raw_page("B"))
+    catalogue.put_raw_page(make_ref(supplier="other", harvest="old"), _raw_page("C"))
+    catalogue.put_raw_page(make_ref(harvest="new"), _raw_page("D"))
+    with pytest.raises(PageMissing):
+        catalogue.get_raw_page(make_ref(harvest="old", page=1))
+    assert catalogue.get_raw_page(make_ref(harvest="new")) == _raw_page("D")
+    assert catalogue.get_raw_page(make_ref(supplier="other", harvest="old")) == _raw_page("C")
+
+
 @pytest.mark.parametrize("field", ["tenant", "supplier", "harvest"])
 @pytest.mark.parametrize(
     "name",

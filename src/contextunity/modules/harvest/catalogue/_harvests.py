@@ -105,6 +105,9 @@ def begin_harvest(
                 .where(in_catalogue(suppliers, tenant_id, supplier_code))
                 .values(current_harvest=harvest_id)
             )
+            # Every other harvest is over now; an activity of one that ended late may have left its page behind.
+            others = and_(in_catalogue(staged_pages, tenant_id, supplier_code), staged_pages.c.harvest_id != harvest_id)
+            connection.execute(delete(staged_pages).where(others))
     current = connection.scalar(
         select(suppliers.c.current_harvest).where(in_catalogue(suppliers, tenant_id, supplier_code))
     )

@@ -188,3 +188,28 @@ def test_a_connection_that_ends_early_marks_nothing(house: Any, kind: str) -> No
         less = (_TSV_HEAD + _rows(39)).encode()
         answers.append(_answer(b"Content-Length: %d\r\n\r\n" % len(less), less))
         assert _harvest(house, tenant, "lamps")["result"]["delisted"] == "1"
+
+
+def test_rejected_rows_are_listed_page_by_page(house: Any, tmp_path: Path) -> None:
+    feed, tenant = tmp_path / "feed.tsv", f"tenant-{uuid.uuid4().hex[:8]}"
+    _configure(house, {"lamps": feed.as_uri()})
+    feed.write_text(_TSV_HEAD + "".join(f"{n}\tLamp {n}\tPOA\n" for n in range(12)) + "x\t\t1 EUR\n" + _rows(3))
+    harvested = _harvest(house, tenant, "lamps")["result"]
+
+    def listed(**more: Any) -> dict[str, Any]:
+        payload = {"workflow_type": "list_rejected", "supplier_code": "lamps", "tenant_id": tenant, **more}
+        return dict(house.wait(house.call("StartWorkflow", payload)["workflow_id"]))
+
+    lines, token = list[int](), ""
+    for size in (5, 5, 2):
+        page = listed(reason="bad_price", page_size=5, page_token=token)["result"]
+        assert (page["harvest_id"], len(page["rows"])) == (harvested["harvest_id"], size)
+        assert {row["reason"] for row in page["rows"]} == {"bad_price"}
+        lines += [int(row["line"]) for row in page["rows"]]
+        token = page.get("next_page_token", "")
+    assert (lines, token) == (list(range(2, 14)), "")
+    (row,) = listed(reason="missing_title", harvest_id=harvested["harvest_id"])["result"]["rows"]
+    assert (row["sku"], row["line"]) == ("x", "14")
+    assert "rows" not in listed(harvest_id="no-such").get("result", {})
+    refused = listed(page_token="forged")
+    assert (refused["status"], "page_token 'forged'" in refused["error"]) == ("failed", True)

@@ -223,6 +223,10 @@ _INPUTS = {
         "public": {"tenant_id", "supplier_code", "page_size", "max_products", "allow_delisting"},
         "internal": {"resume"},
     },
+    "contextunity.harvest.v1.ListRejectedRequest": {
+        "public": {"tenant_id", "supplier_code", "harvest_id", "reason", "page_size", "page_token"},
+        "internal": set[str](),
+    },
     "contextunity.harvest.v1.SetPageSizeRequest": {"public": {"page_size"}, "internal": set[str]()},
 }
 

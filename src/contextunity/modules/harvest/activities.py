@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import re
 import time
 from collections.abc import Generator
 from datetime import timedelta
@@ -20,7 +21,10 @@ from contextunity.gen.contextunity.harvest.v1 import (
     FetchProductsRequest,
     FetchProductsResponse,
     HarvestIncomplete,
+    ListRejectedResponse,
     PageRef,
+    ReadRejectedRequest,
+    ReadRejectedResponse,
     SyncToBrainRequest,
     SyncToBrainResponse,
     TransformDataRequest,
@@ -38,10 +42,14 @@ from .transform import transform_page
 
 _Value = TypeVar("_Value")
 
-__all__ = ["fetch_products", "sync_to_brain", "transform_data"]
+__all__ = ["fetch_products", "read_rejected", "sync_to_brain", "transform_data"]
 
 _MAX_RETRY_SECONDS = 3600.0
 """The longest Retry-After that is waited for; a server that asks for more is asked again after this."""
+_DEFAULT_TENANT = "default"
+_REJECTED_ROWS = 100
+"""Of a page of rejected rows for which nobody asked for another number."""
+_PAGE_TOKEN = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})\.(.+)")
 _ALWAYS_DELISTED = 10
 """Products that may be marked at once whatever share they are: a small feed changes by large shares."""
 _BROKEN_ATTEMPTS = 3
@@ -204,6 +212,33 @@ def _incomplete(resources: Resources, page: PageRef, *, allow_delisting: bool) -
         f"of {share:g} that max_delisted_share allows, so none was; where the supplier did drop them, harvest once "
         "more with allow_delisting = true"
     )
+
+
+@contract.read_rejected.defn
+def read_rejected(request: ReadRejectedRequest) -> ReadRejectedResponse:
+    """Reads one page of the rows that a harvest rejected."""
+    query, catalogue = _required(request.query, "query"), current().catalogue
+    harvest_id, after = query.harvest_id, None
+    if query.page_token:
+        found = _PAGE_TOKEN.fullmatch(query.page_token)
+        if found is None or (harvest_id and harvest_id != found[3]):
+            told = f"page_token {query.page_token[:100]!r} is none that a page of this list gave; begin without one"
+            raise ApplicationError(told, type="RequestInvalid", non_retryable=True)
+        # A harvest that has begun since does not change which one the list is of.
+        after, harvest_id = (int(found[1]), int(found[2])), found[3]
+    tenant_id = query.tenant_id or _DEFAULT_TENANT
+    with _as_application_error():
+        harvest_id = harvest_id or catalogue.newest_harvest(tenant_id, query.supplier_code)
+        rows, end = catalogue.page_of_rejected(
+            tenant_id,
+            query.supplier_code,
+            harvest_id,
+            reason=query.reason,
+            after=after,
+            limit=query.page_size or _REJECTED_ROWS,
+        )
+    token = "" if end is None else f"{end[0]}.{end[1]}.{harvest_id}"
+    return ReadRejectedResponse(page=ListRejectedResponse(harvest_id=harvest_id, rows=rows, next_page_token=token))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,10 @@ from contextunity.gen.contextunity.harvest.v1 import (
     HarvestResponse,
     HarvestStage,
     HarvestState,
+    ListRejectedRequest,
+    ListRejectedResponse,
     PageRef,
+    ReadRejectedRequest,
     SetPageSizeRequest,
     SetPageSizeResponse,
     SyncToBrainRequest,
@@ -26,7 +29,7 @@ from temporalio import workflow
 
 from contextunity.worker.places import until_placed
 
-__all__ = ["HarvestWorkflow"]
+__all__ = ["HarvestWorkflow", "ListRejectedWorkflow"]
 
 _MAX_IN_FLIGHT = 4
 """Pages fetched but not yet synced: bounds what is staged, and how far fetching may run ahead of a slow catalogue."""
@@ -234,3 +237,13 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         if self._state.counts is None:
             self._state.counts = HarvestCounts()
         return self._state.counts
+
+
+@final
+class ListRejectedWorkflow(contract.ListRejectedWorkflowBase):
+    """Lists one page of the rows that a harvest rejected."""
+
+    async def run(self, request: ListRejectedRequest) -> ListRejectedResponse:
+        """Has the page read where the catalogue is."""
+        read = await contract.read_rejected(ReadRejectedRequest(query=request))
+        return read.page if read.page is not None else ListRejectedResponse()

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from contextunity.gen.contextunity.harvest.v1 import RejectedRow
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, or_, select
 
 from contextunity.modules.harvest.catalogue._harvests import in_catalogue, in_harvest
 from contextunity.modules.harvest.catalogue._product_json import product_from_json
 from contextunity.modules.harvest.catalogue._rows import clean_text, decimal_price
-from contextunity.modules.harvest.catalogue._tables import products, rejected_rows, suppliers
+from contextunity.modules.harvest.catalogue._tables import harvests, products, rejected_rows, suppliers
 from contextunity.modules.harvest.catalogue._values import CatalogueRow
 
-__all__ = ["count_products", "find_product", "list_rejected", "list_suppliers", "rejected_by_reason", "sample_products"]
+__all__ = [
+    "count_products",
+    "find_product",
+    "list_rejected",
+    "list_suppliers",
+    "newest_harvest",
+    "page_of_rejected",
+    "rejected_by_reason",
+    "sample_products",
+]
 
 
 def sample_products(connection: Connection, tenant_id: str, supplier_code: str, limit: int) -> list[CatalogueRow]:
@@ -82,6 +91,54 @@ def list_rejected(
         .limit(limit)
     )
     return [RejectedRow(line=row.line, sku=row.sku, reason=row.reason, detail=row.detail, raw=row.raw) for row in found]
+
+
+def newest_harvest(connection: Connection, tenant_id: str, supplier_code: str) -> str:
+    """Give the harvest that began last; empty where there was none."""
+    table = harvests.c
+    newest = select(table.harvest_id).where(in_catalogue(harvests, tenant_id, supplier_code))
+    return connection.scalar(newest.order_by(table.started_at.desc(), table.harvest_id.desc()).limit(1)) or ""
+
+
+def page_of_rejected(
+    connection: Connection,
+    tenant_id: str,
+    supplier_code: str,
+    harvest_id: str,
+    *,
+    reason: str,
+    after: tuple[int, int] | None,
+    limit: int,
+    max_bytes: int,
+) -> tuple[list[RejectedRow], tuple[int, int] | None]:
+    """Give rejected rows of a harvest, and the place after which the next page begins; None where it is the last one.
+
+    Args:
+        connection: to the catalogue.
+        tenant_id: whose.
+        supplier_code: of which supplier.
+        harvest_id: of which harvest.
+        reason: rejected for what; empty for any.
+        after: the place, page and position, that the page before gave.
+        limit: rows at most.
+        max_bytes: bytes of their texts at most; one row is always given.
+    """
+    table = rejected_rows.c
+    statement = select(rejected_rows).where(in_harvest(rejected_rows, tenant_id, supplier_code, harvest_id))
+    if reason:
+        statement = statement.where(table.reason == reason)
+    if after is not None:
+        page, position = after
+        statement = statement.where(or_(table.page > page, and_(table.page == page, table.position > position)))
+    rows: list[RejectedRow] = []
+    place, size = after, 0
+    for row in connection.execute(statement.order_by(table.page, table.position).limit(limit + 1)):
+        size += sum(len(text.encode()) for text in (row.sku, row.reason, row.detail, row.raw))
+        if len(rows) == limit or (rows and size > max_bytes):
+            return rows, place
+        rows.append(RejectedRow(line=row.line, sku=row.sku, reason=row.reason, detail=row.detail, raw=row.raw))
+        place = (row.page, row.position)
+    return rows, None
 
 
 def rejected_by_reason(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> dict[str, int]:

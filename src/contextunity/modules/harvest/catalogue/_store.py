@@ -291,6 +291,35 @@ class Catalogue:
         with self._database.reading() as connection:
             return _reading.list_rejected(connection, tenant_id, supplier_code, harvest_id, limit)
 
+    def newest_harvest(self, tenant_id: str, supplier_code: str) -> str:
+        """Give the harvest that began last; empty where there was none."""
+        with self._database.reading() as connection:
+            return _reading.newest_harvest(connection, tenant_id, supplier_code)
+
+    def page_of_rejected(
+        self,
+        tenant_id: str,
+        supplier_code: str,
+        harvest_id: str,
+        *,
+        reason: str = "",
+        after: tuple[int, int] | None = None,
+        limit: int = 100,
+        max_bytes: int = 1024 * 1024,
+    ) -> tuple[list[RejectedRow], tuple[int, int] | None]:
+        """Give rejected rows of a harvest in the order of the feed, and where the next page begins; None at the end."""
+        with self._database.reading() as connection:
+            return _reading.page_of_rejected(
+                connection,
+                tenant_id,
+                supplier_code,
+                harvest_id,
+                reason=reason,
+                after=after,
+                limit=limit,
+                max_bytes=max_bytes,
+            )
+
     def rejected_by_reason(self, tenant_id: str, supplier_code: str, harvest_id: str) -> dict[str, int]:
         """Count the rejected rows of a harvest by reason."""
         with self._database.reading() as connection:

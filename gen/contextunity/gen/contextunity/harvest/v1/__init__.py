@@ -17,12 +17,16 @@ __all__ = (
     "HarvestResponse",
     "HarvestStage",
     "HarvestState",
+    "ListRejectedRequest",
+    "ListRejectedResponse",
     "Money",
     "PageRef",
     "Product",
     "ProductPage",
     "RawPage",
     "RawProduct",
+    "ReadRejectedRequest",
+    "ReadRejectedResponse",
     "RejectedRow",
     "SetPageSizeRequest",
     "SetPageSizeResponse",
@@ -743,6 +747,77 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class ListRejectedRequest(betterproto2.Message):
+    """
+    Which rejected rows to list.
+    """
+
+    tenant_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Whose catalogue. Empty means the tenant "default".
+    """
+
+    supplier_code: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Of which supplier. Required.
+    """
+
+    harvest_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Of which harvest; see HarvestResponse.harvest_id. Empty means the newest.
+    """
+
+    reason: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    Rejected for what: a word as RejectedRow.reason has it. Empty means any.
+    """
+
+    page_size: "int" = betterproto2.field(5, betterproto2.TYPE_INT32)
+    """
+    Rows in a page, 1 to 1000. Zero means 100. A page has fewer where its rows are long: it stays below 1 MiB.
+    """
+
+    page_token: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    `next_page_token` of the page before, with the other fields as they were. Empty means the first page.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "ListRejectedRequest", ListRejectedRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class ListRejectedResponse(betterproto2.Message):
+    """
+    A page of rejected rows.
+    """
+
+    harvest_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Of which harvest they are. Empty where the supplier was never harvested.
+    """
+
+    rows: "list[RejectedRow]" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    The rows, in the order of the feed.
+    """
+
+    next_page_token: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Asks for the next page. Empty means that there is none.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "ListRejectedResponse", ListRejectedResponse
+)
+
+
+@dataclass(eq=False, repr=False)
 class Money(betterproto2.Message):
     """
     An amount of money, exact.
@@ -1080,6 +1155,44 @@ class RawProduct(betterproto2.Message):
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "RawProduct", RawProduct
+)
+
+
+@dataclass(eq=False, repr=False)
+class ReadRejectedRequest(betterproto2.Message):
+    """
+    Asks an activity for one page of rejected rows.
+    """
+
+    query: "ListRejectedRequest | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    Which.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "ReadRejectedRequest", ReadRejectedRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class ReadRejectedResponse(betterproto2.Message):
+    """
+    What the activity read.
+    """
+
+    page: "ListRejectedResponse | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    The page.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "ReadRejectedResponse", ReadRejectedResponse
 )
 
 

@@ -1208,3 +1208,125 @@ class Product(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_grams) -> _WhichOneofReturnType__weight_grams | None: ...
 
 Global___Product: _TypeAlias = Product  # noqa: Y015
+
+@_typing.final
+class ListRejectedRequest(_message.Message):
+    """Which rejected rows to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SUPPLIER_CODE_FIELD_NUMBER: _builtins.int
+    HARVEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Whose catalogue. Empty means the tenant "default"."""
+    supplier_code: _builtins.str
+    """Of which supplier. Required."""
+    harvest_id: _builtins.str
+    """Of which harvest; see HarvestResponse.harvest_id. Empty means the newest."""
+    reason: _builtins.str
+    """Rejected for what: a word as RejectedRow.reason has it. Empty means any."""
+    page_size: _builtins.int
+    """Rows in a page, 1 to 1000. Zero means 100. A page has fewer where its rows are long: it stays below 1 MiB."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the other fields as they were. Empty means the first page."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        supplier_code: _builtins.str = ...,
+        harvest_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["harvest_id", b"harvest_id", "page_size", b"page_size", "page_token", b"page_token", "reason", b"reason", "supplier_code", b"supplier_code", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRejectedRequest: _TypeAlias = ListRejectedRequest  # noqa: Y015
+
+@_typing.final
+class ListRejectedResponse(_message.Message):
+    """A page of rejected rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HARVEST_ID_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    harvest_id: _builtins.str
+    """Of which harvest they are. Empty where the supplier was never harvested."""
+    next_page_token: _builtins.str
+    """Asks for the next page. Empty means that there is none."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedRow]:
+        """The rows, in the order of the feed."""
+
+    def __init__(
+        self,
+        *,
+        harvest_id: _builtins.str = ...,
+        rows: _abc.Iterable[Global___RejectedRow] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["harvest_id", b"harvest_id", "next_page_token", b"next_page_token", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRejectedResponse: _TypeAlias = ListRejectedResponse  # noqa: Y015
+
+@_typing.final
+class ReadRejectedRequest(_message.Message):
+    """Asks an activity for one page of rejected rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def query(self) -> Global___ListRejectedRequest:
+        """Which."""
+
+    def __init__(
+        self,
+        *,
+        query: Global___ListRejectedRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadRejectedRequest: _TypeAlias = ReadRejectedRequest  # noqa: Y015
+
+@_typing.final
+class ReadRejectedResponse(_message.Message):
+    """What the activity read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def page(self) -> Global___ListRejectedResponse:
+        """The page."""
+
+    def __init__(
+        self,
+        *,
+        page: Global___ListRejectedResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadRejectedResponse: _TypeAlias = ReadRejectedResponse  # noqa: Y015

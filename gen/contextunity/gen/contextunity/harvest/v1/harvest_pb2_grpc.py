@@ -420,3 +420,125 @@ class HarvestService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class CatalogueServiceStub:
+    """What may be asked of the catalogue that harvests fill.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListRejected = channel.unary_unary(
+                '/contextunity.harvest.v1.CatalogueService/ListRejected',
+                request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ListRejectedRequest.SerializeToString,
+                response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ListRejectedResponse.FromString,
+                _registered_method=True)
+        self.ReadRejected = channel.unary_unary(
+                '/contextunity.harvest.v1.CatalogueService/ReadRejected',
+                request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedRequest.SerializeToString,
+                response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedResponse.FromString,
+                _registered_method=True)
+
+
+class CatalogueServiceServicer:
+    """What may be asked of the catalogue that harvests fill.
+    """
+
+    def ListRejected(self, request, context):
+        """Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+
+        Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadRejected(self, request, context):
+        """Reads one page of rejected rows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_CatalogueServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListRejected': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRejected,
+                    request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ListRejectedRequest.FromString,
+                    response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ListRejectedResponse.SerializeToString,
+            ),
+            'ReadRejected': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadRejected,
+                    request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedRequest.FromString,
+                    response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'contextunity.harvest.v1.CatalogueService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('contextunity.harvest.v1.CatalogueService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class CatalogueService:
+    """What may be asked of the catalogue that harvests fill.
+    """
+
+    @staticmethod
+    def ListRejected(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.harvest.v1.CatalogueService/ListRejected',
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ListRejectedRequest.SerializeToString,
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ListRejectedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRejected(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.harvest.v1.CatalogueService/ReadRejected',
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedRequest.SerializeToString,
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

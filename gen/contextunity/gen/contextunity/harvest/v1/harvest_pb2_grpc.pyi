@@ -189,3 +189,55 @@ class HarvestServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_HarvestServiceServicer_to_server(servicer: HarvestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class CatalogueServiceStub:
+    """What may be asked of the catalogue that harvests fill."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> CatalogueServiceAsyncStub: ...
+    ListRejected: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.ListRejectedRequest, _harvest_pb2.ListRejectedResponse]
+    """Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+
+    Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
+    """
+    ReadRejected: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.ReadRejectedRequest, _harvest_pb2.ReadRejectedResponse]
+    """Reads one page of rejected rows."""
+
+@_typing.type_check_only
+class CatalogueServiceAsyncStub(CatalogueServiceStub):
+    """What may be asked of the catalogue that harvests fill."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListRejected: _aio.UnaryUnaryMultiCallable[_harvest_pb2.ListRejectedRequest, _harvest_pb2.ListRejectedResponse]  # type: ignore[assignment]
+    """Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+
+    Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
+    """
+    ReadRejected: _aio.UnaryUnaryMultiCallable[_harvest_pb2.ReadRejectedRequest, _harvest_pb2.ReadRejectedResponse]  # type: ignore[assignment]
+    """Reads one page of rejected rows."""
+
+class CatalogueServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What may be asked of the catalogue that harvests fill."""
+
+    @_abc_1.abstractmethod
+    def ListRejected(
+        self,
+        request: _harvest_pb2.ListRejectedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_harvest_pb2.ListRejectedResponse, _abc.Awaitable[_harvest_pb2.ListRejectedResponse]]:
+        """Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+
+        Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadRejected(
+        self,
+        request: _harvest_pb2.ReadRejectedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_harvest_pb2.ReadRejectedResponse, _abc.Awaitable[_harvest_pb2.ReadRejectedResponse]]:
+        """Reads one page of rejected rows."""
+
+def add_CatalogueServiceServicer_to_server(servicer: CatalogueServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

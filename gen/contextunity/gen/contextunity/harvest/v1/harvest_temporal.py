@@ -17,6 +17,9 @@ import contextunity.gen.contextunity.harvest.v1 as _v1
 from python_temporal import codegen as _t
 
 __all__ = (
+    "CATALOGUE_SERVICE_TASK_QUEUE",
+    "CatalogueServiceActivities",
+    "CatalogueServiceClient",
     "FETCH_PRODUCTS_ACTIVITY_NAME",
     "GET_PROGRESS_QUERY_NAME",
     "HARVEST_SERVICE_TASK_QUEUE",
@@ -27,16 +30,25 @@ __all__ = (
     "HarvestServiceActivities",
     "HarvestServiceClient",
     "HarvestWorkflowBase",
+    "LIST_REJECTED_WORKFLOW_NAME",
+    "ListRejectedChild",
+    "ListRejectedExternal",
+    "ListRejectedHandle",
+    "ListRejectedWorkflowBase",
     "PAUSE_SIGNAL_NAME",
+    "READ_REJECTED_ACTIVITY_NAME",
     "RESUME_SIGNAL_NAME",
     "SET_PAGE_SIZE_UPDATE_NAME",
     "SYNC_TO_BRAIN_ACTIVITY_NAME",
     "TRANSFORM_DATA_ACTIVITY_NAME",
+    "catalogue_service",
     "fetch_products",
     "get_progress_query",
     "harvest_service",
     "harvest_workflow",
+    "list_rejected_workflow",
     "pause_signal",
+    "read_rejected",
     "resume_signal",
     "set_page_size_update",
     "sync_to_brain",
@@ -370,3 +382,119 @@ class HarvestServiceClient(_t.ServiceClient):
     def get_harvest(self, workflow_id: str, *, run_id: str | None = None) -> HarvestHandle:
         """The handle of a Harvest that was started elsewhere; the server is not asked."""
         return self._get(harvest_workflow.contract, workflow_id, run_id, HarvestHandle)
+
+
+# contextunity.harvest.v1.CatalogueService
+
+CATALOGUE_SERVICE_TASK_QUEUE: _Final = 'harvest'
+"""Task queue of CatalogueService."""
+LIST_REJECTED_WORKFLOW_NAME: _Final = 'list_rejected'
+"""Temporal name of the workflow ListRejected."""
+READ_REJECTED_ACTIVITY_NAME: _Final = 'read_rejected'
+"""Temporal name of the activity ReadRejected."""
+
+
+class ListRejectedChild(_t.ChildHandle[_v1.ListRejectedResponse]):
+    """The workflow ListRejected as a child."""
+
+
+class ListRejectedExternal(_t.ExternalHandle):
+    """The workflow ListRejected seen from another workflow."""
+
+
+list_rejected_workflow: _Final[_t.Workflow[_v1.ListRejectedRequest, _v1.ListRejectedResponse, ListRejectedChild, ListRejectedExternal]] = _t.Workflow(
+    _t.WorkflowContract(
+        name=LIST_REJECTED_WORKFLOW_NAME,
+        method='contextunity.harvest.v1.CatalogueService.ListRejected',
+        input_type=_v1.ListRejectedRequest,
+        output_type=_v1.ListRejectedResponse,
+        description='Lists the rows of a harvest that were rejected, in the order of the feed, page by page.\n\nErrors (ApplicationError types): RequestInvalid for a page_token that no page gave.',
+        task_queue=CATALOGUE_SERVICE_TASK_QUEUE,
+        execution_timeout=_timedelta(seconds=300),
+    ),
+    ListRejectedChild,
+    ListRejectedExternal,
+)
+"""Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+
+Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
+"""
+
+read_rejected: _Final[_t.Activity[_v1.ReadRejectedRequest, _v1.ReadRejectedResponse]] = _t.Activity(
+    _t.ActivityContract(
+        name=READ_REJECTED_ACTIVITY_NAME,
+        method='contextunity.harvest.v1.CatalogueService.ReadRejected',
+        input_type=_v1.ReadRejectedRequest,
+        output_type=_v1.ReadRejectedResponse,
+        description='Reads one page of rejected rows.',
+        handler='read_rejected',
+        task_queue=CATALOGUE_SERVICE_TASK_QUEUE,
+        start_to_close_timeout=_timedelta(seconds=60),
+        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=10), maximum_attempts=5, non_retryable_error_types=('RequestInvalid',)),
+    ),
+)
+"""Reads one page of rejected rows."""
+
+catalogue_service: _Final[_t.ServiceContract] = _t.ServiceContract(
+    full_name='contextunity.harvest.v1.CatalogueService',
+    source='contextunity/harvest/v1/harvest.proto',
+    task_queue=CATALOGUE_SERVICE_TASK_QUEUE,
+    workflows={
+        'ListRejected': list_rejected_workflow.contract,
+    },
+    activities={
+        'ReadRejected': read_rejected.contract,
+    },
+    description='What may be asked of the catalogue that harvests fill.',
+)
+"""What may be asked of the catalogue that harvests fill."""
+
+
+class ListRejectedWorkflowBase(_t.WorkflowBase, contract=list_rejected_workflow.contract):
+    """Base of the workflow 'list_rejected'; a derived class is checked and registered as it is defined.
+
+    Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+
+    Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
+    """
+
+    @_abstractmethod
+    async def run(self, request: _v1.ListRejectedRequest) -> _v1.ListRejectedResponse:
+        """Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+
+        Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
+        """
+
+
+class CatalogueServiceActivities(_t.ActivityBase, service=catalogue_service):
+    """The activities of CatalogueService, to implement as sync or async methods."""
+
+    @_abstractmethod
+    def read_rejected(self, request: _v1.ReadRejectedRequest) -> _Awaitable[_v1.ReadRejectedResponse] | _v1.ReadRejectedResponse:
+        """Reads one page of rejected rows."""
+
+
+class ListRejectedHandle(_t.Handle[_v1.ListRejectedResponse]):
+    """A run of the workflow ListRejected, as clients hold it."""
+
+
+class CatalogueServiceClient(_t.ServiceClient):
+    """Client of CatalogueService.
+
+    What may be asked of the catalogue that harvests fill.
+    """
+
+    async def list_rejected(self, request: _v1.ListRejectedRequest, **options: _Unpack[_t.StartOptions]) -> _v1.ListRejectedResponse:
+        """Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+
+        Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
+        """
+        return await (await self._start(list_rejected_workflow.contract, request, ListRejectedHandle, options)).result()
+
+    async def start_list_rejected(self, request: _v1.ListRejectedRequest, **options: _Unpack[_t.StartOptions]) -> ListRejectedHandle:
+        """Starts the workflow ListRejected and returns its handle."""
+        return await self._start(list_rejected_workflow.contract, request, ListRejectedHandle, options)
+
+    def get_list_rejected(self, workflow_id: str, *, run_id: str | None = None) -> ListRejectedHandle:
+        """The handle of a ListRejected that was started elsewhere; the server is not asked."""
+        return self._get(list_rejected_workflow.contract, workflow_id, run_id, ListRejectedHandle)

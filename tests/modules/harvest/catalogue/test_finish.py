@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from contextunity.gen.contextunity.harvest.v1 import PageRef, Product, RawPage
+from contextunity.gen.contextunity.harvest.v1 import PageRef, Product, RawPage, RejectedRow
 
 from contextunity.modules.harvest.catalogue import Catalogue, HarvestSuperseded, PageMissing, SyncCounts
 
@@ -158,3 +158,37 @@ def test_forgetting_may_happen_twice_at_once(catalogue: Catalogue) -> None:
     with ThreadPoolExecutor(4) as pool:
         attempts = [pool.submit(catalogue.forget_harvests, "acme", "camping-trade", keep=1) for _ in range(4)]
         assert sum(attempt.result() for attempt in attempts) == 4
+
+
+def test_what_is_listed_in_a_rejected_row_is_not_unseen(
+    catalogue: Catalogue, make_ref: MakeRef, make_product: MakeProduct, sync: Sync
+) -> None:
+    key = ("acme", "camping-trade", "h2")
+    sync(make_ref(harvest="h1"), [make_product(sku) for sku in "ABC"])
+    rejected = [RejectedRow(line=line, sku=sku, reason="bad_price") for line, sku in enumerate(["A", "Z", ""], 5)]
+    sync(make_ref(harvest="h2"), [], rejected)
+    # A good row later in the feed still counts, and what is new was not listed before.
+    assert sync(make_ref(harvest="h2", page=1), [make_product("A"), make_product("N")]).rejected == 0
+    counted = catalogue.count_unseen(*key)
+    assert (counted.unseen, counted.listed) == (2, 3)
+    assert catalogue.finish_harvest(*key, complete=True) == 2
+    assert catalogue.count_unseen(*key).unseen == 0
+    assert catalogue.newest_harvest("acme", "camping-trade") == "h2"
+
+
+def test_rejected_rows_come_in_pages_that_lose_none(catalogue: Catalogue, make_ref: MakeRef, sync: Sync) -> None:
+    key = ("acme", "camping-trade", "h1")
+    for page in range(3):
+        rows = [RejectedRow(line=10 * page + n, reason="ab"[n % 2], raw="x" * 100) for n in range(4)]
+        sync(make_ref(harvest="h1", page=page), [], rows)
+    for limit, max_bytes in ((1, 10**6), (5, 10**6), (12, 10**6), (12, 1), (12, 250)):
+        lines, after = list[int](), None
+        while True:
+            rows, after = catalogue.page_of_rejected(*key, after=after, limit=limit, max_bytes=max_bytes)
+            assert 1 <= len(rows) <= limit
+            lines += [row.line for row in rows]
+            if after is None:
+                break
+        assert lines == [10 * page + n for page in range(3) for n in range(4)]
+    rows, after = catalogue.page_of_rejected(*key, reason="b")
+    assert ([row.line for row in rows], after) == ([1, 3, 11, 13, 21, 23], None)

@@ -160,9 +160,12 @@ def transform_data(request: TransformDataRequest) -> TransformDataResponse:
         except PageGone:
             # Synced already: this is a late repetition, whose answer nobody waits for.
             return TransformDataResponse()
-        products = transform_page(raw, currency_code=currency_code)
+        key = current().key(page.supplier_code)
+        products = transform_page(raw, currency_code=currency_code, key=key)
         catalogue.put_product_page(page, products)
-    return TransformDataResponse(products=len(products.products), rejected=len(products.rejected))
+    return TransformDataResponse(
+        products=len(products.products), rejected=len(products.rejected), warnings=len(products.warnings)
+    )
 
 
 @contract.sync_to_brain.defn
@@ -188,6 +191,7 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
         changed=counts.changed,
         unchanged=counts.unchanged,
         rejected=counts.rejected,
+        warnings=counts.warnings,
         delisted=delisted,
         catalogue=catalogue.url_for_display if request.last else "",
         incomplete=incomplete,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from contextunity.gen.contextunity.harvest.v1 import RejectedRow
+from contextunity.gen.contextunity.harvest.v1 import RejectedRow, RowSeverity
 
-__all__ = ["RAW_MAX_CHARS", "RejectReason", "rejected_row"]
+__all__ = ["RAW_MAX_CHARS", "RejectReason", "WarningReason", "rejected_row", "warning_row"]
 
 RAW_MAX_CHARS = 2000
 """How much of a rejected row is kept: enough to find it in the feed, and a bound on what a hostile feed can store."""
@@ -40,13 +40,42 @@ class RejectReason(StrEnum):
     MISSING_SKU = "missing_sku"
     """The product has no SKU, and none can be derived."""
     BAD_SKU = "bad_sku"
-    """The SKU is too long to be a key."""
+    """The SKU is too long for the transformation, which takes 255 characters."""
+    SKU_TOO_LONG = "sku_too_long"
+    """The SKU is too long for the catalogue, which takes 500 characters."""
+    DUPLICATE_SKU = "duplicate_sku"
+    """An earlier row of the same harvest has this SKU; `detail` names its line."""
     MISSING_PRICE = "missing_price"
     """The product has no price."""
     BAD_PRICE = "bad_price"
     """The price is no amount of money, or is negative."""
     BAD_CURRENCY = "bad_currency"
     """The currency is missing or is no ISO 4217 code."""
+
+
+class WarningReason(StrEnum):
+    """Words that `RejectedRow.reason` holds where the row was used all the same, without the value that was doubted."""
+
+    BAD_SALE_PRICE = "bad_sale_price"
+    """The reduced price cannot be read, is zero, or is not below the price, so the price counts."""
+    BAD_SALE_DATES = "bad_sale_dates"
+    """It cannot be read when the reduced price holds, so the price counts."""
+    BAD_COMPARE_AT_PRICE = "bad_compare_at_price"
+    """The price before a reduction cannot be read."""
+    BAD_GTIN = "bad_gtin"
+    """The GTIN has a wrong check digit or number of digits, or is none."""
+    LOST_DIGITS = "lost_digits"
+    """A spreadsheet program wrote a number as 9.78E+12; its last digits are gone."""
+    BAD_STOCK = "bad_stock"
+    """The pieces in stock are no number."""
+    UNKNOWN_AVAILABILITY = "unknown_availability"
+    """The availability is a word that nobody has told us."""
+    STOCK_MISMATCH = "stock_mismatch"
+    """Pieces in stock and availability say opposite things; the product counts as out of stock."""
+    BAD_WEIGHT = "bad_weight"
+    """The weight cannot be read."""
+    UNKNOWN_STATUS = "unknown_status"
+    """The shop's status or publication is a word that nobody has told us."""
 
 
 def rejected_row(*, line: int, reason: RejectReason, detail: str, raw: str | bytes, sku: str = "") -> RejectedRow:
@@ -60,7 +89,24 @@ def rejected_row(*, line: int, reason: RejectReason, detail: str, raw: str | byt
         sku: its SKU, where one can be made out.
     """
     return RejectedRow(
-        line=line, sku=_storable(sku), reason=reason.value, detail=_storable(detail), raw=_storable(_as_text(raw))
+        line=line,
+        sku=_storable(sku),
+        reason=reason.value,
+        detail=_storable(detail),
+        raw=_storable(_as_text(raw)),
+        severity=RowSeverity.REJECTED,
+    )
+
+
+def warning_row(*, line: int, reason: WarningReason, detail: str, raw: str | bytes, sku: str = "") -> RejectedRow:
+    """Write down a doubt about a row that is used. See `rejected_row`."""
+    return RejectedRow(
+        line=line,
+        sku=_storable(sku),
+        reason=reason.value,
+        detail=_storable(detail),
+        raw=_storable(_as_text(raw)),
+        severity=RowSeverity.WARNING,
     )
 
 

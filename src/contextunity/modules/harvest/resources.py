@@ -23,6 +23,7 @@ from .feed_server import FeedServer
 from .feeds import FeedBounds, FeedSource
 from .sample import write_sample
 from .settings import BUNDLED_SUPPLIER, HarvestSettings, SupplierSettings
+from .transform import Key
 
 __all__ = ["Resources", "current", "lifespan"]
 
@@ -87,6 +88,14 @@ class Resources:
         """
         own = self._supplier(supplier_code).max_delisted_share
         return self.settings.max_delisted_share if own is None else own
+
+    def key(self, supplier_code: str) -> Key:
+        """What names the products of a supplier.
+
+        Raises:
+            SupplierUnknownError: none is configured under this code.
+        """
+        return self._supplier(supplier_code).key
 
     async def reachable_url(self, url: str) -> str:
         """The address to fetch a feed from: for the bundled one that of this worker's own little server.

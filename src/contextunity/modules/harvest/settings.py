@@ -32,6 +32,9 @@ class SupplierSettings(BaseModel):
     """How it is written; found out from the feed itself unless given."""
     currency_code: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
     """ISO 4217 code of the currency that prices without one of their own are in."""
+    key: Literal["sku", "barcode", "handle_options"] = "sku"
+    """What names a product in the catalogue: its SKU, its barcode, or its handle with its options, for shops where one
+    SKU stands on many variants."""
     page_size: int = Field(default=500, ge=1, le=1000)
     """Feed entries in a page. Larger ones cost a little less each product, and more memory."""
     allow_private: bool = False

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
-from contextunity.gen.contextunity.harvest.v1 import Money, Product
+from contextunity.gen.contextunity.harvest.v1 import Money, Product, Publication
 from pydantic import BaseModel, ConfigDict
 
 from contextunity.core.codec import JsonValue
@@ -65,10 +65,10 @@ async def _open(context: ToolContext) -> AsyncGenerator[ToolFunction, None]:
 
 
 def _look_up(catalogue: Catalogue, tenant_id: str, sku: str, supplier_code: str | None) -> JsonValue:
-    """The first supplier's product that has the SKU, by the order of supplier codes; None where nobody has it."""
+    """The first supplier's product that has the SKU, by the order of supplier codes; None where nobody offers it."""
     for supplier in [supplier_code] if supplier_code else catalogue.suppliers(tenant_id):
         product = catalogue.get(tenant_id, supplier, sku)
-        if product is not None:
+        if product is not None and product.publication in (Publication.UNSPECIFIED, Publication.ACTIVE):
             return {"supplier_code": supplier, **_told(product)}
     return None
 
@@ -101,4 +101,5 @@ lookup_sku = Tool(
     settings=LookupSkuSettings,
     description="lookup_sku(sku, supplier_code=None) gives the product of the tenant's catalogue, or None.",
 )
-"""lookup_sku(sku, supplier_code=None) → the product as a dict, prices as text; None where the catalogue lacks it."""
+"""lookup_sku(sku, supplier_code=None) → the product as a dict, prices as text; None where the catalogue lacks it, or
+the shop does not sell it: a draft, archived or unpublished product."""

@@ -9,25 +9,32 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
+from typing import Literal
 
 from contextunity.gen.contextunity.harvest.v1 import (
     Availability,
     Money,
     Product,
     ProductPage,
+    Publication,
     RawPage,
     RawProduct,
     RejectedRow,
 )
 
-from ._gtin import verified_gtin
+from ._gtin import GtinError, read_gtin
 from ._html import html_to_text
 from ._money import BadCurrencyError, BadPriceError, parse_money, parse_number
-from .rejects import RejectReason, rejected_row
+from .rejects import RejectReason, WarningReason, rejected_row, warning_row
+from .spreadsheet import lost_digits, restored
 
-__all__ = ["MAX_SKU_CHARS", "transform_page"]
+__all__ = ["MAX_SKU_CHARS", "Key", "transform_page"]
+
+Key = Literal["sku", "barcode", "handle_options"]
+"""What names a product in the catalogue: its SKU, its barcode, or its handle with its options."""
 
 MAX_SKU_CHARS = 255
 """The SKU is part of a key in the catalogue, and databases bound those."""
@@ -57,23 +64,36 @@ _GRAMS = {
     "ounce": Decimal("28.349523125"),
     "ounces": Decimal("28.349523125"),
 }
-_AVAILABILITY = {
-    "in_stock": Availability.IN_STOCK,
-    "instock": Availability.IN_STOCK,
-    "available": Availability.IN_STOCK,
-    "out_of_stock": Availability.OUT_OF_STOCK,
-    "outofstock": Availability.OUT_OF_STOCK,
-    "sold_out": Availability.OUT_OF_STOCK,
-    "soldout": Availability.OUT_OF_STOCK,
-    "preorder": Availability.PREORDER,
-    "pre_order": Availability.PREORDER,
-    "presale": Availability.PREORDER,
-    "backorder": Availability.BACKORDER,
-    "back_order": Availability.BACKORDER,
-    "available_for_order": Availability.BACKORDER,
+_AVAILABILITY_WORDS = {
+    Availability.IN_STOCK: (
+        "in_stock instock available available_now yes true y limited limited_availability limited_stock low_stock "
+        "in_store_only instoreonly online_only onlineonly limitedavailability ready_to_ship on_stock"
+    ),
+    Availability.OUT_OF_STOCK: (
+        "out_of_stock outofstock sold_out soldout no false n unavailable not_available not_in_stock discontinued "
+        "temporarily_out_of_stock temporarily_unavailable no_stock reserved"
+    ),
+    Availability.PREORDER: "preorder pre_order preordered pre_sale presale coming_soon",
+    Availability.BACKORDER: (
+        "backorder back_order backordered back_ordered on_backorder on_back_order available_for_order on_order "
+        "special_order made_to_order madetoorder"
+    ),
 }
+_AVAILABILITY = {word: found for found, words in _AVAILABILITY_WORDS.items() for word in words.split()}
+_SCHEMA_ORG = re.compile(r"(?:https?://(?:www\.)?)?schema\.org/", re.IGNORECASE)
+_PUBLICATION = {
+    "active": Publication.ACTIVE,
+    "draft": Publication.DRAFT,
+    "archived": Publication.ARCHIVED,
+    "unpublished": Publication.UNPUBLISHED,
+    # Shown to nobody who does not have its address.
+    "unlisted": Publication.UNPUBLISHED,
+}
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_NOT_OFFERED = frozenset({Publication.DRAFT, Publication.ARCHIVED, Publication.UNPUBLISHED})
 _MAX_STOCK = 10**15
 _MAX_GRAMS = 10**12
+_NO_WEIGHT = re.compile(r"[0.,]+\s*[A-Za-z]*\.?")
 _WEIGHT = re.compile(r"([0-9.,]+)\s*([A-Za-z]*)\.?")
 _STOCK = re.compile(r"([+-]?[0-9]{1,18})(?:\.0*)?")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+")
@@ -91,7 +111,7 @@ class _RejectError(Exception):
         super().__init__(detail)
 
 
-def transform_page(raw: RawPage, *, currency_code: str) -> ProductPage:
+def transform_page(raw: RawPage, *, currency_code: str, key: Key = "sku", now: datetime | None = None) -> ProductPage:
     """Make products of the rows of a page.
 
     A row without a SKU gets `{group}/{option value}/{option value}`, each value in lower case with hyphens for all
@@ -101,51 +121,89 @@ def transform_page(raw: RawPage, *, currency_code: str) -> ProductPage:
     Args:
         raw: rows as read.
         currency_code: ISO 4217 code of the currency that prices without one of their own are in.
+        key: what takes the place of the SKU; where a row lacks it, handle and options do.
+        now: the time that reduced prices must hold at, aware; the present unless given.
 
     Returns:
         One product for each row that can be used; all others as rejected rows, with those that could not even be read
-        among them, by line.
+        among them, by line. Optional values that cannot be used are left out, with a warning.
     """
+    page = _Page(currency_code, key, now or datetime.now(UTC))
     products: list[Product] = []
     rejected: list[RejectedRow] = list(raw.rejected)
-    # Variants share their description, and its conversion is most of the work.
-    descriptions: dict[str, str] = {}
+    warnings: list[RejectedRow] = list(raw.warnings)
     for row in raw.products:
+        page.sku = ""
+        page.doubts.clear()
         try:
-            products.append(_transform_row(row, currency_code, descriptions))
+            products.append(_transform_row(row, page))
         except _RejectError as error:
-            raw_text = _as_json(row)
+            sku = page.sku or clean_text(row.sku)
             rejected.append(
-                rejected_row(line=row.line, reason=error.reason, detail=error.detail, raw=raw_text, sku=row.sku.strip())
+                rejected_row(line=row.line, reason=error.reason, detail=error.detail, raw=_as_json(row), sku=sku)
             )
+        else:
+            for reason, detail in page.doubts:
+                warnings.append(
+                    warning_row(line=row.line, reason=reason, detail=detail, raw=_as_json(row), sku=page.sku)
+                )
     rejected.sort(key=lambda bad: bad.line)
-    return ProductPage(products=products, rejected=rejected)
+    warnings.sort(key=lambda doubt: doubt.line)
+    return ProductPage(products=products, rejected=rejected, warnings=warnings)
 
 
-def _transform_row(row: RawProduct, currency_code: str, descriptions: dict[str, str]) -> Product:
+class _Page:
+    """What holds for all rows of a page, and what is known of the row at hand."""
+
+    __slots__ = ("currency_code", "descriptions", "doubts", "key", "now", "sku")
+
+    def __init__(self, currency_code: str, key: Key, now: datetime) -> None:
+        self.currency_code = currency_code
+        self.key = key
+        self.now = now
+        # Variants share their description, and its conversion is most of the work.
+        self.descriptions: dict[str, str] = {}
+        self.sku = ""
+        self.doubts: list[tuple[WarningReason, str]] = []
+
+    def doubt(self, reason: WarningReason, detail: str) -> None:
+        self.doubts.append((reason, detail))
+
+
+def _transform_row(row: RawProduct, page: _Page) -> Product:
+    options = _clean_options(row.options) if row.options else {}
+    group = clean_text(row.group)
+    gtin = _gtin(row.gtin, page) if row.gtin else ""
+    # The key comes first, so that a row that is rejected for something else is known by it.
+    page.sku = sku = _key(row, page, group, gtin, options)
     title = clean_text(row.title)
     if not title:
         raise _RejectError(RejectReason.MISSING_TITLE, "the title is empty")
-    options = _clean_options(row.options) if row.options else {}
-    group = clean_text(row.group)
-    price, compare_at_price = _prices(row, currency_code)
+    price, compare_at_price = _prices(row, page)
     body = row.body
-    description = descriptions.get(body)
+    description = page.descriptions.get(body)
     if description is None:
-        description = descriptions[body] = html_to_text(_without_controls(body))
-    stock, availability = _stock(row.stock)
+        description = page.descriptions[body] = html_to_text(_without_controls(restored(body)))
+    stock, availability, doubts = _stock(row.stock, row.availability)
+    page.doubts += doubts
+    publication = Publication.UNSPECIFIED
+    if row.status or row.published:
+        publication, doubts = _publication(row.status, row.published)
+        page.doubts += doubts
+        if publication in _NOT_OFFERED:
+            availability = Availability.OUT_OF_STOCK
     return Product(
-        sku=_sku(row.sku, group, options),
+        sku=sku,
         group=group,
         title=_title(title, options) if options else title,
         brand=clean_text(row.brand),
         description=description,
         price=price,
         compare_at_price=compare_at_price,
-        gtin=verified_gtin(row.gtin) if row.gtin else "",
+        gtin=gtin,
         stock=stock,
         availability=availability,
-        weight_grams=_weight_grams(row.weight, row.weight_unit) if row.weight else None,
+        weight_grams=_weight(row, page) if row.weight else None,
         image_urls=_images(row.image_urls),
         categories=_unique(clean_text(text) for text in row.categories),
         tags=list(_tags(row.tags)) if row.tags else [],
@@ -153,15 +211,18 @@ def _transform_row(row: RawProduct, currency_code: str, descriptions: dict[str, 
         mpn=clean_text(row.mpn),
         link=_web_address(row.link),
         line=row.line,
+        publication=publication,
     )
 
 
 @lru_cache(maxsize=8192)
 def clean_text(text: str) -> str:
-    """Give a text of one line: no control characters, and one blank where there was any white space."""
+    """Give a text of one line: no control characters, one blank where there was any white space, and undone what a
+    spreadsheet program did to it.
+    """
     if text.isascii() and text.isprintable() and "  " not in text:
-        return text.strip()
-    return _BLANKS.sub(" ", _without_controls(text)).strip()
+        return restored(text.strip())
+    return restored(_BLANKS.sub(" ", _without_controls(text)).strip())
 
 
 def _without_controls(text: str) -> str:
@@ -190,15 +251,35 @@ def _title(title: str, options: dict[str, str]) -> str:
     return f"{title} - {' / '.join(options.values())}"
 
 
-def _sku(stated: str, group: str, options: dict[str, str]) -> str:
-    sku = clean_text(stated)
+def _key(row: RawProduct, page: _Page, group: str, gtin: str, options: dict[str, str]) -> str:
+    if page.key == "sku":
+        sku = clean_text(row.sku)
+        if lost_digits(sku):
+            page.doubt(WarningReason.LOST_DIGITS, f"the SKU {row.sku!r} has lost its last digits in a spreadsheet")
+    else:
+        sku = (gtin or clean_text(row.gtin)) if page.key == "barcode" else ""
     if not sku:
         if not group:
-            raise _RejectError(RejectReason.MISSING_SKU, "the SKU is empty, and there is no group to derive one from")
+            detail = "the SKU is empty, and there is no group to derive one from"
+            if page.key != "sku":
+                detail = f"the supplier's key is {page.key}, and the row has neither that nor a group"
+            raise _RejectError(RejectReason.MISSING_SKU, detail)
         sku = "/".join([group, *(_slug(value) for value in options.values())])
     if len(sku) > MAX_SKU_CHARS:
         raise _RejectError(RejectReason.BAD_SKU, f"the SKU has {len(sku)} characters, at most {MAX_SKU_CHARS} can be")
     return sku
+
+
+def _gtin(text: str, page: _Page) -> str:
+    value = clean_text(text)
+    try:
+        return read_gtin(value)
+    except GtinError as error:
+        if lost_digits(value):
+            page.doubt(WarningReason.LOST_DIGITS, f"the GTIN {text!r} has lost its last digits in a spreadsheet")
+        else:
+            page.doubt(WarningReason.BAD_GTIN, f"the GTIN {text!r} is left out: {error}")
+        return ""
 
 
 @lru_cache(maxsize=4096)
@@ -207,41 +288,167 @@ def _slug(value: str) -> str:
     return _NOT_A_WORD.sub("-", value.lower()).strip("-") or value
 
 
-def _prices(row: RawProduct, currency_code: str) -> tuple[Money, Money | None]:
+def _prices(row: RawProduct, page: _Page) -> tuple[Money, Money | None]:
     """Give the price, and the price before a reduction where there is one: in the same currency, and higher."""
     if not row.price.strip():
-        raise _RejectError(RejectReason.MISSING_PRICE, "the price is empty")
-    currency = row.currency_code or currency_code
+        also = ", and a reduced price alone is none" if row.sale_price.strip() else ""
+        raise _RejectError(RejectReason.MISSING_PRICE, f"the price is empty{also}")
+    currency = row.currency_code or page.currency_code
     try:
-        code, units, nanos = parse_money(row.price, currency)
+        price = parse_money(clean_text(row.price), currency)
     except BadPriceError as error:
         raise _RejectError(RejectReason.BAD_PRICE, f"the price {row.price!r} cannot be used: {error}") from None
     except BadCurrencyError as error:
         raise _RejectError(RejectReason.BAD_CURRENCY, f"the price {row.price!r} cannot be used: {error}") from None
-    price = Money(currency_code=code, units=units, nanos=nanos)
+    if row.sale_price.strip():
+        sale = _sale_price(row, page, price, currency)
+        if sale is not None:
+            return _money(sale), _money(price)
     if not row.compare_at_price.strip():
-        return price, None
+        return _money(price), None
     try:
-        before = parse_money(row.compare_at_price, currency)
-    except (BadPriceError, BadCurrencyError):
-        return price, None
-    if before[0] != code or before[1:] <= (units, nanos):
-        return price, None
-    return price, Money(currency_code=code, units=before[1], nanos=before[2])
+        before = parse_money(clean_text(row.compare_at_price), currency)
+    except (BadPriceError, BadCurrencyError) as error:
+        detail = f"the price before a reduction {row.compare_at_price!r} is left out: {error}"
+        page.doubt(WarningReason.BAD_COMPARE_AT_PRICE, detail)
+        return _money(price), None
+    if before[0] != price[0] or before[1:] <= price[1:]:
+        return _money(price), None
+    return _money(price), _money(before)
+
+
+def _money(amount: tuple[str, int, int]) -> Money:
+    return Money(currency_code=amount[0], units=amount[1], nanos=amount[2])
+
+
+def _sale_price(
+    row: RawProduct, page: _Page, price: tuple[str, int, int], currency: str
+) -> tuple[str, int, int] | None:
+    """Give the reduced price where it holds now, is above zero and below the price."""
+    if row.sale_price_effective_date.strip():
+        try:
+            begin, end = _sale_dates(clean_text(row.sale_price_effective_date))
+        except ValueError as error:
+            dates = row.sale_price_effective_date
+            page.doubt(
+                WarningReason.BAD_SALE_DATES, f"when the reduced price holds, {dates!r}, cannot be read: {error}"
+            )
+            return None
+        if not begin <= page.now < end:
+            return None
+    try:
+        sale = parse_money(clean_text(row.sale_price), currency)
+    except (BadPriceError, BadCurrencyError) as error:
+        page.doubt(WarningReason.BAD_SALE_PRICE, f"the reduced price {row.sale_price!r} does not count: {error}")
+        return None
+    fault = ""
+    if sale[1:] == (0, 0):
+        fault = "it is zero"
+    elif sale[0] != price[0]:
+        fault = f"it is in {sale[0]}, the price in {price[0]}"
+    elif sale[1:] >= price[1:]:
+        fault = f"it is not below the price {row.price!r}"
+    if fault:
+        page.doubt(WarningReason.BAD_SALE_PRICE, f"the reduced price {row.sale_price!r} does not count: {fault}")
+        return None
+    return sale
+
+
+@lru_cache(maxsize=256)
+def _sale_dates(text: str) -> tuple[datetime, datetime]:
+    """Read two times of ISO 8601 with a slash between them; without a zone they are UTC, and a date is the whole day.
+
+    Raises:
+        ValueError: it is something else, or ends before it begins.
+    """
+    first, slash, last = (part.strip() for part in text.partition("/"))
+    if not slash:
+        raise ValueError("it is not two times with a slash between them")
+    begin, end = _time(first), _time(last)
+    if len(last) <= 10:
+        end += timedelta(days=1)
+    if end <= begin:
+        raise ValueError("it ends before it begins")
+    return begin, end
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+_Doubts = tuple[tuple[WarningReason, str], ...]
 
 
 @lru_cache(maxsize=4096)
-def _stock(text: str) -> tuple[int | None, Availability]:
-    """Read pieces in stock, or a word. Fewer than none, which is what oversold goods have, is none."""
-    text = text.strip()
-    if not text:
-        return None, Availability.UNSPECIFIED
-    found = _STOCK.fullmatch(text)
-    if found is not None:
-        pieces = min(max(int(found[1]), 0), _MAX_STOCK)
-        return pieces, Availability.IN_STOCK if pieces else Availability.OUT_OF_STOCK
-    word = _NOT_A_WORD.sub("_", text.lower()).strip("_")
-    return None, _AVAILABILITY.get(word, Availability.UNSPECIFIED)
+def _stock(stock: str, availability: str) -> tuple[int | None, Availability, _Doubts]:
+    """Read pieces in stock and whether the product can be had; each may be a word.
+
+    Fewer pieces than none, which is what oversold goods have, is none. Where nobody says more, pieces decide; no
+    pieces are no matter where a product can be ordered in advance.
+    """
+    doubts: list[tuple[WarningReason, str]] = []
+    pieces: int | None = None
+    found = Availability.UNSPECIFIED
+    stock, availability = clean_text(stock), clean_text(availability)
+    number = _STOCK.fullmatch(stock)
+    if number is not None:
+        pieces = min(max(int(number[1]), 0), _MAX_STOCK)
+    elif stock:
+        found = _availability(stock)
+        # Where a word stands for the pieces as well as the availability, it is the availability that is not known.
+        if found is Availability.UNSPECIFIED:
+            known = any(char.isdigit() for char in stock) or availability
+            reason = WarningReason.BAD_STOCK if known else WarningReason.UNKNOWN_AVAILABILITY
+            doubts.append((reason, f"the stock {stock!r} is neither a number nor a word that is known"))
+    if availability:
+        stated = _availability(availability)
+        if stated is Availability.UNSPECIFIED:
+            detail = f"the availability {availability!r} is no word that is known"
+            doubts.append((WarningReason.UNKNOWN_AVAILABILITY, detail))
+        else:
+            found = stated
+    if pieces is None:
+        return None, found, tuple(doubts)
+    counted = Availability.IN_STOCK if pieces else Availability.OUT_OF_STOCK
+    if found in (Availability.UNSPECIFIED, counted):
+        return pieces, counted, tuple(doubts)
+    if found in (Availability.IN_STOCK, Availability.OUT_OF_STOCK):
+        detail = f"the availability is {availability!r} with {pieces} pieces; it counts as out of stock"
+        doubts.append((WarningReason.STOCK_MISMATCH, detail))
+        found = Availability.OUT_OF_STOCK
+    return pieces, found, tuple(doubts)
+
+
+def _availability(text: str) -> Availability:
+    word = _NOT_A_WORD.sub("_", _SCHEMA_ORG.sub("", text).lower()).strip("_")
+    return _AVAILABILITY.get(word, Availability.UNSPECIFIED)
+
+
+@lru_cache(maxsize=256)
+def _publication(status: str, published: str) -> tuple[Publication, _Doubts]:
+    """Tell whether the shop sells a product at all. What is not shown is not sold, whatever its status."""
+    doubts: list[tuple[WarningReason, str]] = []
+    found = Publication.UNSPECIFIED
+    status, published = clean_text(status), clean_text(published)
+    if status:
+        found = _PUBLICATION.get(status.lower(), found)
+        if found is Publication.UNSPECIFIED:
+            doubts.append((WarningReason.UNKNOWN_STATUS, f"the status {status!r} is no word that is known"))
+    if published:
+        shown = _TRUTH.get(published.lower())
+        if shown is None:
+            doubts.append((WarningReason.UNKNOWN_STATUS, f"published is {published!r}, neither true nor false"))
+        elif found in (Publication.UNSPECIFIED, Publication.ACTIVE) and not (shown and doubts):
+            found = Publication.ACTIVE if shown else Publication.UNPUBLISHED
+    return found, tuple(doubts)
+
+
+def _weight(row: RawProduct, page: _Page) -> int | None:
+    grams = _weight_grams(clean_text(row.weight), clean_text(row.weight_unit))
+    if grams is None and row.weight.strip(" 0.,") and not _NO_WEIGHT.fullmatch(row.weight.strip()):
+        page.doubt(WarningReason.BAD_WEIGHT, f"the weight {row.weight!r} is left out: it cannot be read")
+    return grams
 
 
 @lru_cache(maxsize=4096)
@@ -302,6 +509,11 @@ def _as_json(row: RawProduct) -> str:
         "gtin": row.gtin,
         "mpn": row.mpn,
         "stock": row.stock,
+        "availability": row.availability,
+        "sale_price": row.sale_price,
+        "sale_price_effective_date": row.sale_price_effective_date,
+        "status": row.status,
+        "published": row.published,
         "weight": row.weight,
         "weight_unit": row.weight_unit,
         "categories": row.categories,

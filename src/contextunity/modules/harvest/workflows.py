@@ -207,6 +207,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         counts.unchanged += synced.unchanged
         counts.synced += synced.created + synced.changed + synced.unchanged
         counts.rejected += synced.rejected
+        counts.warnings += synced.warnings
         self._bytes_done = fetched.next_cursor.offset if fetched.next_cursor is not None else 0
         return synced
 

@@ -68,28 +68,29 @@ async def test_columns_are_found_by_name(read_text: ReadText) -> None:
     )
     (product,) = reading.products
     assert (product.price, product.mpn, product.title, product.group) == ("9.50", "MP-1", "Tent", "tent")
-    # The apostrophe is Shopify's, and Variant Grams is in grams whatever unit the shop shows.
-    assert (product.gtin, product.weight, product.weight_unit) == ("9009518582030", "454", "g")
+    # As the feed has it; and Variant Grams is in grams whatever unit the shop shows.
+    assert (product.gtin, product.weight, product.weight_unit) == ("'9009518582030", "454", "g")
 
 
 @pytest.mark.parametrize(
     ("tracker", "quantity", "policy", "stock"),
     [
-        pytest.param("shopify", "4", "deny", "4", id="tracked"),
-        pytest.param("shopify", "0", "deny", "0", id="sold out"),
-        pytest.param("shopify", "0", "continue", "backorder", id="sold on below zero"),
-        pytest.param("shopify", "-2", "continue", "backorder", id="sold on far below zero"),
-        pytest.param("", "0", "deny", "in_stock", id="untracked"),
-        pytest.param("", "", "", "", id="not told"),
+        pytest.param("shopify", "4", "deny", ("4", ""), id="tracked"),
+        pytest.param("shopify", "0", "deny", ("0", ""), id="sold out"),
+        pytest.param("shopify", "0", "continue", ("0", "backorder"), id="sold on below zero"),
+        pytest.param("shopify", "-2", "continue", ("-2", "backorder"), id="sold on far below zero"),
+        pytest.param("", "0", "deny", ("", "in_stock"), id="untracked"),
+        pytest.param("", "", "", ("", ""), id="not told"),
     ],
 )
 async def test_stock_means_something_only_where_it_is_tracked(
-    read_text: ReadText, tracker: str, quantity: str, policy: str, stock: str
+    read_text: ReadText, tracker: str, quantity: str, policy: str, stock: tuple[str, str]
 ) -> None:
     values = {"Variant_Inventory_Tracker": tracker, "Variant_Inventory_Qty": quantity}
     text = row(Handle="a", Title="A", Variant_Price="1", Variant_Inventory_Policy=policy, **values)
     reading = await read_text(f"{HEADER}\n{text}\n")
-    assert reading.products[0].stock == stock
+    (product,) = reading.products
+    assert (product.stock, product.availability) == stock
 
 
 async def test_a_row_that_is_not_utf_8_is_read_as_windows_1252(read_text: ReadText) -> None:
@@ -168,11 +169,11 @@ async def test_google_xml_reads_rss(read_text: ReadText) -> None:
     )
     (product,) = reading.products
     assert (product.sku, product.group, product.title, product.body) == ("1", "G", "Tent", "Dry")
-    assert (product.price, product.compare_at_price) == ("15.00 EUR", "20.00 EUR")
+    assert (product.price, product.sale_price) == ("20.00 EUR", "15.00 EUR")
     assert product.image_urls == [f"https://x.example/{number}.jpg" for number in (1, 2, 3)]
     assert product.categories == ["Home > Tents", "499"]
     assert product.options == {"Color": "Red", "Size": "M"}
-    assert (product.stock, product.weight, product.brand) == ("in stock", "2 kg", "Kestrel")
+    assert (product.availability, product.weight, product.brand) == ("in stock", "2 kg", "Kestrel")
     assert (product.gtin, product.mpn, product.link) == ("9009518582030", "M", "https://x.example/t")
 
 
@@ -218,7 +219,7 @@ async def test_google_tsv_reads_lists_and_header_spellings(read_text: ReadText) 
     (product,) = reading.products
     assert reading.feed.format is Format.GOOGLE_TSV
     assert (product.sku, product.title, product.group, product.stock) == ("1", "Tent", "G", "7")
-    assert (product.price, product.compare_at_price) == ("15 EUR", "20 EUR")
+    assert (product.price, product.sale_price) == ("20 EUR", "15 EUR")
     assert product.image_urls == ["https://x/1", "https://x/2", "https://x/3"]
     assert product.options == {"Color": "Red"}
 

@@ -135,24 +135,32 @@ def recorded_counts(connection: Connection, ref: PageRef) -> SyncCounts | None:
     """Look up what syncing the page did; None where it was not synced yet."""
     table = harvest_pages.c
     row = connection.execute(
-        select(table.created, table.changed, table.unchanged, table.rejected).where(on_page(harvest_pages, ref))
+        select(table.created, table.changed, table.unchanged, table.rejected, table.warnings).where(
+            on_page(harvest_pages, ref)
+        )
     ).one_or_none()
     if row is None:
         return None
-    return SyncCounts(created=row.created, changed=row.changed, unchanged=row.unchanged, rejected=row.rejected)
+    return SyncCounts(
+        created=row.created,
+        changed=row.changed,
+        unchanged=row.unchanged,
+        rejected=row.rejected,
+        warnings=row.warnings,
+    )
 
 
 def harvest_totals(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> HarvestTotals:
     """Add up the synced pages of a harvest."""
     table = harvest_pages.c
-    numbers = (table.created, table.changed, table.unchanged, table.rejected)
+    numbers = (table.created, table.changed, table.unchanged, table.rejected, table.warnings)
     pages, *sums = connection.execute(
         select(func.count(), *(func.coalesce(func.sum(number), 0) for number in numbers)).where(
             in_harvest(harvest_pages, tenant_id, supplier_code, harvest_id)
         )
     ).one()
     # PostgreSQL adds bigints up to a numeric.
-    created, changed, unchanged, rejected = (int(number) for number in sums)
+    created, changed, unchanged, rejected, warnings = (int(number) for number in sums)
     return HarvestTotals(
         pages=pages,
         rows=created + changed + unchanged + rejected,
@@ -160,6 +168,7 @@ def harvest_totals(connection: Connection, tenant_id: str, supplier_code: str, h
         changed=changed,
         unchanged=unchanged,
         rejected=rejected,
+        warnings=warnings,
     )
 
 

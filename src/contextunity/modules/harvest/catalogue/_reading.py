@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextunity.gen.contextunity.harvest.v1 import RejectedRow
+from contextunity.gen.contextunity.harvest.v1 import RejectedRow, RowSeverity
 from sqlalchemy import Connection, and_, func, or_, select
 
 from contextunity.modules.harvest.catalogue._harvests import in_catalogue, in_harvest
@@ -22,13 +22,19 @@ __all__ = [
     "sample_products",
 ]
 
+_SEVERITIES = {RowSeverity.REJECTED: "rejected", RowSeverity.WARNING: "warning"}
+
 
 def sample_products(connection: Connection, tenant_id: str, supplier_code: str, limit: int) -> list[CatalogueRow]:
-    """Give a few listed products, in the order of their SKUs."""
+    """Give a few listed products that the shop sells, in the order of their SKUs."""
     table = products.c
     found = connection.execute(
         select(products)
-        .where(in_catalogue(products, tenant_id, supplier_code), table.delisted_at.is_(None))
+        .where(
+            in_catalogue(products, tenant_id, supplier_code),
+            table.delisted_at.is_(None),
+            table.publication.in_(("", "active")),
+        )
         .order_by(table.sku)
         .limit(limit)
     )
@@ -80,17 +86,25 @@ def count_products(connection: Connection, tenant_id: str, supplier_code: str, *
 
 
 def list_rejected(
-    connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str, limit: int
+    connection: Connection,
+    tenant_id: str,
+    supplier_code: str,
+    harvest_id: str,
+    limit: int,
+    severity: RowSeverity = RowSeverity.REJECTED,
 ) -> list[RejectedRow]:
-    """Give the first rejected rows of a harvest, in the order of the feed."""
+    """Give the first rejected rows of a harvest, or the first doubts about others, in the order of the feed."""
     table = rejected_rows.c
     found = connection.execute(
         select(table.line, table.sku, table.reason, table.detail, table.raw)
-        .where(in_harvest(rejected_rows, tenant_id, supplier_code, harvest_id))
+        .where(in_harvest(rejected_rows, tenant_id, supplier_code, harvest_id), table.severity == _SEVERITIES[severity])
         .order_by(table.page, table.position)
         .limit(limit)
     )
-    return [RejectedRow(line=row.line, sku=row.sku, reason=row.reason, detail=row.detail, raw=row.raw) for row in found]
+    return [
+        RejectedRow(line=row.line, sku=row.sku, reason=row.reason, detail=row.detail, raw=row.raw, severity=severity)
+        for row in found
+    ]
 
 
 def newest_harvest(connection: Connection, tenant_id: str, supplier_code: str) -> str:
@@ -136,17 +150,37 @@ def page_of_rejected(
         size += sum(len(text.encode()) for text in (row.sku, row.reason, row.detail, row.raw))
         if len(rows) == limit or (rows and size > max_bytes):
             return rows, place
-        rows.append(RejectedRow(line=row.line, sku=row.sku, reason=row.reason, detail=row.detail, raw=row.raw))
+        rows.append(
+            RejectedRow(
+                line=row.line,
+                sku=row.sku,
+                reason=row.reason,
+                detail=row.detail,
+                raw=row.raw,
+                severity=RowSeverity.WARNING
+                if row.severity == _SEVERITIES[RowSeverity.WARNING]
+                else RowSeverity.REJECTED,
+            )
+        )
         place = (row.page, row.position)
     return rows, None
 
 
-def rejected_by_reason(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> dict[str, int]:
-    """Count the rejected rows of a harvest by their reason, in the order of the reasons."""
+def rejected_by_reason(
+    connection: Connection,
+    tenant_id: str,
+    supplier_code: str,
+    harvest_id: str,
+    severity: RowSeverity = RowSeverity.REJECTED,
+) -> dict[str, int]:
+    """Count the rejected rows of a harvest, or the doubts, by their reason, in the order of the reasons."""
     reason = rejected_rows.c.reason
     found = connection.execute(
         select(reason, func.count().label("number"))
-        .where(in_harvest(rejected_rows, tenant_id, supplier_code, harvest_id))
+        .where(
+            in_harvest(rejected_rows, tenant_id, supplier_code, harvest_id),
+            rejected_rows.c.severity == _SEVERITIES[severity],
+        )
         .group_by(reason)
         .order_by(reason)
     )

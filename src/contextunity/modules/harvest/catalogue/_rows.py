@@ -17,6 +17,10 @@ _AVAILABILITY = {
     number: "" if number == 0 else name.removeprefix("AVAILABILITY_").lower()
     for name, number in harvest_pb2.Availability.items()
 }
+_PUBLICATION = {
+    number: "" if number == 0 else name.removeprefix("PUBLICATION_").lower()
+    for name, number in harvest_pb2.Publication.items()
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +69,7 @@ def product_values(row: ProductRow) -> dict[str, Any]:
         "stock": product.stock if product.HasField("stock") else None,
         "availability": _AVAILABILITY.get(product.availability, str(product.availability)),
         "weight_grams": product.weight_grams if product.HasField("weight_grams") else None,
+        "publication": _PUBLICATION.get(product.publication, str(product.publication)),
         "content_hash": row.content_hash,
         "data": product_to_json(product),
         "first_line": row.line,

@@ -13,6 +13,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
     ProductPage,
     RawPage,
     RejectedRow,
+    RowSeverity,
 )
 
 from contextunity.core.codec import decode, encode
@@ -286,10 +287,18 @@ class Catalogue:
         with self._database.reading() as connection:
             return _reading.sample_products(connection, tenant_id, supplier_code, limit)
 
-    def rejected(self, tenant_id: str, supplier_code: str, harvest_id: str, limit: int = 100) -> list[RejectedRow]:
-        """Give up to `limit` rejected rows of a harvest, in the order of the feed."""
+    def rejected(
+        self,
+        tenant_id: str,
+        supplier_code: str,
+        harvest_id: str,
+        limit: int = 100,
+        *,
+        severity: RowSeverity = RowSeverity.REJECTED,
+    ) -> list[RejectedRow]:
+        """Give up to `limit` rejected rows of a harvest, or doubts about rows that were used, in the feed's order."""
         with self._database.reading() as connection:
-            return _reading.list_rejected(connection, tenant_id, supplier_code, harvest_id, limit)
+            return _reading.list_rejected(connection, tenant_id, supplier_code, harvest_id, limit, severity)
 
     def newest_harvest(self, tenant_id: str, supplier_code: str) -> str:
         """Give the harvest that began last; empty where there was none."""
@@ -320,10 +329,17 @@ class Catalogue:
                 max_bytes=max_bytes,
             )
 
-    def rejected_by_reason(self, tenant_id: str, supplier_code: str, harvest_id: str) -> dict[str, int]:
-        """Count the rejected rows of a harvest by reason."""
+    def rejected_by_reason(
+        self,
+        tenant_id: str,
+        supplier_code: str,
+        harvest_id: str,
+        *,
+        severity: RowSeverity = RowSeverity.REJECTED,
+    ) -> dict[str, int]:
+        """Count the rejected rows of a harvest, or the doubts about rows that were used, by reason."""
         with self._database.reading() as connection:
-            return _reading.rejected_by_reason(connection, tenant_id, supplier_code, harvest_id)
+            return _reading.rejected_by_reason(connection, tenant_id, supplier_code, harvest_id, severity)
 
     def _put(self, ref: PageRef, kind: _staging.Kind, data: bytes) -> None:
         self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)

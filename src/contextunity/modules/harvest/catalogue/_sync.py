@@ -23,6 +23,7 @@ from contextunity.modules.harvest.catalogue._rows import (
 from contextunity.modules.harvest.catalogue._staging import drop_page, get_page
 from contextunity.modules.harvest.catalogue._tables import harvest_pages, products, rejected_rows
 from contextunity.modules.harvest.catalogue._values import SyncCounts
+from contextunity.modules.harvest.rejects import RejectReason
 
 __all__ = ["sync_page", "write_page"]
 
@@ -51,6 +52,7 @@ class _Plan:
     changed: list[ProductRow] = field(default_factory=list[ProductRow])
     unchanged: list[ProductRow] = field(default_factory=list[ProductRow])
     rejected: list[harvest_pb2.RejectedRow] = field(default_factory=list[harvest_pb2.RejectedRow])
+    warnings: list[harvest_pb2.RejectedRow] = field(default_factory=list[harvest_pb2.RejectedRow])
 
     def counts(self) -> SyncCounts:
         return SyncCounts(
@@ -58,6 +60,7 @@ class _Plan:
             changed=len(self.changed),
             unchanged=len(self.unchanged),
             rejected=len(self.rejected),
+            warnings=len(self.warnings),
         )
 
 
@@ -91,7 +94,7 @@ def write_page(database: Database, connection: Connection, ref: PageRef, page: h
     _write_products(connection, ref, plan)
     _write_listed(connection, ref, page.rejected)
     _write_record(connection, ref, counts)
-    _write_rejected(connection, ref, plan.rejected)
+    _write_rejected(connection, ref, [*plan.rejected, *plan.warnings])
     return counts
 
 
@@ -100,6 +103,7 @@ def _plan_page(database: Database, connection: Connection, ref: PageRef, page: h
     known = _look_up(database, connection, ref, rows)
     plan = _Plan()
     plan.rejected.extend(page.rejected)
+    plan.warnings.extend(page.warnings)
     first_lines: dict[str, int] = {}
     for row in rows:
         before = known.get(row.sku)
@@ -156,19 +160,26 @@ def _slices(skus: list[str]) -> Iterator[list[str]]:
 
 def _duplicate(row: ProductRow, first_line: int) -> harvest_pb2.RejectedRow:
     detail = f"sku {row.sku!r} is on line {first_line} already, and the first one counts"
-    return _rejected(row, "duplicate_sku", detail)
+    return _rejected(row, RejectReason.DUPLICATE_SKU, detail)
 
 
 def _unusable_sku(row: ProductRow) -> harvest_pb2.RejectedRow:
     if not row.sku:
-        return _rejected(row, "missing_sku", "sku is empty")
+        return _rejected(row, RejectReason.MISSING_SKU, "sku is empty")
     detail = f"sku has {len(row.sku)} characters, and {_MAX_SKU_LENGTH} are the most that can be kept"
-    return _rejected(row, "sku_too_long", detail)
+    return _rejected(row, RejectReason.SKU_TOO_LONG, detail)
 
 
-def _rejected(row: ProductRow, reason: str, detail: str) -> harvest_pb2.RejectedRow:
+def _rejected(row: ProductRow, reason: RejectReason, detail: str) -> harvest_pb2.RejectedRow:
     raw = product_to_json(row.product)[:_MAX_RAW_LENGTH]
-    return harvest_pb2.RejectedRow(line=row.line, sku=row.sku, reason=reason, detail=detail, raw=raw)
+    return harvest_pb2.RejectedRow(
+        line=row.line,
+        sku=row.sku,
+        reason=reason.value,
+        detail=detail,
+        raw=raw,
+        severity=harvest_pb2.ROW_SEVERITY_REJECTED,
+    )
 
 
 def _write_products(connection: Connection, ref: PageRef, plan: _Plan) -> None:
@@ -220,6 +231,7 @@ def _write_record(connection: Connection, ref: PageRef, counts: SyncCounts) -> N
             changed=counts.changed,
             unchanged=counts.unchanged,
             rejected=counts.rejected,
+            warnings=counts.warnings,
             synced_at=datetime.now(UTC),
         )
     )
@@ -240,6 +252,8 @@ def _write_rejected(connection: Connection, ref: PageRef, rejected: list[harvest
                 "reason": clean_text(row.reason),
                 "detail": clean_text(row.detail),
                 "raw": clean_text(row.raw),
+                # A release before this one may have staged the page, and all it knew were rejected rows.
+                "severity": "warning" if row.severity == harvest_pb2.ROW_SEVERITY_WARNING else "rejected",
             }
             for position, row in enumerate(sorted(rejected, key=lambda row: row.line))
         ],

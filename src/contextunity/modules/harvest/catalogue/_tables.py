@@ -152,6 +152,7 @@ harvest_pages = Table(
     Column("changed", BigInteger, nullable=False),
     Column("unchanged", BigInteger, nullable=False),
     Column("rejected", BigInteger, nullable=False),
+    Column("warnings", BigInteger, nullable=False, server_default="0"),
     Column("synced_at", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id", "page"),
     ForeignKeyConstraint(
@@ -176,6 +177,9 @@ products = Table(
     Column("stock", BigInteger),
     Column("availability", Text, nullable=False),
     Column("weight_grams", BigInteger),
+    # active, draft, archived or unpublished; empty where the feed says nothing. What is neither empty nor active is
+    # not offered, and its availability is out_of_stock.
+    Column("publication", Text, nullable=False, server_default=""),
     Column("content_hash", Text, nullable=False),
     # The whole Product as ProtoJSON, so that people can read it with any SQL tool. It is text and not jsonb because
     # jsonb refuses the NUL characters that a feed may hold; `data::jsonb` gives it where it is wanted.
@@ -204,6 +208,8 @@ rejected_rows = Table(
     Column("reason", Text, nullable=False),
     Column("detail", Text, nullable=False),
     Column("raw", Text, nullable=False),
+    # rejected, or warning where the row was used all the same.
+    Column("severity", Text, nullable=False, server_default="rejected"),
     PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id", "page", "position"),
     ForeignKeyConstraint(
         ["tenant_id", "supplier_code", "harvest_id", "page"],

@@ -13,7 +13,7 @@ __all__ = ["CatalogueRow", "FetchedFrom", "HarvestTotals", "SyncCounts", "Unseen
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyncCounts:
-    """What syncing one page did. The four numbers add up to the rows of the page."""
+    """What syncing one page did. The first four numbers add up to the rows of the page."""
 
     created: int
     """Products the catalogue did not have."""
@@ -23,6 +23,8 @@ class SyncCounts:
     """Products it had just so."""
     rejected: int
     """Rows kept as rejected: those that the transformation refused and those that the sync refused."""
+    warnings: int = 0
+    """Doubts kept about rows that were used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +43,8 @@ class HarvestTotals:
     """Products it had just so."""
     rejected: int
     """Rows kept as rejected."""
+    warnings: int = 0
+    """Doubts kept about rows that were used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,9 +30,6 @@ def attribute_name(text: str) -> str:
 def google_product(line: int, values: Mapping[str, Sequence[str]]) -> RawProduct:
     """Make a product of an item's attributes.
 
-    A sale price is the price, and the price is then what it was before the reduction. The dates in
-    `sale_price_effective_date` are not looked at: a feed is taken to say what holds today.
-
     Args:
         line: line of the feed that the item begins on.
         values: all values of each attribute, by its documented name, in the order of the feed; none are empty.
@@ -42,7 +39,6 @@ def google_product(line: int, values: Mapping[str, Sequence[str]]) -> RawProduct
         found = values.get(name)
         return found[0] if found else ""
 
-    price, sale_price = first("price"), first("sale_price")
     return RawProduct(
         line=line,
         sku=first("id"),
@@ -50,10 +46,12 @@ def google_product(line: int, values: Mapping[str, Sequence[str]]) -> RawProduct
         title=first("title"),
         body=first("description") or first("summary") or first("content"),
         brand=first("brand"),
-        price=sale_price or price,
-        compare_at_price=price if sale_price else "",
+        price=first("price"),
+        sale_price=first("sale_price"),
+        sale_price_effective_date=first("sale_price_effective_date"),
         gtin=first("gtin"),
-        stock=first("quantity") or first("availability"),
+        stock=first("quantity"),
+        availability=first("availability"),
         weight=first("shipping_weight") or first("product_weight"),
         image_urls=[*values.get("image_link", ())[:1], *values.get("additional_image_link", ())],
         categories=[*values.get("product_type", ()), *values.get("google_product_category", ())],

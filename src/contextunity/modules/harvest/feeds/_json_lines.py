@@ -25,6 +25,10 @@ _TEXTS = (
     "currency_code",
     "mpn",
     "link",
+    "availability",
+    "sale_price",
+    "sale_price_effective_date",
+    "status",
 )
 _LISTS = ("image_urls", "categories")
 
@@ -34,7 +38,7 @@ def _json_name(name: str) -> str:
     return head + "".join(part.capitalize() for part in rest)
 
 
-_SPELLINGS = {name: (name, _json_name(name)) for name in (*_TEXTS, *_LISTS, "tags", "options")}
+_SPELLINGS = {name: (name, _json_name(name)) for name in (*_TEXTS, *_LISTS, "tags", "options", "published")}
 
 
 class _FieldError(ValueError):
@@ -109,6 +113,8 @@ def _product(line: int, record: dict[str, Any]) -> RawProduct:
             values[name] = _options(value)
         elif name == "tags" and isinstance(value, list):
             values[name] = ", ".join(_text(name, item) for item in cast("list[object]", value))
+        elif name == "published" and isinstance(value, bool):
+            values[name] = "true" if value else "false"
         else:
             values[name] = _text(name, value)
     return RawProduct(**values)

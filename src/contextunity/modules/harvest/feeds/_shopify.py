@@ -9,6 +9,7 @@ from functools import lru_cache
 from contextunity.gen.contextunity.harvest.v1 import RawProduct, RejectedRow
 
 from ..rejects import RejectReason, rejected_row
+from ..spreadsheet import restored
 from ._delimited import Record, split_records
 from ._model import Chunk
 
@@ -22,11 +23,9 @@ _VARIANT_COLUMNS = (
     "Variant SKU",
     "Variant Price",
     "Variant Barcode",
-    "Variant Inventory Qty",
-    "Variant Grams",
-    "Variant Weight",
 )
-"""A row with any of these is a variant; a row without is a further image of the product."""
+"""A row with any of these is a variant; a row without is a further image of the product. Some exports write a quantity
+or a weight of zero into the rows of images as well."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +54,11 @@ class _Columns:
     price: int
     compare_at: int
     barcode: int
+    status: int
+    published: tuple[int, ...]
+    """Columns that say whether the shop shows the product."""
+    markets: tuple[int, ...]
+    """Columns that say whether one of its markets does."""
     option_names: tuple[int, ...]
     option_values: tuple[int, ...]
     variant: tuple[int, ...]
@@ -98,6 +102,11 @@ def _columns(prologue: bytes) -> _Columns:
         price=place("Variant Price"),
         compare_at=place("Variant Compare At Price"),
         barcode=place("Variant Barcode"),
+        status=place("Status"),
+        published=tuple(
+            index for index, name in enumerate(names) if name.lower() in ("published", "published on online store")
+        ),
+        markets=tuple(index for index, name in enumerate(names) if name.lower().startswith("included /")),
         option_names=tuple(place(f"Option{number} Name") for number in (1, 2, 3)),
         option_values=tuple(place(f"Option{number} Value") for number in (1, 2, 3)),
         variant=tuple(places[name] for name in _VARIANT_COLUMNS if name in places),
@@ -131,7 +140,7 @@ def parse_shopify(data: bytes, *, prologue: bytes, line: int, limit: int, final:
             consumed = record.end
         else:
             fields = record.fields
-            if not group or fields[columns.handle] != handle:
+            if not group or restored(fields[columns.handle].strip()) != handle:
                 if group:
                     _close_group(group, columns, products, rejected)
                     rejected += pending
@@ -140,7 +149,7 @@ def parse_shopify(data: bytes, *, prologue: bytes, line: int, limit: int, final:
                     consumed = record.start
                     if entries >= limit:
                         break
-                handle = fields[columns.handle]
+                handle = restored(fields[columns.handle].strip())
             group.append((line + 1, fields))
             continue
         if entries >= limit:
@@ -210,6 +219,7 @@ def _product(
     weight, unit = (row[columns.grams], "g") if columns.grams >= 0 else (row[columns.weight], row[columns.weight_unit])
     category = row[columns.type] or head[columns.type]
     google = row[columns.google_category] or head[columns.google_category]
+    stock, availability = _stock(row, columns)
     further = row[columns.product_category] or head[columns.product_category]
     return RawProduct(
         line=line,
@@ -220,9 +230,9 @@ def _product(
         brand=row[columns.vendor] or head[columns.vendor],
         price=row[columns.price],
         compare_at_price=row[columns.compare_at],
-        # Shopify puts an apostrophe before it so that spreadsheet programs do not read it as a number.
-        gtin=row[columns.barcode].removeprefix("'"),
-        stock=_stock(row, columns),
+        gtin=row[columns.barcode],
+        stock=stock,
+        availability=availability,
         weight=weight,
         weight_unit=unit if weight else "",
         image_urls=[own_image, *(url for url in images if url != own_image)] if own_image else list(images),
@@ -230,17 +240,31 @@ def _product(
         tags=row[columns.tags] or head[columns.tags],
         options={name: row[value] for name, value in names if row[value]},
         mpn=row[columns.mpn] or head[columns.mpn],
+        status=row[columns.status] or head[columns.status],
+        published=_published(row, head, columns),
     )
 
 
-def _stock(row: list[str], columns: _Columns) -> str:
-    """Tell the stock; a quantity means something only where the shop tracks it.
+def _published(row: list[str], head: list[str], columns: _Columns) -> str:
+    """Tell whether the product is shown: not where a column says so, and not where no market has it."""
+    shown = [value for place in columns.published if (value := row[place] or head[place])]
+    hidden = [value for value in shown if value.strip().lower() == "false"]
+    if hidden:
+        return hidden[0]
+    markets = [value for place in columns.markets if (value := row[place] or head[place])]
+    if markets and all(value.strip().lower() == "false" for value in markets):
+        return markets[0]
+    return shown[0] if shown else ""
+
+
+def _stock(row: list[str], columns: _Columns) -> tuple[str, str]:
+    """Tell pieces in stock and availability; a quantity means something only where the shop tracks it.
 
     Untracked goods can always be bought, and the policy "continue" sells on below zero.
     """
-    quantity = row[columns.stock]
+    quantity = restored(row[columns.stock].strip())
     if columns.tracker >= 0 and not row[columns.tracker]:
-        return "in_stock" if quantity else ""
+        return "", "in_stock" if quantity else ""
     if row[columns.policy] == "continue" and (quantity == "0" or quantity.startswith("-")):
-        return "backorder"
-    return quantity
+        return quantity, "backorder"
+    return quantity, ""

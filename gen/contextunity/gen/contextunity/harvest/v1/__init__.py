@@ -11,23 +11,20 @@ __all__ = (
     "FetchProductsRequest",
     "FetchProductsResponse",
     "HarvestCounts",
-    "HarvestIncomplete",
     "HarvestProgress",
     "HarvestRequest",
     "HarvestResponse",
     "HarvestStage",
     "HarvestState",
-    "ListRejectedRequest",
-    "ListRejectedResponse",
     "Money",
     "PageRef",
     "Product",
     "ProductPage",
+    "Publication",
     "RawPage",
     "RawProduct",
-    "ReadRejectedRequest",
-    "ReadRejectedResponse",
     "RejectedRow",
+    "RowSeverity",
     "SetPageSizeRequest",
     "SetPageSizeResponse",
     "SyncToBrainRequest",
@@ -149,64 +146,6 @@ class FeedFormat(betterproto2.Enum):
         }
 
 
-class HarvestIncomplete(betterproto2.Enum):
-    """
-    Why a harvest concludes nothing from what it did not see.
-    """
-
-    UNSPECIFIED = 0
-    """
-    Nothing is known to be missing.
-    """
-
-    TRUNCATED = 1
-    """
-    The document ends before its proper end: end tags of XML are missing, or the last row is cut off.
-    """
-
-    OPEN_QUOTE = 2
-    """
-    A quoted value is still open where the feed ends.
-    """
-
-    BROKEN_OFF = 3
-    """
-    The connection ended before the feed did, on several attempts.
-    """
-
-    LENGTH_UNKNOWN = 4
-    """
-    The server tells neither how long the feed is nor when it is over, and its format has no end of its own.
-    """
-
-    TOO_MANY_DELISTED = 5
-    """
-    More products than `max_delisted_share` allows would be marked.
-    """
-
-    @classmethod
-    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
-        return {
-            0: "HARVEST_INCOMPLETE_UNSPECIFIED",
-            1: "HARVEST_INCOMPLETE_TRUNCATED",
-            2: "HARVEST_INCOMPLETE_OPEN_QUOTE",
-            3: "HARVEST_INCOMPLETE_BROKEN_OFF",
-            4: "HARVEST_INCOMPLETE_LENGTH_UNKNOWN",
-            5: "HARVEST_INCOMPLETE_TOO_MANY_DELISTED",
-        }
-
-    @classmethod
-    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
-        return {
-            "HARVEST_INCOMPLETE_UNSPECIFIED": 0,
-            "HARVEST_INCOMPLETE_TRUNCATED": 1,
-            "HARVEST_INCOMPLETE_OPEN_QUOTE": 2,
-            "HARVEST_INCOMPLETE_BROKEN_OFF": 3,
-            "HARVEST_INCOMPLETE_LENGTH_UNKNOWN": 4,
-            "HARVEST_INCOMPLETE_TOO_MANY_DELISTED": 5,
-        }
-
-
 class HarvestStage(betterproto2.Enum):
     """
     The stages of a harvest: OPENING, then RUNNING and PAUSED in turn, then FINISHING.
@@ -265,6 +204,94 @@ class HarvestStage(betterproto2.Enum):
         }
 
 
+class Publication(betterproto2.Enum):
+    """
+    Whether a shop sells a product at all, whatever its stock.
+    """
+
+    UNSPECIFIED = 0
+    """
+    The feed says nothing, as most do: they list what is sold.
+    """
+
+    ACTIVE = 1
+    """
+    It does.
+    """
+
+    DRAFT = 2
+    """
+    Not yet: it is being prepared.
+    """
+
+    ARCHIVED = 3
+    """
+    No longer.
+    """
+
+    UNPUBLISHED = 4
+    """
+    It is not shown in the shop.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "PUBLICATION_UNSPECIFIED",
+            1: "PUBLICATION_ACTIVE",
+            2: "PUBLICATION_DRAFT",
+            3: "PUBLICATION_ARCHIVED",
+            4: "PUBLICATION_UNPUBLISHED",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "PUBLICATION_UNSPECIFIED": 0,
+            "PUBLICATION_ACTIVE": 1,
+            "PUBLICATION_DRAFT": 2,
+            "PUBLICATION_ARCHIVED": 3,
+            "PUBLICATION_UNPUBLISHED": 4,
+        }
+
+
+class RowSeverity(betterproto2.Enum):
+    """
+    What became of a row that something was wrong with.
+    """
+
+    UNSPECIFIED = 0
+    """
+    Not told: it was rejected, by a release that knew nothing else.
+    """
+
+    REJECTED = 1
+    """
+    It was not used.
+    """
+
+    WARNING = 2
+    """
+    It was used, all but the value that `detail` names.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "ROW_SEVERITY_UNSPECIFIED",
+            1: "ROW_SEVERITY_REJECTED",
+            2: "ROW_SEVERITY_WARNING",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "ROW_SEVERITY_UNSPECIFIED": 0,
+            "ROW_SEVERITY_REJECTED": 1,
+            "ROW_SEVERITY_WARNING": 2,
+        }
+
+
 @dataclass(eq=False, repr=False)
 class Feed(betterproto2.Message):
     """
@@ -312,14 +339,6 @@ class Feed(betterproto2.Message):
     currency_code: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
     ISO 4217 code of the currency that prices without one of their own are in. For people, as url is.
-    """
-
-    incomplete: "HarvestIncomplete" = betterproto2.field(
-        9, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
-    )
-    """
-    What is known to be wrong with its end before a page is read. The catalogue records it with page 0, and believes no
-    payload.
     """
 
 
@@ -432,18 +451,6 @@ class FetchProductsResponse(betterproto2.Message):
     Feed entries of a full page, as in force.
     """
 
-    incomplete: "HarvestIncomplete" = betterproto2.field(
-        7, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
-    )
-    """
-    What is missing of the feed, as this page shows. Recorded in the catalogue, which decides.
-    """
-
-    incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
-    """
-    The same for people.
-    """
-
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "FetchProductsResponse", FetchProductsResponse
@@ -489,6 +496,11 @@ class HarvestCounts(betterproto2.Message):
     rejected: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
     """
     Rows that could not be used; each is kept with its line and reason.
+    """
+
+    warnings: "int" = betterproto2.field(8, betterproto2.TYPE_INT64)
+    """
+    Doubts about rows that were used; each is kept beside the rejected rows, with severity WARNING.
     """
 
 
@@ -542,18 +554,6 @@ class HarvestProgress(betterproto2.Message):
     Feed entries in a page, as in force.
     """
 
-    incomplete: "HarvestIncomplete" = betterproto2.field(
-        7, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
-    )
-    """
-    Why nothing will be marked as no longer listed, as far as it is known. See HarvestResponse.incomplete.
-    """
-
-    incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
-    """
-    The same for people.
-    """
-
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "HarvestProgress", HarvestProgress
@@ -591,11 +591,6 @@ class HarvestRequest(betterproto2.Message):
     )
     """
     Where an earlier run of the same harvest left off. The workflow sets it when it continues as new.
-    """
-
-    allow_delisting: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
-    """
-    Whether any number of products may be marked as no longer listed; else no more than `max_delisted_share` at once.
     """
 
 
@@ -650,19 +645,6 @@ class HarvestResponse(betterproto2.Message):
     catalogue: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
     Where the catalogue is: the database URL without its password.
-    """
-
-    incomplete: "HarvestIncomplete" = betterproto2.field(
-        7, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
-    )
-    """
-    Why nothing was marked as no longer listed although the whole feed was asked for. Unspecified means that the feed was
-    read to its proper end, or that max_products ended the harvest.
-    """
-
-    incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
-    """
-    The same for people, with what to do about it. Empty where incomplete is unspecified.
     """
 
 
@@ -728,92 +710,9 @@ class HarvestState(betterproto2.Message):
     Whether Pause was asked for.
     """
 
-    incomplete: "HarvestIncomplete" = betterproto2.field(
-        9, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
-    )
-    """
-    See HarvestProgress.incomplete.
-    """
-
-    incomplete_detail: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
-    """
-    See HarvestProgress.incomplete_detail.
-    """
-
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "HarvestState", HarvestState
-)
-
-
-@dataclass(eq=False, repr=False)
-class ListRejectedRequest(betterproto2.Message):
-    """
-    Which rejected rows to list.
-    """
-
-    tenant_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    Whose catalogue. Empty means the tenant "default".
-    """
-
-    supplier_code: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-    """
-    Of which supplier. Required.
-    """
-
-    harvest_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
-    """
-    Of which harvest; see HarvestResponse.harvest_id. Empty means the newest.
-    """
-
-    reason: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
-    """
-    Rejected for what: a word as RejectedRow.reason has it. Empty means any.
-    """
-
-    page_size: "int" = betterproto2.field(5, betterproto2.TYPE_INT32)
-    """
-    Rows in a page, 1 to 1000. Zero means 100. A page has fewer where its rows are long: it stays below 1 MiB.
-    """
-
-    page_token: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
-    """
-    `next_page_token` of the page before, with the other fields as they were. Empty means the first page.
-    """
-
-
-default_message_pool.register_message(
-    "contextunity.harvest.v1", "ListRejectedRequest", ListRejectedRequest
-)
-
-
-@dataclass(eq=False, repr=False)
-class ListRejectedResponse(betterproto2.Message):
-    """
-    A page of rejected rows.
-    """
-
-    harvest_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    Of which harvest they are. Empty where the supplier was never harvested.
-    """
-
-    rows: "list[RejectedRow]" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, repeated=True
-    )
-    """
-    The rows, in the order of the feed.
-    """
-
-    next_page_token: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
-    """
-    Asks for the next page. Empty means that there is none.
-    """
-
-
-default_message_pool.register_message(
-    "contextunity.harvest.v1", "ListRejectedResponse", ListRejectedResponse
 )
 
 
@@ -932,7 +831,7 @@ class Product(betterproto2.Message):
         10, betterproto2.TYPE_ENUM, default_factory=lambda: Availability(0)
     )
     """
-    Whether it can be had.
+    Whether it can be had. OUT_OF_STOCK where `publication` says that it is not sold, whatever the stock.
     """
 
     weight_grams: "int | None" = betterproto2.field(
@@ -987,6 +886,13 @@ class Product(betterproto2.Message):
     Line of the feed that it begins on, from 1. Not part of the content hash.
     """
 
+    publication: "Publication" = betterproto2.field(
+        19, betterproto2.TYPE_ENUM, default_factory=lambda: Publication(0)
+    )
+    """
+    Whether the shop sells it at all. What is neither ACTIVE nor UNSPECIFIED is not offered, and is not gone either.
+    """
+
 
 default_message_pool.register_message("contextunity.harvest.v1", "Product", Product)
 
@@ -1009,6 +915,13 @@ class ProductPage(betterproto2.Message):
     )
     """
     Rows that cannot be used.
+    """
+
+    warnings: "list[RejectedRow]" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    Doubts about rows that became products.
     """
 
 
@@ -1035,6 +948,13 @@ class RawPage(betterproto2.Message):
     )
     """
     Rows that could not even be read.
+    """
+
+    warnings: "list[RejectedRow]" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    Doubts about rows that could be read, such as an encoding that was guessed.
     """
 
 
@@ -1094,7 +1014,7 @@ class RawProduct(betterproto2.Message):
 
     stock: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
     """
-    Pieces in stock, or a word such as "in_stock".
+    Pieces in stock. A word such as "in_stock" counts where `availability` is empty.
     """
 
     weight: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
@@ -1152,6 +1072,31 @@ class RawProduct(betterproto2.Message):
     Address of the product's page.
     """
 
+    availability: "str" = betterproto2.field(20, betterproto2.TYPE_STRING)
+    """
+    Whether it can be had, as a word such as "in_stock" or an address of schema.org.
+    """
+
+    sale_price: "str" = betterproto2.field(21, betterproto2.TYPE_STRING)
+    """
+    Reduced price, in the form of `price`.
+    """
+
+    sale_price_effective_date: "str" = betterproto2.field(22, betterproto2.TYPE_STRING)
+    """
+    When the reduced price holds: two times of ISO 8601 with a slash between them. Empty means always.
+    """
+
+    status: "str" = betterproto2.field(23, betterproto2.TYPE_STRING)
+    """
+    Shopify's Status: active, draft, archived.
+    """
+
+    published: "str" = betterproto2.field(24, betterproto2.TYPE_STRING)
+    """
+    Whether the shop shows it: true or false.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "RawProduct", RawProduct
@@ -1159,47 +1104,9 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
-class ReadRejectedRequest(betterproto2.Message):
-    """
-    Asks an activity for one page of rejected rows.
-    """
-
-    query: "ListRejectedRequest | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
-    """
-    Which.
-    """
-
-
-default_message_pool.register_message(
-    "contextunity.harvest.v1", "ReadRejectedRequest", ReadRejectedRequest
-)
-
-
-@dataclass(eq=False, repr=False)
-class ReadRejectedResponse(betterproto2.Message):
-    """
-    What the activity read.
-    """
-
-    page: "ListRejectedResponse | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
-    """
-    The page.
-    """
-
-
-default_message_pool.register_message(
-    "contextunity.harvest.v1", "ReadRejectedResponse", ReadRejectedResponse
-)
-
-
-@dataclass(eq=False, repr=False)
 class RejectedRow(betterproto2.Message):
     """
-    A row that could not be used.
+    A row that could not be used, or a doubt about one that was.
     """
 
     line: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
@@ -1209,12 +1116,12 @@ class RejectedRow(betterproto2.Message):
 
     sku: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Its SKU. Empty means that it has none.
+    Its SKU, as the catalogue has it. Empty means that it has none.
     """
 
     reason: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Why, as a stable word: missing_sku, missing_title, bad_price, duplicate_sku and the like.
+    Why, as a stable word: missing_sku, missing_title, bad_price, duplicate_sku and the like; docs/harvest.md lists them.
     """
 
     detail: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -1225,6 +1132,13 @@ class RejectedRow(betterproto2.Message):
     raw: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
     The row as read, cut to 2,000 characters.
+    """
+
+    severity: "RowSeverity" = betterproto2.field(
+        6, betterproto2.TYPE_ENUM, default_factory=lambda: RowSeverity(0)
+    )
+    """
+    Whether the row was used.
     """
 
 
@@ -1287,13 +1201,7 @@ class SyncToBrainRequest(betterproto2.Message):
 
     complete: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
     """
-    With the last page: whether the feed was read to where its bytes end. Whether that is its proper end is recorded in
-    the catalogue.
-    """
-
-    allow_delisting: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
-    """
-    With the last page: see HarvestRequest.allow_delisting.
+    With the last page: whether the whole feed was read, so that what was not seen can be marked.
     """
 
 
@@ -1338,16 +1246,9 @@ class SyncToBrainResponse(betterproto2.Message):
     With the last page: where the catalogue is, as the database URL without its password.
     """
 
-    incomplete: "HarvestIncomplete" = betterproto2.field(
-        8, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
-    )
+    warnings: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
     """
-    With the last page: see HarvestResponse.incomplete.
-    """
-
-    incomplete_detail: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
-    """
-    With the last page: see HarvestResponse.incomplete_detail.
+    Doubts kept about rows that were used.
     """
 
 
@@ -1395,6 +1296,11 @@ class TransformDataResponse(betterproto2.Message):
     rejected: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
     """
     Rows that cannot be used.
+    """
+
+    warnings: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    Doubts about rows that are used.
     """
 
 

@@ -20,42 +20,6 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _HarvestIncomplete:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _HarvestIncompleteEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HarvestIncomplete.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    HARVEST_INCOMPLETE_UNSPECIFIED: _HarvestIncomplete.ValueType  # 0
-    """Nothing is known to be missing."""
-    HARVEST_INCOMPLETE_TRUNCATED: _HarvestIncomplete.ValueType  # 1
-    """The document ends before its proper end: end tags of XML are missing, or the last row is cut off."""
-    HARVEST_INCOMPLETE_OPEN_QUOTE: _HarvestIncomplete.ValueType  # 2
-    """A quoted value is still open where the feed ends."""
-    HARVEST_INCOMPLETE_BROKEN_OFF: _HarvestIncomplete.ValueType  # 3
-    """The connection ended before the feed did, on several attempts."""
-    HARVEST_INCOMPLETE_LENGTH_UNKNOWN: _HarvestIncomplete.ValueType  # 4
-    """The server tells neither how long the feed is nor when it is over, and its format has no end of its own."""
-    HARVEST_INCOMPLETE_TOO_MANY_DELISTED: _HarvestIncomplete.ValueType  # 5
-    """More products than `max_delisted_share` allows would be marked."""
-
-class HarvestIncomplete(_HarvestIncomplete, metaclass=_HarvestIncompleteEnumTypeWrapper):
-    """Why a harvest concludes nothing from what it did not see."""
-
-HARVEST_INCOMPLETE_UNSPECIFIED: HarvestIncomplete.ValueType  # 0
-"""Nothing is known to be missing."""
-HARVEST_INCOMPLETE_TRUNCATED: HarvestIncomplete.ValueType  # 1
-"""The document ends before its proper end: end tags of XML are missing, or the last row is cut off."""
-HARVEST_INCOMPLETE_OPEN_QUOTE: HarvestIncomplete.ValueType  # 2
-"""A quoted value is still open where the feed ends."""
-HARVEST_INCOMPLETE_BROKEN_OFF: HarvestIncomplete.ValueType  # 3
-"""The connection ended before the feed did, on several attempts."""
-HARVEST_INCOMPLETE_LENGTH_UNKNOWN: HarvestIncomplete.ValueType  # 4
-"""The server tells neither how long the feed is nor when it is over, and its format has no end of its own."""
-HARVEST_INCOMPLETE_TOO_MANY_DELISTED: HarvestIncomplete.ValueType  # 5
-"""More products than `max_delisted_share` allows would be marked."""
-Global___HarvestIncomplete: _TypeAlias = HarvestIncomplete  # noqa: Y015
-
 class _HarvestStage:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -124,6 +88,30 @@ FEED_FORMAT_JSON_LINES: FeedFormat.ValueType  # 4
 """One JSON object a line, with the field names of RawProduct."""
 Global___FeedFormat: _TypeAlias = FeedFormat  # noqa: Y015
 
+class _RowSeverity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RowSeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RowSeverity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROW_SEVERITY_UNSPECIFIED: _RowSeverity.ValueType  # 0
+    """Not told: it was rejected, by a release that knew nothing else."""
+    ROW_SEVERITY_REJECTED: _RowSeverity.ValueType  # 1
+    """It was not used."""
+    ROW_SEVERITY_WARNING: _RowSeverity.ValueType  # 2
+    """It was used, all but the value that `detail` names."""
+
+class RowSeverity(_RowSeverity, metaclass=_RowSeverityEnumTypeWrapper):
+    """What became of a row that something was wrong with."""
+
+ROW_SEVERITY_UNSPECIFIED: RowSeverity.ValueType  # 0
+"""Not told: it was rejected, by a release that knew nothing else."""
+ROW_SEVERITY_REJECTED: RowSeverity.ValueType  # 1
+"""It was not used."""
+ROW_SEVERITY_WARNING: RowSeverity.ValueType  # 2
+"""It was used, all but the value that `detail` names."""
+Global___RowSeverity: _TypeAlias = RowSeverity  # noqa: Y015
+
 class _Availability:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -156,6 +144,38 @@ AVAILABILITY_BACKORDER: Availability.ValueType  # 4
 """It can be ordered, and takes longer."""
 Global___Availability: _TypeAlias = Availability  # noqa: Y015
 
+class _Publication:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PublicationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Publication.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PUBLICATION_UNSPECIFIED: _Publication.ValueType  # 0
+    """The feed says nothing, as most do: they list what is sold."""
+    PUBLICATION_ACTIVE: _Publication.ValueType  # 1
+    """It does."""
+    PUBLICATION_DRAFT: _Publication.ValueType  # 2
+    """Not yet: it is being prepared."""
+    PUBLICATION_ARCHIVED: _Publication.ValueType  # 3
+    """No longer."""
+    PUBLICATION_UNPUBLISHED: _Publication.ValueType  # 4
+    """It is not shown in the shop."""
+
+class Publication(_Publication, metaclass=_PublicationEnumTypeWrapper):
+    """Whether a shop sells a product at all, whatever its stock."""
+
+PUBLICATION_UNSPECIFIED: Publication.ValueType  # 0
+"""The feed says nothing, as most do: they list what is sold."""
+PUBLICATION_ACTIVE: Publication.ValueType  # 1
+"""It does."""
+PUBLICATION_DRAFT: Publication.ValueType  # 2
+"""Not yet: it is being prepared."""
+PUBLICATION_ARCHIVED: Publication.ValueType  # 3
+"""No longer."""
+PUBLICATION_UNPUBLISHED: Publication.ValueType  # 4
+"""It is not shown in the shop."""
+Global___Publication: _TypeAlias = Publication  # noqa: Y015
+
 @_typing.final
 class HarvestRequest(_message.Message):
     """What to harvest."""
@@ -167,7 +187,6 @@ class HarvestRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     MAX_PRODUCTS_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
-    ALLOW_DELISTING_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Whose catalogue is filled. Empty means the tenant "default"."""
     supplier_code: _builtins.str
@@ -176,8 +195,6 @@ class HarvestRequest(_message.Message):
     """Feed entries in a page, 1 to 1000. Unset or zero means the supplier's setting."""
     max_products: _builtins.int
     """Feed entries after which to stop, for a trial run; nothing is marked as no longer listed then. Zero means all."""
-    allow_delisting: _builtins.bool
-    """Whether any number of products may be marked as no longer listed; else no more than `max_delisted_share` at once."""
     @_builtins.property
     def resume(self) -> Global___HarvestState:
         """Where an earlier run of the same harvest left off. The workflow sets it when it continues as new."""
@@ -190,11 +207,10 @@ class HarvestRequest(_message.Message):
         page_size: _builtins.int = ...,
         max_products: _builtins.int = ...,
         resume: Global___HarvestState | None = ...,
-        allow_delisting: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_delisting", b"allow_delisting", "max_products", b"max_products", "page_size", b"page_size", "resume", b"resume", "supplier_code", b"supplier_code", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_products", b"max_products", "page_size", b"page_size", "resume", b"resume", "supplier_code", b"supplier_code", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -212,20 +228,12 @@ class HarvestResponse(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     CATALOGUE_FIELD_NUMBER: _builtins.int
-    INCOMPLETE_FIELD_NUMBER: _builtins.int
-    INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
     harvest_id: _builtins.str
     """Identifies this harvest in the catalogue: the run id of the workflow's first run."""
     delisted: _builtins.int
     """Products of this supplier that the feed no longer lists and that are marked so since this harvest."""
     catalogue: _builtins.str
     """Where the catalogue is: the database URL without its password."""
-    incomplete: Global___HarvestIncomplete.ValueType
-    """Why nothing was marked as no longer listed although the whole feed was asked for. Unspecified means that the feed was
-    read to its proper end, or that max_products ended the harvest.
-    """
-    incomplete_detail: _builtins.str
-    """The same for people, with what to do about it. Empty where incomplete is unspecified."""
     @_builtins.property
     def counts(self) -> Global___HarvestCounts:
         """What was done, in numbers."""
@@ -247,12 +255,10 @@ class HarvestResponse(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         catalogue: _builtins.str = ...,
-        incomplete: Global___HarvestIncomplete.ValueType = ...,
-        incomplete_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "finished_at", b"finished_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "counts", b"counts", "delisted", b"delisted", "finished_at", b"finished_at", "harvest_id", b"harvest_id", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "counts", b"counts", "delisted", b"delisted", "finished_at", b"finished_at", "harvest_id", b"harvest_id", "started_at", b"started_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -271,6 +277,7 @@ class HarvestCounts(_message.Message):
     CHANGED_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     pages: _builtins.int
     """Pages fetched."""
     fetched: _builtins.int
@@ -285,6 +292,8 @@ class HarvestCounts(_message.Message):
     """Products the catalogue had just so."""
     rejected: _builtins.int
     """Rows that could not be used; each is kept with its line and reason."""
+    warnings: _builtins.int
+    """Doubts about rows that were used; each is kept beside the rejected rows, with severity WARNING."""
     def __init__(
         self,
         *,
@@ -295,10 +304,11 @@ class HarvestCounts(_message.Message):
         changed: _builtins.int = ...,
         unchanged: _builtins.int = ...,
         rejected: _builtins.int = ...,
+        warnings: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "created", b"created", "fetched", b"fetched", "pages", b"pages", "rejected", b"rejected", "synced", b"synced", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "created", b"created", "fetched", b"fetched", "pages", b"pages", "rejected", b"rejected", "synced", b"synced", "unchanged", b"unchanged", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,8 +328,6 @@ class HarvestState(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
-    INCOMPLETE_FIELD_NUMBER: _builtins.int
-    INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
     harvest_id: _builtins.str
     """See HarvestResponse.harvest_id."""
     next_page: _builtins.int
@@ -328,10 +336,6 @@ class HarvestState(_message.Message):
     """Feed entries in a page, as in force."""
     paused: _builtins.bool
     """Whether Pause was asked for."""
-    incomplete: Global___HarvestIncomplete.ValueType
-    """See HarvestProgress.incomplete."""
-    incomplete_detail: _builtins.str
-    """See HarvestProgress.incomplete_detail."""
     @_builtins.property
     def feed(self) -> Global___Feed:
         """The feed as the first page found it."""
@@ -359,12 +363,10 @@ class HarvestState(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         paused: _builtins.bool = ...,
-        incomplete: Global___HarvestIncomplete.ValueType = ...,
-        incomplete_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "cursor", b"cursor", "feed", b"feed", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "cursor", b"cursor", "feed", b"feed", "harvest_id", b"harvest_id", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "next_page", b"next_page", "page_size", b"page_size", "paused", b"paused", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "cursor", b"cursor", "feed", b"feed", "harvest_id", b"harvest_id", "next_page", b"next_page", "page_size", b"page_size", "paused", b"paused", "started_at", b"started_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -382,8 +384,6 @@ class HarvestProgress(_message.Message):
     BYTES_TOTAL_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
-    INCOMPLETE_FIELD_NUMBER: _builtins.int
-    INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
     stage: Global___HarvestStage.ValueType
     """What it is doing."""
     bytes_done: _builtins.int
@@ -392,10 +392,6 @@ class HarvestProgress(_message.Message):
     """Bytes of the whole feed. Zero means that the server does not tell."""
     page_size: _builtins.int
     """Feed entries in a page, as in force."""
-    incomplete: Global___HarvestIncomplete.ValueType
-    """Why nothing will be marked as no longer listed, as far as it is known. See HarvestResponse.incomplete."""
-    incomplete_detail: _builtins.str
-    """The same for people."""
     @_builtins.property
     def counts(self) -> Global___HarvestCounts:
         """Numbers so far."""
@@ -413,12 +409,10 @@ class HarvestProgress(_message.Message):
         bytes_total: _builtins.int = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
-        incomplete: Global___HarvestIncomplete.ValueType = ...,
-        incomplete_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "counts", b"counts", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "page_size", b"page_size", "stage", b"stage", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "counts", b"counts", "page_size", b"page_size", "stage", b"stage", "started_at", b"started_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -438,7 +432,6 @@ class Feed(_message.Message):
     RANGES_FIELD_NUMBER: _builtins.int
     PROLOGUE_FIELD_NUMBER: _builtins.int
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
-    INCOMPLETE_FIELD_NUMBER: _builtins.int
     supplier_code: _builtins.str
     """Which supplier."""
     url: _builtins.str
@@ -457,10 +450,6 @@ class Feed(_message.Message):
     """
     currency_code: _builtins.str
     """ISO 4217 code of the currency that prices without one of their own are in. For people, as url is."""
-    incomplete: Global___HarvestIncomplete.ValueType
-    """What is known to be wrong with its end before a page is read. The catalogue records it with page 0, and believes no
-    payload.
-    """
     def __init__(
         self,
         *,
@@ -472,11 +461,10 @@ class Feed(_message.Message):
         ranges: _builtins.bool = ...,
         prologue: _builtins.bytes = ...,
         currency_code: _builtins.str = ...,
-        incomplete: Global___HarvestIncomplete.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "format", b"format", "incomplete", b"incomplete", "prologue", b"prologue", "ranges", b"ranges", "supplier_code", b"supplier_code", "total_bytes", b"total_bytes", "url", b"url", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "format", b"format", "prologue", b"prologue", "ranges", b"ranges", "supplier_code", b"supplier_code", "total_bytes", b"total_bytes", "url", b"url", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -602,8 +590,6 @@ class FetchProductsResponse(_message.Message):
     FETCHED_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
-    INCOMPLETE_FIELD_NUMBER: _builtins.int
-    INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
     end_of_feed: _builtins.bool
     """Whether the feed ends here."""
     fetched: _builtins.int
@@ -612,10 +598,6 @@ class FetchProductsResponse(_message.Message):
     """Feed entries read: products as the feed counts them."""
     page_size: _builtins.int
     """Feed entries of a full page, as in force."""
-    incomplete: Global___HarvestIncomplete.ValueType
-    """What is missing of the feed, as this page shows. Recorded in the catalogue, which decides."""
-    incomplete_detail: _builtins.str
-    """The same for people."""
     @_builtins.property
     def feed(self) -> Global___Feed:
         """The feed, as it was found. Absent where the request had it: it would be in the history once more for each page."""
@@ -633,12 +615,10 @@ class FetchProductsResponse(_message.Message):
         fetched: _builtins.int = ...,
         entries: _builtins.int = ...,
         page_size: _builtins.int = ...,
-        incomplete: Global___HarvestIncomplete.ValueType = ...,
-        incomplete_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["feed", b"feed", "next_cursor", b"next_cursor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_of_feed", b"end_of_feed", "entries", b"entries", "feed", b"feed", "fetched", b"fetched", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "next_cursor", b"next_cursor", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_of_feed", b"end_of_feed", "entries", b"entries", "feed", b"feed", "fetched", b"fetched", "next_cursor", b"next_cursor", "page_size", b"page_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -682,19 +662,23 @@ class TransformDataResponse(_message.Message):
 
     PRODUCTS_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     products: _builtins.int
     """Products staged."""
     rejected: _builtins.int
     """Rows that cannot be used."""
+    warnings: _builtins.int
+    """Doubts about rows that are used."""
     def __init__(
         self,
         *,
         products: _builtins.int = ...,
         rejected: _builtins.int = ...,
+        warnings: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["products", b"products", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["products", b"products", "rejected", b"rejected", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -709,15 +693,10 @@ class SyncToBrainRequest(_message.Message):
     PAGE_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
-    ALLOW_DELISTING_FIELD_NUMBER: _builtins.int
     last: _builtins.bool
     """Whether it is the last page of the harvest."""
     complete: _builtins.bool
-    """With the last page: whether the feed was read to where its bytes end. Whether that is its proper end is recorded in
-    the catalogue.
-    """
-    allow_delisting: _builtins.bool
-    """With the last page: see HarvestRequest.allow_delisting."""
+    """With the last page: whether the whole feed was read, so that what was not seen can be marked."""
     @_builtins.property
     def page(self) -> Global___PageRef:
         """Which page."""
@@ -728,11 +707,10 @@ class SyncToBrainRequest(_message.Message):
         page: Global___PageRef | None = ...,
         last: _builtins.bool = ...,
         complete: _builtins.bool = ...,
-        allow_delisting: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_delisting", b"allow_delisting", "complete", b"complete", "last", b"last", "page", b"page"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "last", b"last", "page", b"page"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -750,8 +728,7 @@ class SyncToBrainResponse(_message.Message):
     REJECTED_FIELD_NUMBER: _builtins.int
     DELISTED_FIELD_NUMBER: _builtins.int
     CATALOGUE_FIELD_NUMBER: _builtins.int
-    INCOMPLETE_FIELD_NUMBER: _builtins.int
-    INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     created: _builtins.int
     """Products the catalogue did not have."""
     changed: _builtins.int
@@ -764,10 +741,8 @@ class SyncToBrainResponse(_message.Message):
     """With the last page: products marked as no longer listed."""
     catalogue: _builtins.str
     """With the last page: where the catalogue is, as the database URL without its password."""
-    incomplete: Global___HarvestIncomplete.ValueType
-    """With the last page: see HarvestResponse.incomplete."""
-    incomplete_detail: _builtins.str
-    """With the last page: see HarvestResponse.incomplete_detail."""
+    warnings: _builtins.int
+    """Doubts kept about rows that were used."""
     def __init__(
         self,
         *,
@@ -777,12 +752,11 @@ class SyncToBrainResponse(_message.Message):
         rejected: _builtins.int = ...,
         delisted: _builtins.int = ...,
         catalogue: _builtins.str = ...,
-        incomplete: Global___HarvestIncomplete.ValueType = ...,
-        incomplete_detail: _builtins.str = ...,
+        warnings: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "changed", b"changed", "created", b"created", "delisted", b"delisted", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "rejected", b"rejected", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "changed", b"changed", "created", b"created", "delisted", b"delisted", "rejected", b"rejected", "unchanged", b"unchanged", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -840,6 +814,7 @@ class RawPage(_message.Message):
 
     PRODUCTS_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___RawProduct]:
         """Rows that could be read."""
@@ -848,15 +823,20 @@ class RawPage(_message.Message):
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedRow]:
         """Rows that could not even be read."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedRow]:
+        """Doubts about rows that could be read, such as an encoding that was guessed."""
+
     def __init__(
         self,
         *,
         products: _abc.Iterable[Global___RawProduct] | None = ...,
         rejected: _abc.Iterable[Global___RejectedRow] | None = ...,
+        warnings: _abc.Iterable[Global___RejectedRow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["products", b"products", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["products", b"products", "rejected", b"rejected", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -870,6 +850,7 @@ class ProductPage(_message.Message):
 
     PRODUCTS_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___Product]:
         """Products for the catalogue."""
@@ -878,15 +859,20 @@ class ProductPage(_message.Message):
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedRow]:
         """Rows that cannot be used."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedRow]:
+        """Doubts about rows that became products."""
+
     def __init__(
         self,
         *,
         products: _abc.Iterable[Global___Product] | None = ...,
         rejected: _abc.Iterable[Global___RejectedRow] | None = ...,
+        warnings: _abc.Iterable[Global___RejectedRow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["products", b"products", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["products", b"products", "rejected", b"rejected", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -937,6 +923,11 @@ class RawProduct(_message.Message):
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     MPN_FIELD_NUMBER: _builtins.int
     LINK_FIELD_NUMBER: _builtins.int
+    AVAILABILITY_FIELD_NUMBER: _builtins.int
+    SALE_PRICE_FIELD_NUMBER: _builtins.int
+    SALE_PRICE_EFFECTIVE_DATE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    PUBLISHED_FIELD_NUMBER: _builtins.int
     line: _builtins.int
     """Line of the feed that it begins on, from 1."""
     sku: _builtins.str
@@ -956,7 +947,7 @@ class RawProduct(_message.Message):
     gtin: _builtins.str
     """GTIN, EAN, UPC or ISBN."""
     stock: _builtins.str
-    """Pieces in stock, or a word such as "in_stock"."""
+    """Pieces in stock. A word such as "in_stock" counts where `availability` is empty."""
     weight: _builtins.str
     """Weight with or without a unit."""
     weight_unit: _builtins.str
@@ -969,6 +960,16 @@ class RawProduct(_message.Message):
     """Manufacturer part number."""
     link: _builtins.str
     """Address of the product's page."""
+    availability: _builtins.str
+    """Whether it can be had, as a word such as "in_stock" or an address of schema.org."""
+    sale_price: _builtins.str
+    """Reduced price, in the form of `price`."""
+    sale_price_effective_date: _builtins.str
+    """When the reduced price holds: two times of ISO 8601 with a slash between them. Empty means always."""
+    status: _builtins.str
+    """Shopify's Status: active, draft, archived."""
+    published: _builtins.str
+    """Whether the shop shows it: true or false."""
     @_builtins.property
     def image_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses of pictures."""
@@ -1003,10 +1004,15 @@ class RawProduct(_message.Message):
         currency_code: _builtins.str = ...,
         mpn: _builtins.str = ...,
         link: _builtins.str = ...,
+        availability: _builtins.str = ...,
+        sale_price: _builtins.str = ...,
+        sale_price_effective_date: _builtins.str = ...,
+        status: _builtins.str = ...,
+        published: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "brand", b"brand", "categories", b"categories", "compare_at_price", b"compare_at_price", "currency_code", b"currency_code", "group", b"group", "gtin", b"gtin", "image_urls", b"image_urls", "line", b"line", "link", b"link", "mpn", b"mpn", "options", b"options", "price", b"price", "sku", b"sku", "stock", b"stock", "tags", b"tags", "title", b"title", "weight", b"weight", "weight_unit", b"weight_unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "body", b"body", "brand", b"brand", "categories", b"categories", "compare_at_price", b"compare_at_price", "currency_code", b"currency_code", "group", b"group", "gtin", b"gtin", "image_urls", b"image_urls", "line", b"line", "link", b"link", "mpn", b"mpn", "options", b"options", "price", b"price", "published", b"published", "sale_price", b"sale_price", "sale_price_effective_date", b"sale_price_effective_date", "sku", b"sku", "status", b"status", "stock", b"stock", "tags", b"tags", "title", b"title", "weight", b"weight", "weight_unit", b"weight_unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1014,7 +1020,7 @@ Global___RawProduct: _TypeAlias = RawProduct  # noqa: Y015
 
 @_typing.final
 class RejectedRow(_message.Message):
-    """A row that could not be used."""
+    """A row that could not be used, or a doubt about one that was."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1023,16 +1029,19 @@ class RejectedRow(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
     line: _builtins.int
     """Line of the feed that it begins on, from 1."""
     sku: _builtins.str
-    """Its SKU. Empty means that it has none."""
+    """Its SKU, as the catalogue has it. Empty means that it has none."""
     reason: _builtins.str
-    """Why, as a stable word: missing_sku, missing_title, bad_price, duplicate_sku and the like."""
+    """Why, as a stable word: missing_sku, missing_title, bad_price, duplicate_sku and the like; docs/harvest.md lists them."""
     detail: _builtins.str
     """Why, for people: the field and its value."""
     raw: _builtins.str
     """The row as read, cut to 2,000 characters."""
+    severity: Global___RowSeverity.ValueType
+    """Whether the row was used."""
     def __init__(
         self,
         *,
@@ -1041,10 +1050,11 @@ class RejectedRow(_message.Message):
         reason: _builtins.str = ...,
         detail: _builtins.str = ...,
         raw: _builtins.str = ...,
+        severity: Global___RowSeverity.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "line", b"line", "raw", b"raw", "reason", b"reason", "sku", b"sku"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "line", b"line", "raw", b"raw", "reason", b"reason", "severity", b"severity", "sku", b"sku"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1124,6 +1134,7 @@ class Product(_message.Message):
     MPN_FIELD_NUMBER: _builtins.int
     LINK_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
+    PUBLICATION_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """Stock keeping unit, unique for a tenant and supplier. Never empty."""
     group: _builtins.str
@@ -1139,7 +1150,7 @@ class Product(_message.Message):
     stock: _builtins.int
     """Pieces in stock. Absent means not told."""
     availability: Global___Availability.ValueType
-    """Whether it can be had."""
+    """Whether it can be had. OUT_OF_STOCK where `publication` says that it is not sold, whatever the stock."""
     weight_grams: _builtins.int
     """Weight in grams. Absent means not told."""
     mpn: _builtins.str
@@ -1148,6 +1159,8 @@ class Product(_message.Message):
     """Address of the product's page. Empty means none."""
     line: _builtins.int
     """Line of the feed that it begins on, from 1. Not part of the content hash."""
+    publication: Global___Publication.ValueType
+    """Whether the shop sells it at all. What is neither ACTIVE nor UNSPECIFIED is not offered, and is not gone either."""
     @_builtins.property
     def price(self) -> Global___Money:
         """Price. Always there."""
@@ -1193,10 +1206,11 @@ class Product(_message.Message):
         mpn: _builtins.str = ...,
         link: _builtins.str = ...,
         line: _builtins.int = ...,
+        publication: Global___Publication.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_stock", b"_stock", "_weight_grams", b"_weight_grams", "compare_at_price", b"compare_at_price", "price", b"price", "stock", b"stock", "weight_grams", b"weight_grams"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stock", b"_stock", "_weight_grams", b"_weight_grams", "availability", b"availability", "brand", b"brand", "categories", b"categories", "compare_at_price", b"compare_at_price", "description", b"description", "group", b"group", "gtin", b"gtin", "image_urls", b"image_urls", "line", b"line", "link", b"link", "mpn", b"mpn", "options", b"options", "price", b"price", "sku", b"sku", "stock", b"stock", "tags", b"tags", "title", b"title", "weight_grams", b"weight_grams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stock", b"_stock", "_weight_grams", b"_weight_grams", "availability", b"availability", "brand", b"brand", "categories", b"categories", "compare_at_price", b"compare_at_price", "description", b"description", "group", b"group", "gtin", b"gtin", "image_urls", b"image_urls", "line", b"line", "link", b"link", "mpn", b"mpn", "options", b"options", "price", b"price", "publication", b"publication", "sku", b"sku", "stock", b"stock", "tags", b"tags", "title", b"title", "weight_grams", b"weight_grams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stock: _TypeAlias = _typing.Literal["stock"]  # noqa: Y015
     _WhichOneofArgType__stock: _TypeAlias = _typing.Literal["_stock", b"_stock"]  # noqa: Y015
@@ -1208,125 +1222,3 @@ class Product(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_grams) -> _WhichOneofReturnType__weight_grams | None: ...
 
 Global___Product: _TypeAlias = Product  # noqa: Y015
-
-@_typing.final
-class ListRejectedRequest(_message.Message):
-    """Which rejected rows to list."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TENANT_ID_FIELD_NUMBER: _builtins.int
-    SUPPLIER_CODE_FIELD_NUMBER: _builtins.int
-    HARVEST_ID_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
-    PAGE_SIZE_FIELD_NUMBER: _builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    tenant_id: _builtins.str
-    """Whose catalogue. Empty means the tenant "default"."""
-    supplier_code: _builtins.str
-    """Of which supplier. Required."""
-    harvest_id: _builtins.str
-    """Of which harvest; see HarvestResponse.harvest_id. Empty means the newest."""
-    reason: _builtins.str
-    """Rejected for what: a word as RejectedRow.reason has it. Empty means any."""
-    page_size: _builtins.int
-    """Rows in a page, 1 to 1000. Zero means 100. A page has fewer where its rows are long: it stays below 1 MiB."""
-    page_token: _builtins.str
-    """`next_page_token` of the page before, with the other fields as they were. Empty means the first page."""
-    def __init__(
-        self,
-        *,
-        tenant_id: _builtins.str = ...,
-        supplier_code: _builtins.str = ...,
-        harvest_id: _builtins.str = ...,
-        reason: _builtins.str = ...,
-        page_size: _builtins.int = ...,
-        page_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["harvest_id", b"harvest_id", "page_size", b"page_size", "page_token", b"page_token", "reason", b"reason", "supplier_code", b"supplier_code", "tenant_id", b"tenant_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListRejectedRequest: _TypeAlias = ListRejectedRequest  # noqa: Y015
-
-@_typing.final
-class ListRejectedResponse(_message.Message):
-    """A page of rejected rows."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HARVEST_ID_FIELD_NUMBER: _builtins.int
-    ROWS_FIELD_NUMBER: _builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    harvest_id: _builtins.str
-    """Of which harvest they are. Empty where the supplier was never harvested."""
-    next_page_token: _builtins.str
-    """Asks for the next page. Empty means that there is none."""
-    @_builtins.property
-    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedRow]:
-        """The rows, in the order of the feed."""
-
-    def __init__(
-        self,
-        *,
-        harvest_id: _builtins.str = ...,
-        rows: _abc.Iterable[Global___RejectedRow] | None = ...,
-        next_page_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["harvest_id", b"harvest_id", "next_page_token", b"next_page_token", "rows", b"rows"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListRejectedResponse: _TypeAlias = ListRejectedResponse  # noqa: Y015
-
-@_typing.final
-class ReadRejectedRequest(_message.Message):
-    """Asks an activity for one page of rejected rows."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    QUERY_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def query(self) -> Global___ListRejectedRequest:
-        """Which."""
-
-    def __init__(
-        self,
-        *,
-        query: Global___ListRejectedRequest | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ReadRejectedRequest: _TypeAlias = ReadRejectedRequest  # noqa: Y015
-
-@_typing.final
-class ReadRejectedResponse(_message.Message):
-    """What the activity read."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PAGE_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def page(self) -> Global___ListRejectedResponse:
-        """The page."""
-
-    def __init__(
-        self,
-        *,
-        page: Global___ListRejectedResponse | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ReadRejectedResponse: _TypeAlias = ReadRejectedResponse  # noqa: Y015

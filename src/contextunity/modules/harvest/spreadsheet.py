@@ -1,0 +1,52 @@
+"""Undoes what spreadsheet programs do to values on their way through a file."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["lost_digits", "restored"]
+
+_FORMULA = re.compile(r'="((?:[^"]|"")*)"')
+_WHOLE = re.compile(r"([0-9]+)\.0")
+# Spreadsheets always write the sign and two digits; "12E4" is a SKU like any other.
+_SCIENTIFIC = re.compile(r"([0-9])(?:\.([0-9]+))?[Ee]\+([0-9]{2})")
+# An apostrophe that belongs to the text: '90s, 'til, 'n', or the first of two that quote something.
+_OWN_APOSTROPHE = re.compile(r"'(?:[0-9]0s\b|(?:tis|twas|til|till|cause|em|n|round)\b|[^']*\w'(?!\w))", re.IGNORECASE)
+
+
+def restored(text: str) -> str:
+    """Give a value as it was before a spreadsheet program had it.
+
+    Undone are the apostrophe that keeps a number a text, `="…"`, a `.0` behind a whole number, and scientific notation
+    that has all its digits.
+
+    >>> restored("'00123"), restored('="00123"'), restored("123.0"), restored("9.009518582030E+12")
+    ('00123', '00123', '123', '9009518582030')
+    """
+    if text[:1] == "'" and len(text) > 1 and not _OWN_APOSTROPHE.match(text):
+        text = text[1:]
+    if text[:2] == '="':
+        formula = _FORMULA.fullmatch(text)
+        if formula is not None:
+            text = formula[1].replace('""', '"')
+    if text[-2:] == ".0":
+        whole = _WHOLE.fullmatch(text)
+        return text if whole is None else whole[1]
+    if "+" in text:
+        number = _SCIENTIFIC.fullmatch(text)
+        if number is not None:
+            digits = (number[2] or "").rstrip("0")
+            exponent = int(number[3])
+            # With fewer decimals than the exponent asks for, nobody knows whether zeros or lost digits follow.
+            if len(number[2] or "") >= exponent >= len(digits):
+                return number[1] + digits.ljust(exponent, "0")
+    return text
+
+
+def lost_digits(text: str) -> bool:
+    """Tell whether a value is a number in scientific notation, whose last digits are lost.
+
+    >>> lost_digits("9.78E+12"), lost_digits("12E4")
+    (True, False)
+    """
+    return "+" in text and _SCIENTIFIC.fullmatch(text) is not None

@@ -15,6 +15,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
     Product,
     ProductPage,
     RejectedRow,
+    RowSeverity,
 )
 from sqlalchemy import Engine, create_engine, event, text
 
@@ -206,6 +207,7 @@ def test_rejected_rows_are_kept_in_the_order_of_the_feed(
         (5, "bad_price"),
         (8, "bad_price"),
     ]
+    bad_price.severity = RowSeverity.REJECTED
     assert rows[2] == bad_price
     assert catalogue.rejected("acme", "camping-trade", "h1", limit=1) == [no_title]
     assert catalogue.rejected_by_reason("acme", "camping-trade", "h1") == {

@@ -196,7 +196,9 @@ def test_rejected_rows_are_kept_in_the_order_of_the_feed(
     catalogue: Catalogue, make_ref: MakeRef, make_product: MakeProduct, sync: Sync
 ) -> None:
     bad_price = RejectedRow(line=5, sku="P", reason="bad_price", detail="price 'abc'", raw="P,abc")
+    bad_price.severity = RowSeverity.REJECTED
     no_title = RejectedRow(line=1, reason="missing_title", detail="title is empty", raw=",,")
+    no_title.severity = RowSeverity.REJECTED
     products = [make_product("A", line=2), make_product("A", line=3)]
     assert sync(make_ref(page=0), products, [bad_price, no_title]) == _counts(created=1, rejected=3)
     sync(make_ref(page=1), [], [RejectedRow(line=8, reason="bad_price")])
@@ -207,7 +209,6 @@ def test_rejected_rows_are_kept_in_the_order_of_the_feed(
         (5, "bad_price"),
         (8, "bad_price"),
     ]
-    bad_price.severity = RowSeverity.REJECTED
     assert rows[2] == bad_price
     assert catalogue.rejected("acme", "camping-trade", "h1", limit=1) == [no_title]
     assert catalogue.rejected_by_reason("acme", "camping-trade", "h1") == {

@@ -11,11 +11,14 @@ __all__ = (
     "FetchProductsRequest",
     "FetchProductsResponse",
     "HarvestCounts",
+    "HarvestIncomplete",
     "HarvestProgress",
     "HarvestRequest",
     "HarvestResponse",
     "HarvestStage",
     "HarvestState",
+    "ListRejectedRequest",
+    "ListRejectedResponse",
     "Money",
     "PageRef",
     "Product",
@@ -23,6 +26,8 @@ __all__ = (
     "Publication",
     "RawPage",
     "RawProduct",
+    "ReadRejectedRequest",
+    "ReadRejectedResponse",
     "RejectedRow",
     "RowSeverity",
     "SetPageSizeRequest",
@@ -143,6 +148,64 @@ class FeedFormat(betterproto2.Enum):
             "FEED_FORMAT_GOOGLE_XML": 2,
             "FEED_FORMAT_GOOGLE_TSV": 3,
             "FEED_FORMAT_JSON_LINES": 4,
+        }
+
+
+class HarvestIncomplete(betterproto2.Enum):
+    """
+    Why a harvest concludes nothing from what it did not see.
+    """
+
+    UNSPECIFIED = 0
+    """
+    Nothing is known to be missing.
+    """
+
+    TRUNCATED = 1
+    """
+    The document ends before its proper end: end tags of XML are missing, or the last row is cut off.
+    """
+
+    OPEN_QUOTE = 2
+    """
+    A quoted value is still open where the feed ends.
+    """
+
+    BROKEN_OFF = 3
+    """
+    The connection ended before the feed did, on several attempts.
+    """
+
+    LENGTH_UNKNOWN = 4
+    """
+    The server tells neither how long the feed is nor when it is over, and its format has no end of its own.
+    """
+
+    TOO_MANY_DELISTED = 5
+    """
+    More products than `max_delisted_share` allows would be marked.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "HARVEST_INCOMPLETE_UNSPECIFIED",
+            1: "HARVEST_INCOMPLETE_TRUNCATED",
+            2: "HARVEST_INCOMPLETE_OPEN_QUOTE",
+            3: "HARVEST_INCOMPLETE_BROKEN_OFF",
+            4: "HARVEST_INCOMPLETE_LENGTH_UNKNOWN",
+            5: "HARVEST_INCOMPLETE_TOO_MANY_DELISTED",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "HARVEST_INCOMPLETE_UNSPECIFIED": 0,
+            "HARVEST_INCOMPLETE_TRUNCATED": 1,
+            "HARVEST_INCOMPLETE_OPEN_QUOTE": 2,
+            "HARVEST_INCOMPLETE_BROKEN_OFF": 3,
+            "HARVEST_INCOMPLETE_LENGTH_UNKNOWN": 4,
+            "HARVEST_INCOMPLETE_TOO_MANY_DELISTED": 5,
         }
 
 
@@ -341,6 +404,14 @@ class Feed(betterproto2.Message):
     ISO 4217 code of the currency that prices without one of their own are in. For people, as url is.
     """
 
+    incomplete: "HarvestIncomplete" = betterproto2.field(
+        9, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
+    )
+    """
+    What is known to be wrong with its end before a page is read. The catalogue records it with page 0, and believes no
+    payload.
+    """
+
 
 default_message_pool.register_message("contextunity.harvest.v1", "Feed", Feed)
 
@@ -451,6 +522,18 @@ class FetchProductsResponse(betterproto2.Message):
     Feed entries of a full page, as in force.
     """
 
+    incomplete: "HarvestIncomplete" = betterproto2.field(
+        7, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
+    )
+    """
+    What is missing of the feed, as this page shows. Recorded in the catalogue, which decides.
+    """
+
+    incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    The same for people.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "FetchProductsResponse", FetchProductsResponse
@@ -554,6 +637,18 @@ class HarvestProgress(betterproto2.Message):
     Feed entries in a page, as in force.
     """
 
+    incomplete: "HarvestIncomplete" = betterproto2.field(
+        7, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
+    )
+    """
+    Why nothing will be marked as no longer listed, as far as it is known. See HarvestResponse.incomplete.
+    """
+
+    incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    The same for people.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "HarvestProgress", HarvestProgress
@@ -591,6 +686,11 @@ class HarvestRequest(betterproto2.Message):
     )
     """
     Where an earlier run of the same harvest left off. The workflow sets it when it continues as new.
+    """
+
+    allow_delisting: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
+    """
+    Whether any number of products may be marked as no longer listed; else no more than `max_delisted_share` at once.
     """
 
 
@@ -645,6 +745,19 @@ class HarvestResponse(betterproto2.Message):
     catalogue: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
     Where the catalogue is: the database URL without its password.
+    """
+
+    incomplete: "HarvestIncomplete" = betterproto2.field(
+        7, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
+    )
+    """
+    Why nothing was marked as no longer listed although the whole feed was asked for. Unspecified means that the feed was
+    read to its proper end, or that max_products ended the harvest.
+    """
+
+    incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    The same for people, with what to do about it. Empty where incomplete is unspecified.
     """
 
 
@@ -710,9 +823,92 @@ class HarvestState(betterproto2.Message):
     Whether Pause was asked for.
     """
 
+    incomplete: "HarvestIncomplete" = betterproto2.field(
+        9, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
+    )
+    """
+    See HarvestProgress.incomplete.
+    """
+
+    incomplete_detail: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    See HarvestProgress.incomplete_detail.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "HarvestState", HarvestState
+)
+
+
+@dataclass(eq=False, repr=False)
+class ListRejectedRequest(betterproto2.Message):
+    """
+    Which rejected rows to list.
+    """
+
+    tenant_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Whose catalogue. Empty means the tenant "default".
+    """
+
+    supplier_code: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Of which supplier. Required.
+    """
+
+    harvest_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Of which harvest; see HarvestResponse.harvest_id. Empty means the newest.
+    """
+
+    reason: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    Rejected for what: a word as RejectedRow.reason has it. Empty means any.
+    """
+
+    page_size: "int" = betterproto2.field(5, betterproto2.TYPE_INT32)
+    """
+    Rows in a page, 1 to 1000. Zero means 100. A page has fewer where its rows are long: it stays below 1 MiB.
+    """
+
+    page_token: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    `next_page_token` of the page before, with the other fields as they were. Empty means the first page.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "ListRejectedRequest", ListRejectedRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class ListRejectedResponse(betterproto2.Message):
+    """
+    A page of rejected rows.
+    """
+
+    harvest_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Of which harvest they are. Empty where the supplier was never harvested.
+    """
+
+    rows: "list[RejectedRow]" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    The rows, in the order of the feed.
+    """
+
+    next_page_token: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Asks for the next page. Empty means that there is none.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "ListRejectedResponse", ListRejectedResponse
 )
 
 
@@ -1104,6 +1300,44 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class ReadRejectedRequest(betterproto2.Message):
+    """
+    Asks an activity for one page of rejected rows.
+    """
+
+    query: "ListRejectedRequest | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    Which.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "ReadRejectedRequest", ReadRejectedRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class ReadRejectedResponse(betterproto2.Message):
+    """
+    What the activity read.
+    """
+
+    page: "ListRejectedResponse | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    The page.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "ReadRejectedResponse", ReadRejectedResponse
+)
+
+
+@dataclass(eq=False, repr=False)
 class RejectedRow(betterproto2.Message):
     """
     A row that could not be used, or a doubt about one that was.
@@ -1201,7 +1435,13 @@ class SyncToBrainRequest(betterproto2.Message):
 
     complete: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
     """
-    With the last page: whether the whole feed was read, so that what was not seen can be marked.
+    With the last page: whether the feed was read to where its bytes end. Whether that is its proper end is recorded in
+    the catalogue.
+    """
+
+    allow_delisting: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    With the last page: see HarvestRequest.allow_delisting.
     """
 
 
@@ -1249,6 +1489,18 @@ class SyncToBrainResponse(betterproto2.Message):
     warnings: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
     """
     Doubts kept about rows that were used.
+    """
+
+    incomplete: "HarvestIncomplete" = betterproto2.field(
+        8, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
+    )
+    """
+    With the last page: see HarvestResponse.incomplete.
+    """
+
+    incomplete_detail: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    With the last page: see HarvestResponse.incomplete_detail.
     """
 
 

@@ -20,6 +20,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _HarvestIncomplete:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HarvestIncompleteEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HarvestIncomplete.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HARVEST_INCOMPLETE_UNSPECIFIED: _HarvestIncomplete.ValueType  # 0
+    """Nothing is known to be missing."""
+    HARVEST_INCOMPLETE_TRUNCATED: _HarvestIncomplete.ValueType  # 1
+    """The document ends before its proper end: end tags of XML are missing, or the last row is cut off."""
+    HARVEST_INCOMPLETE_OPEN_QUOTE: _HarvestIncomplete.ValueType  # 2
+    """A quoted value is still open where the feed ends."""
+    HARVEST_INCOMPLETE_BROKEN_OFF: _HarvestIncomplete.ValueType  # 3
+    """The connection ended before the feed did, on several attempts."""
+    HARVEST_INCOMPLETE_LENGTH_UNKNOWN: _HarvestIncomplete.ValueType  # 4
+    """The server tells neither how long the feed is nor when it is over, and its format has no end of its own."""
+    HARVEST_INCOMPLETE_TOO_MANY_DELISTED: _HarvestIncomplete.ValueType  # 5
+    """More products than `max_delisted_share` allows would be marked."""
+
+class HarvestIncomplete(_HarvestIncomplete, metaclass=_HarvestIncompleteEnumTypeWrapper):
+    """Why a harvest concludes nothing from what it did not see."""
+
+HARVEST_INCOMPLETE_UNSPECIFIED: HarvestIncomplete.ValueType  # 0
+"""Nothing is known to be missing."""
+HARVEST_INCOMPLETE_TRUNCATED: HarvestIncomplete.ValueType  # 1
+"""The document ends before its proper end: end tags of XML are missing, or the last row is cut off."""
+HARVEST_INCOMPLETE_OPEN_QUOTE: HarvestIncomplete.ValueType  # 2
+"""A quoted value is still open where the feed ends."""
+HARVEST_INCOMPLETE_BROKEN_OFF: HarvestIncomplete.ValueType  # 3
+"""The connection ended before the feed did, on several attempts."""
+HARVEST_INCOMPLETE_LENGTH_UNKNOWN: HarvestIncomplete.ValueType  # 4
+"""The server tells neither how long the feed is nor when it is over, and its format has no end of its own."""
+HARVEST_INCOMPLETE_TOO_MANY_DELISTED: HarvestIncomplete.ValueType  # 5
+"""More products than `max_delisted_share` allows would be marked."""
+Global___HarvestIncomplete: _TypeAlias = HarvestIncomplete  # noqa: Y015
+
 class _HarvestStage:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -187,6 +223,7 @@ class HarvestRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     MAX_PRODUCTS_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    ALLOW_DELISTING_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Whose catalogue is filled. Empty means the tenant "default"."""
     supplier_code: _builtins.str
@@ -195,6 +232,8 @@ class HarvestRequest(_message.Message):
     """Feed entries in a page, 1 to 1000. Unset or zero means the supplier's setting."""
     max_products: _builtins.int
     """Feed entries after which to stop, for a trial run; nothing is marked as no longer listed then. Zero means all."""
+    allow_delisting: _builtins.bool
+    """Whether any number of products may be marked as no longer listed; else no more than `max_delisted_share` at once."""
     @_builtins.property
     def resume(self) -> Global___HarvestState:
         """Where an earlier run of the same harvest left off. The workflow sets it when it continues as new."""
@@ -207,10 +246,11 @@ class HarvestRequest(_message.Message):
         page_size: _builtins.int = ...,
         max_products: _builtins.int = ...,
         resume: Global___HarvestState | None = ...,
+        allow_delisting: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_products", b"max_products", "page_size", b"page_size", "resume", b"resume", "supplier_code", b"supplier_code", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_delisting", b"allow_delisting", "max_products", b"max_products", "page_size", b"page_size", "resume", b"resume", "supplier_code", b"supplier_code", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,12 +268,20 @@ class HarvestResponse(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     CATALOGUE_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
     harvest_id: _builtins.str
     """Identifies this harvest in the catalogue: the run id of the workflow's first run."""
     delisted: _builtins.int
     """Products of this supplier that the feed no longer lists and that are marked so since this harvest."""
     catalogue: _builtins.str
     """Where the catalogue is: the database URL without its password."""
+    incomplete: Global___HarvestIncomplete.ValueType
+    """Why nothing was marked as no longer listed although the whole feed was asked for. Unspecified means that the feed was
+    read to its proper end, or that max_products ended the harvest.
+    """
+    incomplete_detail: _builtins.str
+    """The same for people, with what to do about it. Empty where incomplete is unspecified."""
     @_builtins.property
     def counts(self) -> Global___HarvestCounts:
         """What was done, in numbers."""
@@ -255,10 +303,12 @@ class HarvestResponse(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         catalogue: _builtins.str = ...,
+        incomplete: Global___HarvestIncomplete.ValueType = ...,
+        incomplete_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "finished_at", b"finished_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "counts", b"counts", "delisted", b"delisted", "finished_at", b"finished_at", "harvest_id", b"harvest_id", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "counts", b"counts", "delisted", b"delisted", "finished_at", b"finished_at", "harvest_id", b"harvest_id", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "started_at", b"started_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -328,6 +378,8 @@ class HarvestState(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
     harvest_id: _builtins.str
     """See HarvestResponse.harvest_id."""
     next_page: _builtins.int
@@ -336,6 +388,10 @@ class HarvestState(_message.Message):
     """Feed entries in a page, as in force."""
     paused: _builtins.bool
     """Whether Pause was asked for."""
+    incomplete: Global___HarvestIncomplete.ValueType
+    """See HarvestProgress.incomplete."""
+    incomplete_detail: _builtins.str
+    """See HarvestProgress.incomplete_detail."""
     @_builtins.property
     def feed(self) -> Global___Feed:
         """The feed as the first page found it."""
@@ -363,10 +419,12 @@ class HarvestState(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         paused: _builtins.bool = ...,
+        incomplete: Global___HarvestIncomplete.ValueType = ...,
+        incomplete_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "cursor", b"cursor", "feed", b"feed", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "cursor", b"cursor", "feed", b"feed", "harvest_id", b"harvest_id", "next_page", b"next_page", "page_size", b"page_size", "paused", b"paused", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "cursor", b"cursor", "feed", b"feed", "harvest_id", b"harvest_id", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "next_page", b"next_page", "page_size", b"page_size", "paused", b"paused", "started_at", b"started_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -384,6 +442,8 @@ class HarvestProgress(_message.Message):
     BYTES_TOTAL_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
     stage: Global___HarvestStage.ValueType
     """What it is doing."""
     bytes_done: _builtins.int
@@ -392,6 +452,10 @@ class HarvestProgress(_message.Message):
     """Bytes of the whole feed. Zero means that the server does not tell."""
     page_size: _builtins.int
     """Feed entries in a page, as in force."""
+    incomplete: Global___HarvestIncomplete.ValueType
+    """Why nothing will be marked as no longer listed, as far as it is known. See HarvestResponse.incomplete."""
+    incomplete_detail: _builtins.str
+    """The same for people."""
     @_builtins.property
     def counts(self) -> Global___HarvestCounts:
         """Numbers so far."""
@@ -409,10 +473,12 @@ class HarvestProgress(_message.Message):
         bytes_total: _builtins.int = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
+        incomplete: Global___HarvestIncomplete.ValueType = ...,
+        incomplete_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "counts", b"counts", "page_size", b"page_size", "stage", b"stage", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "counts", b"counts", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "page_size", b"page_size", "stage", b"stage", "started_at", b"started_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -432,6 +498,7 @@ class Feed(_message.Message):
     RANGES_FIELD_NUMBER: _builtins.int
     PROLOGUE_FIELD_NUMBER: _builtins.int
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_FIELD_NUMBER: _builtins.int
     supplier_code: _builtins.str
     """Which supplier."""
     url: _builtins.str
@@ -450,6 +517,10 @@ class Feed(_message.Message):
     """
     currency_code: _builtins.str
     """ISO 4217 code of the currency that prices without one of their own are in. For people, as url is."""
+    incomplete: Global___HarvestIncomplete.ValueType
+    """What is known to be wrong with its end before a page is read. The catalogue records it with page 0, and believes no
+    payload.
+    """
     def __init__(
         self,
         *,
@@ -461,10 +532,11 @@ class Feed(_message.Message):
         ranges: _builtins.bool = ...,
         prologue: _builtins.bytes = ...,
         currency_code: _builtins.str = ...,
+        incomplete: Global___HarvestIncomplete.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "format", b"format", "prologue", b"prologue", "ranges", b"ranges", "supplier_code", b"supplier_code", "total_bytes", b"total_bytes", "url", b"url", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "format", b"format", "incomplete", b"incomplete", "prologue", b"prologue", "ranges", b"ranges", "supplier_code", b"supplier_code", "total_bytes", b"total_bytes", "url", b"url", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -590,6 +662,8 @@ class FetchProductsResponse(_message.Message):
     FETCHED_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
     end_of_feed: _builtins.bool
     """Whether the feed ends here."""
     fetched: _builtins.int
@@ -598,6 +672,10 @@ class FetchProductsResponse(_message.Message):
     """Feed entries read: products as the feed counts them."""
     page_size: _builtins.int
     """Feed entries of a full page, as in force."""
+    incomplete: Global___HarvestIncomplete.ValueType
+    """What is missing of the feed, as this page shows. Recorded in the catalogue, which decides."""
+    incomplete_detail: _builtins.str
+    """The same for people."""
     @_builtins.property
     def feed(self) -> Global___Feed:
         """The feed, as it was found. Absent where the request had it: it would be in the history once more for each page."""
@@ -615,10 +693,12 @@ class FetchProductsResponse(_message.Message):
         fetched: _builtins.int = ...,
         entries: _builtins.int = ...,
         page_size: _builtins.int = ...,
+        incomplete: Global___HarvestIncomplete.ValueType = ...,
+        incomplete_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["feed", b"feed", "next_cursor", b"next_cursor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_of_feed", b"end_of_feed", "entries", b"entries", "feed", b"feed", "fetched", b"fetched", "next_cursor", b"next_cursor", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_of_feed", b"end_of_feed", "entries", b"entries", "feed", b"feed", "fetched", b"fetched", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "next_cursor", b"next_cursor", "page_size", b"page_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -693,10 +773,15 @@ class SyncToBrainRequest(_message.Message):
     PAGE_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    ALLOW_DELISTING_FIELD_NUMBER: _builtins.int
     last: _builtins.bool
     """Whether it is the last page of the harvest."""
     complete: _builtins.bool
-    """With the last page: whether the whole feed was read, so that what was not seen can be marked."""
+    """With the last page: whether the feed was read to where its bytes end. Whether that is its proper end is recorded in
+    the catalogue.
+    """
+    allow_delisting: _builtins.bool
+    """With the last page: see HarvestRequest.allow_delisting."""
     @_builtins.property
     def page(self) -> Global___PageRef:
         """Which page."""
@@ -707,10 +792,11 @@ class SyncToBrainRequest(_message.Message):
         page: Global___PageRef | None = ...,
         last: _builtins.bool = ...,
         complete: _builtins.bool = ...,
+        allow_delisting: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "last", b"last", "page", b"page"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_delisting", b"allow_delisting", "complete", b"complete", "last", b"last", "page", b"page"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -729,6 +815,8 @@ class SyncToBrainResponse(_message.Message):
     DELISTED_FIELD_NUMBER: _builtins.int
     CATALOGUE_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
     created: _builtins.int
     """Products the catalogue did not have."""
     changed: _builtins.int
@@ -743,6 +831,10 @@ class SyncToBrainResponse(_message.Message):
     """With the last page: where the catalogue is, as the database URL without its password."""
     warnings: _builtins.int
     """Doubts kept about rows that were used."""
+    incomplete: Global___HarvestIncomplete.ValueType
+    """With the last page: see HarvestResponse.incomplete."""
+    incomplete_detail: _builtins.str
+    """With the last page: see HarvestResponse.incomplete_detail."""
     def __init__(
         self,
         *,
@@ -753,10 +845,12 @@ class SyncToBrainResponse(_message.Message):
         delisted: _builtins.int = ...,
         catalogue: _builtins.str = ...,
         warnings: _builtins.int = ...,
+        incomplete: Global___HarvestIncomplete.ValueType = ...,
+        incomplete_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "changed", b"changed", "created", b"created", "delisted", b"delisted", "rejected", b"rejected", "unchanged", b"unchanged", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "changed", b"changed", "created", b"created", "delisted", b"delisted", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "rejected", b"rejected", "unchanged", b"unchanged", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1222,3 +1316,125 @@ class Product(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_grams) -> _WhichOneofReturnType__weight_grams | None: ...
 
 Global___Product: _TypeAlias = Product  # noqa: Y015
+
+@_typing.final
+class ListRejectedRequest(_message.Message):
+    """Which rejected rows to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SUPPLIER_CODE_FIELD_NUMBER: _builtins.int
+    HARVEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Whose catalogue. Empty means the tenant "default"."""
+    supplier_code: _builtins.str
+    """Of which supplier. Required."""
+    harvest_id: _builtins.str
+    """Of which harvest; see HarvestResponse.harvest_id. Empty means the newest."""
+    reason: _builtins.str
+    """Rejected for what: a word as RejectedRow.reason has it. Empty means any."""
+    page_size: _builtins.int
+    """Rows in a page, 1 to 1000. Zero means 100. A page has fewer where its rows are long: it stays below 1 MiB."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the other fields as they were. Empty means the first page."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        supplier_code: _builtins.str = ...,
+        harvest_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["harvest_id", b"harvest_id", "page_size", b"page_size", "page_token", b"page_token", "reason", b"reason", "supplier_code", b"supplier_code", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRejectedRequest: _TypeAlias = ListRejectedRequest  # noqa: Y015
+
+@_typing.final
+class ListRejectedResponse(_message.Message):
+    """A page of rejected rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HARVEST_ID_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    harvest_id: _builtins.str
+    """Of which harvest they are. Empty where the supplier was never harvested."""
+    next_page_token: _builtins.str
+    """Asks for the next page. Empty means that there is none."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedRow]:
+        """The rows, in the order of the feed."""
+
+    def __init__(
+        self,
+        *,
+        harvest_id: _builtins.str = ...,
+        rows: _abc.Iterable[Global___RejectedRow] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["harvest_id", b"harvest_id", "next_page_token", b"next_page_token", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRejectedResponse: _TypeAlias = ListRejectedResponse  # noqa: Y015
+
+@_typing.final
+class ReadRejectedRequest(_message.Message):
+    """Asks an activity for one page of rejected rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def query(self) -> Global___ListRejectedRequest:
+        """Which."""
+
+    def __init__(
+        self,
+        *,
+        query: Global___ListRejectedRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadRejectedRequest: _TypeAlias = ReadRejectedRequest  # noqa: Y015
+
+@_typing.final
+class ReadRejectedResponse(_message.Message):
+    """What the activity read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def page(self) -> Global___ListRejectedResponse:
+        """The page."""
+
+    def __init__(
+        self,
+        *,
+        page: Global___ListRejectedResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadRejectedResponse: _TypeAlias = ReadRejectedResponse  # noqa: Y015

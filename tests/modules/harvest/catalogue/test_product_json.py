@@ -26,6 +26,7 @@ _FIELDS: dict[str, st.SearchStrategy[object]] = {
     **dict.fromkeys(["stock", "weight_grams"], st.none() | _int64s),
     **dict.fromkeys(["image_urls", "categories", "tags"], st.lists(_texts, max_size=3)),
     "availability": st.integers(0, 9),
+    "publication": st.integers(0, 9),
     "options": st.dictionaries(_texts, _texts, max_size=4),
     "line": _int64s,
 }

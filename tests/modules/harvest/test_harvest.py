@@ -301,7 +301,9 @@ def test_slow_feeds_of_one_tenant_keep_no_other_from_harvesting(house: Any, tmp_
     with FeedServer(feed, bytes_per_second=1) as slow:
         house.configure(
             "[modules.harvest]\nsample_products = 60\nmax_fetches_per_tenant = 6\n"
-            + "".join(f'[modules.harvest.suppliers.{code}]\nurl = "{slow.url()}"\n' for code in codes)
+            + "".join(
+                f'[modules.harvest.suppliers.{code}]\nurl = "{slow.url()}"\nallow_private = true\n' for code in codes
+            )
         )
         house.serve()
         house.work(CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES="2")

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from contextunity.modules.harvest.activities import fetch_products, sync_to_brain, transform_data
 from contextunity.modules.harvest.plugin import module as harvest
-from contextunity.modules.harvest.workflows import HarvestWorkflow
+from contextunity.modules.harvest.workflows import HarvestWorkflow, ListRejectedWorkflow
 from contextunity.worker.core.registry import ModuleConfig, WorkerRegistry
 from contextunity.worker.errors import RegistryError, SettingsError, UnknownModuleError
 
@@ -35,8 +35,8 @@ def test_a_module_is_found_by_name_and_its_workflows_by_type() -> None:
     assert registry.workflows["harvest"].input_type is not None
     assert registry.modules["harvest"].task_queues == ("harvest",)
     workflows, activities = registry.modules["harvest"].handlers("harvest")
-    assert workflows == [HarvestWorkflow]
-    assert len(activities) == 3
+    assert workflows == [HarvestWorkflow, ListRejectedWorkflow]
+    assert len(activities) == 4
 
 
 def test_modules_are_selected_in_the_order_asked_for_and_unknown_ones_named() -> None:

@@ -26,7 +26,7 @@ def test_with_watch_it_stays_until_the_end_and_prints_the_result(command: Comman
     assert done.code == 0
     assert "\ncompleted" in done.out
     assert "harvest_id" in done.out
-    assert "  pages    1\n" in done.out
+    assert "  pages     1\n" in done.out
 
 
 def test_programs_get_one_document_or_a_line_for_each_change(command: Command, tenant: str) -> None:

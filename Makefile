@@ -9,6 +9,8 @@ READY := .venv/.ready
 # An environment of the caller's own must not leak into ours.
 unexport PYTHONPATH
 unexport PYTHONHOME
+# Tests start servers from processes in which gRPC runs: its handlers for a fork crash the child now and then.
+export GRPC_ENABLE_FORK_SUPPORT := 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test generate lint format types check check-generated check-sync-client check-contract release-contract conformance bench lock build clean

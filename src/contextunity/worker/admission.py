@@ -10,6 +10,7 @@ kind that streams requests; the handler then reads its one message itself. On th
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
@@ -402,6 +403,10 @@ class Strangers(grpc.GenericRpcHandler):
                 answers = handler.stream_stream(self._following(first, context), context)
             else:
                 answers = handler.unary_stream(first, context)
+            if inspect.isawaitable(answers):
+                # Such as the health service's Watch, which writes to the context instead of yielding.
+                await answers
+                return
             async for answer in answers:
                 yield answer
 

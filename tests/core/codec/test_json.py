@@ -256,7 +256,7 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
         codec.Violation("products[0].skuu", "no such field; did you mean sku?"),
         codec.Violation("products[0].line", "expected an integer, got 1.5"),
         codec.Violation("products[1].price.units", "expected an integer, got a boolean"),
-        codec.Violation("x", "no such field; there are products, rejected"),
+        codec.Violation("x", "no such field; there are products, rejected, warnings"),
     )
     for violation in caught.value.violations:
         assert str(violation) in str(caught.value)

@@ -63,8 +63,7 @@ def internal_in_message(message: betterproto2.Message | Message, *, into_packed:
         if not _may_hold(codec.proto_class(type(message)).DESCRIPTOR):
             return []
         message = codec.to_proto(message)
-    proto = message
-    return [Violation(path, _REASON) for path in _in_message(proto, "", into_packed)]
+    return [Violation(path, _REASON) for path in _in_message(message, "", into_packed)]
 
 
 def clear_internal(argument: object) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from contextunity.gen.contextunity.harvest.v1 import RejectedRow, RowSeverity
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, Row, and_, func, or_, select
 
 from contextunity.modules.harvest.catalogue._harvests import in_catalogue, in_harvest
 from contextunity.modules.harvest.catalogue._product_json import product_from_json
@@ -23,6 +25,7 @@ __all__ = [
 ]
 
 _SEVERITIES = {RowSeverity.REJECTED: "rejected", RowSeverity.WARNING: "warning"}
+_BY_WORD = {word: severity for severity, word in _SEVERITIES.items()}
 
 
 def sample_products(connection: Connection, tenant_id: str, supplier_code: str, limit: int) -> list[CatalogueRow]:
@@ -96,15 +99,23 @@ def list_rejected(
     """Give the first rejected rows of a harvest, or the first doubts about others, in the order of the feed."""
     table = rejected_rows.c
     found = connection.execute(
-        select(table.line, table.sku, table.reason, table.detail, table.raw)
+        select(rejected_rows)
         .where(in_harvest(rejected_rows, tenant_id, supplier_code, harvest_id), table.severity == _SEVERITIES[severity])
         .order_by(table.page, table.position)
         .limit(limit)
     )
-    return [
-        RejectedRow(line=row.line, sku=row.sku, reason=row.reason, detail=row.detail, raw=row.raw, severity=severity)
-        for row in found
-    ]
+    return [_to_message(row) for row in found]
+
+
+def _to_message(row: Row[Any]) -> RejectedRow:
+    return RejectedRow(
+        line=row.line,
+        sku=row.sku,
+        reason=row.reason,
+        detail=row.detail,
+        raw=row.raw,
+        severity=_BY_WORD[row.severity],
+    )
 
 
 def newest_harvest(connection: Connection, tenant_id: str, supplier_code: str) -> str:
@@ -150,18 +161,7 @@ def page_of_rejected(
         size += sum(len(text.encode()) for text in (row.sku, row.reason, row.detail, row.raw))
         if len(rows) == limit or (rows and size > max_bytes):
             return rows, place
-        rows.append(
-            RejectedRow(
-                line=row.line,
-                sku=row.sku,
-                reason=row.reason,
-                detail=row.detail,
-                raw=row.raw,
-                severity=RowSeverity.WARNING
-                if row.severity == _SEVERITIES[RowSeverity.WARNING]
-                else RowSeverity.REJECTED,
-            )
-        )
+        rows.append(_to_message(row))
         place = (row.page, row.position)
     return rows, None
 

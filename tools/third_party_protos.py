@@ -1,4 +1,4 @@
-"""Collects the protos that ours import from the wheels that ship them, into an ignored folder beside buf.yaml.
+"""Collects the protos that ours import (Temporal's, Protovalidate's) into an ignored folder beside buf.yaml.
 
 Run as `python tools/third_party_protos.py FOLDER`. The folder is replaced as a whole, so it never holds a stale file.
 """

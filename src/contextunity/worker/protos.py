@@ -11,7 +11,11 @@ from .errors import WorkerError
 
 __all__ = ["export", "export_third_party"]
 
-_WANTED = ("temporal/api/common/v1/message.proto", "temporal/api/enums/v1/workflow.proto")
+_TEMPORAL = ("temporal/api/common/v1/message.proto", "temporal/api/enums/v1/workflow.proto")
+_RULES = "buf/validate/validate.proto"
+# In the wheel all protos lie beside this file; a checkout has them at its top.
+_IN_WHEEL = Path(__file__).parent / "_protos"
+_CHECKOUT = Path(__file__).parents[3]
 _IMPORT = re.compile(r'^import\s+(?:public\s+|weak\s+)?"([^"]+)";', re.MULTILINE)
 
 
@@ -28,16 +32,16 @@ def export(folder: Path) -> list[str]:
         WorkerError: an installed package lacks its protos.
     """
     root = _own_folder()
-    names = [path.relative_to(root).as_posix() for path in root.rglob("*.proto")]
+    names = {path.relative_to(root).as_posix() for path in root.rglob("*.proto")}
     for name in names:
         _copy(root / name, folder / name)
-    return sorted([*names, *export_third_party(folder)])
+    return sorted(names.union(export_third_party(folder)))
 
 
 def export_third_party(folder: Path) -> list[str]:
-    """Writes the protos of Temporal's API that the annotations import, and buf's validation rules; see `export`."""
+    """Writes the protos of Temporal's API that the annotations import, and Protovalidate's rules; see `export`."""
     root = _package_folder("temporalio") / "bridge/sdk-core/crates/protos/protos/api_upstream"
-    pending, copied = list(_WANTED), set[str]()
+    pending, copied = list(_TEMPORAL), set[str]()
     while pending:
         name = pending.pop()
         if name in copied or name.startswith("google/protobuf/"):
@@ -47,33 +51,19 @@ def export_third_party(folder: Path) -> list[str]:
         _copy(root / name, folder / name)
         copied.add(name)
         pending.extend(_IMPORT.findall((root / name).read_text(encoding="utf-8")))
-    return sorted([*copied, _export_validation_rules(folder)])
-
-
-def _export_validation_rules(folder: Path) -> str:
-    """Writes `buf/validate/validate.proto`, which the protovalidate package ships as a descriptor alone."""
-    from google.protobuf import descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
-    from protovalidate import FieldPathPb
-
-    from ._proto_text import print_proto
-
-    modules = (descriptor_pb2, duration_pb2, timestamp_pb2, field_mask_pb2)
-    file = FieldPathPb.desc().file.proto
-    target = folder / file.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(
-        print_proto(file.to_binary(), [module.DESCRIPTOR.serialized_pb for module in modules]), encoding="utf-8"
-    )
-    return file.name
+    _copy(_first_with(_RULES, _IN_WHEEL, _CHECKOUT / "third_party/protovalidate") / _RULES, folder / _RULES)
+    return sorted([*copied, _RULES])
 
 
 def _own_folder() -> Path:
-    beside = Path(__file__).parent
-    # In the wheel they lie beside this file; in a checkout, at its top.
-    for folder in (beside / "_protos", beside.parents[2] / "proto"):
-        if (folder / "temporal/v1/temporal.proto").is_file():
+    return _first_with("temporal/v1/temporal.proto", _IN_WHEEL, _CHECKOUT / "proto")
+
+
+def _first_with(name: str, *folders: Path) -> Path:
+    for folder in folders:
+        if (folder / name).is_file():
             return folder
-    raise WorkerError(f"the installation lacks its proto files; {beside / '_protos'} is not there; install it anew")
+    raise WorkerError(f"the installation lacks {name}; {_IN_WHEEL} does not have it; install the package again")
 
 
 def _package_folder(package: str) -> Path:

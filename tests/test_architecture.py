@@ -12,6 +12,12 @@ import pytest
 _ROOT = Path(__file__).resolve().parents[1]
 
 _LAYERS = {
+    "src/shared_import_sandbox": (
+        "contextunity",
+        "python_temporal",
+        "protoc_gen_python_temporal",
+        "protoc_gen_python_messages",
+    ),
     "src/python_temporal": ("contextunity", "protoc_gen_python_temporal", "protoc_gen_python_messages"),
     "gen/contextunity/gen": ("contextunity.core", "contextunity.worker", "contextunity.modules"),
     "src/contextunity/core": ("contextunity.worker", "contextunity.modules"),

@@ -13,13 +13,14 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from contextunity.core import validation
 from contextunity.core.context import TaskContext
+from python_temporal.contract import ActivityContract, ServiceContract, WorkflowContract
 from python_temporal.workflows import check_inputs_by
+from shared_import_sandbox import sandboxed_runner
 
 from .context_interceptor import ContextInterceptor
 from .converter import data_converter
 from .heartbeat import HeartbeatInterceptor
 from .internal_fields import clear_internal
-from .sandbox import sandboxed_runner
 from .validation_interceptor import ValidationInterceptor
 
 __all__ = ["PASSTHROUGH_MODULES", "ContextWorkerPlugin"]
@@ -48,6 +49,9 @@ Generated classes must be the same ones on both sides: a message decoded outside
 that the workflow's code names. The rest is here because it holds no state that a workflow could depend on, and to
 import it again costs several milliseconds a run.
 """
+
+_FIXED_TYPES = (ActivityContract, ServiceContract, WorkflowContract)
+"""Modules of workflows hold contracts, which generated modules make and nobody changes."""
 
 
 class ContextWorkerPlugin(SimplePlugin):
@@ -78,7 +82,7 @@ class ContextWorkerPlugin(SimplePlugin):
             return runner
         restrictions = runner.restrictions.with_passthrough_modules(*self._passthrough)
         if type(runner) is SandboxedWorkflowRunner:
-            return sandboxed_runner(restrictions, runner.runner_class)
+            return sandboxed_runner(restrictions, runner.runner_class, fixed_types=_FIXED_TYPES)
         return dataclasses.replace(runner, restrictions=restrictions)
 
 

@@ -17,14 +17,14 @@ from temporalio.worker import Replayer
 from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError, SandboxMatcher, SandboxRestrictions
 
 from contextunity.worker.plugin import ContextWorkerPlugin
-from contextunity.worker.sandbox import sandboxed_runner
-from contextunity.worker.sandbox._runner import WorkflowStateError
-from contextunity.worker.sandbox._sdk import Entered
-from contextunity.worker.sandbox._watch import Snapshot
-from tests.worker.sandbox.conftest import prepared, running, sharing_runner
+from shared_import_sandbox import sandboxed_runner
+from shared_import_sandbox._runner import WorkflowStateError
+from shared_import_sandbox._sdk import Entered
+from shared_import_sandbox._snapshot import Snapshot
+from tests.shared_import_sandbox.conftest import prepared, running, sharing_runner
 from tests.worker.sandboxed import stateful_steps
 
-_LOGGER = "contextunity.worker.sandbox"
+_LOGGER = "shared_import_sandbox"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import sys
 import uuid
@@ -15,16 +16,14 @@ from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Interceptor, WorkflowInboundInterceptor, WorkflowInterceptorClassInput, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
-from temporalio.worker.workflow_sandbox._in_sandbox import InSandbox
 
-from contextunity.worker import sandbox
+import shared_import_sandbox
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.plugin import ContextWorkerPlugin
-from contextunity.worker.sandbox import _sdk
 from tests.conftest import Spawn
-from tests.worker.sandbox.conftest import result_of, running, sharing_runner
+from tests.shared_import_sandbox.conftest import result_of, running, sharing_runner
 
-_LOGGER = "contextunity.worker.sandbox"
+_LOGGER = "shared_import_sandbox"
 
 _PROGRAM = """
 import asyncio, logging, sys, uuid
@@ -161,14 +160,14 @@ def test_a_runner_of_somebody_elses_stays_his() -> None:
     assert "betterproto2" in runner.restrictions.passthrough_modules
 
 
-class TestUnknownSdk:
-    """An SDK in which the private parts are not as they were."""
+class TestUnprovedSdk:
+    """A version of the SDK that the package was not proved with."""
 
     @pytest.fixture(autouse=True)
     def _anew(self) -> Iterator[None]:
-        sandbox._outer_class.cache_clear()
+        shared_import_sandbox._is_proved.cache_clear()
         yield
-        sandbox._outer_class.cache_clear()
+        shared_import_sandbox._is_proved.cache_clear()
 
     async def test_the_stock_sandbox_takes_over_with_one_warning(
         self,
@@ -177,37 +176,18 @@ class TestUnknownSdk:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setitem(sys.modules, "contextunity.worker.sandbox._runner", None)
+        monkeypatch.setattr(shared_import_sandbox, "PROVED_SDK_VERSIONS", ("1.2.3", "1.2.4"))
         steady = steps("stateful_steps").Steady
         for number in range(2):
             async with running(client, [steady]) as queue:
                 assert await result_of(client, queue, "Steady", number) == [number] * 5
         (warning,) = _told(caplog)
-        assert "imported anew for each run, because this temporalio is not the one" in warning
-        assert type(sandbox.sandboxed_runner(SandboxRestrictions.default)) is SandboxedWorkflowRunner
+        assert "proved with temporalio 1.2.3, 1.2.4, and " in warning
+        assert importlib.metadata.version("temporalio") in warning
+        assert type(shared_import_sandbox.sandboxed_runner(SandboxRestrictions.default)) is SandboxedWorkflowRunner
 
-    def test_a_changed_function_is_noticed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        _sdk.trial()  # The one in use is known.
-        monkeypatch.setattr(InSandbox, "activate", lambda self, act, more: None)
-        with pytest.raises(_sdk.UnknownSdkError, match=r"activate"):
-            _sdk.trial()
-
-    def test_a_part_that_is_gone_is_noticed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delattr(InSandbox, "get_external_store_context")
-        with pytest.raises(_sdk.UnknownSdkError, match=r"get_external_store_context"):
-            _sdk.trial()
-
-    @pytest.mark.parametrize("lost", ["__import__", "modules", "open"])
-    def test_lost_protection_is_noticed(self, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
-        made = _sdk.StandingSandbox.__init__
-
-        def leaky(self: _sdk.StandingSandbox, *arguments: Any) -> None:
-            made(self, *arguments)
-            self.overrides = [each for each in self.overrides if each[2] != lost]
-
-        monkeypatch.setattr(_sdk.StandingSandbox, "__init__", leaky)
-        with pytest.raises(_sdk.UnknownSdkError, match="is not refused"):
-            _sdk.trial()
+    def test_the_installed_version_is_proved(self) -> None:
+        assert importlib.metadata.version("temporalio") in shared_import_sandbox.PROVED_SDK_VERSIONS
 
 
 async def test_a_time_zone_is_no_change_on_a_machine_without_zone_files(

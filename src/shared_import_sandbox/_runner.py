@@ -14,17 +14,19 @@ from temporalio.bridge.proto.workflow_completion import WorkflowActivationComple
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from contextunity.core.errors import ContextUnityError
-
 from ._proof import prove
 from ._sdk import Entered, StandingSandbox
 
-__all__ = ["SharingWorkflowRunner", "WorkflowStateError"]
+__all__ = ["SandboxError", "SharingWorkflowRunner", "WorkflowStateError"]
 
-_LOG = logging.getLogger("contextunity.worker.sandbox")
+_LOG = logging.getLogger("shared_import_sandbox")
 
 
-class WorkflowStateError(ContextUnityError):
+class SandboxError(Exception):
+    """Runs of a workflow were not kept apart; the workflow task fails and is repeated."""
+
+
+class WorkflowStateError(SandboxError):
     """A workflow changed what all runs of its module share; `changed` names it.
 
     It fails the workflow task, not the workflow: the task is repeated with the module imported for that run alone.
@@ -41,7 +43,7 @@ class WorkflowStateError(ContextUnityError):
         )
 
 
-class _OverlappedError(ContextUnityError):
+class _OverlappedError(SandboxError):
     def __init__(self, module: str) -> None:
         super().__init__(
             f"another run changed shared state of module {module!r} while this one went on, which may have seen it; "
@@ -52,8 +54,9 @@ class _OverlappedError(ContextUnityError):
 class _SharedModule:
     """A workflow's module with all it imports, for all runs, and what it looked like at first."""
 
-    def __init__(self, restrictions: SandboxRestrictions, name: str) -> None:
+    def __init__(self, restrictions: SandboxRestrictions, name: str, fixed_types: frozenset[type]) -> None:
         self.name = name
+        self._fixed_types = fixed_types
         self.sandbox = StandingSandbox(restrictions, name)
         self.usable = True
         self.undone = 0
@@ -78,7 +81,7 @@ class _SharedModule:
         self.inner_class = self.sandbox.inner_class()
         self.sandbox.seal()
         try:
-            proof = prove(self.sandbox)
+            proof = prove(self.sandbox, self._fixed_types)
         except Exception as error:  # noqa: BLE001 - whatever is in there, the SDK may be able to run it
             self.usable = False
             _LOG.warning(
@@ -92,7 +95,7 @@ class _SharedModule:
         else:
             _LOG.info("workflow module %s: imported anew for each run, because %s", self.name, "; ".join(proof.faults))
 
-    def undo(self, since: int) -> ContextUnityError | None:
+    def undo(self, since: int) -> SandboxError | None:
         """Undoes what runs changed, and stops sharing the module then.
 
         Args:
@@ -125,6 +128,7 @@ class SharingWorkflowRunner(SandboxedWorkflowRunner):
     same, its workflow task fails with a WorkflowStateError, and the module is shared no longer.
     """
 
+    fixed_types: frozenset[type] = frozenset()
     _shared: dict[str, _SharedModule] = dataclasses.field(
         default_factory=dict[str, _SharedModule], init=False, repr=False, compare=False
     )
@@ -146,7 +150,7 @@ class SharingWorkflowRunner(SandboxedWorkflowRunner):
         name = "__temporal_main__" if name == "__main__" else name
         shared = self._shared.get(name)
         if shared is None:
-            shared = _SharedModule(self.restrictions, name)
+            shared = _SharedModule(self.restrictions, name, self.fixed_types)
             shared.load(defn.cls.__name__, self.runner_class, self._worker_level_failure_exception_types)
             self._shared[name] = shared
         return shared
@@ -166,7 +170,7 @@ class _Instance(WorkflowInstance):
     def activate(self, act: WorkflowActivation) -> WorkflowActivationCompletion:
         shared = self._shared
         since = shared.undone
-        error: ContextUnityError | None = None
+        error: SandboxError | None = None
         self._thread_id = threading.get_ident()
         try:
             with Entered(shared.sandbox, in_activation=True):

@@ -7,23 +7,14 @@ serves all runs of a workflow, in several threads at once, and that entering it 
 from __future__ import annotations
 
 import builtins
-import contextlib
-import inspect
-import logging
-import os
 import sys
 import threading
 import types
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from temporalio import workflow
-from temporalio.worker import WorkflowInstance
-from temporalio.worker.workflow_sandbox import (
-    RestrictedWorkflowAccessError,
-    SandboxedWorkflowRunner,
-    SandboxRestrictions,
-)
+from temporalio.worker.workflow_sandbox import SandboxRestrictions
 from temporalio.worker.workflow_sandbox._importer import (
     Importer,
     _thread_local_import,  # pyright: ignore[reportPrivateUsage]  # this file is where that is allowed
@@ -36,24 +27,11 @@ from temporalio.worker.workflow_sandbox._restrictions import (
     _RestrictedProxy,  # pyright: ignore[reportPrivateUsage]
 )
 
-__all__ = ["Entered", "StandingSandbox", "UnknownSdkError", "is_proxy", "set_in_sandbox", "trial", "unwrapped"]
+__all__ = ["Entered", "StandingSandbox", "is_proxy", "set_in_sandbox", "unwrapped"]
 
 set_in_sandbox: Callable[[bool], None] = workflow.unsafe._set_in_sandbox  # pyright: ignore[reportPrivateUsage]
 
 _IN_SANDBOX = "temporalio.worker.workflow_sandbox._in_sandbox"
-_PARTS: Sequence[tuple[type, str, Sequence[str]]] = (
-    (InSandbox, "__init__", ("self", "instance_details", "runner_class", "workflow_class")),
-    (InSandbox, "activate", ("self", "act")),
-    (InSandbox, "get_serialization_context", ("self", "command_info")),
-    (InSandbox, "get_external_store_context", ("self", "command_info")),
-    (SandboxedWorkflowRunner, "create_instance", ("self", "det")),
-    (Importer, "_import", ("self", "name", "globals", "locals", "fromlist", "level")),
-)
-_INSTANCE = {"activate", "get_info", "get_serialization_context", "get_external_store_context"}
-
-
-class UnknownSdkError(Exception):
-    """The SDK is not as this file knows it."""
 
 
 class _Context(RestrictionContext):
@@ -249,64 +227,3 @@ def host_modules() -> Mapping[str, types.ModuleType]:
     """The process's own `sys.modules`, wherever it is asked for."""
     modules: Mapping[str, types.ModuleType] = _thread_local_sys_modules.orig
     return modules
-
-
-def trial() -> None:
-    """Tries whether the SDK's parts are there and hold, so that a release that changes them is noticed before any run.
-
-    Raises:
-        UnknownSdkError: they are not; its text says what is missing.
-    """
-    for owner, name, expected in _PARTS:
-        function = getattr(owner, name, None)
-        found = tuple(inspect.signature(function).parameters) if function is not None else ()
-        if found != expected:
-            raise UnknownSdkError(f"{owner.__name__}.{name} takes {found} instead of {expected}")
-    if {*WorkflowInstance.__abstractmethods__} != _INSTANCE:
-        raise UnknownSdkError(f"a workflow instance has to implement {sorted(WorkflowInstance.__abstractmethods__)}")
-    sandbox = StandingSandbox(SandboxRestrictions.default, "contextunity.worker.sandbox")
-    sandbox.seal()
-    with Entered(sandbox, in_activation=True):
-        separate = sys.modules is not host_modules()
-    if not separate:  # What is tried below would change the process's own.
-        raise UnknownSdkError("sys.modules is not refused")
-    attempts: Mapping[str, Callable[[], object]] = {
-        "random.random": lambda: __import__("random").random(),
-        "datetime.now": lambda: __import__("datetime").datetime.now(),
-        "sys.modules": lambda: sys.modules["random"].random(),
-        "open": lambda: builtins.open(os.devnull).close(),
-    }
-    for name, attempt in attempts.items():
-        with _quiet():
-            refused = _refused(sandbox, attempt)
-        if not refused:
-            raise UnknownSdkError(f"{name} is not refused")
-        if Importer.current_importer() is not None or workflow.unsafe.in_sandbox():
-            raise UnknownSdkError("a thread does not come out of the sandbox")
-    with open(os.devnull):  # Is there for everybody else.
-        pass
-
-
-def _refused(sandbox: StandingSandbox, attempt: Callable[[], object]) -> bool:
-    try:
-        with Entered(sandbox, in_activation=True):
-            attempt()
-    except RestrictedWorkflowAccessError:
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None]:
-    """Keeps this thread's warnings of the SDK's restrictions out of the log."""
-    thread = threading.get_ident()
-
-    def elsewhere(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
-    logger = logging.getLogger(RestrictedModule.__module__)
-    logger.addFilter(elsewhere)
-    try:
-        yield
-    finally:
-        logger.removeFilter(elsewhere)

@@ -23,9 +23,9 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.plugin import PASSTHROUGH_MODULES, ContextWorkerPlugin
-from contextunity.worker.sandbox import sandboxed_runner
+from shared_import_sandbox import sandboxed_runner
 
-_FOLDER = Path(__file__).parents[1] / "sandboxed"
+_FOLDER = Path(__file__).parents[1] / "worker/sandboxed"
 _numbers = itertools.count()
 
 

@@ -21,8 +21,6 @@ import uuid
 import zoneinfo
 from typing import Any
 
-from python_temporal.contract import ActivityContract, ServiceContract, WorkflowContract
-
 __all__ = [
     "DESCRIPTORS",
     "KNOWN_CODE",
@@ -77,10 +75,6 @@ _FIXED: frozenset[type[Any]] = frozenset(
         operator.itemgetter,
         operator.methodcaller,
         struct.Struct,
-        # Contracts are made by generated modules, which are the process's own.
-        ActivityContract,
-        ServiceContract,
-        WorkflowContract,
     }
 )
 

@@ -17,7 +17,7 @@ from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError, Sa
 from temporalio.worker.workflow_sandbox._importer import Importer
 from temporalio.worker.workflow_sandbox._restrictions import RestrictionContext
 
-from contextunity.worker.sandbox._sdk import Entered, StandingSandbox
+from shared_import_sandbox._sdk import Entered, StandingSandbox
 
 _ORIGINAL = {name: getattr(builtins, name) for name in ("__import__", "isinstance", "issubclass", "open")}
 

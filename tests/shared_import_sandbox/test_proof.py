@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
 
-from tests.worker.sandbox.conftest import prepared, sharing_runner
+from tests.shared_import_sandbox.conftest import prepared, sharing_runner
 
 _SHARED = {
     "scalars": "A, B, C, D, E = None, 1, 1.5, 'text', b'bytes'",
@@ -246,7 +246,7 @@ _OWN = {
 
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
-    caplog.set_level(logging.INFO, "contextunity.worker.sandbox")
+    caplog.set_level(logging.INFO, "shared_import_sandbox")
     return lambda: caplog.text
 
 

@@ -13,11 +13,11 @@ import functools
 import gc
 import types
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ._code import code_faults
-from ._kinds import (
+from ._bytecode import code_faults
+from ._fixed_values import (
     DESCRIPTORS,
     KNOWN_CODE,
     MADE_BY_LIBRARIES,
@@ -30,7 +30,7 @@ from ._kinds import (
     is_plain,
 )
 from ._sdk import StandingSandbox, host_modules, is_proxy, unwrapped
-from ._watch import MISSING, Snapshot
+from ._snapshot import MISSING, Snapshot
 
 __all__ = ["Proof", "prove"]
 
@@ -56,15 +56,21 @@ class Proof:
     snapshot: Snapshot
 
 
-def prove(sandbox: StandingSandbox) -> Proof:
-    """Looks at everything that the modules of a sandbox hold."""
-    prover = _Prover(sandbox)
+def prove(sandbox: StandingSandbox, fixed_types: Iterable[type] = ()) -> Proof:
+    """Looks at everything that the modules of a sandbox hold.
+
+    Args:
+        sandbox: with the modules imported.
+        fixed_types: further classes whose instances no run can change.
+    """
+    prover = _Prover(sandbox, frozenset(fixed_types))
     prover.look()
     return Proof(faults=tuple(dict.fromkeys(prover.faults)), snapshot=prover.snapshot)
 
 
 class _Prover:
-    def __init__(self, sandbox: StandingSandbox) -> None:
+    def __init__(self, sandbox: StandingSandbox, fixed_types: frozenset[type]) -> None:
+        self._fixed_types = fixed_types
         self.faults = list[str]()
         self.snapshot = Snapshot()
         self._sandbox = sandbox
@@ -128,7 +134,12 @@ class _Prover:
         """What is wrong with a value; None where nothing is. What it refers to is looked at later."""
         if is_proxy(value):  # Nothing may be asked of it.
             return "a class derived from a restricted one"
-        if is_fixed(value) or id(value) in self._seen or id(value) in self._host_values:
+        if (
+            is_fixed(value)
+            or type(value) in self._fixed_types
+            or id(value) in self._seen
+            or id(value) in self._host_values
+        ):
             return None
         self._seen[id(value)] = value
         if isinstance(value, types.ModuleType):

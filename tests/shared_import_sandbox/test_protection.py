@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from temporalio.client import Client
 
-from tests.worker.sandbox.conftest import first_task_failure, result_of, running, sharing_runner, stock_runner
+from tests.shared_import_sandbox.conftest import first_task_failure, result_of, running, sharing_runner, stock_runner
 
 
 async def test_it_refuses_the_same(
     client: Client, steps: Callable[[str], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "contextunity.worker.sandbox")
+    caplog.set_level(logging.INFO, "shared_import_sandbox")
     hostile = steps("hostile_steps")
     outcomes = dict[str, dict[str, str]]()
     for kind, runner in (("ours", sharing_runner()), ("stock", stock_runner())):
@@ -30,7 +30,7 @@ async def test_it_refuses_the_same(
     assert refused == {*hostile.FORBIDDEN}
     assert outcomes["ours"]["local_import_twice"] == "allowed: 'refused twice'"
     # It was one import for all of them until the end, and nothing was found changed.
-    told = [record.message for record in caplog.records if record.name == "contextunity.worker.sandbox"]
+    told = [record.message for record in caplog.records if record.name == "shared_import_sandbox"]
     assert told == ["workflow module hostile_steps: imported once, for all runs"]
 
 

@@ -37,8 +37,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "signal": (_STEERING, "send a task a signal of its contract"),
     "query": (_STEERING, "ask a task a query of its contract"),
     "update": (_STEERING, "have a task do an update of its contract"),
-    "schedules": ("contextunity.worker.cli_schedules", "list, register and steer schedules"),
+    "schedules": ("contextunity.worker.cli.schedules", "list, register and steer schedules"),
     "code": ("contextunity.worker.cli.code", "run a program in the service's sandbox"),
-    "token": ("contextunity.worker.cli_token", "make tokens and secrets, and verify tokens"),
+    "token": ("contextunity.worker.cli.token", "make tokens and secrets, and verify tokens"),
 }
 """Commands by name: the module that has each, and what it does in a few words."""

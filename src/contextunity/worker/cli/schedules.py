@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from .cli.commands import COMMANDS, Commands
-from .cli.connection import FAILED, UsageError, add_json, add_options, run_with_client
-from .cli.inputs import read_text
-from .cli.output import ago, complain, console, print_json, say
-from .cli.watching import follow_up
+from .commands import COMMANDS, Commands
+from .connection import FAILED, UsageError, add_json, add_options, run_with_client
+from .inputs import read_text
+from .output import ago, complain, console, print_json, say
+from .watching import follow_up
 
 if TYPE_CHECKING:
     from contextunity.gen.contextunity.worker import RegisterSchedulesResult, ScheduleStatus
 
-    from .client import Answer, SyncWorkerClient
+    from ..client import Answer, SyncWorkerClient
 
 # What takes long to import is imported by the command that needs it, so that --help and mistakes answer at once.
 
@@ -107,7 +107,7 @@ def _add_apply(parser: argparse.ArgumentParser) -> None:
 def _list(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
     from contextunity.gen.contextunity.worker import ListSchedulesRequest
 
-    from .client import methods
+    from ..client import methods
 
     request = ListSchedulesRequest(project_id=arguments.project, tenant_id=arguments.tenant)
     answer = client.call(methods.LIST_SCHEDULES, request)
@@ -141,7 +141,7 @@ def _show_list(schedules: list[ScheduleStatus]) -> None:
 def _step(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
     from contextunity.gen.contextunity.worker import ScheduleRequest
 
-    from .client import methods
+    from ..client import methods
 
     method = {
         "pause": methods.PAUSE_SCHEDULE,
@@ -179,7 +179,7 @@ def _register(client: SyncWorkerClient, arguments: argparse.Namespace) -> tuple[
     """The answer of RegisterSchedules, and whether nothing was to be done."""
     from contextunity.gen.contextunity.worker import RegisterSchedulesRequest
 
-    from .client import methods
+    from ..client import methods
 
     if arguments.file is None:
         request = RegisterSchedulesRequest(
@@ -206,8 +206,8 @@ def _declared(modules: list[str] | None, *, prune: bool) -> list[Any]:
     """
     from contextunity.core.errors import ContextUnityError
 
-    from .core.discovery import boot
-    from .schedules import declared_schedules
+    from ..core.discovery import boot
+    from ..schedules import declared_schedules
 
     try:
         _, registry = boot()

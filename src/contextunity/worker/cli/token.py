@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import secrets
 import sys
@@ -12,6 +11,10 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .commands import COMMANDS, Commands
+from .connection import add_json
+from .output import complain, print_json, say
 
 if TYPE_CHECKING:
     from contextunity.core.tokens import ContextToken, VerifiedToken
@@ -36,17 +39,15 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _FOREVER = "never"
 
 
-def add_parser(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],  # pyright: ignore[reportPrivateUsage]  # no public name
-) -> None:
+def add_parser(commands: Commands) -> None:
     """Adds the command `token` to the commands."""
     token = commands.add_parser(
         "token",
-        help="make tokens and secrets, and verify tokens",
+        help=COMMANDS["token"][1],
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    actions = token.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
+    actions: Commands = token.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
     _add_mint(actions.add_parser("mint", help="make a token and print it"))
     verify = actions.add_parser("verify", help="print what a token says, or why it is not good")
     verify.add_argument(
@@ -54,14 +55,14 @@ def add_parser(
     )
     secret = actions.add_parser("secret", help="print a new secret for HMAC keys")
     for action in (verify, secret):
-        _add_json(action)
+        add_json(action)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns 0 when done, 1 when a token is not good, 2 when used or configured wrongly."""
     from contextunity.core.tokens import TokenKeyError
 
-    from .errors import WorkerError
+    from ..errors import WorkerError
 
     try:
         match arguments.action:
@@ -72,10 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
             case _:
                 return _secret(arguments)
     except TokenKeyError as error:
-        _complain(str(error))
+        complain(str(error))
         return 2
     except WorkerError as error:
-        _complain(str(error))
+        complain(str(error))
         return error.exit_code
 
 
@@ -120,11 +121,7 @@ def _add_mint(mint: argparse.ArgumentParser) -> None:
     keys.add_argument(
         "--private-key-file", type=Path, metavar="FILE", help="PEM file of the Ed25519 private key to sign with"
     )
-    _add_json(mint)
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+    add_json(mint)
 
 
 def _duration(text: str) -> int | None:
@@ -159,7 +156,7 @@ def _mint(arguments: argparse.Namespace) -> int:
 
     from contextunity.core.tokens import ContextToken
 
-    from .settings import describe_faults
+    from ..settings import describe_faults
 
     now = int(time.time())
     begins = now if arguments.not_before is None else arguments.not_before
@@ -180,22 +177,25 @@ def _mint(arguments: argparse.Namespace) -> int:
             }
         )
     except ValidationError as error:
-        _complain("\n".join(describe_faults(error, {})))
+        complain("\n".join(describe_faults(error, {})))
         return 2
     kid = arguments.kid or f"{arguments.project}:{'ed25519' if arguments.private_key_file else 'hmac'}-001"
     text = _sign(token, kid, arguments)
     for what, given in {"tenant": arguments.tenant, "permission": arguments.permission}.items():
         if not given:
-            _complain(f"note: the token has no --{what}, and so opens nothing that asks for one")
-    _say(_as_json({"token": text, "kid": kid, "payload": _payload(token)}) if arguments.json else text)
+            complain(f"note: the token has no --{what}, and so opens nothing that asks for one")
+    if arguments.json:
+        print_json({"token": text, "kid": kid, "payload": _payload(token)})
+    else:
+        say(text)
     return 0
 
 
 def _sign(token: ContextToken, kid: str, arguments: argparse.Namespace) -> str:
     from contextunity.core.tokens import ed25519_private_key, mint
 
-    from .keys import load_keyring, read_secret_file
-    from .settings import load_settings
+    from ..keys import load_keyring, read_secret_file
+    from ..settings import load_settings
 
     if arguments.private_key_file is not None:
         return mint(token, kid=kid, private_key=ed25519_private_key(read_secret_file(arguments.private_key_file)))
@@ -207,8 +207,8 @@ def _sign(token: ContextToken, kid: str, arguments: argparse.Namespace) -> str:
 def _verify(arguments: argparse.Namespace) -> int:
     from contextunity.core.tokens import MAX_TOKEN_LENGTH, TokenError
 
-    from .keys import load_keyring
-    from .settings import load_settings
+    from ..keys import load_keyring
+    from ..settings import load_settings
 
     keyring = load_keyring(load_settings())
     # A little more than the longest, for the line's end; the rest of something else is not read.
@@ -217,24 +217,27 @@ def _verify(arguments: argparse.Namespace) -> int:
         verified = keyring.verify(sys.stdin.buffer.read(MAX_TOKEN_LENGTH + 100).strip() if piped else arguments.token)
     except TokenError as error:
         if arguments.json:
-            _say(_as_json({"good": False, "reason": error.reason, "kid": error.kid, "error": str(error)}))
+            print_json({"good": False, "reason": error.reason, "kid": error.kid, "error": str(error)})
         else:
-            _complain(
+            complain(
                 f"{error.reason}: {error}"
                 + (f" (kid {error.kid}; keys: {', '.join(keyring.kids)})" if error.kid else "")
             )
         return 1
     if arguments.json:
         payload = _payload(verified.token)
-        _say(_as_json({"good": True, "kid": verified.kid, "project_id": verified.project_id, "payload": payload}))
+        print_json({"good": True, "kid": verified.kid, "project_id": verified.project_id, "payload": payload})
     else:
-        _say(_for_people(verified))
+        say(_for_people(verified))
     return 0
 
 
 def _secret(arguments: argparse.Namespace) -> int:
     secret = secrets.token_urlsafe(48)
-    _say(_as_json({"secret": secret}) if arguments.json else secret)
+    if arguments.json:
+        print_json({"secret": secret})
+    else:
+        say(secret)
     return 0
 
 
@@ -266,15 +269,3 @@ def _when(seconds: float) -> str:
 
 def _payload(token: ContextToken) -> dict[str, Any]:
     return token.model_dump(mode="json", exclude_none=True)
-
-
-def _as_json(values: dict[str, Any]) -> str:
-    return json.dumps(values)
-
-
-def _say(text: str) -> None:
-    print(text)  # noqa: T201 - what a command line is for
-
-
-def _complain(text: str) -> None:
-    print(f"contextworker: {text}", file=sys.stderr)  # noqa: T201 - what a command line is for

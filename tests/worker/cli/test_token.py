@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from contextunity.core.tokens import Keyring
 from contextunity.worker.auth import authenticator_for
-from contextunity.worker.cli_token import add_parser, run
+from contextunity.worker.cli.token import add_parser, run
 from contextunity.worker.settings import load_settings
 
 _SECRET = "0123456789abcdef" * 2

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from . import _dataclasses, _google
 from ._faults import UsageError
-from ._generators import require_generators
+from ._google import require_generators
 from ._request import files_without_annotations, parse_options, targets_of
 
 

@@ -1,7 +1,9 @@
-"""Reads the CodeGeneratorRequest: its options, and its files without the annotations that only other plugins read."""
+"""What buf or protoc asks for: the files, their names in Python, and what they declare."""
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any, cast
@@ -10,8 +12,119 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.compiler import plugin_pb2
 from google.protobuf.message import Message
 
-from ._faults import UsageError
-from ._modules import is_speakable
+from ._faults import Fault, Lines, UsageError
+
+_FROM_FOLDER = re.compile(r"^(\s*from )([\w.]+)( import (\w*))", re.MULTILINE)
+_FROM_NOWHERE = re.compile(r"^import (\w+)", re.MULTILINE)
+
+
+def module_of(proto: str) -> str:
+    """Dotted name of the `_pb2` module that Google's generator writes for a file; dots in file names make folders."""
+    return proto.removesuffix(".proto").replace("-", "_").replace("/", ".") + "_pb2"
+
+
+def is_speakable(name: str) -> bool:
+    """Whether an import statement can say a name."""
+    return name.isidentifier() and not keyword.iskeyword(name)
+
+
+def rewrite_imports(text: str, targets: Iterable[str], package: str) -> str:
+    """Puts `package` before the imports of modules generated from `targets`.
+
+    Google's generator takes Python's import path from the proto's file name. To change the name in the descriptor
+    instead would show the changed name to every client of gRPC reflection, and clash in the process of a client that
+    has generated the same protos under their own names.
+    """
+    if not package:
+        return text
+    modules = {module_of(target) for target in targets}
+
+    def from_folder(match: re.Match[str]) -> str:
+        # `from folder import x_pb2`, or `from folder.x_pb2 import name` for a public import.
+        own = match[2] in modules or f"{match[2]}.{match[4]}" in modules
+        return f"{match[1]}{package}.{match[2]}{match[3]}" if own else match[0]
+
+    def from_nowhere(match: re.Match[str]) -> str:
+        return f"from {package} {match[0]}" if match[1] in modules else match[0]
+
+    text = _FROM_FOLDER.sub(from_folder, text)
+    return _FROM_NOWHERE.sub(from_nowhere, text)
+
+
+_FILE_MESSAGES, _FILE_ENUMS = 4, 5
+_NESTED_MESSAGES, _NESTED_ENUMS = 3, 4
+"""Numbers of these fields in FileDescriptorProto and DescriptorProto; paths are made of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declaration:
+    """A message or enum.
+
+    Attributes:
+        file: the file that declares it.
+        lines: lines of that file.
+        path: where it stands in the file's descriptor.
+        name: its name within the package, such as `Outer.Inner`.
+        proto: its descriptor.
+    """
+
+    file: descriptor_pb2.FileDescriptorProto
+    lines: Lines
+    path: tuple[int, ...]
+    name: str
+    proto: descriptor_pb2.DescriptorProto | descriptor_pb2.EnumDescriptorProto
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.file.package}.{self.name}" if self.file.package else self.name
+
+    def fault(self, text: str, below: tuple[int, ...] = ()) -> Fault:
+        """A fault of it, or of what lies `below` it in its descriptor."""
+        kind = "message" if isinstance(self.proto, descriptor_pb2.DescriptorProto) else "enum"
+        line = self.lines[(*self.path, *below)] or self.lines[self.path]
+        return Fault(file=self.file.name, line=line, text=f"{kind} {self.full_name}: {text}")
+
+    def references(self) -> Iterator[tuple[int, str]]:
+        """Full names of the types of a message's fields, with a leading dot, and the fields' indices."""
+        if not isinstance(self.proto, descriptor_pb2.DescriptorProto):
+            return
+        entries = {nested.name: nested for nested in self.proto.nested_type if nested.options.map_entry}
+        for index, field in enumerate(self.proto.field):
+            if field.type_name:
+                yield index, field.type_name
+                entry = entries.get(field.type_name.rpartition(".")[2])
+                if entry is not None and entry.field[1].type_name:
+                    yield index, entry.field[1].type_name
+
+
+def declarations(files: Iterable[descriptor_pb2.FileDescriptorProto]) -> list[Declaration]:
+    """All messages and enums of some files, nested ones included, entries of maps left out."""
+    found = list[Declaration]()
+    for file in files:
+        lines = Lines(file)
+
+        def add(
+            path: tuple[int, ...],
+            outer: str,
+            proto: descriptor_pb2.DescriptorProto | descriptor_pb2.EnumDescriptorProto,
+            file: descriptor_pb2.FileDescriptorProto = file,
+            lines: Lines = lines,
+        ) -> None:
+            name = f"{outer}{proto.name}"
+            found.append(Declaration(file=file, lines=lines, path=path, name=name, proto=proto))
+            if isinstance(proto, descriptor_pb2.DescriptorProto):
+                for index, enum in enumerate(proto.enum_type):
+                    add((*path, _NESTED_ENUMS, index), f"{name}.", enum)
+                for index, nested in enumerate(proto.nested_type):
+                    if not nested.options.map_entry:
+                        add((*path, _NESTED_MESSAGES, index), f"{name}.", nested)
+
+        for index, enum in enumerate(file.enum_type):
+            add((_FILE_ENUMS, index), "", enum)
+        for index, message in enumerate(file.message_type):
+            add((_FILE_MESSAGES, index), "", message)
+    return found
+
 
 _ANNOTATIONS = ("temporal/v1/", "temporal/api/")
 """Folders of files that hold nothing but annotations, or what those need. Neither they nor the annotations appear in

@@ -12,7 +12,6 @@ from google.protobuf.descriptor import Descriptor
 
 from ._expressions import ExpressionError, compile_attributes, compile_template
 from ._faults import Faults, Place
-from ._ledger import REFUSED, refuse_unsupported
 from ._model import (
     ActivityModel,
     Attribute,
@@ -25,10 +24,9 @@ from ._model import (
     TypeRef,
     WorkflowModel,
 )
-from ._names import Namespace, constant_case, dataclass_name, pascal_case, snake_case
-from ._options import Options
-from ._source import ProtoFile, Schema, field_value
-from ._values import Values
+from ._python_text import Namespace, Values, constant_case, dataclass_name, pascal_case, snake_case
+from ._schema import ProtoFile, Schema, field_value
+from ._supported_options import REFUSED, Options, refuse_unsupported
 
 __all__ = ["Builder"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from ._model import Attribute, PathPart, Template
-from ._names import field_name
+from ._python_text import field_name
 
 __all__ = ["ExpressionError", "compile_attributes", "compile_template"]
 

@@ -1,11 +1,21 @@
-"""Prints the contract objects of a service: constants, messages, workflows, activities and the service itself."""
+"""Prints the contract of a service."""
 
 from __future__ import annotations
 
-from ._model import ActivityModel, BindingModel, MessageModel, Method, PathPart, ServiceModel, Template, WorkflowModel
-from ._text import PythonText
+from ._model import (
+    ActivityModel,
+    BindingModel,
+    MessageModel,
+    Method,
+    PathPart,
+    ServiceModel,
+    Template,
+    WorkflowModel,
+)
+from ._python_text import PythonText
 
 __all__ = [
+    "contract_name",
     "print_activities",
     "print_constants",
     "print_expressions",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from ._model import ActivityModel, BindingModel, FileModel, MessageModel, Method, ServiceModel, TypeRef, WorkflowModel
-from ._values import TIMEDELTA
+from ._python_text import TIMEDELTA
 
 __all__ = ["print_reference"]
 

@@ -1,15 +1,120 @@
-"""Whether a set of workflows and activities implements the contracts that it is meant for."""
+"""Compares implementations with their contracts: the marks that they carry, and whether their signatures fit."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from types import NoneType
+from typing import Any, TypeVar, get_type_hints, overload
 
-from ._implementations import CONTRACT
+from temporalio import workflow
+
 from ._model import ActivityContract, ServiceContract, WorkflowContract
+from .errors import ContractError
 
-__all__ = ["check"]
+__all__ = ["ALIASES", "CONTRACT", "check", "contract_of", "service_of", "signature_faults", "workflow_classes"]
+
+CONTRACT = "__temporal_contract__"
+"""Attribute of workflow classes and activity callables that holds their contract."""
+
+ALIASES = "__temporal_aliases__"
+"""Attribute of workflow classes that holds the classes registered under their further names."""
+
+_DefaultT = TypeVar("_DefaultT")
+_RAISE = object()
+
+
+@overload
+def contract_of(handler: object) -> WorkflowContract | ActivityContract: ...
+@overload
+def contract_of(handler: object, default: _DefaultT) -> WorkflowContract | ActivityContract | _DefaultT: ...
+def contract_of(handler: object, default: Any = _RAISE) -> Any:
+    """The contract that a workflow class or an activity callable was made for.
+
+    Args:
+        handler: the class or callable.
+        default: what to return where there is none.
+
+    Raises:
+        ContractError: there is none, and no default.
+    """
+    contract = getattr(handler, CONTRACT, None)
+    if isinstance(contract, WorkflowContract | ActivityContract):
+        return contract
+    if default is not _RAISE:
+        return default
+    name = getattr(handler, "__qualname__", repr(handler))
+    raise ContractError(
+        f"{name} belongs to no contract; derive workflows from a generated base, and decorate activities with the "
+        "`defn` of a generated activity"
+    )
+
+
+def service_of(handler: object) -> ServiceContract:
+    """The contract of the service that a workflow class or an activity callable belongs to.
+
+    Raises:
+        ContractError: the handler has no contract.
+    """
+    return contract_of(handler).service
+
+
+def workflow_classes(workflow: type[Any]) -> list[type[Any]]:
+    """The classes to give to a Temporal worker for a workflow: itself, and one for each alias of its contract."""
+    return [workflow, *getattr(workflow, ALIASES, ())]
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def signature_faults(
+    function: Callable[..., Any], input_type: type[Any] | None, output_type: type[Any] | None, *, method: bool
+) -> list[str]:
+    """Compares a signature with a contract. The SDK decodes by these annotations, so they cannot be left out.
+
+    Args:
+        function: what implements the contract.
+        input_type: its one parameter's type; None for no parameter.
+        output_type: its result's type; None for no result.
+        method: whether the first parameter is `self`.
+
+    Returns:
+        Every fault; empty means that it fits.
+    """
+    if workflow.unsafe.in_sandbox():
+        # The sandbox imports a workflow's module anew for each run. The worker's own import of it was checked.
+        return []
+    name = function.__name__
+    parameters = list(inspect.signature(function).parameters.values())[1 if method else 0 :]
+    expected = "no parameter" if input_type is None else f"one parameter of type {input_type.__name__}"
+    if len(parameters) != (input_type is not None) or any(each.kind not in _POSITIONAL for each in parameters):
+        return [f"{name} takes {expected}{' besides self' if method else ''}, not ({_listed_parameters(parameters)})"]
+    try:
+        hints = get_type_hints(function)
+    except NameError as error:
+        return [f"{name} has an annotation that cannot be resolved ({error}); import its type outside TYPE_CHECKING"]
+    faults = list[str]()
+    for parameter in parameters:
+        if hints.get(parameter.name) is not input_type:
+            faults.append(f"{name} takes {expected}, but {parameter.name} is {_shown(hints, parameter.name)}")
+    # Without a result an annotation may be left out, as type checkers allow for a method that overrides a typed one.
+    if hints.get("return", NoneType if output_type is None else None) is not (output_type or NoneType):
+        wanted = output_type.__name__ if output_type else "None"
+        faults.append(f"{name} returns {wanted}, but its return type is {_shown(hints, 'return')}")
+    return faults
+
+
+def _listed_parameters(parameters: list[inspect.Parameter]) -> str:
+    return ", ".join(str(parameter) for parameter in parameters)
+
+
+def _shown(hints: dict[str, Any], name: str) -> str:
+    if name not in hints:
+        return "not annotated"
+    hint = hints[name]
+    if hint is NoneType:
+        return "None"
+    return getattr(hint, "__qualname__", str(hint))
 
 
 def check(

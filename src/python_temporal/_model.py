@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,6 +23,7 @@ __all__ = [
     "UpdateBinding",
     "UpdateContract",
     "WorkflowContract",
+    "generated_modules",
 ]
 
 OutT = TypeVar("OutT", default=Any)
@@ -222,3 +224,26 @@ class ServiceContract:
             for contract in contracts.values():
                 # The methods' contracts are made first, so the way back can only be set here.
                 object.__setattr__(contract, "service", self)
+
+
+def generated_modules(service: ServiceContract) -> set[str]:
+    """Import paths to pass through the workflow sandbox for a service.
+
+    A message that is decoded outside the sandbox must be an instance of the class that the workflow's code names, so
+    generated classes cannot be imported a second time.
+
+    Returns:
+        The packages that betterproto2 generated the service's dataclasses into, each as a whole: it is known by the
+        module `message_pool`, which lies at its root. Dataclasses outside such a package are named by their modules.
+    """
+    contracts = (*service.workflows.values(), *service.activities.values(), *service.queries.values())
+    contracts += (*service.signals.values(), *service.updates.values())
+    messages = [message for each in contracts for message in (each.input_type, each.output_type) if message is not None]
+    return {_root(message.__module__) for message in messages}
+
+
+def _root(module: str) -> str:
+    package = module
+    while package and f"{package}.message_pool" not in sys.modules:
+        package = package.rpartition(".")[0]
+    return package or module

@@ -11,9 +11,8 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 from temporalio import activity, workflow
 from typing_extensions import Unpack
 
-from ._implementations import CONTRACT
+from ._check import CONTRACT, signature_faults
 from ._model import ActivityContract, ServiceContract
-from ._signatures import signature_faults
 from ._start import arguments, result_type
 from .errors import DefinitionError
 from .options import ActivityOptions, LocalActivityOptions

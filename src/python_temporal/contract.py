@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ._check import check
-from ._implementations import contract_of, service_of, workflow_classes
+from ._check import check, contract_of, service_of, workflow_classes
 from ._model import (
     ActivityContract,
     MethodContract,
@@ -15,8 +14,8 @@ from ._model import (
     UpdateBinding,
     UpdateContract,
     WorkflowContract,
+    generated_modules,
 )
-from ._modules import generated_modules
 from ._start import start_arguments
 from .errors import ContractError, DefinitionError
 

@@ -11,9 +11,8 @@ from typing import Any, ClassVar, Self
 
 from temporalio import common, workflow
 
-from ._implementations import ALIASES
+from ._check import ALIASES, signature_faults
 from ._model import MethodContract, WorkflowContract
-from ._signatures import signature_faults
 from .errors import DefinitionError
 
 __all__ = ["WorkflowBase", "check_inputs_by"]

@@ -1,14 +1,16 @@
-"""The ledger of the annotations: every field of the options schema is supported here, or refused for a reason."""
+"""Which options of temporal.v1 the generator supports, and reading them from descriptors."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
-from ._faults import Faults, Place
-from ._source import set_fields
+from ._faults import Faults, Place, UsageError
+from ._schema import set_fields
 
-__all__ = ["REFUSED", "SUPPORTED", "refuse_unsupported"]
+__all__ = ["IGNORABLE", "REFUSED", "SUPPORTED", "Options", "parse_options", "refuse_unsupported"]
 
 SUPPORTED: dict[str, tuple[str, ...]] = {
     "service": ("task_queue",),
@@ -98,3 +100,74 @@ def refuse_unsupported(annotation: str, options: Any, place: Place, faults: Faul
             continue
         reason = REFUSED.get(field.name, "this version of the plugin does not know it; leave it out, or upgrade")
         faults.error(place, f"option (temporal.v1.{annotation}).{path} is not supported: {reason}")
+
+
+_PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_DOCS = re.compile(r"[\w./-]+\.md")
+
+IGNORABLE = ("cli", "nexus", "patches", "xns")
+"""Families of annotations for other generators that a user may choose to pass over."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Options of the plugin.
+
+    Attributes:
+        package: dotted Python package that the output folder is, such as `acme.gen`; empty where it is on the path.
+        docs: name of a Markdown reference of all services to write into the output folder; empty for none.
+        code: whether to write the Python modules.
+        ignore: families of annotations to pass over instead of refusing them.
+        parameter: the options as given, for the header of generated files.
+    """
+
+    package: str = ""
+    docs: str = ""
+    code: bool = True
+    ignore: frozenset[str] = frozenset()
+    parameter: str = ""
+
+
+def parse_options(parameter: str) -> Options:
+    """Parses the plugin's parameter, `name=value` pairs separated by commas.
+
+    Raises:
+        UsageError: an option is unknown, repeated or ill-formed.
+    """
+    values: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in parameter.split(","))):
+        name, _, value = item.partition("=")
+        if name not in ("package", "docs", "code", "ignore"):
+            raise UsageError(f"unknown option {name!r}; options are package=, docs=, code= and ignore=")
+        if name in values:
+            raise UsageError(f"option {name!r} is given twice")
+        values[name] = value
+    return Options(
+        package=_matching("package", values.get("package"), _PACKAGE, "a dotted Python package name"),
+        docs=_matching("docs", values.get("docs"), _DOCS, "a path that ends with .md"),
+        code=_boolean("code", values.get("code", "true")),
+        ignore=_families(values.get("ignore", "")),
+        parameter=",".join(f"{name}={values[name]}" for name in sorted(values)),
+    )
+
+
+def _matching(name: str, value: str | None, pattern: re.Pattern[str], what: str) -> str:
+    if value is None:
+        return ""
+    if not pattern.fullmatch(value) or ".." in value.split("/"):
+        raise UsageError(f"option {name}={value!r} is not {what}")
+    return value
+
+
+def _boolean(name: str, value: str) -> bool:
+    if value not in ("true", "false"):
+        raise UsageError(f"option {name}={value!r} is neither true nor false")
+    return value == "true"
+
+
+def _families(value: str) -> frozenset[str]:
+    families = frozenset(filter(None, value.split("+")))
+    unknown = sorted(families - set(IGNORABLE))
+    if unknown:
+        raise UsageError(f"option ignore={value!r} names {unknown[0]!r}; join any of {', '.join(IGNORABLE)} by +")
+    return families

@@ -7,11 +7,10 @@ examples.
 from __future__ import annotations
 
 from . import methods
-from ._async import TaskHandle, WorkerClient
-from ._envelope import Answer, Trace
-from ._requests import plain_value
-from ._retry import RetryPolicy
-from ._sync import SyncTaskHandle, SyncWorkerClient
+from ._async_client import TaskHandle, WorkerClient
+from ._channel import RetryPolicy
+from ._requests import Answer, Trace, plain_value
+from ._sync_client import SyncTaskHandle, SyncWorkerClient
 from .errors import FieldViolation, TaskFailedError, WorkerServiceError
 
 __all__ = [

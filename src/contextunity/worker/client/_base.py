@@ -8,10 +8,8 @@ from typing import Any, TypeVar
 
 import betterproto2
 
-from ._channel import Tls, Token, address_of, metadata_of
-from ._envelope import Sent, Trace, send
-from ._requests import TaskAddress
-from ._retry import RetryPolicy
+from ._channel import RetryPolicy, Tls, Token, address_of, metadata_of
+from ._requests import Sent, TaskAddress, Trace, send
 from .methods import Method
 
 A = TypeVar("A", bound=betterproto2.Message)

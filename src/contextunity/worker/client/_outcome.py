@@ -13,9 +13,8 @@ from contextunity.gen.google import protobuf
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 
-from ._envelope import Answer
-from ._requests import TaskAddress
-from ._retry import Deadline, Reconnects, RetryPolicy
+from ._channel import Deadline, Reconnects, RetryPolicy
+from ._requests import Answer, TaskAddress
 from .errors import TaskFailedError, WorkerServiceError
 
 M = TypeVar("M", bound=betterproto2.Message)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from contextunity.gen.contextunity.worker import FieldDescription
 
-from contextunity.worker.cli.flags import ContractFlags
+from contextunity.worker.cli.inputs import ContractFlags
 
 _COLOURS = ["COLOUR_UNSPECIFIED", "COLOUR_RED", "COLOUR_DARK_GREEN"]
 

@@ -6,11 +6,8 @@ standard padded base64. The signature covers the base64 text of the payload, and
 
 from __future__ import annotations
 
-from ._errors import Reason, TokenError, TokenKeyError
-from ._keyring import Keyring, VerifiedToken, mint
-from ._keys import MIN_SECRET_BYTES, ed25519_private_key, ed25519_public_key
-from ._text import MAX_TOKEN_LENGTH
-from ._token import ContextToken, ProjectBinding
+from ._keyring import MIN_SECRET_BYTES, Keyring, VerifiedToken, ed25519_private_key, ed25519_public_key, mint
+from ._token import MAX_TOKEN_LENGTH, ContextToken, ProjectBinding, Reason, TokenError, TokenKeyError
 
 __all__ = [
     "MAX_TOKEN_LENGTH",

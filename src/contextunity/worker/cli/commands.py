@@ -19,7 +19,6 @@ class Commands(Protocol):
 
 SERVE = "contextunity.worker.cli.serve"
 _TASKS = "contextunity.worker.cli.tasks"
-_STEERING = "contextunity.worker.cli.steering"
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "dev": (SERVE, "run everything at once: Temporal server, gRPC service, workers"),
@@ -32,11 +31,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": (_TASKS, "tell how a task goes"),
     "watch": (_TASKS, "follow a task to its end"),
     "result": (_TASKS, "wait for a task's result and print it"),
-    "cancel": (_STEERING, "ask a task to end in its own way"),
-    "terminate": (_STEERING, "end a task at once"),
-    "signal": (_STEERING, "send a task a signal of its contract"),
-    "query": (_STEERING, "ask a task a query of its contract"),
-    "update": (_STEERING, "have a task do an update of its contract"),
+    "cancel": (_TASKS, "ask a task to end in its own way"),
+    "terminate": (_TASKS, "end a task at once"),
+    "signal": (_TASKS, "send a task a signal of its contract"),
+    "query": (_TASKS, "ask a task a query of its contract"),
+    "update": (_TASKS, "have a task do an update of its contract"),
     "schedules": ("contextunity.worker.cli.schedules", "list, register and steer schedules"),
     "code": ("contextunity.worker.cli.code", "run a program in the service's sandbox"),
     "token": ("contextunity.worker.cli.token", "make tokens and secrets, and verify tokens"),

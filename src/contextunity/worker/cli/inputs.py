@@ -1,16 +1,23 @@
-"""Input that is given whole: `--input` with JSON, a file, or the standard input."""
+"""A command's input: a whole document by --input, or a flag for each field of a contract."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from .connection import UsageError
 
-__all__ = ["add_input", "read_input", "read_text"]
+if TYPE_CHECKING:
+    from contextunity.gen.contextunity.worker import FieldDescription
+
+__all__ = ["ArgumentGroup", "ContractFlags", "add_input", "read_input", "read_text"]
 
 
 def add_input(parser: argparse.ArgumentParser, what: str) -> None:
@@ -53,3 +60,217 @@ def read_text(name: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise UsageError(f"{name}: {reason or error}") from None
+
+
+_EXACT = 1 << 53
+"""Integers up to here are exact in a payload; larger ones travel as text, as in ProtoJSON."""
+
+_INTEGERS = {
+    **dict.fromkeys(("int32", "sint32", "sfixed32"), (-(1 << 31), (1 << 31) - 1)),
+    **dict.fromkeys(("uint32", "fixed32"), (0, (1 << 32) - 1)),
+    **dict.fromkeys(("int64", "sint64", "sfixed64"), (-(1 << 63), (1 << 63) - 1)),
+    **dict.fromkeys(("uint64", "fixed64"), (0, (1 << 64) - 1)),
+}
+_WRAPPERS = {
+    f"google.protobuf.{name}Value": kind
+    for name, kind in {
+        "Bool": "bool",
+        "Bytes": "bytes",
+        "Double": "double",
+        "Float": "float",
+        "Int32": "int32",
+        "Int64": "int64",
+        "String": "string",
+        "UInt32": "uint32",
+        "UInt64": "uint64",
+    }.items()
+}
+
+
+class ArgumentGroup(Protocol):
+    """Where flags are added: a parser, or a group of one."""
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """Adds a flag."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How the value of a field is typed: its placeholder in the help, and from text to the plain value."""
+
+    metavar: str
+    read: Callable[[str], Any]
+
+
+class ContractFlags:
+    """The flags of one contract.
+
+    Args:
+        fields: of its input message.
+        besides: names of fields that have a flag of their own already.
+    """
+
+    def __init__(self, fields: Sequence[FieldDescription], *, besides: frozenset[str] = frozenset()) -> None:
+        self._fields = [field for field in fields if field.name not in besides]
+        self._names = dict[str, str]()
+
+    def add_to(self, group: ArgumentGroup) -> None:
+        """Adds a flag for each field; one whose flag is taken by a general option is called --field-NAME."""
+        for field in self._fields:
+            flag = f"--{field.name.replace('_', '-')}"
+            try:
+                self._add(group, field, flag)
+            except argparse.ArgumentError:
+                flag = f"--field-{field.name.replace('_', '-')}"
+                self._add(group, field, flag)
+            self._names[field.name] = flag
+
+    def given(self, arguments: argparse.Namespace) -> dict[str, Any]:
+        """The plain values of the flags that were given, by proto name."""
+        values = vars(arguments)
+        found = {field.name: values.get(_destination(field)) for field in self._fields}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def names(self, *prefixes: str) -> dict[str, str]:
+        """The flag of each field, by how the service calls the field in its answers."""
+        return {f"{prefix}{name}": flag for prefix in prefixes for name, flag in self._names.items()}
+
+    def _add(self, group: ArgumentGroup, field: FieldDescription, flag: str) -> None:
+        kind = _kind(field)
+        options: dict[str, Any] = {"dest": _destination(field), "default": None, "help": _help(field)}
+        if _base_type(field) == "bool" and not field.repeated:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+            return
+        if field.repeated:
+            options["action"] = "append"
+        group.add_argument(flag, type=kind.read, metavar=kind.metavar, **options)
+
+
+def _destination(field: FieldDescription) -> str:
+    # With a colon it cannot be what a general option is stored as.
+    return f"field:{field.name}"
+
+
+def _base_type(field: FieldDescription) -> str:
+    return _WRAPPERS.get(field.type, field.type)
+
+
+def _kind(field: FieldDescription) -> _Kind:
+    name = _base_type(field)
+    if field.enum_values:
+        words = _enum_words(field.enum_values)
+        return _Kind("WORD", lambda text: _enum_value(text, words, field.enum_values))
+    if name in _INTEGERS:
+        lowest, highest = _INTEGERS[name]
+        return _Kind("INT", lambda text: _integer(text, lowest, highest))
+    match name:
+        case "float" | "double":
+            return _Kind("NUMBER", _number)
+        case "bool":
+            return _Kind("true|false", _truth)
+        case "string":
+            return _Kind("TEXT", str)
+        case "bytes":
+            return _Kind("BASE64", str)
+        case "google.protobuf.Timestamp":
+            return _Kind("TIME", _time)
+        case "google.protobuf.Duration":
+            return _Kind("SECONDS", _duration)
+        case "google.protobuf.FieldMask":
+            return _Kind("PATHS", str)
+        case _:
+            return _Kind("JSON", _json)
+
+
+def _help(field: FieldDescription) -> str:
+    parts = [" ".join(field.description.split())]
+    if field.enum_values:
+        parts.append(f"One of {', '.join(_enum_words(field.enum_values))}.")
+    if field.repeated:
+        parts.append("May be given again.")
+    rules = [_rule(each) for each in field.rules]
+    if rules:
+        parts.append(f"[{'; '.join(rules)}]")
+    # argparse expands percent signs.
+    return " ".join(filter(None, parts)).replace("%", "%%")
+
+
+def _rule(rule: str) -> str:
+    """A rule such as `int32.gte: 0` without the type, which stands beside it."""
+    name, colon, value = rule.partition(":")
+    return f"{name.partition('.')[2] or name}{colon}{value}"
+
+
+def _enum_words(names: Sequence[str]) -> dict[str, str]:
+    """Full names by their lower-case words without what all of them begin with; the zero value is not to be typed."""
+    shared = names[0]
+    for name in names:
+        while not name.startswith(shared):
+            shared = shared[:-1]
+    prefix = shared[: shared.rfind("_") + 1]
+    words = {name.removeprefix(prefix).lower(): name for name in names}
+    return {word: name for word, name in words.items() if word != "unspecified"} or words
+
+
+def _enum_value(text: str, words: dict[str, str], names: Sequence[str]) -> str:
+    if text in names:
+        return text
+    found = words.get(text.lower().replace("-", "_"))
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(words)}")
+    return found
+
+
+def _integer(text: str, lowest: int, highest: int) -> int | str:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if not lowest <= value <= highest:
+        raise argparse.ArgumentTypeError(f"{text} is not between {lowest} and {highest}")
+    return value if -_EXACT <= value <= _EXACT else str(value)
+
+
+def _number(text: str) -> float | str:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
+def _time(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 2030-01-31T08:00:00Z") from None
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} lacks its time zone; add Z for UTC, or an offset such as +02:00")
+    return text
+
+
+def _duration(text: str) -> str:
+    seconds = text.removesuffix("s")
+    try:
+        finite = math.isfinite(float(seconds))
+    except ValueError:
+        finite = False
+    if not finite:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, such as 1.5")
+    return f"{seconds}s"
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .commands import COMMANDS, Commands
 from .connection import UsageError, add_json, add_options, run_with_client
-from .flags import ContractFlags
-from .inputs import add_input, read_input
+from .inputs import ContractFlags, add_input, read_input
 from .output import headline, print_json, say
 from .watching import follow, follow_up
 

@@ -1,4 +1,4 @@
-"""Commands that look at tasks: `list`, `status`, `watch` and `result`."""
+"""Commands about tasks: list, status, watch, result, cancel, terminate, signal, query, update."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .commands import COMMANDS, Commands
 from .connection import FAILED, STOPPED, add_json, add_options, run_with_client
+from .inputs import add_input, read_input
 from .output import ago, complain, console, print_json, say, seconds_text
 from .watching import fields_text, follow, follow_up, last_of, progress_text, show_end
 
@@ -53,6 +54,16 @@ def add_parser(commands: Commands) -> None:
         if name == "result":
             parser.add_argument("--no-wait", action="store_true", help="fail where it has not ended yet")
         add_options(parser)
+    for name in (*_ENDING, *_HANDLERS):
+        parser = commands.add_parser(name, help=COMMANDS[name][1])
+        add_task(parser)
+        if name in _ENDING:
+            parser.add_argument("--reason", default="", metavar="TEXT", help="why, for whoever looks at its history")
+        else:
+            parser.add_argument("name", metavar="NAME", help=f"name of the {name} in the contract")
+            add_input(parser, f"input of the {name}")
+        add_json(parser)
+        add_options(parser)
 
 
 def add_task(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +74,8 @@ def add_task(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs a command; returns its exit code."""
-    command = {"list": _list, "status": _status, "watch": _watch, "result": _result}[arguments.command]
+    commands = {"list": _list, "status": _status, "watch": _watch, "result": _result}
+    command = commands.get(arguments.command, _end if arguments.command in _ENDING else _handle)
     return run_with_client(command, arguments)
 
 
@@ -191,3 +203,43 @@ def _count(text: str) -> int:
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
     return int(text)
+
+
+_ENDING = ("cancel", "terminate")
+_HANDLERS = ("signal", "query", "update")
+
+
+def _end(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
+    task = client.task(arguments.workflow_id, run_id=arguments.run_id)
+    if arguments.command == "cancel":
+        reference, said = task.cancel(reason=arguments.reason), "asked to end; see how it does with"
+    else:
+        reference, said = task.terminate(reason=arguments.reason), "terminated; see what came of it with"
+    if arguments.json:
+        print_json({"workflow_id": reference.workflow_id, "run_id": reference.run_id})
+    else:
+        command = "watch" if arguments.command == "cancel" else "status"
+        say(f"{said}\n  {follow_up(arguments, command, arguments.workflow_id)}")
+    return 0
+
+
+def _handle(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
+    task = client.task(arguments.workflow_id, run_id=arguments.run_id)
+    given = read_input(arguments.input)
+    match arguments.command:
+        case "signal":
+            reference = task.signal(arguments.name, given)
+            data: Any = {"workflow_id": reference.workflow_id, "run_id": reference.run_id}
+            text = "sent"
+        case "query":
+            data, text = task.query(arguments.name, given), ""
+        case _:
+            data, text = task.update(arguments.name, given), "done"
+    if arguments.json:
+        print_json(data)
+    elif arguments.command == "signal" or not data:
+        say(text or "no answer: the contract has none")
+    else:
+        for line in fields_text(data):
+            say(line)
+    return 0

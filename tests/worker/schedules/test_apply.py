@@ -21,9 +21,8 @@ from contextunity.worker.schedules import (
     ScheduleName,
     SchedulesRefusedError,
 )
-from contextunity.worker.schedules._apply import check_entries
-from contextunity.worker.schedules._server import ScheduleServer
-from contextunity.worker.schedules._stored import write_schedule
+from contextunity.worker.schedules.manager import check_entries
+from contextunity.worker.schedules.stored import ScheduleServer, write_schedule
 
 MakeEntry = Callable[..., Any]
 Eventually = Callable[..., Awaitable[Any]]

@@ -12,7 +12,7 @@ from temporalio.api.schedule.v1 import StructuredCalendarSpec
 from temporalio.client import Client, Schedule, ScheduleActionStartWorkflow, ScheduleSpec
 
 from contextunity.worker.schedules import CronError, compile_cron
-from contextunity.worker.schedules._cron import cron_text
+from contextunity.worker.schedules.cron import cron_text
 
 _FIELDS = ("minute", "hour", "day_of_month", "month", "day_of_week")
 

@@ -13,7 +13,7 @@ from contextunity.gen.contextunity.worker import ScheduleOverlap
 from contextunity.core import codec
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.schedules import EntryFault
-from contextunity.worker.schedules._apply import check_entries
+from contextunity.worker.schedules.manager import check_entries
 
 _LONG = timedelta(days=400)
 

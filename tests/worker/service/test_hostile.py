@@ -17,7 +17,7 @@ from contextunity.core import ContextUnit, codec, worker_pb2
 from contextunity.core.context import MAX_PROVENANCE
 from contextunity.modules.code.plugin import module as code
 from contextunity.worker.core.registry import WorkerRegistry
-from contextunity.worker.schedules._check import EntryError, check_entry
+from contextunity.worker.schedules.check import EntryError, check_entry
 from contextunity.worker.service import Call
 from contextunity.worker.service._forms import answered
 from contextunity.worker.unit_bytes import trace_id_of

@@ -6,9 +6,18 @@ against the workflow's contract when they are registered.
 
 from __future__ import annotations
 
-from ._cron import CronError, compile_cron
-from ._declared import declaration_faults, declared_schedules
-from ._errors import (
+from .check import (
+    DEFAULT_PROJECT,
+    DEFAULT_TENANT,
+    ScheduleName,
+    entry_shape,
+    is_manifest_entry,
+    object_of_args,
+    request_shape,
+)
+from .cron import CronError, compile_cron
+from .declared import declaration_faults, declared_schedules
+from .errors import (
     EntryFault,
     ScheduleConflictError,
     ScheduleError,
@@ -16,9 +25,7 @@ from ._errors import (
     SchedulesRefusedError,
     ScheduleUnknownError,
 )
-from ._manager import ScheduleManager
-from ._names import DEFAULT_PROJECT, DEFAULT_TENANT, ScheduleName
-from ._shapes import entry_shape, is_manifest_entry, object_of_args, request_shape
+from .manager import ScheduleManager
 
 __all__ = [
     "DEFAULT_PROJECT",

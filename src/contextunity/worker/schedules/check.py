@@ -1,11 +1,12 @@
-"""Holds an entry against its rules and the contract of its workflow, so that nothing of it can fail when it is due."""
+"""Checks schedule entries against the contracts, and gives each what Temporal needs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, cast
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeGuard, cast
+from urllib.parse import quote, unquote
 
 import betterproto2
 from contextunity.gen.contextunity.worker import ScheduleEntry, ScheduleOverlap
@@ -16,13 +17,195 @@ from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
 from contextunity.worker.tenancy import resolved_queue, tenant_queue
-from python_temporal.contract import ContractError, WorkflowContract
+from python_temporal.contract import ContractError, ServiceContract, WorkflowContract
 
-from ._cron import CronError, compile_cron
-from ._names import ID_LIMIT, ScheduleName
-from ._zones import zone_fault
+from .cron import CronError, compile_cron, zone_fault
 
-__all__ = ["DEFAULT_CATCHUP_WINDOW", "CheckedEntry", "EntryError", "check_entry", "normal_entry"]
+__all__ = [
+    "DEFAULT_CATCHUP_WINDOW",
+    "DEFAULT_PROJECT",
+    "DEFAULT_TENANT",
+    "ID_LIMIT",
+    "CheckedEntry",
+    "Contracts",
+    "EntryError",
+    "Implementation",
+    "ScheduleName",
+    "check_entry",
+    "entry_shape",
+    "is_manifest_entry",
+    "list_query",
+    "normal_entry",
+    "object_of_args",
+    "request_shape",
+]
+
+DEFAULT_PROJECT = "default"
+"""Project of schedules for which none is named."""
+DEFAULT_TENANT = "default"
+"""Tenant of schedules for which none is named."""
+ID_LIMIT = 960
+"""Longest id, in characters once escaped: Temporal takes 1000, and appends the time to those of the tasks."""
+
+_PREFIX = "contextunity/"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class ScheduleName:
+    """Which schedule: its id is unique within a project of a tenant."""
+
+    tenant_id: str
+    project_id: str
+    schedule_id: str
+
+    @property
+    def temporal_id(self) -> str:
+        """Id of the schedule on the Temporal server; no two schedules share one."""
+        # Escaped, no part holds a slash, so that the parts cannot run into each other.
+        return _PREFIX + "/".join(quote(part, safe="") for part in (self.tenant_id, self.project_id, self.schedule_id))
+
+    @property
+    def workflow_id(self) -> str:
+        """What the workflow ids of its tasks begin with."""
+        return "schedule/" + self.temporal_id.removeprefix(_PREFIX)
+
+    def task_id(self, due: datetime) -> str:
+        """Workflow id of the task that is due at a time, UTC."""
+        return f"{self.workflow_id}-{due:%Y-%m-%dT%H:%M:%SZ}"
+
+    @classmethod
+    def from_temporal_id(cls, temporal_id: str) -> ScheduleName | None:
+        """The schedule of an id on the Temporal server; None where it is not one of ours."""
+        parts = temporal_id.removeprefix(_PREFIX).split("/")
+        if not temporal_id.startswith(_PREFIX) or len(parts) != 3:
+            return None
+        tenant_id, project_id, schedule_id = map(unquote, parts)
+        name = cls(tenant_id=tenant_id, project_id=project_id, schedule_id=schedule_id)
+        return name if name.temporal_id == temporal_id else None
+
+
+def list_query(tenant_id: str | None, project_id: str) -> str:
+    """List filter of the Temporal server for our schedules, those of one tenant where one is named.
+
+    It may let more through: what comes back is to be looked at by its name.
+    """
+    prefix = _PREFIX
+    if tenant_id is not None:
+        prefix += quote(tenant_id, safe="") + "/"
+        if project_id:
+            prefix += quote(project_id, safe="") + "/"
+    return f"ScheduleId STARTS_WITH '{prefix}'"
+
+
+class Implementation(Protocol):
+    """A registered module."""
+
+    @property
+    def contracts(self) -> Sequence[ServiceContract]:
+        """The service contracts that it implements."""
+        ...
+
+
+class Contracts(Protocol):
+    """What modules brought, such as a `WorkerRegistry`."""
+
+    @property
+    def workflows(self) -> Mapping[str, WorkflowContract]:
+        """Workflow contracts by workflow_type."""
+        ...
+
+    def select(self, names: Sequence[str] | None) -> Sequence[Implementation]:
+        """Modules by name; all of them for None."""
+        ...
+
+
+_REQUEST_KEYS = frozenset(
+    {"project_id", "projectId", "tenant_id", "tenantId", "schedules", "prune", "partial", "dry_run", "dryRun"}
+)
+_ENTRY_KEYS = frozenset({"id", "schedule_id", "scheduleId", "workflow_name", "workflow_type", "workflowType", "cron"})
+_OLDER_NAMES = {"id": "schedule_id", "workflow_name": "workflow_type"}
+_JSON_NAMES = {"schedule_id": "scheduleId", "workflow_type": "workflowType"}
+
+
+def request_shape(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any], bool]:
+    """Takes a registration apart.
+
+    Args:
+        data: keys of RegisterSchedulesRequest; or those of one entry, beside the request's others.
+
+    Returns:
+        The request without its entries; the entries, as they came; and whether it was one entry by itself.
+
+    Raises:
+        CodecError: `schedules` is not a list.
+    """
+    if "schedules" not in data and data.keys() & _ENTRY_KEYS:
+        request = {key: value for key, value in data.items() if key in _REQUEST_KEYS}
+        return request, [{key: value for key, value in data.items() if key not in _REQUEST_KEYS}], True
+    entries = data.get("schedules", [])
+    if not _is_list(entries):
+        raise CodecError("expected a list of schedules", path="schedules")
+    return {key: value for key, value in data.items() if key != "schedules"}, entries, False
+
+
+def entry_shape(data: Any) -> dict[str, Any]:
+    """An entry under the names of ScheduleEntry; `id` and `workflow_name` are names of older clients.
+
+    Raises:
+        CodecError: it is not an object, or says the same twice in different ways.
+    """
+    if not isinstance(data, Mapping):
+        raise CodecError("expected an object with schedule_id, workflow_type and cron")
+    entry = dict(cast("Mapping[str, Any]", data))
+    for older, name in _OLDER_NAMES.items():
+        if older not in entry:
+            continue
+        value = entry.pop(older)
+        for other in (name, _JSON_NAMES[name]):
+            if other in entry and entry[other] != value:
+                raise CodecError(f"says something else than {older}; give one of the two", path=name)
+        if _JSON_NAMES[name] not in entry:
+            entry[name] = value
+    if _is_list(entry.get("args")):
+        args = object_of_args(entry.pop("args"))
+        if args is not None:
+            entry["args"] = args
+    return entry
+
+
+def is_manifest_entry(data: Any) -> bool:
+    """Whether an entry is of the shape that manifests have: with `id`, and without any input."""
+    if not isinstance(data, Mapping):
+        return False
+    entry = cast("Mapping[str, Any]", data)
+    return "id" in entry and not entry.get("args") and "input" not in entry
+
+
+def object_of_args(args: object) -> dict[str, Any] | None:
+    """A workflow's parameters as one object; None where there are none.
+
+    Deployed clients send a list, as a workflow has arguments by place: none, or the one input.
+
+    Raises:
+        CodecError: it is neither an object nor a list of one at most; the path is below `args`.
+    """
+    if _is_list(args):
+        if len(args) > 1:
+            raise CodecError(f"has {len(args)} elements; a workflow takes one input at most", path="args")
+        if not args:
+            return None
+        args, path = args[0], "args[0]"
+    else:
+        path = "args"
+    if not isinstance(args, dict):
+        text = repr(args)
+        raise CodecError(f"must be an object, not {text if len(text) <= 100 else text[:100] + '…'}", path=path)
+    return cast("dict[str, Any]", args)
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
 
 DEFAULT_CATCHUP_WINDOW = timedelta(minutes=1)
 """How late a missed run may start where an entry does not say."""

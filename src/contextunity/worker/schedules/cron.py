@@ -1,12 +1,11 @@
-"""Cron expressions, read strictly: what Temporal would take for something else than cron does is refused by field.
-
-They are compiled here, and Temporal is given the calendar, so that nothing of it is left to a second reader.
-"""
+"""Cron expressions and time zones: what is accepted, and how often one starts at most."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
+import zoneinfo
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from temporalio.api.schedule.v1 import Range, StructuredCalendarSpec
 
 from contextunity.core.errors import ContextUnityError
 
-__all__ = ["CronError", "compile_cron", "cron_text"]
+__all__ = ["CronError", "compile_cron", "cron_text", "zone_fault"]
 
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
@@ -211,3 +210,26 @@ def _text(field: _Field, ranges: list[Range]) -> str:
         span = str(each.start) if each.end <= each.start else f"{each.start}-{each.end}"
         parts.append(f"{span}/{each.step}" if each.step > 1 else span)
     return ",".join(parts)
+
+
+_OF_THE_MACHINE = frozenset({"Factory", "Local", "localtime", "posixrules"})
+"""Names that mean another zone on each machine."""
+
+
+def zone_fault(name: str) -> str:
+    """What keeps a text from being the name of a time zone; empty where nothing does.
+
+    Where the machine has no time zone database at all, the Temporal server is left to judge.
+    """
+    known = _known()
+    if not known or name in known:
+        return ""
+    alike = next((each for each in sorted(known) if each.lower() == name.lower()), "")
+    if alike:
+        return f"{name!r} is written {alike!r}"
+    return f"{name!r} is not a time zone of the IANA database, such as 'Europe/Berlin' or 'UTC'"
+
+
+@functools.cache
+def _known() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones()) - _OF_THE_MACHINE

@@ -24,9 +24,7 @@ from contextunity.core.errors import CodecError
 from python_temporal import generated_modules
 from python_temporal.contract import ServiceContract, WorkflowContract
 
-from ._check import EntryError, check_entry
-from ._contracts import Contracts
-from ._names import DEFAULT_PROJECT, DEFAULT_TENANT
+from .check import DEFAULT_PROJECT, DEFAULT_TENANT, Contracts, EntryError, check_entry
 
 __all__ = ["declaration_faults", "declared_schedules"]
 

@@ -9,7 +9,7 @@ from contextunity.gen.contextunity.worker import ScheduleFault
 
 from contextunity.core.errors import ContextUnityError, Violation
 
-from ._names import ScheduleName
+from .check import ScheduleName
 
 __all__ = [
     "EntryFault",

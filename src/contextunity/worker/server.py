@@ -25,7 +25,7 @@ from .admission import Admission, BodyLimits, Strangers
 from .auth import EVERYBODY, AuthenticationError, Authenticator, Caller
 from .errors import PortTakenError
 from .readiness import Pace, following_temporal, temporal_probe
-from .service import Call, Method, WorkerService, aside
+from .service import Call, Method, WorkerService, aside, respond, stream
 from .settings import Settings
 from .status import Reason, ServiceError, to_status
 from .unit_bytes import trace_id_of
@@ -204,7 +204,7 @@ class Boundary:
         call: Call | None = None
         try:
             call = await self._admit(data, context, caller)
-            answer = self._encode(await self._service.respond(method, call))
+            answer = self._encode(await respond(method, call))
         # The boundary: whatever it is, the caller gets a status, and the log the rest.
         except Exception as error:  # noqa: BLE001
             await self._refuse(error, method, data, call, context, caller)
@@ -222,7 +222,7 @@ class Boundary:
         call: Call | None = None
         try:
             call = await self._admit(data, context, caller)
-            async with contextlib.aclosing(self._service.stream(method, call)) as units:
+            async with contextlib.aclosing(stream(method, call)) as units:
                 async for unit in units:
                     yield self._encode(unit)
         except Exception as error:  # noqa: BLE001 - as above

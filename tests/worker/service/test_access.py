@@ -28,7 +28,7 @@ from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.server import running_server
 from contextunity.worker.service import WorkerService
-from contextunity.worker.service._code import runs_code
+from contextunity.worker.service.code import runs_code
 from contextunity.worker.settings import Settings
 from contextunity.worker.temporal import connect
 

@@ -19,7 +19,7 @@ from contextunity.modules.code.plugin import module as code
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.schedules.check import EntryError, check_entry
 from contextunity.worker.service import Call
-from contextunity.worker.service._forms import answered
+from contextunity.worker.service.payloads import answered
 from contextunity.worker.unit_bytes import trace_id_of
 
 from .conftest import Desk, Refusal, refusal_of

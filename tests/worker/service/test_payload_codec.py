@@ -19,8 +19,8 @@ from contextunity.core.codec import pack_any
 from contextunity.worker.converter import data_converter
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.service import Call, WorkerService
-from contextunity.worker.service._call import Engine
-from contextunity.worker.service._progress import packed
+from contextunity.worker.service.call import Engine
+from contextunity.worker.service.status import packed
 
 
 class _Upside(PayloadCodec):

@@ -16,9 +16,9 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
 from contextunity.worker.tenancy import TENANT_ATTRIBUTE
 
-from ._call import Call, Engine
-from ._start import quoted
-from ._status import STATES, instant
+from .call import Call, Engine
+from .start import quoted
+from .status import STATES, instant
 
 __all__ = ["Listing"]
 

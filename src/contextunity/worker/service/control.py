@@ -43,9 +43,9 @@ from contextunity.worker.status import (
 )
 from python_temporal.contract import MethodContract, QueryBinding, SignalBinding, UpdateBinding
 
-from ._call import Call, Engine
-from ._inputs import handler_input
-from ._runs import Run, find_run
+from .call import Call, Engine
+from .inputs import handler_input
+from .status import Run, find_run
 
 __all__ = ["Steering"]
 

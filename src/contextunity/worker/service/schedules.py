@@ -31,9 +31,9 @@ from contextunity.worker.schedules import (
 )
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
 
-from ._call import Call, Engine
-from ._code import STARTS_CODE, runs_code
-from ._requests import from_payload, payload_of, read_payload, read_request, unpack
+from .call import Call, Engine
+from .code import STARTS_CODE, runs_code
+from .payloads import from_payload, payload_of, read_payload, read_request, unpack
 
 __all__ = ["Scheduling"]
 

@@ -32,8 +32,8 @@ from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.internal_fields import is_internal
 from python_temporal.contract import MethodContract, WorkflowContract
 
-from ._call import Call, Engine
-from ._inputs import contract_for
+from .call import Call, Engine
+from .inputs import contract_for
 
 __all__ = ["Describing"]
 

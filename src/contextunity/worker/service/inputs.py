@@ -20,9 +20,8 @@ from contextunity.worker.status import FieldViolation, Reason, ServiceError, inv
 from contextunity.worker.tenancy import resolved_queue, tenant_queue
 from python_temporal.contract import ContractError, MethodContract, WorkflowContract
 
-from ._call import Call
-from ._requests import check_rules, misfits, payload_of, unpack
-from ._words import Descriptor
+from .call import Call
+from .payloads import Descriptor, check_rules, misfits, payload_of, unpack
 
 __all__ = ["StartRequest", "contract_for", "handler_input", "read_start"]
 

@@ -16,10 +16,10 @@ from contextunity.core.errors import CodecError
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, from_rpc_error, invalid, unreadable
 from python_temporal.contract import WorkflowContract
 
-from ._call import Call, Engine
-from ._inputs import StartRequest
-from ._requests import check_rules
-from ._start import Starting
+from .call import Call, Engine
+from .inputs import StartRequest
+from .payloads import check_rules
+from .start import Starting
 
 __all__ = ["STARTS_CODE", "Executing", "runs_code", "without_sandbox"]
 

@@ -20,9 +20,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.worker.status import Reason, ServiceError, from_rpc_error
 
-from ._call import Call, Engine
-from ._runs import Run, find_run
-from ._status import Telling
+from .call import Call, Engine
+from .status import Run, Telling, find_run
 
 __all__ = ["Watching"]
 

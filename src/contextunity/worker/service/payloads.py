@@ -1,0 +1,545 @@
+"""The only place where units and typed messages become each other: a request is read, an answer is written."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, cast
+
+import betterproto2
+from contextunity.gen.contextunity.core import ContextUnit
+from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
+from contextunity.gen.contextunity.worker import ExecuteCodeResult, RegisterSchedulesResult, StartWorkflowResult
+from google.protobuf.any_pb2 import Any as PackedMessage
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from contextunity.core import codec, validation
+from contextunity.core.errors import CodecError, Violation
+from contextunity.worker.internal_fields import internal_in_data, internal_in_message
+from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
+
+if TYPE_CHECKING:
+    from .call import Call
+
+__all__ = [
+    "PAYLOAD_LEVELS",
+    "WHOLE",
+    "Convert",
+    "Descriptor",
+    "NotPlainError",
+    "answered",
+    "as_payload",
+    "check_rules",
+    "elementwise",
+    "from_payload",
+    "is_list",
+    "is_object",
+    "is_plain",
+    "misfits",
+    "payload_data",
+    "payload_of",
+    "read_payload",
+    "read_request",
+    "unpack",
+    "word",
+]
+
+Descriptor: TypeAlias = Any
+"""A message's descriptor; the stubs know two classes of them that do not fit each other."""
+
+Convert: TypeAlias = Callable[[Any], Any]
+"""Makes one form of a value into the other, and leaves what it does not know as it is."""
+
+
+def is_plain(message: Descriptor) -> bool:
+    """Whether its JSON is as ProtoJSON has it, whatever it holds."""
+    return bool(message.full_name.startswith("google.protobuf.") or message.GetOptions().map_entry)
+
+
+def elementwise(one: Convert) -> Convert:
+    """Converts the elements of a list."""
+
+    def convert(values: Any) -> Any:
+        return [one(value) for value in values] if is_list(values) else values
+
+    return convert
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Whether it is a JSON list."""
+    return isinstance(value, list)
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether it is a JSON object."""
+    return isinstance(value, dict)
+
+
+def word(name: str, enum: EnumDescriptor) -> str:
+    """The word of a payload for an enum value: its name in lower case, without the prefix that all of them share."""
+    return name.removeprefix(_prefix(enum)).lower()
+
+
+@functools.cache
+def _prefix(enum: EnumDescriptor) -> str:
+    names = [value.name for value in enum.values]
+    shared = names[0]
+    for name in names[1:]:
+        while not name.startswith(shared):
+            shared = shared[:-1]
+    return shared[: shared.rfind("_") + 1]
+
+
+WHOLE = frozenset(
+    codec.full_name(message) for message in (ExecuteCodeResult, RegisterSchedulesResult, StartWorkflowResult)
+)
+"""Messages whose payload has every field, as deployed clients expect, also where it is empty, zero or absent."""
+
+PAYLOAD_LEVELS = 32
+"""Objects and lists in each other that a payload can surely hold: each takes up to three of protobuf's 100 levels."""
+
+_Take: TypeAlias = Callable[[Any, int], Any]
+"""Gives a field's value as a payload has it, which may hold so many levels more."""
+
+
+class NotPlainError(Exception):
+    """Something in the message is not for here."""
+
+
+def payload_data(message: Message) -> dict[str, Any]:
+    """A message as the plain data of a payload.
+
+    Raises:
+        NotPlainError: it holds something that goes the long way.
+    """
+    try:
+        return _data(message, False, PAYLOAD_LEVELS)
+    # ValueError: a time out of range; the long way tells which.
+    except (CodecError, DecodeError, ValueError) as error:
+        raise NotPlainError from error
+
+
+def _data(message: Message, packed: bool, levels: int) -> dict[str, Any]:
+    if not levels:
+        raise NotPlainError
+    takes, defaults = _table(type(message).DESCRIPTOR, packed)
+    data = dict[str, Any]()
+    for field, value in codec.list_fields(message):
+        entry = takes.get(field.number, _UNKNOWN)
+        if entry is not None:
+            name, take = entry
+            data[name] = take(value, levels)
+    for name, make in defaults:
+        if name not in data:
+            data[name] = make()
+    return data
+
+
+_Entry: TypeAlias = tuple[str, _Take] | None
+_Table: TypeAlias = tuple[Mapping[int, _Entry], tuple[tuple[str, Callable[[], Any]], ...]]
+
+
+@functools.cache
+def _table(descriptor: Descriptor, packed: bool) -> _Table:
+    """How each field is taken, by number, None where it is left out; and what stands for absent ones.
+
+    Args:
+        descriptor: the message's.
+        packed: whether it was packed in another one, and so is told in ProtoJSON rather than in the words of payloads.
+    """
+    takes = {
+        field.number: None
+        if field.type == FieldDescriptor.TYPE_BYTES and not packed
+        else (str(field.name), _take(field, packed))
+        for field in descriptor.fields
+    }
+    if packed or descriptor.full_name not in WHOLE:
+        return takes, ()
+    defaults = [(field, takes[field.number]) for field in descriptor.fields]
+    return takes, tuple((entry[0], _default(field)) for field, entry in defaults if entry is not None)
+
+
+def _default(field: FieldDescriptor) -> Callable[[], Any]:
+    if field.is_repeated:
+        return list[Any]
+    value = None if field.message_type is not None else field.default_value
+    return lambda: value
+
+
+def _take(field: FieldDescriptor, packed: bool) -> _Take:
+    if field.message_type is not None:
+        one = _take_message_of(field.message_type, packed)
+    elif field.enum_type is not None:
+        one = _take_enum(field.enum_type, packed)
+    else:
+        one = _SCALARS.get(field.cpp_type, _refuse)
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            one = _take_bytes
+    return _take_list(one) if field.is_repeated else one
+
+
+def _take_message_of(message: Descriptor, packed: bool) -> _Take:
+    match message.full_name:
+        case "google.protobuf.Timestamp":
+            return _take_json
+        case "google.protobuf.Duration":
+            return _take_json if packed else _take_seconds
+        case "google.protobuf.Any":
+            # One in a packed message keeps its type.
+            return _refuse if packed else _take_packed
+        case _ if is_plain(message):
+            return _refuse
+        case _:
+            return lambda value, levels: _data(value, packed, levels - 1)
+
+
+def _take_enum(enum: EnumDescriptor, packed: bool) -> _Take:
+    if any(value.has_options for value in enum.values) or enum.full_name.startswith("google.protobuf."):
+        return _refuse
+    # The first of several names for a number is the one that JSON has.
+    first = {value.number: value.name for value in reversed(enum.values)}
+    names = {number: name if packed else word(name, enum) for number, name in first.items()}
+    return lambda value, _levels: names.get(value, value)
+
+
+def _take_list(one: _Take) -> _Take:
+    def take(values: Any, levels: int) -> list[Any]:
+        if levels < 2:
+            raise NotPlainError
+        return [one(value, levels - 1) for value in values]
+
+    return take
+
+
+def _take_packed(value: PackedMessage, levels: int) -> dict[str, Any]:
+    name = value.type_url.rpartition("/")[2]
+    if not name or name.startswith("google.protobuf."):
+        # These have a JSON form of their own.
+        raise NotPlainError
+    inner = codec.proto_class(codec.message_class(name)).FromString(value.value)
+    return _data(inner, True, levels - 1)
+
+
+def _take_as_it_is(value: Any, _levels: int) -> Any:
+    return value
+
+
+def _take_bytes(value: Any, _levels: int) -> str:
+    return base64.b64encode(value).decode()
+
+
+def _take_number(value: Any, _levels: int) -> Any:
+    if not math.isfinite(value):
+        raise NotPlainError
+    return value
+
+
+def _take_digits(value: Any, _levels: int) -> str:
+    # As ProtoJSON has integers of 64 bits.
+    return str(value)
+
+
+def _take_json(value: Any, _levels: int) -> str:
+    return cast("str", value.ToJsonString())
+
+
+def _take_seconds(value: Any, _levels: int) -> float:
+    return float(value.ToJsonString().removesuffix("s"))
+
+
+def _refuse(_value: Any, _levels: int) -> Any:
+    raise NotPlainError
+
+
+_UNKNOWN: tuple[str, _Take] = ("", _refuse)
+"""What stands for extensions, which only messages of proto2 have."""
+# Floats of 32 bits are not among them: their JSON has the shortest digits that tell them.
+_SCALARS: dict[int, _Take] = {
+    FieldDescriptor.CPPTYPE_STRING: _take_as_it_is,
+    FieldDescriptor.CPPTYPE_BOOL: _take_as_it_is,
+    FieldDescriptor.CPPTYPE_INT32: _take_as_it_is,
+    FieldDescriptor.CPPTYPE_UINT32: _take_as_it_is,
+    FieldDescriptor.CPPTYPE_INT64: _take_digits,
+    FieldDescriptor.CPPTYPE_UINT64: _take_digits,
+    FieldDescriptor.CPPTYPE_DOUBLE: _take_number,
+}
+
+
+_NANOS = 1_000_000_000
+_EMPTY = ContextUnit()
+
+
+def answered(call: Call, message: betterproto2.Message | Message) -> UnitMessage:
+    """The unit that answers a call, as Google's message; so is `message`, where it was made as such."""
+    sent = message if isinstance(message, Message) else codec.to_proto(message)
+    unit = UnitMessage(unit_id=_new_id(), trace_id=call.trace_id, parent_unit_id=call.unit_id)
+    now = time.time_ns()
+    created_at = unit.created_at
+    # As many digits as Python callers can hold.
+    created_at.seconds, created_at.nanos = now // _NANOS, now % _NANOS // 1000 * 1000
+    security = call.unit.security
+    if security is not None:
+        # What the request may be read and written by, the answer may.
+        unit.security.SetInParent()
+        unit.security.read.extend(security.read)
+        unit.security.write.extend(security.write)
+    provenance = unit.provenance
+    provenance.extend(call.unit.provenance)
+    provenance.append(call.label)
+    body = unit.body
+    body.type_url = codec.type_url(sent.DESCRIPTOR.full_name)
+    body.value = sent.SerializeToString()
+    try:
+        data = payload_data(sent)
+    except NotPlainError:
+        data = as_payload(message if isinstance(message, betterproto2.Message) else _dataclass_of(message))
+    unit.MergeFromString(_with_payload(data))
+    return unit
+
+
+def _new_id() -> str:
+    """A new UUIDv4, without the object that `uuid` makes of it first: each answer has one."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def as_payload(message: betterproto2.Message) -> dict[str, Any]:
+    """A message as the plain data of a payload."""
+    data = codec.to_dict(message, preserving_proto_field_name=True)
+    return _write(data, codec.proto_class(type(message)).DESCRIPTOR)
+
+
+def _dataclass_of(message: Message) -> betterproto2.Message:
+    return codec.from_proto(codec.message_class(message.DESCRIPTOR.full_name), message)
+
+
+def _with_payload(data: dict[str, Any]) -> bytes:
+    """A unit that has a payload alone; of what is nested deeper than one can be, nulls are left: the body has it."""
+    try:
+        return codec.encode_apart(_EMPTY, "payload", data)
+    except CodecError:
+        return codec.encode_apart(_EMPTY, "payload", _shallow(data, PAYLOAD_LEVELS))
+
+
+def _shallow(value: Any, levels: int) -> Any:
+    if is_list(value):
+        return [_shallow(each, levels - 1) for each in value] if levels else None
+    if is_object(value):
+        return {key: _shallow(each, levels - 1) for key, each in value.items()} if levels else None
+    return value
+
+
+def _write(data: dict[str, Any], descriptor: Descriptor) -> dict[str, Any]:
+    made = dict[str, Any]()
+    whole = descriptor.full_name in WHOLE
+    for field in descriptor.fields:
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            continue
+        if field.name in data:
+            convert = _writer(field)
+            made[field.name] = convert(data[field.name]) if convert else data[field.name]
+        elif whole:
+            made[field.name] = [] if field.is_repeated else None if field.message_type else field.default_value
+    return made
+
+
+@functools.cache
+def _writer(field: FieldDescriptor) -> Convert | None:
+    if field.enum_type is not None:
+        enum = field.enum_type
+        one: Convert = lambda name: word(name, enum) if isinstance(name, str) else name  # noqa: E731 - one of four
+    elif field.message_type is None or field.message_type.GetOptions().map_entry:
+        return None
+    elif field.message_type.full_name == "google.protobuf.Any":
+        one = _without_type
+    elif field.message_type.full_name == "google.protobuf.Duration":
+        one = lambda text: float(text.removesuffix("s"))  # noqa: E731
+    elif is_plain(field.message_type):
+        return None
+    else:
+        inner = field.message_type
+        one = lambda value: _write(value, inner)  # noqa: E731
+    return elementwise(one) if field.is_repeated else one
+
+
+def _without_type(data: dict[str, Any]) -> Any:
+    rest = {key: value for key, value in data.items() if key != "@type"}
+    # Types with a JSON form of their own, such as Struct and Timestamp, have it under `value`.
+    kind = str(data.get("@type", ""))
+    return rest["value"] if ".google.protobuf." in kind.replace("/", ".") and rest.keys() == {"value"} else rest
+
+
+M = TypeVar("M", bound=betterproto2.Message)
+
+_KEY = re.compile(r'^\["([A-Za-z_]\w*)"\]')
+
+
+def payload_of(call: Call) -> dict[str, Any]:
+    """The payload as a plain dict; empty where there is none.
+
+    Raises:
+        ServiceError: it holds what a Struct may not, such as NaN.
+    """
+    if call.payload is not None:
+        return call.payload
+    if call.unit.payload is None:
+        return {}
+    try:
+        return codec.struct_to_dict(call.unit.payload)
+    except CodecError as error:
+        raise misfits("payload", error.violations) from None
+
+
+def unpack(unit: ContextUnit) -> betterproto2.Message | None:
+    """The typed message in the body; None where there is none.
+
+    Raises:
+        ServiceError: it is of a type that nobody here knows, or its bytes are not of that type.
+    """
+    if unit.body is None:
+        return None
+    try:
+        return codec.unpack_any(unit.body)
+    except CodecError as error:
+        violation = FieldViolation(field="body", description=str(error))
+        raise ServiceError(Reason.BODY_INVALID, f"body: {error}", violations=[violation]) from None
+
+
+def read_request(call: Call, message_class: type[M], prepare: Convert | None = None) -> M:
+    """The typed request of a call, from its body or else from its payload, held against the rules of its proto.
+
+    Args:
+        call: whose unit has it.
+        message_class: what it should hold.
+        prepare: brings a payload of a deployed client into today's names.
+
+    Raises:
+        ServiceError: it does not fit; every violation is named.
+    """
+    payload = payload_of(call)
+    message = unpack(call.unit)
+    if message is not None:
+        wanted = codec.full_name(message_class)
+        if not isinstance(message, message_class):
+            text = f"the body is a {codec.full_name(message)}; this method takes a {wanted}"
+            raise ServiceError(Reason.BODY_INVALID, text, violations=[FieldViolation(field="body", description=text)])
+        if payload:
+            text = "the content stands in the body already; leave the payload empty"
+            raise invalid(FieldViolation(field="payload", description=text))
+        # What is packed inside is for a handler, and looked at with it.
+        found = internal_in_message(message, into_packed=False)
+        if found:
+            raise misfits("body", found)
+        check_rules(message, "body")
+        return message
+    if prepare is not None:
+        payload = prepare(payload)
+    return read_payload(payload, message_class)
+
+
+def read_payload(payload: Mapping[str, Any], message_class: type[M]) -> M:
+    """A typed request from a payload, held against the rules of its proto.
+
+    Raises:
+        ServiceError: it does not fit; every violation is named.
+    """
+    found = internal_in_data(payload, codec.proto_class(message_class).DESCRIPTOR, into_packed=False)
+    if found:
+        raise misfits("payload", found)
+    try:
+        message = from_payload(payload, message_class)
+    except CodecError as error:
+        raise misfits("payload", error.violations) from None
+    check_rules(message, "payload")
+    return message
+
+
+def from_payload(data: Mapping[str, Any], message_class: type[M]) -> M:
+    """A message from plain data as payloads have it; `as_payload` is the way back.
+
+    Raises:
+        CodecError: the data does not fit; every violation is named.
+    """
+    return codec.from_dict(message_class, _read(dict(data), codec.proto_class(message_class).DESCRIPTOR))
+
+
+def check_rules(message: betterproto2.Message, where: str) -> Message:
+    """Holds a message against the rules of its proto.
+
+    Args:
+        message: what came.
+        where: path of the message in the request, for the violations.
+
+    Returns:
+        Google's form of the message, which it was held against them as.
+
+    Raises:
+        ServiceError: it breaks some; each is named.
+    """
+    checked = codec.to_proto(message)
+    found = validation.violations(checked)
+    if found:
+        raise misfits(where, found)
+    return checked
+
+
+def misfits(where: str, violations: tuple[Violation, ...] | list[Violation]) -> ServiceError:
+    """The error for violations of a message that stands at `where` in the request."""
+    return invalid(*(FieldViolation(field=_place(where, each.path), description=each.reason) for each in violations))
+
+
+def _place(where: str, path: str) -> str:
+    if not path:
+        return where
+    # In a Struct all names are keys; those that could be fields are written like these.
+    path = _KEY.sub(r"\1", path)
+    return f"{where}{path}" if path.startswith("[") else f"{where}.{path}"
+
+
+def _read(data: Any, descriptor: Descriptor) -> Any:
+    converters = _readers(descriptor)
+    if not converters or not is_object(data):
+        return data
+    return {key: converters[key](value) if key in converters else value for key, value in data.items()}
+
+
+@functools.cache
+def _readers(descriptor: Descriptor) -> Mapping[str, Convert]:
+    made = dict[str, Convert]()
+    for field in descriptor.fields:
+        convert = _reader(field)
+        if convert is not None:
+            # A payload may use either name of a field, as ProtoJSON does.
+            made[field.name] = made[field.json_name] = convert
+    return made
+
+
+def _reader(field: FieldDescriptor) -> Convert | None:
+    if field.enum_type is not None:
+        words = {word(value.name, field.enum_type): value.name for value in field.enum_type.values}
+        one: Convert = functools.partial(_from_word, words)
+    elif field.message_type is not None and field.message_type.full_name == "google.protobuf.Duration":
+        one = _from_seconds
+    elif field.message_type is not None and not is_plain(field.message_type):
+        inner = field.message_type
+        one = lambda value: _read(value, inner)  # noqa: E731 - one of three
+    else:
+        return None
+    return elementwise(one) if field.is_repeated else one
+
+
+def _from_word(words: Mapping[str, str], value: Any) -> Any:
+    return words.get(value, value) if isinstance(value, str) else value
+
+
+def _from_seconds(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return value
+    return f"{value:.9f}s"

@@ -30,9 +30,9 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@touch $@
 
 # The install is editable, but for the codec's extension, which it compiles; see hatch_build.py.
-$(READY): $(INSTALLED) hatch_build.py $(wildcard src/contextunity/core/codec/_wire*.p[xy][xi])
+$(READY): $(INSTALLED) hatch_build.py $(wildcard src/betterproto2_codec/_wire*.p[xy][xi])
 	@base="$(BASE)" && "$$base" -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -c 'from contextunity.core.codec._schema import IS_NATIVE as n; print("codec: compiled" if n else "codec: by google.protobuf alone; with a C compiler and the headers of Python it is compiled, and several times faster")'
+	@$(BIN)/python -c 'from betterproto2_codec._schema import IS_NATIVE as n; print("codec: compiled" if n else "codec: by google.protobuf alone; with a C compiler and the headers of Python it is compiled, and several times faster")'
 	@touch $@
 
 run: $(READY) ## Harvest a supplier's catalogue, end to end, with everything started and stopped for you.
@@ -92,6 +92,6 @@ build: $(READY) ## Build the wheel and the source distribution into dist/.
 	@$(BIN)/hatchling build
 
 clean: ## Remove what was made, the environment and the local databases included.
-	@rm -f src/contextunity/core/codec/_wire*.so
+	@rm -f src/betterproto2_codec/_wire*.so
 	@rm -rf .venv .build .contextworker .hypothesis .mypy_cache .pytest_cache .ruff_cache dist bench/results
 	@find src gen tests tools bench -type d -name __pycache__ -prune -exec rm -rf {} +

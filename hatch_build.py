@@ -15,8 +15,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_MODULE = "contextunity.core.codec._wire"
-_FOLDER = Path("src/contextunity/core/codec")
+_MODULE = "betterproto2_codec._wire"
+_FOLDER = Path("src/betterproto2_codec")
 # The interpreter's own flags come first, so that these have the last word.
 _FLAGS = ("-O3", "-g0", "-fstack-protector-strong") if os.name == "posix" else ()
 

@@ -15,8 +15,8 @@ from contextunity.gen.contextunity import core as gen
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat, ProductPage
 from google.protobuf import json_format
 
+from betterproto2_codec._schema import IS_NATIVE
 from contextunity.core import ContextUnit, codec
-from contextunity.core.codec._schema import IS_NATIVE
 from contextunity.modules.harvest.feeds import FeedSource, open_feed, read_page
 from contextunity.modules.harvest.sample import write_sample
 from contextunity.modules.harvest.transform import transform_page

@@ -12,6 +12,13 @@ import pytest
 _ROOT = Path(__file__).resolve().parents[1]
 
 _LAYERS = {
+    "src/betterproto2_codec": (
+        "contextunity",
+        "python_temporal",
+        "shared_import_sandbox",
+        "protoc_gen_python_temporal",
+        "protoc_gen_python_messages",
+    ),
     "src/shared_import_sandbox": (
         "contextunity",
         "python_temporal",

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path.cwd()))
 import betterproto2
 from google.protobuf.descriptor import FieldDescriptor
 
+from betterproto2_codec._classes import proto_class
 from contextunity.core import codec
-from contextunity.core.codec._classes import proto_class
 
 _SCALARS: dict[int, Any] = {
     FieldDescriptor.TYPE_STRING: "text",

@@ -11,8 +11,8 @@ from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as U
 from contextunity.gen.contextunity.worker.code_pb2 import ExecuteCodeRequest
 from google.protobuf.struct_pb2 import ListValue, Struct
 
+from betterproto2_codec._schema import IS_NATIVE
 from contextunity.core import codec
-from contextunity.core.codec._schema import IS_NATIVE
 from contextunity.worker.status import Reason, ServiceError
 from contextunity.worker.unit_reading import read_unit
 

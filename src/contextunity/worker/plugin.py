@@ -27,6 +27,7 @@ __all__ = ["PASSTHROUGH_MODULES", "ContextWorkerPlugin"]
 
 PASSTHROUGH_MODULES = (
     "betterproto2",
+    "betterproto2_codec",
     "contextunity.core",
     "contextunity.gen",
     "contextunity.worker",

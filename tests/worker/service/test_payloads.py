@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.worker.service.payloads import NotPlainError, as_payload, payload_data
-from tests.core.codec.conftest import fill, shapes, tree  # noqa: F401 - fixtures
+from tests.betterproto2_codec.conftest import fill, shapes, tree  # noqa: F401 - fixtures
 
 _TIME = datetime(2030, 1, 31, 12, 0, 0, 5000, tzinfo=UTC)
 _STATUS = TaskStatus(

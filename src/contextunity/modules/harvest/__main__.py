@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from contextunity.core import ContextUnityError
+from contextunity.core import CodecError, ContextUnityError
 from contextunity.worker.client import TaskHandle, WorkerClient, WorkerServiceError
 from contextunity.worker.core.discovery import boot
 from contextunity.worker.core.registry import WorkerRegistry
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings, registry = boot()
         return asyncio.run(_run(console, settings, registry, arguments))
-    except ContextUnityError as error:
+    except (ContextUnityError, CodecError) as error:
         console.print(f"harvest: {error}", style="red", markup=False, highlight=False)
         return int(getattr(error, "exit_code", 1))
     except KeyboardInterrupt:

@@ -204,7 +204,7 @@ def _declared(modules: list[str] | None, *, prune: bool) -> list[Any]:
         UsageError: the modules or the settings of this installation are faulty, or a name is none; or there are none,
             and all that is there would be removed.
     """
-    from contextunity.core.errors import ContextUnityError
+    from contextunity.core.errors import CodecError, ContextUnityError
 
     from ..core.discovery import boot
     from ..schedules import declared_schedules
@@ -212,7 +212,7 @@ def _declared(modules: list[str] | None, *, prune: bool) -> list[Any]:
     try:
         _, registry = boot()
         found = declared_schedules(registry, modules)
-    except ContextUnityError as error:
+    except (ContextUnityError, CodecError) as error:
         raise UsageError(str(error)) from None
     if not found and prune:
         raise UsageError('no contract declares a schedule, so all would be removed; a FILE with "[]" asks for that')

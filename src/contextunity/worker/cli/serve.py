@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from contextunity.core.errors import ContextUnityError
+from contextunity.core.errors import CodecError, ContextUnityError
 
 from .. import event_loop
 from ..core.discovery import boot
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         if ignored := ignored_warning(os.environ):
             _LOG.warning(ignored)
         event_loop.run(_until_signal(_command(arguments)(settings, registry)))
-    except ContextUnityError as error:
+    except (ContextUnityError, CodecError) as error:
         complain(str(error))
         return int(getattr(error, "exit_code", 1))
     return 0

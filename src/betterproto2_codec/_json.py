@@ -12,8 +12,6 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
 
-from contextunity.core.errors import CodecError, Violation
-
 from ._binary import from_proto, to_proto
 from ._check import violations_of
 from ._classes import full_name, import_all_pb2, proto_class
@@ -21,6 +19,7 @@ from ._faults import item, join
 from ._leaves import is_list, is_object
 from ._plain import message_of_plain
 from ._runtime import LIST_FIELDS, MAX_DEPTH
+from .errors import CodecError, Violation
 
 list_fields = LIST_FIELDS
 """The fields that are set in one of Google's messages, also in one with a field that hides its method of that name."""

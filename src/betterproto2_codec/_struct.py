@@ -7,19 +7,17 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 import betterproto2
-from contextunity.gen.google import protobuf
 from google.protobuf.struct_pb2 import Struct as ProtoStruct
 
-from contextunity.core.errors import CodecError
-
 from ._binary import decode, encode, to_proto
-from ._classes import full_name
+from ._classes import full_name, google_package, message_class
 from ._compile import schema_with_plain
 from ._faults import item
 from ._json import JsonValue
 from ._leaves import is_list, is_object, json_scalar_reason
 from ._runtime import MAX_DEPTH
 from ._schema import struct_bytes
+from .errors import CodecError
 
 M = TypeVar("M", bound=betterproto2.Message)
 
@@ -100,7 +98,7 @@ def encode_apart(message: betterproto2.Message, field: str, mapping: Mapping[str
     return encode(whole)
 
 
-def dict_to_struct(mapping: Mapping[str, Any]) -> protobuf.Struct:
+def dict_to_struct(mapping: Mapping[str, Any]) -> betterproto2.Message:
     """Returns a Struct that holds a mapping.
 
     Args:
@@ -111,7 +109,7 @@ def dict_to_struct(mapping: Mapping[str, Any]) -> protobuf.Struct:
         CodecError: a value or key does not fit; the error names its place.
     """
     data = struct_bytes(mapping)
-    return decode(protobuf.Struct, data) if data is not None else _to_struct(mapping, "", 0)
+    return decode(message_class(_STRUCT), data) if data is not None else _to_struct(mapping, "", 0)
 
 
 def _fields(struct: Any, path: str) -> dict[str, JsonValue]:
@@ -168,36 +166,38 @@ def _value_of_proto(value: Any, path: str, key: object) -> JsonValue:
             return None
 
 
-def _to_struct(mapping: Any, path: str, depth: int) -> protobuf.Struct:
+def _to_struct(mapping: Any, path: str, depth: int) -> betterproto2.Message:
     if not is_object(mapping):
         raise CodecError(f"expected a mapping, got {type(mapping).__name__}", path=path, message_type=_STRUCT)
-    fields: dict[str, protobuf.Value] = {}
+    google = google_package()
+    fields = dict[str, Any]()
     for key, value in mapping.items():
         reason = json_scalar_reason(key) if isinstance(key, str) else f"expected a str, got {type(key).__name__}"
         if reason:
             raise CodecError(f"as a key: {reason}", path=item(path, key), message_type=_STRUCT)
-        fields[key] = _to_value(value, path, key, depth + 2)
-    return protobuf.Struct(fields=fields)
+        fields[key] = _to_value(value, path, key, depth + 2, google)
+    struct: betterproto2.Message = google.Struct(fields=fields)
+    return struct
 
 
-def _to_value(value: Any, path: str, key: object, depth: int) -> protobuf.Value:
+def _to_value(value: Any, path: str, key: object, depth: int, google: Any) -> Any:
     if type(value) is str and value.isascii():
-        return protobuf.Value(string_value=value)
+        return google.Value(string_value=value)
     if depth > MAX_DEPTH:
         raise CodecError(f"messages are nested more than {MAX_DEPTH} deep", path=path, message_type=_STRUCT)
     if is_object(value):
-        return protobuf.Value(struct_value=_to_struct(value, item(path, key), depth + 1))
+        return google.Value(struct_value=_to_struct(value, item(path, key), depth + 1))
     if is_list(value):
         where = item(path, key)
-        elements = [_to_value(element, where, index, depth + 2) for index, element in enumerate(value)]
-        return protobuf.Value(list_value=protobuf.ListValue(values=elements))
+        elements = [_to_value(element, where, index, depth + 2, google) for index, element in enumerate(value)]
+        return google.Value(list_value=google.ListValue(values=elements))
     reason = json_scalar_reason(value)
     if reason:
         raise CodecError(reason, path=item(path, key), message_type=_STRUCT)
     if value is None:
-        return protobuf.Value(null_value=protobuf.NullValue.NULL_VALUE)
+        return google.Value(null_value=google.NullValue.NULL_VALUE)
     if isinstance(value, bool):
-        return protobuf.Value(bool_value=value)
+        return google.Value(bool_value=value)
     if isinstance(value, str):
-        return protobuf.Value(string_value=value)
-    return protobuf.Value(number_value=float(value))
+        return google.Value(string_value=value)
+    return google.Value(number_value=float(value))

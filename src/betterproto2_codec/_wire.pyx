@@ -43,7 +43,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from datetime import datetime, timedelta
 
-from contextunity.core.exact_datetime import ExactDatetime, ExactTimedelta
+from betterproto2_codec.exact_datetime import ExactDatetime, ExactTimedelta
 
 
 cdef extern from "Python.h":

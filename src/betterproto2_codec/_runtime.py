@@ -15,7 +15,7 @@ import betterproto2
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message as ProtoMessage
 
-from contextunity.core.exact_datetime import ExactDatetime, ExactTimedelta
+from .exact_datetime import ExactDatetime, ExactTimedelta
 
 # A field of a message may have the name of one of Google's methods, and then hides it on the instance. So the methods
 # are called by way of a class that has no fields; they are the same functions for all classes.

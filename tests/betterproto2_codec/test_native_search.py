@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from betterproto2_codec._schema import IS_NATIVE
 from contextunity.core import codec
-from contextunity.core.codec._schema import IS_NATIVE
 from contextunity.core.exact_datetime import ExactDatetime, ExactTimedelta
 
 if not IS_NATIVE:

@@ -13,7 +13,7 @@ import betterproto2
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message as ProtoMessage
 
-from contextunity.core.errors import CodecError
+from .errors import CodecError
 
 _POOL = "default_message_pool"
 _URL = "type.googleapis.com/"
@@ -40,6 +40,24 @@ _lock = threading.RLock()
 _classes: dict[str, type[betterproto2.Message]] = {}
 _registrations: dict[type, tuple[type[betterproto2.Message], str, betterproto2.MessagePool]] = {}
 _proto_classes: dict[type, type[ProtoMessage]] = {}
+_preferred = ""
+
+
+def prefer_tree(root: str) -> None:
+    """Has messages that several generated trees define come from one of them.
+
+    Args:
+        root: package that the tree was generated into, such as `acme.gen`.
+    """
+    global _preferred
+    with _lock:
+        _preferred = root
+        _classes.clear()
+
+
+def google_package() -> Any:
+    """Returns the module of google.protobuf's own messages in the preferred tree, else in one that is loaded."""
+    return _modules[message_class(f"{_GOOGLE}.Struct").__module__]
 
 
 def full_name(message: betterproto2.Message | type[betterproto2.Message]) -> str:
@@ -76,7 +94,7 @@ def registration(cls: type) -> tuple[type[betterproto2.Message], str, betterprot
 def message_class(full_name: str) -> type[betterproto2.Message]:
     """Returns the betterproto2 dataclass of a full proto name.
 
-    All generated trees that are loaded are searched, ContextUnity's own first; the module of the name's package is
+    All generated trees that are loaded are searched, the preferred one first; the module of the name's package is
     imported where a loaded tree has it.
 
     Raises:
@@ -152,7 +170,7 @@ def import_all_pb2() -> None:
 
 
 def loaded_pools() -> list[betterproto2.MessagePool]:
-    """Returns the pools of all loaded trees, ContextUnity's own first."""
+    """Returns the pools of all loaded trees, the preferred one first."""
     return [pool for _, pool in _loaded_trees()]
 
 
@@ -216,7 +234,7 @@ def _loaded_trees() -> list[tuple[str, betterproto2.MessagePool]]:
         pool = cast("Any", getattr(module, _POOL, None))
         if isinstance(pool, betterproto2.MessagePool):
             trees.append((name.rpartition(".")[0], pool))
-    return sorted(trees, key=lambda tree: tree[0] != "contextunity.gen")
+    return sorted(trees, key=lambda tree: tree[0] != _preferred)
 
 
 def _name_in_url(url: str) -> str:

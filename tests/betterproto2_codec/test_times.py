@@ -13,9 +13,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from betterproto2_codec._binary import _read  # pyright: ignore[reportPrivateUsage]
+from betterproto2_codec._compile import conversions_of
 from contextunity.core import codec
-from contextunity.core.codec._binary import _read  # pyright: ignore[reportPrivateUsage]
-from contextunity.core.codec._compile import conversions_of
 from contextunity.core.exact_datetime import ExactDatetime, ExactTimedelta
 
 _LIMIT = timedelta(seconds=315_576_000_000)

@@ -19,9 +19,9 @@ from google.protobuf.struct_pb2 import Struct, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
+from betterproto2_codec._schema import IS_NATIVE
+from betterproto2_codec._struct import _to_struct  # pyright: ignore[reportPrivateUsage]  # one of two ways
 from contextunity.core import CodecError, codec
-from contextunity.core.codec._schema import IS_NATIVE
-from contextunity.core.codec._struct import _to_struct  # pyright: ignore[reportPrivateUsage]  # one of two ways
 
 from .test_native_search import MUTATIONS
 

@@ -18,9 +18,9 @@ import pytest
 from contextunity.gen.contextunity.core import ContextUnit, CotStep, UnitMetrics
 from contextunity.gen.contextunity.harvest.v1 import Availability, Money, Product, ProductPage
 
+from betterproto2_codec._compile import conversions_of
+from betterproto2_codec._schema import IS_NATIVE
 from contextunity.core import codec
-from contextunity.core.codec._compile import conversions_of
-from contextunity.core.codec._schema import IS_NATIVE
 from contextunity.core.exact_datetime import ExactDatetime, ExactTimedelta
 
 if not IS_NATIVE:
@@ -69,7 +69,7 @@ def test_every_message_of_ours_is_known_to_it() -> None:
 @pytest.mark.parametrize("message", [_page(), _unit()], ids=["page", "unit"])
 def test_usual_messages_never_get_to_google(message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     data = codec.encode(message)
-    binary = importlib.import_module("contextunity.core.codec._binary")
+    binary = importlib.import_module("betterproto2_codec._binary")
     for name in ("_fill", "_read"):
         monkeypatch.delattr(binary, name)
     assert codec.decode(type(message), codec.encode(message)) == codec.decode(type(message), data) == message
@@ -271,7 +271,7 @@ def test_without_it_the_same_tests_pass() -> None:
     without = [
         sys.executable,
         "-c",
-        "from contextunity.core.codec._schema import IS_NATIVE; raise SystemExit(IS_NATIVE)",
+        "from betterproto2_codec._schema import IS_NATIVE; raise SystemExit(IS_NATIVE)",
     ]
     assert subprocess.run(without, env=environment, check=False).returncode == 0
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -10,12 +10,11 @@ from google.protobuf.message import DecodeError, EncodeError
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from contextunity.core.errors import CodecError
-
 from ._classes import full_name
 from ._compile import Conversions, conversions_of
 from ._faults import fault_in_message, fault_in_proto
 from ._runtime import MAX_DEPTH, SERIALIZE, MisfitError, datetime_from_proto
+from .errors import CodecError
 
 if TYPE_CHECKING:
     from ._wire import Schema
@@ -89,7 +88,7 @@ def from_proto(cls: type[M], pb: ProtoMessage) -> M:
     """Converts Google's message into a dataclass instance. The message itself is left as it is.
 
     Datetimes come back aware, in UTC. A Timestamp or Duration with something below a microsecond becomes an
-    ExactDatetime or ExactTimedelta of `contextunity.core.exact_datetime`, all others plain ones.
+    ExactDatetime or ExactTimedelta of `betterproto2_codec.exact_datetime`, all others plain ones.
 
     Raises:
         CodecError: the message is another than the class stands for, or a timestamp or duration is out of range.

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 import betterproto2
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from contextunity.core.errors import CodecError
-
 from . import _runtime
 from ._classes import full_name
 from ._model import Kind, MessageModel, ValueType, is_struct, model_of
 from ._schema import Schemas
 from ._source import decoder_source, encoder_source
+from .errors import CodecError
 
 if TYPE_CHECKING:
     from ._wire import Schema

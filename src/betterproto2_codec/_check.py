@@ -15,8 +15,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from contextunity.core.errors import CodecError, Violation
-
 from ._classes import message_class
 from ._faults import item, join
 from ._leaves import (
@@ -35,6 +33,7 @@ from ._leaves import (
 )
 from ._model import FieldModel, Kind, MessageModel, ValueType, model_of
 from ._runtime import MAX_DEPTH
+from .errors import CodecError, Violation
 
 _MOST = 1000
 """Faults that are looked for: each takes time to put into words, and nobody reads more."""

@@ -18,9 +18,8 @@ import betterproto2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message as ProtoMessage
 
-from contextunity.core.errors import CodecError
-
 from ._classes import class_in_pool, proto_class_by_name, registration
+from .errors import CodecError
 
 
 class Kind(enum.Enum):

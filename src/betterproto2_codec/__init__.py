@@ -3,18 +3,21 @@
 ProtoJSON, plain dicts and Structs go through Google's message classes, by functions that are compiled once for each
 message class. So do bytes, but for the clean and common ones, which a compiled extension reads and writes where it was
 built; both ways give the same. It works on the dataclasses of every tree that protoc-gen-python_messages generated, not
-only on ContextUnity's own.
+only on one.
+
+Read `_model.py` first (what is known of a message class), then `_compile.py` (a function for each direction, from
+`_source.py`), `_binary.py` and `_json.py` (their use). `_schema.py` hands the same model to the extension in
+`_wire.pyx`, and `_check.py` finds every value that does not fit.
 """
 
 from __future__ import annotations
 
-from contextunity.core.errors import CodecError, Violation
-
 from ._any import pack_any, unpack_any
 from ._binary import decode, encode, from_proto, serialize, timestamp_to_datetime, to_proto
-from ._classes import full_name, message_class, proto_class, type_url
+from ._classes import full_name, message_class, prefer_tree, proto_class, type_url
 from ._json import JsonValue, from_dict, from_json, list_fields, to_dict, to_json
 from ._struct import decode_apart, dict_to_struct, encode_apart, struct_to_dict
+from .errors import CodecError, Violation
 
 __all__ = [
     "CodecError",
@@ -32,6 +35,7 @@ __all__ = [
     "list_fields",
     "message_class",
     "pack_any",
+    "prefer_tree",
     "proto_class",
     "serialize",
     "struct_to_dict",

@@ -86,7 +86,7 @@ def test_dataclasses_without_pb2_modules_are_refused_with_the_way_out(monkeypatc
 
 
 def test_a_dataclass_that_disagrees_with_its_pb2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from contextunity.core.codec import _model
+    from betterproto2_codec import _model
 
     monkeypatch.setattr(_model, "_models", {})
 

@@ -14,12 +14,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from contextunity.core.errors import CodecError
-
 from . import _runtime
 from ._classes import full_name
 from ._model import FieldModel, Kind, MessageModel, ValueType, model_of
 from ._runtime import MAX_DEPTH, MisfitError
+from .errors import CodecError
 
 _MISSING = object()
 

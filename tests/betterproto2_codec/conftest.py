@@ -21,12 +21,11 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from contextunity.core import codec
-
 # Google's way by itself.
-from contextunity.core.codec._binary import _fill as _fill_proto  # pyright: ignore[reportPrivateUsage]
-from contextunity.core.codec._binary import _read  # pyright: ignore[reportPrivateUsage]
-from contextunity.core.codec._compile import conversions_of
+from betterproto2_codec._binary import _fill as _fill_proto  # pyright: ignore[reportPrivateUsage]
+from betterproto2_codec._binary import _read  # pyright: ignore[reportPrivateUsage]
+from betterproto2_codec._compile import conversions_of
+from contextunity.core import codec
 
 PROTO = Path(__file__).parent / "proto"
 PACKAGE = "codec_shapes"

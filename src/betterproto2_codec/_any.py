@@ -6,23 +6,26 @@ from typing import Any as Anything
 from typing import cast
 
 import betterproto2
-from contextunity.gen.google import protobuf
-
-from contextunity.core.errors import CodecError
 
 from ._binary import decode, encode
 from ._classes import class_in_pool, full_name, message_class, registration, type_url
+from .errors import CodecError
 
 _ANY = "google.protobuf.Any"
 
 
-def pack_any(message: betterproto2.Message) -> protobuf.Any:
+def pack_any(message: betterproto2.Message) -> betterproto2.Message:
     """Packs a message, under `type.googleapis.com/` and its full name.
+
+    Returns:
+        An Any of the preferred tree, else of one that is loaded.
 
     Raises:
         CodecError: a value of the message does not fit its field.
     """
-    return protobuf.Any(type_url=type_url(full_name(message)), value=encode(message))
+    any_class: Anything = message_class(_ANY)
+    packed: betterproto2.Message = any_class(type_url=type_url(full_name(message)), value=encode(message))
+    return packed
 
 
 def unpack_any(packed: betterproto2.Message) -> betterproto2.Message:

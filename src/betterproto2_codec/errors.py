@@ -1,0 +1,55 @@
+"""The error of the codec, with every value that does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["CodecError", "Violation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One value that does not fit its field.
+
+    Attributes:
+        path: dotted path of the field in proto names, such as `products[3].price.units`; empty for the message itself.
+        reason: what is wrong with it, without the path.
+    """
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Returns the path and the reason, or the reason alone."""
+        return f"{self.path}: {self.reason}" if self.path else self.reason
+
+
+class CodecError(ValueError):
+    """A value does not fit its message.
+
+    Attributes:
+        path: dotted path of the field in proto names, such as `products[3].price.units`; empty for the message itself.
+        reason: what is wrong with it, without the path.
+        message_type: full name of the outermost message, such as `contextunity.harvest.v1.ProductPage`.
+        violations: all that is wrong, where more was looked for than the first fault; never empty.
+    """
+
+    def __init__(self, reason: str, *, path: str = "", message_type: str = "") -> None:
+        """Makes an error of one fault; its text has the message type and the path in front."""
+        self.path = path
+        self.reason = reason
+        self.message_type = message_type
+        self.violations: tuple[Violation, ...] = (Violation(path, reason),)
+        where = ": ".join(part for part in (message_type, path) if part)
+        super().__init__(f"{where}: {reason}" if where else reason)
+
+    @classmethod
+    def of(cls, violations: Sequence[Violation], *, message_type: str = "") -> CodecError:
+        """Makes one error of one violation or more; of several, the reason tells all and the path is empty."""
+        first, *more = violations
+        if not more:
+            return cls(first.reason, path=first.path, message_type=message_type)
+        error = cls("; ".join(str(violation) for violation in violations), message_type=message_type)
+        error.violations = tuple(violations)
+        return error

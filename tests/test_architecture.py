@@ -11,27 +11,29 @@ import pytest
 
 _ROOT = Path(__file__).resolve().parents[1]
 
+_ALONE = (
+    "betterproto2_codec",
+    "process_jail",
+    "protoc_gen_python_messages",
+    "protoc_gen_python_temporal",
+    "python_temporal",
+    "shared_import_sandbox",
+)
+"""Packages that import nothing of each other, nor of contextunity."""
+
+_PLUGINS = ("protoc_gen_python_messages", "protoc_gen_python_temporal")
+
 _LAYERS = {
-    "src/betterproto2_codec": (
-        "contextunity",
-        "python_temporal",
-        "shared_import_sandbox",
-        "protoc_gen_python_temporal",
-        "protoc_gen_python_messages",
+    **{f"src/{name}": ("contextunity", *(other for other in _ALONE if other != name)) for name in _ALONE},
+    "gen/contextunity/gen": (
+        "contextunity.core",
+        "contextunity.worker",
+        "contextunity.modules",
+        *(name for name in _ALONE if name != "python_temporal"),
     ),
-    "src/shared_import_sandbox": (
-        "contextunity",
-        "python_temporal",
-        "protoc_gen_python_temporal",
-        "protoc_gen_python_messages",
-    ),
-    "src/python_temporal": ("contextunity", "protoc_gen_python_temporal", "protoc_gen_python_messages"),
-    "gen/contextunity/gen": ("contextunity.core", "contextunity.worker", "contextunity.modules"),
-    "src/contextunity/core": ("contextunity.worker", "contextunity.modules"),
-    "src/contextunity/worker": ("contextunity.modules",),
-    "src/contextunity/modules": ("protoc_gen_python_temporal", "protoc_gen_python_messages"),
-    "src/protoc_gen_python_messages": ("contextunity", "python_temporal", "protoc_gen_python_temporal"),
-    "src/protoc_gen_python_temporal": ("contextunity", "python_temporal", "protoc_gen_python_messages"),
+    "src/contextunity/core": ("contextunity.worker", "contextunity.modules", "process_jail", *_PLUGINS),
+    "src/contextunity/worker": ("contextunity.modules", "process_jail", *_PLUGINS),
+    "src/contextunity/modules": _PLUGINS,
 }
 """What the files of a folder may not import."""
 

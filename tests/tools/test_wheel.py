@@ -18,6 +18,7 @@ _PACKAGES = (
     "contextunity.gen",
     "contextunity.modules",
     "contextunity.worker",
+    "process_jail",
     "protoc_gen_python_messages",
     "protoc_gen_python_temporal",
     "python_temporal",

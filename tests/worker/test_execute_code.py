@@ -18,9 +18,9 @@ from contextunity.gen.contextunity.worker import ExecuteCodeRequest
 
 from contextunity.core import ContextUnit, codec, worker_pb2, worker_pb2_grpc
 from contextunity.core.codec import dict_to_struct
-from contextunity.modules.code.backends._jail.requirements import missing
 from contextunity.worker.cli import main
 from contextunity.worker.client import SyncWorkerClient, WorkerServiceError
+from process_jail.requirements import missing
 
 _JAILED = pytest.mark.skipif(bool(missing(False, 65534)), reason=f"the jail needs {missing(False, 65534)}")
 

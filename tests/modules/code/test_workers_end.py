@@ -16,8 +16,8 @@ from temporalio.client import Client
 
 from contextunity.core.codec import dict_to_struct
 from contextunity.modules.code._values import from_value
-from contextunity.modules.code.backends._jail.requirements import missing
 from contextunity.worker.embedded import EmbeddedServer
+from process_jail.requirements import missing
 
 _PROGRAM = """
 import time

@@ -41,7 +41,7 @@ def _program(code: str, **limits: float) -> Program:
 
 
 def _zygote() -> psutil.Process:
-    return next(child for child in psutil.Process().children() if "_jail" in " ".join(child.cmdline()))
+    return next(child for child in psutil.Process().children() if "process_jail" in " ".join(child.cmdline()))
 
 
 async def _started(zygote: psutil.Process) -> psutil.Process:
@@ -84,7 +84,7 @@ async def test_an_exception_is_told_with_its_place(backend: CPythonBackend) -> N
     )
     assert outcome.error == "KeyError: 'key'"
     assert "File \"<program>\", line 3, in f\n    return {}['key']" in outcome.stderr
-    assert "_jail" not in outcome.stderr
+    assert "process_jail" not in outcome.stderr
 
 
 async def test_a_program_that_is_none_is_told_with_its_place(backend: CPythonBackend) -> None:
@@ -114,7 +114,7 @@ async def test_the_least_limits_are_limits(backend: CPythonBackend) -> None:
     assert [outcome.status.name for outcome in (endless, small, large)] == ["TIMEOUT", "OK", "MEMORY_LIMIT"]
     assert large.exit_code == 137
     assert (large.error_type, large.error) == ("MemoryError", "the program ran out of memory")
-    assert "_jail" not in large.stderr
+    assert "process_jail" not in large.stderr
 
 
 async def test_processor_time_is_a_limit_of_its_own(backend: CPythonBackend) -> None:

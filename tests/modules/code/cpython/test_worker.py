@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from contextunity.modules.code.backends._cpython_folder import ScratchRoot
-from contextunity.modules.code.backends._jail.requirements import missing
 from contextunity.modules.code.backends.cpython import CPythonBackend
+from process_jail.requirements import missing
 
 _WORKER = """
 import asyncio, sys

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
-from contextunity.modules.code.backends._jail.kernel import architecture
-from contextunity.modules.code.backends._jail.policy import policy
-from contextunity.modules.code.backends._jail.syscall_numbers import NUMBERS
+from process_jail.kernel import architecture
+from process_jail.syscall_numbers import NUMBERS
+from process_jail.syscall_policy import policy
 
 _FOLDER = Path(__file__).parent / "programs"
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
+from process_jail import request
+from process_jail.requirements import JAILED
+from process_jail.scratch import BLOCK
+
 from ..errors import SandboxFailedError
 from ._cpython_folder import ScratchRoot
 from ._cpython_report import REPORT_BYTES, outcome_of
-from ._jail import request
-from ._jail.requirements import JAILED
-from ._jail.scratch import BLOCK
 from ._protocol import Outcome, Program, ProgramLimits, SandboxUnavailable
 from ._streams import Budget, Stream
 from ._zygote import ChildEnd, Zygote

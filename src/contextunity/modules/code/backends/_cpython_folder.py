@@ -11,8 +11,8 @@ import stat
 import tempfile
 from pathlib import Path
 
-from ._jail.library import open_to_all
-from ._jail.scratch import remove
+from process_jail.library import open_to_all
+from process_jail.scratch import remove
 
 __all__ = ["ScratchRoot"]
 

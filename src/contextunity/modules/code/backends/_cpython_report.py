@@ -8,7 +8,8 @@ from typing import Any
 
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
-from ._jail.carry import CannotCarry, carry
+from process_jail.values import CannotCarry, carry
+
 from ._protocol import Outcome, Program
 from ._zygote import ChildEnd
 

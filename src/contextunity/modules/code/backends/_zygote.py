@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import process_jail
+
 from ..errors import SandboxFailedError
 from ._protocol import SandboxUnavailable
 
@@ -20,7 +22,15 @@ __all__ = ["ChildEnd", "Zygote"]
 
 _START_TIMEOUT = 30.0
 _MESSAGE_BYTES = 1 << 16
-_BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv.pop()); from _jail.zygote import main; del sys.path[0]; main()"
+_BOOTSTRAP = """
+import sys, types
+package = sys.modules["process_jail"] = types.ModuleType("process_jail")
+package.__path__ = [sys.argv.pop()]
+from process_jail.zygote import main
+main()
+"""
+"""Imports the package's modules from its own folder alone: what lies beside it is not put on the path, and its face,
+which is for the worker, is not run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,7 +210,7 @@ class Zygote:
 def _spawn(control: socket.socket, user: tuple[int, int]) -> subprocess.Popen[bytes]:
     # Isolated, without site-packages, with an environment of nothing but where to find libpython.
     environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    folder = str(Path(__file__).parent)
+    folder = str(Path(process_jail.__file__).parent)
     options = ["-I", "-S", "-B", "-X", "utf8", "-c", _BOOTSTRAP]
     arguments = [str(control.fileno()), str(os.getpid()), *map(str, user), folder]
     return subprocess.Popen(

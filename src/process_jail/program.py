@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from . import request
-from .carry import CannotCarry, encode
-from .jail import REQUEST, RESULT
+from .confinement import REQUEST, RESULT
+from .values import CannotCarry, encode
 
 __all__ = ["ERROR_CHARACTERS", "FILE_NAME", "run"]
 

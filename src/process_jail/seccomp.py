@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from . import kernel
-from .policy import Anything, Fails, If, Rule, Test
 from .syscall_numbers import AUDIT_ARCHITECTURES, NUMBERS
+from .syscall_policy import Anything, Fails, If, Rule, Test
 
 __all__ = ["available", "compile_filter", "install"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from contextunity.modules.code.backends._cpython_folder import ScratchRoot
-from contextunity.modules.code.backends._jail.scratch import BLOCK, occupied, remove
+from process_jail.scratch import BLOCK, occupied, remove
 
 
 @pytest.fixture

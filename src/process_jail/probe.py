@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 
 from . import kernel
-from .jail import RESULT
+from .confinement import RESULT
 
 __all__ = ["run"]
 

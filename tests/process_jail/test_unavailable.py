@@ -10,13 +10,14 @@ import sys
 
 import pytest
 
-from contextunity.modules.code.backends._jail import kernel
-from contextunity.modules.code.backends._jail.requirements import missing
+import process_jail
+from process_jail import kernel
+from process_jail.requirements import missing
 
 _LACKING = """
 import asyncio, sys
 from contextunity.modules.code.backends import SandboxUnavailable
-from contextunity.modules.code.backends._jail import kernel, seccomp
+from process_jail import kernel, seccomp
 from contextunity.modules.code.backends.cpython import CPythonBackend
 kernel.prctl("PR_SET_NO_NEW_PRIVS", kernel.PR_SET_NO_NEW_PRIVS, 1)
 seccomp.install(bytes.fromhex(sys.argv[1]))
@@ -100,7 +101,7 @@ def test_what_is_missing_is_named_and_nothing_is_run(call: str, argument: int | 
 _OLDER = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from _jail import jail, kernel, landlock, library
+from process_jail import confinement as jail, kernel, landlock, library
 scratch, null = os.open(sys.argv[3], os.O_RDONLY), os.open("/dev/null", os.O_RDWR)
 readable = os.__file__
 size = os.stat(readable).st_size
@@ -142,13 +143,11 @@ print(os.read(result, 9).decode())
 @_works_here
 @pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
 def test_an_older_landlock_holds_as_well(version: int, tmp_path_factory: pytest.TempPathFactory) -> None:
-    from contextunity.modules.code.backends import _jail
-
     folder = tmp_path_factory.mktemp("older")
     (folder / "scratch").mkdir()
     (folder / "kept").touch()
-    backends = os.path.dirname(os.path.dirname(_jail.__file__))
-    command = [sys.executable, "-I", "-S", "-c", _OLDER, backends, str(version), str(folder / "scratch")]
+    sources = os.path.dirname(os.path.dirname(process_jail.__file__))
+    command = [sys.executable, "-I", "-S", "-c", _OLDER, sources, str(version), str(folder / "scratch")]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ran.stdout, ran.stderr) == ("9\n", "")
     assert sorted(os.listdir(folder)) == ["kept", "scratch"]
@@ -156,7 +155,7 @@ def test_an_older_landlock_holds_as_well(version: int, tmp_path_factory: pytest.
 
 _WITHOUT_CAPABILITIES = """
 import struct, sys
-from contextunity.modules.code.backends._jail import kernel, requirements
+from process_jail import kernel, requirements
 header, kept = struct.pack("=Ii", 0x20080522, 0), 1 << 6
 kernel.libc.capset(kernel.buffer(header), kernel.buffer(struct.pack("=6I", kept, kept, 0, 0, 0, 0)))
 print("; ".join(requirements.missing(True, 65534)))

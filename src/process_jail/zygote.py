@@ -18,7 +18,8 @@ import time
 from dataclasses import dataclass
 from typing import NoReturn
 
-from . import jail, kernel, landlock, library, probe, program, requirements, scratch
+from . import kernel, landlock, library, probe, program, requirements, scratch
+from .confinement import RESULT, Confinement, Descriptors, Limits, enter
 
 __all__ = ["main"]
 
@@ -65,7 +66,7 @@ class _Child:
 
 
 class _Zygote:
-    def __init__(self, control: socket.socket, confinement: jail.Confinement) -> None:
+    def __init__(self, control: socket.socket, confinement: Confinement) -> None:
         self._control = control
         self._confinement = confinement
         self._children: dict[int, _Child] = {}
@@ -109,7 +110,7 @@ class _Zygote:
 
     def _start(self, message: dict[str, int | float | bool], received: list[int]) -> None:
         request, stdout, stderr, result, folder = received
-        descriptors = jail.Descriptors(request=request, stdout=stdout, stderr=stderr, result=result, scratch=folder)
+        descriptors = Descriptors(request=request, stdout=stdout, stderr=stderr, result=result, scratch=folder)
         started = time.monotonic()
         try:
             pid = os.fork()
@@ -137,16 +138,14 @@ class _Zygote:
             for descriptor in (request, stdout, stderr, result):
                 os.close(descriptor)
 
-    def _become_child(self, message: dict[str, int | float | bool], descriptors: jail.Descriptors) -> NoReturn:
+    def _become_child(self, message: dict[str, int | float | bool], descriptors: Descriptors) -> NoReturn:
         try:
-            limits = jail.Limits(
-                cpu=message["cpu"], memory_bytes=int(message["memory"]), file_bytes=int(message["file"])
-            )
+            limits = Limits(cpu=message["cpu"], memory_bytes=int(message["memory"]), file_bytes=int(message["file"]))
             self._children.clear()
-            jail.enter(self._confinement, descriptors, limits)
+            enter(self._confinement, descriptors, limits)
         except BaseException as error:  # noqa: BLE001 - nothing of the program has run, and nothing will
             _refuse(descriptors.result, f"{type(error).__name__}: {error}")
-        os.write(jail.RESULT, requirements.JAILED)
+        os.write(RESULT, requirements.JAILED)
         if message["probe"]:
             probe.run()
         else:
@@ -196,7 +195,7 @@ def _refuse(result: int, reason: str) -> NoReturn:
         os.write(result, told)
     except OSError:
         # It has come so far that the descriptor lies in its place already.
-        os.write(jail.RESULT, told)
+        os.write(RESULT, told)
     finally:
         os._exit(1)
 
@@ -224,7 +223,7 @@ def main() -> None:
     networkless = kernel.unshare(_NAMESPACES)
     if networkless:
         socket.sethostname(_HOST_NAME)
-    confinement = jail.Confinement(
+    confinement = Confinement(
         machine=kernel.architecture(),
         landlock_abi=landlock.abi(),
         rules=rules,

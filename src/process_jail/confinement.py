@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import kernel, landlock, seccomp
-from .policy import policy
 from .syscall_numbers import NUMBERS
+from .syscall_policy import policy
 
 __all__ = ["REQUEST", "RESULT", "Confinement", "Descriptors", "Limits", "drop_privileges", "enter"]
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from contextunity.modules.code.backends import Program, ProgramLimits, SandboxUnavailable, _jail
-from contextunity.modules.code.backends._jail.policy import Anything, If, policy
-from contextunity.modules.code.backends._jail.syscall_numbers import NUMBERS
+import process_jail
+from contextunity.modules.code.backends import Program, ProgramLimits, SandboxUnavailable
 from contextunity.modules.code.backends.cpython import open_backend
+from process_jail.syscall_numbers import NUMBERS
+from process_jail.syscall_policy import Anything, If, policy
 
 _LIMITS = ProgramLimits(
     wall=20.0, cpu=20.0, memory_bytes=128 << 20, output_bytes=9999, result_bytes=9999, scratch_bytes=1 << 20
@@ -39,7 +40,7 @@ while (position := heap.find(mark.encode(), position + 1)) != -1:
 """
 
 
-@pytest.mark.parametrize("path", sorted(Path(_jail.__path__[0]).glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(Path(process_jail.__path__[0]).glob("*.py")), ids=lambda path: path.name)
 def test_the_jail_imports_the_standard_library_alone(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

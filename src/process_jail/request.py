@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .carry import JsonValue
+from .values import JsonValue
 
 __all__ = ["Request", "pack", "unpack"]
 

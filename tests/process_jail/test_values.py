@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextunity.modules.code.backends._jail.carry import MAX_DEPTH, CannotCarry, encode
+from process_jail.values import MAX_DEPTH, CannotCarry, encode
 
 _LIMIT = 1 << 16
 

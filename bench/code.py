@@ -16,8 +16,8 @@ from pathlib import Path
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
 from contextunity.modules.code.backends import Backend, Outcome, Program, ProgramLimits, SandboxUnavailable
-from contextunity.modules.code.backends._cpython import CPythonBackend
 from contextunity.modules.code.backends._monty import MontyBackend
+from contextunity.modules.code.backends.cpython import CPythonBackend
 
 from ._model import Goal, Measurement, Options, Result
 from ._rounds import interleave

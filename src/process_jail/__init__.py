@@ -1,7 +1,36 @@
-"""The jail: what runs in processes of its own, apart from the worker, and stands on the standard library alone.
+"""Run programs that nobody trusts in a jail of the Linux kernel: Landlock, seccomp and limits, without root.
 
-Read in the order of time: zygote (a warm process that forks one child for each run and holds it to its limits), jail
-(how the child locks itself in: privileges, limits, landlock, seccomp), program (how it then runs the program), carry
-(what of its result can be carried). scratch is for whoever made the folder. Nothing here may import from outside of
-this folder, for the zygote must hold nothing of the worker.
+README.md in this folder says what it promises and what it needs. The package stands on the standard library alone.
+Read it in the order of time:
+
+- jail: the worker's side, which starts a zygote and has it run programs
+- zygote: the warm process that forks a child for each program and holds it to its limits
+- confinement: what the jail needs, how a child locks itself in, and a probe whether that holds
+- landlock, seccomp, syscall_policy: which files and which system calls a child is left with
+- program: how a program is handed over, run, and its end reported; values: what its result may be
+- scratch: the folders that programs write into
 """
+
+from __future__ import annotations
+
+from .confinement import missing
+from .jail import Jail, JailError, JailFailedError, JailUnavailableError
+from .program import Limits, Outcome, Program, Status
+from .values import EXACT_INTEGERS, MAX_DEPTH, CannotCarry, JsonValue, encode
+
+__all__ = [
+    "EXACT_INTEGERS",
+    "MAX_DEPTH",
+    "CannotCarry",
+    "Jail",
+    "JailError",
+    "JailFailedError",
+    "JailUnavailableError",
+    "JsonValue",
+    "Limits",
+    "Outcome",
+    "Program",
+    "Status",
+    "encode",
+    "missing",
+]

@@ -1,24 +1,46 @@
-"""How a child locks itself in, once and for good, before it reads a word of the program."""
+"""Lock a child in, once and for good, before it reads a word of the program.
+
+In order of time: `missing` lists what the kernel or this process lacks; `enter` locks a child in; `probe` tries the
+walls from within, in a first child that runs no program.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import importlib
 import math
+import mmap
 import os
 import resource
 import signal
+import socket
 import struct
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from . import kernel, landlock, seccomp
-from .syscall_numbers import NUMBERS
-from .syscall_policy import policy
+from .syscall_policy import NUMBERS, policy
 
-__all__ = ["REQUEST", "RESULT", "Confinement", "Descriptors", "Limits", "drop_privileges", "enter"]
+__all__ = [
+    "JAILED",
+    "NOT_JAILED",
+    "REQUEST",
+    "RESULT",
+    "ChildLimits",
+    "Confinement",
+    "Descriptors",
+    "enter",
+    "missing",
+    "probe",
+]
 
 RESULT, REQUEST = 3, 4
-"""Descriptors of a child beside 0, 1 and 2: what it reports on, and what it is to run."""
+"""Descriptors of a child beside 0, 1 and 2: where it reports, and what it is to run."""
+JAILED, NOT_JAILED = b"J", b"E"
+"""First byte that a child reports: it is locked in, and all that follows is the program's word; or it could not be, and
+the reason follows."""
 _SHUFFLE = 50
 _OPEN_FILES = 64
 _STACK_BYTES = 8 << 20
@@ -27,21 +49,72 @@ _NICENESS = 5
 _CAPABILITIES_VERSION = 0x20080522
 _CAPABILITIES_BYTES = 24
 _LAST_CAPABILITY = 63
+_NEEDED_CAPABILITIES = {0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER", 5: "KILL", 6: "SETGID", 7: "SETUID"}
+"""What root needs to run a program as another user, to end it, and to remove its files."""
 _CLOSE_RANGE = NUMBERS["x86_64"]["close_range"]
 """The same on all machines."""
+_CLONE3 = NUMBERS["x86_64"]["clone3"]
+"""The same on all machines."""
 _LAST_DESCRIPTOR = 0x7FFFFFFF
+_UNUSUAL_MODULE = "pyclbr"
+"""A module that is not loaded beforehand."""
+_SCRATCH_FILE = "probe"
+
+
+def missing(root: bool, uid: int) -> list[str]:
+    """List what the jail needs and this machine or process lacks; nothing is run unless the list is empty.
+
+    Args:
+        root: whether this process runs as root.
+        uid: the user that programs then run as.
+    """
+    if sys.platform != "linux":
+        return [f"Linux (this is {sys.platform})"]
+    machine = kernel.architecture()
+    faults: list[str] = []
+    if machine not in NUMBERS:
+        faults.append(f"a processor of the kinds {' and '.join(sorted(NUMBERS))} (this one is {machine})")
+    if landlock.abi() < 1:
+        faults.append(
+            "Landlock (Linux 5.13 or newer, with landlock among the security modules that are switched on; "
+            "the seccomp profile of a container may hide it)"
+        )
+    if not seccomp.available():
+        faults.append("seccomp filters (CONFIG_SECCOMP_FILTER)")
+    if not _has_pidfd():
+        faults.append("descriptors of processes (pidfd_open, Linux 5.3 or newer)")
+    if not os.path.exists("/proc/self/statm"):
+        faults.append("the proc file system at /proc")
+    elif root and (lacking := _lacking_capabilities()):
+        faults.append(f"{' and '.join(lacking)}, for root to run programs as uid {uid}; or another user than root")
+    return faults
+
+
+def _has_pidfd() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def _lacking_capabilities() -> list[str]:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        fields = dict(line.split(":", 1) for line in status if ":" in line)
+    effective = int(fields["CapEff"], 16)
+    return [f"CAP_{name}" for number, name in _NEEDED_CAPABILITIES.items() if not effective >> number & 1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Confinement:
-    """What is the same for every child of a zygote.
+    """What is the same for all children of a zygote.
 
     Attributes:
-        machine: name of the tables of system calls.
-        landlock_abi: version of Landlock's interface.
-        rules: what may be read, as Landlock takes it; the scratch folder comes on top.
-        keep: a descriptor that stays open, or None: the folder of the standard library, where its path cannot be gone.
-        user: user and group that a child becomes, or None where it stays what it is.
+        machine: its key in the tables of system calls.
+        landlock_abi: version of Landlock.
+        rules: what may be read, as Landlock takes it; the scratch folder is added.
+        keep: a descriptor that stays open, or None: the folder of the standard library, if its path is not open to all.
+        user: user and group that a child becomes, or None to stay the same.
         zygote: process id of the zygote.
     """
 
@@ -54,8 +127,8 @@ class Confinement:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """What one child may use: seconds and bytes."""
+class ChildLimits:
+    """What the kernel lets one child use: seconds and bytes."""
 
     cpu: float
     memory_bytes: int
@@ -64,7 +137,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Descriptors:
-    """What a child gets from the worker, open."""
+    """The open descriptors that a child gets from the worker."""
 
     request: int
     stdout: int
@@ -73,12 +146,12 @@ class Descriptors:
     scratch: int
 
 
-def enter(confinement: Confinement, descriptors: Descriptors, limits: Limits) -> None:
-    """Locks this process in, a child just forked that has nothing to lose.
+def enter(confinement: Confinement, descriptors: Descriptors, limits: ChildLimits) -> None:
+    """Lock this process in: a child, just forked.
 
     Raises:
-        OSError: the kernel refused a part of it. The process must then end.
-        RuntimeError: a part was taken and yet has no effect. The process must then end.
+        OSError: the kernel refused a step. The process must then end.
+        RuntimeError: the kernel accepted a step that has no effect. The process must then end.
     """
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -91,10 +164,10 @@ def enter(confinement: Confinement, descriptors: Descriptors, limits: Limits) ->
     os.environ.clear()
     own_bytes = _address_space_bytes()
     if confinement.user is not None:
-        drop_privileges(*confinement.user)
+        _drop_privileges(*confinement.user)
     _clear_capabilities()
     _set_limits(limits, own_bytes)
-    # Only now: changing the user takes it back.
+    # After the change of user, which would clear it.
     kernel.prctl("PR_SET_PDEATHSIG", kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != confinement.zygote:
         raise RuntimeError("the zygote ended")
@@ -104,19 +177,14 @@ def enter(confinement: Confinement, descriptors: Descriptors, limits: Limits) ->
     seccomp.install(seccomp.compile_filter(policy(os.getpid()), confinement.machine))
 
 
-def drop_privileges(uid: int, gid: int) -> None:
-    """Becomes an ordinary user for good.
-
-    Raises:
-        OSError: the kernel refused.
-        RuntimeError: it did not, and yet there is a way back.
-    """
+def _drop_privileges(uid: int, gid: int) -> None:
+    """Become an ordinary user, for good."""
     for capability in range(_LAST_CAPABILITY + 1):
         try:
             kernel.prctl("PR_CAPBSET_DROP", kernel.PR_CAPBSET_DROP, capability)
         except OSError:
-            # Past the last one that the kernel knows; or not allowed, and then there are none to lose by an exec, which
-            # is denied besides.
+            # Past the last one that the kernel knows. Or not permitted: then only an exec could bring any back, and
+            # seccomp denies that.
             break
     os.setgroups([])
     os.setresgid(gid, gid, gid)
@@ -126,17 +194,17 @@ def drop_privileges(uid: int, gid: int) -> None:
 
 
 def _offer_to_the_oom_killer() -> None:
-    """Should the machine run out of memory, this process goes first."""
+    """Have this process killed first if the machine runs out of memory."""
     descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     os.write(descriptor, b"1000")
     os.close(descriptor)
 
 
 def _arrange(descriptors: Descriptors) -> int:
-    """Puts each descriptor into its place, and returns that of the scratch folder."""
+    """Move each descriptor to its place, and return that of the scratch folder."""
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     sources = (null, descriptors.stdout, descriptors.stderr, descriptors.result, descriptors.request)
-    # First all away from the places: one of them may lie where another belongs.
+    # First move all away: one may lie where another belongs.
     aside = [fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _SHUFFLE) for source in sources]
     scratch = fcntl.fcntl(descriptors.scratch, fcntl.F_DUPFD_CLOEXEC, _SHUFFLE)
     for place, source in enumerate(aside):
@@ -169,8 +237,8 @@ def _clear_capabilities() -> None:
         raise RuntimeError("capabilities are left")
 
 
-def _set_limits(limits: Limits, own_bytes: int) -> None:
-    # Soft and hard alike: the kernel then sends SIGKILL at once, and no signal that could be caught.
+def _set_limits(limits: ChildLimits, own_bytes: int) -> None:
+    # Soft and hard alike: the kernel then sends SIGKILL at once instead of a signal that can be caught.
     seconds = max(1, math.ceil(limits.cpu))
     space = own_bytes + limits.memory_bytes
     for limit, value in (
@@ -178,7 +246,7 @@ def _set_limits(limits: Limits, own_bytes: int) -> None:
         (resource.RLIMIT_AS, space),
         (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_NPROC, 0),
-        # No file is that small, and a handler of crashes is not called for 1, as it would be for 0 (man 5 core).
+        # No core is that small. With 0 a handler of crashes would still be called, with 1 it is not (man 5 core).
         (resource.RLIMIT_CORE, 1),
         (resource.RLIMIT_STACK, _STACK_BYTES),
         (resource.RLIMIT_MEMLOCK, 0),
@@ -188,3 +256,67 @@ def _set_limits(limits: Limits, own_bytes: int) -> None:
         ceiling = resource.getrlimit(limit)[1]
         value = value if ceiling == resource.RLIM_INFINITY else min(value, ceiling)
         resource.setrlimit(limit, (value, value))
+
+
+def probe() -> list[str]:
+    """Try the walls from within a jailed child: return what a program could do and must not, or cannot and should."""
+    return [fault for wall in _WALLS if (fault := _tried(*wall))] + _missing_within()
+
+
+def _tried(what: str, attempt: Callable[[], object], expected: tuple[int, ...]) -> str:
+    try:
+        attempt()
+    except OSError as error:
+        return "" if error.errno in expected else f"a program that {what} is told {error.strerror}"
+    return f"a program {what}"
+
+
+def _fork() -> None:
+    if os.fork() == 0:
+        os._exit(0)
+
+
+def _execute() -> None:
+    os.execv("/proc/self/exe", ["python"])  # noqa: S606 - it must fail
+
+
+def _clone3() -> None:
+    kernel.syscall("clone3", _CLONE3, None, 0)
+
+
+def _executable_memory() -> None:
+    mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+
+
+_NOT_PERMITTED, _NO_ACCESS = (errno.EPERM,), (errno.EACCES,)
+_WALLS: tuple[tuple[str, Callable[[], object], tuple[int, ...]], ...] = (
+    ("lists the root folder", lambda: os.listdir("/"), _NO_ACCESS),
+    ("reads of itself in /proc", lambda: os.open("/proc/self/environ", os.O_RDONLY), _NO_ACCESS),
+    ("writes to /tmp", lambda: os.open("/tmp", os.O_TMPFILE | os.O_WRONLY), (errno.EACCES, errno.EPERM)),  # noqa: S108
+    ("leaves its scratch folder", lambda: os.mkdir("../probe"), _NO_ACCESS),
+    ("opens a socket", socket.socket, _NOT_PERMITTED),
+    ("forks", _fork, _NOT_PERMITTED),
+    ("makes a thread or process by clone3", _clone3, (errno.ENOSYS,)),
+    ("executes another", _execute, _NOT_PERMITTED),
+    ("makes machine code", _executable_memory, _NOT_PERMITTED),
+    ("signals its parent", lambda: os.kill(os.getppid(), 0), _NOT_PERMITTED),
+    ("becomes root", lambda: os.setresuid(0, 0, 0), _NOT_PERMITTED),
+)
+
+
+def _missing_within() -> list[str]:
+    """Return what a program needs and does not find."""
+    faults: list[str] = []
+    try:
+        descriptor = os.open(_SCRATCH_FILE, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        os.close(descriptor)
+        os.unlink(_SCRATCH_FILE)
+    except OSError as error:
+        faults.append(f"the scratch folder cannot be written to ({error.strerror})")
+    try:
+        importlib.import_module(_UNUSUAL_MODULE)
+    except ImportError as error:
+        faults.append(f"the standard library cannot be read ({error})")
+    if os.geteuid() == 0:
+        faults.append("it runs as root")
+    return faults

@@ -1,4 +1,4 @@
-"""Calls of the Linux kernel that Python has no function for."""
+"""Call the Linux kernel where Python has no function for it."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ Buffer: TypeAlias = "ctypes.Array[ctypes.c_char]"
 
 
 def buffer(data: bytes) -> Buffer:
-    """Returns a buffer of exactly these bytes."""
+    """Return a buffer of exactly these bytes."""
     return ctypes.create_string_buffer(data, len(data))
 
 
 def architecture() -> str:
-    """The machine as the tables of system calls name it: x86_64 or aarch64; anything else has no table.
+    """Name the machine as the tables of system calls do: x86_64 or aarch64; any other name has no table.
 
-    A 32-bit interpreter on a 64-bit kernel, and one of the other byte order, count as something else.
+    A 32-bit interpreter on a 64-bit kernel, or a big-endian one, gets another name.
     """
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine())
     return machine if sys.maxsize > 2**32 and sys.byteorder == "little" else f"{machine} (32 bits or big-endian)"
 
 
 def syscall(what: str, number: int, *arguments: int | Buffer | None) -> int:
-    """Makes a system call.
+    """Make a system call.
 
     Args:
         what: its name, for the error.
@@ -79,7 +79,7 @@ def syscall(what: str, number: int, *arguments: int | Buffer | None) -> int:
 
 
 def prctl(what: str, option: int, *arguments: int | Buffer) -> int:
-    """Makes a prctl call; the arguments that are not given are 0.
+    """Make a prctl call; arguments that are left out are 0.
 
     Raises:
         OSError: the call failed.
@@ -90,10 +90,10 @@ def prctl(what: str, option: int, *arguments: int | Buffer) -> int:
 
 
 def check(what: str, result: int) -> int:
-    """Returns what a function of libc gave.
+    """Return the result of a libc function.
 
     Raises:
-        OSError: it gave -1.
+        OSError: it is -1.
     """
     if result == -1:
         code = ctypes.get_errno()
@@ -102,21 +102,21 @@ def check(what: str, result: int) -> int:
 
 
 def keep(descriptor: int) -> int:
-    """Moves a descriptor out of the way of those that children get, and returns where it is now."""
+    """Move a descriptor out of the range that children use, and return its new number."""
     kept = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
     os.close(descriptor)
     return kept
 
 
 def unshare(flags: int) -> bool:
-    """Leaves namespaces for new ones; False where that is not allowed."""
+    """Move this process to new namespaces; return False if that is not allowed."""
     return int(libc.unshare(ctypes.c_int(flags))) == 0
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used, exact to what the scheduler knows; 0 where it is gone."""
+    """Return the processor time of a process, as exact as the scheduler knows it; 0 if the process is gone."""
     try:
-        # The clock of another process: its number is told by its bits (man 3 clock_getcpuclockid).
+        # The id of another process's clock: see man 3 clock_getcpuclockid.
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:
         return 0.0

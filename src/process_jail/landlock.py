@@ -1,17 +1,18 @@
-"""Landlock: which files a process may reach, whatever its user may."""
+"""Restrict by Landlock which files a process may reach, whatever its user may."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from collections.abc import Iterable
 
 from . import kernel
 
-__all__ = ["READ", "SCRATCH", "USE", "abi", "restrict", "rule_for"]
+__all__ = ["SCRATCH", "abi", "readable", "restrict"]
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-"""Numbers of the system calls; the same on all machines."""
+"""Numbers of the system calls, the same on all machines."""
 _CREATE_RULESET_VERSION = 1
 _RULE_PATH_BENEATH = 1
 
@@ -21,54 +22,61 @@ _MAKE_DIR, _MAKE_REG, _MAKE_SYM = 1 << 7, 1 << 8, 1 << 12
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
 
 _ALL_OF_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
-"""All rights to files that a version of the interface knows: those that are not given by a rule are denied."""
+"""All rights to files that a version of Landlock knows; each that no rule grants is denied."""
 _OF_FILES = _WRITE_FILE | _READ_FILE | _TRUNCATE
-"""The rights among them that a rule for a single file may give."""
+"""Those of them that a rule for a single file may grant."""
 _NETWORK = 0b11
-"""Binding and connecting TCP sockets, from version 4."""
+"""Bind and connect TCP sockets; from version 4."""
 _SCOPES = 0b11
-"""Abstract unix sockets and signals of processes outside, from version 6."""
+"""Abstract unix sockets and signals to processes outside; from version 6."""
 _LOG_SAME_EXEC_OFF = 1
-"""What is denied is not written to the kernel's log, from version 7: a hostile program could flood it."""
+"""Keep denials out of the kernel's log, which a hostile program could flood; from version 7."""
 
-READ = _READ_FILE | _READ_DIR
-"""Reads what is there."""
-USE = _READ_FILE | _WRITE_FILE
-"""Reads and writes a device."""
-SCRATCH = READ | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REFER | _TRUNCATE
-"""Does as it likes, except for devices, pipes and sockets; nothing may be executed."""
+_READ = _READ_FILE | _READ_DIR
+_USE = _READ_FILE | _WRITE_FILE
+"""Read and write a device."""
+SCRATCH = _READ | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REFER | _TRUNCATE
+"""Do anything but execute files and make devices, pipes and sockets."""
+
+_NOT_READABLE = ("site-packages", "dist-packages", "lib-dynload", "__pycache__")
+"""Beside the standard library, but not of it: packages of the deployment. Extension modules are loaded beforehand."""
+_READABLE_BESIDE = (("/usr/share/zoneinfo", _READ), ("/dev/null", _USE))
 
 
 def abi() -> int:
-    """Version of the interface that the kernel has; 0 where it has none, or has it switched off."""
+    """Return the kernel's version of Landlock; 0 if it has none, or has it switched off."""
     try:
         return kernel.syscall("landlock_create_ruleset", _CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION)
     except OSError:
         return 0
 
 
-def rule_for(path: str, rights: int) -> tuple[int, int]:
-    """Opens a file or folder for `restrict`.
+def readable() -> list[tuple[int, int]]:
+    """Open what a program may read: the standard library, time zones and /dev/null. Return rules for `restrict`."""
+    folder = os.path.dirname(os.__file__)
+    rules = [
+        _rule_for(os.path.join(folder, name), _READ) for name in sorted(os.listdir(folder)) if name not in _NOT_READABLE
+    ]
+    for path, rights in _READABLE_BESIDE:
+        with contextlib.suppress(FileNotFoundError):
+            rules.append(_rule_for(path, rights))
+    return rules
 
-    Returns:
-        An open file, and those of the rights that a rule for it may give.
 
-    Raises:
-        OSError: it cannot be opened.
-    """
+def _rule_for(path: str, rights: int) -> tuple[int, int]:
     descriptor = kernel.keep(os.open(path, os.O_PATH | os.O_CLOEXEC))
     return descriptor, rights if os.path.isdir(descriptor) else rights & _OF_FILES
 
 
 def restrict(rules: Iterable[tuple[int, int]], version: int) -> None:
-    """Restricts this process, and all that will come of it, to what the rules give.
+    """Restrict this process and all its children to what the rules grant.
 
     Args:
-        rules: pairs of an open file or folder, O_PATH suffices, and the rights to it and to all beneath it.
-        version: of the interface, as `abi` gives it.
+        rules: pairs of an open file or folder (O_PATH suffices) and the rights to it and to all below it.
+        version: of Landlock, as `abi` returns it.
 
     Raises:
-        OSError: the kernel refused; the process is then not restricted.
+        OSError: the kernel refused, and the process is not restricted.
     """
     handled = _ALL_OF_ABI[max(known for known in _ALL_OF_ABI if known <= version)]
     attributes = struct.pack("=Q", handled)

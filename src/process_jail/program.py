@@ -1,45 +1,201 @@
-"""Runs a program in its jail, and reports how it ended. To the worker all that it reports is the program's own word."""
+"""Hand a program to a jailed child, run it there, and read what it reports.
+
+In order of time: the worker packs a program into a file without a name, which no other process reads; the child unpacks
+and runs it, and reports; the worker reads the report. Each byte of that may have been written by a hostile program.
+"""
 
 from __future__ import annotations
 
 import ast
+import enum
 import errno
 import io
 import json
 import linecache
 import os
+import signal
 import sys
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from . import request
 from .confinement import REQUEST, RESULT
-from .values import CannotCarry, encode
+from .values import CannotCarry, JsonValue, carry, encode
 
-__all__ = ["ERROR_CHARACTERS", "FILE_NAME", "run"]
+__all__ = ["REPORT_BYTES", "ChildEnd", "Limits", "Outcome", "Program", "Status", "outcome_of", "pack", "run"]
 
-FILE_NAME = "<program>"
-ERROR_CHARACTERS = 2000
-"""Of an error's text, and of the name of its type 200."""
+REPORT_BYTES = 32 << 10
+"""Bytes of a report beside the result: its texts, at six characters of JSON each at the most."""
+_FILE_NAME = "<program>"
+_ERROR_CHARACTERS, _NAME_CHARACTERS = 2000, 200
+_LENGTH_BYTES = 8
+_CHUNK = 1 << 16
 _OUT_OF_MEMORY = b'{"status":"MEMORY_LIMIT","error":"the program ran out of memory","error_type":"MemoryError"}'
+_TIMEOUT_CODE = 124
+"""As the command `timeout` has it; the other codes are as a shell tells the signal of a limit."""
+_CPU_CODE, _MEMORY_CODE, _SCRATCH_CODE = 128 + signal.SIGXCPU, 128 + signal.SIGKILL, 128 + signal.SIGXFSZ
 
-# What the program may have replaced by the time that they are needed.
+# Kept, since the program may replace them by the time that they are needed.
 _write, _exit, _stderr_lines = os.write, os._exit, traceback.TracebackException
 
 
-def run() -> None:
-    """Runs the program that lies in the request, reports, and ends the process.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Bounds on one program; all are above zero.
 
-    No handler of atexit and no finaliser of what the program leaves runs any more.
+    Attributes:
+        wall: seconds of wall-clock time.
+        cpu: seconds of processor time.
+        memory_bytes: memory beside what the interpreter itself needs; address space counts.
+        output_bytes: standard output and standard error together; more is dropped, and the program goes on.
+        result_bytes: the result as JSON.
+        scratch_bytes: files that the program writes, together.
     """
+
+    wall: float = 5.0
+    cpu: float = 5.0
+    memory_bytes: int = 256 << 20
+    output_bytes: int = 64 << 10
+    result_bytes: int = 256 << 10
+    scratch_bytes: int = 16 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Program:
+    """What to run.
+
+    Attributes:
+        code: source. Its result is the value of the variable `result`, else of the last expression.
+        limits: the bounds.
+        inputs: variables that the program finds, by name; of the types of JSON.
+        files: files that it finds in its folder, by relative path.
+    """
+
+    code: str
+    limits: Limits = Limits()
+    inputs: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+
+
+class Status(enum.StrEnum):
+    """How a program ended."""
+
+    OK = "OK"
+    SYNTAX_ERROR = "SYNTAX_ERROR"
+    EXCEPTION = "EXCEPTION"
+    RESULT_ERROR = "RESULT_ERROR"
+    """Its result cannot be carried."""
+    TIMEOUT = "TIMEOUT"
+    CPU_LIMIT = "CPU_LIMIT"
+    MEMORY_LIMIT = "MEMORY_LIMIT"
+    SCRATCH_LIMIT = "SCRATCH_LIMIT"
+    CRASHED = "CRASHED"
+    """It ended by a signal, ended its process, or forged its report."""
+
+
+_REPORTED = frozenset(Status) - {Status.TIMEOUT, Status.CPU_LIMIT, Status.CRASHED}
+"""What a child may report; the others are found out from without."""
+_EXIT_CODES = {Status.MEMORY_LIMIT: _MEMORY_CODE, Status.SCRATCH_LIMIT: _SCRATCH_CODE}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a program ended.
+
+    Attributes:
+        status: in which way.
+        has_result: whether it gave a result; None is one.
+        result: that result; None if there is none.
+        stdout: what it wrote to standard output.
+        stderr: what it wrote to standard error, with the traceback of an exception.
+        truncated: whether output was dropped.
+        exit_code: as of a process: 0 if the status is OK; 128 plus the number of the signal that ended it.
+        wall: seconds that it took.
+        error: what went wrong, in one line of at most 2,000 characters; empty if nothing did.
+        error_type: type of the exception, such as ValueError; empty if there was none.
+    """
+
+    status: Status
+    has_result: bool = False
+    result: JsonValue = None
+    stdout: str = ""
+    stderr: str = ""
+    truncated: bool = False
+    exit_code: int = 0
+    wall: float = 0.0
+    error: str = ""
+    error_type: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChildEnd:
+    """How a child ended, as the zygote saw it.
+
+    Attributes:
+        reason: why the zygote ended it: wall, cpu, scratch or asked; empty if it ended by itself.
+        code: its exit code, or the negative number of the signal that ended it.
+        cpu: processor seconds that it used.
+        wall: seconds that it took.
+    """
+
+    reason: str
+    code: int
+    cpu: float
+    wall: float
+
+
+# 1. The worker packs a program.
+
+
+def pack(program: Program) -> int:
+    """Return an open file that holds a program and its files, for the child.
+
+    Raises:
+        OSError: there is no memory for it.
+        TypeError, ValueError: an input is not of the types of JSON.
+    """
+    header = json.dumps(
+        {
+            "code": program.code,
+            "inputs": dict(program.inputs),
+            "files": [(path, len(content)) for path, content in program.files.items()],
+            "result_bytes": program.limits.result_bytes,
+            "error_bytes": program.limits.output_bytes,
+        }
+    ).encode("ascii")
+    descriptor = os.memfd_create("request", os.MFD_CLOEXEC)
+    try:
+        _send(descriptor, len(header).to_bytes(_LENGTH_BYTES, "little") + header)
+        for content in program.files.values():
+            _send(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+# 2. The child unpacks and runs it, and reports.
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    code: str
+    inputs: dict[str, JsonValue]
+    result_bytes: int
+    error_bytes: int
+
+
+def run() -> None:
+    """Run the program of the request, report, and end the process, without handlers of atexit and finalisers."""
     try:
         report = _run()
     except MemoryError:
         report = _OUT_OF_MEMORY
     except BaseException as error:  # noqa: BLE001 - the process ends here
-        # A way to end that an evil exception has found, in its __str__ for one.
+        # What telling the exception raised, such as its own __str__.
         report = _report("EXCEPTION", error="the exception cannot be told", error_type=_name(error))
     try:
         _send(RESULT, report)
@@ -49,7 +205,7 @@ def run() -> None:
 
 def _run() -> bytes:
     try:
-        asked = request.unpack(REQUEST)
+        asked = _unpack(REQUEST)
     except (OSError, ValueError) as error:
         return _report("EXCEPTION", error=_line(error), error_type=_name(error))
     output = (_open_output(1), _open_output(2))
@@ -58,15 +214,15 @@ def _run() -> bytes:
     try:
         body, last = _compile(asked.code)
     except MemoryError:
-        # So the parser tells that it is nested too deeply; its own memory is small beside the source.
+        # The parser's way to say that the source is nested too deeply; its own memory is small beside the source.
         return _report("SYNTAX_ERROR", error="the source is nested too deeply to be compiled", error_type="MemoryError")
     except (SyntaxError, ValueError, RecursionError, OverflowError) as error:
         _tell(error.with_traceback(None), asked.error_bytes)
         return _report("SYNTAX_ERROR", error=_line(error), error_type=_name(error))
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
-    sys.argv = [FILE_NAME]
-    linecache.cache[FILE_NAME] = (len(asked.code), None, asked.code.splitlines(True), FILE_NAME)
+    sys.argv = [_FILE_NAME]
+    linecache.cache[_FILE_NAME] = (len(asked.code), None, asked.code.splitlines(True), _FILE_NAME)
     try:
         return _execute(main, asked, body, last)
     finally:
@@ -74,9 +230,45 @@ def _run() -> bytes:
             _flush(stream)
 
 
-def _execute(
-    main: types.ModuleType, asked: request.Request, body: types.CodeType, last: types.CodeType | None
-) -> bytes:
+def _unpack(descriptor: int) -> _Asked:
+    """Read a request, put its files into the current folder, and close the descriptor.
+
+    Raises:
+        OSError: a file cannot be written there.
+        ValueError: the path of a file leads out of the folder.
+    """
+    length = int.from_bytes(_read(descriptor, _LENGTH_BYTES), "little")
+    header: dict[str, Any] = json.loads(_read(descriptor, length))
+    for path, size in header.pop("files"):
+        _place(descriptor, path, size)
+    os.close(descriptor)
+    return _Asked(**header)
+
+
+def _place(descriptor: int, path: str, size: int) -> None:
+    parts = path.split("/")
+    if not all(parts) or not {".", ".."}.isdisjoint(parts) or "\0" in path:
+        raise ValueError(f"the path of a file must be relative and within the folder, such as data/a.csv; got {path!r}")
+    if len(parts) > 1:
+        os.makedirs("/".join(parts[:-1]), exist_ok=True)
+    with open(path, "xb") as file:
+        while size > 0:
+            chunk = os.read(descriptor, min(size, _CHUNK))
+            size -= file.write(chunk)
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    parts: list[bytes] = []
+    while size > 0:
+        part = os.read(descriptor, size)
+        if not part:
+            raise EOFError("the request is cut off")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _execute(main: types.ModuleType, asked: _Asked, body: types.CodeType, last: types.CodeType | None) -> bytes:
     space: dict[str, object] = main.__dict__
     space.update(asked.inputs)
     try:
@@ -97,15 +289,15 @@ def _execute(
     return _with_result(value, asked) if last is not None else _report("OK")
 
 
-def _with_result(value: object, asked: request.Request) -> bytes:
+def _with_result(value: object, asked: _Asked) -> bytes:
     try:
         return b'{"status":"OK","has_result":true,"result":' + encode(value, asked.result_bytes) + b"}"
     except CannotCarry as error:
-        return _report("RESULT_ERROR", error=_cut(str(error), ERROR_CHARACTERS))
+        return _report("RESULT_ERROR", error=_cut(str(error), _ERROR_CHARACTERS))
 
 
-def _exited(error: SystemExit, space: dict[str, object], asked: request.Request) -> bytes:
-    """As the interpreter takes it: nothing and 0 are a good end, another number is one, and text is an error."""
+def _exited(error: SystemExit, space: dict[str, object], asked: _Asked) -> bytes:
+    """Treat SystemExit as the interpreter does: None and 0 are a good end, another number is not, text is an error."""
     code = error.code
     if code is None or (isinstance(code, int) and code & 0xFF == 0):
         return _with_result(space["result"], asked) if "result" in space else _report("OK")
@@ -116,18 +308,18 @@ def _exited(error: SystemExit, space: dict[str, object], asked: request.Request)
 
 
 def _compile(code: str) -> tuple[types.CodeType, types.CodeType | None]:
-    """Returns the program's statements and, where it ends with one, its last expression."""
-    tree = ast.parse(code, FILE_NAME)
+    """Compile the program's statements and, if it ends with one, its last expression."""
+    tree = ast.parse(code, _FILE_NAME)
     last: ast.Expression | None = None
     if tree.body and isinstance(tree.body[-1], ast.Expr):
         last = ast.Expression(tree.body[-1].value)
         del tree.body[-1]
-    body = compile(tree, FILE_NAME, "exec", dont_inherit=True)
-    return body, compile(last, FILE_NAME, "eval", dont_inherit=True) if last is not None else None
+    body = compile(tree, _FILE_NAME, "exec", dont_inherit=True)
+    return body, compile(last, _FILE_NAME, "eval", dont_inherit=True) if last is not None else None
 
 
 def _tell(error: BaseException, limit: int) -> None:
-    """Writes a traceback to standard error; its outermost frame is ours and left out."""
+    """Write a traceback to standard error, without its outermost frame, which is of this file."""
     left = limit
     traced = error.__traceback__.tb_next if error.__traceback__ is not None else None
     for line in _stderr_lines(type(error), error, traced, compact=True).format():
@@ -143,12 +335,12 @@ def _report(status: str, **values: object) -> bytes:
 
 
 def _line(error: BaseException) -> str:
-    name, text = _name(error), " ".join(str(error)[: 2 * ERROR_CHARACTERS].split())
-    return _cut(f"{name}: {text}" if text else name, ERROR_CHARACTERS)
+    name, text = _name(error), " ".join(str(error)[: 2 * _ERROR_CHARACTERS].split())
+    return _cut(f"{name}: {text}" if text else name, _ERROR_CHARACTERS)
 
 
 def _name(error: BaseException) -> str:
-    return _cut(str(type(error).__name__), 200)
+    return _cut(str(type(error).__name__), _NAME_CHARACTERS)
 
 
 def _cut(text: str, length: int) -> str:
@@ -166,7 +358,7 @@ def _send(descriptor: int, data: bytes) -> None:
 
 
 def _open_output(descriptor: int) -> io.TextIOWrapper:
-    # By lines, so that what was printed before a limit struck is there.
+    # Flushed by lines, so that what was printed before a limit struck is there.
     raw = io.BufferedWriter(io.FileIO(descriptor, "wb", closefd=False))
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
@@ -177,3 +369,72 @@ def _flush(stream: Any, flush: Callable[[io.TextIOWrapper], None] = io.TextIOWra
     except (OSError, ValueError):
         # The program closed it, or its descriptor.
         return
+
+
+# 3. The worker reads the report.
+
+
+def outcome_of(limits: Limits, end: ChildEnd, report: bytes, cut: bool) -> Outcome:
+    """Tell how a program ended, without its output.
+
+    Args:
+        limits: the program's.
+        end: how its process ended.
+        report: what it reported.
+        cut: whether it reported more than a report may hold.
+    """
+    if end.reason == "wall":
+        return _ended(Status.TIMEOUT, _TIMEOUT_CODE, f"the program took longer than {limits.wall:g} s")
+    if end.reason == "cpu" or (end.code == -signal.SIGKILL and end.cpu >= limits.cpu):
+        return _ended(Status.CPU_LIMIT, _CPU_CODE, f"the program used more than {limits.cpu:g} s of a processor")
+    if end.reason == "scratch":
+        text = f"the files of the program occupied more than {limits.scratch_bytes:,} bytes, or were nested too deeply"
+        return _ended(Status.SCRATCH_LIMIT, _SCRATCH_CODE, text)
+    if end.code < 0:
+        name = signal.Signals(-end.code).name if -end.code in set(signal.Signals) else f"signal {-end.code}"
+        return _ended(Status.CRASHED, 128 - end.code, f"the program was ended by {name}")
+    if end.code != 0 or not report:
+        return _ended(Status.CRASHED, end.code or 1, f"the program ended itself with exit code {end.code}")
+    if cut:
+        return _forged()
+    return _reported(report, limits.result_bytes)
+
+
+def _reported(report: bytes, result_bytes: int) -> Outcome:
+    try:
+        told: Any = json.loads(report)
+        status = Status(told["status"])
+        if status not in _REPORTED:
+            return _forged()
+        if status is Status.OK and told.get("has_result") is True:
+            return Outcome(status=status, has_result=True, result=carry(told["result"], result_bytes))
+        if status is Status.OK:
+            return Outcome(status=status)
+        return Outcome(
+            status=status,
+            exit_code=_EXIT_CODES.get(status) or _exit_code(told.get("exit_code")),
+            error=" ".join(_text(told.get("error"), _ERROR_CHARACTERS).split()),
+            error_type=_text(told.get("error_type", ""), _NAME_CHARACTERS),
+        )
+    except CannotCarry as error:
+        return _ended(Status.RESULT_ERROR, 1, str(error))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return _forged()
+
+
+def _text(value: object, length: int) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value[:length].encode("utf-8", "replace").decode("utf-8")
+
+
+def _exit_code(value: object) -> int:
+    return value if type(value) is int and 0 < value < 256 else 1
+
+
+def _forged() -> Outcome:
+    return _ended(Status.CRASHED, 1, "the program wrote on the descriptor that its result is reported on")
+
+
+def _ended(status: Status, exit_code: int, error: str) -> Outcome:
+    return Outcome(status=status, exit_code=exit_code, error=error)

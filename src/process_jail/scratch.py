@@ -1,30 +1,123 @@
-"""What lies in a folder that a program has to itself, and its removal; it may hold any evil."""
+"""Make, measure and remove the scratch folders of programs, which may put anything into them."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import logging
 import os
 import secrets
 import stat
+import tempfile
+from pathlib import Path
 
-__all__ = ["BLOCK", "occupied", "remove"]
+__all__ = ["BLOCK", "ScratchRoot", "occupied", "open_to_all", "remove"]
+
+_log = logging.getLogger(__name__)
 
 BLOCK = 4096
-"""Bytes that every file and folder counts for at least, so that empty ones are not free."""
+"""Bytes that each file or folder counts for at least, so that empty ones are not free."""
 _MAX_DEPTH = 32
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def occupied(folder: int, enough: int, pid: int | None = None) -> int:
-    """Bytes that the files and folders in a folder occupy on the disk.
+class ScratchRoot:
+    """The folder that the scratch folders of one jail lie in, locked while this process lives."""
 
-    Counts while a program is changing them. Folders that cannot be looked into, and those nested deeper than 32, count
-    as more than enough.
+    def __init__(self, parent: Path | None, user: tuple[int, int] | None, *, prefix: str) -> None:
+        """Make the folder, and remove those that killed processes left beside it.
+
+        Args:
+            parent: where; created if need be. None, or a folder that the user cannot get to, means the system's folder
+                for temporary files.
+            user: user and group of the programs, if not this process's own.
+            prefix: how the folder's name begins. A folder of this prefix that nobody has locked is removed.
+
+        Raises:
+            OSError: it cannot be made there.
+        """
+        self._user = user
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
+        place = (
+            parent if parent is not None and (user is None or open_to_all(str(parent))) else Path(tempfile.gettempdir())
+        )
+        _remove_left_behind(place, prefix)
+        # Under another name until it is locked: a process that starts now would take it for one left behind.
+        made = Path(tempfile.mkdtemp(prefix=f"new-{prefix}", dir=place))
+        self._lock = os.open(made, _FOLDER)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._path = made.rename(place / f"{prefix}{secrets.token_hex(8)}")
+        if user is not None:
+            # Lets that user through to the folder of its run, without a listing on the way.
+            self._path.chmod(0o711)
+
+    def make(self) -> tuple[str, int]:
+        """Make a scratch folder; return its path, and its open descriptor."""
+        path = str(self._path / secrets.token_hex(8))
+        os.mkdir(path, 0o700)
+        descriptor = os.open(path, _FOLDER)
+        if self._user is not None:
+            os.fchown(descriptor, *self._user)
+        return path, descriptor
+
+    @staticmethod
+    def remove(path: str) -> None:
+        """Remove a scratch folder. Log a failure: the next process that starts here tries again."""
+        try:
+            remove(path)
+        except OSError as error:
+            _log.warning("the scratch folder %s cannot be removed: %s", path, error)
+
+    def close(self) -> None:
+        """Remove the folder with all that is in it."""
+        if self._lock != -1:
+            self.remove(str(self._path))
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _remove_left_behind(place: Path, prefix: str) -> None:
+    with os.scandir(place) as entries:
+        found = [entry.path for entry in entries if entry.name.startswith(prefix)]
+    for path in found:
+        with contextlib.suppress(OSError):
+            _remove_if_left_behind(path)
+
+
+def _remove_if_left_behind(path: str) -> None:
+    """Remove a folder of this user's that nobody holds the lock of; anybody may have put that name there."""
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        return
+    lock = os.open(path, _FOLDER)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(path)
+    finally:
+        os.close(lock)
+
+
+def open_to_all(folder: str) -> bool:
+    """Tell whether any user gets to a folder, by the modes of the folders on the way."""
+    path: str = os.path.realpath(folder)
+    while True:
+        if not os.stat(path).st_mode & 0o001:
+            return False
+        if path == "/":
+            return True
+        path = os.path.dirname(path)
+
+
+def occupied(folder: int, enough: int, pid: int | None = None) -> int:
+    """Return the bytes that all files and folders in a folder occupy, while a program may be changing them.
+
+    A folder that cannot be read, or is nested deeper than 32, counts as more than enough.
 
     Args:
         folder: the open folder.
-        enough: counting ends once this many bytes are exceeded.
-        pid: a process whose open files without a name are counted too, where its user is ours.
+        enough: stop counting above so many bytes.
+        pid: a process whose open files without a name count too, if this process may look at them.
     """
     total = _occupied(folder, enough, 0)
     if pid is not None and total <= enough:
@@ -36,7 +129,7 @@ def _occupied(folder: int, enough: int, depth: int) -> int:
     if depth > _MAX_DEPTH:
         return enough + 1
     try:
-        # Opened anew, because a position in a folder is shared by all who hold it open.
+        # Opened anew: all who share a descriptor of a folder share the position in it.
         own = os.open(".", _FOLDER, dir_fd=folder)
     except PermissionError:
         return enough + 1
@@ -58,7 +151,7 @@ def _occupied(folder: int, enough: int, depth: int) -> int:
 
 def _occupied_below(folder: int, name: str, enough: int, depth: int) -> int:
     try:
-        # O_NOFOLLOW: what was a folder a moment ago may be a link to somewhere else by now.
+        # O_NOFOLLOW: a folder of a moment ago may be a link to somewhere else by now.
         below = os.open(name, _FOLDER, dir_fd=folder)
     except PermissionError:
         return enough + 1
@@ -82,10 +175,10 @@ def _occupied_by_nameless_files(pid: int) -> int:
 
 
 def remove(path: str) -> None:
-    """Removes a folder and all beneath it, however deep, following no link; no process may change it meanwhile.
+    """Remove a folder and all below it, however deep, following no link; no process may change it meanwhile.
 
-    Folders within are first moved to the top and then removed there, so that neither the length of a path nor the
-    number of open files bounds the depth.
+    Move each folder within to the top before removing it, so that neither the length of a path nor the number of open
+    files limits the depth.
 
     Raises:
         OSError: something cannot be removed.
@@ -105,7 +198,7 @@ def remove(path: str) -> None:
 
 
 def _unlinked(folder: int, name: str) -> bool:
-    """Whether it was no folder, and so is gone."""
+    """Unlink it unless it is a folder, and tell whether that was done."""
     if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
         return False
     os.unlink(name, dir_fd=folder)
@@ -113,13 +206,13 @@ def _unlinked(folder: int, name: str) -> bool:
 
 
 def _empty(top: int, name: str, prefix: str, count: int) -> int:
-    # It may have been made without the right to look into it, and is a folder, no link.
+    # It may have been made unreadable. It is a folder, no link.
     os.chmod(name, 0o700, dir_fd=top)
     folder = os.open(name, _FOLDER, dir_fd=top)
     try:
         for below in os.listdir(folder):
             if not _unlinked(folder, below):
-                # Moving a folder writes to it, for its way back up.
+                # Moving a folder writes its entry "..".
                 os.chmod(below, 0o700, dir_fd=folder)
                 os.rename(below, f"{prefix}{count}", src_dir_fd=folder, dst_dir_fd=top)
                 count += 1

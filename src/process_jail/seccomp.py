@@ -1,4 +1,4 @@
-"""Seccomp: the policy as a filter that the kernel runs for every system call."""
+"""Compile the syscall policy into a seccomp filter, which the kernel runs for every system call, and install it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from . import kernel
-from .syscall_numbers import AUDIT_ARCHITECTURES, NUMBERS
-from .syscall_policy import Anything, Fails, If, Rule, Test
+from .syscall_policy import AUDIT_ARCHITECTURES, NUMBERS, Anything, Fails, If, Rule, Test
 
 __all__ = ["available", "compile_filter", "install"]
 
@@ -20,28 +19,28 @@ _IF_EQUAL, _IF_AT_LEAST = 0x15, 0x35
 _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 _OF_NUMBER, _OF_ARCHITECTURE, _OF_ARGUMENTS = 0, 4, 16
 _X32 = 0x40000000
-"""Calls of x86-64's other interface have this bit in their number."""
+"""Bit in the number of each call of x86-64's other interface, x32."""
 _MODE_FILTER = 2
 
 _Instruction = tuple[int, int, int, int]
 
 
 def available() -> bool:
-    """Whether the kernel takes filters at all."""
+    """Tell whether the kernel accepts filters at all."""
     try:
         kernel.prctl("PR_SET_SECCOMP", kernel.PR_SET_SECCOMP, _MODE_FILTER, 0)
     except OSError as error:
-        # Without a filter to read, a kernel that takes them says so.
+        # A kernel that accepts filters fails to read the one at address 0.
         return error.errno == errno.EFAULT
     return False
 
 
 def compile_filter(policy: Mapping[str, Rule], machine: str) -> bytes:
-    """Returns the filter of a policy: what it does not name fails with EPERM, another machine's call ends the process.
+    """Compile a policy: a call that it does not name fails with EPERM, a call for another machine kills the process.
 
     Args:
-        policy: rules by the name of the call; those that the machine does not have are left out.
-        machine: as `kernel.architecture` gives it; one of those that the tables have.
+        policy: rules by call name; calls that the machine does not have are left out.
+        machine: a key of `NUMBERS`, as `kernel.architecture` returns it.
     """
     numbers = NUMBERS[machine]
     program: list[_Instruction] = [
@@ -61,7 +60,7 @@ def compile_filter(policy: Mapping[str, Rule], machine: str) -> bytes:
 
 
 def install(program: bytes) -> None:
-    """Puts a filter on this process, for good; it must have given up new privileges before.
+    """Install a filter on this process, for good. Set PR_SET_NO_NEW_PRIVS first.
 
     Raises:
         OSError: the kernel refused.
@@ -73,7 +72,7 @@ def install(program: bytes) -> None:
 
 
 def _block(rule: Rule) -> list[_Instruction]:
-    """What follows once the number is the call's; every way through it returns."""
+    """Return the instructions for a call whose number has matched; each path through them returns."""
     match rule:
         case Anything():
             return [(_RETURN, 0, 0, _ALLOW)]
@@ -89,11 +88,11 @@ def _block(rule: Rule) -> list[_Instruction]:
 
 
 def _alternative(tests: tuple[Test, ...]) -> list[_Instruction]:
-    """Returns if all tests hold, and runs out at its end where one does not."""
+    """Allow the call if all tests hold; else fall through at the end."""
     block: list[_Instruction] = [(_RETURN, 0, 0, _ALLOW)]
     for test in reversed(tests):
         for offset, mask, value in reversed(_words(test)):
-            # The jump leads over what is behind it in the block, which grows towards the front.
+            # The jump skips the rest of the block, which grows towards the front.
             block = [(_LOAD, 0, 0, offset), (_AND, 0, 0, mask), (_IF_EQUAL, 0, len(block), value), *block]
     return block
 

@@ -1,4 +1,4 @@
-"""Which values can be carried as a result, and why another cannot: what JSON has, exactly."""
+"""Encode a result as JSON, exactly, or say why a value cannot be carried."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["EXACT_INTEGERS", "MAX_DEPTH", "CannotCarry", "JsonValue", "carry", "
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
 EXACT_INTEGERS = 1 << 53
-"""Integers up to this one, and down to its negative, are exact as the numbers of a Struct."""
+"""The largest integer, and negated the smallest, that a double holds exactly, as all numbers of JSON may end up."""
 MAX_DEPTH = 24
-"""Levels of lists and dicts; beyond some 30 the messages that carry them cannot be read."""
+"""Levels of lists and dicts. Readers of deeper messages give up, those of protobuf beyond some 30."""
 _PATH_CHARACTERS = 120
-# The builtin types' own methods, whatever a derived type has in their place.
+# Methods of the builtin types, not those that a derived type puts in their place.
 _ITEMS: Callable[[dict[object, object]], Iterable[tuple[object, object]]] = vars(dict)["items"]
 _ITERATE_LIST: Callable[[list[object]], Iterable[object]] = vars(list)["__iter__"]
 _ITERATE_TUPLE: Callable[[tuple[object, ...]], Iterable[object]] = vars(tuple)["__iter__"]
@@ -45,12 +45,12 @@ _WAYS_OUT = {
 }
 
 
-class CannotCarry(Exception):  # noqa: N818 - it says something of the value, and is no fault of ours
-    """A value that is no result. The text names its place, what it is, and the way out."""
+class CannotCarry(Exception):  # noqa: N818 - it tells of the value, and is no fault of the jail's
+    """A value is no result. The text names its place, what it is, and the way out."""
 
 
 def encode(value: object, limit: int) -> bytes:
-    """Returns a value as JSON.
+    """Encode a value as JSON.
 
     Raises:
         CannotCarry: JSON does not have it, or it takes more bytes than the limit.
@@ -63,11 +63,11 @@ def encode(value: object, limit: int) -> bytes:
 
 
 def carry(value: object, limit: int) -> JsonValue:
-    """Returns a value in the types that JSON has: tuples as lists, objects of derived types as what they derive from.
+    """Convert a value to the types of JSON: a tuple to a list, an object of a derived type to what it derives from.
 
     Args:
-        value: anything; no method of it is called.
-        limit: bytes that it may take as JSON. It is only held to roughly, so that nothing large is copied.
+        value: anything; none of its own methods is called.
+        limit: bytes that it may take as JSON; kept roughly, to stop before anything large is copied.
 
     Raises:
         CannotCarry: JSON does not have it, or it is larger than the limit.
@@ -76,7 +76,7 @@ def carry(value: object, limit: int) -> JsonValue:
 
 
 class _Carrier:
-    """One walk over a value; the methods of the builtin types are called on it, never its own."""
+    """One walk over a value. It calls the methods of builtin types, never the value's own."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -87,7 +87,7 @@ class _Carrier:
         self._take(1)
         if value is None or value is True or value is False:
             return value
-        # Of the type and not by isinstance, which asks the value what it is.
+        # Not isinstance, which asks the value for its class.
         kind = type(value)
         if issubclass(kind, str):
             return self._text(cast("str", value), path)

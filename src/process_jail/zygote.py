@@ -1,37 +1,54 @@
-"""The zygote: a warm process without threads that forks a child for each run, and holds it to its limits.
+"""Fork a child for each program from a warm process without threads, the zygote, and hold it to its limits.
 
-It never sees a program, its inputs or what comes of it: those go between the worker and the child, through descriptors
-that it passes on. So nothing of one run is in its memory, which all later children have a copy of.
+The zygote never sees a program, its inputs or its result: those go between the worker and the child, through
+descriptors that it only passes on. So no trace of a run is in its memory, which each later child gets a copy of.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import select
 import signal
 import socket
 import sys
+import sysconfig
 import time
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, cast
 
-from . import kernel, landlock, library, probe, program, requirements, scratch
-from .confinement import RESULT, Confinement, Descriptors, Limits, enter
+from . import kernel, landlock, program, scratch
+from .confinement import JAILED, NOT_JAILED, RESULT, ChildLimits, Confinement, Descriptors, enter, missing, probe
 
 __all__ = ["main"]
 
 _TICK = 0.025
-"""Seconds between two looks at what a child has used."""
+"""Seconds between two checks of what a child has used."""
 _LOOK_SHARE = 8
-"""A look that takes long is only taken again after so many times as long."""
+"""After a check of the files, wait so many times as long as it took, so that large folders cost little."""
 _MESSAGE_BYTES = 1 << 16
 _DESCRIPTORS = 5
 _NAMESPACES = 0x40000000 | 0x08000000 | 0x04000000
-"""CLONE_NEWNET, CLONE_NEWIPC and CLONE_NEWUTS: no network, nobody's shared memory, and no name of the machine."""
+"""CLONE_NEWNET, CLONE_NEWIPC and CLONE_NEWUTS: no network, no shared memory of others, no name of the machine."""
 _HOST_NAME = "sandbox"
+_EXTENSIONS_LEFT_OUT = (
+    *("_test", "_xx", "xx", "_curses", "_tkinter", "_dbm", "_gdbm", "_crypt"),
+    *("nis", "ossaudiodev", "readline", "spwd", "syslog"),
+)
+"""Extension modules that are of no use in a jail; a program cannot load them later."""
+_MODULES = """
+    abc argparse array ast asyncio base64 binascii bisect bz2 calendar cmath codecs collections collections.abc colorsys
+    concurrent.futures configparser contextlib contextvars copy csv ctypes dataclasses datetime decimal difflib dis
+    email.message encodings.idna encodings.latin_1 enum errno fnmatch fractions functools gc getpass glob graphlib gzip
+    hashlib heapq hmac html html.parser importlib.metadata inspect io ipaddress itertools json keyword linecache locale
+    logging lzma math mimetypes numbers operator os pathlib pickle platform pprint queue random re sched secrets select
+    selectors shlex shutil signal socket sqlite3 statistics string struct subprocess tarfile tempfile textwrap threading
+    time timeit tokenize tomllib traceback types typing unicodedata unittest urllib.parse uuid warnings weakref
+    xml.etree.ElementTree zipfile zlib zoneinfo
+"""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,7 +91,7 @@ class _Zygote:
         self._poll.register(control, select.POLLIN)
 
     def serve(self) -> None:
-        """Forks and watches until the worker is gone; then ends what still runs."""
+        """Fork and watch until the worker is gone; then end what still runs."""
         try:
             while True:
                 for descriptor, _ in self._poll.poll(self._patience()):
@@ -89,7 +106,7 @@ class _Zygote:
                 signal.pidfd_send_signal(child.process, signal.SIGKILL)
 
     def _patience(self) -> float | None:
-        """Milliseconds until a child must be looked after; None where there is none."""
+        """Return the milliseconds until a child must be checked; None if no child runs."""
         deadlines = [child.started + child.wall for child in self._children.values() if not child.reason]
         if not deadlines:
             return None
@@ -140,14 +157,16 @@ class _Zygote:
 
     def _become_child(self, message: dict[str, int | float | bool], descriptors: Descriptors) -> NoReturn:
         try:
-            limits = Limits(cpu=message["cpu"], memory_bytes=int(message["memory"]), file_bytes=int(message["file"]))
+            limits = ChildLimits(
+                cpu=message["cpu"], memory_bytes=int(message["memory"]), file_bytes=int(message["file"])
+            )
             self._children.clear()
             enter(self._confinement, descriptors, limits)
         except BaseException as error:  # noqa: BLE001 - nothing of the program has run, and nothing will
             _refuse(descriptors.result, f"{type(error).__name__}: {error}")
-        os.write(RESULT, requirements.JAILED)
+        os.write(RESULT, JAILED)
         if message["probe"]:
-            probe.run()
+            os.write(RESULT, json.dumps(probe()).encode("ascii"))
         else:
             program.run()
         os._exit(0)
@@ -190,21 +209,21 @@ class _Zygote:
 
 
 def _refuse(result: int, reason: str) -> NoReturn:
-    told = requirements.NOT_JAILED + reason.encode("utf-8", "replace")[:1000]
+    told = NOT_JAILED + reason.encode("utf-8", "replace")[:1000]
     try:
         os.write(result, told)
     except OSError:
-        # It has come so far that the descriptor lies in its place already.
+        # The descriptor has been moved to its place already.
         os.write(RESULT, told)
     finally:
         os._exit(1)
 
 
 def main() -> None:
-    """Serves the worker that started it; `sys.argv` has what it needs to know.
+    """Serve the worker that started this process, as `sys.argv` tells.
 
-    That is the descriptor of one end of a pair of SOCK_SEQPACKET sockets, the worker's process id, and the user and the
-    group to become where it is root.
+    Its arguments are the descriptor of one end of a pair of SOCK_SEQPACKET sockets, the worker's process id, and the
+    user and group that programs run as if this process is root's. The first message says what is missing here.
     """
     control_descriptor, worker, uid, gid = (int(argument) for argument in sys.argv[1:5])
     kernel.prctl("PR_SET_PDEATHSIG", kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -212,28 +231,73 @@ def main() -> None:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=kernel.keep(control_descriptor))
-    missing = requirements.missing(os.geteuid() == 0, uid)
-    if missing:
-        control.send(json.dumps({"missing": missing}).encode("ascii"))
+    root = os.geteuid() == 0
+    if lacking := missing(root, uid):
+        control.send(json.dumps({"missing": lacking}).encode("ascii"))
         return
-    user = (uid, gid) if os.geteuid() == 0 else None
-    kept = library.reach(user)
-    rules = library.readable()
-    library.load()
-    networkless = kernel.unshare(_NAMESPACES)
-    if networkless:
+    user = (uid, gid) if root else None
+    keep = _keep_library_open(user)
+    rules = landlock.readable()
+    _load_modules()
+    if kernel.unshare(_NAMESPACES):
         socket.sethostname(_HOST_NAME)
     confinement = Confinement(
         machine=kernel.architecture(),
         landlock_abi=landlock.abi(),
         rules=rules,
-        keep=kept,
+        keep=keep,
         user=user,
         zygote=os.getpid(),
     )
-    control.send(json.dumps({"landlock": confinement.landlock_abi, "namespaces": networkless}).encode("ascii"))
-    # What is there now is there for good: children share it as long as nobody writes to it.
+    control.send(json.dumps({"missing": []}).encode("ascii"))
+    # What is there now stays: children share its memory as long as nobody writes to it.
     gc.collect()
     gc.freeze()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         _Zygote(control, confinement).serve()
+
+
+def _load_modules() -> None:
+    """Import what programs usually import, and each extension module: a jailed child cannot load machine code."""
+    for name in _MODULES.split():
+        importlib.import_module(name)
+    for name in _extensions():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def _extensions() -> list[str]:
+    folder = sysconfig.get_config_var("DESTSHARED")
+    if not isinstance(folder, str) or not os.path.isdir(folder):
+        return []
+    names = sorted(entry.partition(".")[0] for entry in os.listdir(folder) if entry.endswith(".so"))
+    return [name for name in names if not name.startswith(_EXTENSIONS_LEFT_OUT)]
+
+
+def _keep_library_open(user: tuple[int, int] | None) -> int | None:
+    """Keep the standard library readable for children that become another user.
+
+    If that user cannot get to its path, such as root's own interpreter in /root, import it through an open folder from
+    now on.
+
+    Returns:
+        That folder, which must stay open; None if none is needed.
+    """
+    folder = os.path.dirname(os.__file__)
+    if user is None or scratch.open_to_all(folder):
+        return None
+    kept = kernel.keep(os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    _move_imports(folder, f"/proc/self/fd/{kept}")
+    return kept
+
+
+def _move_imports(old: str, new: str) -> None:
+    def moved(path: str) -> str:
+        return new + path[len(old) :] if path == old or path.startswith(f"{old}/") else path
+
+    sys.path[:] = [moved(path) for path in sys.path]
+    sys.path_importer_cache.clear()
+    for module in list(sys.modules.values()):
+        folders = getattr(module, "__path__", None)
+        if isinstance(folders, list):
+            module.__path__ = [moved(str(path)) for path in cast("list[object]", folders)]

@@ -1,4 +1,4 @@
-"""The jail stands apart: nothing of the worker is in it, and nothing of one run reaches the next."""
+"""The jail stands apart: it needs the standard library alone, and nothing of one run reaches the next."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 
 import process_jail
-from contextunity.modules.code.backends import Program, ProgramLimits, SandboxUnavailable
-from contextunity.modules.code.backends.cpython import open_backend
-from process_jail.syscall_numbers import NUMBERS
-from process_jail.syscall_policy import Anything, If, policy
+from process_jail import Jail, JailUnavailableError, Limits, Program
+from process_jail.syscall_policy import NUMBERS, Anything, If, policy
 
-_LIMITS = ProgramLimits(
+_LIMITS = Limits(
     wall=20.0, cpu=20.0, memory_bytes=128 << 20, output_bytes=9999, result_bytes=9999, scratch_bytes=1 << 20
 )
 _MARK = "Q7zK"
@@ -50,23 +48,24 @@ def test_the_jail_imports_the_standard_library_alone(path: Path) -> None:
 
 
 async def test_nothing_of_a_run_is_in_the_memory_of_the_next(tmp_path: Path) -> None:
+    jail = Jail(folder=tmp_path)
     try:
-        backend = await open_backend(folder=tmp_path)
-    except SandboxUnavailable as error:
+        await jail.start()
+    except JailUnavailableError as error:
         pytest.skip(str(error))
     rest = secrets.token_hex(24)
     digest = hashlib.sha256(rest.encode()).hexdigest()
     try:
-        kept = await backend.run(Program(code=_KEEP, limits=_LIMITS, inputs={"mark": _MARK, "rest": rest}))
-        itself = await backend.run(
+        kept = await jail.run(Program(code=_KEEP, limits=_LIMITS, inputs={"mark": _MARK, "rest": rest}))
+        itself = await jail.run(
             Program(
                 code=f"kept = {_MARK + rest!r}\n{_SEARCH}", limits=_LIMITS, inputs={"mark": _MARK, "digest": digest}
             )
         )
         search = Program(code=_SEARCH, limits=_LIMITS, inputs={"mark": _MARK, "digest": digest})
-        following = await backend.run(search)
+        following = await jail.run(search)
     finally:
-        await backend.aclose()
+        await jail.aclose()
     assert kept.result == [_MARK + rest] * 2
     assert isinstance(itself.result, list), itself.stderr
     # The search finds what is there, in the run's own source for one.

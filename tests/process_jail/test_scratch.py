@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from contextunity.modules.code.backends._cpython_folder import ScratchRoot
-from process_jail.scratch import BLOCK, occupied, remove
+from process_jail.scratch import BLOCK, ScratchRoot, occupied, remove
 
 
 @pytest.fixture
@@ -85,17 +84,17 @@ def test_folders_without_rights_are_removed(folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_what_a_killed_worker_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
-    left = ScratchRoot(tmp_path, None)
+def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+    left = ScratchRoot(tmp_path, None, prefix="of-this-test-")
     left.make()
     path = next(tmp_path.iterdir())
-    shutil.copytree(path, tmp_path / "contextworker-code-left")
-    (tmp_path / "contextworker-code-file").touch()
+    shutil.copytree(path, tmp_path / "of-this-test-left")
+    (tmp_path / "of-this-test-file").touch()
     (tmp_path / "others").mkdir()
-    another = ScratchRoot(tmp_path, None)
+    another = ScratchRoot(tmp_path, None, prefix="of-this-test-")
     names = {entry.name for entry in tmp_path.iterdir()}
-    assert {path.name, "contextworker-code-file", "others"} < names
-    assert "contextworker-code-left" not in names
+    assert {path.name, "of-this-test-file", "others"} < names
+    assert "of-this-test-left" not in names
     another.close()
     left.close()
-    assert {entry.name for entry in tmp_path.iterdir()} == {"contextworker-code-file", "others"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {"of-this-test-file", "others"}

@@ -11,24 +11,19 @@ import sys
 import pytest
 
 import process_jail
-from process_jail import kernel
-from process_jail.requirements import missing
+from process_jail import kernel, missing
 
 _LACKING = """
 import asyncio, sys
-from contextunity.modules.code.backends import SandboxUnavailable
-from process_jail import kernel, seccomp
-from contextunity.modules.code.backends.cpython import CPythonBackend
+from process_jail import Jail, JailUnavailableError, kernel, seccomp
 kernel.prctl("PR_SET_NO_NEW_PRIVS", kernel.PR_SET_NO_NEW_PRIVS, 1)
 seccomp.install(bytes.fromhex(sys.argv[1]))
 async def main():
-    backend = CPythonBackend()
     try:
-        await backend.start()
-    except SandboxUnavailable as error:
+        async with Jail():
+            print("it works")
+    except JailUnavailableError as error:
         print(error)
-    finally:
-        await backend.aclose()
 asyncio.run(main())
 """
 _CALLS = {
@@ -93,7 +88,7 @@ def _filter(call: str, argument: int | None, code: int) -> str:
 def test_what_is_missing_is_named_and_nothing_is_run(call: str, argument: int | None, code: int, reason: str) -> None:
     command = [sys.executable, "-c", _LACKING, _filter(call, argument, code)]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert ran.stdout.startswith("the cpython backend cannot work here")
+    assert ran.stdout.startswith("the jail cannot work here")
     assert reason in ran.stdout
     assert ran.stderr == ""
 
@@ -101,19 +96,19 @@ def test_what_is_missing_is_named_and_nothing_is_run(call: str, argument: int | 
 _OLDER = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from process_jail import confinement as jail, kernel, landlock, library
+from process_jail import confinement, kernel, landlock
 scratch, null = os.open(sys.argv[3], os.O_RDONLY), os.open("/dev/null", os.O_RDWR)
 readable = os.__file__
 size = os.stat(readable).st_size
-rules = library.readable()
-confinement = jail.Confinement(
+rules = landlock.readable()
+same = confinement.Confinement(
     machine=kernel.architecture(), landlock_abi=int(sys.argv[2]), rules=rules, keep=None, user=None, zygote=os.getpid()
 )
 result, writer = os.pipe()
 pid = os.fork()
 if pid == 0:
-    given = jail.Descriptors(request=null, stdout=writer, stderr=2, result=writer, scratch=scratch)
-    jail.enter(confinement, given, jail.Limits(cpu=9, memory_bytes=1 << 28, file_bytes=1 << 20))
+    given = confinement.Descriptors(request=null, stdout=writer, stderr=2, result=writer, scratch=scratch)
+    confinement.enter(same, given, confinement.ChildLimits(cpu=9, memory_bytes=1 << 28, file_bytes=1 << 20))
     held = 0
     for attempt in (
         lambda: os.open(readable, os.O_TRUNC | 3),
@@ -155,10 +150,10 @@ def test_an_older_landlock_holds_as_well(version: int, tmp_path_factory: pytest.
 
 _WITHOUT_CAPABILITIES = """
 import struct, sys
-from process_jail import kernel, requirements
+from process_jail import kernel, missing
 header, kept = struct.pack("=Ii", 0x20080522, 0), 1 << 6
 kernel.libc.capset(kernel.buffer(header), kernel.buffer(struct.pack("=6I", kept, kept, 0, 0, 0, 0)))
-print("; ".join(requirements.missing(True, 65534)))
+print("; ".join(missing(True, 65534)))
 """
 
 

@@ -20,7 +20,7 @@ from contextunity.core import ContextUnit, codec, worker_pb2, worker_pb2_grpc
 from contextunity.core.codec import dict_to_struct
 from contextunity.worker.cli import main
 from contextunity.worker.client import SyncWorkerClient, WorkerServiceError
-from process_jail.requirements import missing
+from process_jail import missing
 
 _JAILED = pytest.mark.skipif(bool(missing(False, 65534)), reason=f"the jail needs {missing(False, 65534)}")
 

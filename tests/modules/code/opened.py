@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from contextunity.modules.code.backends import Backend, SandboxUnavailable
+from contextunity.modules.code.backends import Backend, Program, ProgramLimits, SandboxUnavailable
 
 NAMES = ("monty", "cpython")
+_LIMITS = ProgramLimits(
+    wall=20.0, cpu=20.0, memory_bytes=64 << 20, output_bytes=1000, result_bytes=1000, scratch_bytes=1 << 20
+)
 
 
 @contextlib.asynccontextmanager
@@ -34,6 +37,12 @@ async def open_backend(name: str, folder: Path) -> Backend:
         from contextunity.modules.code.backends._monty import MontyBackend
 
         return await MontyBackend(processes=2, folder=folder / "monty").__aenter__()
-    from contextunity.modules.code.backends import cpython
+    from contextunity.modules.code.backends.cpython import CPythonBackend
 
-    return await cpython.open_backend(folder=folder / "cpython")
+    backend = CPythonBackend(folder=folder / "cpython")
+    try:
+        await backend.run(Program(code="", limits=_LIMITS))
+    except BaseException:
+        await backend.aclose()
+        raise
+    return backend

@@ -17,7 +17,7 @@ from temporalio.client import Client
 from contextunity.core.codec import dict_to_struct
 from contextunity.modules.code._values import from_value
 from contextunity.worker.embedded import EmbeddedServer
-from process_jail.requirements import missing
+from process_jail import missing
 
 _PROGRAM = """
 import time

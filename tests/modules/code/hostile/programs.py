@@ -14,8 +14,7 @@ from pathlib import Path
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
 from process_jail.kernel import architecture
-from process_jail.syscall_numbers import NUMBERS
-from process_jail.syscall_policy import policy
+from process_jail.syscall_policy import NUMBERS, policy
 
 _FOLDER = Path(__file__).parent / "programs"
 

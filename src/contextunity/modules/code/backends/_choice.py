@@ -12,9 +12,9 @@ from contextunity.gen.contextunity.code.v1 import Language
 
 from ..errors import LanguageUnknownError
 from ..settings import CodeSettings
-from ._cpython import CPythonBackend
 from ._monty import MontyBackend
 from ._protocol import Backend, Outcome, Program, SandboxUnavailable, ToolReply
+from .cpython import CPythonBackend
 
 __all__ = ["Backends", "open_backends"]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
 from contextunity.core.codec import JsonValue
-from process_jail.values import CannotCarry, encode
+from process_jail import CannotCarry, encode
 
 from ._last_expression import keep_last_expression
 from ._monty_errors import EXIT_CODES, Ending, ending_of

@@ -8,7 +8,7 @@ more than it could have said by its result or by a call.
 
 from __future__ import annotations
 
-from process_jail.values import EXACT_INTEGERS, MAX_DEPTH
+from process_jail import EXACT_INTEGERS, MAX_DEPTH
 
 __all__ = ["CALL_HOOK", "LAST", "MARK", "report_source", "simple_report_source", "tools_source"]
 

@@ -1,28 +1,85 @@
-"""Opens the backend `cpython`."""
+"""Run programs in the real interpreter, each in a jail of its own: the backend `cpython`, on top of process_jail."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+from collections.abc import Generator
 from pathlib import Path
 
-from ._cpython import CPythonBackend
+from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
-__all__ = ["CPythonBackend", "open_backend"]
+import process_jail
+
+from ..errors import SandboxFailedError
+from ._protocol import Outcome, Program, SandboxUnavailable
+
+__all__ = ["CPythonBackend"]
 
 
-async def open_backend(*, folder: Path) -> CPythonBackend:
-    """Opens the backend, and tries whether its jail holds.
+class CPythonBackend:
+    """Run each program in a child of its own, as process_jail.Jail does.
+
+    It takes as many programs at once as it is given. It belongs to the event loop that it is first used in. What the
+    kernel lacks is found out at the first run.
 
     Args:
-        folder: where its scratch folders are made.
-
-    Raises:
-        SandboxUnavailable: the kernel, or this process, lacks what the jail needs; the text says what.
-        SandboxFailedError: it did not start.
+        folder: where scratch folders are made. None, or a folder that the programs' user cannot get to, means the
+            system's folder for temporary files.
     """
-    backend = CPythonBackend(folder=folder)
+
+    def __init__(self, *, folder: Path | None = None) -> None:
+        self._jail = process_jail.Jail(folder=folder, name="cpython backend", prefix="contextworker-code-")
+
+    @property
+    def name(self) -> str:
+        """`cpython`."""
+        return "cpython"
+
+    async def run(self, program: Program) -> Outcome:
+        """Run a program to its end.
+
+        Raises:
+            SandboxUnavailable: the kernel, or this process, lacks what the jail needs.
+            SandboxFailedError: the sandbox failed, and may not the next time.
+        """
+        if program.tools:
+            return Outcome(
+                status=ExecutionStatus.UNSUPPORTED,
+                exit_code=1,
+                error="programs of the cpython backend cannot call tools; those of the monty backend can",
+            )
+        jailed = process_jail.Program(
+            code=program.code,
+            limits=process_jail.Limits(**dataclasses.asdict(program.limits)),
+            inputs=program.inputs,
+            files=program.files,
+        )
+        with _as_sandbox_errors():
+            outcome = await self._jail.run(jailed)
+        return Outcome(
+            status=ExecutionStatus[outcome.status.name],
+            has_result=outcome.has_result,
+            result=outcome.result,
+            stdout=outcome.stdout,
+            stderr=outcome.stderr,
+            exit_code=outcome.exit_code,
+            duration_ms=round(outcome.wall * 1000),
+            truncated=outcome.truncated,
+            error=outcome.error,
+            error_type=outcome.error_type,
+        )
+
+    async def aclose(self) -> None:
+        """End what runs, and remove the scratch folders."""
+        await self._jail.aclose()
+
+
+@contextlib.contextmanager
+def _as_sandbox_errors() -> Generator[None, None, None]:
     try:
-        await backend.start()
-    except BaseException:
-        await backend.aclose()
-        raise
-    return backend
+        yield
+    except process_jail.JailUnavailableError as error:
+        raise SandboxUnavailable(str(error)) from None
+    except process_jail.JailFailedError as error:
+        raise SandboxFailedError(str(error)) from None

@@ -1,4 +1,4 @@
-"""The backend and the worker that has it: nothing runs as root, and nothing outlives the worker."""
+"""The jail and the process that has it: nothing runs as root, and nothing outlives that process."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from contextunity.modules.code.backends._cpython_folder import ScratchRoot
-from contextunity.modules.code.backends.cpython import CPythonBackend
-from process_jail.requirements import missing
+from process_jail import Jail, missing
+from process_jail.scratch import ScratchRoot
 
 _WORKER = """
 import asyncio, sys
 from pathlib import Path
-from contextunity.modules.code.backends import Program, ProgramLimits
-from contextunity.modules.code.backends.cpython import open_backend
-limits = ProgramLimits(wall=60, cpu=60, memory_bytes=1 << 27, output_bytes=99, result_bytes=99, scratch_bytes=1 << 20)
+from process_jail import Jail, Limits, Program
 async def main():
-    backend = await open_backend(folder=Path(sys.argv[1]))
-    asyncio.create_task(backend.run(Program(code="while True: pass", limits=limits)))
+    jail = Jail(folder=Path(sys.argv[1]))
+    await jail.start()
+    running = asyncio.create_task(jail.run(Program(code="while True: pass", limits=Limits(wall=60, cpu=60))))
     await asyncio.sleep(0.3)
     print("running", flush=True)
     await asyncio.sleep(60)
@@ -35,7 +33,7 @@ asyncio.run(main())
 @pytest.mark.parametrize(("uid", "gid"), [(0, 1), (1, 0), (-1, 1)])
 def test_programs_do_not_run_as_root(uid: int, gid: int) -> None:
     with pytest.raises(ValueError, match="must not run as root"):
-        CPythonBackend(uid=uid, gid=gid)
+        Jail(uid=uid, gid=gid)
 
 
 @pytest.mark.skipif(bool(missing(False, 65534)), reason=f"the jail needs {missing(False, 65534)}")
@@ -51,10 +49,10 @@ def test_nothing_outlives_a_killed_worker(tmp_path: Path) -> None:
     assert alive == []
     # Its scratch folder is what it leaves; the next worker finds it.
     made = _scratch_folders(tmp_path) - before
-    ScratchRoot(tmp_path, (65534, 65534) if os.geteuid() == 0 else None).close()
+    ScratchRoot(tmp_path, (65534, 65534) if os.geteuid() == 0 else None, prefix="process-jail-").close()
     assert len(made & _scratch_folders(tmp_path)) < len(made)
 
 
 def _scratch_folders(folder: Path) -> set[Path]:
     """Those in the places that a backend may choose."""
-    return {path for place in (folder, Path(tempfile.gettempdir())) for path in place.glob("contextworker-code-*")}
+    return {path for place in (folder, Path(tempfile.gettempdir())) for path in place.glob("process-jail-*")}

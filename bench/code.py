@@ -15,9 +15,10 @@ from pathlib import Path
 
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
-from contextunity.modules.code.backends import Backend, Outcome, Program, ProgramLimits, SandboxUnavailable
-from contextunity.modules.code.backends._monty import MontyBackend
-from contextunity.modules.code.backends.cpython import CPythonBackend
+from contextunity.modules.code.backend import Backend, Outcome, Program, ProgramLimits
+from contextunity.modules.code.cpython import CPythonBackend
+from contextunity.modules.code.errors import SandboxUnavailable
+from contextunity.modules.code.monty import MontyBackend
 
 from ._model import Goal, Measurement, Options, Result
 from ._rounds import interleave

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from contextunity.modules.code.backends import Backend, Program, ProgramLimits, SandboxUnavailable
+from contextunity.modules.code.backend import Backend, Program, ProgramLimits
+from contextunity.modules.code.errors import SandboxUnavailable
 
 NAMES = ("monty", "cpython")
 _LIMITS = ProgramLimits(
@@ -34,10 +35,10 @@ async def open_backend(name: str, folder: Path) -> Backend:
         SandboxUnavailable: it cannot work here.
     """
     if name == "monty":
-        from contextunity.modules.code.backends._monty import MontyBackend
+        from contextunity.modules.code.monty import MontyBackend
 
         return await MontyBackend(processes=2, folder=folder / "monty").__aenter__()
-    from contextunity.modules.code.backends.cpython import CPythonBackend
+    from contextunity.modules.code.cpython import CPythonBackend
 
     backend = CPythonBackend(folder=folder / "cpython")
     try:

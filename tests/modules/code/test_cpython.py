@@ -13,9 +13,9 @@ import pytest_asyncio
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
 import process_jail
-from contextunity.modules.code.backends import Backend, Outcome, Program, ProgramLimits, SandboxUnavailable
-from contextunity.modules.code.backends.cpython import CPythonBackend
-from contextunity.modules.code.errors import SandboxFailedError
+from contextunity.modules.code.backend import Backend, Outcome, Program, ProgramLimits
+from contextunity.modules.code.cpython import CPythonBackend
+from contextunity.modules.code.errors import SandboxFailedError, SandboxUnavailable
 
 from .opened import opened
 

@@ -25,7 +25,7 @@ from temporalio.worker import Replayer
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from contextunity.core.codec import dict_to_struct
-from contextunity.modules.code._values import from_value
+from contextunity.modules.code.activities import from_value
 from contextunity.modules.code.errors import SandboxBusyError
 from contextunity.modules.code.places import Places
 from contextunity.modules.code.workflows import ExecuteWorkflow

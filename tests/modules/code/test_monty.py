@@ -16,16 +16,16 @@ import psutil
 import pytest
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus as Status
 
-from contextunity.modules.code.backends import (
+from contextunity.modules.code.backend import (
     Outcome,
     Program,
     ProgramLimits,
-    SandboxUnavailable,
     ToolReply,
     ToolWanted,
 )
-from contextunity.modules.code.backends._last_expression import keep_last_expression
-from contextunity.modules.code.backends._monty import MontyBackend
+from contextunity.modules.code.errors import SandboxUnavailable
+from contextunity.modules.code.monty import MontyBackend
+from contextunity.modules.code.monty.guest import keep_last_expression
 
 _LIMITS = ProgramLimits(
     wall=1.0, cpu=1.0, memory_bytes=64 << 20, output_bytes=65536, result_bytes=262144, scratch_bytes=1 << 20
@@ -291,8 +291,9 @@ async def test_an_interpreter_that_breaks_down_is_tried_once_more_and_then_told(
 _ENDS_AT_ONCE = """
 import asyncio, sys
 from pathlib import Path
-from contextunity.modules.code.backends import Program, ProgramLimits
-from contextunity.modules.code.backends._monty import MontyBackend
+from contextunity.modules.code.backend import Program, ProgramLimits
+from contextunity.modules.code.errors import SandboxUnavailable
+from contextunity.modules.code.monty import MontyBackend
 limits = ProgramLimits(wall=9, cpu=9, memory_bytes=1 << 26, output_bytes=99, result_bytes=99, scratch_bytes=1 << 20)
 async def main():
     async with MontyBackend(processes=1, folder=Path(sys.argv[1])) as backend:

@@ -19,7 +19,7 @@ from temporalio.worker import Replayer
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from contextunity.modules.code import workflows
-from contextunity.modules.code._values import from_value
+from contextunity.modules.code.activities import from_value
 from contextunity.modules.code.workflows import ExecuteWorkflow
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError

@@ -15,7 +15,7 @@ from contextunity.gen.contextunity.code.v1 import ExecuteRequest, ExecutionStatu
 from temporalio.client import Client
 
 from contextunity.core.codec import dict_to_struct
-from contextunity.modules.code._values import from_value
+from contextunity.modules.code.activities import from_value
 from contextunity.worker.embedded import EmbeddedServer
 from process_jail import missing
 

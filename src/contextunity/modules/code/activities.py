@@ -18,26 +18,26 @@ from contextunity.gen.contextunity.code.v1 import (
     RunProgramResponse,
 )
 from contextunity.gen.contextunity.code.v1 import code_temporal as contract
+from contextunity.gen.google.protobuf import ListValue, Struct, Value
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from contextunity.core.codec import CodecError, JsonValue, dict_to_struct, encode, struct_to_dict
 
-from ._values import from_list_value, from_value, to_list_value, to_value
-from .backends import Backend, Outcome, Program, SandboxUnavailable, ToolBackend, ToolReply, ToolWanted
+from .backend import Backend, Outcome, Program, ToolBackend, ToolReply, ToolWanted
 from .errors import (
     CodeError,
     RequestInvalidError,
     SandboxBusyError,
     SandboxFailedError,
+    SandboxUnavailable,
     ToolFailedError,
     ToolRefusedError,
 )
-from .files import checked_files
-from .limits import lessened, lowered, settled, to_limits
+from .limits import checked_files, lessened, lowered, settled, to_limits
 from .resources import Resources, current
 from .tools import ToolCaller
 
-__all__ = ["ANSWER_BYTES", "SNAPSHOT_BYTES", "call_tool", "run_program"]
+__all__ = ["ANSWER_BYTES", "SNAPSHOT_BYTES", "call_tool", "from_value", "run_program"]
 
 ANSWER_BYTES = 1024 * 1024
 """What a tool may give."""
@@ -129,7 +129,7 @@ def _response(before: ProgramState, found: Outcome | ToolWanted) -> RunProgramRe
     )
     request = CallToolRequest(
         name=found.name,
-        positional=to_list_value(found.positional),
+        positional=_to_list_value(found.positional),
         named=dict_to_struct(found.named),
         tenant_id=before.tenant_id,
     )
@@ -152,7 +152,7 @@ def _too_large(found: ToolWanted) -> Outcome:
 def _ended(before: ProgramState, outcome: Outcome) -> ExecuteResponse:
     return ExecuteResponse(
         status=outcome.status,
-        result=to_value(outcome.result) if outcome.has_result else None,
+        result=_to_value(outcome.result) if outcome.has_result else None,
         stdout=before.stdout + outcome.stdout,
         stderr=before.stderr + outcome.stderr,
         exit_code=outcome.exit_code,
@@ -180,11 +180,11 @@ async def call_tool(request: CallToolRequest) -> CallToolResponse:
     """Calls a tool; what it refuses is an answer, which the program sees as an exception."""
     resources = current()
     caller = ToolCaller(tenant_id=request.tenant_id, call_id=request.call_id)
-    positional = [] if request.positional is None else from_list_value(request.positional)
+    positional = [] if request.positional is None else _from_list_value(request.positional)
     named = {} if request.named is None else struct_to_dict(request.named)
     with resources.tool_calls.hold(tenant=request.tenant_id), _as_application_error():
         try:
-            result = to_value(await resources.tools.call(request.name, caller, positional, named))
+            result = _to_value(await resources.tools.call(request.name, caller, positional, named))
         except ToolRefusedError as error:
             return CallToolResponse(error=str(error)[:_ERROR_CHARACTERS], error_type=error.error_type)
         except CodecError as error:
@@ -212,5 +212,25 @@ def _as_application_error() -> Generator[None, None, None]:
             next_retry_delay=timedelta(seconds=asked) if asked else None,
             category=ApplicationErrorCategory.BENIGN if busy else ApplicationErrorCategory.UNSPECIFIED,
         ) from error
-    except SandboxUnavailable as error:
-        raise ApplicationError(str(error), type="SandboxUnavailable", non_retryable=True) from error
+
+
+def _to_value(value: JsonValue) -> Value:
+    """Return a Value.
+
+    Raises:
+        CodecError: it does not fit one.
+    """
+    return dict_to_struct({"value": value}).fields["value"]
+
+
+def from_value(value: Value) -> JsonValue:
+    """Return what a Value holds, whole numbers up to 2^53 as int."""
+    return struct_to_dict(Struct(fields={"value": value}))["value"]
+
+
+def _to_list_value(values: list[JsonValue]) -> ListValue:
+    return ListValue(values=[_to_value(value) for value in values])
+
+
+def _from_list_value(values: ListValue) -> list[JsonValue]:
+    return cast("list[JsonValue]", from_value(Value(list_value=values)))

@@ -18,6 +18,7 @@ __all__ = [
     "RequestInvalidError",
     "SandboxBusyError",
     "SandboxFailedError",
+    "SandboxUnavailable",
     "ToolFailedError",
     "ToolRefusedError",
     "ToolUnknownError",
@@ -71,6 +72,12 @@ class SandboxFailedError(CodeError):
 
     type = "SandboxFailed"
     retryable = True
+
+
+class SandboxUnavailable(CodeError):  # noqa: N818 - its name is the error type that contracts list
+    """The sandbox cannot work here. The text says what is missing; no program was run."""
+
+    type = "SandboxUnavailable"
 
 
 class ToolUnknownError(CodeError):

@@ -1,22 +1,25 @@
-"""Settles the limits of a program: what its caller asks for, else the default, and never above the maximum.
+"""Settle the limits of a program, and check its files against them.
 
-A timeout above the maximum is lowered where the request lets it be; every other limit above its maximum is refused.
+A limit is what the caller asks for, else the default. A timeout above the maximum is lowered if the request allows it;
+any other limit above its maximum is refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from contextunity.gen.contextunity.code.v1 import Limits, ProgramState
+from contextunity.gen.contextunity.code.v1 import File, Limits, ProgramState
 
-from .backends import ProgramLimits
+from .backend import ProgramLimits
 from .errors import LimitExceededError, RequestInvalidError
 from .settings import CodeSettings, LimitSettings
 
-__all__ = ["lessened", "lowered", "settled", "to_limits"]
+__all__ = ["checked_files", "lessened", "lowered", "settled", "to_limits"]
 
 _SHORTEST = 0.05
+_MAX_DEPTH = 16
 _NAMES = {"wall": "timeout"}
 """Limits that the contract has another name for."""
 
@@ -109,3 +112,42 @@ def _limits(values: dict[str, int | float]) -> ProgramLimits:
 def _setting(limits: LimitSettings, name: str) -> int | float:
     value: int | float = getattr(limits, name)
     return value
+
+
+def checked_files(files: Sequence[File], limits: ProgramLimits) -> dict[str, bytes]:
+    """Returns contents by path.
+
+    Raises:
+        RequestInvalidError: a path leads out of the folder, is there twice, or is both a file and a folder.
+        LimitExceededError: they take more than a program may write.
+    """
+    found = dict[str, bytes]()
+    for file in files:
+        if reason := _fault(file.path):
+            raise RequestInvalidError(f"file {file.path!r}: {reason}")
+        if file.path in found:
+            raise RequestInvalidError(f"file {file.path!r} is there twice")
+        found[file.path] = file.content
+    for path in found:
+        parts = path.split("/")
+        if inside := [parent for end in range(1, len(parts)) if (parent := "/".join(parts[:end])) in found]:
+            raise RequestInvalidError(f"file {path!r} lies in {inside[0]!r}, which is a file")
+    size = sum(len(content) for content in found.values())
+    if size > limits.scratch_bytes:
+        raise LimitExceededError([f"files of {size:,} bytes are more than scratch_bytes {limits.scratch_bytes:,}"])
+    return found
+
+
+def _fault(path: str) -> str:
+    parts = path.split("/")
+    if "\0" in path or "\\" in path:
+        return "has a NUL or backslash; separate folders by /"
+    if path.startswith("/"):
+        return "begins at the root; paths are relative to the program's folder"
+    if any(part in ("", ".", "..") for part in parts):
+        return "has an empty part, . or ..; paths stay in the program's folder"
+    if len(parts) > _MAX_DEPTH:
+        return f"is more than {_MAX_DEPTH} folders deep"
+    if not path.isprintable():
+        return "has characters that cannot be shown"
+    return ""

@@ -14,7 +14,7 @@ from .places import Places
 from .settings import CodeSettings
 
 if TYPE_CHECKING:
-    from .backends import Backends
+    from .backend import Backends
     from .tools import ToolSet
 
 __all__ = ["Resources", "current", "lifespan"]
@@ -62,7 +62,7 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
     """
     global _current
     # Here and not above: a process that only takes requests has the module loaded, and runs no programs.
-    from .backends import open_backends
+    from .backend import open_backends
     from .tools import open_tools
 
     settings = context.settings if context.settings is not None else CodeSettings()

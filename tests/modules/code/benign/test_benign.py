@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
-from contextunity.modules.code.backends import Backend, Outcome, Program, ProgramLimits
+from contextunity.modules.code.backend import Backend, Outcome, Program, ProgramLimits
 
 from ..opened import NAMES, opened
 

@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from contextunity.modules.code.backends import Backend, SandboxUnavailable
+from contextunity.modules.code.backend import Backend
+from contextunity.modules.code.errors import SandboxUnavailable
 
 from ..opened import open_backend
 from .harness import Traps, examine_alone, laid, left_behind, still_works

@@ -18,7 +18,7 @@ import psutil
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
 import contextunity.worker
-from contextunity.modules.code.backends import Backend, Outcome, Program, ProgramLimits
+from contextunity.modules.code.backend import Backend, Outcome, Program, ProgramLimits
 
 from .programs import Hostile
 

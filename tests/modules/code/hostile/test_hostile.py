@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from contextunity.modules.code.backends import Backend
+from contextunity.modules.code.backend import Backend
 
 from ..opened import NAMES, opened
 from .harness import Traps, examine, laid

@@ -6,7 +6,179 @@ in the setting `tool_paths`.
 
 from __future__ import annotations
 
-from ._model import Tool, ToolCaller, ToolContext, ToolFunction
-from ._set import ENTRY_POINT_GROUP, ToolSet, open_tools
+import contextlib
+import functools
+import importlib
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, ValidationError
+
+from contextunity.core.codec import JsonValue
+from contextunity.worker.errors import SettingsError
+from contextunity.worker.settings import describe_faults
+
+from ..errors import ToolRefusedError, ToolUnknownError
+from ..settings import CodeSettings
 
 __all__ = ["ENTRY_POINT_GROUP", "Tool", "ToolCaller", "ToolContext", "ToolFunction", "ToolSet", "open_tools"]
+
+ENTRY_POINT_GROUP = "contextunity.worker.code_tools"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolContext:
+    """What a tool is opened with.
+
+    Attributes:
+        settings: its own settings, checked; None where it declares no model for them.
+        data_folder: the worker's folder for embedded databases.
+    """
+
+    settings: Any
+    data_folder: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCaller:
+    """Who calls.
+
+    Attributes:
+        tenant_id: whose program it is.
+        call_id: the same for each attempt at a call, and for no other; a tool with effects tells repetitions by it.
+    """
+
+    tenant_id: str
+    call_id: str
+
+
+ToolFunction: TypeAlias = Callable[..., Awaitable[JsonValue]]
+"""Called with a ToolCaller and then the program's own arguments. It raises ToolRefusedError for what the program should
+see as an exception; any other exception is a failure of this attempt, and the call is tried again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tool:
+    """A tool that programs may call.
+
+    Attributes:
+        name: a Python identifier; programs call it by this.
+        open: opens what the tool needs when a worker starts, gives the function, and closes it when the worker stops.
+        settings: pydantic model of `[modules.code.tools.NAME]`, where it has settings.
+        description: one line for people.
+    """
+
+    name: str
+    open: Callable[[ToolContext], AbstractAsyncContextManager[ToolFunction]]
+    settings: type[BaseModel] | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSet:
+    """The open tools of a worker, by name."""
+
+    functions: Mapping[str, ToolFunction]
+
+    def check(self, names: tuple[str, ...]) -> None:
+        """Sees that all of these are there.
+
+        Raises:
+            ToolUnknownError: some are not; all of them are named.
+        """
+        unknown = [name for name in names if name not in self.functions]
+        if unknown:
+            raise ToolUnknownError(unknown, known=self.functions)
+
+    async def call(
+        self, name: str, caller: ToolCaller, positional: list[JsonValue], named: dict[str, JsonValue]
+    ) -> JsonValue:
+        """Calls a tool.
+
+        Raises:
+            ToolUnknownError: there is none of this name.
+            ToolRefusedError: it does not take these arguments, or refuses them.
+        """
+        self.check((name,))
+        function = self.functions[name]
+        try:
+            inspect.signature(function).bind(caller, *positional, **named)
+        except TypeError as error:
+            raise ToolRefusedError(f"{name}: {error}", error_type="TypeError") from None
+        return await function(caller, *positional, **named)
+
+
+@contextlib.asynccontextmanager
+async def open_tools(settings: CodeSettings, data_folder: Path) -> AsyncGenerator[ToolSet, None]:
+    """Opens every tool that is installed and not taken away.
+
+    Raises:
+        SettingsError: a tool cannot be loaded, is named twice, or its settings are wrong; all of them are named.
+    """
+    faults = list[str]()
+    tools = _load_all(settings, faults)
+    opening = list[tuple[Tool, ToolContext]]()
+    for name, tool in tools.items():
+        section = dict(settings.tools.get(name, {}))
+        enabled = section.pop("enabled", True)
+        if not isinstance(enabled, bool):
+            faults.append(f"modules.code.tools.{name}.enabled = {enabled!r}: should be true or false")
+        own = _check_settings(tool, section, faults)
+        if enabled is True:
+            opening.append((tool, ToolContext(settings=own, data_folder=data_folder)))
+    known = ", ".join(sorted(tools)) or "none"
+    faults += [
+        f"modules.code.tools.{name}: there is no such tool; known tools: {known}"
+        for name in settings.tools
+        if name not in tools
+    ]
+    if faults:
+        raise SettingsError(faults)
+    async with contextlib.AsyncExitStack() as stack:
+        yield ToolSet({tool.name: await stack.enter_async_context(tool.open(context)) for tool, context in opening})
+
+
+def _load_all(settings: CodeSettings, faults: list[str]) -> dict[str, Tool]:
+    tools = dict[str, Tool]()
+    sources: list[tuple[str, Callable[[], object]]] = [
+        (f"tool {point.name!r} (entry point {point.value})", point.load)
+        for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name)
+    ]
+    sources += [(f"tool {path!r} (tool_paths)", functools.partial(_import, path)) for path in settings.tool_paths]
+    for where, load in sources:
+        try:
+            tool = load()
+        # A tool is somebody else's code: whatever its import raises is a fault to list beside the others'.
+        except Exception as error:  # noqa: BLE001
+            faults.append(f"{where} cannot be loaded: {type(error).__name__}: {error}")
+            continue
+        if not isinstance(tool, Tool):
+            faults.append(f"{where} is a {type(tool).__name__}; it should be a Tool")
+        elif not tool.name.isidentifier() or tool.name.startswith("__"):
+            faults.append(f"{where} is named {tool.name!r}, which programs cannot call; name it like a function")
+        elif tool.name in tools:
+            faults.append(f"{where}: there is another tool {tool.name!r}; rename one")
+        else:
+            tools[tool.name] = tool
+    return tools
+
+
+def _import(path: str) -> object:
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute or "tool")
+
+
+def _check_settings(tool: Tool, section: Mapping[str, Any], faults: list[str]) -> Any:
+    if tool.settings is None:
+        faults += [f"modules.code.tools.{tool.name}.{key}: the tool {tool.name} has no settings" for key in section]
+        return None
+    try:
+        return tool.settings.model_validate(dict(section))
+    except ValidationError as error:
+        faults += describe_faults(error, {}, f"modules.code.tools.{tool.name}.")
+        return None

@@ -15,7 +15,7 @@ from contextunity.core.codec import JsonValue
 from contextunity.worker import egress
 
 from ..errors import ToolFailedError, ToolRefusedError
-from ._model import Tool, ToolCaller, ToolContext, ToolFunction
+from . import Tool, ToolCaller, ToolContext, ToolFunction
 
 __all__ = ["HttpGetSettings", "tool"]
 

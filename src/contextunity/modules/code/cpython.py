@@ -11,8 +11,8 @@ from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
 import process_jail
 
-from ..errors import SandboxFailedError
-from ._protocol import Outcome, Program, SandboxUnavailable
+from .backend import Outcome, Program
+from .errors import SandboxFailedError, SandboxUnavailable
 
 __all__ = ["CPythonBackend"]
 

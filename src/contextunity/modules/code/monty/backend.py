@@ -20,13 +20,12 @@ from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 from contextunity.core.codec import JsonValue
 from process_jail import CannotCarry, encode
 
-from ._last_expression import keep_last_expression
-from ._monty_errors import EXIT_CODES, Ending, ending_of
-from ._monty_folder import FolderFullError, Stopped, fill_folder, pack, read_folder, remove_folder, unpack
-from ._monty_guest import CALL_HOOK, LAST, report_source, simple_report_source, tools_source
-from ._monty_output import Output
-from ._monty_written import Written
-from ._protocol import Outcome, Program, SandboxUnavailable, ToolReply, ToolWanted
+from ..backend import Outcome, Program, ToolReply, ToolWanted
+from ..errors import SandboxUnavailable
+from .errors import EXIT_CODES, Ending, ending_of
+from .files import FolderFullError, Stopped, fill_folder, pack, read_folder, remove_folder, unpack
+from .guest import CALL_HOOK, LAST, keep_last_expression, report_source, simple_report_source, tools_source
+from .output import Output, Written
 
 if TYPE_CHECKING:
     from pydantic_monty import (
@@ -38,9 +37,9 @@ if TYPE_CHECKING:
         MountDir,
     )
 
-__all__ = ["ARGUMENT_BYTES", "MontyBackend"]
+__all__ = ["MontyBackend"]
 
-ARGUMENT_BYTES = 64 * 1024
+_ARGUMENT_BYTES = 64 * 1024
 """What the arguments of one call of a tool may take as JSON."""
 _FOLDER = "/program"
 _GRACE = 0.25
@@ -158,7 +157,7 @@ class MontyBackend:
 
         async def begin(session: AsyncMontySession, mount: MountDir, output: Output) -> AsyncSnapshot:
             if program.tools:
-                await session.feed_start(tools_source(program.tools, ARGUMENT_BYTES), print_callback=output)
+                await session.feed_start(tools_source(program.tools, _ARGUMENT_BYTES), print_callback=output)
             return await session.feed_start(
                 source, inputs=dict(program.inputs), print_callback=output, mount=mount, cwd=_FOLDER
             )
@@ -401,7 +400,7 @@ def _asked(run: _Run) -> tuple[str, list[JsonValue], dict[str, JsonValue]]:
     try:
         told = json.loads(run.output.take_message() or "")
         name, (positional, named) = told["tool"], told["arguments"]
-        encode([positional, named], ARGUMENT_BYTES)
+        encode([positional, named], _ARGUMENT_BYTES)
     except (ValueError, TypeError, KeyError, RecursionError, CannotCarry):
         return "", [], {}
     if not (isinstance(name, str) and isinstance(positional, list) and isinstance(named, dict)):
@@ -424,7 +423,7 @@ _EXCEPTIONS: Sequence[str] = (
 
 def _message_bytes(program: Program) -> int:
     # Text may take six times its length where JSON has to escape it.
-    return max(program.limits.result_bytes, ARGUMENT_BYTES) * 6 + 1024
+    return max(program.limits.result_bytes, _ARGUMENT_BYTES) * 6 + 1024
 
 
 def _reported(run: _Run) -> Outcome | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
-from ._monty_guest import LAST
+from .guest import LAST
 
 if TYPE_CHECKING:
     from pydantic_monty import MontyRuntimeError, MontySyntaxError

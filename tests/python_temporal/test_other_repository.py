@@ -44,7 +44,7 @@ class Greet(greet.GreetWorkflowBase):
 """
 
 _TESTS = """\
-import contextunity.worker, protoc_gen_python_temporal, python_temporal
+import contextunity.worker, process_jail, protoc_gen_python_temporal, python_temporal
 from greetings.gen.acme.greet.v1 import GreetRequest, GreetResponse, greet_temporal as greet
 from greetings.workflows import Greet
 
@@ -53,7 +53,7 @@ class Activities(greet.GreetServiceActivities):
         return GreetResponse(text=f"hello {request.titles['short']} {request.name}")
 
 def test_only_the_wheel_is_there():
-    for module in (contextunity.worker, protoc_gen_python_temporal, python_temporal):
+    for module in (contextunity.worker, process_jail, protoc_gen_python_temporal, python_temporal):
         assert "/wheel/" in module.__file__
 
 async def test_it_runs(workflows):
@@ -88,6 +88,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [path] = built.glob("*.whl")
     shutil.unpack_archive(path, target, "zip")
     return target
+
+
+@pytest.mark.parametrize("package", ["process_jail", "python_temporal"])
+def test_the_wheel_has_all_of_a_package(wheel: Path, package: str) -> None:
+    files = (path for path in (_ROOT / "src" / package).rglob("*") if path.is_file() and path.suffix != ".pyc")
+    names = {path.relative_to(_ROOT / "src") for path in files}
+    assert Path(package, "py.typed") in names
+    assert {name for name in names if not (wheel / name).is_file()} == set()
 
 
 def _environment(project: Path, wheel: Path) -> dict[str, str]:

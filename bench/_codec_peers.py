@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from pathlib import Path
 from types import ModuleType
@@ -88,12 +88,17 @@ def fastproto_class(descriptor: Descriptor, folder: Path) -> Any:
 
     def load(file: Any) -> None:
         if file.name not in files:
-            for each in file.dependencies:
-                load(each)
             files[file.name] = described = descriptor_pb2.FileDescriptorProto.FromString(file.serialized_pb)
+            # Services go, and with them the files that only they need: it refuses some names in those, such as `field`.
+            described.ClearField("service")
+            used = _used_by(list(file.message_types_by_name.values()))
+            needed = [each for each in file.dependencies if each.name in used]
+            for each in needed:
+                load(each)
             # Modules are called as files are, and `bench` and `contextunity` are packages already.
             described.name = _below(described.name)
-            described.dependency[:] = [_below(name) for name in described.dependency]
+            described.ClearField("public_dependency")
+            described.dependency[:] = [_below(each.name) for each in needed]
 
     load(descriptor.file)
     out = folder / "fastproto"
@@ -115,6 +120,17 @@ def fastproto_class(descriptor: Descriptor, folder: Path) -> Any:
     importlib.invalidate_caches()
     name = _below(descriptor.file.name).removesuffix(".proto").replace("/", ".")
     return getattr(importlib.import_module(f"{name}_pb"), descriptor.name)
+
+
+def _used_by(messages: Sequence[Descriptor]) -> set[str]:
+    """The names of the files whose messages and enums are in the fields of these messages."""
+    used = {
+        inside.file.name
+        for message in messages
+        for field in message.fields
+        if (inside := field.message_type or field.enum_type)
+    }
+    return used.union(*(_used_by(message.nested_types) for message in messages))
 
 
 def _below(name: str) -> str:

@@ -6,7 +6,7 @@ of these looks at the end first. Whatever is out of the ordinary is given up on:
 that is no UTF-8, values that do not fit, deep nesting. `Schema.decode` and `Schema.encode` then return None, and the
 caller goes by way of google.protobuf, which has the say on what is right and on what an error tells.
 
-Lists and dicts can change while they are encoded, since attributes are read by Python code and other threads may run
+Lists and dicts can change while they are encoded, since attributes can be read by Python code and other threads may run
 meanwhile. So each access is checked anew, and what is in hand is held by a reference.
 """
 
@@ -35,7 +35,7 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_AsDouble, PyLong_AsLongLong, PyLong_AsUnsignedLongLong, PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeUTF8
 from libc.math cimport isfinite, isinf, signbit, trunc
 from libc.stdint cimport INT32_MAX, INT32_MIN, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -95,6 +95,7 @@ cdef enum Wire:
 
 cdef enum:
     FIELDS = 128  # of a message at most, since its values lie on the stack
+    COMMON = 32  # members of an enum that are looked up in a table
     GROUPS = 32
     DENSE = 256  # smaller field numbers are looked up in a table
     DEPTH = 90  # less than google.protobuf takes, whose own count decides near the limit
@@ -116,6 +117,7 @@ cdef object EXACT_TIMEDELTA = ExactTimedelta
 cdef object NEW_DATETIME = datetime.__new__
 cdef object NEW_TIMEDELTA = timedelta.__new__
 cdef tuple NOTHING = ()
+cdef bytes EMPTY = b""
 cdef list KEYS = [None] * 512
 
 
@@ -123,48 +125,67 @@ class _Unfit(Exception):
     """Not for here, or wrong; google.protobuf tells."""
 
 
+cdef struct Spec:
+    # What is looked at for each value. The Field that it lies in holds the objects, and a schema its fields.
+    int kind
+    int wire
+    uint32_t tag
+    uint32_t group
+    bint repeated
+    bint presence
+    bint packed
+    PyObject *default
+    PyObject *schema
+    PyObject *members
+    PyObject *enum
+    PyObject **common
+    Spec *key
+    Spec *inner
+
+
 cdef class Field:
     """One field, or the key, the value or the wrapped value of one."""
 
-    cdef int kind
-    cdef int wire
-    cdef int slot
+    cdef Spec spec
     cdef uint32_t number
-    cdef uint32_t group
-    cdef bint repeated
-    cdef bint presence
-    cdef bint packed
-    cdef object default
-    cdef Schema schema
-    cdef object members
-    cdef object enum
-    cdef tuple common
-    cdef Field key
-    cdef Field inner
+    cdef tuple held
+    cdef tuple members
+    cdef PyObject *common[COMMON]
+
+    def __cinit__(self):
+        memset(&self.spec, 0, sizeof(Spec))
 
     def __init__(self, int number, int kind, *, bint repeated=False, bint presence=False, bint packed=False,
                  int group=-1, object default=None, Schema schema=None, object members=None, object enum=None,
                  Field key=None, Field inner=None):
+        cdef Py_ssize_t index
+        if self.held is not None:
+            raise ValueError("a field is made once")
         if not 0 < number < 1 << 29 or group >= GROUPS:
             raise ValueError("no such field")
-        self.number = number
-        self.kind = kind
-        self.wire = _wire_of(kind)
-        self.group = 0 if group < 0 else <uint32_t>1 << group
-        self.repeated = repeated
-        self.presence = presence
-        self.packed = packed
-        self.default = default
-        self.schema = schema
-        self.members = members
-        self.enum = enum
-        self.key = key
-        self.inner = inner
         if kind == MESSAGE and schema is None or kind == ENUM and (members is None or enum is None):
             raise ValueError("a message needs a schema, an enum its members")
         if kind in (MAP, WRAPPER) and inner is None or kind == MAP and (key is None or not repeated):
             raise ValueError("a map has keys and values, a wrapper a value")
-        self.common = tuple([members.get(number) for number in range(32)]) if kind == ENUM else ()
+        self.held = (default, schema, members, enum, key, inner)
+        self.members = tuple([members.get(number) for number in range(COMMON)]) if kind == ENUM else ()
+        for index in range(len(self.members)):
+            self.common[index] = <PyObject *>self.members[index]
+        self.number = number
+        self.spec.kind = kind
+        self.spec.wire = _wire_of(kind)
+        self.spec.tag = <uint32_t>number << 3 | <uint32_t>self.spec.wire
+        self.spec.group = 0 if group < 0 else <uint32_t>1 << group
+        self.spec.repeated = repeated
+        self.spec.presence = presence
+        self.spec.packed = packed
+        self.spec.default = <PyObject *>default
+        self.spec.schema = <PyObject *>schema
+        self.spec.members = <PyObject *>members
+        self.spec.enum = <PyObject *>enum
+        self.spec.common = self.common
+        self.spec.key = NULL if key is None else &key.spec
+        self.spec.inner = NULL if inner is None else &inner.spec
 
 
 cdef int _wire_of(int kind):
@@ -186,7 +207,10 @@ cdef class Schema:
     cdef object fill
     cdef object read
     cdef short dense[DENSE]
+    cdef Spec *specs[FIELDS]
     cdef PyObject *defaults[FIELDS]  # the fields hold them; none for lists and maps, which are made anew each time
+    cdef uint8_t places[FIELDS + 1]  # of the attributes, those of unknown fields last
+    cdef int room  # that an instance has if it has these places, or 0
 
     def __init__(self, cls):
         if not isinstance(cls, type):
@@ -196,6 +220,7 @@ cdef class Schema:
         self.count = 0
         memset(self.dense, 0xFF, sizeof(self.dense))
         memset(self.defaults, 0, sizeof(self.defaults))
+        self.room = 0
 
     def define(self, tuple fields, object fill, object read):
         """Gives it its fields, in the order of their numbers; schemas refer to each other, so it is done afterwards."""
@@ -204,14 +229,17 @@ cdef class Schema:
         if len(fields) > FIELDS or self.fields:
             raise ValueError("too many fields, or defined already")
         for slot, field in enumerate(fields):
-            field.slot = slot
+            if field.held is None:
+                raise ValueError("a field that was not made")
             if field.number < DENSE:
                 self.dense[field.number] = slot
-            self.defaults[slot] = NULL if field.repeated else <PyObject *>field.default
+            self.specs[slot] = &field.spec
+            self.defaults[slot] = NULL if field.spec.repeated else field.spec.default
         self.fields = fields
         self.count = len(fields)
         self.fill = fill
         self.read = read
+        _learn_places(self)
 
     def decode(self, data):
         """The instance that the bytes are of, or None where google.protobuf has to look at them."""
@@ -240,6 +268,7 @@ cdef class Schema:
             PyMem_Free(writer.heap)
 
 
+include "_wire_attributes.pxi"
 include "_wire_read.pxi"
 include "_wire_write.pxi"
 include "_wire_plain.pxi"

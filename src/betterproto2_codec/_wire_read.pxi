@@ -62,20 +62,20 @@ cdef object _read_message(Schema schema, const uint8_t *at, const uint8_t *end, 
 
 cdef inline object _made(Schema schema, PyObject **values):
     cdef Py_ssize_t index
-    # `object.__new__`. The bare allocation would give it a dict, which is slower for ever.
-    cdef object made = PyBaseObject_Type.tp_new(<PyTypeObject *>schema.cls, <PyObject *>NOTHING, NULL)
+    cdef object made
     for index in range(schema.count):
         if values[index + 1] is not NULL:
             continue
         if schema.defaults[index] is not NULL:
             values[index + 1] = Py_NewRef(schema.defaults[index])
-        elif (<Field>schema.fields[index]).kind == MAP:
+        elif schema.specs[index].kind == MAP:
             _keep(&values[index + 1], {})
         else:
             _keep(&values[index + 1], [])
-    _keep(&values[0], made)
-    # A compiled function sets attributes several times faster than PyObject_SetAttr does.
-    PyObject_Vectorcall(schema.fill, values, schema.count + 1, NULL)
+    made = _bare(schema)
+    if not _place(schema, made, values + 1):
+        _keep(&values[0], made)
+        PyObject_Vectorcall(schema.fill, values, schema.count + 1, NULL)
     return made
 
 
@@ -86,47 +86,47 @@ cdef inline void _keep(PyObject **place, object value) noexcept:
     Py_XDECREF(before)
 
 
-cdef inline Field _field(Schema schema, uint32_t number):
-    cdef Field field
+cdef inline int _slot(Schema schema, uint32_t number) except -1:
     cdef int slot
+    cdef Py_ssize_t index
     if number < DENSE:
         slot = schema.dense[number]
         if slot >= 0:
-            return <Field>schema.fields[slot]
+            return slot
     else:
-        for field in schema.fields:
-            if field.number == number:
-                return field
+        for index in range(schema.count):
+            if schema.specs[index].tag >> 3 == number:
+                return <int>index
     raise _Unfit
 
 
 cdef int _read_fields(Schema schema, PyObject **values, const uint8_t *at, const uint8_t *end, int depth) except -1:
-    cdef Field field
-    cdef uint32_t wire
+    cdef Spec *spec
+    cdef int slot
     cdef uint32_t tag = 0
     cdef uint32_t groups = 0
     while at < end:
         at = _tag(at, end, &tag)
-        wire = tag & 7
-        field = _field(schema, tag >> 3)
-        if field.repeated:
-            at = _read_repeated(field, &values[field.slot], wire, at, end, depth)
+        slot = _slot(schema, tag >> 3)
+        spec = schema.specs[slot]
+        if spec.repeated:
+            at = _read_repeated(spec, &values[slot], tag & 7, at, end, depth)
             continue
-        if wire != <uint32_t>field.wire:
+        if tag != spec.tag:
             raise _Unfit
-        if values[field.slot] is not NULL:
-            if field.kind in (MESSAGE, TIMESTAMP, DURATION, WRAPPER, PLAIN):
+        if values[slot] is not NULL:
+            if spec.kind in (MESSAGE, TIMESTAMP, DURATION, WRAPPER, PLAIN):
                 raise _Unfit  # it would have to be merged
-        elif field.group:
-            if groups & field.group:
+        elif spec.group:
+            if groups & spec.group:
                 raise _Unfit
-            groups |= field.group
-        _keep(&values[field.slot], _read_value(field, &at, end, depth))
+            groups |= spec.group
+        _keep(&values[slot], _read_value(spec, &at, end, depth))
     return 0
 
 
 cdef const uint8_t *_read_repeated(
-    Field field, PyObject **place, uint32_t wire, const uint8_t *at, const uint8_t *end, int depth
+    Spec *field, PyObject **place, uint32_t wire, const uint8_t *at, const uint8_t *end, int depth
 ) except NULL:
     cdef list elements
     cdef const uint8_t *stop = at
@@ -152,7 +152,7 @@ cdef const uint8_t *_read_repeated(
     return at
 
 
-cdef int _read_entry(Field field, dict entries, const uint8_t *at, const uint8_t *end, int depth) except -1:
+cdef int _read_entry(Spec *field, dict entries, const uint8_t *at, const uint8_t *end, int depth) except -1:
     cdef object key = None
     cdef object value = None
     cdef bint has_value = False
@@ -168,7 +168,7 @@ cdef int _read_entry(Field field, dict entries, const uint8_t *at, const uint8_t
             raise _Unfit
     if not has_value:
         value = _absent(field.inner, depth)
-    entries[field.key.default if key is None else key] = value
+    entries[<object>field.key.default if key is None else key] = value
     return 0
 
 
@@ -195,17 +195,17 @@ cdef object _read_key(const uint8_t **place, const uint8_t *end):
     return key
 
 
-cdef object _absent(Field field, int depth):
+cdef object _absent(Spec *field, int depth):
     """What stands for a map's value that the entry leaves out."""
     cdef const uint8_t *nothing = <const uint8_t *>b""
     if field.kind == MESSAGE:
-        return _read_message(field.schema, nothing, nothing, depth + 1)
+        return _read_message(<Schema>field.schema, nothing, nothing, depth + 1)
     if field.kind == TIMESTAMP or field.kind == DURATION:
         return _read_time(field.kind, nothing, nothing)
-    return field.inner.default if field.kind == WRAPPER else field.default
+    return <object>field.inner.default if field.kind == WRAPPER else <object>field.default
 
 
-cdef object _read_value(Field field, const uint8_t **place, const uint8_t *end, int depth):
+cdef object _read_value(Spec *field, const uint8_t **place, const uint8_t *end, int depth):
     """Reads one value and moves `place` behind it; its wire type has been found to be the field's."""
     cdef const uint8_t *at = place[0]
     cdef const uint8_t *stop = at
@@ -220,7 +220,7 @@ cdef object _read_value(Field field, const uint8_t **place, const uint8_t *end, 
         if kind == STRING:
             return PyUnicode_DecodeUTF8(<const char *>at, stop - at, NULL)
         if kind == MESSAGE:
-            return _read_message(field.schema, at, stop, depth + 1)
+            return _read_message(<Schema>field.schema, at, stop, depth + 1)
         if kind == BYTES:
             return PyBytes_FromStringAndSize(<const char *>at, stop - at)
         if kind == WRAPPER:
@@ -249,16 +249,16 @@ cdef object _read_value(Field field, const uint8_t **place, const uint8_t *end, 
     return bits32
 
 
-cdef object _of_varint(Field field, uint64_t bits):
+cdef object _of_varint(Spec *field, uint64_t bits):
     """Narrower types take the lower bits, as all readers of protobuf do."""
     cdef int kind = field.kind
     cdef object member
     if kind == ENUM:
-        if bits < 32:
-            member = <object>field.common[<Py_ssize_t>bits]
+        if bits < COMMON:
+            member = <object>field.common[bits]
             if member is not None:
                 return member
-        return field.members[<int32_t>bits]
+        return (<object>field.members)[<int32_t>bits]
     if kind == BOOL:
         return bits != 0
     if kind == INT64:
@@ -274,8 +274,8 @@ cdef object _of_varint(Field field, uint64_t bits):
     return bits
 
 
-cdef object _read_wrapped(Field inner, const uint8_t *at, const uint8_t *end, int depth):
-    cdef object value = inner.default
+cdef object _read_wrapped(Spec *inner, const uint8_t *at, const uint8_t *end, int depth):
+    cdef object value = <object>inner.default
     cdef uint32_t tag = 0
     while at < end:
         at = _tag(at, end, &tag)

@@ -57,41 +57,39 @@ cdef int _put_length(Writer *writer, size_t written) except -1:
 
 
 cdef int _write_message(Writer *writer, Schema schema, object message, int depth) except -1:
-    cdef tuple values
-    cdef Field field
-    cdef object value
+    cdef PyObject *held[FIELDS]
+    cdef uint8_t slots[FIELDS]
+    cdef Spec *spec
     cdef uint32_t groups = 0
     cdef Py_ssize_t index
+    cdef Py_ssize_t taken
     if depth > DEPTH or type(message) is not schema.cls:
         raise _Unfit
-    values = PyObject_CallOneArg(schema.read, message)
-    index = schema.count
-    value = values[index]  # what is kept of unknown fields
-    if not PyBytes_CheckExact(value) or PyBytes_GET_SIZE(value):
-        raise _Unfit
-    while index > 0:
-        index -= 1
-        value = values[index]
-        if <PyObject *>value == schema.defaults[index]:
-            continue  # None, or the very object that stands for a default: most fields of most messages
-        field = <Field>schema.fields[index]
-        if field.repeated:
-            if field.kind == MAP:
-                _write_map(writer, field, value, depth)
-            else:
-                _write_list(writer, field, value, depth)
-        elif field.presence:
-            if groups & field.group:
-                raise _Unfit
-            groups |= field.group
-            _write_value(writer, field, value, depth, True)
-            _put_varint(writer, field.number << 3 | <uint32_t>field.wire)
-        elif _write_value(writer, field, value, depth, False):
-            _put_varint(writer, field.number << 3 | <uint32_t>field.wire)
+    taken = index = _take(schema, message, held, slots)
+    try:
+        while index > 0:
+            index -= 1
+            spec = schema.specs[slots[index]]
+            if spec.repeated:
+                if spec.kind == MAP:
+                    _write_map(writer, spec, <object>held[index], depth)
+                else:
+                    _write_list(writer, spec, <object>held[index], depth)
+            elif spec.presence:
+                if groups & spec.group:
+                    raise _Unfit
+                groups |= spec.group
+                _write_value(writer, spec, <object>held[index], depth, True)
+                _put_varint(writer, spec.tag)
+            elif _write_value(writer, spec, <object>held[index], depth, False):
+                _put_varint(writer, spec.tag)
+    finally:
+        for index in range(taken):
+            Py_DECREF(<object>held[index])
     return 0
 
 
-cdef int _write_list(Writer *writer, Field field, object value, int depth) except -1:
+cdef int _write_list(Writer *writer, Spec *field, object value, int depth) except -1:
     cdef list elements
     cdef Py_ssize_t index
     cdef size_t before
@@ -106,14 +104,14 @@ cdef int _write_list(Writer *writer, Field field, object value, int depth) excep
         index -= 1
         _write_value(writer, field, elements[index], depth, True)
         if not field.packed:
-            _put_varint(writer, field.number << 3 | <uint32_t>field.wire)
+            _put_varint(writer, field.tag)
     if field.packed:
         _put_length(writer, before)
-        _put_varint(writer, field.number << 3 | LENGTH)
+        _put_varint(writer, field.tag & ~<uint32_t>7 | LENGTH)
     return 0
 
 
-cdef int _write_map(Writer *writer, Field field, object value, int depth) except -1:
+cdef int _write_map(Writer *writer, Spec *field, object value, int depth) except -1:
     cdef list entries
     cdef tuple entry
     cdef Py_ssize_t index
@@ -133,11 +131,11 @@ cdef int _write_map(Writer *writer, Field field, object value, int depth) except
         _write_value(writer, field.key, entry[0], depth + 1, True)
         _put_varint(writer, 1 << 3 | <uint32_t>field.key.wire)
         _put_length(writer, before)
-        _put_varint(writer, field.number << 3 | LENGTH)
+        _put_varint(writer, field.tag & ~<uint32_t>7 | LENGTH)
     return 0
 
 
-cdef int _write_value(Writer *writer, Field field, object value, int depth, bint always) except -1:
+cdef int _write_value(Writer *writer, Spec *field, object value, int depth, bint always) except -1:
     """Writes one value, with its length and without its tag. Returns 0 for a default, unless it is due `always`."""
     cdef int kind = field.kind
     cdef const char *text
@@ -151,7 +149,10 @@ cdef int _write_value(Writer *writer, Field field, object value, int depth, bint
         if kind == STRING:
             if not PyUnicode_CheckExact(value):
                 raise _Unfit
-            text = PyUnicode_AsUTF8AndSize(value, &size)
+            if PyUnicode_IS_COMPACT_ASCII(value):
+                text, size = <const char *>PyUnicode_DATA(value), PyUnicode_GET_LENGTH(value)
+            else:
+                text = PyUnicode_AsUTF8AndSize(value, &size)
         elif kind == BYTES:
             if not PyBytes_CheckExact(value):
                 raise _Unfit
@@ -159,7 +160,7 @@ cdef int _write_value(Writer *writer, Field field, object value, int depth, bint
         else:
             before = writer.end - writer.at
             if kind == MESSAGE:
-                _write_message(writer, field.schema, value, depth + 1)
+                _write_message(writer, <Schema>field.schema, value, depth + 1)
             elif kind == WRAPPER:
                 if _write_value(writer, field.inner, value, depth, False):
                     _put_varint(writer, 1 << 3 | <uint32_t>field.inner.wire)
@@ -206,7 +207,7 @@ cdef int _write_value(Writer *writer, Field field, object value, int depth, bint
     return 1
 
 
-cdef uint64_t _bits_of(Field field, object value) except? 1:
+cdef uint64_t _bits_of(Spec *field, object value) except? 1:
     """An integer, bool or enum as it is written, narrower ones with their sign drawn out to 64 bits."""
     cdef int kind = field.kind
     cdef int64_t number
@@ -217,7 +218,7 @@ cdef uint64_t _bits_of(Field field, object value) except? 1:
         if value is False:
             return 0
         raise _Unfit
-    if not PyLong_CheckExact(value) and (kind != ENUM or type(value) is not field.enum):
+    if not PyLong_CheckExact(value) and (kind != ENUM or type(value) is not <object>field.enum):
         raise _Unfit
     if kind == UINT64 or kind == FIXED64:
         return PyLong_AsUnsignedLongLong(value)

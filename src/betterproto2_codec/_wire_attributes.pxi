@@ -1,0 +1,171 @@
+# Where the attributes of an instance lie.
+#
+# An instance of a plain class has no dict until somebody asks for it: its attributes lie in an array, in places that
+# all instances of the class share, for good, since a place is given to a name once and never taken back. A schema
+# learns the places from an instance that it fills itself, checks there that all lies as it is said here, and from then
+# on reads and writes the array. Wherever something differs (another interpreter, an instance with a dict, a name
+# deleted, a class of too many attributes) attributes go through the functions `fill` and `read` of the schema.
+
+cdef extern from *:
+    """
+    #include <stddef.h>
+
+    #if defined(PYPY_VERSION) || defined(GRAALVM_PYTHON) || defined(Py_GIL_DISABLED)
+    #define WIRE_PLACES 0
+    #elif PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x030E0000
+    #define WIRE_PLACES 1
+    #else
+    #define WIRE_PLACES 0  /* a version whose layout nobody has looked at */
+    #endif
+
+    #if WIRE_PLACES && PY_VERSION_HEX >= 0x030D0000
+    /* `struct _dictvalues`, which follows the head of the object. */
+    typedef struct {
+        uint8_t capacity, size, embedded, valid;
+        PyObject *values[1];
+    } wire_inline;
+    #define WIRE_INLINE(values) ((wire_inline *)((char *)(values) - offsetof(wire_inline, values)))
+
+    static inline PyObject **wire_values(PyObject *object) {
+        wire_inline *found = (wire_inline *)((char *)object + sizeof(PyObject));
+        return found->valid ? found->values : NULL;
+    }
+    static inline int wire_has_places(PyTypeObject *cls) {
+        return cls->tp_flags & Py_TPFLAGS_INLINE_VALUES && cls->tp_basicsize == sizeof(PyObject) && !cls->tp_itemsize;
+    }
+    static inline int wire_capacity(PyObject **values) { return WIRE_INLINE(values)->capacity; }
+    static inline uint8_t *wire_size(PyObject **values) { return &WIRE_INLINE(values)->size; }
+    static inline uint8_t *wire_order(PyObject **values, int index) {
+        return (uint8_t *)&values[WIRE_INLINE(values)->capacity] + index;
+    }
+
+    #elif WIRE_PLACES
+    /* An array of its own; before it, and backwards: room, size, and the places in the order that they were set in. */
+    static inline PyObject **wire_values(PyObject *object) {
+    #if PY_VERSION_HEX >= 0x030C0000
+        char *found = ((char **)object)[-3];
+        return (uintptr_t)found & 1 ? (PyObject **)(found + 1) : NULL;
+    #else
+        return ((PyObject ***)object)[-4];
+    #endif
+    }
+    static inline int wire_has_places(PyTypeObject *cls) {
+        return (cls->tp_flags & Py_TPFLAGS_MANAGED_DICT) != 0;
+    }
+    static inline int wire_capacity(PyObject **values) { return ((uint8_t *)values)[-1] - 2; }
+    static inline uint8_t *wire_size(PyObject **values) { return (uint8_t *)values - 2; }
+    static inline uint8_t *wire_order(PyObject **values, int index) { return (uint8_t *)values - 3 - index; }
+
+    #else
+    static inline PyObject **wire_values(PyObject *object) { return NULL; }
+    static inline int wire_has_places(PyTypeObject *cls) { return 0; }
+    static inline int wire_capacity(PyObject **values) { return 0; }
+    static inline uint8_t *wire_size(PyObject **values) { return NULL; }
+    static inline uint8_t *wire_order(PyObject **values, int index) { return NULL; }
+    #endif
+    """
+    PyObject **wire_values(PyObject *instance) noexcept
+    bint wire_has_places(PyTypeObject *cls) noexcept
+    int wire_capacity(PyObject **values) noexcept
+    uint8_t *wire_size(PyObject **values) noexcept
+    uint8_t *wire_order(PyObject **values, int index) noexcept
+
+
+cdef inline object _bare(Schema schema):
+    """`object.__new__`. The bare allocation would give it a dict, which is slower for ever."""
+    return PyBaseObject_Type.tp_new(<PyTypeObject *>schema.cls, <PyObject *>NOTHING, NULL)
+
+
+cdef int _learn_places(Schema schema) except -1:
+    """Finds the places of all attributes, the unknown fields last; leaves `room` at 0 where attributes have none."""
+    cdef list marks = [object() for _ in range(schema.count)]
+    cdef PyObject **values
+    cdef Py_ssize_t index
+    cdef int place, room
+    cdef object probe
+    if not wire_has_places(<PyTypeObject *>schema.cls):
+        return 0
+    probe = _bare(schema)
+    schema.fill(probe, *marks)
+    marks.append(b"")
+    if schema.read(probe) != tuple(marks):
+        return 0
+    values = wire_values(<PyObject *>probe)
+    room = 0
+    if values is NULL or wire_size(values)[0] != schema.count + 1 or wire_capacity(values) < schema.count + 1:
+        return 0
+    for index in range(schema.count + 1):
+        # They were set in this order, one after another.
+        place = wire_order(values, <int>index)[0]
+        if place >= wire_capacity(values) or values[place] != <PyObject *>marks[index]:
+            return 0
+        schema.places[index] = <uint8_t>place
+        room = max(room, place + 1)
+    schema.room = room
+    return 0
+
+
+cdef inline bint _place(Schema schema, object made, PyObject **values) noexcept:
+    """Moves values, one for each field, into an instance that has no attributes yet; says whether it could."""
+    cdef PyObject **target
+    cdef Py_ssize_t index
+    if not schema.room:
+        return False
+    target = wire_values(<PyObject *>made)
+    if target is NULL or wire_size(target)[0] != 0 or wire_capacity(target) < schema.room:
+        return False
+    for index in range(schema.count):
+        target[schema.places[index]] = values[index]
+        wire_order(target, <int>index)[0] = schema.places[index]
+        values[index] = NULL
+    target[schema.places[schema.count]] = Py_NewRef(<PyObject *>EMPTY)
+    wire_order(target, <int>schema.count)[0] = schema.places[schema.count]
+    wire_size(target)[0] = <uint8_t>(schema.count + 1)
+    return True
+
+
+cdef Py_ssize_t _take(Schema schema, object message, PyObject **held, uint8_t *slots) except -1:
+    """Takes a reference to each value that is no default, in the order of the fields, and says how many there are.
+
+    References, because plain values below may let other threads run, which may set the attributes anew.
+    """
+    cdef PyObject **values = wire_values(<PyObject *>message) if schema.room else NULL
+    cdef PyObject *value
+    cdef Py_ssize_t index
+    cdef Py_ssize_t taken = 0
+    if values is NULL or wire_capacity(values) < schema.room:
+        return _take_by_reading(schema, message, held, slots)
+    value = values[schema.places[schema.count]]  # what is kept of unknown fields
+    if value != <PyObject *>EMPTY:
+        return _take_by_reading(schema, message, held, slots)
+    for index in range(schema.count):
+        value = values[schema.places[index]]
+        if value == schema.defaults[index]:
+            if value is not NULL:
+                continue  # None, or the very object that stands for a default: most fields of most messages
+        if value is NULL:
+            while taken:
+                taken -= 1
+                Py_DECREF(<object>held[taken])
+            return _take_by_reading(schema, message, held, slots)
+        held[taken] = Py_NewRef(value)
+        slots[taken] = <uint8_t>index
+        taken += 1
+    return taken
+
+
+cdef Py_ssize_t _take_by_reading(Schema schema, object message, PyObject **held, uint8_t *slots) except -1:
+    cdef tuple values = PyObject_CallOneArg(schema.read, message)
+    cdef Py_ssize_t index
+    cdef Py_ssize_t taken = 0
+    cdef object value
+    value = values[schema.count]
+    if not PyBytes_CheckExact(value) or PyBytes_GET_SIZE(value):
+        raise _Unfit
+    for index in range(schema.count):
+        value = values[index]
+        if <PyObject *>value != schema.defaults[index]:
+            held[taken] = Py_NewRef(<PyObject *>value)
+            slots[taken] = <uint8_t>index
+            taken += 1
+    return taken

@@ -100,6 +100,10 @@ cdef enum:
     DENSE = 256  # smaller field numbers are looked up in a table
     DEPTH = 90  # less than google.protobuf takes, whose own count decides near the limit
     FIRST_ROOM = 1024  # bytes that are written before memory is asked for
+    KEPT = 1 << 20  # bytes of memory at most that are kept for the next message
+    TEXTS = 512  # that are looked at for repetition
+    LONGEST = 4096  # bytes of those
+    REPEATING = 4096  # bytes of a message from which on it is worth to look
     TURN = 4096  # plain values after which other threads may have theirs
 
 MAX_FIELDS = FIELDS
@@ -141,6 +145,12 @@ cdef struct Spec:
     PyObject **common
     Spec *key
     Spec *inner
+
+
+cdef struct Text:
+    const uint8_t *start
+    Py_ssize_t size
+    PyObject *text
 
 
 cdef class Field:
@@ -244,11 +254,21 @@ cdef class Schema:
     def decode(self, data):
         """The instance that the bytes are of, or None where google.protobuf has to look at them."""
         cdef const uint8_t *start
+        cdef Text[TEXTS] texts
+        cdef Py_ssize_t size
+        cdef Py_ssize_t index
         if not PyBytes_CheckExact(data) or PyBytes_GET_SIZE(data) > INT32_MAX:
             return None
-        start = <const uint8_t *>PyBytes_AS_STRING(data)
+        start, size = <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
         try:
-            return _read_message(self, start, start + PyBytes_GET_SIZE(data), 0)
+            if size < REPEATING:
+                return _read_message(self, start, start + size, 0, NULL)
+            memset(texts, 0, sizeof(texts))
+            try:
+                return _read_message(self, start, start + size, 0, texts)
+            finally:
+                for index in range(TEXTS):
+                    Py_XDECREF(texts[index].text)
         except (_Unfit, UnicodeError):
             return None
 
@@ -265,7 +285,7 @@ cdef class Schema:
         except (_Unfit, UnicodeError, OverflowError, AttributeError, IndexError):
             return None
         finally:
-            PyMem_Free(writer.heap)
+            _finish(&writer)
 
 
 include "_wire_attributes.pxi"

@@ -117,7 +117,7 @@ def struct_bytes(mapping):
     except (_Unfit, UnicodeError, OverflowError, IndexError):
         return None
     finally:
-        PyMem_Free(writer.heap)
+        _finish(&writer)
 
 
 cdef int _write_struct(Writer *writer, object value, int depth) except -1:

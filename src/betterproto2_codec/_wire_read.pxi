@@ -46,14 +46,14 @@ cdef inline const uint8_t *_fixed(const uint8_t *at, const uint8_t *end, void *v
     return at + size
 
 
-cdef object _read_message(Schema schema, const uint8_t *at, const uint8_t *end, int depth):
+cdef object _read_message(Schema schema, const uint8_t *at, const uint8_t *end, int depth, Text *texts):
     cdef PyObject *values[FIELDS + 1]  # the first is for the instance
     cdef Py_ssize_t index
     if depth > DEPTH:
         raise _Unfit
     memset(values, 0, (schema.count + 1) * sizeof(PyObject *))
     try:
-        _read_fields(schema, values + 1, at, end, depth)
+        _read_fields(schema, values + 1, at, end, depth, texts)
         return _made(schema, values)
     finally:
         for index in range(schema.count + 1):
@@ -100,7 +100,7 @@ cdef inline int _slot(Schema schema, uint32_t number) except -1:
     raise _Unfit
 
 
-cdef int _read_fields(Schema schema, PyObject **values, const uint8_t *at, const uint8_t *end, int depth) except -1:
+cdef int _read_fields(Schema schema, PyObject **values, const uint8_t *at, const uint8_t *end, int depth, Text *texts) except -1:
     cdef Spec *spec
     cdef int slot
     cdef uint32_t tag = 0
@@ -110,7 +110,7 @@ cdef int _read_fields(Schema schema, PyObject **values, const uint8_t *at, const
         slot = _slot(schema, tag >> 3)
         spec = schema.specs[slot]
         if spec.repeated:
-            at = _read_repeated(spec, &values[slot], tag & 7, at, end, depth)
+            at = _read_repeated(spec, &values[slot], tag & 7, at, end, depth, texts)
             continue
         if tag != spec.tag:
             raise _Unfit
@@ -121,12 +121,12 @@ cdef int _read_fields(Schema schema, PyObject **values, const uint8_t *at, const
             if groups & spec.group:
                 raise _Unfit
             groups |= spec.group
-        _keep(&values[slot], _read_value(spec, &at, end, depth))
+        _keep(&values[slot], _read_value(spec, &at, end, depth, texts))
     return 0
 
 
 cdef const uint8_t *_read_repeated(
-    Spec *field, PyObject **place, uint32_t wire, const uint8_t *at, const uint8_t *end, int depth
+    Spec *field, PyObject **place, uint32_t wire, const uint8_t *at, const uint8_t *end, int depth, Text *texts
 ) except NULL:
     cdef list elements
     cdef const uint8_t *stop = at
@@ -136,23 +136,23 @@ cdef const uint8_t *_read_repeated(
         if place[0] is NULL:
             _keep(place, {})
         at = _length(at, end, &stop)
-        _read_entry(field, <dict>place[0], at, stop, depth + 1)
+        _read_entry(field, <dict>place[0], at, stop, depth + 1, texts)
         return stop
     if place[0] is NULL:
         _keep(place, [])
     elements = <list>place[0]
     if wire == <uint32_t>field.wire:
-        elements.append(_read_value(field, &at, end, depth))
+        elements.append(_read_value(field, &at, end, depth, texts))
     elif wire == LENGTH and field.wire != NO_WIRE:
         at = _length(at, end, &stop)
         while at < stop:
-            elements.append(_read_value(field, &at, stop, depth))
+            elements.append(_read_value(field, &at, stop, depth, texts))
     else:
         raise _Unfit
     return at
 
 
-cdef int _read_entry(Spec *field, dict entries, const uint8_t *at, const uint8_t *end, int depth) except -1:
+cdef int _read_entry(Spec *field, dict entries, const uint8_t *at, const uint8_t *end, int depth, Text *texts) except -1:
     cdef object key = None
     cdef object value = None
     cdef bint has_value = False
@@ -160,14 +160,14 @@ cdef int _read_entry(Spec *field, dict entries, const uint8_t *at, const uint8_t
     while at < end:
         at = _tag(at, end, &tag)
         if tag == (1 << 3 | <uint32_t>field.key.wire) and key is None:
-            key = _read_key(&at, end) if field.key.kind == STRING else _read_value(field.key, &at, end, depth)
+            key = _read_key(&at, end) if field.key.kind == STRING else _read_value(field.key, &at, end, depth, texts)
         elif tag == (2 << 3 | <uint32_t>field.inner.wire) and not has_value:
-            value = _read_value(field.inner, &at, end, depth)
+            value = _read_value(field.inner, &at, end, depth, texts)
             has_value = True
         else:
             raise _Unfit
     if not has_value:
-        value = _absent(field.inner, depth)
+        value = _absent(field.inner, depth, texts)
     entries[<object>field.key.default if key is None else key] = value
     return 0
 
@@ -195,17 +195,43 @@ cdef object _read_key(const uint8_t **place, const uint8_t *end):
     return key
 
 
-cdef object _absent(Spec *field, int depth):
+cdef object _read_text(const uint8_t *at, Py_ssize_t size, Text *texts):
+    """A text of a value. Those that repeat within the bytes, as brands and currencies do, become one object."""
+    cdef Text *same
+    cdef uint64_t[3] sample
+    cdef object text
+    if texts is NULL or size < 2 or size > LONGEST:
+        return PyUnicode_DecodeUTF8(<const char *>at, size, NULL)
+    if size >= 8:
+        memcpy(&sample[0], at, 8)
+        memcpy(&sample[1], at + (size >> 1) - 4, 8)
+        memcpy(&sample[2], at + size - 8, 8)
+    else:
+        sample[0] = sample[1] = sample[2] = 0
+        memcpy(sample, at, size)
+    sample[0] = (sample[0] ^ <uint64_t>size) * 0x9E3779B97F4A7C15ULL
+    sample[0] = (sample[0] >> 29 ^ sample[0] ^ sample[1]) * 0xBF58476D1CE4E5B9ULL
+    sample[0] = (sample[0] >> 31 ^ sample[0] ^ sample[2]) * 0x94D049BB133111EBULL
+    same = &texts[sample[0] >> 55]
+    if same.size == size and memcmp(same.start, at, size) == 0:
+        return <object>same.text
+    text = PyUnicode_DecodeUTF8(<const char *>at, size, NULL)
+    _keep(&same.text, text)
+    same.start, same.size = at, size
+    return text
+
+
+cdef object _absent(Spec *field, int depth, Text *texts):
     """What stands for a map's value that the entry leaves out."""
     cdef const uint8_t *nothing = <const uint8_t *>b""
     if field.kind == MESSAGE:
-        return _read_message(<Schema>field.schema, nothing, nothing, depth + 1)
+        return _read_message(<Schema>field.schema, nothing, nothing, depth + 1, texts)
     if field.kind == TIMESTAMP or field.kind == DURATION:
         return _read_time(field.kind, nothing, nothing)
     return <object>field.inner.default if field.kind == WRAPPER else <object>field.default
 
 
-cdef object _read_value(Spec *field, const uint8_t **place, const uint8_t *end, int depth):
+cdef object _read_value(Spec *field, const uint8_t **place, const uint8_t *end, int depth, Text *texts):
     """Reads one value and moves `place` behind it; its wire type has been found to be the field's."""
     cdef const uint8_t *at = place[0]
     cdef const uint8_t *stop = at
@@ -218,13 +244,13 @@ cdef object _read_value(Spec *field, const uint8_t **place, const uint8_t *end, 
         at = _length(at, end, &stop)
         place[0] = stop
         if kind == STRING:
-            return PyUnicode_DecodeUTF8(<const char *>at, stop - at, NULL)
+            return _read_text(at, stop - at, texts)
         if kind == MESSAGE:
-            return _read_message(<Schema>field.schema, at, stop, depth + 1)
+            return _read_message(<Schema>field.schema, at, stop, depth + 1, texts)
         if kind == BYTES:
             return PyBytes_FromStringAndSize(<const char *>at, stop - at)
         if kind == WRAPPER:
-            return _read_wrapped(field.inner, at, stop, depth)
+            return _read_wrapped(field.inner, at, stop, depth, texts)
         if kind == PLAIN:
             return _read_struct(at, stop, depth + 1)
         return _read_time(kind, at, stop)
@@ -274,14 +300,14 @@ cdef object _of_varint(Spec *field, uint64_t bits):
     return bits
 
 
-cdef object _read_wrapped(Spec *inner, const uint8_t *at, const uint8_t *end, int depth):
+cdef object _read_wrapped(Spec *inner, const uint8_t *at, const uint8_t *end, int depth, Text *texts):
     cdef object value = <object>inner.default
     cdef uint32_t tag = 0
     while at < end:
         at = _tag(at, end, &tag)
         if tag != (1 << 3 | <uint32_t>inner.wire):
             raise _Unfit
-        value = _read_value(inner, &at, end, depth)
+        value = _read_value(inner, &at, end, depth, texts)
     return value
 
 

@@ -7,19 +7,42 @@ cdef struct Writer:
     void *heap  # what has to be freed
 
 
+# Memory that the last large message was written in, for the next one: to ask for it anew costs as much as to write.
+cdef void *SPARE = NULL
+cdef size_t SPARE_SIZE = 0
+
+
 cdef bytes _written(Writer *writer):
     return PyBytes_FromStringAndSize(<char *>writer.at, writer.end - writer.at)
 
 
+cdef void _finish(Writer *writer) noexcept:
+    """Gives memory back, or keeps it; not more than `KEPT`."""
+    global SPARE, SPARE_SIZE
+    cdef size_t size = writer.end - writer.start
+    if writer.heap is not NULL and SPARE_SIZE < size <= KEPT:
+        PyMem_Free(SPARE)
+        SPARE, SPARE_SIZE = writer.heap, size
+    else:
+        PyMem_Free(writer.heap)
+    writer.heap = NULL
+
+
 cdef int _grow(Writer *writer, size_t needed) except -1:
+    global SPARE, SPARE_SIZE
     cdef size_t used = writer.end - writer.at
     cdef size_t size = 2 * (<size_t>(writer.end - writer.start) + needed)
     cdef uint8_t *fresh
     if needed > INT32_MAX or used + needed > INT32_MAX:
         raise _Unfit
-    fresh = <uint8_t *>PyMem_Malloc(size)
-    if fresh is NULL:
-        raise MemoryError
+    if size <= SPARE_SIZE:
+        # Others that encode meanwhile find none, and ask for their own.
+        fresh, size = <uint8_t *>SPARE, SPARE_SIZE
+        SPARE, SPARE_SIZE = NULL, 0
+    else:
+        fresh = <uint8_t *>PyMem_Malloc(size)
+        if fresh is NULL:
+            raise MemoryError
     memcpy(fresh + size - used, writer.at, used)
     PyMem_Free(writer.heap)
     writer.heap = writer.start = fresh

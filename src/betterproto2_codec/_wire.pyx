@@ -35,7 +35,7 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_AsDouble, PyLong_AsLongLong, PyLong_AsUnsignedLongLong, PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeUTF8
 from libc.math cimport isfinite, isinf, signbit, trunc
 from libc.stdint cimport INT32_MAX, INT32_MIN, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -57,7 +57,22 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     void *PyUnicode_DATA(object text)
+    PyObject *PyList_GET_ITEM(object elements, Py_ssize_t index)
+    Py_ssize_t PyList_GET_SIZE(object elements)
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__) || defined(__clang__)
+    /* An instance and its attributes take some lines of the cache, and a text begins in the first. */
+    #define wire_prefetch(object) (__builtin_prefetch(object), __builtin_prefetch((char *)(object) + 64), \
+                                   __builtin_prefetch((char *)(object) + 128))
+    #else
+    #define wire_prefetch(object) ((void)(object))
+    #endif
+    """
+    void wire_prefetch(PyObject *value) noexcept
 
 
 # Scalars have the numbers that they have in google.protobuf's FieldDescriptor.

@@ -124,48 +124,12 @@ cdef inline bint _place(Schema schema, object made, PyObject **values) noexcept:
     return True
 
 
-cdef Py_ssize_t _take(Schema schema, object message, PyObject **held, uint8_t *slots) except -1:
-    """Takes a reference to each value that is no default, in the order of the fields, and says how many there are.
-
-    References, because plain values below may let other threads run, which may set the attributes anew.
-    """
-    cdef PyObject **values = wire_values(<PyObject *>message) if schema.room else NULL
-    cdef PyObject *value
-    cdef Py_ssize_t index
-    cdef Py_ssize_t taken = 0
+cdef inline PyObject **_attributes(Schema schema, object message) noexcept:
+    """Where the attributes of an instance lie just now, or NULL."""
+    cdef PyObject **values
+    if not schema.room:
+        return NULL
+    values = wire_values(<PyObject *>message)
     if values is NULL or wire_capacity(values) < schema.room:
-        return _take_by_reading(schema, message, held, slots)
-    value = values[schema.places[schema.count]]  # what is kept of unknown fields
-    if value != <PyObject *>EMPTY:
-        return _take_by_reading(schema, message, held, slots)
-    for index in range(schema.count):
-        value = values[schema.places[index]]
-        if value == schema.defaults[index]:
-            if value is not NULL:
-                continue  # None, or the very object that stands for a default: most fields of most messages
-        if value is NULL:
-            while taken:
-                taken -= 1
-                Py_DECREF(<object>held[taken])
-            return _take_by_reading(schema, message, held, slots)
-        held[taken] = Py_NewRef(value)
-        slots[taken] = <uint8_t>index
-        taken += 1
-    return taken
-
-
-cdef Py_ssize_t _take_by_reading(Schema schema, object message, PyObject **held, uint8_t *slots) except -1:
-    cdef tuple values = PyObject_CallOneArg(schema.read, message)
-    cdef Py_ssize_t index
-    cdef Py_ssize_t taken = 0
-    cdef object value
-    value = values[schema.count]
-    if not PyBytes_CheckExact(value) or PyBytes_GET_SIZE(value):
-        raise _Unfit
-    for index in range(schema.count):
-        value = values[index]
-        if <PyObject *>value != schema.defaults[index]:
-            held[taken] = Py_NewRef(<PyObject *>value)
-            slots[taken] = <uint8_t>index
-            taken += 1
-    return taken
+        return NULL
+    return values

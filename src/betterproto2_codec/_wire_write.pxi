@@ -60,12 +60,21 @@ cdef inline int _put(Writer *writer, const void *data, size_t size) except -1:
 
 
 cdef inline int _put_varint(Writer *writer, uint64_t value) except -1:
-    cdef uint8_t[10] data
-    cdef int size = 0
     if value < 0x80 and writer.at > writer.start:
         writer.at -= 1
         writer.at[0] = <uint8_t>value
         return 0
+    if value < 0x4000 and writer.at - writer.start >= 2:
+        writer.at -= 2
+        writer.at[0] = <uint8_t>(value & 0x7F | 0x80)
+        writer.at[1] = <uint8_t>(value >> 7)
+        return 0
+    return _put_long_varint(writer, value)
+
+
+cdef int _put_long_varint(Writer *writer, uint64_t value) except -1:
+    cdef uint8_t[10] data
+    cdef int size = 0
     while value > 0x7F:
         data[size] = <uint8_t>(value & 0x7F | 0x80)
         value >>= 7
@@ -79,43 +88,87 @@ cdef int _put_length(Writer *writer, size_t written) except -1:
     return _put_varint(writer, <size_t>(writer.end - writer.at) - written)
 
 
+cdef inline bint _runs_nothing(Spec *spec) noexcept:
+    """Whether writing such a value leaves no chance for other code to run, which could take the value away."""
+    return spec.wire != LENGTH or spec.kind == STRING or spec.kind == BYTES
+
+
 cdef int _write_message(Writer *writer, Schema schema, object message, int depth) except -1:
-    cdef PyObject *held[FIELDS]
-    cdef uint8_t slots[FIELDS]
+    cdef PyObject **values
+    cdef PyObject *value
+    cdef object held
     cdef Spec *spec
     cdef uint32_t groups = 0
     cdef Py_ssize_t index
-    cdef Py_ssize_t taken
+    cdef size_t before = writer.end - writer.at
     if depth > DEPTH or type(message) is not schema.cls:
         raise _Unfit
-    taken = index = _take(schema, message, held, slots)
-    try:
-        while index > 0:
-            index -= 1
-            spec = schema.specs[slots[index]]
-            if spec.repeated:
-                if spec.kind == MAP:
-                    _write_map(writer, spec, <object>held[index], depth)
-                else:
-                    _write_list(writer, spec, <object>held[index], depth)
-            elif spec.presence:
-                if groups & spec.group:
-                    raise _Unfit
-                groups |= spec.group
-                _write_value(writer, spec, <object>held[index], depth, True)
-                _put_varint(writer, spec.tag)
-            elif _write_value(writer, spec, <object>held[index], depth, False):
-                _put_varint(writer, spec.tag)
-    finally:
-        for index in range(taken):
-            Py_DECREF(<object>held[index])
+    values = _attributes(schema, message)
+    # The last one is what is kept of unknown fields.
+    if values is NULL or values[schema.places[schema.count]] != <PyObject *>EMPTY:
+        return _write_by_reading(writer, schema, message, depth)
+    index = schema.count
+    while index > 0:
+        index -= 1
+        value = values[schema.places[index]]
+        if index >= 4:
+            wire_prefetch(values[schema.places[index - 4]])
+        if value is NULL:
+            # Deleted, so the class has the say.
+            writer.at = writer.end - before
+            return _write_by_reading(writer, schema, message, depth)
+        if value == schema.defaults[index]:
+            continue  # None, or the very object that stands for a default: most fields of most messages
+        spec = schema.specs[index]
+        if not spec.repeated and _runs_nothing(spec):
+            _write_field(writer, spec, <object>value, depth, &groups)
+            continue
+        held = <object>value
+        _write_field(writer, spec, held, depth, &groups)
+        values = _attributes(schema, message)
+        if values is NULL:
+            raise _Unfit
+    return 0
+
+
+cdef int _write_by_reading(Writer *writer, Schema schema, object message, int depth) except -1:
+    """Writes a message whose attributes have to be asked for."""
+    cdef tuple values = PyObject_CallOneArg(schema.read, message)
+    cdef uint32_t groups = 0
+    cdef Py_ssize_t index = schema.count
+    cdef object value = values[index]
+    if not PyBytes_CheckExact(value) or PyBytes_GET_SIZE(value):
+        raise _Unfit
+    while index > 0:
+        index -= 1
+        value = values[index]
+        if <PyObject *>value != schema.defaults[index]:
+            _write_field(writer, schema.specs[index], value, depth, &groups)
+    return 0
+
+
+cdef inline int _write_field(Writer *writer, Spec *spec, object value, int depth, uint32_t *groups) except -1:
+    if spec.repeated:
+        if spec.kind == MAP:
+            return _write_map(writer, spec, value, depth)
+        return _write_list(writer, spec, value, depth)
+    if spec.presence:
+        if groups[0] & spec.group:
+            raise _Unfit
+        groups[0] |= spec.group
+        _write_value(writer, spec, value, depth, True)
+        _put_varint(writer, spec.tag)
+    elif _write_value(writer, spec, value, depth, False):
+        _put_varint(writer, spec.tag)
     return 0
 
 
 cdef int _write_list(Writer *writer, Spec *field, object value, int depth) except -1:
     cdef list elements
+    cdef object held
     cdef Py_ssize_t index
     cdef size_t before
+    cdef bint is_quick = _runs_nothing(field)
     if type(value) is not list:
         raise _Unfit
     elements = <list>value
@@ -125,7 +178,15 @@ cdef int _write_list(Writer *writer, Spec *field, object value, int depth) excep
     before = writer.end - writer.at
     while index > 0:
         index -= 1
-        _write_value(writer, field, elements[index], depth, True)
+        if index >= PyList_GET_SIZE(elements):
+            raise _Unfit  # it became shorter meanwhile
+        if index:
+            wire_prefetch(PyList_GET_ITEM(elements, index - 1))
+        if is_quick:
+            _write_value(writer, field, <object>PyList_GET_ITEM(elements, index), depth, True)
+        else:
+            held = <object>PyList_GET_ITEM(elements, index)
+            _write_value(writer, field, held, depth, True)
         if not field.packed:
             _put_varint(writer, field.tag)
     if field.packed:

@@ -35,7 +35,7 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_AsDouble, PyLong_AsLongLong, PyLong_AsUnsignedLongLong, PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeUTF8
 from libc.math cimport isfinite, isinf, signbit, trunc
 from libc.stdint cimport INT32_MAX, INT32_MIN, UINT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -56,6 +56,7 @@ cdef extern from "Python.h":
     object PyObject_CallOneArg(object function, object argument)
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    object PyUnicode_New(Py_ssize_t size, uint32_t largest)
     void *PyUnicode_DATA(object text)
     PyObject *PyList_GET_ITEM(object elements, Py_ssize_t index)
     Py_ssize_t PyList_GET_SIZE(object elements)
@@ -148,7 +149,8 @@ cdef struct Spec:
     # What is looked at for each value. The Field that it lies in holds the objects, and a schema its fields.
     int kind
     int wire
-    uint32_t tag
+    uint32_t number
+    uint32_t tag  # 0, which no tag is, where there is no wire type
     uint32_t group
     bint repeated
     bint presence
@@ -172,7 +174,6 @@ cdef class Field:
     """One field, or the key, the value or the wrapped value of one."""
 
     cdef Spec spec
-    cdef uint32_t number
     cdef tuple held
     cdef tuple members
     cdef PyObject *common[COMMON]
@@ -196,10 +197,10 @@ cdef class Field:
         self.members = tuple([members.get(number) for number in range(COMMON)]) if kind == ENUM else ()
         for index in range(len(self.members)):
             self.common[index] = <PyObject *>self.members[index]
-        self.number = number
         self.spec.kind = kind
         self.spec.wire = _wire_of(kind)
-        self.spec.tag = <uint32_t>number << 3 | <uint32_t>self.spec.wire
+        self.spec.number = <uint32_t>number
+        self.spec.tag = 0 if self.spec.wire == NO_WIRE else <uint32_t>number << 3 | <uint32_t>self.spec.wire
         self.spec.group = 0 if group < 0 else <uint32_t>1 << group
         self.spec.repeated = repeated
         self.spec.presence = presence
@@ -256,8 +257,8 @@ cdef class Schema:
         for slot, field in enumerate(fields):
             if field.held is None:
                 raise ValueError("a field that was not made")
-            if field.number < DENSE:
-                self.dense[field.number] = slot
+            if field.spec.number < DENSE:
+                self.dense[field.spec.number] = slot
             self.specs[slot] = &field.spec
             self.defaults[slot] = NULL if field.spec.repeated else field.spec.default
         self.fields = fields

@@ -106,7 +106,7 @@ cdef int _learn_places(Schema schema) except -1:
 
 
 cdef inline bint _place(Schema schema, object made, PyObject **values) noexcept:
-    """Moves values, one for each field, into an instance that has no attributes yet; says whether it could."""
+    """Moves values, one for each field, into an instance that has no attributes yet; says whether it did."""
     cdef PyObject **target
     cdef Py_ssize_t index
     if not schema.room:
@@ -117,7 +117,6 @@ cdef inline bint _place(Schema schema, object made, PyObject **values) noexcept:
     for index in range(schema.count):
         target[schema.places[index]] = values[index]
         wire_order(target, <int>index)[0] = schema.places[index]
-        values[index] = NULL
     target[schema.places[schema.count]] = Py_NewRef(<PyObject *>EMPTY)
     wire_order(target, <int>schema.count)[0] = schema.places[schema.count]
     wire_size(target)[0] = <uint8_t>(schema.count + 1)

@@ -21,6 +21,13 @@ cdef inline const uint8_t *_varint(const uint8_t *at, const uint8_t *end, uint64
 
 
 cdef inline const uint8_t *_tag(const uint8_t *at, const uint8_t *end, uint32_t *tag) except NULL:
+    if at < end and 8 <= at[0] < 0x80:
+        tag[0] = at[0]
+        return at + 1
+    return _long_tag(at, end, tag)
+
+
+cdef const uint8_t *_long_tag(const uint8_t *at, const uint8_t *end, uint32_t *tag) except NULL:
     cdef uint64_t value = 0
     cdef const uint8_t *after = _varint(at, end, &value)
     # A tag written longer than it needs to be, or than 32 bits, or of field number 0.
@@ -31,6 +38,13 @@ cdef inline const uint8_t *_tag(const uint8_t *at, const uint8_t *end, uint32_t 
 
 
 cdef inline const uint8_t *_length(const uint8_t *at, const uint8_t *end, const uint8_t **stop) except NULL:
+    if at < end and at[0] < 0x80 and at[0] < end - at:
+        stop[0] = at + 1 + at[0]
+        return at + 1
+    return _long_length(at, end, stop)
+
+
+cdef const uint8_t *_long_length(const uint8_t *at, const uint8_t *end, const uint8_t **stop) except NULL:
     cdef uint64_t value = 0
     cdef const uint8_t *after = _varint(at, end, &value)
     if after - at > 5 or value > <uint64_t>(end - after):
@@ -49,41 +63,44 @@ cdef inline const uint8_t *_fixed(const uint8_t *at, const uint8_t *end, void *v
 cdef object _read_message(Schema schema, const uint8_t *at, const uint8_t *end, int depth, Text *texts):
     cdef PyObject *values[FIELDS + 1]  # the first is for the instance
     cdef Py_ssize_t index
+    cdef object made
+    cdef bint placed = False
     if depth > DEPTH:
         raise _Unfit
     memset(values, 0, (schema.count + 1) * sizeof(PyObject *))
     try:
         _read_fields(schema, values + 1, at, end, depth, texts)
-        return _made(schema, values)
+        for index in range(schema.count):
+            if values[index + 1] is NULL:
+                _set_default(schema, index, &values[index + 1])
+        made = _bare(schema)
+        placed = _place(schema, made, values + 1)
+        if not placed:
+            _keep(&values[0], made)
+            PyObject_Vectorcall(schema.fill, values, schema.count + 1, NULL)
+        return made
     finally:
-        for index in range(schema.count + 1):
-            Py_XDECREF(values[index])
+        if not placed:
+            for index in range(schema.count + 1):
+                Py_XDECREF(values[index])
 
 
-cdef inline object _made(Schema schema, PyObject **values):
-    cdef Py_ssize_t index
-    cdef object made
-    for index in range(schema.count):
-        if values[index + 1] is not NULL:
-            continue
-        if schema.defaults[index] is not NULL:
-            values[index + 1] = Py_NewRef(schema.defaults[index])
-        elif schema.specs[index].kind == MAP:
-            _keep(&values[index + 1], {})
-        else:
-            _keep(&values[index + 1], [])
-    made = _bare(schema)
-    if not _place(schema, made, values + 1):
-        _keep(&values[0], made)
-        PyObject_Vectorcall(schema.fill, values, schema.count + 1, NULL)
-    return made
+cdef inline int _set_default(Schema schema, Py_ssize_t index, PyObject **place) except -1:
+    if schema.defaults[index] is not NULL:
+        place[0] = Py_NewRef(schema.defaults[index])
+    elif schema.specs[index].kind == MAP:
+        _keep(place, {})
+    else:
+        _keep(place, [])
+    return 0
 
 
 cdef inline void _keep(PyObject **place, object value) noexcept:
     cdef PyObject *before = place[0]
     Py_INCREF(value)
     place[0] = <PyObject *>value
-    Py_XDECREF(before)
+    if before is not NULL:
+        Py_DECREF(<object>before)
 
 
 cdef inline int _slot(Schema schema, uint32_t number) except -1:
@@ -95,7 +112,7 @@ cdef inline int _slot(Schema schema, uint32_t number) except -1:
             return slot
     else:
         for index in range(schema.count):
-            if schema.specs[index].tag >> 3 == number:
+            if schema.specs[index].number == number:
                 return <int>index
     raise _Unfit
 
@@ -195,13 +212,33 @@ cdef object _read_key(const uint8_t **place, const uint8_t *end):
     return key
 
 
+cdef inline object _new_text(const uint8_t *at, Py_ssize_t size):
+    cdef uint64_t high = 0
+    cdef uint64_t part
+    cdef Py_ssize_t index = 0
+    cdef object text
+    if size > 1:
+        while index + 8 <= size:
+            memcpy(&part, at + index, 8)
+            high |= part
+            index += 8
+        while index < size:
+            high |= at[index]
+            index += 1
+        if not high & 0x8080808080808080ULL:
+            text = PyUnicode_New(size, 127)
+            memcpy(PyUnicode_DATA(text), at, size)
+            return text
+    return PyUnicode_DecodeUTF8(<const char *>at, size, NULL)
+
+
 cdef object _read_text(const uint8_t *at, Py_ssize_t size, Text *texts):
     """A text of a value. Those that repeat within the bytes, as brands and currencies do, become one object."""
     cdef Text *same
     cdef uint64_t[3] sample
     cdef object text
     if texts is NULL or size < 2 or size > LONGEST:
-        return PyUnicode_DecodeUTF8(<const char *>at, size, NULL)
+        return _new_text(at, size)
     if size >= 8:
         memcpy(&sample[0], at, 8)
         memcpy(&sample[1], at + (size >> 1) - 4, 8)
@@ -210,12 +247,11 @@ cdef object _read_text(const uint8_t *at, Py_ssize_t size, Text *texts):
         sample[0] = sample[1] = sample[2] = 0
         memcpy(sample, at, size)
     sample[0] = (sample[0] ^ <uint64_t>size) * 0x9E3779B97F4A7C15ULL
-    sample[0] = (sample[0] >> 29 ^ sample[0] ^ sample[1]) * 0xBF58476D1CE4E5B9ULL
-    sample[0] = (sample[0] >> 31 ^ sample[0] ^ sample[2]) * 0x94D049BB133111EBULL
+    sample[0] += sample[1] * 0xBF58476D1CE4E5B9ULL + sample[2] * 0x94D049BB133111EBULL
     same = &texts[sample[0] >> 55]
     if same.size == size and memcmp(same.start, at, size) == 0:
         return <object>same.text
-    text = PyUnicode_DecodeUTF8(<const char *>at, size, NULL)
+    text = _new_text(at, size)
     _keep(&same.text, text)
     same.start, same.size = at, size
     return text

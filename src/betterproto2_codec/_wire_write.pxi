@@ -191,7 +191,7 @@ cdef int _write_list(Writer *writer, Spec *field, object value, int depth) excep
             _put_varint(writer, field.tag)
     if field.packed:
         _put_length(writer, before)
-        _put_varint(writer, field.tag & ~<uint32_t>7 | LENGTH)
+        _put_varint(writer, field.number << 3 | LENGTH)
     return 0
 
 
@@ -215,7 +215,7 @@ cdef int _write_map(Writer *writer, Spec *field, object value, int depth) except
         _write_value(writer, field.key, entry[0], depth + 1, True)
         _put_varint(writer, 1 << 3 | <uint32_t>field.key.wire)
         _put_length(writer, before)
-        _put_varint(writer, field.tag & ~<uint32_t>7 | LENGTH)
+        _put_varint(writer, field.number << 3 | LENGTH)
     return 0
 
 

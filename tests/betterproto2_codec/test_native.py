@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import gc
 import importlib
 import os
+import pickle
 import pkgutil
 import subprocess
 import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import contextunity.gen
@@ -19,12 +24,18 @@ from contextunity.gen.contextunity.core import ContextUnit, CotStep, UnitMetrics
 from contextunity.gen.contextunity.harvest.v1 import Availability, Money, Product, ProductPage
 
 from betterproto2_codec._compile import conversions_of
-from betterproto2_codec._schema import IS_NATIVE
+from betterproto2_codec._schema import (  # pyright: ignore[reportPrivateUsage]
+    _UNFIT,
+    IS_NATIVE,
+    _accessors,
+)
 from contextunity.core import codec
 from contextunity.core.exact_datetime import ExactDatetime, ExactTimedelta
 
 if not IS_NATIVE:
     pytest.skip("the extension is not built, or switched off", allow_module_level=True)
+
+from betterproto2_codec import _wire
 
 _MOMENT = datetime(2024, 2, 29, 23, 59, 59, 250_000, tzinfo=UTC)
 
@@ -226,6 +237,178 @@ def test_each_instance_has_lists_and_dicts_of_its_own(shapes: Any) -> None:
     first, second = schema.decode(b""), schema.decode(b"")
     first.string_keys["a"] = "b"
     assert second.string_keys == {}
+
+
+def test_what_holds_a_message_that_it_cannot_handle_is_given_up_on() -> None:
+    schema = _schema_of(_Plain, [_wire.Field(1, _UNFIT, presence=True)])
+    # The tag of a number, of bytes, and what the field would have if 8 were a wire type.
+    for data in (b"\x08\x05", b"\x0a\x00", b"\x18\x05"):
+        assert schema.decode(data) is None
+    holder = _Plain()
+    vars(holder).update(a1=object(), _unknown_fields=b"")
+    assert schema.encode(holder) is None
+
+
+class _Plain:
+    pass
+
+
+class _Slotted:
+    __slots__ = (*(f"a{number}" for number in range(1, 8)), "_unknown_fields")
+
+
+class _Watched:
+    """Its first attribute is kept elsewhere, and not as it is read."""
+
+    @property
+    def a1(self) -> int:
+        kept: tuple[int] = vars(self)["kept"]
+        return kept[0]
+
+    @a1.setter
+    def a1(self, value: int) -> None:
+        vars(self)["kept"] = (value,)
+
+
+class _Weak:
+    __slots__ = ("__dict__", "__weakref__")
+
+
+def _schema_of(cls: type, fields: list[Any]) -> Any:
+    named: Any = SimpleNamespace(
+        name=cls.__name__, fields=[SimpleNamespace(attribute=f"a{number}") for number in range(1, len(fields) + 1)]
+    )
+    schema = _wire.Schema(cls)
+    schema.define(tuple(fields), *_accessors(named))
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("cls", "count"),
+    [
+        pytest.param(_Plain, 7, id="usual"),
+        pytest.param(_Plain, 100, id="more attributes than have places"),
+        pytest.param(_Slotted, 7, id="slots"),
+        pytest.param(_Weak, 7, id="a dict by a slot"),
+        pytest.param(_Watched, 7, id="a property"),
+    ],
+)
+def test_attributes_are_found_however_a_class_keeps_them(cls: type, count: int) -> None:
+    schema = _schema_of(cls, [_wire.Field(number, 5, default=0) for number in range(1, count + 1)])
+    data = b"".join(_varint(number << 3) + b"\x07" for number in range(1, count + 1, 2))
+    for _ in range(40):
+        made = schema.decode(data)
+        assert [getattr(made, f"a{number}") for number in range(1, count + 1)] == [
+            7 * (number % 2) for number in range(1, count + 1)
+        ]
+        assert schema.encode(made) == data
+
+
+def _varint(value: int) -> bytes:
+    return bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80, value >> 7])
+
+
+def _with_dict_asked_for(product: Product) -> None:
+    assert vars(product)["title"] == product.title
+
+
+def _with_another_dict(product: Product) -> None:
+    anything: Any = product
+    anything.__dict__ = dict(reversed(vars(product).items()))
+
+
+def _with_an_attribute_more(product: Product) -> None:
+    product.seen = True  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _with_one_set_anew(product: Product) -> None:
+    title = product.title
+    del product.title
+    product.title = title
+
+
+def _with_many_attributes_more(product: Product) -> None:
+    for number in range(60):
+        setattr(product, f"more_{number}", number)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _with_dict_asked_for,
+        _with_another_dict,
+        _with_an_attribute_more,
+        _with_one_set_anew,
+        _with_many_attributes_more,
+    ],
+)
+@pytest.mark.parametrize("origin", [copy.copy, lambda each: codec.decode(Product, codec.encode(each))])
+def test_instances_are_written_however_they_keep_their_attributes(
+    native_encoding: Any, change: Any, origin: Any
+) -> None:
+    expected = codec.encode(_page().products[1])
+    product = origin(_page().products[1])
+    change(product)
+    assert native_encoding(product)
+    assert codec.encode(product) == expected
+    assert codec.encode(ProductPage(products=[product, product])) == codec.encode(
+        ProductPage(products=[_page().products[1]] * 2)
+    )
+
+
+def test_a_deleted_attribute_is_given_up_on_or_is_the_default_of_the_class() -> None:
+    schema: Any = conversions_of(Product).schema
+    for name in ("tags", "sku", "stock", "_unknown_fields"):
+        product = _page().products[1]
+        delattr(product, name)
+        data = schema.encode(product)
+        assert data is None or data == codec.encode(
+            dataclasses.replace(_page().products[1], **{name: getattr(product, name)})
+        )
+        # What was written up to there is not in the way of the next.
+        assert schema.encode(_page().products[1]) == codec.encode(_page().products[1])
+
+
+def test_decoded_instances_are_as_those_that_are_called_for() -> None:
+    called = _page().products[1]
+    made = codec.decode(Product, codec.encode(called))
+    assert list(vars(made)) == list(vars(codec.decode(Product, b"")))
+    assert vars(made) == vars(called)
+    assert made == called == copy.deepcopy(made) == pickle.loads(pickle.dumps(made))
+    made.title = "another"
+    del made.brand
+    made.brand = "b"
+    assert (vars(made)["title"], vars(made)["brand"]) == ("another", "b")
+    assert codec.encode(made) == codec.encode(dataclasses.replace(called, title="another", brand="b"))
+
+
+def test_texts_that_look_alike_are_told_apart_and_equal_ones_are_one_object(shapes: Any) -> None:
+    # All of one length, and alike at both ends and in the middle.
+    alike = [f"{'é' * 10}{number:04}{'e' * 40}{number:04}{'é' * 10}" for number in range(300)]
+    texts = [*alike, *alike, "", "a", "é", "", "漢" * 2000, "漢" * 2000, "x" * 5000, "x" * 5000]
+    message = shapes.Lists(strings=texts)
+    decoded = codec.decode(shapes.Lists, codec.encode(message)).strings
+    assert decoded == texts
+    twice = codec.decode(shapes.Lists, codec.encode(shapes.Lists(strings=["once more"] * 1000))).strings
+    assert len({id(text) for text in twice}) == 1
+    broken = codec.encode(message).replace("漢漢".encode(), "漢".encode()[:2] + b"\xff" + "漢".encode(), 1)
+    assert conversions_of(shapes.Lists).schema.decode(broken) is None  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_threads_write_large_messages_at_once() -> None:
+    # Plain values let other threads run in between, and so large ones share what memory was kept.
+    payloads = [{str(number): f"{letter}é" * 300 for number in range(3000)} for letter in "abcd"]
+    unit = ContextUnit()
+    expected = [codec.encode_apart(unit, "payload", payload) for payload in payloads]
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(payloads)) as pool:
+            for _ in range(5):
+                found = list(pool.map(lambda payload: codec.encode_apart(unit, "payload", payload), payloads))
+                assert found == expected
+    finally:
+        sys.setswitchinterval(switch)
 
 
 def test_it_loses_no_memory() -> None:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from contextunity.worker import quotas as quotas_module
 from contextunity.worker.egress import (
     AddressKind,
     EgressPolicy,
@@ -29,6 +30,8 @@ from contextunity.worker.egress import (
     open_client,
     stream,
 )
+from contextunity.worker.quotas import EgressBudgetError, Quotas, on_budget
+from contextunity.worker.settings import TenantQuotas
 
 _OPEN = "127.0.0.2"
 """Stands for the outside: this address alone is open, by `networks`, so that all of 127.0.0.1 is still inside."""
@@ -336,3 +339,45 @@ async def test_an_endpoint_is_open_by_exactly_its_address_and_port() -> None:
                 with pytest.raises(EgressRefusedError):
                     await get(client, url)
         assert (len(server.asked), other.asked) == (1, [])
+
+
+async def _fetch(client: httpx.AsyncClient, url: str) -> bytes:
+    async with stream(client, url) as response:
+        return await response.aread()
+
+
+async def test_a_tenants_bytes_of_a_day_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    quotas = Quotas(TenantQuotas(egress_bytes=3))
+    async with serving(Server(redirects={"/to": "/there"})) as server, open_client(_OUTSIDE, timeout=5) as client:
+        url = f"http://{_OPEN}:{server.port}"
+        with on_budget(quotas, "acme", "call_tool"):
+            assert await _fetch(client, f"{url}/first") == b"ok"
+            # Within the budget as it begins, and over it on the way.
+            with pytest.raises(EgressBudgetError, match=r"the tenant 'acme'.* egress_bytes = 3 of its quotas"):
+                await _fetch(client, f"{url}/second")
+            with pytest.raises(EgressBudgetError) as caught:
+                await _fetch(client, f"{url}/third")
+        error = caught.value
+        assert (error.tenant, error.quota, error.limit) == ("acme", "egress_bytes", 3)
+        assert 86_000 < error.frees_in <= 86_400
+        assert [each.path for each in server.asked] == ["/first", "/second"], "what is over is not even asked for"
+        assert "call_tool: over the quota egress_bytes of 3, tenant 'acme'" in caplog.text
+        # A redirect's own body counts.
+        with on_budget(quotas, "other", "call_tool"), pytest.raises(EgressBudgetError, match="the tenant 'other'"):
+            await _fetch(client, f"{url}/to")
+        assert await _fetch(client, f"{url}/nobodys") == b"ok"
+        monkeypatch.setattr(quotas_module, "_DAY", 0.0)
+        with on_budget(quotas, "acme", "call_tool"):
+            assert await _fetch(client, f"{url}/next-day") == b"ok"
+
+
+async def test_a_tenants_seconds_of_a_day_are_bounded() -> None:
+    quotas = Quotas(TenantQuotas(egress_seconds=1e-6))
+    async with serving(Server()) as server, open_client(_OUTSIDE, timeout=5) as client:
+        with on_budget(quotas, "acme", "call_tool"):
+            for _ in range(2):
+                with pytest.raises(EgressBudgetError) as caught:
+                    await _fetch(client, f"http://{_OPEN}:{server.port}/")
+                assert caught.value.quota == "egress_seconds"

@@ -10,11 +10,12 @@ kind that streams requests; the handler then reads its one message itself. On th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 import grpc
 from grpc_status import rpc_status
@@ -117,10 +118,10 @@ class _Account:
 class _Arrival:
     """A message that is waited for."""
 
-    __slots__ = ("fault", "late_at", "looks", "rooms", "task", "took")
+    __slots__ = ("fault", "late_at", "looks", "method", "rooms", "task", "took")
 
-    def __init__(self, rooms: tuple[_Room, ...], late_at: float) -> None:
-        self.task, self.rooms, self.late_at = asyncio.current_task(), rooms, late_at
+    def __init__(self, rooms: tuple[_Room, ...], late_at: float, method: str) -> None:
+        self.task, self.rooms, self.late_at, self.method = asyncio.current_task(), rooms, late_at, method
         self.looks = 0
         self.took: list[_Room] | None = None
         self.fault: ServiceError | None = None
@@ -137,14 +138,14 @@ class _Arrivals:
         self._waiting = set[_Arrival]()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def wait(self, reading: Coroutine[Any, Any, T], rooms: tuple[_Room, ...]) -> T:
+    async def wait(self, reading: Coroutine[Any, Any, T], rooms: tuple[_Room, ...], method: str) -> T:
         """The message.
 
         Raises:
             ServiceError: it was not there in time, or there is no room for more that take their time.
         """
         loop = asyncio.get_running_loop()
-        arrival = _Arrival(rooms, loop.time() + self._limits.seconds)
+        arrival = _Arrival(rooms, loop.time() + self._limits.seconds, method)
         self._waiting.add(arrival)
         if self._timer is None:
             self._timer = loop.call_later(_PROMPT, self._look, loop)
@@ -178,7 +179,8 @@ class _Arrivals:
         arrival.took = []
         for room in arrival.rooms:
             if not room.take(self._limits.one):
-                arrival.fault = over("bytes_in_flight", room.size, "units that are on their way take all of it")
+                text = "units that are on their way take all of it"
+                arrival.fault = over("bytes_in_flight", room.size, text, method=arrival.method)
                 return
             arrival.took.append(room)
 
@@ -227,9 +229,11 @@ class Admission(grpc.GenericRpcHandler):
         if caller.tenants is not None:
             quotas = self._quotas.of(account.name)
             if method.watch is not None and account.watches >= quotas.watches:
-                return _refusing(over("watches", quotas.watches, "as many are under way", account.name))
+                text = "as many are under way"
+                return _refusing(over("watches", quotas.watches, text, account.name, method=method.name))
             if method.watch is None and account.calls >= quotas.concurrent_calls:
-                full = over("concurrent_calls", quotas.concurrent_calls, "as many are under way", account.name)
+                limit, text = quotas.concurrent_calls, "as many are under way"
+                full = over("concurrent_calls", limit, text, account.name, method=method.name)
                 audit.record(method, caller, None, full)
                 return _refusing(full)
         if method.watch is not None:
@@ -264,13 +268,15 @@ class Admission(grpc.GenericRpcHandler):
             account.calls += 1
             held = 0
             try:
-                try:
-                    data = await self._read(account, context)
-                    held = await self._hold(account, data)
-                except ServiceError as error:
-                    audit.record(method, caller, None, error)
-                    await _refuse(error, context)
-                return await self._answering.answer(method, data, context, caller)
+                async with contextlib.AsyncExitStack() as stack:
+                    try:
+                        await self._share(stack, "concurrent_calls", method, caller, account)
+                        data = await self._read(account, context, method.name)
+                        held = await self._hold(account, data, method.name)
+                    except ServiceError as error:
+                        audit.record(method, caller, None, error)
+                        await _refuse(error, context)
+                    return await self._answering.answer(method, data, context, caller)
             finally:
                 account.calls -= 1
                 self._release(account, held)
@@ -281,25 +287,44 @@ class Admission(grpc.GenericRpcHandler):
         async def handle(_requests: Any, context: _Context) -> AsyncIterator[bytes]:
             account.watches += 1
             try:
-                try:
-                    data = await self._read(account, context)
-                except ServiceError as error:
-                    await _refuse(error, context)
-                async for unit in self._answering.answers(method, data, context, caller):
-                    yield unit
+                async with contextlib.AsyncExitStack() as stack:
+                    try:
+                        await self._share(stack, "watches", method, caller, account)
+                        data = await self._read(account, context, method.name)
+                    except ServiceError as error:
+                        await _refuse(error, context)
+                    async for unit in self._answering.answers(method, data, context, caller):
+                        yield unit
             finally:
                 account.watches -= 1
 
         return handle
 
-    async def _read(self, account: _Account, context: _Context) -> bytes:
-        data: Any = await self._arrivals.wait(context.read(), account.arriving_rooms)
+    async def _share(
+        self,
+        stack: contextlib.AsyncExitStack,
+        quota: Literal["concurrent_calls", "watches"],
+        method: Method,
+        caller: Caller,
+        account: _Account,
+    ) -> None:
+        """Counts a call among those of all processes, until the stack unwinds; those of this one are counted already.
+
+        Raises:
+            ServiceError: there are as many as there may be.
+        """
+        if caller.tenants is not None and self._quotas.is_shared:
+            limit: int = getattr(self._quotas.of(account.name), quota)
+            await stack.enter_async_context(self._quotas.holding(quota, limit, account.name, method.name))
+
+    async def _read(self, account: _Account, context: _Context, method: str) -> bytes:
+        data: Any = await self._arrivals.wait(context.read(), account.arriving_rooms, method)
         if isinstance(data, bytes):
             return data
         # It is the same whether the caller went away or sent nothing; the first does not hear it.
         raise ServiceError(Reason.UNIT_UNREADABLE, "the call has no message; send one ContextUnit")
 
-    async def _hold(self, account: _Account, data: bytes) -> int:
+    async def _hold(self, account: _Account, data: bytes, method: str) -> int:
         """Takes room for a unit that is there, until it is answered; gives the bytes that were taken."""
         count = len(data)
         if count <= _SMALL:
@@ -316,7 +341,8 @@ class Admission(grpc.GenericRpcHandler):
                 room.give(count)
             if isinstance(error, TimeoutError):
                 size = (account.held if not taken else self._held).size
-                raise over("bytes_in_flight", size, "units that are worked on take all the room there is") from None
+                text = "units that are worked on take all the room there is"
+                raise over("bytes_in_flight", size, text, method=method) from None
             raise
         return count
 

@@ -29,6 +29,8 @@ import httpx
 
 from contextunity.core.errors import ContextUnityError
 
+from .quotas import Fetch, counted_fetch
+
 __all__ = [
     "MAX_REDIRECTS",
     "AddressKind",
@@ -53,6 +55,8 @@ MAX_REDIRECTS = 5
 _PORTS = {"http": 80, "https": 443}
 _DRAINED_BYTES = 64 * 1024
 """A redirect's own body that is shorter is read, so that its connection is of further use."""
+_FETCH = "contextworker_fetch"
+"""Extension of a request under which the fetch that it is of travels to the transport."""
 _FOR_ONE_ORIGIN = ("authorization", "cookie", "proxy-authorization")
 
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -316,12 +320,21 @@ async def stream(
 
     Raises:
         EgressRefusedError: the policy of the client refuses it, or what it redirects to; or it redirects too often.
+        EgressBudgetError: the tenant's budget is used up, or is on the way; see `quotas.on_budget`.
         httpx.HTTPError: there is no answer.
         httpx.InvalidURL: it is no address.
     """
-    here, told = httpx.URL(url), dict(headers or {})
+    async with counted_fetch() as fetch, _followed(client, httpx.URL(url), dict(headers or {}), fetch) as response:
+        yield response
+
+
+@asynccontextmanager
+async def _followed(
+    client: httpx.AsyncClient, here: httpx.URL, told: dict[str, str], fetch: Fetch | None
+) -> AsyncGenerator[httpx.Response]:
+    extensions = {} if fetch is None else {_FETCH: fetch}
     for _ in range(MAX_REDIRECTS + 1):
-        request = client.build_request("GET", here.copy_with(fragment=None), headers=told)
+        request = client.build_request("GET", here.copy_with(fragment=None), headers=told, extensions=extensions)
         response = await client.send(request, stream=True, follow_redirects=False)
         try:
             if not response.has_redirect_location:
@@ -416,7 +429,7 @@ class EgressTransport(httpx.AsyncBaseTransport):
                     extensions=extensions,
                 )
             )
-        body = _Body(cast("_Closing", response.stream))
+        body = _Body(cast("_Closing", response.stream), request.extensions.get(_FETCH))
         told: dict[str, Any] = cast("Any", response).extensions
         return httpx.Response(response.status, headers=response.headers, stream=body, extensions=told)
 
@@ -494,12 +507,15 @@ class _Closing(Protocol):
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, inner: _Closing) -> None:
-        self._inner = inner
+    def __init__(self, inner: _Closing, fetch: Fetch | None) -> None:
+        self._inner, self._fetch = inner, fetch
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        fetch = self._fetch
         with _as_httpx():
             async for part in self._inner:
+                if fetch is not None:
+                    await fetch.count(len(part))
                 yield part
 
     async def aclose(self) -> None:

@@ -1,32 +1,60 @@
-"""What each tenant may take at once and a second, kept in this process's memory.
+"""What each tenant may take at once, a second and a day.
 
-Open tasks are counted by the Temporal server, so they are known after a restart too; rates begin full.
+Counts are kept in this process's memory, and in Redis as well where several processes are to count together. Open
+tasks and schedules are counted by the Temporal server, so they are known after a restart too; rates begin full.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import time
 import tomllib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import Set as AbstractSet
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from temporalio.api.workflowservice.v1 import CountWorkflowExecutionsRequest
 from temporalio.client import Client
+from temporalio.common import MetricCounter
+from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
+from contextunity.core.errors import ContextUnityError
+
 from .errors import SettingsError
-from .settings import TenantQuotas, describe_faults
+from .settings import Settings, TenantQuotas, describe_faults
 from .status import Reason, ServiceError, from_rpc_error
 from .tenancy import TENANT_ATTRIBUTE
 
-__all__ = ["OpenTasks", "Quotas", "over"]
+if TYPE_CHECKING:
+    from .shared_quotas import SharedCounts
+
+__all__ = [
+    "METRIC",
+    "EgressBudgetError",
+    "Fetch",
+    "OpenTasks",
+    "Quotas",
+    "Registered",
+    "counted_fetch",
+    "note",
+    "on_budget",
+    "open_quotas",
+    "over",
+]
 
 _LOG = logging.getLogger(__name__)
+
+METRIC = "contextworker_quota_refusals_total"
+"""Counter of what was over a quota, by `quota` and `method`. Tenants are no label of it: there may be any number."""
 
 _LOOK = 1.0
 """Seconds after which the file is looked at again: a call to the file system, no more where it has not changed."""
@@ -36,19 +64,45 @@ _RECOUNT = 0.2
 """Seconds for which a count is good while a tenant is at its limit."""
 _MOST = 10_000
 """Tenants whose rates are remembered; those that have been full for the longest time go first."""
+_DAY = 86_400.0
+_SETTLED = 0.5
+"""Seconds after which what was fetched is told to Redis; until then it counts in this process alone."""
 
 
-def over(quota: str, limit: float, text: str, tenant: str = "", *, retry_after: float | None = None) -> ServiceError:
-    """The error for a call that is over a quota; the log has a line of it.
+def note(quota: str, limit: float, tenant: str, method: str, what: str = "over the quota") -> None:
+    """Writes a line in the log and counts one in the metric, for what is over a quota.
+
+    Args:
+        quota: its name.
+        limit: how much there may be.
+        tenant: whose it is; empty where it is the process's.
+        method: what was called: a method of the service, or the type of an activity.
+        what: became of it.
+    """
+    _LOG.warning("%s: %s %s of %g, tenant %r", method or "a call", what, quota, limit, tenant)
+    _refusals(Runtime.default()).add(1, {"quota": quota, "method": method})
+
+
+@functools.lru_cache(maxsize=1)
+def _refusals(runtime: Runtime) -> MetricCounter:
+    # Of the SDK's own runtime, so that whatever exports its metrics exports this one beside them.
+    return runtime.metric_meter.create_counter(METRIC, "calls and fetches over a quota")
+
+
+def over(
+    quota: str, limit: float, text: str, tenant: str = "", *, method: str = "", retry_after: float | None = None
+) -> ServiceError:
+    """The error for a call that is over a quota; the log has a line of it, and the metric counts it.
 
     Args:
         quota: its name, for programs.
         limit: how much there may be.
         text: what there is too much of.
         tenant: whose it is; empty where it is the process's.
+        method: that was called.
         retry_after: seconds after which to try again; the reason's own where it is None.
     """
-    _LOG.warning("over the quota %s of %g, tenant %r", quota, limit, tenant)
+    note(quota, limit, tenant, method)
     return ServiceError(
         Reason.QUOTA,
         f"{quota} is at its limit of {limit:g}: {text}; try again in a while",
@@ -73,26 +127,62 @@ class _Bucket:
     at: float
 
 
+@dataclass(slots=True)
+class _Day:
+    """What a tenant has fetched since its day began, which it does with the first fetch.
+
+    Attributes:
+        began: by the monotonic clock.
+        bytes: fetched in this process.
+        seconds: spent on it in this process.
+        shared_bytes: fetched in all processes, as Redis last told.
+        shared_seconds: spent on it in all processes, as Redis last told.
+        untold_bytes: what Redis was not told yet; part of `bytes`.
+        untold_seconds: the same for seconds.
+        told_at: when Redis was last told, by the monotonic clock.
+        shared_ends: when the day ends that all processes share; None where Redis has told of none.
+    """
+
+    began: float
+    bytes: int = 0
+    seconds: float = 0.0
+    shared_bytes: float = 0.0
+    shared_seconds: float = 0.0
+    untold_bytes: int = 0
+    untold_seconds: float = 0.0
+    told_at: float = float("-inf")
+    shared_ends: float | None = None
+
+
 class Quotas:
-    """What tenants may take, and the rates that they have taken.
+    """What tenants may take, and what they have taken.
 
     Args:
         defaults: of tenants that the file does not name.
         path: the file of quotas by tenant; None for none.
+        shared: counts of several processes; None where this one counts for itself.
 
     Raises:
         SettingsError: the file cannot be read, or a value in it is wrong; later on that is an error in the log, and
             what was read before goes on.
     """
 
-    def __init__(self, defaults: TenantQuotas | None = None, path: Path | None = None) -> None:
-        self._defaults, self._path = defaults or TenantQuotas(), path
+    def __init__(
+        self, defaults: TenantQuotas | None = None, path: Path | None = None, shared: SharedCounts | None = None
+    ) -> None:
+        self._defaults, self._path, self._shared = defaults or TenantQuotas(), path, shared
         self._by_tenant = dict[str, TenantQuotas]()
         self._stamp: object = None
         self._looked = time.monotonic()
         self._buckets = dict[str, _Bucket]()
+        self._days = dict[str, _Day]()
         if path is not None:
             self._read(path)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes count together."""
+        return self._shared is not None
 
     def of(self, tenant: str) -> TenantQuotas:
         """The quotas of a tenant."""
@@ -104,25 +194,106 @@ class Quotas:
                 _LOG.error("the quotas stay as they were: %s", error)
         return self._by_tenant.get(tenant, self._defaults)
 
-    def take_start(self, tenant: str) -> None:
+    async def take_start(self, tenant: str, method: str = "") -> None:
         """Counts a start.
 
         Raises:
             ServiceError: the tenant has started as much as it may for now.
         """
-        quotas, now = self.of(tenant), time.monotonic()
+        quotas = self.of(tenant)
+        wait: float | None = None
+        if self._shared is not None:
+            wait = await self._shared.take_rate(tenant, quotas.starts_per_second, quotas.starts_burst)
+        if wait is None:
+            # Nobody shares, or Redis does not answer.
+            wait = self._take_rate(tenant, quotas)
+        if wait > 0:
+            rate = quotas.starts_per_second
+            text = "as many starts a second"
+            raise over("starts_per_second", rate, text, tenant, method=method, retry_after=wait)
+
+    def _take_rate(self, tenant: str, quotas: TenantQuotas) -> float:
+        """Takes one start from this process's own bucket; gives the seconds after which there is one, 0 for now."""
+        now = time.monotonic()
         bucket = self._buckets.pop(tenant, None) or _Bucket(quotas.starts_burst, now)
         # Taken out and put in again, so that those that were used last stand last.
         self._buckets[tenant] = bucket
         bucket.left = min(quotas.starts_burst, bucket.left + (now - bucket.at) * quotas.starts_per_second)
         bucket.at = now
         if bucket.left < 1:
-            text = "as many starts a second"
-            wait = (1 - bucket.left) / quotas.starts_per_second
-            raise over("starts_per_second", quotas.starts_per_second, text, tenant, retry_after=wait)
+            return (1 - bucket.left) / quotas.starts_per_second
         bucket.left -= 1
         if len(self._buckets) > _MOST:
             del self._buckets[next(iter(self._buckets))]
+        return 0.0
+
+    @contextlib.asynccontextmanager
+    async def holding(self, quota: str, limit: int, tenant: str, method: str) -> AsyncGenerator[None]:
+        """Holds one of what a tenant may have at once in all processes; nothing where this one counts for itself.
+
+        Raises:
+            ServiceError: all are held.
+        """
+        if self._shared is None:
+            yield
+            return
+        held = await self._shared.take_one(quota, tenant, limit)
+        if held is False:
+            raise over(quota, limit, "as many are under way, of all processes together", tenant, method=method)
+        try:
+            yield
+        finally:
+            if held is not None:
+                # The call is answered or gone by now, and its end is not to wait for Redis.
+                self._shared.give_back(held)
+
+    async def spend(
+        self, tenant: str, count: int, seconds: float, *, settle: bool = False
+    ) -> tuple[str, float, float] | None:
+        """Counts what was fetched for a tenant, with 0 and 0 for a look before it.
+
+        Args:
+            tenant: for whom.
+            count: bytes that came.
+            seconds: that it took.
+            settle: whether Redis is told of it now, as at the beginning and the end of a fetch.
+
+        Returns:
+            The quota that it is over now, its limit, and the seconds after which it is not; None where it is within.
+        """
+        now, quotas = time.monotonic(), self.of(tenant)
+        day = self._days.get(tenant)
+        if day is None or now - day.began >= _DAY:
+            if day is None and len(self._days) >= _MOST:
+                self._days = {key: each for key, each in self._days.items() if now - each.began < _DAY}
+            day = self._days[tenant] = _Day(began=now)
+        day.bytes += count
+        day.seconds += seconds
+        day.untold_bytes += count
+        day.untold_seconds += seconds
+        if self._shared is not None and (settle or now - day.told_at >= _SETTLED):
+            await self._tell(self._shared, tenant, day, now)
+        fetched = max(day.bytes, day.shared_bytes + day.untold_bytes)
+        spent = max(day.seconds, day.shared_seconds + day.untold_seconds)
+        ends = day.began + _DAY if day.shared_ends is None else day.shared_ends
+        # A look before a fetch is for one byte at least.
+        if fetched + (count == 0) > quotas.egress_bytes:
+            return "egress_bytes", quotas.egress_bytes, max(1.0, ends - now)
+        if spent >= quotas.egress_seconds:
+            return "egress_seconds", quotas.egress_seconds, max(1.0, ends - now)
+        return None
+
+    async def _tell(self, shared: SharedCounts, tenant: str, day: _Day, now: float) -> None:
+        day.told_at = now
+        told_bytes, told_seconds = day.untold_bytes, day.untold_seconds
+        day.untold_bytes, day.untold_seconds = 0, 0.0
+        known = await shared.spend(tenant, told_bytes, told_seconds, _DAY)
+        if known is None:
+            day.untold_bytes += told_bytes
+            day.untold_seconds += told_seconds
+            return
+        day.shared_bytes, day.shared_seconds, left = known
+        day.shared_ends = now + left
 
     def _read(self, path: Path) -> None:
         try:
@@ -148,6 +319,121 @@ class Quotas:
         self._by_tenant = by_tenant
 
 
+class EgressBudgetError(ContextUnityError):
+    """A tenant has fetched as much as it may in a day. It may again later.
+
+    Attributes:
+        tenant: whose budget it is.
+        quota: `egress_bytes` or `egress_seconds`.
+        limit: how much there may be of it a day.
+        frees_in: seconds after which the tenant may fetch again.
+    """
+
+    def __init__(self, tenant: str, quota: str, limit: float, frees_in: float) -> None:
+        self.tenant, self.quota, self.limit, self.frees_in = tenant, quota, limit, frees_in
+        at = datetime.now(UTC) + timedelta(seconds=frees_in)
+        super().__init__(
+            f"the tenant {tenant!r} has fetched as much as it may in a day: {quota} = {limit:,.0f} of its quotas; it "
+            f"may again in {frees_in:,.0f} s, at {at:%Y-%m-%dT%H:%M:%SZ}"
+        )
+
+
+@dataclass(slots=True)
+class _Budget:
+    """Whose quotas fetches are counted against."""
+
+    quotas: Quotas
+    tenant: str
+    method: str
+
+
+_BUDGET: ContextVar[_Budget | None] = ContextVar("egress_budget", default=None)
+
+
+@contextlib.contextmanager
+def on_budget(quotas: Quotas, tenant: str, method: str) -> Generator[None]:
+    """Counts what `egress.stream` fetches while the context is open against a tenant's budget.
+
+    Args:
+        quotas: of tenants.
+        tenant: for whom it is fetched.
+        method: what fetches, such as the type of an activity.
+    """
+    token = _BUDGET.set(_Budget(quotas, tenant, method))
+    try:
+        yield
+    finally:
+        _BUDGET.reset(token)
+
+
+@dataclass(slots=True)
+class Fetch:
+    """A fetch that is counted against a budget."""
+
+    _budget: _Budget
+    _since: float
+
+    async def count(self, size: int) -> None:
+        """Counts bytes that came, and the time that they took.
+
+        Raises:
+            EgressBudgetError: that was more than there is.
+        """
+        budget, found = self._budget, await self.spend(size)
+        if found is not None:
+            error = EgressBudgetError(budget.tenant, *found)
+            note(error.quota, error.limit, error.tenant, budget.method)
+            raise error
+
+    async def spend(self, size: int, *, settle: bool = False) -> tuple[str, float, float] | None:
+        """The same without an error; see `Quotas.spend`."""
+        now = time.monotonic()
+        seconds, self._since = now - self._since, now
+        return await self._budget.quotas.spend(self._budget.tenant, size, seconds, settle=settle)
+
+
+@contextlib.asynccontextmanager
+async def counted_fetch() -> AsyncGenerator[Fetch | None]:
+    """Counts a fetch where it is on somebody's budget.
+
+    Raises:
+        EgressBudgetError: the budget is used up already.
+    """
+    budget = _BUDGET.get()
+    if budget is None:
+        yield None
+        return
+    fetch = Fetch(budget, time.monotonic())
+    await fetch.spend(0, settle=True)
+    await fetch.count(0)
+    try:
+        yield fetch
+    finally:
+        # What is fetched is fetched; the next one is refused.
+        await fetch.spend(0, settle=True)
+
+
+@contextlib.asynccontextmanager
+async def open_quotas(settings: Settings) -> AsyncGenerator[Quotas]:
+    """The quotas of a process, with a connection to Redis where that is set.
+
+    Raises:
+        SettingsError: the file of quotas is wrong, or Redis is set and its client is not installed.
+    """
+    if settings.quotas_redis_url is None:
+        yield Quotas(settings.quotas, settings.quotas_file)
+        return
+    try:
+        from .shared_quotas import SharedCounts
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "redis":
+            raise
+        fault = "CONTEXTWORKER_QUOTAS_REDIS_URL: the client is not installed; pip install 'contextworker[redis]'"
+        raise SettingsError([fault]) from None
+    async with SharedCounts(settings.quotas_redis_url.get_secret_value()) as shared:
+        yield Quotas(settings.quotas, settings.quotas_file, shared)
+
+
 @dataclass(slots=True)
 class _Count:
     counted: int = 0
@@ -168,7 +454,7 @@ class OpenTasks:
         self._client, self._rpc_timeout = client, rpc_timeout
         self._counts = dict[tuple[str, str], _Count]()
 
-    async def take(self, tenant: str, workflow_type: str, quota: str, limit: int) -> None:
+    async def take(self, tenant: str, workflow_type: str, quota: str, limit: int, method: str = "") -> None:
         """Counts a task that is about to be started.
 
         Raises:
@@ -179,7 +465,7 @@ class OpenTasks:
         if count.at < 0 or (count.estimate() >= limit and now - count.at > _RECOUNT):
             count.counted, count.at = await self._ask(tenant, workflow_type), now
         if count.estimate() >= limit:
-            raise over(quota, limit, f"as many of {workflow_type!r} have not ended", tenant)
+            raise over(quota, limit, f"as many of {workflow_type!r} have not ended", tenant, method=method)
         count.started.append(now)
 
     async def _ask(self, tenant: str, workflow_type: str) -> int:
@@ -193,6 +479,72 @@ class OpenTasks:
         except RPCError as error:
             raise from_rpc_error(error) from error
         return answer.count
+
+
+@dataclass(slots=True)
+class _Listed:
+    names: frozenset[str] = frozenset()
+    at: float = float("-inf")
+    added: dict[str, float] = field(default_factory=dict[str, float])
+
+    def all(self) -> set[str]:
+        """Those that are listed, and those that the list may leave out."""
+        self.added = {name: at for name, at in self.added.items() if at > self.at - _LAG}
+        return {*self.names, *self.added}
+
+
+class Registered:
+    """Which schedules tenants have, by their ids on the Temporal server.
+
+    Args:
+        ask: lists those of a tenant.
+    """
+
+    def __init__(self, ask: Callable[[str], Awaitable[AbstractSet[str]]]) -> None:
+        self._ask = ask
+        self._tenants = dict[str, _Listed]()
+
+    async def take(
+        self,
+        tenant: str,
+        wanted: AbstractSet[str],
+        limit: int,
+        *,
+        pruned: Callable[[str], bool],
+        exists: Callable[[str], Awaitable[bool]],
+        method: str = "",
+    ) -> None:
+        """Counts schedules that are about to be registered; those that are there already are not counted again.
+
+        Args:
+            tenant: whose they are.
+            wanted: their ids.
+            limit: how many the tenant may have.
+            pruned: whether one that is not wanted is removed.
+            exists: asks the server for one that is not listed: the list lags behind.
+            method: that was called.
+
+        Raises:
+            ServiceError: the tenant would have more than it may, and some of them are new.
+        """
+        listed = self._tenants.pop(tenant, None) or _Listed()
+        self._tenants[tenant] = listed
+        if len(self._tenants) > _MOST:
+            del self._tenants[next(iter(self._tenants))]
+        now = time.monotonic()
+        for again in (False, True):
+            if now - listed.at > (0.0 if again else _LAG):
+                listed.names, listed.at = frozenset(await self._ask(tenant)), now
+            kept = {name for name in listed.all() if name in wanted or not pruned(name)}
+            if len(kept | wanted) <= limit:
+                break
+        else:
+            new = [name for name in sorted(wanted - kept) if not await exists(name)]
+            if new and len(kept) + len(new) > limit:
+                text = f"{len(kept)} are registered, and {len(new)} would be added; delete some, or prune"
+                raise over("schedules", limit, text, tenant, method=method)
+        for name in wanted - kept:
+            listed.added[name] = now
 
 
 def _quoted(text: str) -> str:

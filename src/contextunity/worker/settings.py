@@ -53,6 +53,7 @@ _VARIABLES = {
     "CONTEXTWORKER_MAX_CACHED_WORKFLOWS": "max_cached_workflows",
     "CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES": "max_concurrent_activities",
     "CONTEXTWORKER_QUOTAS_FILE": "quotas_file",
+    "CONTEXTWORKER_QUOTAS_REDIS_URL": "quotas_redis_url",
     "CONTEXTWORKER_TARGET_CPU_USAGE": "target_cpu_usage",
     "CONTEXTWORKER_TARGET_MEMORY_USAGE": "target_memory_usage",
     "CONTEXTWORKER_TOKEN_KEYS_FILE": "token_keys_file",
@@ -65,12 +66,12 @@ _CLIENT_VARIABLES = frozenset({"CONTEXTWORKER_TARGET", "CONTEXTWORKER_TENANT", "
 _CODEC_VARIABLE = "CONTEXTWORKER_PURE_PYTHON"
 """What the codec reads when it is imported, long before there are settings."""
 _LIST_FIELDS = frozenset({"module_paths"})
-_SECRET_FIELDS = frozenset({"token_secret"})
+_SECRET_FIELDS = frozenset({"quotas_redis_url", "token_secret"})
 _LOOPBACK = "127.0.0.1"
 
 
 class TenantQuotas(BaseModel):
-    """What one tenant may take of a service that asks who calls."""
+    """What one tenant may take: of a service that asks who calls, and of workers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -86,6 +87,16 @@ class TenantQuotas(BaseModel):
     """Calls but watches under way at once, of callers with the same tenants."""
     watches: int = Field(default=1000, ge=1)
     """Watches under way at once, of callers with the same tenants."""
+    schedules: int = Field(default=1000, ge=0)
+    """Schedules registered, of all projects."""
+    harvests: int = Field(default=32, ge=1)
+    """Harvests under way at once, of all workers with the same catalogue; further ones wait for their turn."""
+    rejected_bytes: int = Field(default=1024**3, ge=0)
+    """Bytes of rejected rows that the catalogue keeps; beyond it those of the oldest harvests are deleted."""
+    egress_bytes: int = Field(default=1024**4, ge=1)
+    """Bytes that feeds and tools may fetch a day."""
+    egress_seconds: float = Field(default=1_000_000, gt=0)
+    """Seconds that feeds and tools may spend on fetching a day, those of fetches that run at once added up."""
 
 
 class Settings(BaseModel):
@@ -158,6 +169,9 @@ class Settings(BaseModel):
     quotas_file: Path | None = None
     """TOML file of quotas by tenant, in tables `[tenants.NAME]`; it is read again when it has changed.
     Environment: CONTEXTWORKER_QUOTAS_FILE."""
+    quotas_redis_url: SecretStr | None = None
+    """Redis in which several processes count calls, watches, rates and what is fetched together, as redis://host:6379/0,
+    rediss:// or unix://; each counts for itself unless given. Environment alone: CONTEXTWORKER_QUOTAS_REDIS_URL."""
     modules: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Settings of the modules, by module name; each module checks its own. In the file: `[modules.NAME]`."""
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
@@ -166,6 +180,13 @@ class Settings(BaseModel):
     def settings_folder(self) -> Path:
         """The folder of the settings file, from which modules read relative paths; the current one without a file."""
         return self._folder
+
+    @field_validator("quotas_redis_url")
+    @classmethod
+    def _names_a_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise PydanticCustomError("redis_url", "should be a URL such as redis://user:password@host:6379/0")
+        return url
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -305,6 +326,9 @@ def _read_file(environ: Mapping[str, str], folder: Path, faults: list[str]) -> t
             "the service can read with token_secret_file or token_keys_file"
         )
         values = {key: value for key, value in values.items() if key not in ("token_secret", "hmac")}
+    if "quotas_redis_url" in values:
+        del values["quotas_redis_url"]
+        faults.append(f"{path.name}: quotas_redis_url may hold a password; set CONTEXTWORKER_QUOTAS_REDIS_URL instead")
     return values, {key: f"{path.name}: {key}" for key in values}
 
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from .auth import authenticator_for
 from .core.registry import RegisteredModule, WorkerRegistry
 from .embedded import LOOPBACK, EmbeddedServer, embedded_server, usual_or_free_port
-from .quotas import Quotas
+from .quotas import open_quotas
 from .server import RunningServer, running_server
 from .service import WorkerService
 from .settings import Settings
@@ -70,7 +70,7 @@ async def running_stack(
             client,
             registry,
             rpc_timeout=timedelta(seconds=settings.temporal_timeout),
-            quotas=Quotas(settings.quotas, settings.quotas_file),
+            quotas=await stack.enter_async_context(open_quotas(settings)),
         )
         grpc = await stack.enter_async_context(running_server(service, _local(settings), authenticator))
         yield Stack(temporal=temporal, grpc=grpc, modules=selected, workers=workers)

@@ -24,6 +24,7 @@ from .core.registry import ModuleContext, RegisteredModule
 from .data_folder import naming_the_folder
 from .errors import RegistryError, SettingsError, TemporalUnreachableError
 from .plugin import ContextWorkerPlugin
+from .quotas import open_quotas
 from .settings import Settings
 from .tenancy import register_attributes, tenant_queue
 
@@ -115,9 +116,10 @@ async def running_workers(
     """
     _check_versioning(modules, settings)
     async with contextlib.AsyncExitStack() as stack:
+        quotas = await stack.enter_async_context(open_quotas(settings))
         for module in modules:
             if module.config.lifespan is not None:
-                context = ModuleContext(settings=module.settings, data_folder=settings.data_folder)
+                context = ModuleContext(settings=module.settings, data_folder=settings.data_folder, quotas=quotas)
                 with naming_the_folder(settings.data_folder):
                     await stack.enter_async_context(module.config.lifespan(context))
         threads = settings.max_concurrent_activities + max((module.waiting_slots for module in modules), default=0)

@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contextunity.gen.contextunity.code.v1 import CallToolRequest, CallToolResponse
+from temporalio.testing import ActivityEnvironment
 
+from contextunity.modules.code.activities import _to_list_value as to_list_value
+from contextunity.modules.code.activities import call_tool
 from contextunity.modules.code.errors import ToolFailedError, ToolRefusedError
+from contextunity.modules.code.resources import lifespan
 from contextunity.modules.code.settings import CodeSettings
 from contextunity.modules.code.tools import ToolCaller, ToolSet, open_tools
+from contextunity.worker.core.registry import ModuleContext
+from contextunity.worker.quotas import Quotas
+from contextunity.worker.settings import TenantQuotas
 
 _CALLER = ToolCaller(tenant_id="acme", call_id="1")
 
@@ -204,3 +212,22 @@ async def test_calls_at_once_do_not_disturb_each_other(tools: ToolSet, server: A
     url = f"http://127.0.0.1:{server.server_port}/text"
     found = await asyncio.gather(*(_get(tools, url, params={"n": n}) for n in range(8)))
     assert [each["body"] for each in found] == [f"grüß n={n}" for n in range(8)]
+
+
+async def test_a_budget_that_is_used_up_is_an_exception_of_the_program(server: Any, tmp_path: Path) -> None:
+    section = {"allow": [f"http://127.0.0.1:{server.server_port}"]}
+    settings = CodeSettings(tools={"http_get": section})
+    context = ModuleContext(
+        settings=settings, data_folder=tmp_path, quotas=Quotas(TenantQuotas(egress_bytes=4_000, programs=1))
+    )
+    url = f"http://127.0.0.1:{server.server_port}"
+    async with lifespan(context):
+        answers = list[CallToolResponse]()
+        for path in ("text", "large", "text"):
+            request = CallToolRequest(
+                name="http_get", positional=to_list_value([f"{url}/{path}"]), tenant_id="acme", call_id="1"
+            )
+            answers.append(await ActivityEnvironment().run(call_tool, request))
+    assert [answer.error_type for answer in answers] == ["", "OSError", "OSError"]
+    assert "the tenant 'acme' has fetched as much as it may in a day: egress_bytes = 4,000" in answers[2].error
+    assert [path for path, _, _ in server.seen] == ["/text", "/large"]

@@ -14,7 +14,9 @@ from contextunity.gen.contextunity.harvest.v1 import (
     Feed,
     FetchProductsRequest,
     FetchProductsResponse,
+    ListRejectedRequest,
     PageRef,
+    ReadRejectedRequest,
     SyncToBrainRequest,
     TransformDataRequest,
 )
@@ -24,6 +26,7 @@ from temporalio.testing import ActivityEnvironment
 from contextunity.modules.harvest.activities import (
     _as_application_error,
     fetch_products,
+    read_rejected,
     sync_to_brain,
     transform_data,
 )
@@ -31,6 +34,8 @@ from contextunity.modules.harvest.errors import FeedNotFoundError, FeedRefusedEr
 from contextunity.modules.harvest.resources import current, lifespan
 from contextunity.modules.harvest.settings import BUNDLED_SUPPLIER, HarvestSettings
 from contextunity.worker.core.registry import ModuleContext
+from contextunity.worker.quotas import Quotas
+from contextunity.worker.settings import TenantQuotas
 
 
 @pytest.mark.parametrize(
@@ -139,3 +144,37 @@ async def test_a_supplier_that_is_not_configured_is_refused_whatever_the_payload
     with pytest.raises(ApplicationError, match="no-such") as caught:
         await _in_activity(fetch_products, FetchProductsRequest(page=_ref(supplier_code="no-such")))
     assert (caught.value.type, caught.value.non_retryable) == ("SupplierUnknown", True)
+
+
+async def test_a_feed_beyond_the_tenants_budget_is_tried_again_when_there_is_one(tmp_path: Path) -> None:
+    quotas = Quotas(TenantQuotas(egress_bytes=10))
+    context = ModuleContext(settings=HarvestSettings(sample_products=30), data_folder=tmp_path, quotas=quotas)
+    async with lifespan(context):
+        for _ in range(2):
+            with pytest.raises(ApplicationError, match="egress_bytes = 10 of its quotas") as caught:
+                await _first_page()
+            assert (caught.value.type, caught.value.non_retryable) == ("EgressBudget", False)
+            assert caught.value.next_retry_delay is not None
+            assert timedelta(hours=23) < caught.value.next_retry_delay <= timedelta(days=1)
+
+
+async def test_rejected_rows_beyond_the_tenants_quota_are_counted_and_not_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed = tmp_path / "feed.csv"
+    feed.write_text("Handle,Title,Variant Price,Variant SKU\ntent,Tent,dear,T1\nlamp,Lamp,5,L1\n")
+    suppliers = {"alpine": {"url": feed.as_uri(), "format": "shopify_csv"}}
+    settings = HarvestSettings.model_validate({"suppliers": suppliers}, context={"settings_folder": tmp_path})
+    for budget, kept in ((10_000, 1), (50, 0)):
+        quotas = Quotas(TenantQuotas(rejected_bytes=budget))
+        async with lifespan(ModuleContext(settings=settings, data_folder=tmp_path, quotas=quotas)):
+            page = _ref(supplier_code="alpine", harvest_id=f"of-{budget}")
+            await _in_activity(fetch_products, FetchProductsRequest(page=page))
+            await _in_activity(transform_data, TransformDataRequest(page=page))
+            synced = await _in_activity(sync_to_brain, SyncToBrainRequest(page=page, last=True, complete=True))
+            assert (synced.created + synced.unchanged, synced.rejected) == (1, 1)
+            query = ListRejectedRequest(tenant_id="acme", supplier_code="alpine")
+            listed = (await _in_activity(read_rejected, ReadRejectedRequest(query=query))).page
+            assert (len(listed.rows), listed.dropped) == (kept, 1 - kept)
+    told = "sync_to_brain: deleted rejected rows of the harvests of-10000, of-50, over the quota rejected_bytes of 50"
+    assert told in caplog.text

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
+from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.worker import quotas as quotas_module
@@ -18,7 +20,8 @@ from contextunity.worker.auth import authenticator_for
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError
-from contextunity.worker.quotas import Quotas
+from contextunity.worker.quotas import METRIC, Quotas
+from contextunity.worker.schedules import ScheduleManager
 from contextunity.worker.server import running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings, TenantQuotas
@@ -39,6 +42,17 @@ class _Service:
             raise refusal_of(error) from None
         return str(ContextUnit.from_protobuf(answer).payload["workflow_id"])
 
+    async def register(self, tenant: str, *ids: str, project: str = "default", prune: bool = False) -> int:
+        entries: Any = [{"schedule_id": each, **_SCHEDULED} for each in ids]
+        unit = ContextUnit(payload={"project_id": project, "schedules": entries, "prune": prune})
+        token = Desk.token(tenant, permissions=("worker:schedule",))
+        metadata = [("authorization", f"Bearer {token}")]
+        try:
+            answer = await self.stub.RegisterSchedules(unit.to_protobuf(worker_pb2), metadata=metadata, timeout=20)
+        except grpc.RpcError as error:
+            raise refusal_of(error) from None
+        return int(cast("int", ContextUnit.from_protobuf(answer).payload["registered_count"]))
+
     def watch(self, tenant: str, workflow_id: str) -> Any:
         unit = ContextUnit(payload={"workflow_id": workflow_id})
         return self.stub.WatchTask(unit.to_protobuf(worker_pb2), metadata=_as(tenant), timeout=60)
@@ -49,7 +63,7 @@ def _as(tenant: str) -> list[tuple[str, str]]:
 
 
 @contextlib.asynccontextmanager
-async def _serving(temporal: EmbeddedServer, registry: WorkerRegistry, quotas: Quotas) -> AsyncGenerator[_Service]:
+async def serving(temporal: EmbeddedServer, registry: WorkerRegistry, quotas: Quotas) -> AsyncGenerator[_Service]:
     """A service for tasks that no worker takes, so that they stay open."""
     settings = Settings.model_validate({"host": "127.0.0.1", "port": 0, "auth": "token", "token_secret": SECRET})
     client = await connect(settings, address=temporal.address)
@@ -63,7 +77,7 @@ async def _serving(temporal: EmbeddedServer, registry: WorkerRegistry, quotas: Q
 
 async def test_starts_have_a_rate(temporal_server: EmbeddedServer, registry: WorkerRegistry) -> None:
     quotas = Quotas(TenantQuotas(starts_per_second=0.01, starts_burst=2))
-    async with _serving(temporal_server, registry, quotas) as service:
+    async with serving(temporal_server, registry, quotas) as service:
         for _ in range(2):
             await service.start("rate")
         with pytest.raises(Refusal) as caught:
@@ -81,7 +95,7 @@ async def test_open_tasks_are_counted_after_a_restart_too(
     client = await connect(Settings(), address=temporal_server.address)
     started = list[str]()
     for _ in range(2):
-        async with _serving(temporal_server, registry, Quotas(TenantQuotas(open_tasks=2))) as service:
+        async with serving(temporal_server, registry, Quotas(TenantQuotas(open_tasks=2))) as service:
             while len(started) < 2:
                 started.append(await service.start("open"))
             with pytest.raises(Refusal) as caught:
@@ -93,7 +107,7 @@ async def test_open_tasks_are_counted_after_a_restart_too(
             # The server's lists follow a moment behind, and there is no event to wait for.
             while (await client.count_workflows(query)).count < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-    async with _serving(temporal_server, registry, Quotas(TenantQuotas(open_tasks=2))) as service:
+    async with serving(temporal_server, registry, Quotas(TenantQuotas(open_tasks=2))) as service:
         await client.get_workflow_handle(started[0]).terminate()
         async with asyncio.timeout(20):
             while True:
@@ -104,7 +118,7 @@ async def test_open_tasks_are_counted_after_a_restart_too(
 
 
 async def test_watches_have_a_number(temporal_server: EmbeddedServer, registry: WorkerRegistry) -> None:
-    async with _serving(temporal_server, registry, Quotas(TenantQuotas(watches=2))) as service:
+    async with serving(temporal_server, registry, Quotas(TenantQuotas(watches=2))) as service:
         task = await service.start("watches")
         watches = [service.watch("watches", task) for _ in range(2)]
         for each in watches:
@@ -125,6 +139,55 @@ async def _first(call: Any) -> Any:
         return await call.read()
     except grpc.RpcError as error:
         return refusal_of(error)
+
+
+@pytest.fixture
+def metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[MetricBuffer]:
+    """What this process's runtime of the SDK is told by counters of ours."""
+    buffer = MetricBuffer(10_000)
+    telemetry = TelemetryConfig(metrics=buffer, metric_prefix="")
+    before = Runtime.default()
+    Runtime.set_default(Runtime(telemetry=telemetry), error_if_already_set=False)
+    yield buffer
+    Runtime.set_default(before, error_if_already_set=False)
+
+
+async def test_what_is_over_a_quota_is_counted_by_quota_and_method_and_in_the_log(
+    temporal_server: EmbeddedServer,
+    registry: WorkerRegistry,
+    metrics: MetricBuffer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    quotas = Quotas(TenantQuotas(starts_per_second=0.01, starts_burst=1, schedules=0))
+    async with serving(temporal_server, registry, quotas) as service:
+        task = await service.start("metric")
+        for _ in range(2):
+            with pytest.raises(Refusal):
+                await service.start("metric")
+        with pytest.raises(Refusal):
+            await service.register("metric", "one")
+    async with serving(temporal_server, registry, Quotas(TenantQuotas(watches=1))) as service:
+        watch = service.watch("metric", task)
+        await watch.read()
+        assert isinstance(await _first(service.watch("metric", task)), Refusal)
+        watch.cancel()
+    counted = Counter[tuple[tuple[str, str | int | float | bool], ...]]()
+    for update in metrics.retrieve_updates():
+        if update.metric.name == METRIC:
+            counted[tuple(sorted(update.attributes.items()))] += int(update.value)
+    told = {tuple(value for key, value in labels if key != "service_name"): n for labels, n in counted.items()}
+    assert told == {
+        ("StartWorkflow", "starts_per_second"): 2,
+        ("RegisterSchedules", "schedules"): 1,
+        ("WatchTask", "watches"): 1,
+    }
+    assert "metric" not in str(told), "tenants are no label: there may be any number of them"
+    for line in (
+        "StartWorkflow: over the quota starts_per_second of 0.01, tenant 'metric'",
+        "RegisterSchedules: over the quota schedules of 0, tenant 'metric'",
+        "WatchTask: over the quota watches of 1, tenant 'metric'",
+    ):
+        assert line in caplog.text
 
 
 def test_a_file_of_quotas_is_read_again(
@@ -151,3 +214,31 @@ def test_a_file_of_quotas_that_is_wrong_ends_the_start(tmp_path: Path, text: str
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SettingsError, match=r"quotas\.toml"):
         Quotas(path=path)
+
+
+_SCHEDULED = {"workflow_type": "ping", "cron": "0 3 * * *", "paused": True}
+
+
+async def test_schedules_have_a_number(temporal_server: EmbeddedServer, registry: WorkerRegistry) -> None:
+    async with serving(temporal_server, registry, Quotas(TenantQuotas(schedules=2))) as service:
+        assert await service.register("planned", "one", "two") == 2
+        # What is there is not counted again.
+        assert await service.register("planned", "two", "one") == 2
+        for project in ("default", "other"):
+            with pytest.raises(Refusal) as caught:
+                await service.register("planned", "three", project=project)
+            assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA")
+            assert (caught.value.metadata["quota"], caught.value.metadata["limit"]) == ("schedules", "2")
+            assert caught.value.retry_after is not None
+        assert await service.register("another-planned", "three") == 1
+    client = await connect(Settings(), address=temporal_server.address)
+    manager = ScheduleManager(client, registry)
+    async with asyncio.timeout(20):
+        # The server's list follows a moment behind, and there is no event to wait for.
+        while len(await manager.names("planned")) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    async with serving(temporal_server, registry, Quotas(TenantQuotas(schedules=2))) as service:
+        with pytest.raises(Refusal, match="2 are registered, and 1 would be added"):
+            await service.register("planned", "one", "two", "three")
+        # What is pruned makes room.
+        assert await service.register("planned", "one", "three", prune=True) == 2

@@ -133,18 +133,39 @@ def test_a_task_is_started_for_a_tenant_of_the_token(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("workflow_type", ["join", "single", "once", "replace"])
-def test_an_id_that_another_tenant_uses_is_taken_and_no_more(desk: Desk, workflow_type: str) -> None:
+def test_a_start_never_meets_the_task_of_another_tenant(desk: Desk, workflow_type: str) -> None:
+    """The ids of these contracts do not name the tenant; with tokens they have it all the same."""
     name = uuid.uuid4().hex
     owner, stranger = Desk.token("one"), Desk.token("two")
     unit = ContextUnit(payload={"workflow_type": workflow_type, "name": name})
     started = desk.call("StartWorkflow", unit=unit, token=owner).payload
-    for attempt in (unit, ContextUnit(payload={"workflow_type": workflow_type, "name": name})):
+    # The same unit, as if it had been overheard; of it, the same start again is a repetition.
+    theirs = [desk.call("StartWorkflow", unit=unit, token=stranger).payload for _ in range(2)]
+    assert theirs[0] == theirs[1]
+    assert str(started["workflow_id"]).startswith("~one/")
+    assert theirs[0]["workflow_id"] == str(started["workflow_id"]).replace("~one/", "~two/")
+    assert theirs[0]["run_id"] != started["run_id"]
+    for payload, token in ((started, owner), (theirs[0], stranger)):
+        assert desk.status(str(payload["workflow_id"]), token=token)["run_id"] == payload["run_id"]
+        assert desk.status(str(payload["workflow_id"]), token=token)["status"] == "running"
+        desk.call("TerminateTask", {"workflow_id": payload["workflow_id"]})
+
+
+def test_what_a_start_tells_is_the_same_whether_another_tenant_uses_the_id(desk: Desk) -> None:
+    stranger, answers, used = Desk.token("two"), list[dict[str, Any]](), ""
+    for is_used in (True, False):
+        name = uuid.uuid4().hex
+        if is_used:
+            used = desk.start("single", name=name, token=Desk.token("one"))
+        payload = desk.call("StartWorkflow", {"workflow_type": "single", "name": name}, token=stranger).payload
+        answers.append({key: str(value).replace(name, "NAME") for key, value in payload.items() if key != "run_id"})
+        # A second one of its own is refused as ever.
         with pytest.raises(Refusal) as caught:
-            desk.call("StartWorkflow", unit=attempt, token=stranger)
-        assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.ALREADY_EXISTS, "TASK_EXISTS")
-        assert started["run_id"] not in str(caught.value.metadata) + caught.value.message
-    assert desk.status(str(started["workflow_id"]), token=owner)["status"] == "running"
-    desk.call("TerminateTask", {"workflow_id": started["workflow_id"]})
+            desk.call("StartWorkflow", {"workflow_type": "single", "name": name}, token=stranger)
+        assert caught.value.reason == "TASK_EXISTS"
+        desk.call("TerminateTask", {"workflow_id": payload["workflow_id"]})
+    desk.call("TerminateTask", {"workflow_id": used})
+    assert answers[0] == answers[1]
 
 
 def test_a_unit_id_of_another_tenant_is_no_id_of_its_task(desk: Desk) -> None:
@@ -166,12 +187,13 @@ async def test_a_start_leaves_nothing_in_the_task_of_another_tenant(desk: Desk) 
         history = await handle.fetch_history()
         return sum(each.HasField("workflow_execution_options_updated_event_attributes") for each in history.events)
 
-    with pytest.raises(Refusal):
-        desk.start("join", name=name, token=Desk.token("two"))
+    theirs = desk.start("join", name=name, token=Desk.token("two"))
+    assert theirs != task
     assert await joined() == 0
     desk.start("join", name=name, token=owner)
     assert await joined() == 1
-    desk.call("TerminateTask", {"workflow_id": task})
+    for each in (task, theirs):
+        desk.call("TerminateTask", {"workflow_id": each})
 
 
 def test_a_task_queue_may_be_the_contracts_or_the_tenants_own(desk: Desk) -> None:
@@ -215,3 +237,11 @@ async def test_the_service_has_every_method_of_its_proto(registry: Any) -> None:
     for name, method in methods.items():
         assert (method.watch is not None) == service.methods_by_name[name].server_streaming, name
         assert method.label.removeprefix("worker:").replace("_", "") == name.lower()
+
+
+def test_without_tokens_an_id_is_as_the_contract_makes_it(desk: Desk) -> None:
+    name = uuid.uuid4().hex
+    task = desk.start("single", name=name, tenant_id="one")
+    assert task.endswith(name)
+    assert not task.startswith("~")
+    desk.call("TerminateTask", {"workflow_id": task})

@@ -22,6 +22,7 @@ from contextunity.gen.google.protobuf import ListValue, Struct, Value
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from contextunity.core.codec import CodecError, JsonValue, dict_to_struct, encode, struct_to_dict
+from contextunity.worker.quotas import EgressBudgetError, on_budget
 
 from .backend import Backend, Outcome, Program, ToolBackend, ToolReply, ToolWanted
 from .errors import (
@@ -182,11 +183,18 @@ async def call_tool(request: CallToolRequest) -> CallToolResponse:
     caller = ToolCaller(tenant_id=request.tenant_id, call_id=request.call_id)
     positional = [] if request.positional is None else _from_list_value(request.positional)
     named = {} if request.named is None else struct_to_dict(request.named)
-    with resources.tool_calls.hold(tenant=request.tenant_id), _as_application_error():
+    with (
+        resources.tool_calls.hold(tenant=request.tenant_id),
+        _as_application_error(),
+        on_budget(resources.quotas, request.tenant_id, "call_tool"),
+    ):
         try:
             result = _to_value(await resources.tools.call(request.name, caller, positional, named))
         except ToolRefusedError as error:
             return CallToolResponse(error=str(error)[:_ERROR_CHARACTERS], error_type=error.error_type)
+        except EgressBudgetError as error:
+            # It may be hours until there is budget again; the program knows best whether it can do without.
+            return CallToolResponse(error=str(error), error_type="OSError")
         except CodecError as error:
             return CallToolResponse(error=f"{request.name} gave what cannot be carried: {error}"[:_ERROR_CHARACTERS])
     response = CallToolResponse(result=result)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from contextunity.worker.core.registry import ModuleContext
 from contextunity.worker.places import Places as WaitingPlaces
+from contextunity.worker.quotas import Quotas
 
 from .places import Places
 from .settings import CodeSettings
@@ -30,6 +31,7 @@ class Resources:
         places: bounds how many run at once.
         tools: what programs may call.
         tool_calls: bounds how many of them run at once.
+        quotas: what tenants may take.
     """
 
     settings: CodeSettings
@@ -37,6 +39,7 @@ class Resources:
     places: Places
     tools: ToolSet
     tool_calls: WaitingPlaces
+    quotas: Quotas = field(default_factory=Quotas)
 
 
 _current: Resources | None = None
@@ -71,7 +74,14 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
         backends = await stack.enter_async_context(open_backends(settings, context.data_folder / "code"))
         places = Places(settings.parallel, settings.tenant_places)
         tool_calls = WaitingPlaces("tools", settings.parallel_tools, {"tenant": settings.parallel_tools_per_tenant})
-        _current = Resources(settings=settings, backends=backends, places=places, tools=tools, tool_calls=tool_calls)
+        _current = Resources(
+            settings=settings,
+            backends=backends,
+            places=places,
+            tools=tools,
+            tool_calls=tool_calls,
+            quotas=context.quotas,
+        )
         try:
             yield
         finally:

@@ -27,12 +27,21 @@ from contextunity.gen.contextunity.harvest.v1 import (
     ReadRejectedResponse,
     SyncToBrainRequest,
     SyncToBrainResponse,
+    TakeTurnRequest,
+    TakeTurnResponse,
     TransformDataRequest,
     TransformDataResponse,
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import WorkflowExecutionStatus
+from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionRequest
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.service import RPCError, RPCStatusCode
+
+from contextunity.worker.quotas import EgressBudgetError, note, on_budget
 
 from .catalogue import CatalogueError, FetchedFrom, HarvestMismatch, PageGone
 from .errors import FeedChangedError, FeedUnreachableError, HarvestError
@@ -42,10 +51,11 @@ from .transform import transform_page
 
 _Value = TypeVar("_Value")
 
-__all__ = ["fetch_products", "read_rejected", "sync_to_brain", "transform_data"]
+__all__ = ["fetch_products", "read_rejected", "sync_to_brain", "take_turn", "transform_data"]
 
 _MAX_RETRY_SECONDS = 3600.0
 """The longest Retry-After that is waited for; a server that asks for more is asked again after this."""
+_TEMPORAL_TIMEOUT = timedelta(seconds=10)
 _DEFAULT_TENANT = "default"
 _REJECTED_ROWS = 100
 """Of a page of rejected rows for which nobody asked for another number."""
@@ -63,6 +73,56 @@ _FIRST_LOOK_ATTEMPTS = 5
 """A feed that was never reached is more likely misconfigured than down, so its failure is told sooner."""
 
 
+@contract.take_turn.defn
+async def take_turn(request: TakeTurnRequest) -> TakeTurnResponse:
+    """Gives a harvest its turn, or fails so that the Temporal server asks again: nothing is held while it waits."""
+    resources, workflow_id = current(), _workflow_id()
+    tenant, client = request.tenant_id, None
+    limit = resources.quotas.of(tenant).harvests
+    with _as_application_error():
+        while True:
+            turn = await asyncio.to_thread(
+                resources.catalogue.take_turn, tenant, request.harvest_id, workflow_id, limit=limit
+            )
+            if turn.is_here:
+                return TakeTurnResponse()
+            client = client or activity.client()
+            over = [harvest_id for harvest_id, of in turn.to_check if await _is_over(client, of, harvest_id)]
+            for harvest_id in over:
+                await asyncio.to_thread(resources.catalogue.end_turn, tenant, harvest_id)
+            if not over:
+                break
+    if activity.info().attempt == 1:
+        # Once: it may be asked for hours.
+        note("harvests", limit, tenant, "take_harvest_turn", "waits for its turn, over the quota")
+    raise ApplicationError(
+        f"the harvest waits for its turn: {turn.ahead} of the tenant {tenant!r} came before it, and harvests = {limit} "
+        "of its quotas may be under way at once; it begins by itself",
+        type="HarvestsTaken",
+        category=ApplicationErrorCategory.BENIGN,
+    )
+
+
+async def _is_over(client: Client, workflow_id: str, harvest_id: str) -> bool:
+    """Whether the workflow of a harvest has ended, however it did."""
+    try:
+        description = await client.workflow_service.describe_workflow_execution(
+            DescribeWorkflowExecutionRequest(
+                namespace=client.namespace, execution=WorkflowExecution(workflow_id=workflow_id)
+            ),
+            retry=True,
+            timeout=_TEMPORAL_TIMEOUT,
+        )
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return True
+        raise
+    info = description.workflow_execution_info
+    running = info.status == WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_RUNNING
+    # A harvest is named by its first run; older servers do not tell that of a later one.
+    return not running or info.first_run_id not in ("", harvest_id)
+
+
 @contract.fetch_products.defn
 async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse:
     """Fetches one page and stages its rows; the first call looks at the feed first."""
@@ -72,6 +132,7 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
     with (
         resources.fetches.hold(tenant=page.tenant_id, supplier=page.supplier_code),
         _as_application_error(attempts=attempts),
+        on_budget(resources.quotas, page.tenant_id, "fetch_products"),
     ):
         used = await asyncio.to_thread(catalogue.check_fetch, page, workflow_id, request.feed, request.cursor)
         began = time.monotonic()
@@ -179,6 +240,8 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
         else:
             catalogue.check_page(page, _workflow_id())
         counts = catalogue.sync_page(page)
+        if counts.rejected or counts.warnings:
+            _make_room(resources, page)
         if request.last:
             if request.complete:
                 incomplete, detail = _incomplete(resources, page, allow_delisting=request.allow_delisting)
@@ -186,6 +249,7 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
                 page.tenant_id, page.supplier_code, page.harvest_id, complete=request.complete and not incomplete
             )
             catalogue.forget_harvests(page.tenant_id, page.supplier_code, keep=resources.settings.keep_harvests)
+            catalogue.end_turn(page.tenant_id, page.harvest_id)
     return SyncToBrainResponse(
         created=counts.created,
         changed=counts.changed,
@@ -197,6 +261,15 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
         incomplete=incomplete,
         incomplete_detail=detail,
     )
+
+
+def _make_room(resources: Resources, page: PageRef) -> None:
+    """Keeps the tenant's rejected rows within its quota."""
+    budget = resources.quotas.of(page.tenant_id).rejected_bytes
+    emptied = resources.catalogue.make_room(page, budget)
+    if emptied:
+        what = f"deleted rejected rows of the harvests {', '.join(emptied)}, over the quota"
+        note("rejected_bytes", budget, page.tenant_id, "sync_to_brain", what)
 
 
 def _incomplete(resources: Resources, page: PageRef, *, allow_delisting: bool) -> tuple[HarvestIncomplete, str]:
@@ -241,8 +314,10 @@ def read_rejected(request: ReadRejectedRequest) -> ReadRejectedResponse:
             after=after,
             limit=query.page_size or _REJECTED_ROWS,
         )
+        dropped = catalogue.dropped_rows(tenant_id, query.supplier_code, harvest_id)
     token = "" if end is None else f"{end[0]}.{end[1]}.{harvest_id}"
-    return ReadRejectedResponse(page=ListRejectedResponse(harvest_id=harvest_id, rows=rows, next_page_token=token))
+    page = ListRejectedResponse(harvest_id=harvest_id, rows=rows, next_page_token=token, dropped=dropped)
+    return ReadRejectedResponse(page=page)
 
 
 @contextlib.contextmanager
@@ -259,6 +334,9 @@ def _as_application_error(*, attempts: int = 0) -> Generator[None, None, None]:
         raise ApplicationError(
             str(error), type=error.type, non_retryable=final, next_retry_delay=_retry_delay(error)
         ) from error
+    except EgressBudgetError as error:
+        delay = timedelta(seconds=error.frees_in)
+        raise ApplicationError(str(error), type="EgressBudget", next_retry_delay=delay) from error
     except HarvestMismatch as error:
         raise ApplicationError(str(error), type="HarvestMismatch", non_retryable=True) from error
     except CatalogueError as error:

@@ -6,7 +6,7 @@ from contextunity.gen.contextunity.harvest.v1.harvest_temporal import HARVEST_WO
 
 from contextunity.worker.core.registry import ModuleConfig
 
-from .activities import fetch_products, read_rejected, sync_to_brain, transform_data
+from .activities import fetch_products, read_rejected, sync_to_brain, take_turn, transform_data
 from .resources import lifespan
 from .settings import BUNDLED_SUPPLIER, HarvestSettings
 from .workflows import HarvestWorkflow, ListRejectedWorkflow
@@ -17,7 +17,7 @@ module = ModuleConfig(
     name="harvest",
     description="Keeps a catalogue in step with the product feeds of suppliers.",
     workflows=[HarvestWorkflow, ListRejectedWorkflow],
-    activities=[fetch_products, transform_data, sync_to_brain, read_rejected],
+    activities=[take_turn, fetch_products, transform_data, sync_to_brain, read_rejected],
     settings=HarvestSettings,
     lifespan=lifespan,
     waiting_slots=lambda settings: settings.max_fetches,

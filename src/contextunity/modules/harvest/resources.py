@@ -16,6 +16,7 @@ from contextunity.gen.contextunity.harvest.v1 import FeedFormat
 from contextunity.worker import egress
 from contextunity.worker.core.registry import ModuleContext
 from contextunity.worker.places import Places
+from contextunity.worker.quotas import Quotas
 
 from .catalogue import Catalogue
 from .errors import SupplierUnknownError
@@ -44,6 +45,7 @@ class Resources:
         spool_folder: where feeds lie that their server does not give in parts.
         sample_path: where the feed of the bundled supplier lies once it is made.
         resolver: what resolves the names of feed servers.
+        quotas: what tenants may take.
     """
 
     settings: HarvestSettings
@@ -53,6 +55,7 @@ class Resources:
     spool_folder: Path
     sample_path: Path
     resolver: egress.Resolver = egress.resolve
+    quotas: Quotas = field(default_factory=Quotas)
     _server: FeedServer | None = None
     _clients: dict[str, httpx.AsyncClient] = field(default_factory=dict[str, httpx.AsyncClient])
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
@@ -208,6 +211,7 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
             ),
             spool_folder=folder / "spool",
             sample_path=folder / f"{BUNDLED_SUPPLIER}-{settings.sample_products}.csv",
+            quotas=context.quotas,
             _stack=stack,
         )
         _current = resources

@@ -22,6 +22,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
     SetPageSizeResponse,
     SyncToBrainRequest,
     SyncToBrainResponse,
+    TakeTurnRequest,
     TransformDataRequest,
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
@@ -36,6 +37,9 @@ _MAX_IN_FLIGHT = 4
 
 _PAGES_PER_RUN = 150
 """Pages after which the workflow continues as new: some 20 events each keep a history far below Temporal's limits."""
+
+_TURNS = "harvest-turns"
+"""Patch: harvests that began before it have no turn, and are not counted."""
 
 
 @final
@@ -66,6 +70,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
 
     async def run(self, request: HarvestRequest) -> HarvestResponse:
         """Runs the harvest, or the part of it that fits one history."""
+        await self._take_turn()
         last = await self._flow()
         if last is None:
             await workflow.wait_condition(workflow.all_handlers_finished)
@@ -122,6 +127,15 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         """Refuses a size where there are no pages to come; which sizes there are, the contract says."""
         if self._stage in (HarvestStage.FINISHING, HarvestStage.DONE):
             raise ValueError("no page is left to fetch, so there is none to give another size")
+
+    async def _take_turn(self) -> None:
+        """Waits until the tenant has less harvests under way than it may; a further run has its turn already."""
+        if self._request.resume is not None or not workflow.patched(_TURNS):
+            return
+        self._stage = HarvestStage.WAITING
+        turn = TakeTurnRequest(tenant_id=self._request.tenant_id, harvest_id=self._state.harvest_id)
+        await contract.take_turn(turn)
+        self._stage = HarvestStage.OPENING
 
     async def _flow(self) -> SyncToBrainResponse | None:
         """Lets pages flow until the harvest is over, or the run is long enough.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -68,17 +69,19 @@ def _protos(folder: Path) -> int:
 
 async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | None) -> None:
     from ..auth import authenticator_for
-    from ..quotas import Quotas
+    from ..quotas import open_quotas
     from ..server import running_server
     from ..service import WorkerService
     from ..temporal import connect, with_port
 
     # Before anything is reached for: keys that are missing are told at once.
     authenticator = authenticator_for(settings)
-    quotas = Quotas(settings.quotas, settings.quotas_file)
-    client = await connect(settings, address=address and with_port(address))
-    service = WorkerService(client, registry, rpc_timeout=timedelta(seconds=settings.temporal_timeout), quotas=quotas)
-    async with running_server(service, settings, authenticator) as server:
+    async with contextlib.AsyncExitStack() as stack:
+        quotas = await stack.enter_async_context(open_quotas(settings))
+        client = await connect(settings, address=address and with_port(address))
+        timeout = timedelta(seconds=settings.temporal_timeout)
+        service = WorkerService(client, registry, rpc_timeout=timeout, quotas=quotas)
+        server = await stack.enter_async_context(running_server(service, settings, authenticator))
         temporal = client.service_client.config.target_host
         _settle()
         say(f"WorkerService listens on {server.host}:{server.port}, Temporal at {temporal}")

@@ -22,6 +22,7 @@ from python_temporal.contract import (
 )
 
 from ..errors import RegistryError, SettingsError, UnknownModuleError
+from ..quotas import Quotas
 from ..schedules import declaration_faults
 from ..settings import describe_faults
 
@@ -35,10 +36,12 @@ class ModuleContext:
     Attributes:
         settings: the module's own settings, checked; None where it declares no model for them.
         data_folder: folder for embedded databases and spooled files; it may not exist yet.
+        quotas: what tenants may take.
     """
 
     settings: Any
     data_folder: Path
+    quotas: Quotas = field(default_factory=Quotas)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

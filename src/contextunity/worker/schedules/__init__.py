@@ -25,11 +25,12 @@ from .errors import (
     SchedulesRefusedError,
     ScheduleUnknownError,
 )
-from .manager import ScheduleManager
+from .manager import Admit, ScheduleManager
 
 __all__ = [
     "DEFAULT_PROJECT",
     "DEFAULT_TENANT",
+    "Admit",
     "CronError",
     "EntryFault",
     "ScheduleConflictError",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import betterproto2
 from contextunity.gen.contextunity.worker import (
@@ -36,7 +37,11 @@ from .errors import (
 )
 from .stored import ScheduleServer, Stored, differences, write_schedule
 
-__all__ = ["ScheduleManager", "apply", "check_entries"]
+__all__ = ["Admit", "ScheduleManager", "apply", "check_entries"]
+
+Admit: TypeAlias = Callable[[Sequence[ScheduleName], AbstractSet[str] | None], Awaitable[None]]
+"""Is given the names of what is about to be registered, and the ids that are kept where others of the project are
+removed, else None; raises where it may not be."""
 
 _ATTEMPTS = 5
 """Times that a change is tried where somebody else changes the same schedule at the same time."""
@@ -62,6 +67,7 @@ async def apply(
     partial: bool,
     dry_run: bool,
     skippable: Collection[int] = (),
+    admit: Admit | None = None,
 ) -> RegisterSchedulesResult:
     """Makes the schedules of a project those that are asked for; see `ScheduleManager.apply`."""
     checked, faults = check_entries(entries, workflows, tenant_id=tenant_id, project_id=project_id)
@@ -72,6 +78,9 @@ async def apply(
     if faults and not partial:
         raise SchedulesRefusedError(faults)
     nameless = [fault.place for fault in faults if not fault.schedule_id]
+    asked = {entry.schedule_id for _, entry in _places(entries)}
+    if admit is not None:
+        await admit([each.name for each in checked], asked if prune and not nameless else None)
     done = await server.all_of(_put(server, each, partial=partial, dry_run=dry_run) for each in checked)
     result = RegisterSchedulesResult(skipped=[fault.schedule_id for fault in skipped])
     for each, what in zip(checked, done, strict=True):
@@ -88,7 +97,6 @@ async def apply(
     # A faulty entry is asked for all the same, so what is there under its id stays. Where it has none, nobody knows
     # which that is, and nothing goes.
     if prune and not nameless:
-        asked = {entry.schedule_id for _, entry in _places(entries)}
         result.removed = await _prune(server, tenant_id, project_id, asked, dry_run=dry_run)
     result.registered_count = len(result.created) + len(result.updated) + len(result.unchanged)
     result.faults = [fault.to_fault() for fault in faults]
@@ -287,6 +295,7 @@ class ScheduleManager:
         partial: bool = False,
         dry_run: bool = False,
         skippable: Collection[int] = (),
+        admit: Admit | None = None,
     ) -> RegisterSchedulesResult:
         """Makes schedules what is asked for, however often that is asked.
 
@@ -302,6 +311,7 @@ class ScheduleManager:
             dry_run: whether to tell only what would be done.
             skippable: places of entries without input that are left out, and named in `skipped`, where their workflow
                 needs more than it can default.
+            admit: is asked before anything is changed, and raises where there would be too many.
 
         Raises:
             SchedulesRefusedError: entries are faulty, and `partial` is not set; nothing was changed.
@@ -318,6 +328,7 @@ class ScheduleManager:
             partial=partial,
             dry_run=dry_run,
             skippable=skippable,
+            admit=admit,
         )
 
     async def list_schedules(
@@ -331,6 +342,14 @@ class ScheduleManager:
         """
         names = await self._server.names(None if tenant_ids is None else frozenset(tenant_ids), project_id)
         return [stored.to_status() for stored in await self._server.describe_all(names)]
+
+    async def names(self, tenant_id: str) -> list[ScheduleName]:
+        """Names of a tenant's schedules of all projects. See `list_schedules`."""
+        return await self._server.names({tenant_id}, "")
+
+    async def exists(self, name: ScheduleName) -> bool:
+        """Whether there is such a schedule now."""
+        return await self._server.describe(name) is not None
 
     async def pause_schedule(
         self, schedule_id: str, *, project_id: str = DEFAULT_PROJECT, tenant_id: str = DEFAULT_TENANT, note: str = ""

@@ -144,6 +144,7 @@ class Call:
         caller: who sent it.
         deadline: when the caller stops waiting, in the event loop's time; None where it does not.
         label: the method, as its provenance tells it.
+        method: its name.
         about: which task, schedule and tenant it turned out to be about, for the audit log.
         is_large: whether reading its content takes so long that others should not wait for it.
         unit_id: that of the unit; empty where it has none.
@@ -156,6 +157,7 @@ class Call:
     caller: Caller = EVERYBODY
     deadline: float | None = None
     label: str = ""
+    method: str = ""
     is_large: bool = False
     about: dict[str, Any] = field(default_factory=dict[str, Any])
     unit_id: str = field(init=False)
@@ -365,7 +367,7 @@ async def stream(method: Method, call: Call) -> AsyncGenerator[UnitMessage, None
 
 def _admit(method: Method, call: Call) -> betterproto2.Message | None:
     """Lets a call in: what its caller may, and then what it asks."""
-    call.label = method.label
+    call.label, call.method = method.label, method.name
     require_permission(method, call.caller)
     _check_scopes(method, call)
     call.check_envelope()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple, cast
@@ -18,6 +19,7 @@ from contextunity.worker.internal_fields import internal_in_data, internal_in_me
 from contextunity.worker.schedules import object_of_args
 from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.tenancy import resolved_queue, tenant_queue
+from python_temporal.codegen import text
 from python_temporal.contract import ContractError, MethodContract, WorkflowContract
 
 from .call import Call
@@ -26,6 +28,9 @@ from .payloads import Descriptor, check_rules, misfits, payload_of, unpack
 __all__ = ["StartRequest", "contract_for", "handler_input", "read_start"]
 
 _TENANT_FIELD = "tenant_id"
+_TENANT_PATH = re.compile(r"\$\{!\s*(this\.)?tenantId(\.string\(\))?\s*\}")
+_OF_TENANT = "~"
+"""What ids begin with that have their tenant from the service, and no tenant's own id."""
 _TIMEOUT_KEY = "timeout_seconds"
 _ROUTING_KEYS = frozenset({"workflow_type", "tenant_id", "task_queue", "args"})
 _ROUTING_KEYS_AND_TIMEOUT = _ROUTING_KEYS | {_TIMEOUT_KEY}
@@ -116,7 +121,7 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
         input=request,
         message=message,
         tenant_id=tenant_id,
-        workflow_id=_workflow_id(contract, request, where),
+        workflow_id=_workflow_id(call, contract, request, where, tenant_id),
         task_queue=_task_queue(contract, _text(payload, "task_queue"), tenant_id),
         execution_timeout=None if timeout is None else _execution_timeout(contract, timeout),
     )
@@ -275,13 +280,34 @@ def _short(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:100]}…"
 
 
-def _workflow_id(contract: WorkflowContract, request: betterproto2.Message | None, where: str) -> str:
+def _workflow_id(
+    call: Call, contract: WorkflowContract, request: betterproto2.Message | None, where: str, tenant_id: str
+) -> str:
+    """The id that a contract gives a task; empty where the unit's makes it.
+
+    Callers who show tokens get one with the tenant in it from every contract, so that no start meets another tenant's
+    task, and none tells whether there is one. Where nobody is asked, tenants are but labels.
+    """
     if contract.workflow_id is None:
         return ""
     try:
-        return contract.workflow_id(request)
+        workflow_id = contract.workflow_id(request)
     except ContractError as error:
         raise invalid(FieldViolation(field=f"{where}.{error.field}", description=error.reason)) from None
+    if call.caller.tenants is None:
+        return workflow_id
+    if not _names_tenant(contract):
+        return f"{_OF_TENANT}{text(tenant_id, 'tenant_id', contract.name, '/')}/{workflow_id}"
+    if workflow_id.startswith(_OF_TENANT):
+        told = f"the id {_short(workflow_id)} would begin with {_OF_TENANT!r}, as those that are made for one tenant do"
+        raise invalid(FieldViolation(field=where, description=told))
+    return workflow_id
+
+
+@functools.cache
+def _names_tenant(contract: WorkflowContract) -> bool:
+    """Whether the ids of a contract have the tenant in them by themselves."""
+    return _TENANT_PATH.search(contract.id_expression) is not None
 
 
 def _task_queue(contract: WorkflowContract, named: str, tenant_id: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence, Set
 from typing import Any, cast
 
 from contextunity.gen.contextunity.worker import (
@@ -18,7 +18,9 @@ from contextunity.gen.contextunity.worker import (
 from temporalio.service import RPCError
 
 from contextunity.core.errors import CodecError, Violation
+from contextunity.worker.quotas import Registered
 from contextunity.worker.schedules import (
+    Admit,
     EntryFault,
     ScheduleConflictError,
     ScheduleManager,
@@ -47,6 +49,8 @@ class Scheduling:
     def __init__(self, engine: Engine) -> None:
         self._workflows = engine.registry.workflows
         self._manager = ScheduleManager(engine.client, engine.registry, rpc_timeout=engine.rpc_timeout)
+        self._quotas = engine.quotas
+        self._registered = Registered(self._ids)
 
     async def register_schedules(self, call: Call) -> RegisterSchedulesResult:
         """Makes schedules what is asked for; see RegisterSchedules in worker.proto."""
@@ -64,7 +68,38 @@ class Scheduling:
                 partial=request.partial,
                 dry_run=request.dry_run,
                 skippable=skippable,
+                # Where callers are not asked, tenants are but labels.
+                admit=None if call.caller.tenants is None else self._admit_of(call, tenant_id, project_id),
             )
+
+    async def _ids(self, tenant_id: str) -> set[str]:
+        return {name.temporal_id for name in await self._manager.names(tenant_id)}
+
+    def _admit_of(self, call: Call, tenant_id: str, project_id: str) -> Admit:
+        """Holds what a call registers against how many schedules its tenant may have."""
+
+        async def admit(names: Sequence[ScheduleName], kept: Set[str] | None) -> None:
+            wanted = {name.temporal_id: name for name in names}
+
+            def pruned(temporal_id: str) -> bool:
+                there = ScheduleName.from_temporal_id(temporal_id)
+                return (
+                    kept is not None
+                    and there is not None
+                    and there.project_id == project_id
+                    and there.schedule_id not in kept
+                )
+
+            await self._registered.take(
+                tenant_id,
+                wanted.keys(),
+                self._quotas.of(tenant_id).schedules,
+                pruned=pruned,
+                exists=lambda temporal_id: self._manager.exists(wanted[temporal_id]),
+                method=call.method,
+            )
+
+        return admit
 
     async def list_schedules(self, call: Call, request: ListSchedulesRequest) -> ListSchedulesResult:
         """Lists schedules; see ListSchedules in worker.proto."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import re
 from typing import Any
 
 from contextunity.gen.contextunity.worker import TaskContext
@@ -166,11 +164,9 @@ _RELAXED = (
 # Looked up once: the enums' wrappers do it in Python, each time.
 _REJECT = Reuse.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE
 _TERMINATE_IF_RUNNING = Reuse.WORKFLOW_ID_REUSE_POLICY_TERMINATE_IF_RUNNING
-_USE_EXISTING = Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING
 _TERMINATE_EXISTING = Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
 _PROGRAMS = "execute_code"
 """The workflow of programs, whichever way they are started."""
-_TENANT_PATH = re.compile(r"\$\{!\s*(this\.)?tenantId(\.string\(\))?\s*\}")
 
 
 class Starting:
@@ -198,7 +194,7 @@ class Starting:
             ServiceError: the id is taken and the contract allows no second task under it; or Temporal does not answer.
         """
         if call.caller.tenants is not None:
-            await self._count(request)
+            await self._count(call, request)
         # With the tenant in it, a unit id that two tenants happen to share is no repetition.
         request_id = f"{request.tenant_id}/{call.request_id}"
         wanted = await self._blanks.filled(call, request, request_id)
@@ -210,9 +206,6 @@ class Starting:
             if earlier:
                 return wanted.workflow_id, earlier
         elif policy in _RELAXED:
-            if _joins_others(request.contract, wanted) and call.caller.tenants is not None:
-                # The server writes who joins into the history of the task, which is another tenant's own.
-                await self._guard_others(call, request, wanted)
             # Refused at first where the id has been used before: only then can it be a repetition that is not the
             # newest under its id any more, and only then is it worth asking.
             wanted.workflow_id_reuse_policy = _REJECT
@@ -233,14 +226,14 @@ class Starting:
             return wanted.workflow_id, await self._own(call, request, wanted.workflow_id, answer.run_id)
         return wanted.workflow_id, answer.run_id
 
-    async def _count(self, request: StartRequest) -> None:
+    async def _count(self, call: Call, request: StartRequest) -> None:
         """Holds a start against what its tenant may take. Where callers are not asked, tenants are but labels."""
         tenant, name = request.tenant_id, request.contract.name
         quotas = self._engine.quotas.of(tenant)
-        self._engine.quotas.take_start(tenant)
+        await self._engine.quotas.take_start(tenant, call.method)
         is_program = name == _PROGRAMS
         quota, limit = ("programs", quotas.programs) if is_program else ("open_tasks", quotas.open_tasks)
-        await self._engine.open_tasks.take(tenant, name, quota, limit)
+        await self._engine.open_tasks.take(tenant, name, quota, limit, call.method)
 
     async def _send(
         self, wanted: StartWorkflowExecutionRequest, *, may_register: bool = True
@@ -330,17 +323,6 @@ def _ends_others(wanted: StartWorkflowExecutionRequest) -> bool:
         wanted.workflow_id_conflict_policy == _TERMINATE_EXISTING
         or wanted.workflow_id_reuse_policy == _TERMINATE_IF_RUNNING
     )
-
-
-def _joins_others(contract: WorkflowContract, wanted: StartWorkflowExecutionRequest) -> bool:
-    """Whether the contract has a start join what runs under its id, and the id may be another tenant's as well."""
-    return wanted.workflow_id_conflict_policy == _USE_EXISTING and not _names_tenant(contract)
-
-
-@functools.cache
-def _names_tenant(contract: WorkflowContract) -> bool:
-    """Whether the ids of a contract have the tenant in them: those that are made of a unit's always do."""
-    return contract.workflow_id is None or _TENANT_PATH.search(contract.id_expression) is not None
 
 
 def _exists(contract: WorkflowContract, workflow_id: str) -> ServiceError:

@@ -17,7 +17,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
 )
 
 from contextunity.core.codec import decode, encode
-from contextunity.modules.harvest.catalogue import _claims, _harvests, _reading, _staging, _sync
+from contextunity.modules.harvest.catalogue import _claims, _harvests, _reading, _room, _staging, _sync, _turns
 from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._engine import open_engine
 from contextunity.modules.harvest.catalogue._schema import prepare_schema
@@ -31,9 +31,9 @@ class Catalogue:
     """Products of every tenant and supplier, and the pages of running harvests.
 
     It may be used from any number of threads, and opened by any number of processes. Every method but forget_harvests
-    is one transaction of its own. Each of them raises CatalogueError where the database refuses, and its child
-    CatalogueUnavailable where asking again later may help; a name that is empty, longer than 200 bytes or has a NUL
-    character is a CatalogueError as well.
+    and make_room is one transaction of its own. Each of them raises CatalogueError where the database refuses, and its
+    child CatalogueUnavailable where asking again later may help; a name that is empty, longer than 200 bytes or has a
+    NUL character is a CatalogueError as well.
 
     Attributes:
         url_for_display: database URL without its password.
@@ -174,6 +174,24 @@ class Catalogue:
 
     # Harvests.
 
+    def take_turn(self, tenant_id: str, harvest_id: str, workflow_id: str, *, limit: int) -> _turns.Turn:
+        """Put a harvest in the tenant's row, where it is not yet, and tell whether it is its turn.
+
+        Args:
+            tenant_id: whose it is.
+            harvest_id: which it is.
+            workflow_id: id of its workflow.
+            limit: how many of the tenant have their turn at once; one that had it keeps it where this is lowered.
+        """
+        _harvests.check_names(self._database, tenant_id=tenant_id, harvest_id=harvest_id)
+        with self._database.writing() as connection:
+            return _turns.take_turn(self._database, connection, tenant_id, harvest_id, workflow_id, limit)
+
+    def end_turn(self, tenant_id: str, harvest_id: str) -> None:
+        """Take a harvest out of the tenant's row: it is over. Ending twice does no harm."""
+        with self._database.writing() as connection:
+            _turns.end_turn(connection, tenant_id, harvest_id)
+
     def begin_harvest(self, tenant_id: str, supplier_code: str, harvest_id: str) -> None:
         """Make a harvest the one that may write. Staging its first page does so too; beginning twice does no harm.
 
@@ -252,6 +270,25 @@ class Catalogue:
             with self._database.writing() as connection:
                 forgotten += _harvests.forget_harvest(connection, tenant_id, supplier_code, harvest_id)
         return forgotten
+
+    def make_room(self, ref: PageRef, budget: int) -> list[str]:
+        """Delete rejected rows where a tenant's take more bytes than they may: those of the oldest harvests first.
+
+        Those of the harvest under way stay, and where they alone are too many, its last page's go. Counts stay.
+
+        Args:
+            ref: the page that was synced last.
+            budget: bytes that the rejected rows of the tenant may take.
+
+        Returns:
+            The harvests of which rows were deleted.
+        """
+        return _room.make_room(self._database, ref, budget)
+
+    def dropped_rows(self, tenant_id: str, supplier_code: str, harvest_id: str) -> int:
+        """Count the rows of a harvest that `make_room` deleted."""
+        with self._database.reading() as connection:
+            return _room.dropped_rows(connection, tenant_id, supplier_code, harvest_id)
 
     def counts(self, tenant_id: str, supplier_code: str, harvest_id: str) -> HarvestTotals:
         """Add up the synced pages of a harvest; all zero where there are none."""

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._harvests import in_catalogue, lock_catalogue, recorded_counts, superseded
 from contextunity.modules.harvest.catalogue._product_json import product_to_json
+from contextunity.modules.harvest.catalogue._room import ROW_BYTES
 from contextunity.modules.harvest.catalogue._rows import (
     ProductRow,
     clean_text,
@@ -93,8 +94,9 @@ def write_page(database: Database, connection: Connection, ref: PageRef, page: h
     counts = plan.counts()
     _write_products(connection, ref, plan)
     _write_listed(connection, ref, page.rejected)
-    _write_record(connection, ref, counts)
-    _write_rejected(connection, ref, [*plan.rejected, *plan.warnings])
+    rejected = [*plan.rejected, *plan.warnings]
+    _write_record(connection, ref, counts, sum(map(_stored_bytes, rejected)))
+    _write_rejected(connection, ref, rejected)
     return counts
 
 
@@ -223,7 +225,11 @@ def _page_key(ref: PageRef) -> dict[str, Any]:
     }
 
 
-def _write_record(connection: Connection, ref: PageRef, counts: SyncCounts) -> None:
+def _stored_bytes(row: harvest_pb2.RejectedRow) -> int:
+    return ROW_BYTES + sum(len(text.encode(errors="replace")) for text in (row.sku, row.reason, row.detail, row.raw))
+
+
+def _write_record(connection: Connection, ref: PageRef, counts: SyncCounts, rejected_bytes: int) -> None:
     connection.execute(
         harvest_pages.insert().values(
             **_page_key(ref),
@@ -232,6 +238,7 @@ def _write_record(connection: Connection, ref: PageRef, counts: SyncCounts) -> N
             unchanged=counts.unchanged,
             rejected=counts.rejected,
             warnings=counts.warnings,
+            rejected_bytes=rejected_bytes,
             synced_at=datetime.now(UTC),
         )
     )

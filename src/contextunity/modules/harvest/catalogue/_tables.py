@@ -26,6 +26,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "fetched_pages",
     "harvest_pages",
+    "harvest_turns",
     "harvests",
     "metadata",
     "products",
@@ -105,6 +106,21 @@ harvests = Table(
     PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id"),
 )
 
+# Harvests that are under way or wait for it, in the order in which they came: of each tenant the first so many have
+# their turn. Nothing here tells which of them still live; the Temporal server does.
+harvest_turns = Table(
+    "harvest_turns",
+    metadata,
+    Column("tenant_id", Text, nullable=False),
+    Column("harvest_id", Text, nullable=False),
+    Column("workflow_id", Text, nullable=False),
+    # Rises within a tenant.
+    Column("place", BigInteger, nullable=False),
+    # When somebody last looked whether it is over.
+    Column("checked_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "harvest_id"),
+)
+
 # Where each page that was fetched ended: the only place where the next one may begin.
 fetched_pages = Table(
     "fetched_pages",
@@ -153,6 +169,9 @@ harvest_pages = Table(
     Column("unchanged", BigInteger, nullable=False),
     Column("rejected", BigInteger, nullable=False),
     Column("warnings", BigInteger, nullable=False, server_default="0"),
+    # What the page's rows in `rejected_rows` take; 0 where there are none, or they were deleted for want of room. NULL
+    # where a release without this column synced the page, until somebody adds it up.
+    Column("rejected_bytes", BigInteger),
     Column("synced_at", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id", "page"),
     ForeignKeyConstraint(

@@ -34,6 +34,8 @@ __all__ = (
     "SetPageSizeResponse",
     "SyncToBrainRequest",
     "SyncToBrainResponse",
+    "TakeTurnRequest",
+    "TakeTurnResponse",
     "TransformDataRequest",
     "TransformDataResponse",
 )
@@ -211,7 +213,7 @@ class HarvestIncomplete(betterproto2.Enum):
 
 class HarvestStage(betterproto2.Enum):
     """
-    The stages of a harvest: OPENING, then RUNNING and PAUSED in turn, then FINISHING.
+    The stages of a harvest: WAITING, OPENING, then RUNNING and PAUSED in turn, then FINISHING.
     """
 
     UNSPECIFIED = 0
@@ -244,6 +246,11 @@ class HarvestStage(betterproto2.Enum):
     Done.
     """
 
+    WAITING = 6
+    """
+    It waits for its turn: the tenant has as many harvests under way as it may.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -253,6 +260,7 @@ class HarvestStage(betterproto2.Enum):
             3: "HARVEST_STAGE_PAUSED",
             4: "HARVEST_STAGE_FINISHING",
             5: "HARVEST_STAGE_DONE",
+            6: "HARVEST_STAGE_WAITING",
         }
 
     @classmethod
@@ -264,6 +272,7 @@ class HarvestStage(betterproto2.Enum):
             "HARVEST_STAGE_PAUSED": 3,
             "HARVEST_STAGE_FINISHING": 4,
             "HARVEST_STAGE_DONE": 5,
+            "HARVEST_STAGE_WAITING": 6,
         }
 
 
@@ -906,6 +915,12 @@ class ListRejectedResponse(betterproto2.Message):
     Asks for the next page. Empty means that there is none.
     """
 
+    dropped: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    Rows of the harvest that were counted and are not kept, since the tenant's rejected rows took more bytes than
+    `rejected_bytes` of its quotas. Of all reasons.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "ListRejectedResponse", ListRejectedResponse
@@ -1473,7 +1488,7 @@ class SyncToBrainResponse(betterproto2.Message):
 
     rejected: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
     """
-    Rows kept as rejected, repeated SKUs included.
+    Rows counted as rejected, repeated SKUs included.
     """
 
     delisted: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
@@ -1506,6 +1521,42 @@ class SyncToBrainResponse(betterproto2.Message):
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "SyncToBrainResponse", SyncToBrainResponse
+)
+
+
+@dataclass(eq=False, repr=False)
+class TakeTurnRequest(betterproto2.Message):
+    """
+    Asks for the turn of a harvest.
+    """
+
+    tenant_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Whose harvest.
+    """
+
+    harvest_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Which harvest.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "TakeTurnRequest", TakeTurnRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class TakeTurnResponse(betterproto2.Message):
+    """
+    Tells that it is the harvest's turn.
+    """
+
+    pass
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "TakeTurnResponse", TakeTurnResponse
 )
 
 

@@ -74,9 +74,11 @@ class _HarvestStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HarvestS
     """All pages are synced; what was not seen is being marked."""
     HARVEST_STAGE_DONE: _HarvestStage.ValueType  # 5
     """Done."""
+    HARVEST_STAGE_WAITING: _HarvestStage.ValueType  # 6
+    """It waits for its turn: the tenant has as many harvests under way as it may."""
 
 class HarvestStage(_HarvestStage, metaclass=_HarvestStageEnumTypeWrapper):
-    """The stages of a harvest: OPENING, then RUNNING and PAUSED in turn, then FINISHING."""
+    """The stages of a harvest: WAITING, OPENING, then RUNNING and PAUSED in turn, then FINISHING."""
 
 HARVEST_STAGE_UNSPECIFIED: HarvestStage.ValueType  # 0
 """Not told."""
@@ -90,6 +92,8 @@ HARVEST_STAGE_FINISHING: HarvestStage.ValueType  # 4
 """All pages are synced; what was not seen is being marked."""
 HARVEST_STAGE_DONE: HarvestStage.ValueType  # 5
 """Done."""
+HARVEST_STAGE_WAITING: HarvestStage.ValueType  # 6
+"""It waits for its turn: the tenant has as many harvests under way as it may."""
 Global___HarvestStage: _TypeAlias = HarvestStage  # noqa: Y015
 
 class _FeedFormat:
@@ -605,6 +609,49 @@ class PageRef(_message.Message):
 Global___PageRef: _TypeAlias = PageRef  # noqa: Y015
 
 @_typing.final
+class TakeTurnRequest(_message.Message):
+    """Asks for the turn of a harvest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    HARVEST_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Whose harvest."""
+    harvest_id: _builtins.str
+    """Which harvest."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        harvest_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["harvest_id", b"harvest_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeTurnRequest: _TypeAlias = TakeTurnRequest  # noqa: Y015
+
+@_typing.final
+class TakeTurnResponse(_message.Message):
+    """Tells that it is the harvest's turn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeTurnResponse: _TypeAlias = TakeTurnResponse  # noqa: Y015
+
+@_typing.final
 class FetchProductsRequest(_message.Message):
     """Asks for one page."""
 
@@ -824,7 +871,7 @@ class SyncToBrainResponse(_message.Message):
     unchanged: _builtins.int
     """Products the catalogue had just so."""
     rejected: _builtins.int
-    """Rows kept as rejected, repeated SKUs included."""
+    """Rows counted as rejected, repeated SKUs included."""
     delisted: _builtins.int
     """With the last page: products marked as no longer listed."""
     catalogue: _builtins.str
@@ -1368,10 +1415,15 @@ class ListRejectedResponse(_message.Message):
     HARVEST_ID_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
     harvest_id: _builtins.str
     """Of which harvest they are. Empty where the supplier was never harvested."""
     next_page_token: _builtins.str
     """Asks for the next page. Empty means that there is none."""
+    dropped: _builtins.int
+    """Rows of the harvest that were counted and are not kept, since the tenant's rejected rows took more bytes than
+    `rejected_bytes` of its quotas. Of all reasons.
+    """
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedRow]:
         """The rows, in the order of the feed."""
@@ -1382,10 +1434,11 @@ class ListRejectedResponse(_message.Message):
         harvest_id: _builtins.str = ...,
         rows: _abc.Iterable[Global___RejectedRow] | None = ...,
         next_page_token: _builtins.str = ...,
+        dropped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["harvest_id", b"harvest_id", "next_page_token", b"next_page_token", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "harvest_id", b"harvest_id", "next_page_token", b"next_page_token", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

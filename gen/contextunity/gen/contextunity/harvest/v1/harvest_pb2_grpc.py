@@ -41,6 +41,11 @@ class HarvestServiceStub:
                 request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestRequest.SerializeToString,
                 response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestResponse.FromString,
                 _registered_method=True)
+        self.TakeTurn = channel.unary_unary(
+                '/contextunity.harvest.v1.HarvestService/TakeTurn',
+                request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnRequest.SerializeToString,
+                response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnResponse.FromString,
+                _registered_method=True)
         self.FetchProducts = channel.unary_unary(
                 '/contextunity.harvest.v1.HarvestService/FetchProducts',
                 request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.FetchProductsRequest.SerializeToString,
@@ -89,7 +94,17 @@ class HarvestServiceServicer:
         A second start for the same tenant and supplier joins the run that is under way.
 
         Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
+        run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeTurn(self, request, context):
+        """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
+        further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
+        repeated by the Temporal server, for as long as the workflow may run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,6 +173,11 @@ def add_HarvestServiceServicer_to_server(servicer, server):
                     request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestRequest.FromString,
                     response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestResponse.SerializeToString,
             ),
+            'TakeTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeTurn,
+                    request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnRequest.FromString,
+                    response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnResponse.SerializeToString,
+            ),
             'FetchProducts': grpc.unary_unary_rpc_method_handler(
                     servicer.FetchProducts,
                     request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.FetchProductsRequest.FromString,
@@ -222,6 +242,33 @@ class HarvestService:
             '/contextunity.harvest.v1.HarvestService/Harvest',
             contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestRequest.SerializeToString,
             contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.harvest.v1.HarvestService/TakeTurn',
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnRequest.SerializeToString,
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,7 +41,13 @@ class HarvestServiceStub:
     A second start for the same tenant and supplier joins the run that is under way.
 
     Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-    FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
+    FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
+    run.
+    """
+    TakeTurn: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.TakeTurnRequest, _harvest_pb2.TakeTurnResponse]
+    """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
+    further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
+    repeated by the Temporal server, for as long as the workflow may run.
     """
     FetchProducts: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.FetchProductsRequest, _harvest_pb2.FetchProductsResponse]
     """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
@@ -79,7 +85,13 @@ class HarvestServiceAsyncStub(HarvestServiceStub):
     A second start for the same tenant and supplier joins the run that is under way.
 
     Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-    FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
+    FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
+    run.
+    """
+    TakeTurn: _aio.UnaryUnaryMultiCallable[_harvest_pb2.TakeTurnRequest, _harvest_pb2.TakeTurnResponse]  # type: ignore[assignment]
+    """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
+    further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
+    repeated by the Temporal server, for as long as the workflow may run.
     """
     FetchProducts: _aio.UnaryUnaryMultiCallable[_harvest_pb2.FetchProductsRequest, _harvest_pb2.FetchProductsResponse]  # type: ignore[assignment]
     """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
@@ -120,7 +132,19 @@ class HarvestServiceServicer(metaclass=_abc_1.ABCMeta):
         A second start for the same tenant and supplier joins the run that is under way.
 
         Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
+        run.
+        """
+
+    @_abc_1.abstractmethod
+    def TakeTurn(
+        self,
+        request: _harvest_pb2.TakeTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_harvest_pb2.TakeTurnResponse, _abc.Awaitable[_harvest_pb2.TakeTurnResponse]]:
+        """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
+        further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
+        repeated by the Temporal server, for as long as the workflow may run.
         """
 
     @_abc_1.abstractmethod

@@ -40,6 +40,7 @@ __all__ = (
     "RESUME_SIGNAL_NAME",
     "SET_PAGE_SIZE_UPDATE_NAME",
     "SYNC_TO_BRAIN_ACTIVITY_NAME",
+    "TAKE_TURN_ACTIVITY_NAME",
     "TRANSFORM_DATA_ACTIVITY_NAME",
     "catalogue_service",
     "fetch_products",
@@ -52,6 +53,7 @@ __all__ = (
     "resume_signal",
     "set_page_size_update",
     "sync_to_brain",
+    "take_turn",
     "transform_data",
 )
 
@@ -61,6 +63,8 @@ HARVEST_SERVICE_TASK_QUEUE: _Final = 'harvest'
 """Task queue of HarvestService."""
 HARVEST_WORKFLOW_NAME: _Final = 'harvest'
 """Temporal name of the workflow Harvest."""
+TAKE_TURN_ACTIVITY_NAME: _Final = 'take_harvest_turn'
+"""Temporal name of the activity TakeTurn."""
 FETCH_PRODUCTS_ACTIVITY_NAME: _Final = 'fetch_products'
 """Temporal name of the activity FetchProducts."""
 TRANSFORM_DATA_ACTIVITY_NAME: _Final = 'transform_data'
@@ -150,7 +154,7 @@ harvest_workflow: _Final[_t.Workflow[_v1.HarvestRequest, _v1.HarvestResponse, Ha
         method='contextunity.harvest.v1.HarvestService.Harvest',
         input_type=_v1.HarvestRequest,
         output_type=_v1.HarvestResponse,
-        description="Harvests one supplier's feed for one tenant: page after page is fetched, transformed and synced, and what the feed\nno longer lists is marked at the end.\n\nA second start for the same tenant and supplier joins the run that is under way.\n\nErrors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,\nFeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.",
+        description="Harvests one supplier's feed for one tenant: page after page is fetched, transformed and synced, and what the feed\nno longer lists is marked at the end.\n\nA second start for the same tenant and supplier joins the run that is under way.\n\nErrors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,\nFeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may\nrun.",
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         workflow_id=_id_of_harvest_workflow,
         id_expression='harvest/${! tenantId }/${! supplierCode }',
@@ -176,7 +180,27 @@ no longer lists is marked at the end.
 A second start for the same tenant and supplier joins the run that is under way.
 
 Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
+FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
+run.
+"""
+
+take_turn: _Final[_t.Activity[_v1.TakeTurnRequest, _v1.TakeTurnResponse]] = _t.Activity(
+    _t.ActivityContract(
+        name=TAKE_TURN_ACTIVITY_NAME,
+        method='contextunity.harvest.v1.HarvestService.TakeTurn',
+        input_type=_v1.TakeTurnRequest,
+        output_type=_v1.TakeTurnResponse,
+        description="Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and\nfurther ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are\nrepeated by the Temporal server, for as long as the workflow may run.",
+        handler='take_turn',
+        task_queue=HARVEST_SERVICE_TASK_QUEUE,
+        schedule_to_close_timeout=_timedelta(seconds=86400),
+        start_to_close_timeout=_timedelta(seconds=60),
+        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=15)),
+    ),
+)
+"""Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
+further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
+repeated by the Temporal server, for as long as the workflow may run.
 """
 
 fetch_products: _Final[_t.Activity[_v1.FetchProductsRequest, _v1.FetchProductsResponse]] = _t.Activity(
@@ -241,6 +265,7 @@ harvest_service: _Final[_t.ServiceContract] = _t.ServiceContract(
         'Harvest': harvest_workflow.contract,
     },
     activities={
+        'TakeTurn': take_turn.contract,
         'FetchProducts': fetch_products.contract,
         'TransformData': transform_data.contract,
         'SyncToBrain': sync_to_brain.contract,
@@ -269,7 +294,8 @@ class HarvestWorkflowBase(_t.WorkflowBase, contract=harvest_workflow.contract):
     A second start for the same tenant and supplier joins the run that is under way.
 
     Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-    FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
+    FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
+    run.
     """
 
     @_abstractmethod
@@ -280,7 +306,8 @@ class HarvestWorkflowBase(_t.WorkflowBase, contract=harvest_workflow.contract):
         A second start for the same tenant and supplier joins the run that is under way.
 
         Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
+        run.
         """
 
     @_abstractmethod
@@ -309,6 +336,13 @@ class HarvestWorkflowBase(_t.WorkflowBase, contract=harvest_workflow.contract):
 
 class HarvestServiceActivities(_t.ActivityBase, service=harvest_service):
     """The activities of HarvestService, to implement as sync or async methods."""
+
+    @_abstractmethod
+    def take_turn(self, request: _v1.TakeTurnRequest) -> _Awaitable[_v1.TakeTurnResponse] | _v1.TakeTurnResponse:
+        """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
+        further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
+        repeated by the Temporal server, for as long as the workflow may run.
+        """
 
     @_abstractmethod
     def fetch_products(self, request: _v1.FetchProductsRequest) -> _Awaitable[_v1.FetchProductsResponse] | _v1.FetchProductsResponse:
@@ -371,7 +405,8 @@ class HarvestServiceClient(_t.ServiceClient):
         A second start for the same tenant and supplier joins the run that is under way.
 
         Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch.
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
+        run.
         """
         return await (await self._start(harvest_workflow.contract, request, HarvestHandle, options)).result()
 

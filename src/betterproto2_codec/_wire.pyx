@@ -6,8 +6,8 @@ of these looks at the end first. Whatever is out of the ordinary is given up on:
 that is no UTF-8, values that do not fit, deep nesting. `Schema.decode` and `Schema.encode` then return None, and the
 caller goes by way of google.protobuf, which has the say on what is right and on what an error tells.
 
-Lists and dicts can change while they are encoded, since attributes can be read by Python code and other threads may run
-meanwhile. So each access is checked anew, and what is in hand is held by a reference.
+Lists, dicts and attributes can change while they are encoded, since what is below them can let other code run. So each
+access is checked anew, and what is in hand meanwhile is held by a reference.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -67,8 +67,8 @@ cdef extern from *:
     """
     #if defined(__GNUC__) || defined(__clang__)
     /* An instance and its attributes take some lines of the cache, and a text begins in the first. */
-    #define wire_prefetch(object) (__builtin_prefetch(object), __builtin_prefetch((char *)(object) + 64), \
-                                   __builtin_prefetch((char *)(object) + 128))
+    #define wire_line(object, offset) __builtin_prefetch((const void *)((uintptr_t)(object) + (offset)))
+    #define wire_prefetch(object) (wire_line(object, 0), wire_line(object, 64), wire_line(object, 128))
     #else
     #define wire_prefetch(object) ((void)(object))
     #endif
@@ -191,6 +191,8 @@ cdef class Field:
             raise ValueError("no such field")
         if kind == MESSAGE and schema is None or kind == ENUM and (members is None or enum is None):
             raise ValueError("a message needs a schema, an enum its members")
+        if kind == ENUM and not issubclass(enum, int):
+            raise TypeError("the members of an enum are ints, which are read without running code of theirs")
         if kind in (MAP, WRAPPER) and inner is None or kind == MAP and (key is None or not repeated):
             raise ValueError("a map has keys and values, a wrapper a value")
         self.held = (default, schema, members, enum, key, inner)

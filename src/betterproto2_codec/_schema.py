@@ -158,8 +158,8 @@ def _is_proto3(file: FileDescriptor) -> bool:
 def _accessors(model: MessageModel) -> tuple[Callable[..., None], Callable[[Any], tuple[Any, ...]]]:
     """Compiles what sets all attributes of an instance, and what reads them, the unknown fields last.
 
-    The extension learns by them where the attributes lie, and calls them where it cannot. The interpreter reads and sets
-    attributes of one class several times faster than C code does by their names.
+    The extension learns by them where the attributes lie, and calls them where it cannot. The interpreter reads and
+    sets attributes of one class several times faster than C code does by their names.
     """
     names = [field.attribute for field in model.fields]
     values = ", ".join(f"v{index}" for index in range(len(names)))

@@ -1,4 +1,4 @@
-"""The activities of the code module: they settle what a request asks for, and hand it to a backend or a tool."""
+"""The activities of the code module: settle what a request asks for, and hand it to a backend or a tool."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ from .limits import checked_files, lessened, lowered, settled, to_limits
 from .resources import Resources, current
 from .tools import ToolCaller
 
-__all__ = ["ANSWER_BYTES", "SNAPSHOT_BYTES", "call_tool", "from_value", "run_program"]
+__all__ = ["call_tool", "from_value", "run_program"]
 
-ANSWER_BYTES = 1024 * 1024
+_ANSWER_BYTES = 1024 * 1024
 """What a tool may give."""
 _ERROR_CHARACTERS = 2000
 _MAX_RETRY_SECONDS = 60.0
 """The longest Retry-After that a program waits for between two calls of a tool."""
 
-SNAPSHOT_BYTES = 512 * 1024
+_SNAPSHOT_BYTES = 512 * 1024
 """What a program may hold, compressed and with its files, while a tool runs: the workflow's history keeps it."""
 
 
 @contract.run_program.defn
 async def run_program(request: RunProgramRequest) -> RunProgramResponse:
-    """Runs a program, or what is left of one, until it ends or calls a tool."""
+    """Run a program, or what is left of one, until it ends or calls a tool."""
     resources = current()
     with _as_application_error():
         if request.state is not None:
@@ -100,7 +100,7 @@ async def _go_on(resources: Resources, state: ProgramState, response: CallToolRe
 async def _guarded(
     backend: Backend, program: Program, snapshot: bytes = b"", reply: ToolReply | None = None
 ) -> Outcome | ToolWanted:
-    """Runs, and calls whatever the backend raises a failure of the sandbox, which another attempt may find well."""
+    """Run, and turn what else the backend raises into a failure of the sandbox, so that it is tried again."""
     try:
         if reply is None:
             return await backend.run(program)
@@ -114,7 +114,7 @@ async def _guarded(
 def _response(before: ProgramState, found: Outcome | ToolWanted) -> RunProgramResponse:
     if isinstance(found, Outcome):
         return RunProgramResponse(ended=_ended(before, found))
-    if len(found.snapshot) > SNAPSHOT_BYTES:
+    if len(found.snapshot) > _SNAPSHOT_BYTES:
         return RunProgramResponse(ended=_ended(before, _too_large(found)))
     state = ProgramState(
         snapshot=found.snapshot,
@@ -146,7 +146,7 @@ def _too_large(found: ToolWanted) -> Outcome:
         duration_ms=found.duration_ms,
         truncated=found.truncated,
         error=f"the program holds {len(found.snapshot):,} bytes, compressed, where it calls {found.name}, and "
-        f"{SNAPSHOT_BYTES:,} can be kept while a tool runs; hold less data across calls",
+        f"{_SNAPSHOT_BYTES:,} can be kept while a tool runs; hold less data across calls",
     )
 
 
@@ -178,7 +178,7 @@ def _inputs(asked: ExecuteRequest) -> dict[str, JsonValue]:
 
 @contract.call_tool.defn
 async def call_tool(request: CallToolRequest) -> CallToolResponse:
-    """Calls a tool; what it refuses is an answer, which the program sees as an exception."""
+    """Call a tool; what it refuses is an answer, which the program sees as an exception."""
     resources = current()
     caller = ToolCaller(tenant_id=request.tenant_id, call_id=request.call_id)
     positional = [] if request.positional is None else _from_list_value(request.positional)
@@ -198,15 +198,15 @@ async def call_tool(request: CallToolRequest) -> CallToolResponse:
         except CodecError as error:
             return CallToolResponse(error=f"{request.name} gave what cannot be carried: {error}"[:_ERROR_CHARACTERS])
     response = CallToolResponse(result=result)
-    if (size := len(encode(response))) > ANSWER_BYTES:
+    if (size := len(encode(response))) > _ANSWER_BYTES:
         # Temporal would refuse it, and the tool be called again for nothing.
-        return CallToolResponse(error=f"{request.name} gave {size:,} bytes, and {ANSWER_BYTES:,} can be carried")
+        return CallToolResponse(error=f"{request.name} gave {size:,} bytes, and {_ANSWER_BYTES:,} can be carried")
     return response
 
 
 @contextlib.contextmanager
 def _as_application_error() -> Generator[None, None, None]:
-    """Gives errors their stable types, which retry policies and callers in every language go by."""
+    """Give errors their stable types, which retry policies and callers in every language go by."""
     try:
         yield
     except CodeError as error:

@@ -1,4 +1,4 @@
-"""The embedded backend: Monty, an interpreter for a subset of Python, in worker processes of its own."""
+"""Run programs in Monty, an interpreter for a subset of Python, in worker processes of its own."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
 from contextunity.core.codec import JsonValue
 from process_jail import CannotCarry, encode
+from process_jail.scratch import remove
 
 from ..backend import Outcome, Program, ToolReply, ToolWanted
 from ..errors import SandboxUnavailable
 from .errors import EXIT_CODES, Ending, ending_of
-from .files import FolderFullError, Stopped, fill_folder, pack, read_folder, remove_folder, unpack
+from .files import FolderFullError, Stopped, fill_folder, pack, read_folder, unpack
 from .guest import CALL_HOOK, LAST, keep_last_expression, report_source, simple_report_source, tools_source
 from .output import Output, Written
 
@@ -40,20 +41,20 @@ if TYPE_CHECKING:
 __all__ = ["MontyBackend"]
 
 _ARGUMENT_BYTES = 64 * 1024
-"""What the arguments of one call of a tool may take as JSON."""
+"""Limit of the arguments of one call of a tool, as JSON."""
 _FOLDER = "/program"
 _GRACE = 0.25
-"""Seconds that Monty has to notice by itself that time is over, before its process is ended."""
+"""Seconds that Monty has to notice by itself that time is over; then its process is killed."""
 _SUSPENSIONS = 10_000_000
-"""Each use of a file and each sleep is one; time bounds them sooner."""
+"""Each use of a file and each sleep is one; time limits them sooner."""
 _SLEEPS = ("time.sleep", "asyncio.sleep", "system.sleep")
 _LONG_SOURCE = 20_000
 _CHECKOUT_TIMEOUT = 30.0
 _SETTLING = 0.05
-"""Seconds for the threads of Monty's library to let go of objects of ours. They do after their last call is answered,
-say nothing, and abort the process where its interpreter ends meanwhile."""
+"""Seconds for the threads of Monty's library to let go of our objects. They do so some time after their last call is
+answered, without a signal, and abort the process if its interpreter ends meanwhile."""
 _READABLE_BYTES = 8 << 20
-"""Of an exception's text; a longer one is not even read. Printing costs a little more than what is printed."""
+"""Limit of an exception's text; a longer one is not read. Printing writes a little more than what is printed."""
 
 
 @dataclass(slots=True)
@@ -80,13 +81,13 @@ class _OutOfTimeError(Exception):
 
 
 class MontyBackend:
-    """Runs programs in a pool of Monty's processes, which are started when it is opened.
+    """Run programs in a pool of Monty's processes, which start when the backend is opened.
 
     Args:
         processes: how many programs run at once.
         runs_per_process: programs after which a process is replaced by a new one; with more than one, a run takes
             3 ms less, and a program that broke into the interpreter could meet the next one there.
-        folder: where the folders of programs are made, that of the system for temporary files unless given.
+        folder: where the folders of programs are made; None means the system's folder for temporary files.
 
     Example:
         async with MontyBackend(processes=2) as backend:
@@ -108,7 +109,7 @@ class MontyBackend:
         return "monty"
 
     async def __aenter__(self) -> Self:
-        """Starts the processes.
+        """Start the processes.
 
         Raises:
             SandboxUnavailable: Monty is not installed, or its processes do not start.
@@ -138,18 +139,18 @@ class MontyBackend:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the processes."""
+        """End the processes."""
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Ends the processes; closing twice does no harm."""
+        """End the processes; closing twice is no error."""
         opened, self._pool = self._pool is not None, None
         await self._stack.aclose()
         if opened:
             await asyncio.sleep(_SETTLING)
 
     async def run(self, program: Program) -> Outcome | ToolWanted:
-        """Runs a program until it ends or calls a tool.
+        """Run a program until it ends or calls a tool.
 
         Raises:
             SandboxUnavailable: the backend is not open.
@@ -170,7 +171,7 @@ class MontyBackend:
             return await self._attempt(program, begin, mount, folder)
 
     async def resume(self, program: Program, snapshot: bytes, reply: ToolReply) -> Outcome | ToolWanted:
-        """Goes on with a program that stopped at a tool.
+        """Resume a program that stopped at a tool.
 
         Raises:
             ValueError: the snapshot is none, or another version's of Monty.
@@ -197,7 +198,7 @@ class MontyBackend:
         mount: MountDir,
         folder: Path | None,
     ) -> Outcome | ToolWanted:
-        """Runs one stretch; once more where Monty's process broke down, which need not be the program's fault."""
+        """Run one stretch; once more if Monty's process crashed, which need not be the program's fault."""
         from pydantic_monty import MontyCrashedError
 
         for last in (False, True):
@@ -207,7 +208,7 @@ class MontyBackend:
             except MontyCrashedError as error:
                 if run.out_of_time or error.timed_out:
                     return _ended(run, Ending(status=ExecutionStatus.TIMEOUT, error="the program's time was over"))
-                # A folder that is written to is not what it was; what a first attempt did there must not count.
+                # A first attempt may have changed the folder that it wrote to.
                 if last or folder is not None:
                     text = f"the interpreter broke down: {str(error)[:500]}"
                     return _ended(run, Ending(status=ExecutionStatus.CRASHED, error=text))
@@ -266,7 +267,7 @@ class MontyBackend:
         return outcome or _ended(run, Ending(status=ExecutionStatus.RESULT_ERROR, error="the result cannot be told"))
 
     async def _stop(self, run: _Run, call: AsyncFunctionSnapshot, folder: Path | None) -> ToolWanted | Outcome:
-        """Takes what the program asks for from its message, and puts it away."""
+        """Read from its message which tool the program calls, and pack the program."""
         name, positional, named = _asked(run)
         dump = call.dump()
 
@@ -294,7 +295,7 @@ class MontyBackend:
 
     @contextlib.asynccontextmanager
     async def _mounted(self, program: Program, files: Any) -> AsyncGenerator[tuple[MountDir, Path | None], None]:
-        """The folder of a program: kept in memory where it runs through, and on disk where it may stop at a tool."""
+        """Mount the folder of a program: in memory if it runs through, on disk if it may stop at a tool."""
         if self._pool is None:
             raise SandboxUnavailable("the backend monty is not open")
         if not files and not program.tools:
@@ -308,7 +309,7 @@ class MontyBackend:
             with self._mount(str(folder), mode, program.limits.scratch_bytes) as mount:
                 yield mount, folder if program.tools else None
         finally:
-            await asyncio.to_thread(remove_folder, folder)
+            await asyncio.to_thread(remove, str(folder))
 
     def _mount(self, folder: str, mode: Any, scratch_bytes: int) -> MountDir:
         from pydantic_monty import MountDir
@@ -324,9 +325,9 @@ class MontyBackend:
 
 @contextlib.contextmanager
 def _bounded(session: AsyncMontySession, run: _Run) -> Any:
-    """Ends the process of a session where the program's time is over, or nobody waits for it any more.
+    """Kill the process of a session when the program's time is over, or nobody waits for it any more.
 
-    The interpreter minds its limits by itself; this holds where it does not, and in what its clock leaves out.
+    The interpreter checks its limits by itself; this is for when it does not, and for what its clock leaves out.
     """
     process = session.worker_pid
 
@@ -350,7 +351,7 @@ def _bounded(session: AsyncMontySession, run: _Run) -> Any:
 
 
 def _too_long(run: _Run) -> int:
-    """Bytes of an exception that has just come, where they are too many to be read; else 0."""
+    """Return the size of the exception that has just come if it is too large to be read; else 0."""
     size = run.written.beyond(run.output.seen_bytes)
     return size if size > _READABLE_BYTES + run.output.seen_bytes // 8 else 0
 
@@ -361,9 +362,9 @@ def _untold(size: int) -> Ending:
 
 
 async def _drive(snapshot: AsyncSnapshot, run: _Run) -> AsyncFunctionSnapshot | None:
-    """Answers what a program asks its surroundings for, until it calls a tool, or ends: then None.
+    """Answer what a program asks its surroundings for, until it calls a tool; return None if it ends.
 
-    The arguments of its calls are left alone, but for sleeps, whose argument is a number.
+    Leave the arguments of its calls alone, but for sleeps, whose argument is a number.
     """
     from pydantic_monty import AsyncFunctionSnapshot, AsyncNameLookupSnapshot, MontyComplete
 
@@ -396,7 +397,7 @@ async def _sleep(seconds: float, run: _Run) -> None:
 
 
 def _asked(run: _Run) -> tuple[str, list[JsonValue], dict[str, JsonValue]]:
-    """The call that the program's last message tells; one that is forged badly is a call of nothing."""
+    """Read the call from the program's last message; a badly forged one calls nothing."""
     try:
         told = json.loads(run.output.take_message() or "")
         name, (positional, named) = told["tool"], told["arguments"]
@@ -427,7 +428,7 @@ def _message_bytes(program: Program) -> int:
 
 
 def _reported(run: _Run) -> Outcome | None:
-    """What the program's last message says of its result; None where there is more to ask for."""
+    """Read the result from the program's last message; return None if it has to be asked for more."""
     text = run.output.take_message()
     limit = run.program.limits.result_bytes
     try:
@@ -438,7 +439,7 @@ def _reported(run: _Run) -> Outcome | None:
             return _ended(run, Ending(status=ExecutionStatus.RESULT_ERROR, error=str(told["error"])[:2000]))
         if "value" not in told:
             return _ended(run, Ending(status=ExecutionStatus.OK, error=""))
-        # Once more, since the program may have had its hands in what it told.
+        # Encoded once more, since the program may have forged the message.
         value = json.loads(encode(told["value"], limit))
     except CannotCarry as error:
         return _ended(run, Ending(status=ExecutionStatus.RESULT_ERROR, error=str(error)[:2000]))

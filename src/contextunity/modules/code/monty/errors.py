@@ -1,4 +1,4 @@
-"""Tells from what Monty raises how a program ended, and where the fault is that it is not the whole of Python."""
+"""Tell from what Monty raises how a program ended, and whether it needs more of Python than Monty has."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LINE = 2000
 _TRACEBACK = 32 * 1024
 _CPYTHON = "the backend cpython has it, where the deployment offers it (language: cpython)"
 _NO_ROOM = {"OSError": "disk write limit of ", "MemoryError": "mount memory usage limit of "}
-"""How Monty says that a program's files took more than they may; many small ones are bounded by their memory."""
+"""How Monty says that a program's files take more than they may; many small ones hit the limit of memory."""
 
 EXIT_CODES = {
     ExecutionStatus.OK: 0,
@@ -32,12 +32,12 @@ EXIT_CODES = {
     ExecutionStatus.CRASHED: 139,
     ExecutionStatus.SCRATCH_LIMIT: 153,
 }
-"""As a shell tells them: of `timeout`, SIGKILL, SIGXCPU, SIGSEGV and SIGXFSZ. All others are 1."""
+"""As a shell tells `timeout`, SIGKILL, SIGXCPU, SIGSEGV and SIGXFSZ. All others are 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ending:
-    """How a program ended that raised something, with the texts for people."""
+    """How a program ended, with the texts for people."""
 
     status: ExecutionStatus
     error: str
@@ -48,15 +48,15 @@ class Ending:
 def ending_of(
     error: MontyRuntimeError | MontySyntaxError, *, syntax: bool, cpu_first: bool = False, tools: bool = False
 ) -> Ending:
-    """Reads an error of Monty's.
+    """Read an error of Monty's.
 
     Args:
         error: what was raised.
-        syntax: whether it is no program at all.
-        cpu_first: whether processor time is the shorter one of the two limits on time.
+        syntax: whether it is a syntax error.
+        cpu_first: whether processor time is the shorter of the two limits on time.
         tools: whether the source of the tools was fed before the program.
     """
-    # Once, since each time the text is made anew, and a hostile one takes a hundred megabytes.
+    # Once: each call makes the text anew, and a hostile one takes a hundred megabytes.
     whole = error.display("type-msg")
     inner, _, rest = whole[:_TRACEBACK].partition(":")
     inner = inner.strip().rpartition(".")[2]
@@ -96,7 +96,7 @@ def _limit(inner: str, told: str, cpu_first: bool) -> Ending | None:
 
 
 def _lacking(inner: str, told: str) -> str:
-    """What a program uses that Python has and Monty has not; empty where that is not why it failed."""
+    """Name what the program uses that Python has and Monty lacks; empty if that is not why it failed."""
     if inner == "NotImplementedError" and (
         found := re.match(r"The monty syntax parser does not yet support (.+)", told)
     ):
@@ -123,7 +123,7 @@ def _lacking(inner: str, told: str) -> str:
 
 
 def _readable(display: str, *, tools: bool) -> str:
-    """A traceback as the program's author knows the source: one file, and without the variable that we added."""
+    """Rewrite a traceback to the source as its author knows it: one file, without the variable that we added."""
     text = display.replace('File "<python-input-0>"', 'File "<tools>"') if tools else display
     text = re.sub(r'File "<python-input-\d+>"', 'File "<program>"', text)
     added = f"{LAST} = "

@@ -1,16 +1,15 @@
-"""The folder of a program: what lies in it, what a snapshot takes along, and how it goes away."""
+"""Fill and read the folder of a program, and pack what a snapshot keeps of a program that stopped."""
 
 from __future__ import annotations
 
 import json
 import os
-import stat
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-__all__ = ["FolderFullError", "Stopped", "fill_folder", "pack", "read_folder", "remove_folder", "unpack"]
+__all__ = ["FolderFullError", "Stopped", "fill_folder", "pack", "read_folder", "unpack"]
 
 _MAX_UNPACKED = 1 << 30
 
@@ -31,7 +30,7 @@ class Stopped:
 
 
 def fill_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes files into an empty folder of ours, with the folders that they lie in."""
+    """Write files into an empty folder, with the folders that they lie in."""
     for path, content in files.items():
         target = folder / PurePosixPath(path)
         if path.endswith("/"):
@@ -42,11 +41,11 @@ def fill_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 class FolderFullError(Exception):
-    """A folder holds more than it may. Monty minds that for one stretch of a program; this is for all of them."""
+    """A folder holds more than it may. Monty checks that for one stretch of a program; this is for all of them."""
 
 
 def read_folder(folder: Path, max_bytes: int) -> dict[str, bytes]:
-    """Reads back all that lies in a folder; what is neither a file nor a folder is left out.
+    """Read all that lies in a folder, but what is neither a file nor a folder.
 
     Raises:
         FolderFullError: the files take more than `max_bytes`, each counted with its path.
@@ -71,24 +70,8 @@ def read_folder(folder: Path, max_bytes: int) -> dict[str, bytes]:
     return files
 
 
-def remove_folder(folder: Path) -> None:
-    """Removes a folder with all that is in it, however deep: level by level, since recursion has an end."""
-    folders, pending = list[str](), [str(folder)]
-    while pending:
-        path = pending.pop()
-        folders.append(path)
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode):
-                    pending.append(entry.path)
-                else:
-                    os.unlink(entry.path)
-    for path in reversed(folders):
-        os.rmdir(path)
-
-
 def pack(stopped: Stopped) -> bytes:
-    """Returns the bytes of a snapshot: a line of JSON, the dump, and the files one after the other; compressed."""
+    """Pack a snapshot: a line of JSON, the dump, and the files one after the other; compressed."""
     head = {
         "version": stopped.version,
         "dump": len(stopped.dump),
@@ -99,7 +82,7 @@ def pack(stopped: Stopped) -> bytes:
 
 
 def unpack(data: bytes) -> Stopped:
-    """Reads what `pack` wrote.
+    """Unpack what `pack` wrote.
 
     Raises:
         ValueError: the bytes are no snapshot.

@@ -1,4 +1,4 @@
-"""What runs inside Monty around a program, and how it speaks with the worker.
+"""Write the source that runs inside Monty around a program, and speaks with the worker.
 
 Nothing that a program holds is ever turned into objects of the worker's: a list of two million numbers takes a quarter
 of a gigabyte there, before anybody could look at how large it is. So a value is written as JSON inside, under the
@@ -23,9 +23,9 @@ __all__ = ["CALL_HOOK", "LAST", "MARK", "keep_last_expression", "report_source",
 MARK = "\x00cw\x00"
 """Stands before and after a message."""
 CALL_HOOK = "__cw_call"
-"""A name that the worker answers: the message printed just before is a call of a tool."""
+"""A function that the worker answers: the message printed just before is a call of a tool."""
 LAST = "__cw_last"
-"""Variable that the value of the last expression is kept in."""
+"""Variable that holds the value of the last expression."""
 
 _NO_EXPRESSION = frozenset(keyword.kwlist) - {"None", "True", "False", "not", "lambda", "await"} | {"@"}
 _ASSIGNMENTS = frozenset({"=", "+=", "-=", "*=", "/=", "//=", "%=", "@=", "&=", "|=", "^=", ">>=", "<<=", "**="})
@@ -157,20 +157,20 @@ def {name}(*positional, **named):
 
 
 def simple_report_source() -> str:
-    """Source that tells a simple result, fed after the program: much shorter than the other, and enough for most.
+    """Return source that reports a simple result, fed after the program: much shorter than the other, enough for most.
 
-    Its message is `{}` where there is no result, `{"value": …}`, or `{"more": 1}` where `report_source` has to tell it.
+    Its message is `{}` where there is no result, `{"value": …}`, or `{"more": 1}` if `report_source` has to report it.
     """
     return _SIMPLE.format(last=LAST, mark=MARK, exact=EXACT_INTEGERS)
 
 
 def report_source(result_bytes: int) -> str:
-    """Source that tells any result there is: `{"value": …}`, or `{"error": text}` where it cannot be carried."""
+    """Return source that reports any result: `{"value": …}`, or `{"error": text}` if it cannot be carried."""
     return _CARRY + _REPORT.format(last=LAST, limit=result_bytes)
 
 
 def tools_source(names: tuple[str, ...], argument_bytes: int) -> str:
-    """Source that defines the tools, fed before the program.
+    """Return source that defines the tools, fed before the program.
 
     The message of a call is `{"tool": name, "arguments": [by place, by name]}`. Arguments that cannot be carried are a
     ValueError in the program.
@@ -179,9 +179,9 @@ def tools_source(names: tuple[str, ...], argument_bytes: int) -> str:
 
 
 def keep_last_expression(code: str, variable: str) -> str:
-    """Returns the program with its last expression, where it ends with one, assigned to a variable.
+    """Assign the last expression of a program, if it ends with one, to a variable.
 
-    Lines stay where they are. Source that cannot be read as tokens is returned as it is: the interpreter says why.
+    Lines stay where they are. Source that has no tokens is returned as it is: the interpreter says why.
     """
     try:
         line = _last_line(code)
@@ -199,7 +199,7 @@ def keep_last_expression(code: str, variable: str) -> str:
 
 
 def _last_line(code: str) -> _Tokens:
-    """Tokens of the last logical line; none where that is inside a block."""
+    """Return the tokens of the last logical line; none if that is inside a block."""
     line, last, indent = _Tokens(), _Tokens(), 0
     for found in tokenize.generate_tokens(io.StringIO(code).readline):
         if found.type == token.INDENT:
@@ -214,7 +214,7 @@ def _last_line(code: str) -> _Tokens:
 
 
 def _last_statement(line: _Tokens) -> _Tokens:
-    """What stands behind the last semicolon that something stands behind."""
+    """Return what follows the last semicolon that is followed by anything."""
     statement = _Tokens()
     for position, (found, depth) in enumerate(_with_depth(line)):
         if found.string == ";" and depth == 0:
@@ -226,7 +226,7 @@ def _last_statement(line: _Tokens) -> _Tokens:
 
 
 def _is_expression(statement: _Tokens) -> bool:
-    """Whether nothing is assigned or annotated, and no block begins: `match x:` has a colon as `x: int` has."""
+    """Tell whether nothing is assigned or annotated, and no block begins: `match x:` has a colon, as `x: int` has."""
     lambdas = 0
     for found, depth in _with_depth(statement):
         if depth:
@@ -244,7 +244,7 @@ def _is_expression(statement: _Tokens) -> bool:
 
 
 def _with_depth(tokens: _Tokens) -> list[tuple[tokenize.TokenInfo, int]]:
-    """Each token with the number of brackets that are open around it."""
+    """Pair each token with the number of brackets that are open around it."""
     depth = 0
     result = list[tuple[tokenize.TokenInfo, int]]()
     for found in tokens:

@@ -13,7 +13,7 @@ __all__ = ["Output", "Written"]
 
 
 class Output:
-    """Takes output as it comes; called with the stream and the text.
+    """Collect output as it comes; called with the stream and the text.
 
     Args:
         limit: bytes that are kept, of both streams together; what is beyond is dropped, and the program goes on.
@@ -30,11 +30,11 @@ class Output:
         self._tail_size = 0
 
     def __call__(self, stream: Literal["stdout", "stderr"], text: str) -> None:
-        """Keeps what there is room for."""
+        """Keep what there is room for."""
         data = text.encode("utf-8", "replace")
         room = self._limit - self._seen_bytes
         self._seen_bytes += len(data)
-        # What a message may yet take back is kept as well; `streams` cuts it.
+        # A message is kept as well, until `take_message` removes it.
         if room > 0:
             self._kept[stream].append(text if len(data) <= room else data[:room].decode("utf-8", "ignore"))
         if stream == "stdout":
@@ -45,7 +45,7 @@ class Output:
                 self._tail_size -= len(self._tail.popleft())
 
     def take_message(self) -> str | None:
-        """The message that ends what was printed, which then counts as not printed; None where there is none."""
+        """Remove the message that ends what was printed, and return it; None if there is none."""
         tail = "".join(self._tail)
         start = tail.rfind(MARK, 0, max(0, len(tail) - len(MARK))) if tail.endswith(MARK) else -1
         if start < 0:
@@ -85,17 +85,17 @@ class Written:
         self._passed = self._total() or 0
 
     def pass_over(self, printed_bytes: int) -> None:
-        """Leaves out what it has written so far, of which so much was printed."""
+        """Leave out what it has written so far, of which so many bytes were printed."""
         self._passed = (self._total() or 0) - printed_bytes
 
     def beyond(self, printed_bytes: int) -> int:
-        """Bytes that it has written since, beside what it has printed in all; 0 where this cannot be known."""
+        """Return the bytes that it has written since, beside what it has printed in all; 0 if that cannot be known."""
         total = self._total()
         return 0 if total is None else max(0, total - self._passed - printed_bytes)
 
     def _total(self) -> int | None:
         if self._file is not None:
-            # Gone, or not to be looked at: then the text is read, as where there is no such file.
+            # Gone, or not readable: then the text is read, as on a system without such a file.
             with contextlib.suppress(OSError, ValueError):
                 for line in self._file.read_text(encoding="ascii").splitlines():
                     name, _, value = line.partition(": ")

@@ -42,8 +42,8 @@ package.__path__ = [sys.argv.pop()]
 from process_jail.zygote import main
 main()
 """
-"""Imports modules from this package's folder alone: site-packages, in which it may lie, must not get on the path, and
-its `__init__`, which is for the worker, need not run."""
+"""Import modules from this package's folder alone: site-packages, in which it may lie, must not get on the path. Its
+`__init__`, which is for the worker, is not run."""
 
 
 class JailError(Exception):

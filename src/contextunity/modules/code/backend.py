@@ -141,10 +141,10 @@ class ToolReply:
 
 
 class Backend(Protocol):
-    """Runs programs.
+    """Run programs.
 
-    What a program does wrong is told by its Outcome. An exception means that the sandbox failed, and that trying again
-    may help; SandboxUnavailable, that it will not. Cancelling a run ends its program before the cancellation is raised.
+    What a program does wrong is in its Outcome. An exception means that the sandbox failed, and that trying again may
+    help; SandboxUnavailable, that it will not. Cancelling a run ends its program before the cancellation is raised.
     """
 
     @property
@@ -153,7 +153,7 @@ class Backend(Protocol):
         ...
 
     async def run(self, program: Program) -> Outcome | ToolWanted:
-        """Runs a program until it ends, or, of a ToolBackend, until it calls a tool.
+        """Run a program until it ends or, on a ToolBackend, calls a tool.
 
         Raises:
             SandboxUnavailable: the sandbox cannot work here.
@@ -161,7 +161,7 @@ class Backend(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Ends what the backend has running. Closing twice is no error; running afterwards is."""
+        """End what runs. Closing twice is no error; running afterwards is."""
         ...
 
 
@@ -170,7 +170,7 @@ class ToolBackend(Backend, Protocol):
     """A backend whose programs can call tools."""
 
     async def resume(self, program: Program, snapshot: bytes, reply: ToolReply) -> Outcome | ToolWanted:
-        """Goes on with a program that stopped at a tool.
+        """Resume a program that stopped at a tool.
 
         Args:
             program: as it was given to `run`, its limits lessened by what it has used.
@@ -223,7 +223,7 @@ class Backends:
 
 @dataclass(frozen=True, slots=True)
 class _Unavailable:
-    """Stands in for a backend that cannot work here."""
+    """Stand in for a backend that cannot work here."""
 
     name: str
     reason: str
@@ -241,7 +241,7 @@ class _Unavailable:
 @contextlib.asynccontextmanager
 async def open_backends(settings: CodeSettings, folder: Path) -> AsyncGenerator[Backends, None]:
     """Open the backends that the settings ask for. One that cannot work here tells each program so."""
-    # Here and not above: they are built on this file.
+    # Here and not above: they are built on this file, and only a worker that runs programs needs them.
     from .cpython import CPythonBackend
     from .monty import MontyBackend
 

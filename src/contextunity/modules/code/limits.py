@@ -25,7 +25,7 @@ _NAMES = {"wall": "timeout"}
 
 
 def lowered(asked: Limits | None, settings: CodeSettings) -> tuple[Limits | None, str]:
-    """The limits that are asked for with the timeout at most the maximum, and a notice where that changed it."""
+    """Lower the timeout that is asked for to the maximum; return the limits, and a notice if that changed them."""
     most = settings.maximum.wall
     if asked is None or asked.timeout is None or asked.timeout.total_seconds() <= most:
         return asked, ""
@@ -39,10 +39,10 @@ def lowered(asked: Limits | None, settings: CodeSettings) -> tuple[Limits | None
 
 
 def settled(asked: Limits | None, settings: CodeSettings) -> ProgramLimits:
-    """The limits of a program.
+    """Settle the limits of a program.
 
     Raises:
-        LimitExceededError: some that are asked for are above their maximum; all of them are named.
+        LimitExceededError: some are above their maximum; all of them are named.
         RequestInvalidError: one is below zero.
     """
     wanted = _values(asked or Limits())
@@ -59,13 +59,13 @@ def settled(asked: Limits | None, settings: CodeSettings) -> ProgramLimits:
         raise LimitExceededError(faults)
     values = {name: value or _setting(settings.limits, name) for name, value in wanted.items()}
     if wanted["wall"] and not wanted["cpu"]:
-        # Who asks for another time and says nothing of the processor means both.
+        # A caller who names a timeout alone means both.
         values["cpu"] = min(wanted["wall"], settings.maximum.cpu)
     return _limits(values)
 
 
 def lessened(state: ProgramState) -> ProgramLimits:
-    """What is left of a program's limits where it goes on."""
+    """Return what is left of a program's limits when it goes on."""
     limits = _limits(_values(state.limits or Limits()))
     written = len(state.stdout.encode()) + len(state.stderr.encode())
     return replace(
@@ -76,7 +76,7 @@ def lessened(state: ProgramState) -> ProgramLimits:
 
 
 def to_limits(limits: ProgramLimits) -> Limits:
-    """Limits as the contract has them."""
+    """Convert limits to the contract's message."""
     return Limits(
         timeout=timedelta(seconds=limits.wall),
         cpu=timedelta(seconds=limits.cpu),
@@ -115,7 +115,7 @@ def _setting(limits: LimitSettings, name: str) -> int | float:
 
 
 def checked_files(files: Sequence[File], limits: ProgramLimits) -> dict[str, bytes]:
-    """Returns contents by path.
+    """Check the files of a program, and return their contents by path.
 
     Raises:
         RequestInvalidError: a path leads out of the folder, is there twice, or is both a file and a folder.

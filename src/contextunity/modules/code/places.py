@@ -23,7 +23,7 @@ class _Tenant:
 
 @dataclass(slots=True)
 class Places:
-    """Bounds how many programs run at once.
+    """Limit how many programs run at once.
 
     Args:
         total: in the worker.
@@ -44,7 +44,7 @@ class Places:
 
     @contextlib.asynccontextmanager
     async def hold(self, tenant_id: str) -> AsyncGenerator[None, None]:
-        """Holds a place while the context is open.
+        """Hold a place while the context is open.
 
         Raises:
             SandboxBusyError: none came free in time, or enough of the tenant's programs wait already.

@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from contextunity.worker.core.registry import ModuleContext
 from contextunity.worker.places import Places as WaitingPlaces
 from contextunity.worker.quotas import Quotas
 
+from .backend import Backends, open_backends
 from .places import Places
 from .settings import CodeSettings
-
-if TYPE_CHECKING:
-    from .backend import Backends
-    from .tools import ToolSet
+from .tools import ToolSet, open_tools
 
 __all__ = ["Resources", "current", "lifespan"]
 
@@ -46,7 +43,7 @@ _current: Resources | None = None
 
 
 def current() -> Resources:
-    """The resources of the worker that this runs in.
+    """Return the resources of the worker that this runs in.
 
     Raises:
         RuntimeError: no worker with the code module runs in this process.
@@ -58,16 +55,12 @@ def current() -> Resources:
 
 @contextlib.asynccontextmanager
 async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
-    """Opens the resources of a worker, and closes them when it stops.
+    """Open the resources of a worker, and close them when it stops.
 
     Raises:
         SettingsError: tools or their settings are wrong.
     """
     global _current
-    # Here and not above: a process that only takes requests has the module loaded, and runs no programs.
-    from .backend import open_backends
-    from .tools import open_tools
-
     settings = context.settings if context.settings is not None else CodeSettings()
     async with contextlib.AsyncExitStack() as stack:
         tools = await stack.enter_async_context(open_tools(settings, context.data_folder))

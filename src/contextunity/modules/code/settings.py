@@ -66,7 +66,7 @@ class CodeSettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _maximum_from_limits(cls, values: Any) -> Any:
-        """Fills `maximum` from `limits`, so that raising a default alone does not contradict itself."""
+        """Fill `maximum` from `limits`, so that raising a default alone does not contradict itself."""
         if not isinstance(values, dict):
             return values
         section = cast("dict[str, Any]", values)

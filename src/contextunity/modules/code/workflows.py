@@ -1,4 +1,4 @@
-"""ExecuteWorkflow: runs a program, and each tool that it calls as an activity while the program is put away."""
+"""ExecuteWorkflow: run a program, and each tool that it calls as an activity while the program is put away."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _BUSY = "SandboxBusy"
 
 @final
 class ExecuteWorkflow(contract.ExecuteWorkflowBase):
-    """Runs one program to its end.
+    """Run one program to its end.
 
     A program that calls a tool stops there. Its state is the answer of the activity that ran it, so it lies in the
     history, and the program goes on from it on whichever worker is there; calls that were answered are not made again.
@@ -49,7 +49,7 @@ class ExecuteWorkflow(contract.ExecuteWorkflowBase):
         self._priority = fair_priority(request.tenant_id) or Priority.default
 
     async def run(self, request: ExecuteRequest) -> ExecuteResponse:
-        """Runs it, stretch by stretch."""
+        """Run it, stretch by stretch."""
         came = await self._run_stretch(RunProgramRequest(program=request))
         while came.ended is None:
             state, call = came.state or ProgramState(), came.tool_request or CallToolRequest()
@@ -61,7 +61,7 @@ class ExecuteWorkflow(contract.ExecuteWorkflowBase):
         return came.ended
 
     async def _run_stretch(self, request: RunProgramRequest) -> RunProgramResponse:
-        """Runs until the end or the next tool; where all places are taken, again a little later."""
+        """Run until the end or the next tool; try again a little later if all places are taken."""
         return await until_placed(lambda: contract.run_program(request, priority=self._priority), _BUSY)
 
     async def _call(self, call: CallToolRequest) -> CallToolResponse:

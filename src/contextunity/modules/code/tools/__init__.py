@@ -86,7 +86,7 @@ class ToolSet:
     functions: Mapping[str, ToolFunction]
 
     def check(self, names: tuple[str, ...]) -> None:
-        """Sees that all of these are there.
+        """Check that all of these tools are there.
 
         Raises:
             ToolUnknownError: some are not; all of them are named.
@@ -98,7 +98,7 @@ class ToolSet:
     async def call(
         self, name: str, caller: ToolCaller, positional: list[JsonValue], named: dict[str, JsonValue]
     ) -> JsonValue:
-        """Calls a tool.
+        """Call a tool.
 
         Raises:
             ToolUnknownError: there is none of this name.
@@ -115,7 +115,7 @@ class ToolSet:
 
 @contextlib.asynccontextmanager
 async def open_tools(settings: CodeSettings, data_folder: Path) -> AsyncGenerator[ToolSet, None]:
-    """Opens every tool that is installed and not taken away.
+    """Open every tool that is installed and not switched off.
 
     Raises:
         SettingsError: a tool cannot be loaded, is named twice, or its settings are wrong; all of them are named.

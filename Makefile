@@ -13,7 +13,7 @@ unexport PYTHONHOME
 export GRPC_ENABLE_FORK_SUPPORT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test generate lint format types check check-generated check-sync-client check-contract release-contract conformance bench lock build clean
+.PHONY: help setup run test test-chaos generate lint format types check check-generated check-sync-client check-contract release-contract conformance bench lock build clean
 
 help: ## List the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ run: $(READY) ## Harvest a supplier's catalogue, end to end, with everything sta
 
 test: $(READY) ## Run the tests.
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-chaos: $(READY) ## Run the tests that take minutes, or much of the machine.
+	@$(BIN)/python -m pytest -m chaos
 
 generate: export PATH := $(CURDIR)/$(BIN):$(PATH)
 generate: $(READY) ## Write gen/ and docs/contracts/ anew from proto/, and docs/reference/ from the code.
@@ -82,8 +85,14 @@ conformance: $(READY) ## Run Google's conformance tests on the codec, where thei
 
 check: lint types check-generated check-contract test ## Everything that CI runs, but for the conformance tests.
 
-bench: $(READY) ## Measure, with peers in the same run.
-	@$(BIN)/python -m bench
+# The names of benchmarks behind `bench` are goals to make as well; only beside it do they mean anything.
+BENCHMARKS := $(basename $(notdir $(filter-out bench/_%,$(wildcard bench/*.py))))
+.PHONY: $(BENCHMARKS)
+bench: $(READY) ## Measure, with peers in the same run; `make bench fairness` just what is named.
+	@$(BIN)/python -m bench $(filter $(BENCHMARKS),$(MAKECMDGOALS))
+
+$(BENCHMARKS):
+	@$(if $(filter bench,$(MAKECMDGOALS)),:,echo "make bench $@ measures it"; exit 1)
 
 lock: $(READY) ## Pin the newest versions that pyproject.toml allows into requirements.txt.
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --all-extras --group dev pyproject.toml --output-file requirements.txt

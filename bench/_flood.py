@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import sys
 import uuid
 from collections import Counter
@@ -28,6 +29,7 @@ _MOMENT = 0.05
 async def _flood(target: str, tenant: str, slow_feeds: int, wanted: set[str]) -> None:
     numbers = itertools.count()
     outcomes = Counter[str]()
+    shown = (("authorization", f"Bearer {os.environ['CONTEXTWORKER_TOKEN']}"),)
     async with grpc.aio.insecure_channel(target) as channel:
         stub: Any = worker_pb2_grpc.WorkerServiceStub(channel)
 
@@ -37,17 +39,17 @@ async def _flood(target: str, tenant: str, slow_feeds: int, wanted: set[str]) ->
             )
 
         async def start() -> None:
-            await stub.StartWorkflow(unit(workflow_type="bench_job", name=f"flood-{next(numbers)}"))
+            await stub.StartWorkflow(unit(workflow_type="bench_job", name=f"flood-{next(numbers)}"), metadata=shown)
 
         async def program() -> None:
-            await stub.ExecuteCode(unit(code="sum(range(200000))"))
+            await stub.ExecuteCode(unit(code="sum(range(200000))"), metadata=shown)
 
         async def watch() -> None:
-            async for _ in stub.WatchTask(unit(workflow_id=watched)):
+            async for _ in stub.WatchTask(unit(workflow_id=watched), metadata=shown):
                 pass
 
         async def big() -> None:
-            await stub.StartWorkflow(unit(workflow_type="bench_job", name=_BIG))
+            await stub.StartWorkflow(unit(workflow_type="bench_job", name=_BIG), metadata=shown)
 
         async def again(name: str, call: Callable[[], Awaitable[None]]) -> None:
             while True:
@@ -60,9 +62,9 @@ async def _flood(target: str, tenant: str, slow_feeds: int, wanted: set[str]) ->
 
         # It waits for ever, whoever runs it.
         idle = unit(workflow_type="bench_job", name=f"watched-{tenant}-{uuid.uuid4()}", wait=True)
-        watched = (await stub.StartWorkflow(idle)).payload["workflow_id"]
+        watched = (await stub.StartWorkflow(idle, metadata=shown)).payload["workflow_id"]
         for number in range(slow_feeds):
-            await stub.StartWorkflow(unit(workflow_type="harvest", supplier_code=f"slow-{number}"))
+            await stub.StartWorkflow(unit(workflow_type="harvest", supplier_code=f"slow-{number}"), metadata=shown)
         kinds = (("start", start, _STARTS), ("program", program, _PROGRAMS), ("watch", watch, _WATCHES))
         tasks = [
             asyncio.create_task(again(name, call))

@@ -33,9 +33,12 @@ async def temporal_server(folder: Path) -> AsyncGenerator[EmbeddedServer]:
         yield server
 
 
-def service_of(options: Options, temporal: EmbeddedServer, name: str = "service") -> Child:
-    """The gRPC service, to be entered; it says `WorkerService listens on HOST:PORT` when it does."""
-    variables = {**job_variables(), "TEMPORAL_ADDRESS": temporal.address}
+def service_of(options: Options, temporal: EmbeddedServer, name: str = "service", **more: str) -> Child:
+    """The gRPC service, to be entered; it says `WorkerService listens on HOST:PORT` when it does.
+
+    `more` are variables of its environment.
+    """
+    variables = {**job_variables(), "TEMPORAL_ADDRESS": temporal.address, **more}
     return Child("-m", "contextunity.worker", folder=options.folder, name=name, **variables)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
+from contextunity.core.tokens import ContextToken, mint
 from contextunity.modules.harvest.feed_server import FeedServer
 from contextunity.modules.harvest.sample import write_sample
 
@@ -33,6 +34,9 @@ _HARVESTS = 5
 _LIMIT = 30.0
 """Seconds that a call may take; one that takes longer counts as so long."""
 _SUPPLIER = '[modules.harvest.suppliers.slow-{number}]\nurl = "{url}"\n'
+_SECRET = "a secret of a benchmark, which keeps nothing from anybody"
+_GUARDED = {"CONTEXTWORKER_AUTH": "token", "CONTEXTWORKER_TOKEN_SECRET": _SECRET}
+"""Quotas are those of tenants that are known, so callers show tokens."""
 _Call = Callable[[], Awaitable[None]]
 
 
@@ -50,7 +54,8 @@ def run(options: Options) -> Result:
         reference=_ALONE,
         measurements=tuple(measurements),
         notes=(
-            "one service and one worker for both tenants; the flood comes from a process of its own",
+            "one service and one worker for both tenants, with the quotas that hold unless others are set",
+            "the flood comes from a process of its own, on a machine that all of it shares",
             f"{_WAITING}: 50 programs and 50 watches at once, harvests of {_SLOW_FEEDS} feeds of 1 byte a second",
             f"{_ALL}: these, 8 callers that start workflows, and 2 that send units of 4 MB",
             f"{samples} calls one after the other, and {harvests} harvests; one that takes longer than {_LIMIT:.0f} s "
@@ -94,7 +99,8 @@ async def _measure(
             told = dict[str, dict[str, int]]()
             arguments = ("-m", "bench._flood", target, "flooding", str(_SLOW_FEEDS))
             for subject, kinds in _FLOODS.items():
-                child = Child(*arguments, kinds, folder=options.folder, name=f"flood-{kinds}", **job_variables())
+                variables = {**job_variables(), "CONTEXTWORKER_TOKEN": _token("flooding")}
+                child = Child(*arguments, kinds, folder=options.folder, name=f"flood-{kinds}", **variables)
                 with child as flood:
                     flood.wait_for("floods")
                     await _sample(found, subject, calls, samples, harvests)
@@ -109,13 +115,20 @@ async def _deployed(options: Options) -> AsyncGenerator[str, None]:
     async with temporal_server(options.folder / "temporal") as temporal:
         variables = {**job_variables(), "TEMPORAL_ADDRESS": temporal.address}
         worker = Child("-m", "contextunity.worker", "--temporal", folder=options.folder, name="worker", **variables)
-        with service_of(options, temporal) as service, worker:
+        with service_of(options, temporal, **_GUARDED) as service, worker:
             worker.wait_for("Temporal workers run")
             yield service.wait_for("listens on").split("listens on ")[1].split(",")[0]
 
 
+def _token(tenant: str) -> str:
+    permissions = ("worker:execute", "worker:read")
+    token = ContextToken(token_id=tenant, permissions=permissions, allowed_tenants=(tenant,))
+    return mint(token, kid="bench:hmac-001", secret=_SECRET.encode())
+
+
 async def _calls(stub: worker_pb2_grpc.WorkerServiceAsyncStub) -> dict[str, _Call]:
     numbers = itertools.count()
+    shown = (("authorization", f"Bearer {_token('bench')}"),)
 
     def unit(**payload: Any) -> Any:
         return ContextUnit(payload={"tenant_id": "bench", **payload}, provenance=["bench:fairness"]).to_protobuf(
@@ -123,7 +136,7 @@ async def _calls(stub: worker_pb2_grpc.WorkerServiceAsyncStub) -> dict[str, _Cal
         )
 
     async def start(**payload: object) -> str:
-        return str((await stub.StartWorkflow(unit(**payload))).payload["workflow_id"])
+        return str((await stub.StartWorkflow(unit(**payload), metadata=shown)).payload["workflow_id"])
 
     # It waits for ever.
     idle = await start(workflow_type="bench_job", name="watched", wait=True)
@@ -132,19 +145,19 @@ async def _calls(stub: worker_pb2_grpc.WorkerServiceAsyncStub) -> dict[str, _Cal
         await start(workflow_type="bench_job", name=f"job-{next(numbers)}")
 
     async def status() -> None:
-        await stub.GetTaskStatus(unit(workflow_id=idle))
+        await stub.GetTaskStatus(unit(workflow_id=idle), metadata=shown)
 
     async def watch() -> None:
-        stream = stub.WatchTask(unit(workflow_id=idle))
+        stream = stub.WatchTask(unit(workflow_id=idle), metadata=shown)
         await anext(aiter(stream))
         stream.cancel()
 
     async def code() -> None:
-        await stub.ExecuteCode(unit(code="1+1"))
+        await stub.ExecuteCode(unit(code="1+1"), metadata=shown)
 
     async def harvest() -> None:
         workflow_id = await start(workflow_type="harvest", supplier_code="camping-trade")
-        async for _ in stub.WatchTask(unit(workflow_id=workflow_id)):
+        async for _ in stub.WatchTask(unit(workflow_id=workflow_id), metadata=shown):
             pass
 
     return {

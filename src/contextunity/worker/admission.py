@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
@@ -41,8 +42,12 @@ _SMALL = 64 * 1024
 """Bytes up to which units are held without counting them: the number of calls bounds them."""
 _BRIEFLY = 1.0
 """Seconds that a unit which is there waits for others to be done with."""
-_TRACES = 4
-"""Units whose trace is looked for at once, of calls that are refused anyway."""
+_REFUSALS_PER_SECOND = 200
+"""Calls a second that are refused by their headers, or cancelled before their unit is there."""
+_REFUSALS_AT_ONCE = 100
+"""How many of them right away, after a while without any."""
+_LONGEST_TURN = 10.0
+"""Seconds that such a call waits for its turn; it bounds how many wait."""
 _STRANGERS = 64
 """Requests of health checks and reflection, which need no token, that a connection may have on their way."""
 _STRANGERS_SECONDS = 1.0
@@ -103,6 +108,31 @@ class _Room:
         self.freed = asyncio.Event()
 
 
+class _Turns:
+    """Lets calls that come to nothing end at a steady pace, so that a flood of them leaves time for the others.
+
+    A call that waits for its turn is still one of its connection, of which grpcio takes no more than so many: who is
+    refused, or cancels what was just begun, and calls again at once, slows down nobody else.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def take(self, context: object) -> float:
+        """Takes a turn; gives the seconds until it comes. Until then the call is kept, even one that was cancelled."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        at = max(self._next, now - _REFUSALS_AT_ONCE / _REFUSALS_PER_SECOND) + 1 / _REFUSALS_PER_SECOND
+        if at - now > _LONGEST_TURN:
+            return 0
+        self._next = at
+        if at <= now:
+            return 0
+        # grpcio's part of a call goes with the last reference to its context.
+        loop.call_at(at, id, context)
+        return at - now
+
+
 @dataclass(slots=True)
 class _Account:
     """What is held for callers of the same tenants."""
@@ -111,6 +141,7 @@ class _Account:
     arriving: _Room
     held: _Room
     arriving_rooms: tuple[_Room, ...]
+    turns: _Turns = field(default_factory=_Turns)
     calls: int = 0
     watches: int = 0
 
@@ -157,8 +188,9 @@ class _Arrivals:
             raise arrival.fault from None
         finally:
             self._waiting.discard(arrival)
-            for room in arrival.took or ():
-                room.give(self._limits.one)
+            if arrival.took is not None:
+                for room in arrival.took:
+                    room.give(self._limits.one)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
@@ -185,6 +217,18 @@ class _Arrivals:
             arrival.took.append(room)
 
 
+class _Unary:
+    """What grpcio asks of the handler of one call: its own class for that is slow to make."""
+
+    __slots__ = ("stream_unary",)
+    request_streaming, response_streaming = True, False
+    request_deserializer = response_serializer = None
+    unary_unary = unary_stream = stream_stream = None
+
+    def __init__(self, stream_unary: Callable[[Any, _Context], Any]) -> None:
+        self.stream_unary = stream_unary
+
+
 class Admission(grpc.GenericRpcHandler):
     """Lets calls of the service in.
 
@@ -208,7 +252,7 @@ class Admission(grpc.GenericRpcHandler):
         self._limits, self._quotas = limits, quotas
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
         self._arrivals = _Arrivals(limits)
-        self._traces = asyncio.Semaphore(_TRACES)
+        self._turns = _Turns()
         self._accounts = dict[frozenset[str] | None, _Account]()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -219,26 +263,29 @@ class Admission(grpc.GenericRpcHandler):
         try:
             caller = self._authenticator.authenticate(handler_call_details.invocation_metadata or ())
         except AuthenticationError as error:
-            return _refusing(ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason}))
+            refused = ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
+            return _refusing(refused, self._turns)
         try:
             require_permission(method, caller)
         except ServiceError as error:
             audit.record(method, caller, None, error)
-            return _refusing(error, self._traces)
+            account = self._account(caller)
+            return _refusing(error, account.turns, functools.partial(self._prompt_trace, account))
         account = self._account(caller)
         if caller.tenants is not None:
             quotas = self._quotas.of(account.name)
             if method.watch is not None and account.watches >= quotas.watches:
                 text = "as many are under way"
-                return _refusing(over("watches", quotas.watches, text, account.name, method=method.name))
+                full = over("watches", quotas.watches, text, account.name, method=method.name)
+                return _refusing(full, account.turns)
             if method.watch is None and account.calls >= quotas.concurrent_calls:
                 limit, text = quotas.concurrent_calls, "as many are under way"
                 full = over("concurrent_calls", limit, text, account.name, method=method.name)
                 audit.record(method, caller, None, full)
-                return _refusing(full)
+                return _refusing(full, account.turns)
         if method.watch is not None:
             return _stream_stream(self._stream(method, caller, account))
-        return _stream_unary(self._unary(method, caller, account))
+        return _Unary(self._unary(method, caller, account))
 
     def _account(self, caller: Caller) -> _Account:
         account = self._accounts.get(caller.tenants)
@@ -268,15 +315,20 @@ class Admission(grpc.GenericRpcHandler):
             account.calls += 1
             held = 0
             try:
-                async with contextlib.AsyncExitStack() as stack:
+                stack: contextlib.AsyncExitStack | None = None
+                try:
                     try:
-                        await self._share(stack, "concurrent_calls", method, caller, account)
+                        stack = await self._share("concurrent_calls", method, caller, account)
                         data = await self._read(account, context, method.name)
                         held = await self._hold(account, data, method.name)
                     except ServiceError as error:
                         audit.record(method, caller, None, error)
+                        await asyncio.sleep(account.turns.take(context))
                         await _refuse(error, context)
                     return await self._answering.answer(method, data, context, caller)
+                finally:
+                    if stack is not None:
+                        await stack.aclose()
             finally:
                 account.calls -= 1
                 self._release(account, held)
@@ -287,42 +339,69 @@ class Admission(grpc.GenericRpcHandler):
         async def handle(_requests: Any, context: _Context) -> AsyncIterator[bytes]:
             account.watches += 1
             try:
-                async with contextlib.AsyncExitStack() as stack:
+                stack: contextlib.AsyncExitStack | None = None
+                try:
                     try:
-                        await self._share(stack, "watches", method, caller, account)
+                        stack = await self._share("watches", method, caller, account)
                         data = await self._read(account, context, method.name)
                     except ServiceError as error:
+                        await asyncio.sleep(account.turns.take(context))
                         await _refuse(error, context)
                     async for unit in self._answering.answers(method, data, context, caller):
                         yield unit
+                finally:
+                    if stack is not None:
+                        await stack.aclose()
             finally:
                 account.watches -= 1
 
         return handle
 
     async def _share(
-        self,
-        stack: contextlib.AsyncExitStack,
-        quota: Literal["concurrent_calls", "watches"],
-        method: Method,
-        caller: Caller,
-        account: _Account,
-    ) -> None:
-        """Counts a call among those of all processes, until the stack unwinds; those of this one are counted already.
+        self, quota: Literal["concurrent_calls", "watches"], method: Method, caller: Caller, account: _Account
+    ) -> contextlib.AsyncExitStack | None:
+        """Counts a call among those of all processes, until what it gives is closed.
+
+        None where this process counts alone: its own calls are counted already.
 
         Raises:
             ServiceError: there are as many as there may be.
         """
-        if caller.tenants is not None and self._quotas.is_shared:
-            limit: int = getattr(self._quotas.of(account.name), quota)
+        if caller.tenants is None or not self._quotas.is_shared:
+            return None
+        limit: int = getattr(self._quotas.of(account.name), quota)
+        async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._quotas.holding(quota, limit, account.name, method.name))
+            return stack.pop_all()
 
     async def _read(self, account: _Account, context: _Context, method: str) -> bytes:
-        data: Any = await self._arrivals.wait(context.read(), account.arriving_rooms, method)
+        try:
+            data: Any = await self._arrivals.wait(context.read(), account.arriving_rooms, method)
+        except asyncio.CancelledError:
+            account.turns.take(context)
+            raise
         if isinstance(data, bytes):
             return data
         # It is the same whether the caller went away or sent nothing; the first does not hear it.
         raise ServiceError(Reason.UNIT_UNREADABLE, "the call has no message; send one ContextUnit")
+
+    async def _prompt_trace(self, account: _Account, context: _Context) -> str:
+        """The trace of a unit that was sent at once: people look for it who have a good token, but not the right one.
+
+        While grpcio reads, it takes what is sent, so there has to be room for it.
+        """
+        taken = [room for room in account.arriving_rooms if room.take(self._limits.one)]
+        try:
+            if len(taken) < len(account.arriving_rooms):
+                return ""
+            async with asyncio.timeout(_PROMPT):
+                data: Any = await context.read()
+            return trace_id_of(data) if isinstance(data, bytes) else ""
+        except TimeoutError:
+            return ""
+        finally:
+            for room in taken:
+                room.give(self._limits.one)
 
     async def _hold(self, account: _Account, data: bytes, method: str) -> int:
         """Takes room for a unit that is there, until it is answered; gives the bytes that were taken."""
@@ -352,30 +431,21 @@ class Admission(grpc.GenericRpcHandler):
             self._held.give(held)
 
 
-def _refusing(error: ServiceError, traces: asyncio.Semaphore | None = None) -> Any:
-    """A handler that refuses; of what is sent it looks at most for the trace, of a few calls at once."""
+def _refusing(error: ServiceError, turns: _Turns, trace_of: Callable[[_Context], Awaitable[str]] | None = None) -> Any:
+    """A handler that refuses, when its turn comes.
+
+    Args:
+        error: why.
+        turns: when.
+        trace_of: tells the trace of the unit; None where it is not looked for.
+    """
 
     async def handle(_requests: Any, context: _Context) -> bytes:
-        # What grpcio has begun for the call is done first; without it, it logs an error of its own.
-        await asyncio.sleep(0)
-        trace_id = ""
-        if traces is not None and not traces.locked():
-            async with traces:
-                trace_id = await _prompt_trace(context)
-        await _refuse(error, context, trace_id)
+        # What grpcio has begun for the call is done first, even if that takes no time; without it, it logs an error.
+        await asyncio.sleep(turns.take(context))
+        await _refuse(error, context, await trace_of(context) if trace_of is not None else "")
 
     return _stream_unary(handle)
-
-
-async def _prompt_trace(context: _Context) -> str:
-    """The trace of a unit that was sent at once: people look for it who have a good token, but not the right one."""
-    data: Any
-    try:
-        async with asyncio.timeout(2 * _PROMPT):
-            data = await context.read()
-    except TimeoutError:
-        return ""
-    return trace_id_of(data) if isinstance(data, bytes) else ""
 
 
 async def _refuse(error: ServiceError, context: Any, trace_id: str = "") -> NoReturn:

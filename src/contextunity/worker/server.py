@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
@@ -43,6 +44,10 @@ _STOP_GRACE = 5.0
 _FRAME = 1024 * 1024
 """Bytes beyond the limit that are still read, so that a unit just over it is refused with its details."""
 
+_PENDING = 100_000
+"""Calls that wait to be looked at, of all connections. grpcio's own limit of 1,000 is met by one connection alone."""
+_OWN_FILES = 200
+"""File descriptors that connections of callers leave to the process, so that it still reaches Temporal."""
 _LARGE = 64 * 1024
 """Bytes from which on a unit is read aside from the event loop: what becomes of small values in a Struct takes up to a
 tenth of a second a megabyte."""
@@ -133,6 +138,11 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         # Beyond 8 KiB of headers grpcio otherwise refuses calls at random, and the longest token alone has 16.
         ("grpc.max_metadata_size", 2 * MAX_TOKEN_LENGTH),
+        # Each call that waits to be looked at holds up those behind it, whoever sends them. Beyond this many grpcio
+        # answers by itself; without it, one that calls and cancels without end has all others' calls cancelled.
+        ("grpc.max_concurrent_streams", settings.max_connection_calls),
+        ("grpc.server.max_pending_requests", _PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", _PENDING),
         # Of a call whose unit nobody reads yet, no more than this is taken; grpcio would take 4 MiB and more.
         ("grpc.http2.lookahead_bytes", 64 * 1024),
         ("grpc.http2.bdp_probe", 0),
@@ -141,7 +151,18 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         # Deployed clients ping every 60 s, also while no call is under way.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # A connection whose client does not read, or is gone, ends within a minute, and what is held for it with it.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 15_000),
+        ("grpc.max_allowed_incoming_connections", _most_connections()),
     ]
+
+
+def _most_connections() -> int:
+    """As many as there are file descriptors for, but for some that the process needs itself."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 2**31 - 1
+    return most if limit == resource.RLIM_INFINITY else max(1, min(limit - _OWN_FILES, most))
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:

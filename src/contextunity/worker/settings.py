@@ -51,6 +51,7 @@ _VARIABLES = {
     "CONTEXTWORKER_LOG_FORMAT": "log_format",
     "CONTEXTWORKER_LOG_LEVEL": "log_level",
     "CONTEXTWORKER_MAX_CACHED_WORKFLOWS": "max_cached_workflows",
+    "CONTEXTWORKER_MAX_CONNECTION_CALLS": "max_connection_calls",
     "CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES": "max_concurrent_activities",
     "CONTEXTWORKER_QUOTAS_FILE": "quotas_file",
     "CONTEXTWORKER_QUOTAS_REDIS_URL": "quotas_redis_url",
@@ -132,6 +133,9 @@ class Settings(BaseModel):
     max_tenant_bytes_in_flight: int = Field(default=128 * 1024 * 1024, ge=1024)
     """The same for callers of one tenant, where callers show tokens.
     Environment: CONTEXTWORKER_MAX_TENANT_BYTES_IN_FLIGHT."""
+    max_connection_calls: int = Field(default=1024, ge=1, le=100_000)
+    """Calls and watches under way at once on one connection; a client holds back what is beyond.
+    Environment: CONTEXTWORKER_MAX_CONNECTION_CALLS."""
     temporal_timeout: float = Field(default=10.0, gt=0)
     """Seconds that a call to the Temporal server may take. Environment: CONTEXTWORKER_TEMPORAL_TIMEOUT."""
     temporal_host: str = ""

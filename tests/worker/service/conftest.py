@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +22,15 @@ from contextunity.gen.contextunity import core as gen
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from pydantic import SecretStr
+from temporalio.client import Client
 
 from contextunity.core import ContextUnit, codec, worker_pb2, worker_pb2_grpc
 from contextunity.core.tokens import ContextToken, mint
-from contextunity.worker.auth import authenticator_for
+from contextunity.worker.auth import Authenticator, authenticator_for
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.protos import export
-from contextunity.worker.server import running_server
+from contextunity.worker.server import RunningServer, running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings
 from contextunity.worker.temporal import connect, running_workers
@@ -241,6 +243,39 @@ def desk(
     loop.call_soon_threadsafe(stop.set)
     thread.join()
     loop.close()
+
+
+_GUARDED: dict[str, Any] = {
+    "host": "127.0.0.1",
+    "port": 0,
+    "auth": "token",
+    "token_secret": SECRET,
+    "max_unit_bytes": 4 * 1024 * 1024,
+}
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    registry: WorkerRegistry, authenticator: Authenticator | None = None, **settings: Any
+) -> AsyncGenerator[RunningServer]:
+    """A service that asks for tokens. What is called here needs no Temporal, and nothing listens where it would be."""
+    made = Settings.model_validate({**_GUARDED, **settings})
+    client = await Client.connect("127.0.0.1:1", lazy=True)
+    async with running_server(
+        WorkerService(client, registry), made, authenticator or authenticator_for(made)
+    ) as server:
+        yield server
+
+
+async def ask(server: RunningServer, token: str, *, size: int = 0) -> Any:
+    unit = ContextUnit(payload={"workflow_type": ["ping"]}, provenance=["test:caller"]).to_protobuf(worker_pb2)
+    unit.chain_of_thought.add(action="x" * size)
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        stub: Any = worker_pb2_grpc.WorkerServiceStub(channel)
+        try:
+            return await stub.DescribeContracts(unit, metadata=[("authorization", f"Bearer {token}")], timeout=20)
+        except grpc.RpcError as error:
+            raise refusal_of(error) from None
 
 
 def raw_unit(**fields: Any) -> Any:

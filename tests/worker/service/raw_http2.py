@@ -19,6 +19,7 @@ class RawConnection:
     Attributes:
         sent: bytes of data that the server let it send, by stream.
         ended: streams that the server has ended.
+        farewell: what the server said when it ended the connection; empty where it said nothing.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, reads: bool) -> None:
@@ -26,8 +27,10 @@ class RawConnection:
         self._window, self._initial = _INITIAL_WINDOW, _INITIAL_WINDOW
         self._windows, self._left = dict[int, int](), dict[int, bytes]()
         self._changed = asyncio.Event()
-        self.sent, self.ended = dict[int, int](), set[int]()
-        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, b""))
+        self.sent, self.ended, self.farewell = dict[int, int](), set[int](), b""
+        # Who does not read lets no byte of an answer be sent either.
+        settings = b"" if reads else struct.pack(">HI", 4, 0)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, settings))
         self._reading: asyncio.Task[Any] = asyncio.create_task(self._read() if reads else asyncio.Event().wait())
 
     @classmethod
@@ -35,15 +38,34 @@ class RawConnection:
         """Connects; one that does not read leaves all answers where they are."""
         return cls(*await asyncio.open_connection(host, port), reads=reads)
 
-    def call(self, stream: int, path: str, *, declared: int, sends: int, token: str = "") -> None:
-        """Begins a call whose message is declared to have some bytes, of which it will send fewer."""
-        headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
-        headers += [("content-type", "application/grpc"), ("te", "trailers")]
-        headers += [("authorization", f"Bearer {token}")] if token else []
-        self._writer.write(_frame(_HEADERS, 4, stream, _packed(headers)))
+    def call(
+        self, stream: int, path: str, *, declared: int = 0, sends: int = 0, message: bytes = b"", token: str = ""
+    ) -> None:
+        """Begins a call whose message is declared to have some bytes, of which it will send fewer; or a whole one."""
+        self._writer.write(_frame(_HEADERS, 4, stream, _headers(path, token)))
         self._windows[stream] = self._initial
-        self._left[stream], self.sent[stream] = struct.pack(">BI", 0, declared) + b"\0" * sends, 0
+        self._left[stream], self.sent[stream] = (
+            struct.pack(">BI", 0, declared or len(message)) + (message or b"\0" * sends),
+            0,
+        )
         self._send()
+
+    async def call_and_cancel(self, path: str, *, times: int, token: str = "") -> None:
+        """Begins calls and cancels each at once, as fast as the server takes the bytes."""
+        headers = _headers(path, token)
+        for stream in range(1, 2 * times, 2):
+            self._writer.write(_frame(_HEADERS, 4, stream, headers) + _frame(_RST_STREAM, 0, stream, b"\0\0\0\x08"))
+            await self._writer.drain()
+
+    async def ping(self, times: int) -> None:
+        """Sends pings one after another."""
+        for _ in range(times):
+            self._writer.write(_frame(_PING, 0, 0, b"8 bytes!"))
+            await self._writer.drain()
+
+    async def until_hung_up(self) -> None:
+        """Waits until the server has ended the connection."""
+        await asyncio.gather(self._reading, return_exceptions=True)
 
     async def until_ended(self, *streams: int) -> None:
         """Waits until the server has ended the streams."""
@@ -105,12 +127,20 @@ class RawConnection:
                     self._window += more
             elif (kind == _HEADERS and flags & 1) or kind == _RST_STREAM:
                 self.ended.add(stream)
+            elif kind == _GOAWAY:
+                self.farewell = payload[8:]
             self._send()
             self._changed.set()
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+def _headers(path: str, token: str) -> bytes:
+    headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
+    headers += [("content-type", "application/grpc"), ("te", "trailers")]
+    return _packed(headers + ([("authorization", f"Bearer {token}")] if token else []))
 
 
 def _packed(headers: Iterable[tuple[str, str]]) -> bytes:

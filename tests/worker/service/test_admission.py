@@ -11,43 +11,16 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from temporalio.client import Client
 
-from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
-from contextunity.worker.auth import authenticator_for
 from contextunity.worker.core.registry import WorkerRegistry
-from contextunity.worker.server import RunningServer, running_server
-from contextunity.worker.service import WorkerService
-from contextunity.worker.settings import Settings
+from contextunity.worker.server import RunningServer
 
-from .conftest import SECRET, Desk, Refusal, refusal_of
+from .conftest import Desk, Refusal, ask, refusal_of, serving
 from .raw_http2 import RawConnection
 
 _PATH = "/contextunity.worker.WorkerService/DescribeContracts"
 _MIB = 1024 * 1024
 _LARGE = 4 * _MIB
-
-
-@contextlib.asynccontextmanager
-async def _serving(registry: WorkerRegistry, **settings: Any) -> AsyncGenerator[RunningServer]:
-    """A service that asks for tokens. What is called here needs no Temporal, and nothing listens where it would be."""
-    made = Settings.model_validate(
-        {"host": "127.0.0.1", "port": 0, "auth": "token", "token_secret": SECRET, "max_unit_bytes": _LARGE, **settings}
-    )
-    client = await Client.connect("127.0.0.1:1", lazy=True)
-    async with running_server(WorkerService(client, registry), made, authenticator_for(made)) as server:
-        yield server
-
-
-async def _ask(server: RunningServer, token: str, *, size: int = 0) -> Any:
-    unit = ContextUnit(payload={"workflow_type": ["ping"]}, provenance=["test:caller"]).to_protobuf(worker_pb2)
-    unit.chain_of_thought.add(action="x" * size)
-    async with grpc.aio.insecure_channel(server.target) as channel:
-        stub: Any = worker_pb2_grpc.WorkerServiceStub(channel)
-        try:
-            return await stub.DescribeContracts(unit, metadata=[("authorization", f"Bearer {token}")], timeout=20)
-        except grpc.RpcError as error:
-            raise refusal_of(error) from None
 
 
 @contextlib.asynccontextmanager
@@ -60,7 +33,7 @@ async def _raw(server: RunningServer) -> AsyncGenerator[RawConnection]:
 
 @pytest.mark.parametrize("token", ["", "a.b.c"])
 async def test_half_sent_units_of_strangers_are_refused_by_their_headers(registry: WorkerRegistry, token: str) -> None:
-    async with _serving(registry) as server, _raw(server) as connection:
+    async with serving(registry) as server, _raw(server) as connection:
         streams = range(1, 129, 2)
         for stream in streams:
             connection.call(stream, _PATH, declared=_LARGE, sends=_LARGE - 1, token=token)
@@ -73,7 +46,7 @@ async def test_half_sent_units_of_strangers_are_refused_by_their_headers(registr
     "method", ["/grpc.health.v1.Health/Check", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
 )
 async def test_half_sent_requests_that_need_no_token_end_soon(registry: WorkerRegistry, method: str) -> None:
-    async with _serving(registry) as server, _raw(server) as connection:
+    async with serving(registry) as server, _raw(server) as connection:
         connection.call(1, method, declared=_MIB, sends=1000)
         await connection.until_ended(1)
         async with grpc.aio.insecure_channel(server.target) as channel:
@@ -82,10 +55,10 @@ async def test_half_sent_requests_that_need_no_token_end_soon(registry: WorkerRe
 
 
 async def test_a_unit_that_does_not_come_is_late(registry: WorkerRegistry) -> None:
-    async with _serving(registry, body_timeout=0.3) as server, _raw(server) as connection:
+    async with serving(registry, body_timeout=0.3) as server, _raw(server) as connection:
         connection.call(1, _PATH, declared=_LARGE, sends=1000, token=Desk.token("one"))
         await connection.until_ended(1)
-        await _ask(server, Desk.token("one"))
+        await ask(server, Desk.token("one"))
 
 
 async def test_units_on_their_way_take_the_room_of_their_tenant(
@@ -93,7 +66,7 @@ async def test_units_on_their_way_take_the_room_of_their_tenant(
 ) -> None:
     token = Desk.token("one")
     with caplog.at_level(logging.WARNING):
-        async with _serving(registry, max_tenant_bytes_in_flight=2 * _LARGE) as server, _raw(server) as connection:
+        async with serving(registry, max_tenant_bytes_in_flight=2 * _LARGE) as server, _raw(server) as connection:
             for stream in (1, 3, 5, 7):
                 connection.call(stream, _PATH, declared=_LARGE, sends=_LARGE - 1, token=token)
             await connection.until_so_many_ended(2)
@@ -101,13 +74,13 @@ async def test_units_on_their_way_take_the_room_of_their_tenant(
             # What was let in goes on, units that are sent at once need no room, and other tenants have their own.
             await connection.until_sent(first, _LARGE)
             await connection.until_sent(second, _LARGE)
-            await _ask(server, token)
-            await _ask(server, Desk.token("two"), size=_MIB)
+            await ask(server, token)
+            await ask(server, Desk.token("two"), size=_MIB)
     assert "over the quota bytes_in_flight" in caplog.text
 
 
 async def test_a_call_without_a_unit_is_told_so(registry: WorkerRegistry) -> None:
-    async with _serving(registry) as server, grpc.aio.insecure_channel(server.target) as channel:
+    async with serving(registry) as server, grpc.aio.insecure_channel(server.target) as channel:
         call: Any = channel.stream_unary(_PATH)
         with pytest.raises(grpc.RpcError) as caught:
             await call(iter(()), metadata=[("authorization", f"Bearer {Desk.token('one')}")], timeout=20)
@@ -115,12 +88,12 @@ async def test_a_call_without_a_unit_is_told_so(registry: WorkerRegistry) -> Non
 
 
 async def test_what_a_caller_lacks_is_told_with_the_trace(registry: WorkerRegistry) -> None:
-    async with _serving(registry) as server:
+    async with serving(registry) as server:
         with pytest.raises(Refusal) as caught:
-            await _ask(server, Desk.token("one", permissions=("worker:none",)))
+            await ask(server, Desk.token("one", permissions=("worker:none",)))
         assert caught.value.reason == "PERMISSION_MISSING"
         assert caught.value.metadata["trace_id"]
         with pytest.raises(Refusal) as caught:
-            await _ask(server, "a.b.c")
+            await ask(server, "a.b.c")
         assert caught.value.reason == "TOKEN_REFUSED"
         assert "trace_id" not in caught.value.metadata

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import threading
 import uuid
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
 import grpc
 import pytest
 from contextunity.gen.contextunity import core as gen
 from contextunity.gen.contextunity.worker import ScheduleEntry, TaskReply
+from pydantic import SecretStr
 
-from contextunity.core import ContextUnit, codec, worker_pb2
+from contextunity.core import ContextUnit, codec, worker_pb2, worker_pb2_grpc
 from contextunity.core.context import MAX_PROVENANCE
 from contextunity.modules.code.plugin import module as code
+from contextunity.worker.auth import Caller, authenticator_for
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.schedules.check import EntryError, check_entry
+from contextunity.worker.server import RunningServer
 from contextunity.worker.service import Call
 from contextunity.worker.service.payloads import answered
+from contextunity.worker.settings import Settings
 from contextunity.worker.unit_bytes import trace_id_of
 
-from .conftest import Desk, Refusal, refusal_of
+from .conftest import SECRET, Desk, Refusal, ask, refusal_of, serving
 from .raw_http2 import RawConnection
 
 _MIB = 1024 * 1024
+_SERVICE = "/contextunity.worker.WorkerService"
+_DESCRIBE = f"{_SERVICE}/DescribeContracts"
 
 
 @pytest.fixture
@@ -249,19 +257,133 @@ def test_watches_beyond_the_quota_are_refused_and_hold_up_nobody(desk: Desk) -> 
     desk.call("TerminateTask", {"workflow_id": task}, token=token)
 
 
-async def test_a_client_that_never_reads_holds_up_nobody(desk: Desk) -> None:
-    token = Desk.token("one")
+class _Counting:
+    """Counts how often somebody is asked who calls."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._asks = authenticator_for(Settings(auth="token", token_secret=SecretStr(SECRET)))
+
+    def authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+        self.asked += 1
+        return self._asks.authenticate(metadata)
+
+
+async def _until(reached: Callable[[], bool]) -> None:
+    """Waits until it is so, where there is no event of it: what grpcio lets go of tells nobody."""
+    async with asyncio.timeout(60):
+        while not reached():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def _attacked(server: RunningServer, *, reads: bool = True) -> AsyncGenerator[RawConnection]:
+    """A connection of somebody who means no good; whatever was begun for it has ended when it is left."""
+    await ask(server, Desk.token("bystander"))
+    before = len(asyncio.all_tasks())
+    connection = await RawConnection.connect("127.0.0.1", server.port, reads=reads)
+    async with asyncio.timeout(90):
+        yield connection
+    await connection.close()
+    await _until(lambda: len(asyncio.all_tasks()) <= before)
+
+
+@pytest.mark.parametrize("token", [pytest.param("", id="stranger"), pytest.param("good", id="tenant")])
+async def test_calls_that_are_cancelled_without_end_hold_up_nobody(registry: WorkerRegistry, token: str) -> None:
+    times, counting = 20_000, _Counting()
+    async with serving(registry, counting, max_connection_calls=64) as server, _attacked(server) as connection:
+        flood = asyncio.create_task(
+            connection.call_and_cancel(_DESCRIBE, times=times, token=token and Desk.token("flooding"))
+        )
+        for _ in range(5):
+            await ask(server, Desk.token("bystander"))
+        await flood
+        await ask(server, Desk.token("bystander"))
+    # grpcio refuses most of them by itself.
+    assert counting.asked < times // 2
+
+
+async def test_a_client_that_is_refused_and_calls_again_slows_itself_alone(registry: WorkerRegistry) -> None:
+    counting = _Counting()
+    async with serving(registry, counting, max_connection_calls=64) as server, _attacked(server) as connection:
+        for stream in range(1, 10_001, 2):
+            connection.call(stream, _DESCRIBE, declared=_MIB, sends=0)
+        await ask(server, Desk.token("bystander"))
+        await connection.until_so_many_ended(5000)
+        await ask(server, Desk.token("bystander"))
+    assert counting.asked < 2500
+
+
+async def test_a_flood_of_pings_ends_the_connection(registry: WorkerRegistry) -> None:
+    async with serving(registry) as server:
+        async with _attacked(server) as connection:
+            await connection.ping(5)
+            await connection.until_hung_up()
+            assert connection.farewell == b"too_many_pings"
+        async with _attacked(server) as connection:
+            with contextlib.suppress(ConnectionError):
+                await connection.ping(10_000)
+            await connection.until_hung_up()
+            await ask(server, Desk.token("bystander"))
+
+
+async def test_pings_of_clients_that_keep_their_connection_alive_are_taken(registry: WorkerRegistry) -> None:
+    async with serving(registry) as server, _attacked(server) as connection:
+        await connection.ping(1)
+        connection.call(1, _DESCRIBE, declared=0, sends=0)
+        await connection.until_ended(1)
+        assert connection.farewell == b""
+
+
+@pytest.mark.parametrize("token", [pytest.param("", id="stranger"), pytest.param("good", id="tenant")])
+async def test_a_client_that_never_reads_holds_up_nobody(registry: WorkerRegistry, token: str) -> None:
     unit = ContextUnit().to_protobuf(worker_pb2).SerializeToString()
+    token = token and Desk.token("flooding")
+    async with serving(registry) as server, _attacked(server, reads=False) as connection:
+        for stream in range(1, 401, 2):
+            connection.call(stream, _DESCRIBE, declared=len(unit), sends=len(unit), token=token)
+        await ask(server, Desk.token("bystander"))
+
+
+async def test_watches_that_nobody_reads_hold_up_nobody(desk: Desk) -> None:
+    token = Desk.token("flooding")
+    task = await asyncio.to_thread(desk.start, name="a", mode="MODE_WAIT", token=token)
+    unit = ContextUnit(payload={"workflow_id": task}).to_protobuf(worker_pb2)
+    data = unit.SerializeToString()
     host, _, port = desk.guarded_target.partition(":")
     connection = await RawConnection.connect(host, int(port), reads=False)
-    for stream in range(1, 401, 2):
-        connection.call(
-            stream,
-            "/contextunity.worker.WorkerService/DescribeContracts",
-            declared=len(unit),
-            sends=len(unit),
-            token=token,
-        )
-    answered = await asyncio.to_thread(desk.call, "DescribeContracts", {}, token=token)
-    assert answered.payload
+    for stream in range(1, 101, 2):
+        connection.call(stream, f"{_SERVICE}/WatchTask", message=data, token=token)
+    status = await asyncio.to_thread(desk.status, task, token=token)
+    assert status["status"] == "running"
     await connection.close()
+    await asyncio.to_thread(desk.call, "TerminateTask", {"workflow_id": task}, token=token)
+
+
+@pytest.mark.chaos
+async def test_five_thousand_watches_hold_up_nobody(desk: Desk) -> None:
+    tenants = [f"watcher-{number}" for number in range(5)]
+    tasks = {
+        each: await asyncio.to_thread(desk.start, name="a", mode="MODE_WAIT", token=Desk.token(each))
+        for each in tenants
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        calls = list[Any]()
+        for tenant, task in tasks.items():
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(desk.guarded_target, options=options))
+            unit = ContextUnit(payload={"workflow_id": task}).to_protobuf(worker_pb2)
+            watch = worker_pb2_grpc.WorkerServiceStub(channel).WatchTask
+            metadata = [("authorization", f"Bearer {Desk.token(tenant)}")]
+            calls += [watch(unit, metadata=metadata) for _ in range(1000)]
+        for call in calls:
+            assert (await call.read()).payload["status"] == "running"
+        other = Desk.token("bystander")
+        assert await asyncio.to_thread(desk.call, "DescribeContracts", {}, token=other)
+        for tenant, task in tasks.items():
+            await asyncio.to_thread(desk.call, "TerminateTask", {"workflow_id": task}, token=Desk.token(tenant))
+        # All of them are told, and end.
+        for call in calls:
+            *_, last = [each async for each in call]
+            assert last.payload["status"] == "terminated"
+            assert await call.code() is grpc.StatusCode.OK

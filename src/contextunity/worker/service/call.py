@@ -407,10 +407,18 @@ _ABOUT = ("workflow_id", "run_id", "schedule_id", "project_id")
 _ABOUT_SCHEDULES = ("created", "updated", "removed")
 
 
+@functools.cache
+def _names_about(message_class: Any) -> tuple[str, ...]:
+    """Which fields of a message tell what it is about: a dataclass, or Google's message."""
+    descriptor = getattr(message_class, "DESCRIPTOR", None)
+    fields = getattr(message_class, "__dataclass_fields__", ()) if descriptor is None else descriptor.fields_by_name
+    return tuple(name for name in _ABOUT if name in fields)
+
+
 def _note(call: Call, message: object) -> None:
     """Notes what a request or an answer is about."""
-    for name in _ABOUT:
-        value = getattr(message, name, "")
+    for name in _names_about(type(message)):
+        value = getattr(message, name)
         if value:
             # The project of a schedule is not the one that vouches for the caller.
             call.about["schedule_project_id" if name == "project_id" else name] = value

@@ -138,6 +138,7 @@ def _type(field: Any) -> str:
     return _SCALARS[field.type]
 
 
+@functools.cache  # Reading a module of sources again takes some ten milliseconds, in which no other call is answered.
 def _comments(message_class: type[betterproto2.Message]) -> dict[str, str]:
     """The proto's comments on fields: the generator leaves each as a string below its field."""
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import weakref
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 
@@ -32,6 +33,9 @@ _LOOK_AGAIN, _LOOK_AGAIN_AT_MOST = 2.0, 30.0
 nothing was new."""
 _LONG_POLL = timedelta(seconds=70)
 """How long one wait for events may take; the server itself ends it, without events, after about a minute."""
+_LOOKS = 8
+"""Tasks that are looked at together for the watches of a tenant: a thousand watches that begin at once, or are of one
+task, would have the Temporal server busy for so long that it answers nobody in time."""
 _FLEETING = ("last_heartbeat_at",)
 """Fields of a pending activity that change without anything having happened."""
 
@@ -43,6 +47,8 @@ class Watching:
         self._engine = engine
         self._telling = Telling(engine)
         self._stopping = asyncio.Event()
+        # Each is kept by the watches that use it.
+        self._looks = weakref.WeakValueDictionary[frozenset[str] | None, asyncio.Semaphore]()
 
     def stop(self) -> None:
         """Ends all watches, each with an error that has its client come back to another server."""
@@ -51,10 +57,13 @@ class Watching:
     async def watch_task(self, call: Call, request: WatchTaskRequest) -> AsyncGenerator[TaskStatus, None]:
         """Tells how a task goes until it ends; see WatchTask in worker.proto."""
         seen = request.after
-        run = await find_run(call, self._engine, request.workflow_id, request.run_id, request.tenant_id)
+        looks = self._looks.setdefault(call.caller.tenants, asyncio.Semaphore(_LOOKS))
+        async with looks:
+            run = await find_run(call, self._engine, request.workflow_id, request.run_id, request.tenant_id)
         growth, patience = _Growth(self._engine, run), _LOOK_AGAIN
         while True:
-            status = await self._telling.status(run)
+            async with looks:
+                status = await self._telling.status(run)
             token = _token(status)
             if token != seen:
                 seen = status.resume_token = token
@@ -65,7 +74,8 @@ class Watching:
             if status.status is not TaskState.RUNNING:
                 return
             await self._until_grown(growth, run, patience if status.pending_activities else None)
-            run = await find_run(call, self._engine, run.workflow_id, run.run_id, request.tenant_id)
+            async with looks:
+                run = await find_run(call, self._engine, run.workflow_id, run.run_id, request.tenant_id)
             if run.run_id != growth.run_id:
                 growth = _Growth(self._engine, run)
 

@@ -156,7 +156,7 @@ async def _calls(stub: worker_pb2_grpc.WorkerServiceAsyncStub) -> dict[str, _Cal
         await stub.ExecuteCode(unit(code="1+1"), metadata=shown)
 
     async def harvest() -> None:
-        workflow_id = await start(workflow_type="harvest", supplier_code="camping-trade")
+        workflow_id = await start(workflow_type="harvest", supplier_code="camping-trade", force=True)
         async for _ in stub.WatchTask(unit(workflow_id=workflow_id), metadata=shown):
             pass
 

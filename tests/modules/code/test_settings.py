@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contextunity.gen.contextunity.harvest.v1 import Money, PageRef, Product, ProductPage, RawPage
+from contextunity.gen.contextunity.harvest.v1 import Money, PageRef, Product, ProductPage, Publication, RawPage
 from pydantic import ValidationError
 
 from contextunity.modules.code.errors import SandboxBusyError, ToolRefusedError
@@ -88,6 +88,33 @@ def _fill(folder: Path) -> None:
             catalogue.put_raw_page(page, RawPage())
             catalogue.put_product_page(page, ProductPage(products=[Product(sku="T-1", title=title, price=price)]))
             catalogue.sync_page(page)
+
+
+async def test_lookup_sku_tells_the_publication_and_offers_only_what_is_sold(tmp_path: Path) -> None:
+    caller = ToolCaller(tenant_id="acme", call_id="1")
+    with Catalogue.open(f"sqlite:///{tmp_path / 'harvest' / 'catalogue.db'}") as catalogue:
+        for supplier, title in (("north", "Draft"), ("south", "Sold")):
+            page = PageRef(tenant_id="acme", supplier_code=supplier, harvest_id="h", page=0)
+            products = [
+                Product(sku=publication.name or "", title=title, publication=publication) for publication in Publication
+            ]
+            if supplier == "south":
+                products.append(Product(sku="BOTH", title=title, publication=Publication.ACTIVE))
+            else:
+                products.append(Product(sku="BOTH", title=title, publication=Publication.DRAFT))
+            catalogue.put_raw_page(page, RawPage())
+            catalogue.put_product_page(page, ProductPage(products=products))
+            catalogue.sync_page(page)
+    async with open_tools(CodeSettings(), tmp_path) as tools:
+        told = {each: await tools.call("lookup_sku", caller, [each.name], {}) for each in Publication}
+        both: Any = await tools.call("lookup_sku", caller, ["BOTH"], {})
+        assert await tools.call("lookup_sku", caller, ["BOTH"], {"supplier_code": "north"}) is None
+    offered: Any = {each: product for each, product in told.items() if product is not None}
+    assert {each: product["publication"] for each, product in offered.items()} == {
+        Publication.UNSPECIFIED: "",
+        Publication.ACTIVE: "active",
+    }
+    assert (both["supplier_code"], both["publication"]) == ("south", "active")
 
 
 async def test_lookup_sku_finds_the_products_of_its_tenant_alone(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import socket
 import threading
 import uuid
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from contextunity.modules.harvest.catalogue import Catalogue
+from contextunity.modules.harvest.feed_server import FeedServer
 
 _XML_HEAD = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -160,17 +163,20 @@ def _answer(head: bytes, body: bytes) -> bytes:
     return b'HTTP/1.1 200 OK\r\nConnection: close\r\nETag: "same"\r\n' + head + body
 
 
-@pytest.mark.parametrize("kind", ["length", "chunked", "no_length"])
+@pytest.mark.parametrize("kind", ["length", "chunked", "no_length", "gzip"])
 def test_a_connection_that_ends_early_marks_nothing(house: Any, kind: str) -> None:
     tenant, whole, half = (
         f"tenant-{uuid.uuid4().hex[:8]}",
         (_TSV_HEAD + _rows(40)).encode(),
         (_TSV_HEAD + _rows(20)).encode(),
     )
+    packed = gzip.compress(half)[:-8]
     cut = {
         "length": _answer(b"Content-Length: %d\r\n\r\n" % len(whole), half),
         "chunked": _answer(_CHUNKED % (len(half), half), b""),
         "no_length": _answer(b"\r\n", half),
+        # All that it stands for, but not the end of a packed file.
+        "gzip": _answer(b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed), packed),
     }[kind]
     good = _answer(b"Content-Length: %d\r\n\r\n" % len(whole), whole).replace(b'"same"', b'"first"')
     answers = [good]
@@ -188,6 +194,102 @@ def test_a_connection_that_ends_early_marks_nothing(house: Any, kind: str) -> No
         less = (_TSV_HEAD + _rows(39)).encode()
         answers.append(_answer(b"Content-Length: %d\r\n\r\n" % len(less), less))
         assert _harvest(house, tenant, "lamps")["result"]["delisted"] == "1"
+
+
+@contextmanager
+def _range_server(feed: list[bytes], end: list[int]) -> Iterator[str]:
+    """Gives parts of the newest of `feed`, and hangs up at byte `end` whatever length it has told."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection, connection.makefile("rb") as request:
+                    head = b"".join(iter(request.readline, b"\r\n"))
+                    found = re.search(rb"Range: bytes=(\d+)-(\d+)", head)
+                    assert found is not None
+                    content = feed[-1]
+                    first, last = int(found[1]), min(int(found[2]), len(content) - 1)
+                    told = (len(feed), first, last, len(content), last + 1 - first)
+                    connection.sendall(
+                        b'HTTP/1.1 206 Partial\r\nConnection: close\r\nETag: "%d"\r\n'
+                        b"Content-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
+                        % told
+                        + content[first : min(last + 1, max(first, end[-1]))]
+                    )
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/feed"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize("rows", [20, 4000])
+def test_a_range_server_that_breaks_off_again_and_again_ends_the_harvest_as_incomplete(house: Any, rows: int) -> None:
+    tenant, whole = f"tenant-{uuid.uuid4().hex[:8]}", (_TSV_HEAD + _rows(rows)).encode()
+    feed, end = [whole], [len(whole)]
+    with _range_server(feed, end) as url:
+        _configure(house, {"lamps": url}, settings="max_delisted_share = 1\nallow_private = true")
+        assert _harvest(house, tenant, "lamps", page_size=1000)["result"]["counts"]["created"] == str(rows)
+        feed.append(whole)
+        end.append(len(whole) * 3 // 4)
+        second = _harvest(house, tenant, "lamps", page_size=1000)
+        assert second["result"]["incomplete"] == "HARVEST_INCOMPLETE_BROKEN_OFF"
+        assert f"from byte {end[-1]:,} on" in second["notice"]
+        assert "nothing was marked as no longer listed" in second["notice"]
+        assert "delisted" not in second["result"]
+        assert second["result"]["counts"]["unchanged"] == str(whole[: end[-1]].count(b"\n") - 1)
+        with Catalogue.open(house.catalogue_url) as catalogue:
+            assert catalogue.count(tenant, "lamps", delisted=True) == 0
+        # Whole again, and one less.
+        feed.append((_TSV_HEAD + _rows(rows - 1)).encode())
+        end.append(len(feed[-1]))
+        assert _harvest(house, tenant, "lamps", page_size=1000)["result"]["delisted"] == "1"
+
+
+def test_an_unchanged_feed_is_told_and_may_be_read_all_the_same(house: Any, tmp_path: Path) -> None:
+    tenant, feed = f"tenant-{uuid.uuid4().hex[:8]}", tmp_path / "feed.tsv"
+    feed.write_text(_TSV_HEAD + _rows(12) + "x\tNo price\tPOA\n")
+    with FeedServer(feed) as server:
+        _configure(house, {"lamps": server.url()})
+        first = _harvest(house, tenant, "lamps")["result"]
+        assert "unchanged" not in first
+        second = _harvest(house, tenant, "lamps")["result"]
+        assert (second["unchanged"], "delisted" in second, "incomplete" in second) == (True, False, False)
+        assert second["counts"] == {"unchanged": "12", "rejected": "1"}
+        assert (second["catalogue"], second["harvest_id"] != first["harvest_id"]) == (first["catalogue"], True)
+        assert [request.status for request in server.requests][-1] == 304
+        forced = _harvest(house, tenant, "lamps", force=True)["result"]
+        assert ("unchanged" in forced, forced["counts"]["fetched"]) == (False, "13")
+        assert _harvest(house, tenant, "lamps")["result"]["unchanged"] is True
+
+
+def test_rows_without_a_readable_key_may_be_what_is_missing(house: Any, tmp_path: Path) -> None:
+    feed, tenant = tmp_path / "feed.tsv", f"tenant-{uuid.uuid4().hex[:8]}"
+    _configure(house, {"lamps": feed.as_uri()})
+
+    def harvest(content: str, **more: Any) -> dict[str, Any]:
+        feed.write_text(_TSV_HEAD + content)
+        return _harvest(house, tenant, "lamps", **more)
+
+    always = "broken from the first day on\n"
+    assert harvest(_rows(6) + always)["result"]["counts"]["rejected"] == "1"
+    # The fifth cannot be read any more, and the sixth is gone: nobody knows which is which.
+    damaged = _rows(4) + "Lamp 4 10.00 EUR\n" + always
+    second = harvest(damaged)
+    assert second["result"]["incomplete"] == "HARVEST_INCOMPLETE_UNREADABLE_ROWS"
+    assert "delisted" not in second["result"]
+    for told in ("did not have: 1;", "2 products", "allow_delisting = true"):
+        assert told in second["notice"]
+    # So it is the next day, as nothing was concluded; a row that was always broken keeps nothing from being marked.
+    assert harvest(damaged)["result"]["incomplete"] == "HARVEST_INCOMPLETE_UNREADABLE_ROWS"
+    mended = harvest(_rows(5) + always)["result"]
+    assert (mended["delisted"], "incomplete" in mended) == ("1", False)
+    assert harvest(_rows(3) + "other\n", allow_delisting=True)["result"]["delisted"] == "2"
 
 
 def test_rejected_rows_are_listed_page_by_page(house: Any, tmp_path: Path) -> None:

@@ -150,3 +150,31 @@ def test_a_port_that_is_taken_is_told(folder: Path) -> None:
 async def test_it_runs_beside_an_event_loop(folder: Path) -> None:
     async with FeedServer(folder) as server, httpx.AsyncClient(trust_env=False) as client:
         assert (await client.get(server.url("feed.csv"))).content == CONTENT
+
+
+def test_a_client_that_has_the_file_is_told_so(folder: Path, client: httpx.Client) -> None:
+    with FeedServer(folder) as server:
+        url = server.url("feed.csv")
+        have = client.get(url).headers
+        etag, modified = have["ETag"], have["Last-Modified"]
+        older, later = "Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 01 Jan 2100 00:00:00 GMT"
+        for headers, status in (
+            ({"If-None-Match": etag}, 304),
+            ({"If-None-Match": f'"other", W/{etag}'}, 304),
+            ({"If-None-Match": "*"}, 304),
+            ({"If-None-Match": '"other"'}, 200),
+            ({"If-None-Match": etag, "Range": "bytes=0-9"}, 304),
+            ({"If-None-Match": '"other"', "Range": "bytes=0-9"}, 206),
+            # The ETag counts alone where both are sent.
+            ({"If-None-Match": '"other"', "If-Modified-Since": later}, 200),
+            ({"If-Modified-Since": modified}, 304),
+            ({"If-Modified-Since": later}, 304),
+            ({"If-Modified-Since": older}, 200),
+            ({"If-Modified-Since": "yesterday"}, 200),
+        ):
+            answer = client.get(url, headers=headers)
+            assert answer.status_code == status, headers
+            assert answer.headers["ETag"] == etag
+            assert (answer.content == b"") == (status == 304)
+    with FeedServer(folder, validators=False) as server:
+        assert client.get(server.url("feed.csv"), headers={"If-None-Match": etag}).status_code == 200

@@ -220,11 +220,11 @@ _INPUTS = {
         "internal": set[str](),
     },
     "contextunity.harvest.v1.HarvestRequest": {
-        "public": {"tenant_id", "supplier_code", "page_size", "max_products", "allow_delisting"},
+        "public": {"tenant_id", "supplier_code", "page_size", "max_products", "allow_delisting", "force"},
         "internal": {"resume"},
     },
     "contextunity.harvest.v1.ListRejectedRequest": {
-        "public": {"tenant_id", "supplier_code", "harvest_id", "reason", "page_size", "page_token"},
+        "public": {"tenant_id", "supplier_code", "harvest_id", "reason", "page_size", "page_token", "severity"},
         "internal": set[str](),
     },
     "contextunity.harvest.v1.SetPageSizeRequest": {"public": {"page_size"}, "internal": set[str]()},

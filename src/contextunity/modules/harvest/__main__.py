@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m contextunity.modules.harvest", description=__doc__)
     parser.add_argument("--supplier-code", default=BUNDLED_SUPPLIER, help=f"configured supplier ({BUNDLED_SUPPLIER})")
     parser.add_argument("--tenant-id", default="my_project", help="whose catalogue (my_project)")
+    parser.add_argument("--force", action="store_true", help="read the feed even where it has not changed")
     arguments = parser.parse_args(argv)
     # The product's own output is what the person reads; logs are for services.
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
@@ -62,7 +63,8 @@ async def _run(console: Console, settings: Settings, registry: WorkerRegistry, a
         _show_stack(console, stack)
         async with WorkerClient(stack.grpc.target, tenant_id=tenant_id, provenance=["make:run"]) as client:
             try:
-                started = await client.start(HARVEST_WORKFLOW_NAME, {"supplier_code": supplier_code})
+                parameters = {"supplier_code": supplier_code, "force": arguments.force}
+                started = await client.start(HARVEST_WORKFLOW_NAME, parameters)
                 console.print(f"StartWorkflow answered: workflow_id [bold]{started.workflow_id}[/bold]\n")
                 task = await _watch(console, started)
             except WorkerServiceError as error:
@@ -168,18 +170,33 @@ def _show_result(
         highlight=False,
         soft_wrap=True,
     )
+    if result.get("unchanged"):
+        console.print(
+            "The feed's server says that it has not changed since the last harvest (304 Not Modified), so nothing was "
+            "downloaded.\nRead it all the same with\n\n"
+            f"  {_short(sys.executable)} -m contextunity.modules.harvest --force\n",
+            highlight=False,
+            soft_wrap=True,
+        )
     section, where = dict(settings.modules.get("harvest", {})), {"settings_folder": settings.settings_folder}
     module_settings = HarvestSettings.model_validate(section, context=where)
     catalogue = Catalogue.open(module_settings.catalogue_in(settings.data_folder))
     try:
-        table = Table("sku", "title", "brand", "price", "stock", box=None, header_style="bold", padding=(0, 2, 0, 0))
-        for row in catalogue.sample(tenant_id, supplier_code, _SAMPLE_ROWS):
-            price = "" if row.price is None else f"{row.price} {row.currency_code}"
-            table.add_row(row.sku, row.title, row.brand, price, "" if row.stock is None else str(row.stock))
-        console.print(table)
+        _show_rows(console, catalogue, tenant_id, supplier_code)
         console.print(f"\nThe catalogue is at {_short(catalogue.url_for_display)}", highlight=False, soft_wrap=True)
     finally:
         catalogue.close()
+
+
+def _show_rows(console: Console, catalogue: Catalogue, tenant_id: str, supplier_code: str) -> None:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("sku", "title", "brand", "price", "stock", "publication"):
+        table.add_column(name, no_wrap=True)
+    for row in catalogue.sample(tenant_id, supplier_code, _SAMPLE_ROWS):
+        price = "" if row.price is None else f"{row.price} {row.currency_code}"
+        stock = "" if row.stock is None else str(row.stock)
+        table.add_row(row.sku, row.title, row.brand, price, stock, row.publication)
+    console.print(table)
 
 
 def _show_next(console: Console) -> None:

@@ -12,7 +12,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Generator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from contextunity.gen.contextunity.harvest.v1 import (
@@ -20,9 +20,11 @@ from contextunity.gen.contextunity.harvest.v1 import (
     FeedCursor,
     FetchProductsRequest,
     FetchProductsResponse,
+    HarvestCounts,
     HarvestIncomplete,
     ListRejectedResponse,
     PageRef,
+    RawPage,
     ReadRejectedRequest,
     ReadRejectedResponse,
     SyncToBrainRequest,
@@ -43,11 +45,11 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.worker.quotas import EgressBudgetError, note, on_budget
 
-from .catalogue import CatalogueError, FetchedFrom, HarvestMismatch, PageGone
+from .catalogue import CatalogueError, FetchedFrom, HarvestMismatch, PageGone, Standing
 from .errors import FeedChangedError, FeedUnreachableError, HarvestError
-from .feeds import open_feed, read_page
+from .feeds import FeedUnchangedError, KnownVersion, open_feed, read_page
 from .resources import Resources, current
-from .transform import transform_page
+from .transform import _sale_dates, clean_text, transform_page  # pyright: ignore[reportPrivateUsage]
 
 _Value = TypeVar("_Value")
 
@@ -138,8 +140,18 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
         began = time.monotonic()
         feed, cursor = request.feed, request.cursor
         looked = feed is None or cursor is None
+        read_by = resources.read_by(page.supplier_code)
         if feed is None or cursor is None:
-            feed, cursor = await _look(resources, page.supplier_code)
+            standing: Standing | None = None
+            if request.if_changed and not request.max_entries:
+                standing = await asyncio.to_thread(catalogue.find_standing, page, workflow_id, read_by)
+            if standing is not None and standing.newest == page.harvest_id:
+                return await asyncio.to_thread(_keep_standing, resources, page, workflow_id, standing)
+            try:
+                feed, cursor = await _look(resources, page.supplier_code, standing)
+            except FeedUnchangedError:
+                assert standing is not None
+                return await asyncio.to_thread(_keep_standing, resources, page, workflow_id, standing)
         else:
             feed = _as_configured(resources, page.supplier_code, feed)
         page_size = request.page_size or resources.page_size(page.supplier_code)
@@ -151,6 +163,7 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
             spool_folder=resources.spool_folder,
             feed_folders=resources.settings.feed_folders,
             bounds=dataclasses.replace(resources.bounds(page.supplier_code), used_seconds=used),
+            accept_broken=activity.info().attempt >= _BROKEN_ATTEMPTS,
         )
         incomplete, detail = fetched.incomplete, fetched.incomplete_detail
         if looked and feed.incomplete:
@@ -165,6 +178,7 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
             seconds=time.monotonic() - began,
             incomplete=incomplete,
             incomplete_detail=detail,
+            read_by=read_by,
         )
         await asyncio.to_thread(catalogue.put_raw_page, page, fetched.page, fetched_from)
     return FetchProductsResponse(
@@ -180,7 +194,22 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
     )
 
 
-async def _look(resources: Resources, supplier_code: str) -> tuple[Feed, FeedCursor]:
+def _keep_standing(resources: Resources, page: PageRef, workflow_id: str, standing: Standing) -> FetchProductsResponse:
+    """End a harvest that found the feed unchanged."""
+    totals = resources.catalogue.keep_standing(page, workflow_id, standing)
+    return FetchProductsResponse(
+        end_of_feed=True,
+        page_size=resources.page_size(page.supplier_code),
+        standing=HarvestCounts(
+            unchanged=totals.created + totals.changed + totals.unchanged,
+            rejected=totals.rejected,
+            warnings=totals.warnings,
+        ),
+        catalogue=resources.catalogue.url_for_display,
+    )
+
+
+async def _look(resources: Resources, supplier_code: str, standing: Standing | None) -> tuple[Feed, FeedCursor]:
     source = resources.source(supplier_code)
     reachable = dataclasses.replace(source, url=await resources.reachable_url(source.url))
     feed, cursor = await open_feed(
@@ -190,6 +219,7 @@ async def _look(resources: Resources, supplier_code: str) -> tuple[Feed, FeedCur
         feed_folders=resources.settings.feed_folders,
         bounds=resources.bounds(supplier_code),
         accept_broken=activity.info().attempt >= _BROKEN_ATTEMPTS,
+        known=None if standing is None else KnownVersion(version=standing.version, read_at=standing.read_at),
     )
     feed.url = source.url
     return feed, cursor
@@ -221,12 +251,23 @@ def transform_data(request: TransformDataRequest) -> TransformDataResponse:
         except PageGone:
             # Synced already: this is a late repetition, whose answer nobody waits for.
             return TransformDataResponse()
-        key = current().key(page.supplier_code)
-        products = transform_page(raw, currency_code=currency_code, key=key)
-        catalogue.put_product_page(page, products)
+        now = datetime.now(UTC)
+        products = transform_page(raw, currency_code=currency_code, key=resources.key(page.supplier_code), now=now)
+        catalogue.put_product_page(
+            page, products, read_by=resources.read_by(page.supplier_code), holds_until=_holds_until(raw, now)
+        )
     return TransformDataResponse(
         products=len(products.products), rejected=len(products.rejected), warnings=len(products.warnings)
     )
+
+
+def _holds_until(raw: RawPage, now: datetime) -> datetime | None:
+    """When rows of a page become other products although the feed stays: as the next reduced price begins or ends."""
+    moments = set[datetime]()
+    for text in {row.sale_price_effective_date for row in raw.products if row.sale_price.strip()}:
+        with contextlib.suppress(ValueError):
+            moments.update(_sale_dates(clean_text(text)))
+    return min((moment for moment in moments if moment > now), default=None)
 
 
 @contract.sync_to_brain.defn
@@ -282,6 +323,12 @@ def _incomplete(resources: Resources, page: PageRef, *, allow_delisting: bool) -
     if incomplete or allow_delisting:
         return incomplete, f"{detail}; nothing was marked as no longer listed" if detail else ""
     counted, share = catalogue.count_unseen(*key), resources.max_delisted_share(page.supplier_code)
+    if counted.unreadable:
+        return HarvestIncomplete.UNREADABLE_ROWS, (
+            f"rows whose key cannot be read and that the last complete harvest did not have: {counted.unreadable:,}; "
+            f"they may be some of the {counted.unseen:,} products that would be marked as no longer listed, so none "
+            "was; have them mended (list_rejected lists them), or harvest once more with allow_delisting = true"
+        )
     if counted.unseen <= max(_ALWAYS_DELISTED, share * counted.listed):
         return HarvestIncomplete.UNSPECIFIED, ""
     return HarvestIncomplete.TOO_MANY_DELISTED, (
@@ -295,22 +342,24 @@ def _incomplete(resources: Resources, page: PageRef, *, allow_delisting: bool) -
 def read_rejected(request: ReadRejectedRequest) -> ReadRejectedResponse:
     """Reads one page of the rows that a harvest rejected."""
     query, catalogue = _required(request.query, "query"), current().catalogue
-    harvest_id, after = query.harvest_id, None
-    if query.page_token:
-        found = _PAGE_TOKEN.fullmatch(query.page_token)
-        if found is None or (harvest_id and harvest_id != found[3]):
-            told = f"page_token {query.page_token[:100]!r} is none that a page of this list gave; begin without one"
-            raise ApplicationError(told, type="RequestInvalid", non_retryable=True)
-        # A harvest that has begun since does not change which one the list is of.
-        after, harvest_id = (int(found[1]), int(found[2])), found[3]
-    tenant_id = query.tenant_id or _DEFAULT_TENANT
+    tenant_id, harvest_id, after = query.tenant_id or _DEFAULT_TENANT, query.harvest_id, None
     with _as_application_error():
+        if harvest_id:
+            harvest_id = catalogue.reading_of(tenant_id, query.supplier_code, harvest_id)
+        if query.page_token:
+            found = _PAGE_TOKEN.fullmatch(query.page_token)
+            if found is None or (harvest_id and harvest_id != found[3]):
+                told = f"page_token {query.page_token[:100]!r} is none that a page of this list gave; begin without one"
+                raise ApplicationError(told, type="RequestInvalid", non_retryable=True)
+            # A harvest that has begun since does not change which one the list is of.
+            after, harvest_id = (int(found[1]), int(found[2])), found[3]
         harvest_id = harvest_id or catalogue.newest_harvest(tenant_id, query.supplier_code)
         rows, end = catalogue.page_of_rejected(
             tenant_id,
             query.supplier_code,
             harvest_id,
             reason=query.reason,
+            severity=query.severity,
             after=after,
             limit=query.page_size or _REJECTED_ROWS,
         )

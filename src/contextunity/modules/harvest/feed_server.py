@@ -1,7 +1,8 @@
 """A small HTTP server for feeds, so that a harvest of a bundled feed is a real download.
 
-It serves one folder on the loopback interface, with what feed servers on the net have: ETag, Last-Modified, Range and
-If-Range. It can also be told to do without them, to be slow and to fail, as feed servers on the net are and do.
+It serves one folder on the loopback interface, with what feed servers on the net have: ETag, Last-Modified, Range,
+If-Range, If-None-Match and If-Modified-Since. It can also be told to do without them, to be slow and to fail, as feed
+servers on the net are and do.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import socket
 import threading
 from collections import deque
 from dataclasses import dataclass
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +42,8 @@ class ServedRequest:
     """The Range header; empty where there was none."""
     status: int
     """The HTTP status of the answer."""
+    condition: str = ""
+    """The If-None-Match or If-Modified-Since header; empty where there was none."""
     client_port: int
     """Where it came from; requests of one port came over one connection."""
     body_bytes: int = 0
@@ -267,6 +270,13 @@ class _Handler(BaseHTTPRequestHandler):
         size = found.st_size
         etag = f'"{size:x}-{found.st_mtime_ns:x}"'
         modified = formatdate(found.st_mtime, usegmt=True)
+        if owner.validators and self._has(etag, found.st_mtime):
+            self.send_response(304)
+            self.send_header("ETag", etag)
+            self.send_header("Last-Modified", modified)
+            self._remember(304)
+            self.end_headers()
+            return
         span = self._asked_range(size, etag, modified) if owner.ranges else None
         first, end, status = (0, size, 200) if span is None else (*span, 206)
         if first >= end and span is not None:
@@ -289,6 +299,18 @@ class _Handler(BaseHTTPRequestHandler):
             file.seek(first)
             while first + request.body_bytes < end:
                 self._send_piece(file, min(_SEND_BYTES, end - first - request.body_bytes), request)
+
+    def _has(self, etag: str, modified: float) -> bool:
+        """Tell whether the client has the file already (RFC 9110, 13.1): by the ETag, and without one by the time."""
+        asked = self.headers.get("If-None-Match")
+        if asked is not None:
+            known = {each.strip().removeprefix("W/") for each in asked.split(",")}
+            return etag in known or "*" in known
+        try:
+            since = parsedate_to_datetime(self.headers.get("If-Modified-Since", ""))
+        except ValueError:
+            return False
+        return int(modified) <= since.timestamp()
 
     def _asked_range(self, size: int, etag: str, modified: str) -> tuple[int, int] | None:
         """Give first byte and end of what is asked for; None for all of it, an empty span for what is not there."""
@@ -322,6 +344,7 @@ class _Handler(BaseHTTPRequestHandler):
             path=self.path,
             range=self.headers.get("Range", ""),
             status=status,
+            condition=self.headers.get("If-None-Match") or self.headers.get("If-Modified-Since") or "",
             client_port=self.client_address[1],
         )
         self._owner.requests.append(request)

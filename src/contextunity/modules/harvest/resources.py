@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import hashlib
+import importlib.metadata
 import os
 import ssl
 from collections.abc import AsyncGenerator
@@ -31,6 +34,8 @@ __all__ = ["Resources", "current", "lifespan"]
 _SAMPLE_TIME = 1_704_067_200
 BUNDLED_HOST = "127.0.0.1"
 _BUNDLED_URL = f"bundled:{BUNDLED_SUPPLIER}"
+_READING_LIBRARIES = ("babel", "charset-normalizer", "selectolax")
+"""Their data decide what becomes of a value."""
 
 
 @dataclass(slots=True)
@@ -99,6 +104,18 @@ class Resources:
             SupplierUnknownError: none is configured under this code.
         """
         return self._supplier(supplier_code).key
+
+    def read_by(self, supplier_code: str) -> str:
+        """What decides beside the feed what its products are: the code that reads it and its supplier's settings.
+
+        Returns:
+            A hash; the url is in it.
+
+        Raises:
+            SupplierUnknownError: none is configured under this code.
+        """
+        settings = self._supplier(supplier_code).model_dump_json()
+        return hashlib.sha256(f"{_reading_code()}\n{settings}".encode()).hexdigest()
 
     async def reachable_url(self, url: str) -> str:
         """The address to fetch a feed from: for the bundled one that of this worker's own little server.
@@ -175,6 +192,20 @@ class Resources:
         write_sample(self.sample_path, products=self.settings.sample_products)
         # The content is the same wherever it is made; so must its HTTP validators be, for a harvest to go on elsewhere.
         os.utime(self.sample_path, (_SAMPLE_TIME, _SAMPLE_TIME))
+
+
+@functools.cache
+def _reading_code() -> str:
+    """A hash of this module's sources: unlike a number of their version, nobody forgets to raise it.
+
+    A change that has nothing to do with reading has every feed read once more, which does no harm.
+    """
+    folder, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.read_bytes())
+    for name in _READING_LIBRARIES:
+        digest.update(f"{name} {importlib.metadata.version(name)}\n".encode())
+    return digest.hexdigest()
 
 
 _current: Resources | None = None

@@ -84,6 +84,7 @@ def _told(product: Product) -> dict[str, JsonValue]:
         "gtin": product.gtin,
         "stock": product.stock,
         "availability": (product.availability.name or "").lower(),
+        "publication": "" if not product.publication else (product.publication.name or "").lower(),
         "weight_grams": product.weight_grams,
         "categories": list[JsonValue](product.categories),
         "options": dict[str, JsonValue](product.options),
@@ -102,4 +103,5 @@ lookup_sku = Tool(
     description="lookup_sku(sku, supplier_code=None) gives the product of the tenant's catalogue, or None.",
 )
 """lookup_sku(sku, supplier_code=None) → the product as a dict, prices as text; None where the catalogue lacks it, or
-the shop does not sell it: a draft, archived or unpublished product."""
+the shop does not sell it: a draft, archived or unpublished product. `publication` is active, or empty where the feed
+does not say."""

@@ -67,6 +67,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         self._in_flight = 0
         self._entries = 0
         self._failed = False
+        self._unchanged = False
 
     async def run(self, request: HarvestRequest) -> HarvestResponse:
         """Runs the harvest, or the part of it that fits one history."""
@@ -81,6 +82,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
                     max_products=request.max_products and request.max_products - self._entries,
                     resume=self._state,
                     allow_delisting=request.allow_delisting,
+                    force=request.force,
                 )
             )
         self._stage = HarvestStage.DONE
@@ -93,6 +95,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
             catalogue=last.catalogue,
             incomplete=last.incomplete,
             incomplete_detail=last.incomplete_detail,
+            unchanged=self._unchanged,
         )
 
     def get_progress(self) -> HarvestProgress:
@@ -108,6 +111,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
             page_size=self._page_size,
             incomplete=self._state.incomplete,
             incomplete_detail=self._state.incomplete_detail,
+            unchanged=self._unchanged,
         )
 
     def pause(self) -> None:
@@ -141,7 +145,8 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         """Lets pages flow until the harvest is over, or the run is long enough.
 
         Returns:
-            The answer to the sync of the last page; None where pages are left for a further run.
+            The answer to the sync of the last page, or what takes its place where the feed is unchanged; None where
+            pages are left for a further run.
         """
         syncing: asyncio.Task[SyncToBrainResponse] | None = None
         over, pages = False, 0
@@ -152,6 +157,10 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
                     break
                 page = self._page_ref()
                 fetched = await self._fetch(page)
+                if fetched.standing is not None:
+                    # Nothing has been read, so nothing is transformed or synced; the activity has ended the harvest.
+                    self._unchanged, self._state.counts = True, fetched.standing
+                    return SyncToBrainResponse(catalogue=fetched.catalogue)
                 over = fetched.end_of_feed or self._trial_is_over()
                 pages += 1
                 self._in_flight += 1
@@ -175,10 +184,13 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
             cursor=state.cursor,
             page_size=self._page_size,
             max_entries=self._request.max_products and self._request.max_products - self._entries,
+            if_changed=state.feed is None and not self._request.force,
         )
         fetched = await until_placed(lambda: contract.fetch_products(request))
         if self._stage is HarvestStage.OPENING:
             self._stage = HarvestStage.RUNNING
+        if fetched.standing is not None:
+            return fetched
         if fetched.feed is not None:
             state.feed = fetched.feed
         state.cursor = fetched.next_cursor

@@ -415,7 +415,7 @@ def _names_about(message_class: Any) -> tuple[str, ...]:
     return tuple(name for name in _ABOUT if name in fields)
 
 
-def _note(call: Call, message: object) -> None:
+def _note(call: Call, message: Any) -> None:
     """Notes what a request or an answer is about."""
     for name in _names_about(type(message)):
         value = getattr(message, name)

@@ -15,6 +15,8 @@ from contextunity.gen.contextunity.harvest.v1 import (
     Product,
     ProductPage,
     RawPage,
+    RejectedRow,
+    RowSeverity,
 )
 from sqlalchemy import create_engine, inspect, text
 
@@ -212,3 +214,76 @@ def test_an_older_catalogue_becomes_what_a_new_one_is(old_url: str) -> None:
     }
     engine.dispose()
     assert found == {table.name: {column.name for column in table.columns} for table in metadata.sorted_tables}
+
+
+def _harvest_whole(catalogue: Catalogue, ref: PageRef, *, read_by: str = "rules") -> None:
+    fetched = FetchedFrom(workflow_id=_WORKFLOW, feed=_FEED, end=_FIRST_END, end_of_feed=True, read_by=read_by)
+    catalogue.put_raw_page(ref, RawPage(), fetched)
+    catalogue.put_product_page(ref, ProductPage(products=[Product(sku="T-1", title="Tent")]), read_by=read_by)
+    catalogue.sync_page(ref)
+    catalogue.finish_harvest(ref.tenant_id, ref.supplier_code, ref.harvest_id, complete=True)
+
+
+def test_what_stands_is_recorded_and_given_again(catalogue: Catalogue, make_ref: Refs) -> None:
+    assert catalogue.find_standing(make_ref(), _WORKFLOW, "rules") is None
+    _harvest_whole(catalogue, make_ref())
+    assert catalogue.find_standing(make_ref(harvest="h2"), _WORKFLOW, "other rules") is None
+    found = catalogue.find_standing(make_ref(harvest="h2"), _WORKFLOW, "rules")
+    assert found is not None
+    assert (found.reading, found.newest, found.version) == ("h1", "h1", "v1")
+    for _ in range(2):
+        kept = catalogue.keep_standing(make_ref(harvest="h2"), _WORKFLOW, found)
+        assert (kept.created, kept.rows) == (1, 1)
+    own = catalogue.find_standing(make_ref(harvest="h2"), _WORKFLOW, "rules")
+    assert own is not None
+    assert (own.reading, own.newest) == ("h1", "h2")
+    assert catalogue.newest_harvest("acme", "camping-trade") == "h1"
+    assert catalogue.reading_of("acme", "camping-trade", "h2") == "h1"
+    with pytest.raises(HarvestMismatch, match="found the feed unchanged"):
+        catalogue.put_raw_page(make_ref(harvest="h2"), RawPage(), _fetched(over=True))
+    with pytest.raises(HarvestMismatch, match="does not belong to"):
+        catalogue.keep_standing(make_ref(harvest="h2"), "harvest/mallory/camping-trade", found)
+    with pytest.raises(HarvestMismatch, match="only the first page"):
+        catalogue.keep_standing(make_ref(1, harvest="h3"), _WORKFLOW, found)
+
+
+def test_nothing_stands_once_another_harvest_reads(catalogue: Catalogue, make_ref: Refs) -> None:
+    _harvest_whole(catalogue, make_ref())
+    found = catalogue.find_standing(make_ref(harvest="h2"), _WORKFLOW, "rules")
+    assert found is not None
+    catalogue.put_raw_page(make_ref(harvest="h3"), RawPage(), _fetched())
+    with pytest.raises(HarvestMismatch, match="'h3' began"):
+        catalogue.keep_standing(make_ref(harvest="h2"), _WORKFLOW, found)
+    assert catalogue.find_standing(make_ref(harvest="h2"), _WORKFLOW, "rules") is None
+    # So it is where the other one is an attempt of the harvest itself.
+    assert catalogue.find_standing(make_ref(harvest="h3"), _WORKFLOW, "rules") is None
+    with pytest.raises(HarvestMismatch, match="another attempt found the feed changed"):
+        catalogue.keep_standing(make_ref(harvest="h3"), _WORKFLOW, found)
+
+
+def test_rows_that_may_be_any_product_are_counted_unless_they_were_there_before(
+    catalogue: Catalogue, make_ref: Refs
+) -> None:
+    def harvest(name: str, *raws: str, skus: tuple[str, ...] = ("T-1",)) -> int:
+        nameless = [RejectedRow(reason="bad_csv", raw=raw, severity=RowSeverity.REJECTED) for raw in raws]
+        known = [
+            RejectedRow(sku="T-9", reason="bad_price", raw="priced", severity=RowSeverity.REJECTED),
+            RejectedRow(reason="empty_row", raw=",,", severity=RowSeverity.REJECTED),
+        ]
+        page = ProductPage(products=[Product(sku=sku, title="Tent") for sku in skus], rejected=[*nameless, *known])
+        ref = make_ref(harvest=name)
+        catalogue.put_raw_page(ref, RawPage(), _fetched(over=True))
+        catalogue.put_product_page(ref, page)
+        catalogue.sync_page(ref)
+        counted = catalogue.count_unseen("acme", "camping-trade", name)
+        catalogue.finish_harvest("acme", "camping-trade", name, complete=not counted.unreadable)
+        return counted.unreadable
+
+    assert harvest("h1", "old", skus=("T-1", "T-2")) == 0
+    assert harvest("h2", "old", "new", "newer") == 2
+    # That one concluded nothing, so its rows are still news.
+    assert harvest("h3", "old", "new") == 1
+    assert harvest("h4", "old") == 0
+    assert catalogue.count("acme", "camping-trade", delisted=True) == 1
+    # Nothing is unseen, so it does not matter.
+    assert harvest("h5", "other") == 0

@@ -14,12 +14,15 @@ from contextunity.gen.contextunity.harvest.v1 import (
     PageRef,
     Product,
     ProductPage,
+    RawPage,
+    RawProduct,
     RejectedRow,
     RowSeverity,
 )
 from sqlalchemy import Engine, create_engine, event, text
 
 from contextunity.modules.harvest.catalogue import Catalogue, HarvestTotals, SyncCounts
+from contextunity.modules.harvest.transform import transform_page
 
 MakeRef = Callable[..., PageRef]
 MakeProduct = Callable[..., Product]
@@ -347,3 +350,64 @@ def _column(url: str, query: str) -> list[object]:
         found = list(connection.scalars(text(query)))
     engine.dispose()
     return found
+
+
+def test_warnings_go_from_the_feed_to_the_list(catalogue: Catalogue, make_ref: MakeRef) -> None:
+    raw = RawPage(
+        products=[
+            RawProduct(line=2, sku="A", title="Tent", price="10 EUR", gtin="123", weight="heavy"),
+            RawProduct(line=3, sku="B", title="Tent", price="POA"),
+            RawProduct(line=4, sku="C", title="Tent", price="10 EUR", stock="3 or 4"),
+        ]
+    )
+    catalogue.put_raw_page(make_ref(), raw)
+    page = transform_page(catalogue.get_raw_page(make_ref()), currency_code="EUR")
+    catalogue.put_product_page(make_ref(), page)
+    counts = catalogue.sync_page(make_ref())
+    assert (counts.created, counts.rejected, counts.warnings) == (2, 1, 3)
+    totals = catalogue.counts("acme", "camping-trade", "h1")
+    assert (totals.rows, totals.rejected, totals.warnings) == (3, 1, 3)
+
+    def listed(severity: RowSeverity, limit: int, reason: str = "") -> list[tuple[str, str, RowSeverity]]:
+        found, after = list[RejectedRow](), None
+        while True:
+            rows, after = catalogue.page_of_rejected(
+                "acme", "camping-trade", "h1", severity=severity, after=after, limit=limit, reason=reason
+            )
+            assert len(rows) <= limit
+            found += rows
+            if after is None:
+                return [(row.sku, row.reason, row.severity) for row in found]
+
+    for limit in (1, 2, 100):
+        warnings = listed(RowSeverity.WARNING, limit)
+        assert {(sku, reason) for sku, reason, _ in warnings} == {
+            ("A", "bad_gtin"),
+            ("A", "bad_weight"),
+            ("C", "bad_stock"),
+        }
+        assert {severity for *_, severity in warnings} == {RowSeverity.WARNING}
+        assert listed(RowSeverity.REJECTED, limit) == [("B", "bad_price", RowSeverity.REJECTED)]
+        assert len(listed(RowSeverity.UNSPECIFIED, limit)) == 4
+        assert listed(RowSeverity.WARNING, limit, reason="bad_price") == []
+        assert [sku for sku, *_ in listed(RowSeverity.WARNING, limit, reason="bad_weight")] == ["A"]
+
+
+def test_rows_of_a_release_without_severity_were_rejected(catalogue: Catalogue, url: str, make_ref: MakeRef) -> None:
+    row = RejectedRow(line=3, sku="B", reason="bad_price", detail="the price 'POA'", raw="B,POA")
+    catalogue.put_raw_page(make_ref(), RawPage())
+    catalogue.put_product_page(make_ref(), ProductPage(rejected=[row]))
+    catalogue.sync_page(make_ref())
+    catalogue.close()
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE rejected_rows DROP COLUMN severity"))
+        connection.execute(text("ALTER TABLE harvest_pages DROP COLUMN warnings"))
+    engine.dispose()
+    with Catalogue.open(url) as upgraded:
+        for severity in (RowSeverity.UNSPECIFIED, RowSeverity.REJECTED):
+            (found,), _ = upgraded.page_of_rejected("acme", "camping-trade", "h1", severity=severity)
+            assert (found.sku, found.severity) == ("B", RowSeverity.REJECTED)
+        assert upgraded.page_of_rejected("acme", "camping-trade", "h1", severity=RowSeverity.WARNING) == ([], None)
+        assert upgraded.rejected_by_reason("acme", "camping-trade", "h1") == {"bad_price": 1}
+        assert upgraded.counts("acme", "camping-trade", "h1").warnings == 0

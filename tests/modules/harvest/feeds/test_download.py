@@ -5,16 +5,27 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
+import re
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from contextunity.gen.contextunity.harvest.v1 import HarvestIncomplete
 
 from contextunity.modules.harvest.errors import FeedChangedError, FeedEmptyError, FeedRefusedError, FeedUnreachableError
 from contextunity.modules.harvest.feed_server import FeedServer
-from contextunity.modules.harvest.feeds import FeedSource, Readahead, open_feed, read_page
+from contextunity.modules.harvest.feeds import (
+    FeedSource,
+    FeedUnchangedError,
+    KnownVersion,
+    Readahead,
+    open_feed,
+    read_page,
+)
+from contextunity.modules.harvest.feeds._http import condition
 from contextunity.modules.harvest.sample import sample_chunks
 
 ReadAll = Callable[..., Awaitable[Any]]
@@ -344,3 +355,186 @@ async def test_a_body_that_comes_compressed_all_the_same_is_spooled_plain(spool_
 
     page = await open_and_read(answer, spool_folder)
     assert page.entries == 10_000
+
+
+def _known(version: str, *, read_at: str = "2026-01-01T12:00:00+00:00") -> KnownVersion:
+    return KnownVersion(version=version, read_at=datetime.fromisoformat(read_at))
+
+
+@pytest.mark.parametrize(
+    ("version", "headers"),
+    [
+        pytest.param('"1"', {"If-None-Match": '"1"'}, id="strong"),
+        pytest.param('W/"1"', {"If-None-Match": 'W/"1"'}, id="weak"),
+        pytest.param("1-abc", {"If-None-Match": "1-abc"}, id="without quotes"),
+        pytest.param(
+            "Thu, 01 Jan 2026 11:59:00 GMT", {"If-Modified-Since": "Thu, 01 Jan 2026 11:59:00 GMT"}, id="settled time"
+        ),
+        pytest.param("Thu, 01 Jan 2026 11:59:30 GMT", {}, id="time of another version perhaps"),
+        pytest.param("sha256:abc", {}, id="our own"),
+        pytest.param("", {}, id="none"),
+    ],
+)
+def test_a_server_is_asked_for_changes_in_its_own_words(version: str, headers: dict[str, str]) -> None:
+    assert condition(_known(version)) == headers
+
+
+async def test_an_answer_of_unchanged_is_taken_only_where_it_was_asked_for(spool_folder: Path) -> None:
+    asked: list[httpx.Request] = []
+
+    def unchanged(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return answered(304, headers={"ETag": '"1"'})
+
+    async with httpx.AsyncClient(transport=OddServer(unchanged)) as client:
+        url = source("http://x.example/feed")
+        for known in (_known('"1"'), _known('W/"1"')):
+            with pytest.raises(FeedUnchangedError):
+                await open_feed(client, url, spool_folder=spool_folder, known=known)
+        for nothing in (None, _known("sha256:1"), _known("")):
+            with pytest.raises(FeedUnreachableError, match="304 Not Modified, and was not asked") as caught:
+                await open_feed(client, url, spool_folder=spool_folder, known=nothing)
+            assert (caught.value.status, caught.value.retryable) == (304, True)
+    assert [request.headers.get("If-None-Match") for request in asked] == ['"1"', 'W/"1"', None, None, None]
+
+
+async def test_unchanged_of_another_version_is_not_believed(spool_folder: Path) -> None:
+    conditions: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        conditions.append(request.headers.get("If-None-Match"))
+        return answered(304, headers={"ETag": '"2"'}) if conditions[-1] else ranged(request)
+
+    async with httpx.AsyncClient(transport=OddServer(answer)) as client:
+        feed, _ = await open_feed(
+            client, source("http://x.example/feed"), spool_folder=spool_folder, known=_known('"0"')
+        )
+    assert (feed.version, conditions) == ('"1"', ['"0"', None])
+
+
+async def test_unchanged_in_answer_to_a_part_is_an_error_worth_another_try(spool_folder: Path) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert "If-None-Match" not in request.headers
+        return ranged(request) if request.headers["Range"].startswith("bytes=0-") else answered(304, headers={})
+
+    with pytest.raises(FeedUnreachableError, match="was not asked") as caught:
+        await open_and_read(answer, spool_folder)
+    assert caught.value.retryable
+
+
+async def test_a_server_that_sends_less_than_it_is_asked_for_and_says_so_is_asked_on(spool_folder: Path) -> None:
+    asked = 0
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        first, _, last = request.headers["Range"].removeprefix("bytes=").partition("-")
+        request.headers["Range"] = f"bytes={first}-{min(int(last), int(first) + 59_999)}"
+        return ranged(request)
+
+    page = await open_and_read(answer, spool_folder)
+    assert (page.entries, page.incomplete) == (10_000, HarvestIncomplete.UNSPECIFIED)
+    assert asked > 3
+
+
+class Breaking:
+    """A server on a real socket that hangs up in the middle of bodies."""
+
+    def __init__(self, feed: bytes, *, end: int, most: int = 1 << 30, announce: bool = True, coded: str = "") -> None:
+        """Serve a feed up to byte `end`, `most` bytes an answer; `announce` tells the length that should come."""
+        self.feed, self.end, self.most, self.announce, self.coded = feed, end, most, announce, coded
+        self.asked: list[str] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        found = re.search(r"Range: bytes=(\d+)-(\d+)", head)
+        self.asked.append(found[0] if found else "")
+        if found and not self.coded:
+            first, last = int(found[1]), min(int(found[2]), len(self.feed) - 1)
+            stated = f"206 Partial\r\nContent-Range: bytes {first}-{last}/{len(self.feed)}"
+        else:
+            first, last = 0, len(self.feed) - 1
+            stated = f"200 OK\r\nContent-Encoding: {self.coded or 'identity'}"
+        body = self.feed[first : min(last + 1, first + self.most, max(first, self.end))]
+        length = last + 1 - first if self.announce else len(body)
+        writer.write(f'HTTP/1.1 {stated}\r\nETag: "1"\r\nContent-Length: {length}\r\n\r\n'.encode() + body)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
+async def _read_breaking(server: Breaking, folder: Path, *, page_size: int = 1000, accept: bool = True) -> Any:
+    pages: list[Any] = []
+    listening = await asyncio.start_server(server, "127.0.0.1", 0)
+    async with listening, httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/feed"
+        readahead = Readahead()
+        feed, cursor = await open_feed(
+            client, source(url), spool_folder=folder, readahead=readahead, accept_broken=accept
+        )
+        while not pages or not pages[-1].end_of_feed:
+            pages.append(
+                await read_page(
+                    client, feed, cursor, page_size, spool_folder=folder, readahead=readahead, accept_broken=accept
+                )
+            )
+            cursor = pages[-1].next_cursor
+    return feed, pages
+
+
+_ITEMS = (
+    b'<rss xmlns:g="http://base.google.com/ns/1.0"><channel>\n'
+    + b"".join(b"<item><g:id>%d</g:id><title>T</title></item>\n" % number for number in range(5000))
+    + b"</channel></rss>\n"
+)
+
+
+@pytest.mark.parametrize("announce", [True, False], ids=["hangs up", "short body"])
+@pytest.mark.parametrize("feed", [FEED, _ITEMS], ids=["rows", "XML"])
+@pytest.mark.parametrize("end", [300, 70_001, 150_003])
+async def test_a_server_that_always_breaks_off_at_a_byte_ends_the_feed_there(
+    spool_folder: Path, feed: bytes, announce: bool, end: int
+) -> None:
+    server = Breaking(feed, end=end, announce=announce)
+    with pytest.raises(FeedUnreachableError):
+        await _read_breaking(server, spool_folder, accept=False)
+    _, pages = await _read_breaking(server, spool_folder)
+    entries = sum(page.entries for page in pages)
+    # What is whole counts, and the part of an entry at the end does not.
+    whole = feed[:end].count(b"\n") - 1
+    assert entries in (whole, whole - 1)
+    assert not any(page.page.rejected for page in pages)
+    assert [page.incomplete for page in pages[:-1]] == [HarvestIncomplete.UNSPECIFIED] * (len(pages) - 1)
+    assert pages[-1].incomplete is HarvestIncomplete.BROKEN_OFF
+    assert f"from byte {end:,} on" in pages[-1].incomplete_detail
+
+
+async def test_a_server_that_hangs_up_all_the_time_is_asked_for_the_rest(spool_folder: Path) -> None:
+    server = Breaking(FEED, end=len(FEED), most=20_000)
+    _, pages = await _read_breaking(server, spool_folder)
+    assert sum(page.entries for page in pages) == 20_000
+    assert pages[-1].incomplete is HarvestIncomplete.UNSPECIFIED
+
+
+@pytest.mark.parametrize("announce", [True, False], ids=["connection", "packed file"])
+async def test_a_packed_body_that_is_cut_is_read_as_far_as_it_goes(spool_folder: Path, announce: bool) -> None:
+    packed = gzip.compress(FEED)
+    server = Breaking(packed, end=len(packed) // 2, announce=announce, coded="gzip")
+    with pytest.raises(FeedUnreachableError):
+        await _read_breaking(server, spool_folder, accept=False)
+    assert list(spool_folder.iterdir()) == []
+    feed, pages = await _read_breaking(server, spool_folder)
+    assert feed.incomplete is HarvestIncomplete.BROKEN_OFF
+    products = [product for page in pages for product in page.page.products]
+    assert 1000 < len(products) < 20_000
+    # The row in which it breaks off is left out: a part of it could pass for a row with another price.
+    assert {product.price for product in products} == {"1.00 EUR"}
+    assert not any(page.page.rejected for page in pages)
+
+
+async def test_a_part_of_the_last_row_of_a_broken_body_is_no_row(spool_folder: Path) -> None:
+    content = b"id\ttitle\tprice\n1\tOne\t5.00 EUR\n2\tTwo\t1099.00 EUR\n"
+    server = Breaking(content, end=content.index(b"99.00"), coded="identity")
+    feed, pages = await _read_breaking(server, spool_folder)
+    assert feed.incomplete is HarvestIncomplete.BROKEN_OFF
+    assert [product.price for page in pages for product in page.page.products] == ["5.00 EUR"]

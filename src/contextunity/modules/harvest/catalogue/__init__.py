@@ -13,6 +13,7 @@ from contextunity.modules.harvest.catalogue._values import (
     CatalogueRow,
     FetchedFrom,
     HarvestTotals,
+    Standing,
     SyncCounts,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "HarvestTotals",
     "PageGone",
     "PageMissing",
+    "Standing",
     "SyncCounts",
 ]

@@ -7,19 +7,41 @@ when the first activity finds it out, and compared from then on; a claim that do
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeAlias
 
 from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, PageRef
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, and_, func, select, update
 
 from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._errors import HarvestMismatch
-from contextunity.modules.harvest.catalogue._harvests import in_harvest, on_page
+from contextunity.modules.harvest.catalogue._harvests import (
+    begin_harvest,
+    harvest_totals,
+    in_catalogue,
+    in_harvest,
+    lock_catalogue,
+    on_page,
+)
 from contextunity.modules.harvest.catalogue._rows import clean_text
-from contextunity.modules.harvest.catalogue._tables import fetched_pages, harvest_pages, harvests, staged_pages
-from contextunity.modules.harvest.catalogue._values import FetchedFrom
+from contextunity.modules.harvest.catalogue._tables import (
+    fetched_pages,
+    harvest_pages,
+    harvests,
+    staged_pages,
+    suppliers,
+)
+from contextunity.modules.harvest.catalogue._values import FetchedFrom, HarvestTotals, Standing
 
-__all__ = ["check_fetch", "check_last", "check_page", "record_fetch"]
+__all__ = [
+    "check_fetch",
+    "check_last",
+    "check_page",
+    "find_standing",
+    "keep_standing",
+    "record_fetch",
+    "record_transform",
+]
 
 _Row: TypeAlias = "Row[*tuple[Any, ...]]"
 
@@ -101,6 +123,8 @@ def record_fetch(database: Database, connection: Connection, ref: PageRef, fetch
     row = _harvest_of(database, connection, ref, fetched.workflow_id)
     if row is None:
         _refuse(database, ref, "this harvest has not begun")
+    if row.unchanged_since is not None:
+        _refuse(database, ref, "another attempt found the feed unchanged, and the harvest is finished")
     after = PageRef(
         tenant_id=ref.tenant_id, supplier_code=ref.supplier_code, harvest_id=ref.harvest_id, page=ref.page + 1
     )
@@ -133,6 +157,7 @@ def record_fetch(database: Database, connection: Connection, ref: PageRef, fetch
         values |= {"incomplete": fetched.incomplete.name, "incomplete_detail": clean_text(fetched.incomplete_detail)}
     else:
         values |= {"incomplete": None, "incomplete_detail": None}
+    values |= {"fetched_by": fetched.read_by or None, "transformed_by": None, "holds_until": None}
     statement = database.insert(fetched_pages).values(
         tenant_id=ref.tenant_id,
         supplier_code=ref.supplier_code,
@@ -142,6 +167,80 @@ def record_fetch(database: Database, connection: Connection, ref: PageRef, fetch
     )
     key = list(fetched_pages.primary_key.columns)
     connection.execute(statement.on_conflict_do_update(index_elements=key, set_=values))
+
+
+def record_transform(connection: Connection, ref: PageRef, *, read_by: str, holds_until: datetime | None) -> None:
+    """Record what a page was transformed by, and until when that gives the same."""
+    connection.execute(
+        update(fetched_pages)
+        .where(on_page(fetched_pages, ref))
+        .values(transformed_by=read_by or None, holds_until=holds_until)
+    )
+
+
+def find_standing(
+    database: Database, connection: Connection, ref: PageRef, workflow_id: str, read_by: str
+) -> Standing | None:
+    """See `Catalogue.find_standing`."""
+    own = _harvest_of(database, connection, ref, workflow_id)
+    here = in_catalogue(suppliers, ref.tenant_id, ref.supplier_code)
+    newest = connection.scalar(select(suppliers.c.current_harvest).where(here))
+    if newest is None or (newest == ref.harvest_id and (own is None or own.unchanged_since is None)):
+        return None
+    table = harvests.c
+    columns = select(table.started_at, table.complete, table.unchanged_since, table.feed_version)
+
+    def harvest(harvest_id: str) -> _Row | None:
+        where = in_harvest(harvests, ref.tenant_id, ref.supplier_code, harvest_id)
+        return connection.execute(columns.where(where, table.complete)).one_or_none()
+
+    row = harvest(newest)
+    if row is None:
+        return None
+    reading = row.unchanged_since or newest
+    row = harvest(reading)
+    if row is None or not row.feed_version:
+        return None
+    standing = Standing(reading=reading, newest=newest, version=row.feed_version, read_at=row.started_at)
+    if newest == ref.harvest_id:
+        return standing
+    pages = fetched_pages.c
+    all_pages = in_harvest(fetched_pages, ref.tenant_id, ref.supplier_code, reading)
+    holds = pages.holds_until.is_(None) | (pages.holds_until > datetime.now(UTC))
+    alike = and_(all_pages, pages.fetched_by == read_by, pages.transformed_by == read_by, holds)
+    total, good = (
+        connection.scalar(select(func.count()).select_from(fetched_pages).where(which)) or 0
+        for which in (all_pages, alike)
+    )
+    return standing if 0 < total == good else None
+
+
+def keep_standing(
+    database: Database, connection: Connection, ref: PageRef, workflow_id: str, standing: Standing
+) -> HarvestTotals:
+    """See `Catalogue.keep_standing`."""
+    if ref.page:
+        _refuse(database, ref, "only the first page finds out whether the feed has changed")
+    newest = lock_catalogue(connection, ref.tenant_id, ref.supplier_code)
+    own = _harvest_of(database, connection, ref, workflow_id)
+    if own is None:
+        if newest != standing.newest:
+            _refuse(database, ref, f"harvest {newest!r} began while the feed's server was asked for changes")
+        begin_harvest(database, connection, ref.tenant_id, ref.supplier_code, ref.harvest_id)
+        connection.execute(
+            update(harvests)
+            .where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
+            .values(
+                workflow_id=workflow_id,
+                unchanged_since=standing.reading,
+                finished_at=datetime.now(UTC),
+                complete=True,
+                delisted=0,
+            )
+        )
+    elif own.unchanged_since != standing.reading:
+        _refuse(database, ref, "another attempt found the feed changed, and reads it")
+    return harvest_totals(connection, ref.tenant_id, ref.supplier_code, standing.reading)
 
 
 def _harvest_of(database: Database, connection: Connection, ref: PageRef, workflow_id: str) -> _Row | None:
@@ -159,6 +258,7 @@ def _harvest_of(database: Database, connection: Connection, ref: PageRef, workfl
             table.feed_ranges,
             table.prologue_hash,
             table.read_seconds,
+            table.unchanged_since,
         ).where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
     ).one_or_none()
     if row is not None and row.workflow_id is not None and row.workflow_id != workflow_id:

@@ -19,6 +19,7 @@ from contextunity.modules.harvest.catalogue._tables import (
     suppliers,
 )
 from contextunity.modules.harvest.catalogue._values import HarvestTotals, SyncCounts, Unseen
+from contextunity.modules.harvest.rejects import RejectReason
 
 __all__ = [
     "begin_harvest",
@@ -211,7 +212,10 @@ def old_harvests(connection: Connection, tenant_id: str, supplier_code: str, *, 
         .exists()
         for table in (harvest_pages, fetched_pages)
     )
-    newest = select(harvests.c.harvest_id).where(in_catalogue(harvests, tenant_id, supplier_code))
+    # One that found the feed unchanged has left nothing, and stands by the rows of one before.
+    newest = select(harvests.c.harvest_id).where(
+        in_catalogue(harvests, tenant_id, supplier_code), harvests.c.unchanged_since.is_(None)
+    )
     newest = newest.order_by(harvests.c.started_at.desc(), harvests.c.harvest_id.desc()).limit(keep)
     found = connection.scalars(
         select(harvests.c.harvest_id).where(
@@ -262,7 +266,35 @@ def count_unseen(connection: Connection, tenant_id: str, supplier_code: str, har
     unseen = connection.scalar(count.where(here, _unseen_in(harvest_id))) or 0
     listed = connection.scalar(count.where(here, products.c.delisted_at.is_(None))) or 0
     created = harvest_totals(connection, tenant_id, supplier_code, harvest_id).created
-    return Unseen(unseen=unseen, listed=max(listed - created, unseen))
+    unreadable = _count_unreadable(connection, tenant_id, supplier_code, harvest_id) if unseen else 0
+    return Unseen(unseen=unseen, listed=max(listed - created, unseen), unreadable=unreadable)
+
+
+def _count_unreadable(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> int:
+    """Count the rows that may be any product; those that the last complete harvest had too are none seen since."""
+    table = harvests.c
+    last = connection.scalar(
+        select(table.harvest_id)
+        .where(
+            in_catalogue(harvests, tenant_id, supplier_code),
+            table.complete,
+            table.unchanged_since.is_(None),
+            table.harvest_id != harvest_id,
+        )
+        .order_by(table.started_at.desc(), table.harvest_id.desc())
+        .limit(1)
+    )
+
+    def without_key(harvest: str) -> ColumnElement[bool]:
+        here = in_harvest(rejected_rows, tenant_id, supplier_code, harvest)
+        nameless = and_(rejected_rows.c.sku == "", rejected_rows.c.severity == "rejected")
+        return and_(here, nameless, rejected_rows.c.reason != RejectReason.EMPTY_ROW.value)
+
+    count = select(func.count()).select_from(rejected_rows).where(without_key(harvest_id))
+    if last is not None:
+        # NOT IN, which both databases answer by one hash of the others.
+        count = count.where(rejected_rows.c.raw.not_in(select(rejected_rows.c.raw).where(without_key(last))))
+    return connection.scalar(count) or 0
 
 
 def _unseen_in(harvest_id: str) -> ColumnElement[bool]:

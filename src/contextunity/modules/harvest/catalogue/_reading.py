@@ -20,6 +20,7 @@ __all__ = [
     "list_suppliers",
     "newest_harvest",
     "page_of_rejected",
+    "reading_of",
     "rejected_by_reason",
     "sample_products",
 ]
@@ -51,6 +52,7 @@ def sample_products(connection: Connection, tenant_id: str, supplier_code: str, 
             stock=row.stock,
             availability=row.availability,
             updated_at=row.updated_at,
+            publication=row.publication,
             delisted_at=row.delisted_at,
         )
         for row in found
@@ -119,10 +121,18 @@ def _to_message(row: Row[Any]) -> RejectedRow:
 
 
 def newest_harvest(connection: Connection, tenant_id: str, supplier_code: str) -> str:
-    """Give the harvest that began last; empty where there was none."""
+    """Give the harvest that began last of those that read the feed; empty where there was none."""
     table = harvests.c
-    newest = select(table.harvest_id).where(in_catalogue(harvests, tenant_id, supplier_code))
+    newest = select(table.harvest_id).where(
+        in_catalogue(harvests, tenant_id, supplier_code), table.unchanged_since.is_(None)
+    )
     return connection.scalar(newest.order_by(table.started_at.desc(), table.harvest_id.desc()).limit(1)) or ""
+
+
+def reading_of(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> str:
+    """Give the harvest whose reading of the feed a harvest stands by: mostly itself."""
+    where = in_harvest(harvests, tenant_id, supplier_code, harvest_id)
+    return connection.scalar(select(harvests.c.unchanged_since).where(where)) or harvest_id
 
 
 def page_of_rejected(
@@ -132,6 +142,7 @@ def page_of_rejected(
     harvest_id: str,
     *,
     reason: str,
+    severity: RowSeverity,
     after: tuple[int, int] | None,
     limit: int,
     max_bytes: int,
@@ -144,6 +155,7 @@ def page_of_rejected(
         supplier_code: of which supplier.
         harvest_id: of which harvest.
         reason: rejected for what; empty for any.
+        severity: REJECTED or WARNING; UNSPECIFIED for both.
         after: the place, page and position, that the page before gave.
         limit: rows at most.
         max_bytes: bytes of their texts at most; one row is always given.
@@ -152,6 +164,8 @@ def page_of_rejected(
     statement = select(rejected_rows).where(in_harvest(rejected_rows, tenant_id, supplier_code, harvest_id))
     if reason:
         statement = statement.where(table.reason == reason)
+    if severity:
+        statement = statement.where(table.severity == _SEVERITIES[severity])
     if after is not None:
         page, position = after
         statement = statement.where(or_(table.page > page, and_(table.page == page, table.position > position)))

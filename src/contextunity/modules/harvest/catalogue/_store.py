@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from types import TracebackType
 
 from contextunity.gen.contextunity.harvest.v1 import (
@@ -22,7 +23,14 @@ from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._engine import open_engine
 from contextunity.modules.harvest.catalogue._schema import prepare_schema
 from contextunity.modules.harvest.catalogue._url import display_url, parse_url
-from contextunity.modules.harvest.catalogue._values import CatalogueRow, FetchedFrom, HarvestTotals, SyncCounts, Unseen
+from contextunity.modules.harvest.catalogue._values import (
+    CatalogueRow,
+    FetchedFrom,
+    HarvestTotals,
+    Standing,
+    SyncCounts,
+    Unseen,
+)
 
 __all__ = ["Catalogue"]
 
@@ -94,8 +102,7 @@ class Catalogue:
             HarvestMismatch: the harvest is another workflow's or of another version of the feed, or this is a late
                 repetition that read something else than the attempt that the next page goes on from.
         """
-        self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
-        compressed = _staging.compress_page(encode(page))
+        compressed = self._pack(ref, page)
         with self._database.writing() as connection:
             _staging.put_page(self._database, connection, ref, "raw", compressed)
             if fetched is not None:
@@ -110,13 +117,24 @@ class Catalogue:
         """
         return decode(RawPage, self._get(ref, "raw"))
 
-    def put_product_page(self, ref: PageRef, page: ProductPage) -> None:
+    def put_product_page(
+        self, ref: PageRef, page: ProductPage, *, read_by: str = "", holds_until: datetime | None = None
+    ) -> None:
         """Stage a page as transformed, in place of what was staged for it before.
+
+        Args:
+            ref: which page.
+            page: its products and rejected rows.
+            read_by: what it was transformed by, which is recorded; see Resources.read_by.
+            holds_until: when it would give others though the feed is the same; None for never.
 
         Raises:
             HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
         """
-        self._put(ref, "product", encode(page))
+        compressed = self._pack(ref, page)
+        with self._database.writing() as connection:
+            _staging.put_page(self._database, connection, ref, "product", compressed)
+            _claims.record_transform(connection, ref, read_by=read_by, holds_until=holds_until)
 
     def get_product_page(self, ref: PageRef) -> ProductPage:
         """Give a page as transformed.
@@ -171,6 +189,33 @@ class Catalogue:
         """
         with self._database.reading() as connection:
             _claims.check_last(self._database, connection, ref, workflow_id, complete=complete)
+
+    def find_standing(self, ref: PageRef, workflow_id: str, read_by: str) -> Standing | None:
+        """Give the reading that stands if the feed has not changed; None where the feed must be read in any case.
+
+        That is what the newest harvest read, or what it found unchanged: complete, by the same rules and settings, and
+        still holding. Where another attempt of this harvest has kept it already, it is given once more.
+
+        Args:
+            ref: the first page of a harvest.
+            workflow_id: as for check_fetch.
+            read_by: what the feed would be read by; see Resources.read_by.
+
+        Raises:
+            HarvestMismatch: the harvest is another workflow's.
+        """
+        with self._database.reading() as connection:
+            return _claims.find_standing(self._database, connection, ref, workflow_id, read_by)
+
+    def keep_standing(self, ref: PageRef, workflow_id: str, standing: Standing) -> HarvestTotals:
+        """Record a harvest, begun and finished, that found the feed unchanged, and give the counts of what stands.
+
+        Raises:
+            HarvestMismatch: another harvest has begun meanwhile, or another attempt reads the feed.
+        """
+        self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
+        with self._database.writing() as connection:
+            return _claims.keep_standing(self._database, connection, ref, workflow_id, standing)
 
     # Harvests.
 
@@ -338,9 +383,14 @@ class Catalogue:
             return _reading.list_rejected(connection, tenant_id, supplier_code, harvest_id, limit, severity)
 
     def newest_harvest(self, tenant_id: str, supplier_code: str) -> str:
-        """Give the harvest that began last; empty where there was none."""
+        """Give the harvest that began last of those that read the feed; empty where there was none."""
         with self._database.reading() as connection:
             return _reading.newest_harvest(connection, tenant_id, supplier_code)
+
+    def reading_of(self, tenant_id: str, supplier_code: str, harvest_id: str) -> str:
+        """Give the harvest whose reading of the feed another stands by: its own unless it found it unchanged."""
+        with self._database.reading() as connection:
+            return _reading.reading_of(connection, tenant_id, supplier_code, harvest_id)
 
     def page_of_rejected(
         self,
@@ -349,11 +399,23 @@ class Catalogue:
         harvest_id: str,
         *,
         reason: str = "",
+        severity: RowSeverity = RowSeverity.UNSPECIFIED,
         after: tuple[int, int] | None = None,
         limit: int = 100,
         max_bytes: int = 1024 * 1024,
     ) -> tuple[list[RejectedRow], tuple[int, int] | None]:
-        """Give rejected rows of a harvest in the order of the feed, and where the next page begins; None at the end."""
+        """Give rows kept of a harvest in the order of the feed, and where the next page begins; None at the end.
+
+        Args:
+            tenant_id: whose catalogue.
+            supplier_code: which supplier.
+            harvest_id: which harvest.
+            reason: kept for what; empty for anything.
+            severity: rejected rows or warnings; UNSPECIFIED for both.
+            after: where the page before ended.
+            limit: how many at most.
+            max_bytes: of their texts together, at most; one row is always given.
+        """
         with self._database.reading() as connection:
             return _reading.page_of_rejected(
                 connection,
@@ -361,6 +423,7 @@ class Catalogue:
                 supplier_code,
                 harvest_id,
                 reason=reason,
+                severity=severity,
                 after=after,
                 limit=limit,
                 max_bytes=max_bytes,
@@ -378,11 +441,9 @@ class Catalogue:
         with self._database.reading() as connection:
             return _reading.rejected_by_reason(connection, tenant_id, supplier_code, harvest_id, severity)
 
-    def _put(self, ref: PageRef, kind: _staging.Kind, data: bytes) -> None:
+    def _pack(self, ref: PageRef, page: RawPage | ProductPage) -> bytes:
         self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
-        compressed = _staging.compress_page(data)
-        with self._database.writing() as connection:
-            _staging.put_page(self._database, connection, ref, kind, compressed)
+        return _staging.compress_page(encode(page))
 
     def _get(self, ref: PageRef, kind: _staging.Kind) -> bytes:
         with self._database.reading() as connection:

@@ -103,6 +103,8 @@ harvests = Table(
     Column("prologue_hash", Text),
     # Seconds that reading the feed took, all pages and attempts that came to an end together.
     Column("read_seconds", Float),
+    # The harvest whose reading of the feed stands, where this one found it unchanged and read nothing; else NULL.
+    Column("unchanged_since", Text),
     PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id"),
 )
 
@@ -135,6 +137,12 @@ fetched_pages = Table(
     # Name of a HarvestIncomplete where the page shows that the feed lacks something, and why; else NULL.
     Column("incomplete", Text),
     Column("incomplete_detail", Text),
+    # What the page was fetched and transformed by, see Resources.read_by; NULL where a release without them did it. An
+    # unchanged feed is read all the same unless both are what it would be read by.
+    Column("fetched_by", Text),
+    Column("transformed_by", Text),
+    # When its products change although the feed does not, as a reduced price begins or ends; else NULL.
+    Column("holds_until", UtcDateTime),
     PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id", "page"),
     ForeignKeyConstraint(
         ["tenant_id", "supplier_code", "harvest_id"],

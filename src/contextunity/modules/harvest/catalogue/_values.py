@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, HarvestIncomplete
 
-__all__ = ["CatalogueRow", "FetchedFrom", "HarvestTotals", "SyncCounts", "Unseen"]
+__all__ = ["CatalogueRow", "FetchedFrom", "HarvestTotals", "Standing", "SyncCounts", "Unseen"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +55,9 @@ class Unseen:
     """Products listed before that no row of this harvest names."""
     listed: int
     """Products listed before."""
+    unreadable: int = 0
+    """Rows of this harvest that name no product, since not even their key could be read, and that the last complete
+    harvest did not have: each may be one of the unseen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +78,22 @@ class FetchedFrom:
     """What is missing of the feed, as the page shows."""
     incomplete_detail: str = ""
     """The same for people."""
+    read_by: str = ""
+    """What it was fetched by; see Resources.read_by."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """A complete reading of a feed that the catalogue still shows, so that an unchanged feed need not be read."""
+
+    reading: str
+    """The harvest that read it."""
+    newest: str
+    """The harvest that began last: that one, or one that found the feed unchanged since."""
+    version: str
+    """As in `Feed.version`."""
+    read_at: datetime
+    """When reading it began, UTC."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,5 +116,7 @@ class CatalogueRow:
     """in_stock, out_of_stock, preorder or backorder. Empty means not told."""
     updated_at: datetime
     """When its content was last written, UTC."""
+    publication: str
+    """active, draft, archived or unpublished. Empty means not told."""
     delisted_at: datetime | None
     """When it was marked as no longer listed, UTC. None means that it is listed."""

@@ -5,15 +5,17 @@ plain async functions that know nothing of Temporal. What a format is made of li
 """
 
 from ._file import feed_folder_of, file_path
-from ._model import FeedBounds, FeedSource, FetchedPage
-from ._open import open_feed
+from ._model import FeedBounds, FeedSource, FetchedPage, KnownVersion
+from ._open import FeedUnchangedError, open_feed
 from ._page import read_page
 from ._readahead import Readahead
 
 __all__ = [
     "FeedBounds",
     "FeedSource",
+    "FeedUnchangedError",
     "FetchedPage",
+    "KnownVersion",
     "Readahead",
     "feed_folder_of",
     "file_path",

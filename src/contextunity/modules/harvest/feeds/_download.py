@@ -14,7 +14,7 @@ import httpx
 from ..errors import FeedFormatError, FeedLimitError, FeedUnreachableError
 from ._model import FeedBounds
 
-__all__ = ["BodyBrokenOffError", "Download", "downloading"]
+__all__ = ["BROKEN_OFF", "BodyBrokenOffError", "Download", "downloading"]
 
 _PIECE_BYTES = 256 * 1024
 """The longest piece that is unpacked at once: what a packed byte becomes is not known before."""
@@ -23,6 +23,10 @@ _RESCHEDULED_SECONDS = 1.0
 
 class BodyBrokenOffError(FeedUnreachableError):
     """A packed body ends before its end."""
+
+
+BROKEN_OFF = (httpx.RemoteProtocolError, httpx.ReadError, BodyBrokenOffError)
+"""What a body that ends before its end raises."""
 
 
 @dataclass(kw_only=True, slots=True)

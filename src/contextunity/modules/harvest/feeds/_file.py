@@ -128,6 +128,11 @@ class FileBytes:
     folders: Sequence[Path] | None = None
     """Folders that it must lie in; None for a spooled file, which lies in none of them."""
 
+    @property
+    def broken(self) -> bool:
+        """See `ByteSource.broken`: what lies in a file can be had."""
+        return False
+
     async def read(self, offset: int, size: int) -> bytes:
         """See `ByteSource.read`."""
         return await asyncio.to_thread(self._read, offset, size)

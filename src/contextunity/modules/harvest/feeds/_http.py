@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, timedelta
+from email.utils import parsedate_to_datetime
 
 import httpx
 from contextunity.gen.contextunity.harvest.v1 import Feed
@@ -20,11 +22,25 @@ from ..errors import (
     FeedRefusedError,
     FeedUnreachableError,
 )
-from ._download import Download, downloading
-from ._model import DEFAULT_BOUNDS, FeedBounds, Heartbeat
+from ._download import BROKEN_OFF, Download, downloading
+from ._model import DEFAULT_BOUNDS, FeedBounds, Heartbeat, KnownVersion
 
-__all__ = ["RangeBytes", "content_range", "fetch", "read_up_to", "same_version", "validator"]
+__all__ = [
+    "HASHED",
+    "RangeBytes",
+    "condition",
+    "content_range",
+    "fetch",
+    "read_up_to",
+    "same_version",
+    "states_other",
+    "validator",
+]
 
+HASHED = "sha256:"
+"""Begins a version that we made of the content ourselves."""
+_RESUMED = 100
+"""How often the rest of a window is asked for, where the server sends less than the whole of it at a time."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _FAULTS: dict[int, type[FeedUnreachableError]] = {
     401: FeedForbiddenError,
@@ -33,17 +49,35 @@ _FAULTS: dict[int, type[FeedUnreachableError]] = {
     410: FeedNotFoundError,
 }
 """Answers that are the same a minute later; all others are worth another try."""
+_SETTLED = timedelta(minutes=1)
+"""How old a Last-Modified must be when the feed is read: within its second another version may have the same one."""
 
 
 @asynccontextmanager
 async def fetch(
-    client: httpx.AsyncClient, url: str, bounds: FeedBounds, *, first: int = 0, size: int = 0, if_range: str = ""
+    client: httpx.AsyncClient,
+    url: str,
+    bounds: FeedBounds,
+    *,
+    first: int = 0,
+    size: int = 0,
+    if_range: str = "",
+    unless: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Download]:
     """Ask for a feed, or for `size` bytes of it from `first` on, and hand out the answer with its body unread.
 
+    Args:
+        client: with the policy of the feed's supplier.
+        url: where it is.
+        bounds: of the supplier.
+        first: of the bytes.
+        size: how many bytes; 0 for the whole.
+        if_range: the version that they must be of.
+        unless: headers of `condition`, which allow the server to answer 304 instead.
+
     Raises:
-        FeedUnreachableError: there is no answer, or it is none of 200, 206 and 416. Faults while the caller reads the
-            body end up here as well.
+        FeedUnreachableError: there is no answer, or it is none of 200, 206, 416 and, with `unless`, 304. Faults while
+            the caller reads the body end up here as well.
         FeedRefusedError: the client's policy refuses the address, or what it redirects to.
         FeedLimitError: it takes longer than it may, or is longer.
     """
@@ -53,10 +87,14 @@ async def fetch(
         headers["Range"] = f"bytes={first}-{first + size - 1}"
     if if_range:
         headers["If-Range"] = if_range
+    headers |= unless or {}
+    good = (200, 206, 304, 416) if unless else (200, 206, 416)
     try:
         async with downloading(url, bounds) as (clock, ends), egress.stream(client, url, headers=headers) as response:
-            if response.status_code not in (200, 206, 416):
+            if response.status_code not in good:
                 reason = f"the server answered {response.status_code} {response.reason_phrase}".rstrip()
+                if response.status_code == 304:
+                    reason += ", and was not asked whether the feed has changed"
                 fault = _FAULTS.get(response.status_code, FeedUnreachableError)
                 raise fault(url, status=response.status_code, reason=reason, retry_after=egress.retry_after(response))
             yield Download(url=url, response=response, bounds=bounds, clock=clock, ends=ends)
@@ -72,6 +110,29 @@ async def fetch(
 def validator(response: httpx.Response) -> str:
     """Give the version that an answer states: its ETag, else its Last-Modified, else nothing."""
     return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+
+
+def condition(known: KnownVersion) -> dict[str, str]:
+    """Give the headers that ask for a feed only where it is no longer of a version; none where that cannot be asked."""
+    version = known.version
+    if not version or version.startswith(HASHED):
+        return {}
+    try:
+        modified = parsedate_to_datetime(version)
+    except ValueError:
+        return {"If-None-Match": version}
+    if modified.tzinfo is None:
+        modified = modified.replace(tzinfo=UTC)
+    return {"If-Modified-Since": version} if modified <= known.read_at - _SETTLED else {}
+
+
+def states_other(response: httpx.Response, version: str) -> bool:
+    """Tell whether a 304 speaks of another version than was asked about, as a cache that is broken does."""
+    etag: str = response.headers.get("ETag", "")
+    if not etag or not version.endswith('"'):
+        return False
+    # Comparing weakly, as If-None-Match does (RFC 9110, 13.1.2).
+    return etag.removeprefix("W/") != version.removeprefix("W/")
 
 
 def same_version(response: httpx.Response, version: str) -> bool:
@@ -98,24 +159,37 @@ def is_encoded(response: httpx.Response) -> bool:
     return response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
 
 
-async def read_up_to(download: Download, size: int, heartbeat: Heartbeat | None) -> bytes:
-    """Read at most `size` bytes of a body, however many the server would send."""
+async def read_up_to(
+    download: Download, size: int, heartbeat: Heartbeat | None, *, accept_broken: bool = False
+) -> bytes:
+    """Read at most `size` bytes of a body, however many the server would send.
+
+    Args:
+        download: the answer.
+        size: bytes at most.
+        heartbeat: called whenever bytes have come in.
+        accept_broken: whether what came of a body that ends before its end is given; else it is an error.
+    """
     parts: list[bytes] = []
     missing = size
     # A body read to its very end leaves the connection open for the next page; one that is broken off closes it.
     ends_there = download.response.headers.get("Content-Length") == str(size)
-    async with aclosing(download.pieces()) as pieces:
-        async for part in pieces:
-            parts.append(part[:missing])
-            missing -= len(parts[-1])
-            if heartbeat is not None:
-                heartbeat()
-            if missing <= 0 and not ends_there:
-                break
+    try:
+        async with aclosing(download.pieces()) as pieces:
+            async for part in pieces:
+                parts.append(part[:missing])
+                missing -= len(parts[-1])
+                if heartbeat is not None:
+                    heartbeat()
+                if missing <= 0 and not ends_there:
+                    break
+    except BROKEN_OFF:
+        if not accept_broken:
+            raise
     return b"".join(parts)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class RangeBytes:
     """Bytes of a feed whose server honours Range. See `ByteSource`."""
 
@@ -123,6 +197,10 @@ class RangeBytes:
     feed: Feed
     heartbeat: Heartbeat | None
     bounds: FeedBounds = DEFAULT_BOUNDS
+    accept_broken: bool = False
+    """Whether a server that sends no more of a feed, though it tells of more, ends it there; else that is an error."""
+    broken: bool = False
+    """See `ByteSource.broken`."""
 
     async def read(self, offset: int, size: int) -> bytes:
         """See `ByteSource.read`."""
@@ -134,12 +212,34 @@ class RangeBytes:
         if offset >= self.bounds.max_bytes:
             seen = f"is longer than {self.bounds.max_bytes:,} bytes"
             raise FeedLimitError(feed.url, setting="max_bytes", seen=seen)
+        data, short = await self._ask(offset, size)
+        for _ in range(_RESUMED):
+            if not short:
+                break
+            try:
+                more, short = await self._ask(offset + len(data), size - len(data))
+            except FeedUnreachableError as error:
+                # An answer is the server's word; a connection that ends without one is a feed that is broken off.
+                if error.status or not self.accept_broken:
+                    raise
+                break
+            data += more
+            if not more:
+                break
+        if short and not self.accept_broken:
+            raise self._too_short(offset, size, len(data))
+        self.broken = short
+        return data
+
+    async def _ask(self, offset: int, size: int) -> tuple[bytes, bool]:
+        """Ask once; the answer may have fewer bytes without being at the end of the feed, which is the second value."""
+        feed = self.feed
         # A weak ETag may not be sent in If-Range (RFC 9110, 13.1.5); the answer's own ETag is compared in any case.
         if_range = "" if feed.version.startswith("W/") else feed.version
         async with fetch(self.client, feed.url, self.bounds, first=offset, size=size, if_range=if_range) as download:
             self._check(download.response, offset)
             if download.response.status_code == 416:
-                return b""
+                return b"", False
             return await self._body(download, offset, size)
 
     def _check(self, response: httpx.Response, offset: int) -> None:
@@ -164,13 +264,19 @@ class RangeBytes:
             if feed.total_bytes and found[2] and found[2] != feed.total_bytes:
                 raise FeedChangedError(feed.url, expected=f"{feed.total_bytes} bytes", seen=f"{found[2]} bytes")
 
-    async def _body(self, download: Download, offset: int, size: int) -> bytes:
+    async def _body(self, download: Download, offset: int, size: int) -> tuple[bytes, bool]:
         """Read the body, whole: short bytes would otherwise be taken for the end of the feed."""
-        data = await read_up_to(download, size, self.heartbeat)
+        data = await read_up_to(download, size, self.heartbeat, accept_broken=self.accept_broken)
         found = content_range(download.response)
         promised = min(size, found[1] - found[0] + 1) if found else size
         at_end = found is not None and (found[2] == 0 or found[1] + 1 == found[2])
-        if len(data) < promised or (len(data) < size and not at_end):
-            reason = f"asked for {size} bytes from byte {offset}, but got {len(data)}"
-            raise FeedUnreachableError(self.feed.url, status=206, reason=reason)
-        return data
+        if len(data) < promised:
+            if not self.accept_broken:
+                raise self._too_short(offset, size, len(data))
+            return data, True
+        # A server may send less than it was asked for, and says so.
+        return data, len(data) < size and not at_end
+
+    def _too_short(self, offset: int, size: int, came: int) -> FeedUnreachableError:
+        reason = f"asked for {size} bytes from byte {offset}, but got {came}"
+        return FeedUnreachableError(self.feed.url, status=206, reason=reason)

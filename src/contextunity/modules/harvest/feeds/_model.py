@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from contextunity.gen.contextunity.harvest.v1 import FeedCursor, HarvestIncomplete, RawPage, RawProduct, RejectedRow
@@ -69,6 +70,16 @@ DEFAULT_BOUNDS = FeedBounds()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class KnownVersion:
+    """A version of a feed that was read before."""
+
+    version: str
+    """As in `Feed.version`."""
+    read_at: datetime
+    """When reading it began, aware."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FetchedPage:
     """One page of a feed."""
 
@@ -118,6 +129,11 @@ class EntryParser(Protocol):
 
 class ByteSource(Protocol):
     """Bytes of one version of a feed, wherever they are."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether the last read gave fewer bytes because no more can be had, although the feed goes on."""
+        ...
 
     async def read(self, offset: int, size: int) -> bytes:
         """Read `size` bytes from `offset` on; fewer only where the feed ends.

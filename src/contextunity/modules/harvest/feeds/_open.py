@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -15,12 +15,25 @@ from ..errors import FeedEmptyError, FeedFormatError, FeedLimitError, FeedRefuse
 from ._detect import FORMAT_NAMES, find_opening
 from ._download import Download
 from ._file import FileBytes, file_path, file_version
-from ._http import RangeBytes, content_range, fetch, read_up_to, validator
-from ._model import DEFAULT_BOUNDS, HEAD_BYTES, MAX_HEAD_BYTES, ByteSource, FeedBounds, FeedSource, Heartbeat
+from ._http import RangeBytes, condition, content_range, fetch, read_up_to, states_other, validator
+from ._model import (
+    DEFAULT_BOUNDS,
+    HEAD_BYTES,
+    MAX_HEAD_BYTES,
+    ByteSource,
+    FeedBounds,
+    FeedSource,
+    Heartbeat,
+    KnownVersion,
+)
 from ._readahead import SHARED, Readahead
 from ._spool import spool_body
 
-__all__ = ["open_feed"]
+__all__ = ["FeedUnchangedError", "open_feed"]
+
+
+class FeedUnchangedError(Exception):
+    """The feed's server says that it is of the known version still."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +57,7 @@ async def open_feed(
     heartbeat: Heartbeat | None = None,
     readahead: Readahead = SHARED,
     accept_broken: bool = False,
+    known: KnownVersion | None = None,
 ) -> tuple[Feed, FeedCursor]:
     """Look at a feed and tell what the reader of its pages needs.
 
@@ -61,11 +75,13 @@ async def open_feed(
         readahead: what is remembered for the first page.
         accept_broken: whether a feed whose connection ends before it does is read as far as it came; `Feed.incomplete`
             tells. Else it is a FeedUnreachableError.
+        known: a version that need not be read again; an HTTP server is asked whether the feed has changed since.
 
     Returns:
         The feed, and the cursor of its first entry.
 
     Raises:
+        FeedUnchangedError: it has not changed; only where `known` is given.
         FeedUnreachableError: it cannot be had this time, or, as FeedNotFoundError and FeedForbiddenError, at all.
         FeedRefusedError: it is not fetched from where it is.
         FeedLimitError: it goes beyond its bounds.
@@ -76,7 +92,9 @@ async def open_feed(
     if scheme == "file":
         found = await asyncio.to_thread(_find_file, source, feed_folders, bounds)
     elif scheme in ("http", "https"):
-        found = await _find_http(client, source, spool_folder, heartbeat, bounds, accept_broken=accept_broken)
+        found = await _find_http(
+            client, source, spool_folder, heartbeat, bounds, accept_broken=accept_broken, known=known
+        )
     else:
         raise FeedRefusedError(source.url, reason=f"the scheme {scheme!r} is none of http, https and file")
     return await _open(found, source, readahead)
@@ -104,9 +122,14 @@ async def _find_http(
     bounds: FeedBounds,
     *,
     accept_broken: bool,
+    known: KnownVersion | None = None,
 ) -> _Found:
-    async with fetch(client, source.url, bounds, size=HEAD_BYTES) as download:
+    unless = {} if known is None else condition(known)
+    async with fetch(client, source.url, bounds, size=HEAD_BYTES, unless=unless) as download:
         response = download.response
+        distrusted = known is not None and response.status_code == 304 and states_other(response, known.version)
+        if response.status_code == 304 and not distrusted:
+            raise FeedUnchangedError
         if response.status_code == 416:
             raise FeedEmptyError(source.url)
         place = content_range(response)
@@ -114,12 +137,16 @@ async def _find_http(
         if response.status_code == 206 and place is not None and place[0] == 0 and validator(response):
             _check_size(source.url, place[2], bounds)
             feed = Feed(url=source.url, version=validator(response), total_bytes=place[2], ranges=True)
-            head = await read_up_to(download, HEAD_BYTES, heartbeat)
+            head = await read_up_to(download, HEAD_BYTES, heartbeat, accept_broken=accept_broken)
             content_type = response.headers.get("Content-Type", "")
-            ranged = RangeBytes(client=client, feed=feed, heartbeat=heartbeat, bounds=bounds)
+            ranged = RangeBytes(
+                client=client, feed=feed, heartbeat=heartbeat, bounds=bounds, accept_broken=accept_broken
+            )
             return _Found(feed=feed, source=ranged, head=head, content_type=content_type)
         if response.status_code == 200:
             return await _spool(download, source, spool_folder, heartbeat, accept_broken=accept_broken)
+    if distrusted:
+        return await _find_http(client, source, spool_folder, heartbeat, bounds, accept_broken=accept_broken)
     async with fetch(client, source.url, bounds) as download:
         if download.response.status_code != 200:
             raise FeedUnreachableError(source.url, status=download.response.status_code)
@@ -150,6 +177,8 @@ async def _open(found: _Found, source: FeedSource, readahead: Readahead) -> tupl
         more = await found.source.read(len(head), len(head))
         if not more:
             found.feed.total_bytes = len(head)
+            if found.source.broken:
+                found = replace(found, incomplete=HarvestIncomplete.BROKEN_OFF)
         head += more
     feed = found.feed
     feed.supplier_code = source.supplier_code

@@ -47,6 +47,7 @@ async def read_page(
     bounds: FeedBounds = DEFAULT_BOUNDS,
     heartbeat: Heartbeat | None = None,
     readahead: Readahead = SHARED,
+    accept_broken: bool = False,
 ) -> FetchedPage:
     """Read the entries from a cursor on.
 
@@ -62,6 +63,8 @@ async def read_page(
         bounds: as for `open_feed`.
         heartbeat: called whenever bytes have come in.
         readahead: what is remembered from page to page.
+        accept_broken: whether a feed that its server sends no more of, though it tells of more, ends there, as
+            `FetchedPage.incomplete` tells. Else it is a FeedUnreachableError.
 
     Raises:
         FeedUnreachableError: it cannot be had this time, or, as FeedNotFoundError and FeedForbiddenError, at all.
@@ -79,7 +82,7 @@ async def read_page(
     if cursor.offset < 0 or cursor.line < 0:
         seen = f"byte {cursor.offset}, line {cursor.line}"
         raise FeedFormatError(feed.url, expected="a cursor that a page before gave", seen=seen)
-    source = await _source(client, feed, spool_folder, feed_folders, bounds, heartbeat)
+    source = await _source(client, feed, spool_folder, feed_folders, bounds, heartbeat, accept_broken=accept_broken)
     reader = _PageReader(feed, cursor, page_size, source, parse, readahead, bounds.max_record_bytes)
     return await reader.read()
 
@@ -91,12 +94,14 @@ async def _source(
     feed_folders: Sequence[Path] | None,
     bounds: FeedBounds,
     heartbeat: Heartbeat | None,
+    *,
+    accept_broken: bool,
 ) -> ByteSource:
     if feed.url[:5].lower() == "file:":
         return FileBytes(url=feed.url, path=file_path(feed.url), version=feed.version, folders=feed_folders)
     if feed.ranges:
-        return RangeBytes(client=client, feed=feed, heartbeat=heartbeat, bounds=bounds)
-    path = await spooled_feed(client, feed, spool_folder, heartbeat, bounds)
+        return RangeBytes(client=client, feed=feed, heartbeat=heartbeat, bounds=bounds, accept_broken=accept_broken)
+    path = await spooled_feed(client, feed, spool_folder, heartbeat, bounds, accept_broken=accept_broken)
     return FileBytes(url=feed.url, path=path, version="")
 
 
@@ -129,12 +134,16 @@ class _PageReader:
         self._closed = False
         """Whether the parser has seen the end of the feed."""
         self._last_byte = b""
+        self._broken = False
+        """Whether no more bytes can be had, although the feed goes on."""
 
     async def read(self) -> FetchedPage:
         while True:
             stuck = not (self._buffer and self._parse_buffer())
-            if self._final or self._is_full():
+            if self._final or self._is_full() or (self._broken and stuck):
                 break
+            if self._broken:
+                continue
             if len(self._buffer) > self._max_entry_bytes:
                 seen = f"one that is longer than {self._max_entry_bytes:,} bytes, or never closed"
                 raise FeedFormatError(self._feed.url, expected="an entry", seen=seen, line=self._line + 1)
@@ -154,6 +163,11 @@ class _PageReader:
     def _incomplete(self, *, end_of_feed: bool) -> tuple[HarvestIncomplete, str]:
         """Tell by the rows of the page whether the feed ends before its proper end."""
         rejected = self._page.rejected
+        if end_of_feed and self._broken:
+            return HarvestIncomplete.BROKEN_OFF, (
+                f"the server sends nothing from byte {self._offset + len(self._buffer):,} on, on several attempts, "
+                "although the feed does not end there; have the supplier's server looked at"
+            )
         for row in rejected:
             if row.reason == RejectReason.TRUNCATED:
                 return HarvestIncomplete.TRUNCATED, f"{row.detail} (line {row.line})"
@@ -212,10 +226,14 @@ class _PageReader:
             size += _TAIL_BYTES
         data = await self._source.read(place, size)
         self._buffer += data
-        self._final = len(data) < size or self._is_end(len(self._buffer))
+        self._broken = self._source.broken
+        # What is left in the buffer of a feed that breaks off is a part of an entry, and is no entry.
+        self._final = not self._broken and (len(data) < size or self._is_end(len(self._buffer)))
 
     def _end_of_feed(self) -> bool:
         """Tell whether the feed ends here, and if so step over what is left of it, such as the end tags of XML."""
+        if self._broken:
+            return not self._is_full()
         if not self._final or self._closed:
             return self._final
         # Asked even where nothing is left: a document that was cut between two entries lacks its end.

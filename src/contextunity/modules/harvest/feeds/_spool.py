@@ -17,8 +17,8 @@ import httpx
 from contextunity.gen.contextunity.harvest.v1 import Feed, HarvestIncomplete
 
 from ..errors import FeedChangedError, FeedLimitError, FeedUnreachableError
-from ._download import BodyBrokenOffError, Download
-from ._http import fetch, same_version, validator
+from ._download import BROKEN_OFF, Download
+from ._http import HASHED, fetch, same_version, validator
 from ._model import FeedBounds, Heartbeat
 
 __all__ = ["Spooled", "spool_body", "spool_path", "spooled_feed"]
@@ -26,7 +26,6 @@ __all__ = ["Spooled", "spool_body", "spool_path", "spooled_feed"]
 _WRITE_BYTES = 1024 * 1024
 _KEEP_SECONDS = 2 * 24 * 3600.0
 """A harvest ends within a day (see its execution_timeout), so nobody reads a file that is two days old."""
-_HASHED = "sha256:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +75,7 @@ async def spool_body(
         digest, broken = await _write(download, part, heartbeat, accept_broken=accept_broken)
         if broken:
             version = ""
-        version = version or f"{_HASHED}{digest}"
+        version = version or f"{HASHED}{digest}"
         path = spool_path(folder, url, version)
         # Renaming is what makes the file appear whole or not at all.
         await asyncio.to_thread(os.replace, part.name, path)
@@ -103,6 +102,8 @@ async def spooled_feed(
     folder: Path,
     heartbeat: Heartbeat | None,
     bounds: FeedBounds,
+    *,
+    accept_broken: bool = False,
 ) -> Path:
     """Give the file of a spooled feed; it is downloaded only where it is not there, as on another machine.
 
@@ -119,12 +120,14 @@ async def spooled_feed(
             response = download.response
             if response.status_code != 200:
                 raise FeedUnreachableError(feed.url, status=response.status_code)
-            if not feed.version.startswith(_HASHED) and (
+            if not feed.version.startswith(HASHED) and (
                 not validator(response) or not same_version(response, feed.version)
             ):
                 raise FeedChangedError(feed.url, expected=feed.version, seen=validator(response))
-            spooled = await spool_body(download, folder, heartbeat)
+            spooled = await spool_body(download, folder, heartbeat, accept_broken=accept_broken)
         if spooled.path != path:
+            if spooled.incomplete is HarvestIncomplete.BROKEN_OFF:
+                raise FeedUnreachableError(feed.url, status=200, reason="the body breaks off elsewhere than before")
             raise FeedChangedError(feed.url, expected=feed.version, seen=spooled.version)
     return path
 
@@ -151,11 +154,14 @@ async def _write(
             if len(waiting) >= _WRITE_BYTES:
                 await asyncio.to_thread(flush)
                 waiting.clear()
-    except (httpx.RemoteProtocolError, httpx.ReadError, BodyBrokenOffError):
+    except BROKEN_OFF:
         if not accept_broken:
             raise
         broken = True
     await asyncio.to_thread(flush)
+    if broken and guard.after_line:
+        # A part of a row could pass for a row: with a price of 10 instead of 1099.
+        await asyncio.to_thread(lambda: part.truncate(part.tell() - guard.after_line))
     return digest.hexdigest(), broken
 
 
@@ -173,6 +179,11 @@ class _RecordGuard:
         self._open = 0
         """Bytes since the last mark."""
         self._tail = b""
+
+    @property
+    def after_line(self) -> int:
+        """Bytes since the last line end; 0 for XML, whose parts of items are seen to be such."""
+        return max(0, self._open - 1) if b"\n" in self._marks else 0
 
     def look(self, piece: bytes) -> None:
         """Look at the next bytes of the body.

@@ -188,6 +188,12 @@ class HarvestIncomplete(betterproto2.Enum):
     More products than `max_delisted_share` allows would be marked.
     """
 
+    UNREADABLE_ROWS = 6
+    """
+    Rows of which not even the key can be read, and which the last complete harvest did not have, may be the products
+    that would be marked.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -197,6 +203,7 @@ class HarvestIncomplete(betterproto2.Enum):
             3: "HARVEST_INCOMPLETE_BROKEN_OFF",
             4: "HARVEST_INCOMPLETE_LENGTH_UNKNOWN",
             5: "HARVEST_INCOMPLETE_TOO_MANY_DELISTED",
+            6: "HARVEST_INCOMPLETE_UNREADABLE_ROWS",
         }
 
     @classmethod
@@ -208,6 +215,7 @@ class HarvestIncomplete(betterproto2.Enum):
             "HARVEST_INCOMPLETE_BROKEN_OFF": 3,
             "HARVEST_INCOMPLETE_LENGTH_UNKNOWN": 4,
             "HARVEST_INCOMPLETE_TOO_MANY_DELISTED": 5,
+            "HARVEST_INCOMPLETE_UNREADABLE_ROWS": 6,
         }
 
 
@@ -485,6 +493,12 @@ class FetchProductsRequest(betterproto2.Message):
     Bound on the feed entries to fetch, whatever the page size. Zero means none.
     """
 
+    if_changed: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
+    """
+    With page 0: whether it need not be read where it has not changed; since when, the catalogue says. A workflow of an
+    earlier release leaves it unset, and could make nothing of `FetchProductsResponse.standing`.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "FetchProductsRequest", FetchProductsRequest
@@ -541,6 +555,19 @@ class FetchProductsResponse(betterproto2.Message):
     incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
     The same for people.
+    """
+
+    standing: "HarvestCounts | None" = betterproto2.field(
+        9, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    Present where the feed has not changed, so that nothing was read and the harvest is over: see
+    HarvestResponse.counts.
+    """
+
+    catalogue: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    With `standing`: see HarvestResponse.catalogue.
     """
 
 
@@ -658,6 +685,11 @@ class HarvestProgress(betterproto2.Message):
     The same for people.
     """
 
+    unchanged: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
+    """
+    See HarvestResponse.unchanged.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "HarvestProgress", HarvestProgress
@@ -700,6 +732,12 @@ class HarvestRequest(betterproto2.Message):
     allow_delisting: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
     """
     Whether any number of products may be marked as no longer listed; else no more than `max_delisted_share` at once.
+    """
+
+    force: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
+    """
+    Whether to read the feed even where its server says that it has not changed since it was last read. A trial run, with
+    max_products, always reads it.
     """
 
 
@@ -767,6 +805,12 @@ class HarvestResponse(betterproto2.Message):
     incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
     The same for people, with what to do about it. Empty where incomplete is unspecified.
+    """
+
+    unchanged: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
+    """
+    Whether the feed's server said that the feed has not changed since the last complete harvest, so that nothing was
+    read. `counts` then tells what stands since: products as `unchanged`, and `rejected` and `warnings`; all else is 0.
     """
 
 
@@ -868,7 +912,8 @@ class ListRejectedRequest(betterproto2.Message):
 
     harvest_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Of which harvest; see HarvestResponse.harvest_id. Empty means the newest.
+    Of which harvest; see HarvestResponse.harvest_id. Empty means the newest. Of one that found the feed unchanged these
+    are the rows of the harvest that read it.
     """
 
     reason: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -884,6 +929,13 @@ class ListRejectedRequest(betterproto2.Message):
     page_token: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
     `next_page_token` of the page before, with the other fields as they were. Empty means the first page.
+    """
+
+    severity: "RowSeverity" = betterproto2.field(
+        7, betterproto2.TYPE_ENUM, default_factory=lambda: RowSeverity(0)
+    )
+    """
+    Rows that were not used, or doubts about rows that were. Unspecified means both.
     """
 
 

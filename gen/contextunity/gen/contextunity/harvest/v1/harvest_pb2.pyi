@@ -38,6 +38,10 @@ class _HarvestIncompleteEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Har
     """The server tells neither how long the feed is nor when it is over, and its format has no end of its own."""
     HARVEST_INCOMPLETE_TOO_MANY_DELISTED: _HarvestIncomplete.ValueType  # 5
     """More products than `max_delisted_share` allows would be marked."""
+    HARVEST_INCOMPLETE_UNREADABLE_ROWS: _HarvestIncomplete.ValueType  # 6
+    """Rows of which not even the key can be read, and which the last complete harvest did not have, may be the products
+    that would be marked.
+    """
 
 class HarvestIncomplete(_HarvestIncomplete, metaclass=_HarvestIncompleteEnumTypeWrapper):
     """Why a harvest concludes nothing from what it did not see."""
@@ -54,6 +58,10 @@ HARVEST_INCOMPLETE_LENGTH_UNKNOWN: HarvestIncomplete.ValueType  # 4
 """The server tells neither how long the feed is nor when it is over, and its format has no end of its own."""
 HARVEST_INCOMPLETE_TOO_MANY_DELISTED: HarvestIncomplete.ValueType  # 5
 """More products than `max_delisted_share` allows would be marked."""
+HARVEST_INCOMPLETE_UNREADABLE_ROWS: HarvestIncomplete.ValueType  # 6
+"""Rows of which not even the key can be read, and which the last complete harvest did not have, may be the products
+that would be marked.
+"""
 Global___HarvestIncomplete: _TypeAlias = HarvestIncomplete  # noqa: Y015
 
 class _HarvestStage:
@@ -228,6 +236,7 @@ class HarvestRequest(_message.Message):
     MAX_PRODUCTS_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     ALLOW_DELISTING_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Whose catalogue is filled. Empty means the tenant "default"."""
     supplier_code: _builtins.str
@@ -238,6 +247,10 @@ class HarvestRequest(_message.Message):
     """Feed entries after which to stop, for a trial run; nothing is marked as no longer listed then. Zero means all."""
     allow_delisting: _builtins.bool
     """Whether any number of products may be marked as no longer listed; else no more than `max_delisted_share` at once."""
+    force: _builtins.bool
+    """Whether to read the feed even where its server says that it has not changed since it was last read. A trial run, with
+    max_products, always reads it.
+    """
     @_builtins.property
     def resume(self) -> Global___HarvestState:
         """Where an earlier run of the same harvest left off. The workflow sets it when it continues as new."""
@@ -251,10 +264,11 @@ class HarvestRequest(_message.Message):
         max_products: _builtins.int = ...,
         resume: Global___HarvestState | None = ...,
         allow_delisting: _builtins.bool = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_delisting", b"allow_delisting", "max_products", b"max_products", "page_size", b"page_size", "resume", b"resume", "supplier_code", b"supplier_code", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_delisting", b"allow_delisting", "force", b"force", "max_products", b"max_products", "page_size", b"page_size", "resume", b"resume", "supplier_code", b"supplier_code", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,6 +288,7 @@ class HarvestResponse(_message.Message):
     CATALOGUE_FIELD_NUMBER: _builtins.int
     INCOMPLETE_FIELD_NUMBER: _builtins.int
     INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
     harvest_id: _builtins.str
     """Identifies this harvest in the catalogue: the run id of the workflow's first run."""
     delisted: _builtins.int
@@ -286,6 +301,10 @@ class HarvestResponse(_message.Message):
     """
     incomplete_detail: _builtins.str
     """The same for people, with what to do about it. Empty where incomplete is unspecified."""
+    unchanged: _builtins.bool
+    """Whether the feed's server said that the feed has not changed since the last complete harvest, so that nothing was
+    read. `counts` then tells what stands since: products as `unchanged`, and `rejected` and `warnings`; all else is 0.
+    """
     @_builtins.property
     def counts(self) -> Global___HarvestCounts:
         """What was done, in numbers."""
@@ -309,10 +328,11 @@ class HarvestResponse(_message.Message):
         catalogue: _builtins.str = ...,
         incomplete: Global___HarvestIncomplete.ValueType = ...,
         incomplete_detail: _builtins.str = ...,
+        unchanged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "finished_at", b"finished_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "counts", b"counts", "delisted", b"delisted", "finished_at", b"finished_at", "harvest_id", b"harvest_id", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "counts", b"counts", "delisted", b"delisted", "finished_at", b"finished_at", "harvest_id", b"harvest_id", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "started_at", b"started_at", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -448,6 +468,7 @@ class HarvestProgress(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     INCOMPLETE_FIELD_NUMBER: _builtins.int
     INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
     stage: Global___HarvestStage.ValueType
     """What it is doing."""
     bytes_done: _builtins.int
@@ -460,6 +481,8 @@ class HarvestProgress(_message.Message):
     """Why nothing will be marked as no longer listed, as far as it is known. See HarvestResponse.incomplete."""
     incomplete_detail: _builtins.str
     """The same for people."""
+    unchanged: _builtins.bool
+    """See HarvestResponse.unchanged."""
     @_builtins.property
     def counts(self) -> Global___HarvestCounts:
         """Numbers so far."""
@@ -479,10 +502,11 @@ class HarvestProgress(_message.Message):
         page_size: _builtins.int = ...,
         incomplete: Global___HarvestIncomplete.ValueType = ...,
         incomplete_detail: _builtins.str = ...,
+        unchanged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "counts", b"counts", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "page_size", b"page_size", "stage", b"stage", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "counts", b"counts", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "page_size", b"page_size", "stage", b"stage", "started_at", b"started_at", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -662,10 +686,15 @@ class FetchProductsRequest(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     MAX_ENTRIES_FIELD_NUMBER: _builtins.int
+    IF_CHANGED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Feed entries to fetch. Zero means the supplier's setting."""
     max_entries: _builtins.int
     """Bound on the feed entries to fetch, whatever the page size. Zero means none."""
+    if_changed: _builtins.bool
+    """With page 0: whether it need not be read where it has not changed; since when, the catalogue says. A workflow of an
+    earlier release leaves it unset, and could make nothing of `FetchProductsResponse.standing`.
+    """
     @_builtins.property
     def page(self) -> Global___PageRef:
         """Under which name to stage it; its supplier_code says whose feed."""
@@ -688,10 +717,11 @@ class FetchProductsRequest(_message.Message):
         cursor: Global___FeedCursor | None = ...,
         page_size: _builtins.int = ...,
         max_entries: _builtins.int = ...,
+        if_changed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "feed", b"feed", "page", b"page"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "feed", b"feed", "max_entries", b"max_entries", "page", b"page", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "feed", b"feed", "if_changed", b"if_changed", "max_entries", b"max_entries", "page", b"page", "page_size", b"page_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -711,6 +741,8 @@ class FetchProductsResponse(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     INCOMPLETE_FIELD_NUMBER: _builtins.int
     INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    CATALOGUE_FIELD_NUMBER: _builtins.int
     end_of_feed: _builtins.bool
     """Whether the feed ends here."""
     fetched: _builtins.int
@@ -723,6 +755,8 @@ class FetchProductsResponse(_message.Message):
     """What is missing of the feed, as this page shows. Recorded in the catalogue, which decides."""
     incomplete_detail: _builtins.str
     """The same for people."""
+    catalogue: _builtins.str
+    """With `standing`: see HarvestResponse.catalogue."""
     @_builtins.property
     def feed(self) -> Global___Feed:
         """The feed, as it was found. Absent where the request had it: it would be in the history once more for each page."""
@@ -730,6 +764,12 @@ class FetchProductsResponse(_message.Message):
     @_builtins.property
     def next_cursor(self) -> Global___FeedCursor:
         """Where the next page begins."""
+
+    @_builtins.property
+    def standing(self) -> Global___HarvestCounts:
+        """Present where the feed has not changed, so that nothing was read and the harvest is over: see
+        HarvestResponse.counts.
+        """
 
     def __init__(
         self,
@@ -742,10 +782,12 @@ class FetchProductsResponse(_message.Message):
         page_size: _builtins.int = ...,
         incomplete: Global___HarvestIncomplete.ValueType = ...,
         incomplete_detail: _builtins.str = ...,
+        standing: Global___HarvestCounts | None = ...,
+        catalogue: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["feed", b"feed", "next_cursor", b"next_cursor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["feed", b"feed", "next_cursor", b"next_cursor", "standing", b"standing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_of_feed", b"end_of_feed", "entries", b"entries", "feed", b"feed", "fetched", b"fetched", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "next_cursor", b"next_cursor", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "end_of_feed", b"end_of_feed", "entries", b"entries", "feed", b"feed", "fetched", b"fetched", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "next_cursor", b"next_cursor", "page_size", b"page_size", "standing", b"standing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1376,18 +1418,23 @@ class ListRejectedRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Whose catalogue. Empty means the tenant "default"."""
     supplier_code: _builtins.str
     """Of which supplier. Required."""
     harvest_id: _builtins.str
-    """Of which harvest; see HarvestResponse.harvest_id. Empty means the newest."""
+    """Of which harvest; see HarvestResponse.harvest_id. Empty means the newest. Of one that found the feed unchanged these
+    are the rows of the harvest that read it.
+    """
     reason: _builtins.str
     """Rejected for what: a word as RejectedRow.reason has it. Empty means any."""
     page_size: _builtins.int
     """Rows in a page, 1 to 1000. Zero means 100. A page has fewer where its rows are long: it stays below 1 MiB."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the other fields as they were. Empty means the first page."""
+    severity: Global___RowSeverity.ValueType
+    """Rows that were not used, or doubts about rows that were. Unspecified means both."""
     def __init__(
         self,
         *,
@@ -1397,10 +1444,11 @@ class ListRejectedRequest(_message.Message):
         reason: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        severity: Global___RowSeverity.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["harvest_id", b"harvest_id", "page_size", b"page_size", "page_token", b"page_token", "reason", b"reason", "supplier_code", b"supplier_code", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["harvest_id", b"harvest_id", "page_size", b"page_size", "page_token", b"page_token", "reason", b"reason", "severity", b"severity", "supplier_code", b"supplier_code", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -496,7 +496,7 @@ class CatalogueServiceServicer:
     """
 
     def ListRejected(self, request, context):
-        """Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+        """Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
 
         Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
         """

@@ -222,7 +222,7 @@ class CatalogueServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CatalogueServiceAsyncStub: ...
     ListRejected: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.ListRejectedRequest, _harvest_pb2.ListRejectedResponse]
-    """Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+    """Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
 
     Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
     """
@@ -235,7 +235,7 @@ class CatalogueServiceAsyncStub(CatalogueServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListRejected: _aio.UnaryUnaryMultiCallable[_harvest_pb2.ListRejectedRequest, _harvest_pb2.ListRejectedResponse]  # type: ignore[assignment]
-    """Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+    """Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
 
     Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
     """
@@ -251,7 +251,7 @@ class CatalogueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _harvest_pb2.ListRejectedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_harvest_pb2.ListRejectedResponse, _abc.Awaitable[_harvest_pb2.ListRejectedResponse]]:
-        """Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+        """Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
 
         Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
         """

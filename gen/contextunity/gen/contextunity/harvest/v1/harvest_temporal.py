@@ -443,14 +443,14 @@ list_rejected_workflow: _Final[_t.Workflow[_v1.ListRejectedRequest, _v1.ListReje
         method='contextunity.harvest.v1.CatalogueService.ListRejected',
         input_type=_v1.ListRejectedRequest,
         output_type=_v1.ListRejectedResponse,
-        description='Lists the rows of a harvest that were rejected, in the order of the feed, page by page.\n\nErrors (ApplicationError types): RequestInvalid for a page_token that no page gave.',
+        description='Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.\n\nErrors (ApplicationError types): RequestInvalid for a page_token that no page gave.',
         task_queue=CATALOGUE_SERVICE_TASK_QUEUE,
         execution_timeout=_timedelta(seconds=300),
     ),
     ListRejectedChild,
     ListRejectedExternal,
 )
-"""Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+"""Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
 
 Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
 """
@@ -488,14 +488,14 @@ catalogue_service: _Final[_t.ServiceContract] = _t.ServiceContract(
 class ListRejectedWorkflowBase(_t.WorkflowBase, contract=list_rejected_workflow.contract):
     """Base of the workflow 'list_rejected'; a derived class is checked and registered as it is defined.
 
-    Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+    Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
 
     Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
     """
 
     @_abstractmethod
     async def run(self, request: _v1.ListRejectedRequest) -> _v1.ListRejectedResponse:
-        """Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+        """Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
 
         Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
         """
@@ -520,7 +520,7 @@ class CatalogueServiceClient(_t.ServiceClient):
     """
 
     async def list_rejected(self, request: _v1.ListRejectedRequest, **options: _Unpack[_t.StartOptions]) -> _v1.ListRejectedResponse:
-        """Lists the rows of a harvest that were rejected, in the order of the feed, page by page.
+        """Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
 
         Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
         """

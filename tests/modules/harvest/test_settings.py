@@ -85,3 +85,20 @@ def test_bounds_are_a_suppliers_own(tmp_path: Path) -> None:
 def test_a_bound_that_cannot_be_held_is_a_fault(tmp_path: Path, line: str) -> None:
     with pytest.raises(SettingsError, match=line.partition(" ")[0]):
         _harvest(tmp_path, f'[modules.harvest.suppliers.a]\nurl = "https://shop.example/a"\n{line}\n')
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("klingon", "'klingon' is no encoding that is known"), ("utf-16", "cannot be read line by line"),
+     ("iso-2022-jp", "cannot be read line by line"), ("rot13", "is no encoding that is known")],
+)  # fmt: skip
+def test_an_encoding_that_feeds_cannot_be_read_in_is_a_fault(tmp_path: Path, name: str, told: str) -> None:
+    text = f'[modules.harvest.suppliers.a]\nurl = "https://shop.example/a"\nencoding = "{name}"\n'
+    with pytest.raises(SettingsError, match=told) as caught:
+        _harvest(tmp_path, text)
+    assert "modules.harvest.suppliers.a.encoding" in str(caught.value)
+
+
+def test_an_encoding_is_known_by_any_of_its_names(tmp_path: Path) -> None:
+    text = '[modules.harvest.suppliers.a]\nurl = "https://shop.example/a"\nencoding = "Windows-1251"\n'
+    assert _harvest(tmp_path, text).suppliers["a"].encoding == "cp1251"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from contextunity.modules.harvest._gtin import check_digit, verified_gtin
 from contextunity.modules.harvest._html import html_to_text
-from contextunity.modules.harvest._money import BadPriceError, parse_money
+from contextunity.modules.harvest._money import BadCurrencyError, BadPriceError, parse_money
 from contextunity.modules.harvest.transform import MAX_SKU_CHARS, transform_page
 
 
@@ -64,6 +64,20 @@ def refused(**values: Any) -> RejectedRow:
         pytest.param("0.000000001", "EUR", "0.000000001", id="a billionth"),
         pytest.param("1.500000000000", "EUR", "1.5", id="zeros beyond a billionth"),
         pytest.param(" 7 ", "EUR", "7", id="blanks around"),
+        pytest.param("1299,- CZK", "CZK", "1299", id="a dash for the cents"),
+        pytest.param("1.299,- Kč", "CZK", "1299", id="a dash for the cents behind thousands"),
+        pytest.param("CHF 12.\u2013", "CHF", "12", id="a long dash for the cents"),
+        pytest.param("1,299.-", "EUR", "1299", id="a dash behind a point"),
+        pytest.param("499:- SEK", "SEK", "499", id="a dash behind a colon"),
+        pytest.param("1.499:- SEK", "SEK", "1499", id="a dash behind a colon and thousands"),
+        pytest.param("1 299 Ft", "HUF", "1299", id="forint"),
+        pytest.param("1.299 Ft", "HUF", "1299", id="thousands of a currency without decimals"),
+        pytest.param("299.000 VND", "VND", "299000", id="thousands of another"),
+        pytest.param("100 грн", "UAH", "100", id="hryvnia"),
+        pytest.param("100 грн.", "UAH", "100", id="hryvnia with a point"),
+        pytest.param("12.500 KWD", "KWD", "12.5", id="three decimals"),
+        pytest.param("0,500 KWD", "KWD", "0.5", id="three decimals behind a zero"),
+        pytest.param("EUR.5", "EUR", "0.5", id="a point that is none of the currency"),
         pytest.param("9223372036854775807", "EUR", "9223372036854775807", id="largest"),
     ],
 )
@@ -115,6 +129,32 @@ def test_a_currency_is_of_iso_4217() -> None:
     page = transform_page(RawPage(products=[RawProduct(sku="1", title="A", price="5")]), currency_code="")
     assert page.rejected[0].reason == "bad_currency"
     assert "set its currency_code" in page.rejected[0].detail
+
+
+@pytest.mark.parametrize(
+    ("text", "own", "amount"),
+    [
+        ("Rs. 799", "INR", ("INR", 799, 0)),
+        ("Rs.1,299", "PKR", ("PKR", 1299, 0)),
+        ("799 kr", "NOK", ("NOK", 799, 0)),
+        ("kr. 799,50", "DKK", ("DKK", 799, 500_000_000)),
+        ("¥799", "JPY", ("JPY", 799, 0)),
+    ],
+)
+def test_a_sign_of_several_currencies_is_the_suppliers_if_it_is_one_of_them(
+    text: str, own: str, amount: tuple[str, int, int]
+) -> None:
+    assert parse_money(text, own) == amount
+    with pytest.raises(BadCurrencyError, match=r"is a sign of .*, and the supplier's currency is EUR"):
+        parse_money(text, "EUR")
+    with pytest.raises(BadCurrencyError, match="set its currency_code"):
+        parse_money(text, "")
+
+
+@pytest.mark.parametrize("text", ["12,500 KWD", "12,50:-", "12.50:-", "1.299.-", "5,-6", "1299,-,-"])
+def test_a_price_that_may_be_two_amounts_is_none(text: str) -> None:
+    with pytest.raises(BadPriceError):
+        parse_money(text, "SEK")
 
 
 def test_a_negative_price_says_so() -> None:
@@ -361,7 +401,14 @@ def reference(html: str) -> str:
         pytest.param('<p title="1 > 0">a</p>', "a", id="sign within a value"),
         pytest.param("<table><tr><td>a</td><td>b</td></tr></table>", "a b", id="table"),
         pytest.param("1 < 2 and 3 > 2", "1 < 2 and 3 > 2", id="signs"),
+        pytest.param("1 < 2 &amp;\n3 > 2", "1 < 2 &\n3 > 2", id="signs in two lines"),
         pytest.param("&lt;p&gt;", "<p>", id="escaped tag"),
+        pytest.param("<html><head><title>t</title></head><body>a</body></html>", "a", id="whole page"),
+        pytest.param("<!DOCTYPE html>a", "a", id="document type"),
+        pytest.param("a<noscript>n</noscript><template>t</template><iframe>i</iframe>b", "ab", id="not shown"),
+        pytest.param("<p>a<p>b<li>c<li>d", "a\nb\nc\nd", id="end tags left out"),
+        pytest.param("<div>a<div>b</div>c</div>", "a\nb\nc", id="blocks in blocks"),
+        pytest.param("<frameset>", "", id="frames"),
         pytest.param("a <script>never closed", "a", id="open script"),
         pytest.param("a <!-- never closed", "a", id="open comment"),
         pytest.param("", "", id="nothing"),
@@ -378,9 +425,9 @@ def test_text_without_markup_keeps_its_lines() -> None:
 @given(
     st.lists(
         st.sampled_from(
-            ["<p>", "</p>", "<ul><li>", "</li>", "<br/>", "<b>", "</b>", "<td>", "</td>", " ", "\n", "a", "Ünï",
+            ["<p>", "</p>", "<ul><li>", "</li>", "<br/>", "<b>", "</b>", " ", "\n", "a", "Ünï",
              "&amp;", "&lt;", "&#8211;", "<!-- c -->", "<style>s</style>", '<a href="x>y">', "</a>", "<h2 class='k'>",
-             "</h2>"]
+             "</h2>", "<table><tr><td>x</td><th>y</th></tr></table>"]
         ),
         max_size=25,
     )
@@ -400,6 +447,11 @@ def test_descriptions_are_read_as_the_standard_library_reads_them(parts: list[st
         pytest.param("<a x=\"<a y='" * 20_000, id="nested values"),
         pytest.param("&" * 200_000, id="ampersands"),
         pytest.param("<" * 200_000, id="signs"),
+        pytest.param("<div>" * 40_000, id="deep blocks"),
+        pytest.param("<b>" * 40_000 + "x", id="deep inline elements"),
+        pytest.param("<p><b>" * 20_000, id="reopened elements"),
+        pytest.param("<table><tr><td>" * 8_000, id="deep tables"),
+        pytest.param("</p>" * 40_000, id="end tags alone"),
     ],
 )
 def test_a_hostile_description_comes_to_an_end(html: str) -> None:

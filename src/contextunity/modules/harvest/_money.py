@@ -3,51 +3,81 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from datetime import date
+from functools import cache
 
-__all__ = ["CURRENCY_CODES", "BadCurrencyError", "BadPriceError", "parse_money", "parse_number"]
+__all__ = ["BadCurrencyError", "BadPriceError", "currency_codes", "parse_money", "parse_number"]
 
-_CODES = (
-    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF "
-    "CHF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD "
-    "HNL HRK HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL "
-    "LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR "
-    "PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP "
-    "TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG ZWL"
-)
-CURRENCY_CODES = frozenset(_CODES.split())
-"""ISO 4217 codes of the money that is in use, and of what was until lately and still stands in feeds."""
+_IN_USE_SINCE = date(2015, 1, 1)
+"""Money that was given up later may still stand in feeds."""
 
-# A sign that several currencies share ("$", "¥", "kr") says nothing: the feed's own currency is meant.
+# What a price may have in place of a code, and which currencies are written so.
 _SIGNS = {
-    "€": "EUR",
-    "£": "GBP",
-    "₹": "INR",
-    "₽": "RUB",
-    "₺": "TRY",
-    "₩": "KRW",
-    "₪": "ILS",
-    "₫": "VND",
-    "₴": "UAH",
-    "zł": "PLN",
-    "Kč": "CZK",
-    "US$": "USD",
-    "CA$": "CAD",
-    "C$": "CAD",
-    "AU$": "AUD",
-    "A$": "AUD",
-    "NZ$": "NZD",
-    "HK$": "HKD",
-    "R$": "BRL",
-    "$": "",
-    "¥": "",
-    "kr": "",
-    "kr.": "",
+    sign.casefold(): tuple(codes.split())
+    for signs, codes in (
+        ("€", "EUR"),
+        ("£", "GBP"),
+        ("₹", "INR"),
+        ("₽", "RUB"),
+        ("₺ TL", "TRY"),
+        ("₩", "KRW"),
+        ("₪", "ILS"),
+        ("₫ đ", "VND"),
+        ("₴ грн грн.", "UAH"),
+        ("₸", "KZT"),
+        ("₱", "PHP"),
+        ("฿", "THB"),
+        ("zł", "PLN"),
+        ("Kč", "CZK"),
+        ("Ft Ft.", "HUF"),
+        ("лв лв.", "BGN"),
+        ("US$", "USD"),
+        ("CA$ C$", "CAD"),
+        ("AU$ A$", "AUD"),
+        ("NZ$", "NZD"),
+        ("HK$", "HKD"),
+        ("R$", "BRL"),
+        ("руб руб.", "RUB BYN"),  # noqa: RUF001
+        ("lei", "RON MDL"),
+        ("¥", "JPY CNY"),
+        ("kr kr.", "SEK NOK DKK ISK"),
+        ("Rs Rs. ₨", "INR PKR LKR NPR MUR SCR"),
+        # So many currencies are written so, and so many shop programs write it for any, that it says nothing.
+        ("$", ""),
+    )
+    for sign in signs.split()
 }
-_PLAIN = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?")
-_PRICE = re.compile(r"([^0-9.,\-+(]*)([0-9][0-9., '\u2019\u00a0\u202f]*|[.,][0-9]+)([^0-9]*)")
+_DOTTED = "|".join(re.escape(sign) for sign in _SIGNS if sign.endswith("."))
+# Three decimals may be thousands, which depends on the currency.
+_PLAIN = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,2}|[0-9]{4,9}))?")
+_PRICE = re.compile(rf"((?:(?i:{_DOTTED})|[^0-9.,\-+(])*)([0-9][0-9., '\u2019\u00a0\u202f]*|[.,][0-9]+)([^0-9]*)")
+# "1299,-", "12.-" and "499:-" say that there are no cents.
+_NO_CENTS = re.compile(r"(?<=[0-9])([,.:])[-\u2013\u2014]{1,2}(?=\s|$)")
 _SPACES = re.compile(r"[ '\u2019\u00a0\u202f]")
+_THREE_DIGITS = re.compile(r"[1-9][0-9]{0,2}[.,][0-9]{3}")
 _INT64_MAX = 2**63 - 1
+_USUAL_DECIMALS = 2
+
+
+@cache
+def currency_codes() -> frozenset[str]:
+    """Give the ISO 4217 codes of the money that is in use somewhere, or was until lately, as the CLDR has them."""
+    # Imported with the first price: most commands read none.
+    from babel.core import get_global
+    from babel.numbers import get_territory_currencies
+
+    found: set[str] = set()
+    for territory in get_global("territory_currencies").keys() - {"ZZ"}:  # nowhere: gold, tests and no currency at all
+        found.update(get_territory_currencies(territory, _IN_USE_SINCE, date.max, tender=True, non_tender=True))
+    return frozenset(found - {"XXX"})  # no currency, as in Antarctica
+
+
+@cache
+def _decimals(code: str) -> int:
+    """Tell how many decimals a currency has."""
+    from babel.numbers import get_currency_precision
+
+    return get_currency_precision(code)
 
 
 class BadPriceError(ValueError):
@@ -58,23 +88,24 @@ class BadCurrencyError(ValueError):
     """A currency is missing, or is none."""
 
 
-@lru_cache(maxsize=16384)
 def parse_money(text: str, currency_code: str) -> tuple[str, int, int]:
     """Read a price.
 
     A single comma before three digits separates thousands ("1,299"), else it is a decimal comma ("54,95"); a single
-    point is always a decimal point, because that is what machines write.
+    point is a decimal point, because that is what machines write. The decimals of the currency count for more: with
+    none, a point before three digits separates thousands ("299.000 VND"), and with three nobody knows what a comma
+    before three digits is ("12,500 KWD").
 
     Args:
-        text: such as "54.95", "54.95 USD", "USD 54.95", "1,299.00", "1.299,00 EUR" or "$54.95".
+        text: such as "54.95", "54.95 USD", "USD 54.95", "1,299.00", "1.299,00 EUR", "$54.95", "1299,- Kč", "Rs. 799".
         currency_code: of a price without a currency of its own.
 
     Returns:
         ISO 4217 code, whole units, and billionths of a unit.
 
     Raises:
-        BadPriceError: it is not a number, is negative, or has more digits than an amount can hold.
-        BadCurrencyError: the currency is missing, or not one of ISO 4217.
+        BadPriceError: it is not a number, is negative, has more digits than an amount can hold, or may be two amounts.
+        BadCurrencyError: the currency is missing, or not one of ISO 4217, or its sign is not of the supplier's.
 
     Examples:
         >>> parse_money("1.299,50 EUR", "USD")
@@ -86,7 +117,7 @@ def parse_money(text: str, currency_code: str) -> tuple[str, int, int]:
     plain = _PLAIN.fullmatch(text)
     if plain is not None:
         return _currency("", currency_code), int(plain[1]), int((plain[2] or "").ljust(9, "0"))
-    found = _PRICE.fullmatch(text)
+    found = _PRICE.fullmatch(_NO_CENTS.sub(_zero_cents, text, count=1))
     if found is None:
         negative = text.lstrip("€£$ ").startswith(("-", "\u2212", "("))
         raise BadPriceError("it is negative" if negative else "it is not a number")
@@ -96,19 +127,46 @@ def parse_money(text: str, currency_code: str) -> tuple[str, int, int]:
     if before.endswith(("-", "\u2212")):
         raise BadPriceError("it is negative")
     units, nanos = parse_number(number)
-    return _currency(before or after, currency_code), units, nanos
+    code = _currency(before or after, currency_code)
+    if _THREE_DIGITS.fullmatch(_SPACES.sub("", number)):
+        units, nanos = _by_decimals(number, code, (units, nanos))
+    return code, units, nanos
+
+
+def _zero_cents(found: re.Match[str]) -> str:
+    """Write the cents that a dash stands for as a number, by the decimal mark that the price would have."""
+    mark = found[1]
+    if mark == ":":
+        mark = "." if "," in found.string else ","
+    return f"{mark}0"
+
+
+def _by_decimals(number: str, code: str, usual: tuple[int, int]) -> tuple[int, int]:
+    """Read one to three digits, a point or comma, and three more."""
+    decimals = _decimals(code)
+    if "." in number and decimals == 0:
+        return parse_number(number.replace(".", ","))
+    if "," in number and decimals > _USUAL_DECIMALS:
+        raise BadPriceError(f"nobody knows whether its comma separates thousands, or the decimals of {code}")
+    return usual
 
 
 def _currency(stated: str, fallback: str) -> str:
-    code = stated
+    own = fallback.strip().upper()
+    code = own
     if stated:
-        code = _SIGNS.get(stated, stated.upper())
-        if stated not in _SIGNS and not (len(code) == 3 and code.isalpha()):
-            raise BadPriceError(f"{stated!r} is no currency")
-    code = code or fallback.strip().upper()
+        codes = _SIGNS.get(stated.casefold())
+        if codes is None:
+            code = stated.upper()
+            if not (len(code) == 3 and code.isalpha()):
+                raise BadPriceError(f"{stated!r} is no currency")
+        elif len(codes) == 1:
+            code = codes[0]
+        elif own and codes and own not in codes:
+            raise BadCurrencyError(f"{stated!r} is a sign of {', '.join(codes)}, and the supplier's currency is {own}")
     if not code:
         raise BadCurrencyError("the price states no currency and the supplier has none; set its currency_code")
-    if code not in CURRENCY_CODES:
+    if code not in currency_codes():
         raise BadCurrencyError(f"{code!r} is not a currency code of ISO 4217")
     return code
 

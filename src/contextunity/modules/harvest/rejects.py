@@ -76,6 +76,12 @@ class WarningReason(StrEnum):
     """The weight cannot be read."""
     UNKNOWN_STATUS = "unknown_status"
     """The shop's status or publication is a word that nobody has told us."""
+    STRAY_QUOTE = "stray_quote"
+    """A value begins with a quote that nothing closes, so the quote is read as a part of it."""
+    GUESSED_ENCODING = "guessed_encoding"
+    """The feed, or the row, is not UTF-8 and nobody says what it is in, so that was guessed."""
+    BAD_ENCODING = "bad_encoding"
+    """The row has bytes that mean nothing in the feed's encoding."""
 
 
 def rejected_row(*, line: int, reason: RejectReason, detail: str, raw: str | bytes, sku: str = "") -> RejectedRow:

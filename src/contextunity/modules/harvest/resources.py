@@ -78,6 +78,7 @@ class Resources:
             url=supplier.url,
             format=FeedFormat[supplier.format.upper()] if supplier.format else None,
             currency_code=supplier.currency_code,
+            encoding=supplier.encoding,
         )
 
     def page_size(self, supplier_code: str) -> int:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from .feeds import FeedBounds, feed_folder_of, file_path
+from .feeds._encoding import usable_encoding
 from .feeds._model import DEFAULT_BOUNDS, MAX_ENTRY_SETTING_BYTES
 
 _OUTSIDE = "lies in no feed folder; add to [modules.harvest] the line {line}"
@@ -32,6 +33,9 @@ class SupplierSettings(BaseModel):
     """How it is written; found out from the feed itself unless given."""
     currency_code: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
     """ISO 4217 code of the currency that prices without one of their own are in."""
+    encoding: str = ""
+    """What the feed's text is encoded in, such as windows-1251, whatever the feed says of itself; unless given, what it
+    says, UTF-8, or else a guess, which the harvest keeps as a warning."""
     key: Literal["sku", "barcode", "handle_options"] = "sku"
     """What names a product in the catalogue: its SKU, its barcode, or its handle with its options, for shops where one
     SKU stands on many variants."""
@@ -51,6 +55,11 @@ class SupplierSettings(BaseModel):
     """Bytes of one feed entry."""
     max_delisted_share: float | None = Field(default=None, ge=0, le=1)
     """As in `[modules.harvest]`, which counts unless given."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_usable(cls, name: str) -> str:
+        return usable_encoding(name) if name else ""
 
     def bounds(self) -> FeedBounds:
         """The bounds in the reader's words."""

@@ -129,6 +129,9 @@ def transform_page(raw: RawPage, *, currency_code: str, key: Key = "sku", now: d
         among them, by line. Optional values that cannot be used are left out, with a warning.
     """
     page = _Page(currency_code, key, now or datetime.now(UTC))
+    for told in (*raw.rejected, *raw.warnings):
+        # As the catalogue has it: a spreadsheet's apostrophe must not hide which product is listed.
+        told.sku = clean_text(told.sku) if told.sku else ""
     products: list[Product] = []
     rejected: list[RejectedRow] = list(raw.rejected)
     warnings: list[RejectedRow] = list(raw.warnings)
@@ -185,11 +188,13 @@ def _transform_row(row: RawProduct, page: _Page) -> Product:
     if description is None:
         description = page.descriptions[body] = html_to_text(_without_controls(restored(body)))
     stock, availability, doubts = _stock(row.stock, row.availability)
-    page.doubts += doubts
+    if doubts:
+        page.doubts += doubts
     publication = Publication.UNSPECIFIED
     if row.status or row.published:
         publication, doubts = _publication(row.status, row.published)
-        page.doubts += doubts
+        if doubts:
+            page.doubts += doubts
         if publication in _NOT_OFFERED:
             availability = Availability.OUT_OF_STOCK
     return Product(
@@ -271,7 +276,7 @@ def _key(row: RawProduct, page: _Page, group: str, gtin: str, options: dict[str,
 
 
 def _gtin(text: str, page: _Page) -> str:
-    value = clean_text(text)
+    value = text if text.isdigit() else clean_text(text)
     try:
         return read_gtin(value)
     except GtinError as error:
@@ -295,7 +300,7 @@ def _prices(row: RawProduct, page: _Page) -> tuple[Money, Money | None]:
         raise _RejectError(RejectReason.MISSING_PRICE, f"the price is empty{also}")
     currency = row.currency_code or page.currency_code
     try:
-        price = parse_money(clean_text(row.price), currency)
+        price = _amount(row.price, currency)
     except BadPriceError as error:
         raise _RejectError(RejectReason.BAD_PRICE, f"the price {row.price!r} cannot be used: {error}") from None
     except BadCurrencyError as error:
@@ -307,7 +312,7 @@ def _prices(row: RawProduct, page: _Page) -> tuple[Money, Money | None]:
     if not row.compare_at_price.strip():
         return _money(price), None
     try:
-        before = parse_money(clean_text(row.compare_at_price), currency)
+        before = _amount(row.compare_at_price, currency)
     except (BadPriceError, BadCurrencyError) as error:
         detail = f"the price before a reduction {row.compare_at_price!r} is left out: {error}"
         page.doubt(WarningReason.BAD_COMPARE_AT_PRICE, detail)
@@ -315,6 +320,11 @@ def _prices(row: RawProduct, page: _Page) -> tuple[Money, Money | None]:
     if before[0] != price[0] or before[1:] <= price[1:]:
         return _money(price), None
     return _money(price), _money(before)
+
+
+@lru_cache(maxsize=16384)
+def _amount(text: str, currency: str) -> tuple[str, int, int]:
+    return parse_money(clean_text(text), currency)
 
 
 def _money(amount: tuple[str, int, int]) -> Money:
@@ -337,7 +347,7 @@ def _sale_price(
         if not begin <= page.now < end:
             return None
     try:
-        sale = parse_money(clean_text(row.sale_price), currency)
+        sale = _amount(row.sale_price, currency)
     except (BadPriceError, BadCurrencyError) as error:
         page.doubt(WarningReason.BAD_SALE_PRICE, f"the reduced price {row.sale_price!r} does not count: {error}")
         return None
@@ -445,7 +455,7 @@ def _publication(status: str, published: str) -> tuple[Publication, _Doubts]:
 
 
 def _weight(row: RawProduct, page: _Page) -> int | None:
-    grams = _weight_grams(clean_text(row.weight), clean_text(row.weight_unit))
+    grams = _weight_grams(row.weight, row.weight_unit)
     if grams is None and row.weight.strip(" 0.,") and not _NO_WEIGHT.fullmatch(row.weight.strip()):
         page.doubt(WarningReason.BAD_WEIGHT, f"the weight {row.weight!r} is left out: it cannot be read")
     return grams
@@ -454,10 +464,10 @@ def _weight(row: RawProduct, page: _Page) -> int | None:
 @lru_cache(maxsize=4096)
 def _weight_grams(weight: str, weight_unit: str) -> int | None:
     """Read a weight; None where it is none, or zero, which shops leave where nobody has weighed."""
-    found = _WEIGHT.fullmatch(weight.strip())
+    found = _WEIGHT.fullmatch(clean_text(weight))
     if found is None:
         return None
-    factor = _GRAMS.get((found[2] or weight_unit.strip() or "g").lower().rstrip("."))
+    factor = _GRAMS.get((found[2] or clean_text(weight_unit) or "g").lower().rstrip("."))
     if factor is None:
         return None
     try:

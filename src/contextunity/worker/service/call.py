@@ -417,7 +417,7 @@ def _names_about(message_class: Any) -> tuple[str, ...]:
 
 def _note(call: Call, message: Any) -> None:
     """Notes what a request or an answer is about."""
-    for name in _names_about(type(message)):
+    for name in _names_about(message.__class__):
         value = getattr(message, name)
         if value:
             # The project of a schedule is not the one that vouches for the caller.

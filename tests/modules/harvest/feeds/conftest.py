@@ -95,6 +95,10 @@ class Reading:
         return [row for page in self.pages for row in page.page.rejected]
 
     @property
+    def warnings(self) -> list[RejectedRow]:
+        return [row for page in self.pages for row in page.page.warnings]
+
+    @property
     def entries(self) -> int:
         return sum(page.entries for page in self.pages)
 
@@ -127,9 +131,11 @@ def feed_folder(tmp_path: Path) -> Path:
 def read_all(client: httpx.AsyncClient, spool_folder: Path) -> ReadAll:
     """Read a feed to its end. `cold` forgets everything between two pages, as a restarted process does."""
 
-    async def read(url: str, page_size: int = 1000, *, cold: bool = False, format: Format | None = None) -> Reading:
+    async def read(
+        url: str, page_size: int = 1000, *, cold: bool = False, format: Format | None = None, encoding: str = ""
+    ) -> Reading:
         readahead = Readahead()
-        source = FeedSource(supplier_code="camping", url=url, format=format, currency_code="EUR")
+        source = FeedSource(supplier_code="camping", url=url, format=format, currency_code="EUR", encoding=encoding)
         feed, cursor = await open_feed(client, source, spool_folder=spool_folder, readahead=readahead)
         reading = Reading(feed=feed, cursors=[cursor])
         while True:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,12 +19,13 @@ from defusedxml import DefusedXmlException
 
 from ..errors import FeedEmptyError, FeedFormatError
 from ._delimited import split_records
+from ._encoding import guess_encoding, usable_encoding
 from ._google_tsv import REQUIRED_ATTRIBUTES, split_attributes
-from ._google_xml import check_head, check_xml_prologue, find_first_entry
-from ._model import MAX_PROLOGUE_BYTES
+from ._google_xml import check_head, check_xml_prologue, declared_encoding, find_first_entry
+from ._model import MAX_PROLOGUE_BYTES, count_lines
 from ._shopify import REQUIRED_COLUMNS, split_header
 
-__all__ = ["FORMAT_NAMES", "Opening", "check_prologue", "find_opening"]
+__all__ = ["FORMAT_NAMES", "Opening", "check_prologue", "find_encoding", "find_opening"]
 
 FORMAT_NAMES = {
     Format.SHOPIFY_CSV: "a Shopify product export (CSV)",
@@ -40,6 +44,7 @@ _MAGIC = {
     b"\xff\xfe": "UTF-16 text; have it exported as UTF-8",
     b"\xfe\xff": "UTF-16 text; have it exported as UTF-8",
 }
+_CHARSET = re.compile(r";\s*charset=\"?([^\s;\"]+)", re.IGNORECASE)
 _EXTENSIONS = {
     ".csv": Format.SHOPIFY_CSV,
     ".tsv": Format.GOOGLE_TSV,
@@ -68,10 +73,18 @@ class Opening:
     format: Format
     prologue: bytes
     cursor: FeedCursor
+    encoding: str = ""
+    """See `Feed.encoding`."""
 
 
 def find_opening(
-    url: str, head: bytes, *, whole: bool, expected: Format | None = None, content_type: str = ""
+    url: str,
+    head: bytes,
+    *,
+    whole: bool,
+    expected: Format | None = None,
+    content_type: str = "",
+    encoding: str = "",
 ) -> Opening | None:
     """Find format, prologue and first entry.
 
@@ -81,6 +94,7 @@ def find_opening(
         whole: whether `head` is the whole feed.
         expected: the format that is configured, if one is.
         content_type: what the server says it is, as a hint.
+        encoding: what is configured that it is in, if anything is.
 
     Returns:
         None where more bytes are needed.
@@ -95,14 +109,55 @@ def find_opening(
             raise FeedEmptyError(url)
         return None
     _refuse_binary(url, head, body, expected)
+    opening = _open(url, head, body, whole=whole, expected=expected, content_type=content_type, encoding=encoding)
+    return None if opening is None else dataclasses.replace(opening, encoding=encoding)
+
+
+def _open(
+    url: str, head: bytes, body: bytes, *, whole: bool, expected: Format | None, content_type: str, encoding: str
+) -> Opening | None:
     if body.startswith(b"<"):
-        return _open_xml(url, head, whole=whole, expected=expected)
+        return _open_xml(url, head, whole=whole, expected=expected, encoding=encoding)
     if body.startswith(b"{"):
         _expect(url, Format.JSON_LINES, expected, seen="a JSON object")
         offset = len(head) - len(body)
-        cursor = FeedCursor(offset=offset, line=head.count(b"\n", 0, offset))
+        cursor = FeedCursor(offset=offset, line=count_lines(head, 0, offset))
         return Opening(format=Format.JSON_LINES, prologue=b"", cursor=cursor)
     return _open_delimited(url, head, whole=whole, expected=expected, hint=_hint(url, content_type))
+
+
+def find_encoding(url: str, head: bytes, content_type: str) -> tuple[str, bool]:
+    """Find out what a feed is encoded in that its supplier names no encoding for.
+
+    Args:
+        url: for errors.
+        head: the first bytes of the feed.
+        content_type: what the server says of it.
+
+    Returns:
+        See `Feed.encoding`, and whether it is a guess.
+
+    Raises:
+        FeedFormatError: it declares an encoding that it cannot be read in.
+    """
+    if head.startswith(_BOM):
+        return "", False
+    guess = guess_encoding(head)
+    stated = declared_encoding(head)
+    if stated:
+        try:
+            declared = usable_encoding(stated)
+        except ValueError as error:
+            raise FeedFormatError(url, expected="XML in an encoding that is known", seen=str(error), line=1) from None
+        if declared not in ("utf-8", "ascii"):
+            return declared, False
+    elif charset := _CHARSET.search(content_type):
+        # Servers state one for all their files, so the content counts for more.
+        with contextlib.suppress(ValueError):
+            declared = usable_encoding(charset[1])
+            if declared not in ("utf-8", "ascii") and (guess or head.isascii()):
+                return declared, False
+    return guess, bool(guess)
 
 
 def check_prologue(url: str, format: Format, prologue: bytes) -> None:
@@ -170,11 +225,11 @@ def _hint(url: str, content_type: str) -> Format | None:
     return _EXTENSIONS.get(extension) or _CONTENT_TYPES.get(content_type.partition(";")[0].strip().lower())
 
 
-def _open_xml(url: str, head: bytes, *, whole: bool, expected: Format | None) -> Opening | None:
+def _open_xml(url: str, head: bytes, *, whole: bool, expected: Format | None, encoding: str) -> Opening | None:
     _expect(url, Format.GOOGLE_XML, expected, seen="XML")
-    found = find_first_entry(head)
+    found = find_first_entry(head, encoding)
     try:
-        root = check_head(head, None if found is None else found.offset, whole=whole)
+        root = check_head(head, None if found is None else found.offset, whole=whole, encoding=encoding)
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
         seen = f"XML that cannot be read ({type(error).__name__}: {error})"
         raise FeedFormatError(url, expected=_name(expected), seen=seen) from error
@@ -186,7 +241,7 @@ def _open_xml(url: str, head: bytes, *, whole: bool, expected: Format | None) ->
         return None
     if len(found.prologue) > MAX_PROLOGUE_BYTES:
         raise FeedFormatError(url, expected=_name(expected), seen=f"{len(found.prologue)} bytes of start tags")
-    cursor = FeedCursor(offset=found.offset, line=head.count(b"\n", 0, found.offset))
+    cursor = FeedCursor(offset=found.offset, line=count_lines(head, 0, found.offset))
     return Opening(format=Format.GOOGLE_XML, prologue=found.prologue, cursor=cursor)
 
 
@@ -196,7 +251,7 @@ def _open_delimited(
     """Find the header row; the first row that has anything in it is taken for it."""
     lead = head.removeprefix(_BOM)
     first = next((record for record in split_records(lead, delimiter=",", columns=0, final=whole)), None)
-    tabs = b"\t" in lead.lstrip(b"\r\n").partition(b"\n")[0]
+    tabs = b"\t" in next(iter(lead.lstrip(b"\r\n").splitlines()), b"")
     if tabs:
         first = next((record for record in split_records(lead, delimiter="\t", columns=0, final=whole)), None)
     if first is None and not whole and len(head) <= MAX_PROLOGUE_BYTES:
@@ -210,7 +265,7 @@ def _open_delimited(
         if whole:
             raise FeedEmptyError(url, detail="it has a header row and nothing else")
         return None
-    cursor = FeedCursor(offset=offset, line=head.count(b"\n", 0, offset))
+    cursor = FeedCursor(offset=offset, line=count_lines(head, 0, offset))
     return Opening(format=found, prologue=prologue, cursor=cursor)
 
 

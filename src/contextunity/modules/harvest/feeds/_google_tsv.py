@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
 from functools import lru_cache
 
-from contextunity.gen.contextunity.harvest.v1 import RawProduct, RejectedRow
-
-from ..rejects import rejected_row
+from ..rejects import rejected_row, warning_row
 from ._delimited import split_records
 from ._google import attribute_name, google_product
 from ._model import Chunk
@@ -17,6 +16,7 @@ REQUIRED_ATTRIBUTES = ("id", "title", "price")
 
 _LISTS = frozenset({"additional_image_link"})
 """Attributes whose value is a list with commas in TSV, where XML repeats the element."""
+_DIGIT = re.compile(r"[0-9]")
 
 
 @lru_cache(maxsize=64)
@@ -27,30 +27,41 @@ def split_attributes(prologue: bytes) -> tuple[str, ...]:
     return tuple(attribute_name(name) for name in header or ())
 
 
-def parse_google_tsv(data: bytes, *, prologue: bytes, line: int, limit: int, final: bool) -> Chunk:
+def parse_google_tsv(data: bytes, *, prologue: bytes, line: int, limit: int, final: bool, encoding: str = "") -> Chunk:
     """Read items; every row is an entry. See `EntryParser`."""
     names = split_attributes(prologue)
-    sku = names.index("id")
-    products: list[RawProduct] = []
-    rejected: list[RejectedRow] = []
-    entries = consumed = place = 0
-    for record in split_records(data, delimiter="\t", columns=len(names), final=final):
-        line += data.count(b"\n", place, record.start)
-        place = record.start
+    sku, price = names.index("id"), names.index("price")
+    chunk = Chunk()
+    records = split_records(
+        data,
+        delimiter="\t",
+        columns=len(names),
+        final=final,
+        encoding=encoding,
+        is_row=lambda values: bool(values[sku].strip()) and _DIGIT.search(values[price]) is not None,
+    )
+    for record in records:
+        at = line + record.line + 1
         if record.fault is None:
-            products.append(google_product(line + 1, _values(names, record.fields)))
+            product = google_product(at, _values(names, record.fields))
+            chunk.products.append(product)
+            for reason, detail in record.doubts:
+                raw = data[record.start : record.end]
+                chunk.warnings.append(warning_row(line=at, reason=reason, detail=detail, raw=raw, sku=product.sku))
         else:
             raw = data[record.start : record.end]
-            known = record.fields[sku] if len(record.fields) == len(names) else ""
-            rejected.append(rejected_row(line=line + 1, reason=record.fault, detail=record.detail, raw=raw, sku=known))
-        entries += 1
-        consumed = record.end
-        if entries >= limit:
+            # What stands first is known even where the values behind it are out of place.
+            known = record.fields[sku] if record.fields and (sku == 0 or len(record.fields) == len(names)) else ""
+            rejected = rejected_row(line=at, reason=record.fault, detail=record.detail, raw=raw, sku=known)
+            chunk.rejected.append(rejected)
+        chunk.entries += 1
+        chunk.consumed = record.end
+        if chunk.entries >= limit:
             break
     else:
         if final:
-            consumed = len(data)
-    return Chunk(products=products, rejected=rejected, entries=entries, consumed=consumed)
+            chunk.consumed = len(data)
+    return chunk
 
 
 def _values(names: tuple[str, ...], fields: list[str]) -> dict[str, list[str]]:

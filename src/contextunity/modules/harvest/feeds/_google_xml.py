@@ -17,9 +17,10 @@ from contextunity.gen.contextunity.harvest.v1 import RawProduct, RejectedRow
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser, fromstring
 
-from ..rejects import RejectReason, rejected_row
+from ..rejects import RejectReason, rejected_row, warning_row
+from ._encoding import Damage, decode_lines
 from ._google import google_product
-from ._model import Chunk
+from ._model import Chunk, count_lines
 
 GOOGLE_NAMESPACE = "http://base.google.com/ns/1.0"
 
@@ -40,6 +41,7 @@ _ENTRY_NAMES = (b"item", b"entry")
 # The key of an item that no parser reads: it is listed all the same.
 _ID = re.compile(rb"<(?:[A-Za-z_][\w.\-]*:)?id(?:\s[^<>]*)?>\s*(?:<!\[CDATA\[)?([^<\]]+)")
 _DECLARATION = re.compile(rb"\s*<\?xml\s[^>]*\?>")
+_ENCODING = re.compile(rb"\sencoding\s*=\s*[\"']([A-Za-z][A-Za-z0-9._\-]*)[\"']")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +54,19 @@ class XmlHead:
     """Where the first item begins."""
 
 
-def find_first_entry(head: bytes) -> XmlHead | None:
+def declared_encoding(head: bytes) -> str:
+    """Give what the XML declaration names, as it stands there; nothing where it names none."""
+    declaration = _DECLARATION.match(head.removeprefix(b"\xef\xbb\xbf"))
+    found = _ENCODING.search(declaration[0]) if declaration else None
+    return found[1].decode("ascii") if found else ""
+
+
+def find_first_entry(head: bytes, encoding: str = "") -> XmlHead | None:
     """Find the first item.
+
+    Args:
+        head: the first bytes of the feed.
+        encoding: what they are in, whatever the declaration says, which is left out then; see `Feed.encoding`.
 
     Returns:
         None where `head` has none: the feed lists nothing, or more bytes are needed.
@@ -63,7 +76,10 @@ def find_first_entry(head: bytes) -> XmlHead | None:
         if found["name"] is not None:
             if found["name"].rpartition(b":")[2] in _ENTRY_NAMES and opened:
                 declaration = _DECLARATION.match(head.removeprefix(b"\xef\xbb\xbf"))
-                prologue = (declaration[0].strip() + b"\n" if declaration else b"") + b"".join(opened)
+                if encoding:
+                    prologue = b"".join(opened).decode(encoding, "replace").encode()
+                else:
+                    prologue = (declaration[0].strip() + b"\n" if declaration else b"") + b"".join(opened)
                 return XmlHead(prologue=prologue, offset=found.start())
             if not found[0].endswith(b"/>"):
                 opened.append(found[0])
@@ -113,7 +129,7 @@ def _split_entries(data: bytes) -> Iterator[tuple[int, int]]:
         yield start, -1
 
 
-def parse_google_xml(data: bytes, *, prologue: bytes, line: int, limit: int, final: bool) -> Chunk:
+def parse_google_xml(data: bytes, *, prologue: bytes, line: int, limit: int, final: bool, encoding: str = "") -> Chunk:
     """Read items; every one is an entry. See `EntryParser`."""
     spans: list[tuple[int, int]] = []
     done = False
@@ -127,17 +143,17 @@ def parse_google_xml(data: bytes, *, prologue: bytes, line: int, limit: int, fin
     lines: list[int] = []
     place = 0
     for start, _ in spans:
-        line += data.count(b"\n", place, start)
+        line += count_lines(data, place, start)
         place = start
         lines.append(line + 1)
-    products, rejected = _parse_spans(data, spans, lines, prologue)
+    products, rejected, warnings = _parse_spans(data, spans, lines, prologue, encoding)
     consumed = spans[-1][1] if spans else 0
     if final and (not done or consumed == len(data)):
-        line += data.count(b"\n", place)
+        line += count_lines(data, place)
         if not _is_closed(prologue, data[consumed:]):
             rejected.append(_truncated(data, consumed, line + 1))
         consumed = len(data)
-    return Chunk(products=products, rejected=rejected, entries=len(spans), consumed=consumed)
+    return Chunk(products=products, rejected=rejected, warnings=warnings, entries=len(spans), consumed=consumed)
 
 
 def _is_closed(prologue: bytes, rest: bytes) -> bool:
@@ -158,22 +174,27 @@ def _truncated(data: bytes, place: int, line: int) -> RejectedRow:
 
 
 def _parse_spans(
-    data: bytes, spans: list[tuple[int, int]], lines: list[int], prologue: bytes
-) -> tuple[list[RawProduct], list[RejectedRow]]:
+    data: bytes, spans: list[tuple[int, int]], lines: list[int], prologue: bytes, encoding: str
+) -> tuple[list[RawProduct], list[RejectedRow], list[RejectedRow]]:
     """Parse items together, which is faster, and one by one where any of them is bad."""
     if not spans:
-        return [], []
+        return [], [], []
+    pieces = [data[start:end] for start, end in spans]
     closing = _closing(prologue)
     rejected: list[RejectedRow] = []
+    warnings: list[RejectedRow] = []
+    damage: Damage | None = None
+    if encoding:
+        texts, damage = decode_lines(pieces, encoding)
+        pieces = [text.encode() for text in texts]
     try:
-        elements = _parse(prologue, [data[start:end] for start, end in spans], closing)
-        if len(elements) == len(spans):
-            return [google_product(at, _values(found)) for at, found in zip(lines, elements, strict=True)], []
+        elements = _parse(prologue, pieces, closing)
+        if len(elements) == len(spans) and damage is None:
+            return [google_product(at, _values(found)) for at, found in zip(lines, elements, strict=True)], [], []
     except (ParseError, DefusedXmlException, ValueError):
         pass
     products: list[RawProduct] = []
-    for (start, end), at in zip(spans, lines, strict=True):
-        piece = data[start:end]
+    for index, (piece, at) in enumerate(zip(pieces, lines, strict=True)):
         try:
             (element,) = _parse(prologue, [piece], closing)
         except (ParseError, DefusedXmlException, ValueError) as error:
@@ -181,9 +202,13 @@ def _parse_spans(
             key = _ID.search(piece)
             sku = html.unescape(key[1].decode("utf-8", "replace")).strip() if key else ""
             rejected.append(rejected_row(line=at, reason=RejectReason.BAD_XML, detail=detail, raw=piece, sku=sku))
-        else:
-            products.append(google_product(at, _values(element)))
-    return products, rejected
+            continue
+        product = google_product(at, _values(element))
+        products.append(product)
+        if damage is not None and (doubt := damage.of_lines(index, index + 1)) is not None:
+            reason, detail = doubt
+            warnings.append(warning_row(line=at, reason=reason, detail=detail, raw=piece, sku=product.sku))
+    return products, rejected, warnings
 
 
 def _parse(prologue: bytes, pieces: list[bytes], closing: bytes) -> list[Element]:
@@ -207,13 +232,14 @@ def _values(entry: Element) -> dict[str, list[str]]:
     return {**plain, **google}
 
 
-def check_head(head: bytes, offset: int | None, *, whole: bool) -> str:
+def check_head(head: bytes, offset: int | None, *, whole: bool, encoding: str = "") -> str:
     """Let the real parser look at what stands before the first item.
 
     Args:
         head: the first bytes of the feed.
         offset: where the first item begins; None where none was found.
         whole: whether `head` is the whole feed.
+        encoding: as in `find_first_entry`.
 
     Returns:
         The local name of the root element; empty where it has not begun.
@@ -223,7 +249,9 @@ def check_head(head: bytes, offset: int | None, *, whole: bool) -> str:
         DefusedXmlException: it declares entities, which pages could not resolve and hostile feeds fill memory with.
     """
     parser = DefusedXMLParser(forbid_entities=True, forbid_external=True)
-    parser.feed(head if offset is None else head[:offset])
+    before = head if offset is None else head[:offset]
+    # Of a text, the parser does not believe the declaration.
+    parser.feed(before.decode(encoding, "replace") if encoding else before)
     if whole and offset is None:
         parser.close()
     found = next((tag for tag in _walk(head, _MARKUP) if tag["name"] is not None), None)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from contextunity.gen.contextunity.harvest.v1 import RawProduct, RejectedRow
+from contextunity.gen.contextunity.harvest.v1 import RawProduct
 
-from ..rejects import RejectReason, rejected_row
+from ..rejects import RejectReason, rejected_row, warning_row
+from ._encoding import decode_lines
 from ._model import Chunk
 
 _TEXTS = (
@@ -45,58 +46,55 @@ class _FieldError(ValueError):
     """A field holds something of another type."""
 
 
-def parse_json_lines(data: bytes, *, prologue: bytes, line: int, limit: int, final: bool) -> Chunk:
+def parse_json_lines(data: bytes, *, prologue: bytes, line: int, limit: int, final: bool, encoding: str = "") -> Chunk:
     """Read products; every line that is not blank is an entry. See `EntryParser`.
 
     Fields that RawProduct does not have are left alone; numbers are taken as they are written.
     """
     del prologue
-    products: list[RawProduct] = []
-    rejected: list[RejectedRow] = []
-    entries = consumed = 0
-    pieces = data.split(b"\n")
-    rest = pieces.pop()
-    if final and rest:
-        pieces.append(rest)
+    chunk = Chunk()
+    pieces = data.splitlines(keepends=True)
+    # A carriage return at the very end may be half of a line's end.
+    if pieces and not final and not pieces[-1].endswith(b"\n"):
+        pieces.pop()
     for piece in pieces:
         line += 1
-        consumed = min(consumed + len(piece) + 1, len(data))
+        chunk.consumed += len(piece)
         if not piece.strip():
             continue
-        entries += 1
-        _read_line(piece, line, products, rejected)
-        if entries >= limit:
+        chunk.entries += 1
+        _read_line(piece, line, encoding, chunk)
+        if chunk.entries >= limit:
             break
-    return Chunk(products=products, rejected=rejected, entries=entries, consumed=consumed)
+    return chunk
 
 
-def _read_line(piece: bytes, line: int, products: list[RawProduct], rejected: list[RejectedRow]) -> None:
+def _read_line(piece: bytes, line: int, encoding: str, chunk: Chunk) -> None:
+    (text,), damage = decode_lines([piece], encoding)
+
+    def reject(reason: RejectReason, detail: str, sku: str = "") -> None:
+        chunk.rejected.append(rejected_row(line=line, reason=reason, detail=detail, raw=piece.rstrip(b"\r\n"), sku=sku))
+
     try:
-        text = _decode(piece)
         # Numbers stay text: "54.90" must not become 54.9, nor a GTIN lose digits.
         value = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError) as error:
-        detail = f"the line is not JSON: {error}"
-        rejected.append(rejected_row(line=line, reason=RejectReason.BAD_JSON, detail=detail, raw=piece))
+        reject(RejectReason.BAD_JSON, f"the line is not JSON: {error}")
         return
     if not isinstance(value, dict):
-        detail = f"the line is a JSON {_kind(value)}, not an object"
-        rejected.append(rejected_row(line=line, reason=RejectReason.BAD_JSON, detail=detail, raw=piece))
+        reject(RejectReason.BAD_JSON, f"the line is a JSON {_kind(value)}, not an object")
         return
     record = cast("dict[str, Any]", value)
     try:
-        products.append(_product(line, record))
+        product = _product(line, record)
     except _FieldError as error:
         sku = record.get("sku")
-        known = sku if isinstance(sku, str) else ""
-        rejected.append(rejected_row(line=line, reason=RejectReason.BAD_FIELD, detail=str(error), raw=piece, sku=known))
-
-
-def _decode(piece: bytes) -> str:
-    try:
-        return piece.decode()
-    except UnicodeDecodeError:
-        return piece.decode("cp1252", "replace")
+        reject(RejectReason.BAD_FIELD, str(error), sku if isinstance(sku, str) else "")
+        return
+    chunk.products.append(product)
+    if damage is not None:
+        reason, detail = damage.doubt
+        chunk.warnings.append(warning_row(line=line, reason=reason, detail=detail, raw=piece, sku=product.sku))
 
 
 def _product(line: int, record: dict[str, Any]) -> RawProduct:

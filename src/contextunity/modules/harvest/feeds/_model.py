@@ -43,6 +43,8 @@ class FeedSource:
     """How it is written; None means that it is found out from the content."""
     currency_code: str = ""
     """ISO 4217 code of the currency that prices without one of their own are in."""
+    encoding: str = ""
+    """What its text is encoded in; empty means that it is found out from the content."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,21 +99,31 @@ class FetchedPage:
     """The same for people."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Chunk:
     """What a parser made of some bytes of a feed."""
 
     products: list[RawProduct] = field(default_factory=list[RawProduct])
     rejected: list[RejectedRow] = field(default_factory=list[RejectedRow])
+    warnings: list[RejectedRow] = field(default_factory=list[RejectedRow])
     entries: int = 0
     consumed: int = 0
     """Bytes that are done; what follows is the beginning of an entry that needs more bytes, or the next entry."""
 
 
+def count_lines(data: bytes, start: int = 0, end: int | None = None) -> int:
+    """Count the ends of lines in a part of `data` that does not begin or end within one: LF, CR LF, and lone CR."""
+    lines = data.count(b"\n", start, end)
+    returns = data.count(b"\r", start, end)
+    return lines + returns - data.count(b"\r\n", start, end) if returns else lines
+
+
 class EntryParser(Protocol):
     """Reads entries of one format from bytes."""
 
-    def __call__(self, data: bytes, *, prologue: bytes, line: int, limit: int, final: bool) -> Chunk:
+    def __call__(
+        self, data: bytes, *, prologue: bytes, line: int, limit: int, final: bool, encoding: str = ""
+    ) -> Chunk:
         """Read entries.
 
         Args:
@@ -120,6 +132,7 @@ class EntryParser(Protocol):
             line: lines of the feed before `data`.
             limit: how many entries to read at most.
             final: whether the feed ends with `data`.
+            encoding: see `Feed.encoding`.
 
         What it reads does not depend on where `data` ends as long as the entry is complete, so that pages of any size
         give the same rows.

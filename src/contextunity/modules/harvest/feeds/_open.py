@@ -12,7 +12,7 @@ from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, HarvestIn
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
 
 from ..errors import FeedEmptyError, FeedFormatError, FeedLimitError, FeedRefusedError, FeedUnreachableError
-from ._detect import FORMAT_NAMES, find_opening
+from ._detect import FORMAT_NAMES, find_encoding, find_opening
 from ._download import Download
 from ._file import FileBytes, file_path, file_version
 from ._http import RangeBytes, condition, content_range, fetch, read_up_to, states_other, validator
@@ -166,9 +166,19 @@ async def _spool(
 async def _open(found: _Found, source: FeedSource, readahead: Readahead) -> tuple[Feed, FeedCursor]:
     """Read as much of the beginning as it takes to find the first entry."""
     head = found.head or await found.source.read(0, HEAD_BYTES)
+    encoding, guessed = source.encoding, False
+    if not encoding:
+        encoding, guessed = await asyncio.to_thread(find_encoding, source.url, head, found.content_type)
     while True:
         whole = len(head) >= found.feed.total_bytes > 0 or not head
-        opening = find_opening(source.url, head, whole=whole, expected=source.format, content_type=found.content_type)
+        opening = find_opening(
+            source.url,
+            head,
+            whole=whole,
+            expected=source.format,
+            content_type=found.content_type,
+            encoding=encoding,
+        )
         if opening is not None:
             break
         if len(head) >= MAX_HEAD_BYTES:
@@ -185,6 +195,9 @@ async def _open(found: _Found, source: FeedSource, readahead: Readahead) -> tupl
     feed.format = opening.format
     feed.prologue = opening.prologue
     feed.currency_code = source.currency_code
+    feed.encoding = opening.encoding
+    if guessed:
+        opening.cursor.guessed_encoding = encoding
     # The end tag of XML is an end of its own; rows and lines have none.
     if found.incomplete is not HarvestIncomplete.LENGTH_UNKNOWN or feed.format is not Format.GOOGLE_XML:
         feed.incomplete = found.incomplete

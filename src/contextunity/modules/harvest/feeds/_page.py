@@ -6,18 +6,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
-from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, HarvestIncomplete, RawPage
+from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, HarvestIncomplete, RawPage, RejectedRow
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
 
 from ..errors import FeedFormatError
-from ..rejects import RejectReason
+from ..rejects import RejectReason, WarningReason, warning_row
 from ._detect import FORMAT_NAMES, check_prologue
+from ._encoding import usable_encoding
 from ._file import FileBytes, file_path
 from ._google_tsv import parse_google_tsv
 from ._google_xml import parse_google_xml
 from ._http import RangeBytes
 from ._json_lines import parse_json_lines
-from ._model import DEFAULT_BOUNDS, MAX_PAGE_BYTES, ByteSource, EntryParser, FeedBounds, FetchedPage, Heartbeat
+from ._model import (
+    DEFAULT_BOUNDS,
+    MAX_PAGE_BYTES,
+    ByteSource,
+    EntryParser,
+    FeedBounds,
+    FetchedPage,
+    Heartbeat,
+    count_lines,
+)
 from ._readahead import SHARED, Readahead, window
 from ._shopify import parse_shopify
 from ._spool import spooled_feed
@@ -79,12 +89,25 @@ async def read_page(
     if parse is None:
         raise FeedFormatError(feed.url, expected=", ".join(FORMAT_NAMES.values()), seen=f"format {feed.format!r}")
     check_prologue(feed.url, feed.format, feed.prologue)
+    if feed.encoding:
+        try:
+            usable_encoding(feed.encoding)
+        except ValueError as error:
+            raise FeedFormatError(feed.url, expected="an encoding that is known", seen=str(error)) from None
     if cursor.offset < 0 or cursor.line < 0:
         seen = f"byte {cursor.offset}, line {cursor.line}"
         raise FeedFormatError(feed.url, expected="a cursor that a page before gave", seen=seen)
     source = await _source(client, feed, spool_folder, feed_folders, bounds, heartbeat, accept_broken=accept_broken)
     reader = _PageReader(feed, cursor, page_size, source, parse, readahead, bounds.max_record_bytes)
     return await reader.read()
+
+
+def _guessed(cursor: FeedCursor) -> RejectedRow:
+    detail = (
+        f"the feed is not UTF-8 and does not say what it is in; it is read as {cursor.guessed_encoding}, by a guess "
+        "from its beginning: look at some products, and name the encoding in the supplier's settings"
+    )
+    return warning_row(line=cursor.line + 1, reason=WarningReason.GUESSED_ENCODING, detail=detail, raw="")
 
 
 async def _source(
@@ -130,6 +153,8 @@ class _PageReader:
         self._buffer = readahead.tail(feed, cursor.offset)
         self._final = self._is_end(len(self._buffer))
         self._page = RawPage()
+        if cursor.guessed_encoding:
+            self._page.warnings.append(_guessed(cursor))
         self._entries = 0
         self._closed = False
         """Whether the parser has seen the end of the feed."""
@@ -196,16 +221,18 @@ class _PageReader:
             line=self._line,
             limit=self._page_size - self._entries,
             final=self._final,
+            encoding=self._feed.encoding,
         )
         self._page.products += chunk.products
         self._page.rejected += chunk.rejected
+        self._page.warnings += chunk.warnings
         self._entries += chunk.entries
         self._closed = self._final and chunk.consumed == len(self._buffer)
         self._advance(chunk.consumed)
         return chunk.consumed > 0
 
     def _advance(self, size: int) -> None:
-        self._line += self._buffer.count(b"\n", 0, size)
+        self._line += count_lines(self._buffer, 0, size)
         self._offset += size
         self._last_byte = self._buffer[size - 1 : size] if size else self._last_byte
         self._buffer = self._buffer[size:]
@@ -237,7 +264,14 @@ class _PageReader:
         if not self._final or self._closed:
             return self._final
         # Asked even where nothing is left: a document that was cut between two entries lacks its end.
-        rest = self._parse(self._buffer, prologue=self._feed.prologue, line=self._line, limit=1, final=True)
+        rest = self._parse(
+            self._buffer,
+            prologue=self._feed.prologue,
+            line=self._line,
+            limit=1,
+            final=True,
+            encoding=self._feed.encoding,
+        )
         if rest.entries:
             return False
         self._page.rejected += rest.rejected

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from contextunity.gen.contextunity.harvest.v1 import RawProduct, RejectedRow
 
-from ..rejects import RejectReason, rejected_row
+from ..rejects import RejectReason, rejected_row, warning_row
 from ..spreadsheet import restored
 from ._delimited import Record, split_records
 from ._model import Chunk
@@ -26,6 +28,9 @@ _VARIANT_COLUMNS = (
 )
 """A row with any of these is a variant; a row without is a further image of the product. Some exports write a quantity
 or a weight of zero into the rows of images as well."""
+
+_HANDLE = re.compile(r"[^\s<>\"]+")
+_NUMBER = re.compile(r"[0-9][0-9.,]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +67,13 @@ class _Columns:
     option_names: tuple[int, ...]
     option_values: tuple[int, ...]
     variant: tuple[int, ...]
+
+    def is_row(self, values: Sequence[str]) -> bool:
+        """Tell whether a line is a row of its own: its handle is one word, and its price, if it has one, a number."""
+        price = values[self.price].strip()
+        return _HANDLE.fullmatch(values[self.handle]) is not None and (
+            not price or _NUMBER.fullmatch(price) is not None
+        )
 
 
 def split_header(prologue: bytes) -> list[str]:
@@ -113,55 +125,56 @@ def _columns(prologue: bytes) -> _Columns:
     )
 
 
-def parse_shopify(data: bytes, *, prologue: bytes, line: int, limit: int, final: bool) -> Chunk:
+def parse_shopify(data: bytes, *, prologue: bytes, line: int, limit: int, final: bool, encoding: str = "") -> Chunk:
     """Read products; an entry is a group of rows with the same handle. See `EntryParser`.
 
     A row that cannot be read belongs to the group before it, so that it does not tear a group in two; before the first
     group of `data` it is an entry of its own.
     """
     columns = _columns(prologue)
-    products: list[RawProduct] = []
-    rejected: list[RejectedRow] = []
-    pending: list[RejectedRow] = []
+    chunk = Chunk()
+    # What was wrong with rows of the group that is being read, which may not end in these bytes.
+    pending = Chunk()
     group: list[tuple[int, list[str]]] = []
-    handle = ""
-    entries = consumed = place = 0
-    for record in split_records(data, delimiter=",", columns=columns.count, final=final):
-        line += data.count(b"\n", place, record.start)
-        place = record.start
+    written = handle = ""
+    for record in split_records(
+        data, delimiter=",", columns=columns.count, final=final, encoding=encoding, is_row=columns.is_row
+    ):
+        at = line + record.line + 1
         fault = _fault(record, columns)
         if fault is not None:
-            bad = _reject(record, fault, data=data, line=line + 1, columns=columns)
+            bad = _reject(record, fault, data=data, line=at, columns=columns)
             if group:
-                pending.append(bad)
+                pending.rejected.append(bad)
                 continue
-            rejected.append(bad)
-            entries += 1
-            consumed = record.end
+            chunk.rejected.append(bad)
+            chunk.entries += 1
+            chunk.consumed = record.end
         else:
             fields = record.fields
-            if not group or restored(fields[columns.handle].strip()) != handle:
-                if group:
-                    _close_group(group, columns, products, rejected)
-                    rejected += pending
-                    group, pending = [], []
-                    entries += 1
-                    consumed = record.start
-                    if entries >= limit:
+            if not group or fields[columns.handle] != written:
+                written = fields[columns.handle]
+                found = restored(written.strip())
+                if group and found != handle:
+                    _close_group(group, columns, chunk, pending)
+                    group, pending = [], Chunk()
+                    chunk.consumed = record.start
+                    if chunk.entries >= limit:
                         break
-                handle = restored(fields[columns.handle].strip())
-            group.append((line + 1, fields))
+                handle = found
+            group.append((at, fields))
+            for reason, detail in record.doubts:
+                raw, sku = data[record.start : record.end], fields[columns.sku] if columns.sku >= 0 else ""
+                pending.warnings.append(warning_row(line=at, reason=reason, detail=detail, raw=raw, sku=sku))
             continue
-        if entries >= limit:
+        if chunk.entries >= limit:
             break
     else:
         if final:
             if group:
-                _close_group(group, columns, products, rejected)
-                rejected += pending
-                entries += 1
-            consumed = len(data)
-    return Chunk(products=products, rejected=rejected, entries=entries, consumed=consumed)
+                _close_group(group, columns, chunk, pending)
+            chunk.consumed = len(data)
+    return chunk
 
 
 def _fault(record: Record, columns: _Columns) -> tuple[RejectReason, str] | None:
@@ -181,40 +194,47 @@ def _reject(
     return rejected_row(line=line, reason=reason, detail=detail, raw=data[record.start : record.end], sku=sku)
 
 
-def _close_group(
-    group: list[tuple[int, list[str]]], columns: _Columns, products: list[RawProduct], rejected: list[RejectedRow]
-) -> None:
-    """Make one product of each variant row; what a row leaves empty comes from the first row of its group."""
-    first = group[0][1]
-    images: list[str] = []
-    if columns.image >= 0:
-        images = [fields[columns.image] for _, fields in group if fields[columns.image]]
+def _close_group(group: list[tuple[int, list[str]]], columns: _Columns, chunk: Chunk, pending: Chunk) -> None:
+    """Make one product of each variant row; what a row leaves empty comes from the first row of its group.
+
+    Args:
+        group: line and values of each row.
+        columns: where the values are.
+        chunk: gets the products, and what is pending.
+        pending: what was wrong with rows of the group.
+    """
+    # A column that is missing has index -1: each row is given one more, empty value, which -1 then names.
+    for _, row in group:
+        row.append("")
+    head = group[0][1]
+    images = [url for _, row in group if (url := row[columns.image])]
     names = [
-        (first[name] if name >= 0 and first[name] else f"Option{number}", value)
+        (head[name] or f"Option{number}", value)
         for number, (name, value) in enumerate(zip(columns.option_names, columns.option_values, strict=True), 1)
         if value >= 0
     ]
-    for index, (line, fields) in enumerate(group):
-        if index and not any(fields[place] for place in columns.variant):
-            if columns.image < 0 or not fields[columns.image]:
+    for line, row in group:
+        if row is not head and not any(map(row.__getitem__, columns.variant)):
+            if not row[columns.image]:
                 detail = "the row has neither a variant nor an image"
-                raw = ",".join(fields)
-                rejected.append(rejected_row(line=line, reason=RejectReason.EMPTY_ROW, detail=detail, raw=raw))
+                raw = ",".join(row[:-1])
+                bad = rejected_row(line=line, reason=RejectReason.EMPTY_ROW, detail=detail, raw=raw)
+                chunk.rejected.append(bad)
             continue
-        products.append(_product(line, fields, first, columns, images, names))
+        chunk.products.append(_product(line, row, head, columns, images, names))
+    chunk.rejected += pending.rejected
+    chunk.warnings += pending.warnings
+    chunk.entries += 1
 
 
 def _product(
     line: int,
-    fields: list[str],
-    first: list[str],
+    row: list[str],
+    head: list[str],
     columns: _Columns,
     images: list[str],
     names: list[tuple[str, int]],
 ) -> RawProduct:
-    # A column that is missing has index -1: the row is given one more, empty value, which -1 then names.
-    row = [*fields, ""]
-    head = [*first, ""]
     own_image = row[columns.variant_image]
     weight, unit = (row[columns.grams], "g") if columns.grams >= 0 else (row[columns.weight], row[columns.weight_unit])
     category = row[columns.type] or head[columns.type]
@@ -247,6 +267,9 @@ def _product(
 
 def _published(row: list[str], head: list[str], columns: _Columns) -> str:
     """Tell whether the product is shown: not where a column says so, and not where no market has it."""
+    if len(columns.published) == 1 and not columns.markets:
+        (place,) = columns.published
+        return row[place] or head[place]
     shown = [value for place in columns.published if (value := row[place] or head[place])]
     hidden = [value for value in shown if value.strip().lower() == "false"]
     if hidden:
@@ -262,7 +285,9 @@ def _stock(row: list[str], columns: _Columns) -> tuple[str, str]:
 
     Untracked goods can always be bought, and the policy "continue" sells on below zero.
     """
-    quantity = restored(row[columns.stock].strip())
+    quantity = row[columns.stock]
+    if not quantity.isdigit():
+        quantity = restored(quantity.strip())
     if columns.tracker >= 0 and not row[columns.tracker]:
         return "", "in_stock" if quantity else ""
     if row[columns.policy] == "continue" and (quantity == "0" or quantity.startswith("-")):

@@ -429,6 +429,12 @@ class Feed(betterproto2.Message):
     payload.
     """
 
+    encoding: "str" = betterproto2.field(41, betterproto2.TYPE_STRING)
+    """
+    What its text is encoded in, by a name that Python knows: as the supplier's settings or the feed itself name it, or
+    as guessed from its beginning. Empty means UTF-8, with single rows in Windows-1252.
+    """
+
 
 default_message_pool.register_message("contextunity.harvest.v1", "Feed", Feed)
 
@@ -447,6 +453,11 @@ class FeedCursor(betterproto2.Message):
     line: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
     """
     Lines before it; the next entry begins on line + 1.
+    """
+
+    guessed_encoding: "str" = betterproto2.field(41, betterproto2.TYPE_STRING)
+    """
+    In the cursor of a feed's first entry: the feed's encoding, where it was guessed, so that the first page tells.
     """
 
 

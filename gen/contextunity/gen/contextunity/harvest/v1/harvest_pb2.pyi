@@ -527,6 +527,7 @@ class Feed(_message.Message):
     PROLOGUE_FIELD_NUMBER: _builtins.int
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     INCOMPLETE_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
     supplier_code: _builtins.str
     """Which supplier."""
     url: _builtins.str
@@ -549,6 +550,10 @@ class Feed(_message.Message):
     """What is known to be wrong with its end before a page is read. The catalogue records it with page 0, and believes no
     payload.
     """
+    encoding: _builtins.str
+    """What its text is encoded in, by a name that Python knows: as the supplier's settings or the feed itself name it, or
+    as guessed from its beginning. Empty means UTF-8, with single rows in Windows-1252.
+    """
     def __init__(
         self,
         *,
@@ -561,10 +566,11 @@ class Feed(_message.Message):
         prologue: _builtins.bytes = ...,
         currency_code: _builtins.str = ...,
         incomplete: Global___HarvestIncomplete.ValueType = ...,
+        encoding: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "format", b"format", "incomplete", b"incomplete", "prologue", b"prologue", "ranges", b"ranges", "supplier_code", b"supplier_code", "total_bytes", b"total_bytes", "url", b"url", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "encoding", b"encoding", "format", b"format", "incomplete", b"incomplete", "prologue", b"prologue", "ranges", b"ranges", "supplier_code", b"supplier_code", "total_bytes", b"total_bytes", "url", b"url", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -578,19 +584,23 @@ class FeedCursor(_message.Message):
 
     OFFSET_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
+    GUESSED_ENCODING_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Bytes before it."""
     line: _builtins.int
     """Lines before it; the next entry begins on line + 1."""
+    guessed_encoding: _builtins.str
+    """In the cursor of a feed's first entry: the feed's encoding, where it was guessed, so that the first page tells."""
     def __init__(
         self,
         *,
         offset: _builtins.int = ...,
         line: _builtins.int = ...,
+        guessed_encoding: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guessed_encoding", b"guessed_encoding", "line", b"line", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

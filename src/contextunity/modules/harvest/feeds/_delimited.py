@@ -80,6 +80,7 @@ def split_records(
     separator, least = delimiter.encode(), columns - 1
     has_nul = b"\0" in data
     index, count = 0, len(lines)
+    fields, after = list[str](), 0
     while index < count:
         begin = index
         texts = map(decode, map(lines.__getitem__, range(begin, count)))

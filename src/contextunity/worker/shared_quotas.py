@@ -89,7 +89,7 @@ class SharedCounts:
     """
 
     def __init__(self, url: str) -> None:
-        pool = BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]  # open in its types
+        pool = cast("Any", BlockingConnectionPool).from_url(
             url,
             max_connections=_CONNECTIONS,
             timeout=_SOCKET_SECONDS,

@@ -46,7 +46,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.worker.quotas import EgressBudgetError, note, on_budget
 
 from .catalogue import CatalogueError, FetchedFrom, HarvestMismatch, PageGone, Standing
-from .errors import FeedChangedError, FeedUnreachableError, HarvestError
+from .errors import HARVESTS_TAKEN, FeedChangedError, FeedUnreachableError, HarvestError
 from .feeds import FeedUnchangedError, KnownVersion, open_feed, read_page
 from .resources import Resources, current
 from .transform import _sale_dates, clean_text, transform_page  # pyright: ignore[reportPrivateUsage]
@@ -78,29 +78,44 @@ _FIRST_LOOK_ATTEMPTS = 5
 @contract.take_turn.defn
 async def take_turn(request: TakeTurnRequest) -> TakeTurnResponse:
     """Gives a harvest its turn, or fails so that the Temporal server asks again: nothing is held while it waits."""
-    resources, workflow_id = current(), _workflow_id()
-    tenant, client = request.tenant_id, None
-    limit = resources.quotas.of(tenant).harvests
+    await _take_turn(current(), request.tenant_id, request.harvest_id, final=False)
+    return TakeTurnResponse()
+
+
+async def _take_turn(resources: Resources, tenant_id: str, harvest_id: str, *, final: bool) -> None:
+    """Puts a harvest in its tenant's row.
+
+    Args:
+        resources: of the worker.
+        tenant_id: whose it is.
+        harvest_id: which it is.
+        final: whether it is for the workflow to ask again, and not for the Temporal server.
+
+    Raises:
+        ApplicationError: HARVESTS_TAKEN; it is not its turn yet.
+    """
+    limit, client = resources.quotas.of(tenant_id).harvests, None
     with _as_application_error():
         while True:
             turn = await asyncio.to_thread(
-                resources.catalogue.take_turn, tenant, request.harvest_id, workflow_id, limit=limit
+                resources.catalogue.take_turn, tenant_id, harvest_id, _workflow_id(), limit=limit
             )
             if turn.is_here:
-                return TakeTurnResponse()
-            client = client or activity.client()
-            over = [harvest_id for harvest_id, of in turn.to_check if await _is_over(client, of, harvest_id)]
-            for harvest_id in over:
-                await asyncio.to_thread(resources.catalogue.end_turn, tenant, harvest_id)
+                return
+            client = client or (activity.client() if turn.to_check else None)
+            over = [each for each, of in turn.to_check if client is not None and await _is_over(client, of, each)]
+            for each in over:
+                await asyncio.to_thread(resources.catalogue.end_turn, tenant_id, each)
             if not over:
                 break
-    if activity.info().attempt == 1:
-        # Once: it may be asked for hours.
-        note("harvests", limit, tenant, "take_harvest_turn", "waits for its turn, over the quota")
+    if final:
+        # Once: later it may be asked for hours.
+        note("harvests", limit, tenant_id, "fetch_products", "waits for its turn, over the quota")
     raise ApplicationError(
-        f"the harvest waits for its turn: {turn.ahead} of the tenant {tenant!r} came before it, and harvests = {limit} "
-        "of its quotas may be under way at once; it begins by itself",
-        type="HarvestsTaken",
+        f"the harvest waits for its turn: {turn.ahead} of the tenant {tenant_id!r} came before it, and harvests = "
+        f"{limit} of its quotas may be under way at once; it begins by itself",
+        type=HARVESTS_TAKEN,
+        non_retryable=final,
         category=ApplicationErrorCategory.BENIGN,
     )
 
@@ -131,6 +146,8 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
     resources, workflow_id = current(), _workflow_id()
     catalogue, page = resources.catalogue, _required(request.page, "page")
     attempts = 0 if request.feed is not None else _FIRST_LOOK_ATTEMPTS
+    if request.in_turn:
+        await _take_turn(resources, page.tenant_id, page.harvest_id, final=True)
     with (
         resources.fetches.hold(tenant=page.tenant_id, supplier=page.supplier_code),
         _as_application_error(attempts=attempts),

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 from contextunity.core.errors import ContextUnityError
 
 __all__ = [
+    "HARVESTS_TAKEN",
     "FeedChangedError",
     "FeedEmptyError",
     "FeedForbiddenError",
@@ -20,6 +21,9 @@ __all__ = [
     "HarvestError",
     "SupplierUnknownError",
 ]
+
+HARVESTS_TAKEN = "HarvestsTaken"
+"""Type of the ApplicationError of an activity where it is not the harvest's turn; the harvest waits."""
 
 
 def _shown(url: str) -> str:

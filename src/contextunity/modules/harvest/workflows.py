@@ -27,8 +27,11 @@ from contextunity.gen.contextunity.harvest.v1 import (
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
 
 from contextunity.worker.places import until_placed
+
+from .errors import HARVESTS_TAKEN
 
 __all__ = ["HarvestWorkflow", "ListRejectedWorkflow"]
 
@@ -37,9 +40,6 @@ _MAX_IN_FLIGHT = 4
 
 _PAGES_PER_RUN = 150
 """Pages after which the workflow continues as new: some 20 events each keep a history far below Temporal's limits."""
-
-_TURNS = "harvest-turns"
-"""Patch: harvests that began before it have no turn, and are not counted."""
 
 
 @final
@@ -71,7 +71,6 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
 
     async def run(self, request: HarvestRequest) -> HarvestResponse:
         """Runs the harvest, or the part of it that fits one history."""
-        await self._take_turn()
         last = await self._flow()
         if last is None:
             await workflow.wait_condition(workflow.all_handlers_finished)
@@ -132,15 +131,6 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         if self._stage in (HarvestStage.FINISHING, HarvestStage.DONE):
             raise ValueError("no page is left to fetch, so there is none to give another size")
 
-    async def _take_turn(self) -> None:
-        """Waits until the tenant has less harvests under way than it may; a further run has its turn already."""
-        if self._request.resume is not None or not workflow.patched(_TURNS):
-            return
-        self._stage = HarvestStage.WAITING
-        turn = TakeTurnRequest(tenant_id=self._request.tenant_id, harvest_id=self._state.harvest_id)
-        await contract.take_turn(turn)
-        self._stage = HarvestStage.OPENING
-
     async def _flow(self) -> SyncToBrainResponse | None:
         """Lets pages flow until the harvest is over, or the run is long enough.
 
@@ -185,8 +175,9 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
             page_size=self._page_size,
             max_entries=self._request.max_products and self._request.max_products - self._entries,
             if_changed=state.feed is None and not self._request.force,
+            in_turn=state.feed is None,
         )
-        fetched = await until_placed(lambda: contract.fetch_products(request))
+        fetched = await self._fetch_in_turn(request)
         if self._stage is HarvestStage.OPENING:
             self._stage = HarvestStage.RUNNING
         if fetched.standing is not None:
@@ -203,6 +194,18 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         self._counts.pages += 1
         self._counts.fetched += fetched.fetched
         return fetched
+
+    async def _fetch_in_turn(self, request: FetchProductsRequest) -> FetchProductsResponse:
+        """Fetches a page; where the tenant has as many harvests under way as it may, waits for its turn first."""
+        try:
+            return await until_placed(lambda: contract.fetch_products(request))
+        except ActivityError as error:
+            if not (isinstance(error.cause, ApplicationError) and error.cause.type == HARVESTS_TAKEN):
+                raise
+        self._stage = HarvestStage.WAITING
+        await contract.take_turn(TakeTurnRequest(tenant_id=self._request.tenant_id, harvest_id=self._state.harvest_id))
+        self._stage = HarvestStage.OPENING
+        return await until_placed(lambda: contract.fetch_products(request))
 
     async def _process(
         self,

@@ -510,6 +510,12 @@ class FetchProductsRequest(betterproto2.Message):
     earlier release leaves it unset, and could make nothing of `FetchProductsResponse.standing`.
     """
 
+    in_turn: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
+    """
+    Whether the fetch fails with HarvestsTaken where it is not the harvest's turn, for the workflow to wait by TakeTurn. A
+    workflow of a release before turns does not set it, and is not counted.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "FetchProductsRequest", FetchProductsRequest

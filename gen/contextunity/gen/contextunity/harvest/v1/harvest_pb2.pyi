@@ -697,6 +697,7 @@ class FetchProductsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     MAX_ENTRIES_FIELD_NUMBER: _builtins.int
     IF_CHANGED_FIELD_NUMBER: _builtins.int
+    IN_TURN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Feed entries to fetch. Zero means the supplier's setting."""
     max_entries: _builtins.int
@@ -704,6 +705,10 @@ class FetchProductsRequest(_message.Message):
     if_changed: _builtins.bool
     """With page 0: whether it need not be read where it has not changed; since when, the catalogue says. A workflow of an
     earlier release leaves it unset, and could make nothing of `FetchProductsResponse.standing`.
+    """
+    in_turn: _builtins.bool
+    """Whether the fetch fails with HarvestsTaken where it is not the harvest's turn, for the workflow to wait by TakeTurn. A
+    workflow of a release before turns does not set it, and is not counted.
     """
     @_builtins.property
     def page(self) -> Global___PageRef:
@@ -728,10 +733,11 @@ class FetchProductsRequest(_message.Message):
         page_size: _builtins.int = ...,
         max_entries: _builtins.int = ...,
         if_changed: _builtins.bool = ...,
+        in_turn: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "feed", b"feed", "page", b"page"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "feed", b"feed", "if_changed", b"if_changed", "max_entries", b"max_entries", "page", b"page", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "feed", b"feed", "if_changed", b"if_changed", "in_turn", b"in_turn", "max_entries", b"max_entries", "page", b"page", "page_size", b"page_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,11 +41,6 @@ class HarvestServiceStub:
                 request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestRequest.SerializeToString,
                 response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestResponse.FromString,
                 _registered_method=True)
-        self.TakeTurn = channel.unary_unary(
-                '/contextunity.harvest.v1.HarvestService/TakeTurn',
-                request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnRequest.SerializeToString,
-                response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnResponse.FromString,
-                _registered_method=True)
         self.FetchProducts = channel.unary_unary(
                 '/contextunity.harvest.v1.HarvestService/FetchProducts',
                 request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.FetchProductsRequest.SerializeToString,
@@ -96,15 +91,6 @@ class HarvestServiceServicer:
         Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
         FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
         run.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def TakeTurn(self, request, context):
-        """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
-        further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
-        repeated by the Temporal server, for as long as the workflow may run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,11 +159,6 @@ def add_HarvestServiceServicer_to_server(servicer, server):
                     request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestRequest.FromString,
                     response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestResponse.SerializeToString,
             ),
-            'TakeTurn': grpc.unary_unary_rpc_method_handler(
-                    servicer.TakeTurn,
-                    request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnRequest.FromString,
-                    response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnResponse.SerializeToString,
-            ),
             'FetchProducts': grpc.unary_unary_rpc_method_handler(
                     servicer.FetchProducts,
                     request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.FetchProductsRequest.FromString,
@@ -242,33 +223,6 @@ class HarvestService:
             '/contextunity.harvest.v1.HarvestService/Harvest',
             contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestRequest.SerializeToString,
             contextunity_dot_harvest_dot_v1_dot_harvest__pb2.HarvestResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def TakeTurn(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/contextunity.harvest.v1.HarvestService/TakeTurn',
-            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnRequest.SerializeToString,
-            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -489,6 +443,11 @@ class CatalogueServiceStub:
                 request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedRequest.SerializeToString,
                 response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedResponse.FromString,
                 _registered_method=True)
+        self.TakeTurn = channel.unary_unary(
+                '/contextunity.harvest.v1.CatalogueService/TakeTurn',
+                request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnRequest.SerializeToString,
+                response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogueServiceServicer:
@@ -511,6 +470,15 @@ class CatalogueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TakeTurn(self, request, context):
+        """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
+        further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
+        repeated by the Temporal server, for as long as the workflow may run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CatalogueServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -523,6 +491,11 @@ def add_CatalogueServiceServicer_to_server(servicer, server):
                     servicer.ReadRejected,
                     request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedRequest.FromString,
                     response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedResponse.SerializeToString,
+            ),
+            'TakeTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeTurn,
+                    request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnRequest.FromString,
+                    response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -580,6 +553,33 @@ class CatalogueService:
             '/contextunity.harvest.v1.CatalogueService/ReadRejected',
             contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedRequest.SerializeToString,
             contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.harvest.v1.CatalogueService/TakeTurn',
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnRequest.SerializeToString,
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,11 +44,6 @@ class HarvestServiceStub:
     FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
     run.
     """
-    TakeTurn: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.TakeTurnRequest, _harvest_pb2.TakeTurnResponse]
-    """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
-    further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
-    repeated by the Temporal server, for as long as the workflow may run.
-    """
     FetchProducts: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.FetchProductsRequest, _harvest_pb2.FetchProductsResponse]
     """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
 
@@ -87,11 +82,6 @@ class HarvestServiceAsyncStub(HarvestServiceStub):
     Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
     FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
     run.
-    """
-    TakeTurn: _aio.UnaryUnaryMultiCallable[_harvest_pb2.TakeTurnRequest, _harvest_pb2.TakeTurnResponse]  # type: ignore[assignment]
-    """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
-    further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
-    repeated by the Temporal server, for as long as the workflow may run.
     """
     FetchProducts: _aio.UnaryUnaryMultiCallable[_harvest_pb2.FetchProductsRequest, _harvest_pb2.FetchProductsResponse]  # type: ignore[assignment]
     """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
@@ -134,17 +124,6 @@ class HarvestServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
         FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
         run.
-        """
-
-    @_abc_1.abstractmethod
-    def TakeTurn(
-        self,
-        request: _harvest_pb2.TakeTurnRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_harvest_pb2.TakeTurnResponse, _abc.Awaitable[_harvest_pb2.TakeTurnResponse]]:
-        """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
-        further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
-        repeated by the Temporal server, for as long as the workflow may run.
         """
 
     @_abc_1.abstractmethod
@@ -228,6 +207,11 @@ class CatalogueServiceStub:
     """
     ReadRejected: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.ReadRejectedRequest, _harvest_pb2.ReadRejectedResponse]
     """Reads one page of rejected rows."""
+    TakeTurn: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.TakeTurnRequest, _harvest_pb2.TakeTurnResponse]
+    """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
+    further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
+    repeated by the Temporal server, for as long as the workflow may run.
+    """
 
 @_typing.type_check_only
 class CatalogueServiceAsyncStub(CatalogueServiceStub):
@@ -241,6 +225,11 @@ class CatalogueServiceAsyncStub(CatalogueServiceStub):
     """
     ReadRejected: _aio.UnaryUnaryMultiCallable[_harvest_pb2.ReadRejectedRequest, _harvest_pb2.ReadRejectedResponse]  # type: ignore[assignment]
     """Reads one page of rejected rows."""
+    TakeTurn: _aio.UnaryUnaryMultiCallable[_harvest_pb2.TakeTurnRequest, _harvest_pb2.TakeTurnResponse]  # type: ignore[assignment]
+    """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
+    further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
+    repeated by the Temporal server, for as long as the workflow may run.
+    """
 
 class CatalogueServiceServicer(metaclass=_abc_1.ABCMeta):
     """What may be asked of the catalogue that harvests fill."""
@@ -263,5 +252,16 @@ class CatalogueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_harvest_pb2.ReadRejectedResponse, _abc.Awaitable[_harvest_pb2.ReadRejectedResponse]]:
         """Reads one page of rejected rows."""
+
+    @_abc_1.abstractmethod
+    def TakeTurn(
+        self,
+        request: _harvest_pb2.TakeTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_harvest_pb2.TakeTurnResponse, _abc.Awaitable[_harvest_pb2.TakeTurnResponse]]:
+        """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
+        further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
+        repeated by the Temporal server, for as long as the workflow may run.
+        """
 
 def add_CatalogueServiceServicer_to_server(servicer: CatalogueServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -63,8 +63,6 @@ HARVEST_SERVICE_TASK_QUEUE: _Final = 'harvest'
 """Task queue of HarvestService."""
 HARVEST_WORKFLOW_NAME: _Final = 'harvest'
 """Temporal name of the workflow Harvest."""
-TAKE_TURN_ACTIVITY_NAME: _Final = 'take_harvest_turn'
-"""Temporal name of the activity TakeTurn."""
 FETCH_PRODUCTS_ACTIVITY_NAME: _Final = 'fetch_products'
 """Temporal name of the activity FetchProducts."""
 TRANSFORM_DATA_ACTIVITY_NAME: _Final = 'transform_data'
@@ -184,25 +182,6 @@ FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is 
 run.
 """
 
-take_turn: _Final[_t.Activity[_v1.TakeTurnRequest, _v1.TakeTurnResponse]] = _t.Activity(
-    _t.ActivityContract(
-        name=TAKE_TURN_ACTIVITY_NAME,
-        method='contextunity.harvest.v1.HarvestService.TakeTurn',
-        input_type=_v1.TakeTurnRequest,
-        output_type=_v1.TakeTurnResponse,
-        description="Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and\nfurther ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are\nrepeated by the Temporal server, for as long as the workflow may run.",
-        handler='take_turn',
-        task_queue=HARVEST_SERVICE_TASK_QUEUE,
-        schedule_to_close_timeout=_timedelta(seconds=86400),
-        start_to_close_timeout=_timedelta(seconds=60),
-        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=15)),
-    ),
-)
-"""Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
-further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
-repeated by the Temporal server, for as long as the workflow may run.
-"""
-
 fetch_products: _Final[_t.Activity[_v1.FetchProductsRequest, _v1.FetchProductsResponse]] = _t.Activity(
     _t.ActivityContract(
         name=FETCH_PRODUCTS_ACTIVITY_NAME,
@@ -265,7 +244,6 @@ harvest_service: _Final[_t.ServiceContract] = _t.ServiceContract(
         'Harvest': harvest_workflow.contract,
     },
     activities={
-        'TakeTurn': take_turn.contract,
         'FetchProducts': fetch_products.contract,
         'TransformData': transform_data.contract,
         'SyncToBrain': sync_to_brain.contract,
@@ -336,13 +314,6 @@ class HarvestWorkflowBase(_t.WorkflowBase, contract=harvest_workflow.contract):
 
 class HarvestServiceActivities(_t.ActivityBase, service=harvest_service):
     """The activities of HarvestService, to implement as sync or async methods."""
-
-    @_abstractmethod
-    def take_turn(self, request: _v1.TakeTurnRequest) -> _Awaitable[_v1.TakeTurnResponse] | _v1.TakeTurnResponse:
-        """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
-        further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
-        repeated by the Temporal server, for as long as the workflow may run.
-        """
 
     @_abstractmethod
     def fetch_products(self, request: _v1.FetchProductsRequest) -> _Awaitable[_v1.FetchProductsResponse] | _v1.FetchProductsResponse:
@@ -427,6 +398,8 @@ LIST_REJECTED_WORKFLOW_NAME: _Final = 'list_rejected'
 """Temporal name of the workflow ListRejected."""
 READ_REJECTED_ACTIVITY_NAME: _Final = 'read_rejected'
 """Temporal name of the activity ReadRejected."""
+TAKE_TURN_ACTIVITY_NAME: _Final = 'take_harvest_turn'
+"""Temporal name of the activity TakeTurn."""
 
 
 class ListRejectedChild(_t.ChildHandle[_v1.ListRejectedResponse]):
@@ -470,6 +443,25 @@ read_rejected: _Final[_t.Activity[_v1.ReadRejectedRequest, _v1.ReadRejectedRespo
 )
 """Reads one page of rejected rows."""
 
+take_turn: _Final[_t.Activity[_v1.TakeTurnRequest, _v1.TakeTurnResponse]] = _t.Activity(
+    _t.ActivityContract(
+        name=TAKE_TURN_ACTIVITY_NAME,
+        method='contextunity.harvest.v1.CatalogueService.TakeTurn',
+        input_type=_v1.TakeTurnRequest,
+        output_type=_v1.TakeTurnResponse,
+        description="Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and\nfurther ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are\nrepeated by the Temporal server, for as long as the workflow may run.",
+        handler='take_turn',
+        task_queue=CATALOGUE_SERVICE_TASK_QUEUE,
+        schedule_to_close_timeout=_timedelta(seconds=86400),
+        start_to_close_timeout=_timedelta(seconds=60),
+        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=15)),
+    ),
+)
+"""Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
+further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
+repeated by the Temporal server, for as long as the workflow may run.
+"""
+
 catalogue_service: _Final[_t.ServiceContract] = _t.ServiceContract(
     full_name='contextunity.harvest.v1.CatalogueService',
     source='contextunity/harvest/v1/harvest.proto',
@@ -479,6 +471,7 @@ catalogue_service: _Final[_t.ServiceContract] = _t.ServiceContract(
     },
     activities={
         'ReadRejected': read_rejected.contract,
+        'TakeTurn': take_turn.contract,
     },
     description='What may be asked of the catalogue that harvests fill.',
 )
@@ -507,6 +500,13 @@ class CatalogueServiceActivities(_t.ActivityBase, service=catalogue_service):
     @_abstractmethod
     def read_rejected(self, request: _v1.ReadRejectedRequest) -> _Awaitable[_v1.ReadRejectedResponse] | _v1.ReadRejectedResponse:
         """Reads one page of rejected rows."""
+
+    @_abstractmethod
+    def take_turn(self, request: _v1.TakeTurnRequest) -> _Awaitable[_v1.TakeTurnResponse] | _v1.TakeTurnResponse:
+        """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
+        further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
+        repeated by the Temporal server, for as long as the workflow may run.
+        """
 
 
 class ListRejectedHandle(_t.Handle[_v1.ListRejectedResponse]):

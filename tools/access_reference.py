@@ -15,8 +15,8 @@ from temporalio.client import Client
 
 from contextunity.worker.access import IMPLIED, Access
 from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.grpc_errors import Reason
 from contextunity.worker.service import Method, WorkerService
-from contextunity.worker.status import Reason
 
 _FILE = Path(__file__).resolve().parent.parent / "docs/reference/access.md"
 

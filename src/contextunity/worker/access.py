@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from .status import Reason
+from .grpc_errors import Reason
 
 __all__ = ["IMPLIED", "Access", "Subject", "effective_permissions"]
 

@@ -21,14 +21,14 @@ from typing import Any, Literal, NoReturn, Protocol, TypeVar
 import grpc
 from grpc_status import rpc_status
 
-from . import audit
-from .auth import AuthenticationError, Authenticator, Caller
+from contextunity.core import worker_pb2
+
+from .auth import AuthenticationError, Authenticator, Caller, record_call
+from .grpc_errors import Reason, ServiceError, to_status
 from .quotas import Quotas, over
 from .service import Method, require_permission
-from .status import Reason, ServiceError, to_status
-from .unit_bytes import trace_id_of
 
-__all__ = ["Admission", "Answering", "BodyLimits", "Strangers"]
+__all__ = ["Admission", "Answering", "BodyLimits", "Strangers", "trace_id_of"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -268,7 +268,7 @@ class Admission(grpc.GenericRpcHandler):
         try:
             require_permission(method, caller)
         except ServiceError as error:
-            audit.record(method, caller, None, error)
+            record_call(method, caller, None, error)
             account = self._account(caller)
             return _refusing(error, account.turns, functools.partial(self._prompt_trace, account))
         account = self._account(caller)
@@ -281,7 +281,7 @@ class Admission(grpc.GenericRpcHandler):
             if method.watch is None and account.calls >= quotas.concurrent_calls:
                 limit, text = quotas.concurrent_calls, "as many are under way"
                 full = over("concurrent_calls", limit, text, account.name, method=method.name)
-                audit.record(method, caller, None, full)
+                record_call(method, caller, None, full)
                 return _refusing(full, account.turns)
         if method.watch is not None:
             return _stream_stream(self._stream(method, caller, account))
@@ -322,7 +322,7 @@ class Admission(grpc.GenericRpcHandler):
                         data = await self._read(account, context, method.name)
                         held = await self._hold(account, data, method.name)
                     except ServiceError as error:
-                        audit.record(method, caller, None, error)
+                        record_call(method, caller, None, error)
                         await asyncio.sleep(account.turns.take(context))
                         await _refuse(error, context)
                     return await self._answering.answer(method, data, context, caller)
@@ -537,3 +537,55 @@ class Strangers(grpc.GenericRpcHandler):
             self._reading[connection] -= 1
             if not self._reading[connection]:
                 del self._reading[connection]
+
+
+_FIELD: int = worker_pb2.ContextUnit.DESCRIPTOR.fields_by_name["trace_id"].number
+_MAX_FIELDS = 64
+"""Fields that are looked at. Writers go by the numbers, so that the trace_id is the second at most."""
+_MAX_LENGTH = 1000
+_MAX_VARINT = 10
+
+
+def trace_id_of(data: bytes) -> str:
+    """The trace_id of a unit; empty where it has none, or it cannot be read.
+
+    Example:
+        >>> trace_id_of(worker_pb2.ContextUnit(unit_id="u", trace_id="t").SerializeToString() + b"\\xff")
+        't'
+    """
+    try:
+        return _trace_id(data)
+    except (ValueError, IndexError):
+        return ""
+
+
+def _trace_id(data: bytes) -> str:
+    position = 0
+    for _ in range(_MAX_FIELDS):
+        tag, position = _varint(data, position)
+        match tag & 7:
+            case 0:
+                _, position = _varint(data, position)
+            case 1:
+                position += 8
+            case 5:
+                position += 4
+            case 2:
+                length, position = _varint(data, position)
+                if tag >> 3 == _FIELD:
+                    return data[position : position + min(length, _MAX_LENGTH)].decode(errors="ignore")
+                position += length
+            case _:
+                return ""
+    return ""
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """A number and where it ends; an IndexError where the bytes end before it does."""
+    value = 0
+    for shift in range(_MAX_VARINT):
+        byte = data[position + shift]
+        value |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return value, position + shift + 1
+    raise ValueError("a varint has ten bytes at most")

@@ -1,20 +1,33 @@
-"""Who calls: from the metadata of a call to a Caller that says what it may do and whose work it sees."""
+"""Who calls, and what they may: authentication of tokens, and the audit log of what callers changed."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from contextunity.core.errors import ContextUnityError
 from contextunity.core.tokens import Keyring, Reason, TokenError
 
 from .access import effective_permissions
+from .grpc_errors import ServiceError
 from .keys import load_keyring
 from .settings import Settings, is_loopback
 
-__all__ = ["EVERYBODY", "AuthenticationError", "Authenticator", "Caller", "authenticator_for"]
+if TYPE_CHECKING:
+    from .service import Call, Method
+
+__all__ = [
+    "AUDIT_LOGGER",
+    "EVERYBODY",
+    "AuthenticationError",
+    "Authenticator",
+    "Caller",
+    "authenticator_for",
+    "record_call",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -159,3 +172,48 @@ def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str | bytes:
     if scheme.lower() != "bearer" or not token.strip(" "):
         raise AuthenticationError("TOKEN_MALFORMED", "the authorization header does not read `Bearer TOKEN`")
     return token.strip(" ")
+
+
+AUDIT_LOGGER = logging.getLogger("contextunity.worker.audit")
+"""Where the lines go, at the level INFO."""
+
+_READING = frozenset({"GetTaskStatus", "WatchTask", "ListTasks", "QueryTask", "DescribeContracts", "ListSchedules"})
+"""Methods that change nothing. All others do, those included that are still to come."""
+
+
+def record_call(method: Method, caller: Caller, call: Call | None, error: ServiceError | str | None = None) -> None:
+    """Writes the line of a call, where it is one that changes something.
+
+    Args:
+        method: which was called.
+        caller: who called.
+        call: the call; None where its unit was not read.
+        error: why it was refused; a word where no answer reached the caller; None where it was done.
+    """
+    if method.name in _READING or not AUDIT_LOGGER.isEnabledFor(logging.INFO):
+        return
+    line: dict[str, Any] = {
+        "token_id": caller.token_id,
+        "principal": caller.principal,
+        "project_id": caller.project_id,
+        "tenant_id": "",
+        "method": method.name,
+    }
+    if call is not None:
+        line |= call.about
+        line["trace_id"], line["unit_id"] = call.trace_id, call.unit_id
+    if not line["tenant_id"] and caller.tenants is not None and len(caller.tenants) == 1:
+        (line["tenant_id"],) = caller.tenants
+    if isinstance(error, ServiceError):
+        _add_missing(line, error.metadata)
+        line["outcome"], line["reason"] = error.reason.code.name, error.reason.name
+    else:
+        line["outcome"] = error or "OK"
+    AUDIT_LOGGER.info("%s", json.dumps(line, ensure_ascii=True))
+
+
+def _add_missing(line: dict[str, Any], metadata: Mapping[str, str]) -> None:
+    """What the error knows that the answer would have told."""
+    for name in ("workflow_id", "schedule_id"):
+        if name in metadata:
+            line.setdefault(name, metadata[name])

@@ -30,8 +30,8 @@ from temporalio.service import RPCError
 from contextunity.core.errors import ContextUnityError
 
 from .errors import SettingsError
+from .grpc_errors import Reason, ServiceError, from_rpc_error
 from .settings import Settings, TenantQuotas, describe_faults
-from .status import Reason, ServiceError, from_rpc_error
 from .tenancy import TENANT_ATTRIBUTE
 
 if TYPE_CHECKING:

@@ -6,33 +6,33 @@ import asyncio
 import contextlib
 import logging
 import resource
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
 import grpc
+from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 from grpc_status import rpc_status
 
-from contextunity.core import worker_pb2
+from contextunity.core import codec, worker_pb2
+from contextunity.core.errors import CodecError
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
-from . import audit
-from .admission import Admission, BodyLimits, Strangers
-from .auth import EVERYBODY, AuthenticationError, Authenticator, Caller
+from .admission import Admission, BodyLimits, Strangers, trace_id_of
+from .auth import EVERYBODY, AuthenticationError, Authenticator, Caller, record_call
 from .errors import PortTakenError
+from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
 from .readiness import Pace, following_temporal, temporal_probe
 from .service import Call, Method, WorkerService, aside, respond, stream
 from .settings import Settings
-from .status import Reason, ServiceError, to_status
-from .unit_bytes import trace_id_of
-from .unit_reading import read_unit
 
-__all__ = ["SERVICE_NAME", "Boundary", "RunningServer", "running_server"]
+__all__ = ["SERVICE_NAME", "Boundary", "RunningServer", "read_unit", "running_server"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -231,9 +231,9 @@ class Boundary:
             await self._refuse(error, method, data, call, context, caller)
         except asyncio.CancelledError:
             # What was asked of Temporal by then is done or not; whether is for the task to tell.
-            audit.record(method, caller or EVERYBODY, call, "CANCELLED")
+            record_call(method, caller or EVERYBODY, call, "CANCELLED")
             raise
-        audit.record(method, call.caller, call)
+        record_call(method, call.caller, call)
         return answer
 
     async def answers(
@@ -291,7 +291,7 @@ class Boundary:
         trace_id = call.trace_id if call is not None else trace_id_of(data)
         told = _service_error(error, method, trace_id)
         if caller is not None:
-            audit.record(method, caller, call, told)
+            record_call(method, caller, call, told)
         status = to_status(told, trace_id)
         _forget_frames(error)
         packed = rpc_status.to_status(status)  # pyright: ignore[reportUnknownMemberType]  # no types
@@ -325,3 +325,93 @@ class _Metadata:
 
     def __iter__(self) -> Iterator[tuple[str, str | bytes]]:
         return iter(self._context.invocation_metadata() or ())
+
+
+_SMALLEST = 2
+"""Bytes that a value takes at least: a tag and a length."""
+
+
+def read_unit(data: bytes, *, max_values: int) -> tuple[ContextUnit, dict[str, Any] | None]:
+    """The unit, and its payload where that could be read apart from it; else the unit has it still.
+
+    Args:
+        data: bytes of the unit.
+        max_values: values that its payload, and its body, may hold.
+
+    Raises:
+        ServiceError: the bytes are no unit, or it holds more values.
+    """
+    apart = codec.decode_apart(ContextUnit, data, "payload")
+    if len(data) > _SMALLEST * max_values:
+        _check_values(data, apart, max_values)
+    if apart is not None:
+        return apart
+    try:
+        return codec.decode(ContextUnit, data), None
+    except CodecError as error:
+        raise ServiceError(
+            Reason.UNIT_UNREADABLE,
+            f"the request is not a ContextUnit: {error.reason}",
+            violations=[FieldViolation(field=error.path, description=error.reason)],
+        ) from None
+
+
+def _check_values(data: bytes, apart: tuple[ContextUnit, dict[str, Any]] | None, most: int) -> None:
+    """Refuses a payload or body with more values.
+
+    They are counted in what was read already, else in Google's messages, of which each takes some tens of bytes where a
+    dataclass takes a thousand.
+    """
+    body: Any
+    try:
+        if apart is not None:
+            unit, payload = apart
+            count, body = _in_plain(payload, most), unit.body
+        else:
+            message = UnitMessage.FromString(data)
+            count, body = _in_messages(message.payload, most), message.body
+        if count > most:
+            raise _too_many("payload", most)
+        if body is not None and body.value:
+            inner = codec.proto_class(codec.message_class(body.type_url.rpartition("/")[2]))
+            if _in_messages(inner.FromString(body.value), most) > most:
+                raise _too_many("body", most)
+    except (DecodeError, CodecError):
+        # Whoever reads it tells what is wrong with it.
+        return
+
+
+def _in_plain(content: dict[str, Any], most: int) -> int:
+    """Values in plain data, objects and lists included; no more are counted once there are more than `most`."""
+    pending: list[Any] = [content]
+    count = 0
+    while pending and count <= most:
+        each = pending.pop()
+        inside = cast("Collection[Any]", each.values() if isinstance(each, dict) else each)
+        count += len(inside)
+        pending += [value for value in inside if isinstance(value, dict | list)]
+    return count
+
+
+def _in_messages(message: Message, most: int) -> int:
+    """The same for a message: what its lists and maps hold, at any depth."""
+    pending = [message]
+    count = 0
+    while pending and count <= most:
+        for field, value in codec.list_fields(pending.pop()):
+            inside: Collection[Any] = (value,)
+            if field.is_repeated:
+                inside = value.values() if hasattr(value, "values") else value
+                count += len(inside)
+                if count > most:
+                    break
+            pending += [each for each in inside if isinstance(each, Message)]
+    return count
+
+
+def _too_many(where: str, most: int) -> ServiceError:
+    return ServiceError(
+        Reason.UNIT_TOO_LARGE,
+        f"the {where} holds more than {most:,} values, objects and lists included, and the service takes no more "
+        "(CONTEXTWORKER_MAX_PAYLOAD_VALUES); hand over where they lie instead",
+    )

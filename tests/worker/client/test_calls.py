@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 
 from contextunity.core import codec
 from contextunity.worker.client import RetryPolicy, WorkerServiceError, methods
-from contextunity.worker.status import Reason, ServiceError, to_status
+from contextunity.worker.grpc_errors import Reason, ServiceError, to_status
 
 from .conftest import QUICK, Script, collect, packed, settle
 

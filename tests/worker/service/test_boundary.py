@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contextunity.core import ContextUnit, worker_pb2
-from contextunity.worker.status import Reason
-from contextunity.worker.unit_reading import read_unit
+from contextunity.worker.grpc_errors import Reason
+from contextunity.worker.server import read_unit
 
 from .conftest import Desk, Refusal, refusal_of
 

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from contextunity.core import ContextUnit, codec, worker_pb2, worker_pb2_grpc
 from contextunity.core.context import MAX_PROVENANCE
 from contextunity.modules.code.plugin import module as code
+from contextunity.worker.admission import trace_id_of
 from contextunity.worker.auth import Caller, authenticator_for
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.schedules.check import EntryError, check_entry
@@ -26,7 +27,6 @@ from contextunity.worker.server import RunningServer
 from contextunity.worker.service import Call
 from contextunity.worker.service.payloads import answered
 from contextunity.worker.settings import Settings
-from contextunity.worker.unit_bytes import trace_id_of
 
 from .conftest import SECRET, Desk, Refusal, ask, refusal_of, serving
 from .raw_http2 import RawConnection

@@ -21,10 +21,10 @@ from contextunity.worker import shared_quotas
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError
+from contextunity.worker.grpc_errors import ServiceError
 from contextunity.worker.quotas import EgressBudgetError, Quotas, counted_fetch, on_budget, open_quotas
 from contextunity.worker.settings import Settings, TenantQuotas, load_settings
 from contextunity.worker.shared_quotas import SharedCounts
-from contextunity.worker.status import ServiceError
 
 from .conftest import refusal_of
 from .test_quotas import serving

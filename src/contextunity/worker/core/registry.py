@@ -127,12 +127,15 @@ class WorkerRegistry:
         module_settings: sections of the settings file by module name.
         settings_folder: folder of the settings file, which a module's model finds as `settings_folder` in the context
             of its validation.
+
+    Attributes:
+        workflows: the contracts by workflow_type, aliases included; replaced as a whole where modules are added.
     """
 
     module_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     settings_folder: Path = field(default_factory=Path.cwd)
     _modules: dict[str, RegisteredModule] = field(default_factory=dict[str, RegisteredModule], init=False)
-    _workflows: dict[str, WorkflowContract] = field(default_factory=dict[str, WorkflowContract], init=False)
+    workflows: Mapping[str, WorkflowContract] = field(default_factory=dict[str, WorkflowContract], init=False)
 
     def register(self, config: ModuleConfig) -> None:
         """Adds one module.
@@ -161,17 +164,12 @@ class WorkerRegistry:
         if setting_faults:
             raise SettingsError(setting_faults)
         self._modules = {module.config.name: module for module in everything}
-        self._workflows = _workflows(everything)
+        self.workflows = MappingProxyType(_workflows(everything))
 
     @property
     def modules(self) -> Mapping[str, RegisteredModule]:
         """Registered modules by name."""
         return MappingProxyType(self._modules)
-
-    @property
-    def workflows(self) -> Mapping[str, WorkflowContract]:
-        """Workflow contracts by workflow_type, aliases included."""
-        return MappingProxyType(self._workflows)
 
     def select(self, names: Sequence[str] | None) -> list[RegisteredModule]:
         """Modules by name, in the order asked for; all of them for None.

@@ -30,9 +30,9 @@ from contextunity.worker.access import Access, Subject
 from contextunity.worker.auth import EVERYBODY, Caller
 from contextunity.worker.converter import ProtobufPayloadConverter
 from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.quotas import OpenTasks, Quotas
 from contextunity.worker.schedules import DEFAULT_PROJECT
-from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.tenancy import tenant_fault
 from python_temporal.contract import WorkflowContract
 

@@ -13,7 +13,7 @@ from temporalio.service import RPCError
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
-from contextunity.worker.status import FieldViolation, Reason, ServiceError, from_rpc_error, invalid, unreadable
+from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, from_rpc_error, invalid, unreadable
 from python_temporal.contract import WorkflowContract
 
 from .call import Call, Engine

@@ -32,7 +32,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.core.context import HEADER, using
 from contextunity.core.errors import CodecError
-from contextunity.worker.status import (
+from contextunity.worker.grpc_errors import (
     FieldViolation,
     Reason,
     ServiceError,

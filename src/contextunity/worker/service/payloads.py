@@ -21,8 +21,8 @@ from google.protobuf.message import DecodeError, Message
 
 from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
+from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
-from contextunity.worker.status import FieldViolation, Reason, ServiceError, invalid
 
 if TYPE_CHECKING:
     from .call import Call

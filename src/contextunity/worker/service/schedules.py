@@ -18,6 +18,7 @@ from contextunity.gen.contextunity.worker import (
 from temporalio.service import RPCError
 
 from contextunity.core.errors import CodecError, Violation
+from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
 from contextunity.worker.quotas import Registered
 from contextunity.worker.schedules import (
     Admit,
@@ -31,7 +32,6 @@ from contextunity.worker.schedules import (
     is_manifest_entry,
     request_shape,
 )
-from contextunity.worker.status import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
 
 from .call import Call, Engine
 from .code import STARTS_CODE, runs_code

@@ -23,7 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core import codec
 from contextunity.core.context import HEADER
-from contextunity.worker.status import Reason, ServiceError, from_rpc_error
+from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error
 from contextunity.worker.tenancy import (
     ATTRIBUTES,
     TENANT_ATTRIBUTE,

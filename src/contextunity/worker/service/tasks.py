@@ -13,7 +13,7 @@ from temporalio.api.workflow.v1 import WorkflowExecutionInfo
 from temporalio.api.workflowservice.v1 import ListWorkflowExecutionsRequest
 from temporalio.service import RPCError, RPCStatusCode
 
-from contextunity.worker.status import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
+from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
 from contextunity.worker.tenancy import TENANT_ATTRIBUTE
 
 from .call import Call, Engine

@@ -19,7 +19,7 @@ from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
 from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core import codec
-from contextunity.worker.status import Reason, ServiceError, from_rpc_error
+from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error
 
 from .call import Call, Engine
 from .status import Run, Telling, find_run

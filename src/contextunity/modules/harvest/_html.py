@@ -32,14 +32,12 @@ def html_to_text(html: str) -> str:
     """
     html = html[:MAX_HTML_CHARS].replace("\r\n", "\n").replace("\r", "\n")
     text = _text_of(html) if "<" in html else unescape(html)
-    lines = (" ".join(line.split()) for line in text.split("\n"))
-    return "\n".join(line for line in lines if line)
+    return "\n".join([" ".join(words) for line in text.split("\n") if (words := line.split())])
 
 
 def _text_of(html: str) -> str:
-    pieces = html.split("<", _MAX_TAGS)
-    if len(pieces) > _MAX_TAGS:
-        html = "<".join(pieces[:_MAX_TAGS])
+    if html.count("<") >= _MAX_TAGS:
+        html = "<".join(html.split("<", _MAX_TAGS)[:_MAX_TAGS])
     # In HTML a line break is a blank like any other.
     body = LexborHTMLParser(html.replace("\n", " ")).body
     parts: list[str] = []
@@ -51,15 +49,20 @@ def _text_of(html: str) -> str:
     while node is not None or opened:
         if node is None:
             node = opened.pop()
-            parts.append(edge(node.tag or "", ""))
-        elif node.is_text_node:
+            if mark := edge(node.tag or ""):
+                parts.append(mark)
+        elif (tag := node.tag) == "-text":
             parts.append(node.text_content or "")
-        elif node.is_element_node and (tag := node.tag or "") not in _HIDDEN:
-            parts.append(edge(tag, ""))
-            opened.append(node)
+        elif tag not in _HIDDEN and node.is_element_node:
+            if mark := edge(tag or ""):
+                parts.append(mark)
             marked = True
-            node = node.first_child
-            continue
+            if (child := node.first_child) is not None:
+                opened.append(node)
+                node = child
+                continue
+            if mark:
+                parts.append(mark)
         node = node.next
     text = "".join(parts)
     if not marked:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from functools import cache
+from functools import cache, lru_cache
 
 __all__ = ["BadCurrencyError", "BadPriceError", "currency_codes", "parse_money", "parse_number"]
 
@@ -151,6 +151,7 @@ def _by_decimals(number: str, code: str, usual: tuple[int, int]) -> tuple[int, i
     return usual
 
 
+@lru_cache(maxsize=1024)
 def _currency(stated: str, fallback: str) -> str:
     own = fallback.strip().upper()
     code = own

@@ -23,6 +23,9 @@ def restored(text: str) -> str:
     >>> restored("'00123"), restored('="00123"'), restored("123.0"), restored("9.009518582030E+12")
     ('00123', '00123', '123', '9009518582030')
     """
+    # All that is undone begins with one of two signs or ends with a digit.
+    if not text or (text[-1] not in "0123456789" and text[0] not in "'="):
+        return text
     if text[:1] == "'" and len(text) > 1 and not _OWN_APOSTROPHE.match(text):
         text = text[1:]
     if text[:2] == '="':

@@ -93,6 +93,7 @@ _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 _NOT_OFFERED = frozenset({Publication.DRAFT, Publication.ARCHIVED, Publication.UNPUBLISHED})
 _MAX_STOCK = 10**15
 _MAX_GRAMS = 10**12
+_GRAM_DIGITS = 12
 _NO_WEIGHT = re.compile(r"[0.,]+\s*[A-Za-z]*\.?")
 _WEIGHT = re.compile(r"([0-9.,]+)\s*([A-Za-z]*)\.?")
 _STOCK = re.compile(r"([+-]?[0-9]{1,18})(?:\.0*)?")
@@ -210,24 +211,27 @@ def _transform_row(row: RawProduct, page: _Page) -> Product:
         availability=availability,
         weight_grams=_weight(row, page) if row.weight else None,
         image_urls=_images(row.image_urls),
-        categories=_unique(clean_text(text) for text in row.categories),
+        categories=list(_categories(*row.categories)) if row.categories else [],
         tags=list(_tags(row.tags)) if row.tags else [],
         options=options,
-        mpn=clean_text(row.mpn),
-        link=_web_address(row.link),
+        mpn=clean_text(row.mpn) if row.mpn else "",
+        link=_web_address(row.link) if row.link else "",
         line=row.line,
         publication=publication,
     )
 
 
-@lru_cache(maxsize=8192)
-def clean_text(text: str) -> str:
+def _cleaned(text: str) -> str:
     """Give a text of one line: no control characters, one blank where there was any white space, and undone what a
     spreadsheet program did to it.
     """
     if text.isascii() and text.isprintable() and "  " not in text:
         return restored(text.strip())
     return restored(_BLANKS.sub(" ", _without_controls(text)).strip())
+
+
+clean_text = lru_cache(maxsize=8192)(_cleaned)
+"""The same for what many rows have alike. What few have, such as a barcode, would only drive the rest out."""
 
 
 def _without_controls(text: str) -> str:
@@ -250,16 +254,22 @@ def _clean_options(options: dict[str, str]) -> dict[str, str]:
 
 def _title(title: str, options: dict[str, str]) -> str:
     """Append what sets the variant apart, unless the title says all of it, as the titles of Google feeds do."""
-    words = f" {_NOT_A_WORD.sub(' ', title.lower())} "
-    if all(f" {_NOT_A_WORD.sub(' ', value.lower()).strip()} " in words for value in options.values()):
+    words = f" {_words(title)} "
+    if all(f" {_words(value).strip()} " in words for value in options.values()):
         return title
     return f"{title} - {' / '.join(options.values())}"
 
 
+@lru_cache(maxsize=4096)
+def _words(text: str) -> str:
+    """Give the words of a text in lower case, with a blank for whatever is between them."""
+    return _NOT_A_WORD.sub(" ", text.lower())
+
+
 def _key(row: RawProduct, page: _Page, group: str, gtin: str, options: dict[str, str]) -> str:
     if page.key == "sku":
-        sku = clean_text(row.sku)
-        if lost_digits(sku):
+        sku = _cleaned(row.sku)
+        if "+" in sku and lost_digits(sku):
             page.doubt(WarningReason.LOST_DIGITS, f"the SKU {row.sku!r} has lost its last digits in a spreadsheet")
     else:
         sku = (gtin or clean_text(row.gtin)) if page.key == "barcode" else ""
@@ -276,7 +286,10 @@ def _key(row: RawProduct, page: _Page, group: str, gtin: str, options: dict[str,
 
 
 def _gtin(text: str, page: _Page) -> str:
-    value = text if text.isdigit() else clean_text(text)
+    # Shopify has an apostrophe before each.
+    value = text[1:] if text[0] == "'" else text
+    if not value.isdigit():
+        value = _cleaned(text)
     try:
         return read_gtin(value)
     except GtinError as error:
@@ -305,11 +318,11 @@ def _prices(row: RawProduct, page: _Page) -> tuple[Money, Money | None]:
         raise _RejectError(RejectReason.BAD_PRICE, f"the price {row.price!r} cannot be used: {error}") from None
     except BadCurrencyError as error:
         raise _RejectError(RejectReason.BAD_CURRENCY, f"the price {row.price!r} cannot be used: {error}") from None
-    if row.sale_price.strip():
+    if row.sale_price and row.sale_price.strip():
         sale = _sale_price(row, page, price, currency)
         if sale is not None:
             return _money(sale), _money(price)
-    if not row.compare_at_price.strip():
+    if not row.compare_at_price or not row.compare_at_price.strip():
         return _money(price), None
     try:
         before = _amount(row.compare_at_price, currency)
@@ -324,7 +337,9 @@ def _prices(row: RawProduct, page: _Page) -> tuple[Money, Money | None]:
 
 @lru_cache(maxsize=16384)
 def _amount(text: str, currency: str) -> tuple[str, int, int]:
-    return parse_money(clean_text(text), currency)
+    # Digits and a point, which most prices are, need no cleaning.
+    plain = text.isascii() and text.replace(".", "", 1).isdigit()
+    return parse_money(text if plain else _cleaned(text), currency)
 
 
 def _money(amount: tuple[str, int, int]) -> Money:
@@ -400,7 +415,7 @@ def _stock(stock: str, availability: str) -> tuple[int | None, Availability, _Do
     doubts: list[tuple[WarningReason, str]] = []
     pieces: int | None = None
     found = Availability.UNSPECIFIED
-    stock, availability = clean_text(stock), clean_text(availability)
+    stock, availability = _cleaned(stock), _cleaned(availability)
     number = _STOCK.fullmatch(stock)
     if number is not None:
         pieces = min(max(int(number[1]), 0), _MAX_STOCK)
@@ -440,7 +455,7 @@ def _publication(status: str, published: str) -> tuple[Publication, _Doubts]:
     """Tell whether the shop sells a product at all. What is not shown is not sold, whatever its status."""
     doubts: list[tuple[WarningReason, str]] = []
     found = Publication.UNSPECIFIED
-    status, published = clean_text(status), clean_text(published)
+    status, published = _cleaned(status), _cleaned(published)
     if status:
         found = _PUBLICATION.get(status.lower(), found)
         if found is Publication.UNSPECIFIED:
@@ -464,10 +479,13 @@ def _weight(row: RawProduct, page: _Page) -> int | None:
 @lru_cache(maxsize=4096)
 def _weight_grams(weight: str, weight_unit: str) -> int | None:
     """Read a weight; None where it is none, or zero, which shops leave where nobody has weighed."""
-    found = _WEIGHT.fullmatch(clean_text(weight))
+    if weight_unit == "g" and len(weight) <= _GRAM_DIGITS and weight.isascii() and weight.isdigit():
+        # What Shopify's exports have.
+        return int(weight) or None
+    found = _WEIGHT.fullmatch(_cleaned(weight))
     if found is None:
         return None
-    factor = _GRAMS.get((found[2] or clean_text(weight_unit) or "g").lower().rstrip("."))
+    factor = _GRAMS.get((found[2] or _cleaned(weight_unit) or "g").lower().rstrip("."))
     if factor is None:
         return None
     try:
@@ -499,6 +517,11 @@ def _web_address(text: str) -> str:
 @lru_cache(maxsize=4096)
 def _tags(text: str) -> tuple[str, ...]:
     return tuple(sorted({tag for tag in map(clean_text, text.split(",")) if tag}))
+
+
+@lru_cache(maxsize=4096)
+def _categories(*texts: str) -> tuple[str, ...]:
+    return tuple(_unique(map(_cleaned, texts)))
 
 
 def _unique(texts: Iterable[str]) -> list[str]:

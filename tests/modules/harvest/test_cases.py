@@ -65,11 +65,26 @@ _WRITTEN = {
         + _item("isbn10", gtin="0306406152")
         + _item("f", gtin="9009518582030.0")
     ),
+    "price.xml": _XML.format(
+        _item("eurf", "EUR 10.00")
+        + _item("dash", "1299,- CZK")
+        + _item("ft", "1 299 Ft")
+        + _item("hrn", "100 грн")
+        + _item("sek", "499:- SEK")
+        + _item("neg", "-5.00 EUR")
+        + _item("kwd", "12,500 KWD")
+        + _item("exp", "1.2E3 EUR")
+    ),
+    "quote.tsv": (
+        "id\ttitle\tprice\n"
+        '1\t"Big lamp\t10 EUR\n2\tB\t11 EUR\n3\t24" lamp\t12 EUR\n4\t"Nice" lamp\t13 EUR\n5\tE\t14 EUR\n'
+        '6\t"End lamp\t14 EUR\n7\tG\t15 EUR\n'
+    ),
     "shop.csv": _SHOP,
     "shopcr.csv": _SHOP.replace("\n", "\r"),
 }
 _FIRST_OF = {"trunc": "trunc.xml", "rejrun": "rejrun.xml"}
-_ALONE = ("sale.xml", "stock.xml", "gtin.xml", "shop.csv", "shopcr.csv")
+_ALONE = ("price.xml", "quote.tsv", "sale.xml", "stock.xml", "gtin.xml", "shop.csv", "shopcr.csv")
 
 
 def _content(name: str, source: str) -> bytes:
@@ -137,6 +152,23 @@ def test_feeds_that_once_went_wrong(house: Any, tmp_path: Path, source: str) -> 
     assert rows("rejrun", severity="ROW_SEVERITY_WARNING") == []
     kept = _products(house, tenant, "rejrun")["3"]
     assert (kept["price_units"], kept["delisted_at"]) == (10, None)
+
+    # Styles of prices that are read exactly; the others are rejected, not guessed.
+    harvest("price-xml")
+    read = {
+        sku: (row["price_units"], row["currency_code"]) for sku, row in _products(house, tenant, "price-xml").items()
+    }
+    exact = {"eurf": (10, "EUR"), "dash": (1299, "CZK"), "ft": (1299, "HUF"), "hrn": (100, "UAH"), "sek": (499, "SEK")}
+    assert exact.items() <= read.items()
+    assert not {"neg", "kwd", "exp"} & read.keys()
+    assert {("neg", "bad_price"), ("kwd", "bad_price"), ("exp", "bad_price")} <= set(rows("price-xml"))
+
+    # A stray quote swallows no rows.
+    quoted = harvest("quote-tsv")
+    assert (quoted["counts"]["created"], "incomplete" in quoted) == ("7", False)
+    prices = {sku: row["price_units"] for sku, row in _products(house, tenant, "quote-tsv").items()}
+    assert prices == {"1": 10, "2": 11, "3": 12, "4": 13, "5": 14, "6": 14, "7": 15}
+    assert set(rows("quote-tsv")) == {("1", "stray_quote"), ("4", "stray_quote"), ("6", "stray_quote")}
 
     # No reduced price of these holds, and each that is wrong in itself is doubted.
     sale = harvest("sale-xml")["counts"]

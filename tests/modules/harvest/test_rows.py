@@ -16,7 +16,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
     RowSeverity,
 )
 
-from contextunity.modules.harvest.rejects import WarningReason
+from contextunity.modules.harvest.rejects import RejectReason, WarningReason, rejected_row
 from contextunity.modules.harvest.spreadsheet import lost_digits, restored
 from contextunity.modules.harvest.transform import Key, transform_page
 
@@ -192,3 +192,11 @@ def test_a_supplier_chooses_its_key(key: Key, sku: str) -> None:
 
 def test_a_row_without_the_chosen_key_has_its_handle_and_options() -> None:
     assert product_of(RawProduct(sku="S", group="lamp", options={"Color": "Red"}), "barcode").sku == "lamp/red"
+
+
+@pytest.mark.parametrize(("key", "told"), [("sku", ["S", "R"]), ("barcode", ["", ""])])
+def test_a_rejected_row_names_a_product_by_the_suppliers_key_alone(key: Key, told: list[str]) -> None:
+    # Rejected before its key is made, and by the reader: where the SKU is not the key, neither says which product it is.
+    unread = rejected_row(line=9, reason=RejectReason.COLUMN_COUNT, detail="3 values", raw="R,1,2", sku="R")
+    page = RawPage(products=[RawProduct(line=2, sku="S", title="", price="1.00")], rejected=[unread])
+    assert [row.sku for row in transform_page(page, currency_code="EUR", key=key, now=NOW).rejected] == told

@@ -131,8 +131,9 @@ def transform_page(raw: RawPage, *, currency_code: str, key: Key = "sku", now: d
     """
     page = _Page(currency_code, key, now or datetime.now(UTC))
     for told in (*raw.rejected, *raw.warnings):
-        # As the catalogue has it: a spreadsheet's apostrophe must not hide which product is listed.
-        told.sku = clean_text(told.sku) if told.sku else ""
+        # As the catalogue has it: a spreadsheet's apostrophe must not hide which product is listed. Where something
+        # else is the key, the SKU of a row that could not be read names no product.
+        told.sku = clean_text(told.sku) if told.sku and key == "sku" else ""
     products: list[Product] = []
     rejected: list[RejectedRow] = list(raw.rejected)
     warnings: list[RejectedRow] = list(raw.warnings)
@@ -142,7 +143,7 @@ def transform_page(raw: RawPage, *, currency_code: str, key: Key = "sku", now: d
         try:
             products.append(_transform_row(row, page))
         except _RejectError as error:
-            sku = page.sku or clean_text(row.sku)
+            sku = page.sku or (clean_text(row.sku) if key == "sku" else "")
             rejected.append(
                 rejected_row(line=row.line, reason=error.reason, detail=error.detail, raw=_as_json(row), sku=sku)
             )

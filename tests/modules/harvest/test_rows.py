@@ -196,7 +196,7 @@ def test_a_row_without_the_chosen_key_has_its_handle_and_options() -> None:
 
 @pytest.mark.parametrize(("key", "told"), [("sku", ["S", "R"]), ("barcode", ["", ""])])
 def test_a_rejected_row_names_a_product_by_the_suppliers_key_alone(key: Key, told: list[str]) -> None:
-    # Rejected before its key is made, and by the reader: where the SKU is not the key, neither says which product it is.
+    # One is rejected before its key is made, one by the reader; where the SKU is not the key, neither names a product.
     unread = rejected_row(line=9, reason=RejectReason.COLUMN_COUNT, detail="3 values", raw="R,1,2", sku="R")
     page = RawPage(products=[RawProduct(line=2, sku="S", title="", price="1.00")], rejected=[unread])
     assert [row.sku for row in transform_page(page, currency_code="EUR", key=key, now=NOW).rejected] == told

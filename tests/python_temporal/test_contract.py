@@ -19,12 +19,12 @@ from contextunity.gen.contextunity.harvest.v1 import (
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as harvest
 from temporalio.common import Priority, RetryPolicy, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
-from contextunity.modules.harvest.activities import fetch_products, sync_to_brain, take_turn, transform_data
+from contextunity.modules.harvest.activities import fetch_products, sync_to_brain, transform_data
 from contextunity.modules.harvest.workflows import HarvestWorkflow
 from python_temporal import ContractError, check, contract_of, generated_modules, start_arguments
 from python_temporal.contract import ServiceContract, WorkflowContract
 
-_ACTIVITIES = [fetch_products, transform_data, sync_to_brain, take_turn]
+_ACTIVITIES = [fetch_products, transform_data, sync_to_brain]
 _REQUEST = HarvestRequest(tenant_id="t", supplier_code="s")
 
 
@@ -36,7 +36,6 @@ class _Activities(harvest.HarvestServiceActivities):
         return TransformDataResponse()
 
     sync_to_brain = None  # pyright: ignore  # not called
-    take_turn = None  # pyright: ignore  # not called
 
 
 def _faults(*, workflows: list[Any] | None = None, activities: list[Any] | None = None) -> list[str]:

@@ -408,6 +408,8 @@ def reference(html: str) -> str:
         pytest.param("a<noscript>n</noscript><template>t</template><iframe>i</iframe>b", "ab", id="not shown"),
         pytest.param("<p>a<p>b<li>c<li>d", "a\nb\nc\nd", id="end tags left out"),
         pytest.param("<div>a<div>b</div>c</div>", "a\nb\nc", id="blocks in blocks"),
+        pytest.param("a</li></div>b", "ab", id="end tags of nothing"),
+        pytest.param("1 < 2<?x?>\n3 > 2", "1 < 2 3 > 2", id="processing instruction"),
         pytest.param("<frameset>", "", id="frames"),
         pytest.param("a <script>never closed", "a", id="open script"),
         pytest.param("a <!-- never closed", "a", id="open comment"),

@@ -21,7 +21,10 @@ _BLOCKS = (
 )
 _EDGES = {**dict.fromkeys(_BLOCKS.split(), "\n"), "td": " ", "th": " "}
 """What the beginning and end of an element become; those of all others, such as <b>, leave nothing."""
-_HIDDEN = frozenset(("script", "style", "template", "noscript", "noembed", "noframes", "iframe"))
+_HIDDEN = frozenset(
+    ("script", "style", "template", "noscript", "noembed", "noframes", "iframe", "-comment", "-doctype", "")
+)
+"""Elements that nobody sees, and what is none: a processing instruction has no name."""
 
 
 def html_to_text(html: str) -> str:
@@ -43,26 +46,24 @@ def _text_of(html: str) -> str:
     parts: list[str] = []
     edge = _EDGES.get
     # By hand and not by CSS selectors, which are slower, and not by recursion, which hostile HTML would exhaust.
-    opened: list[LexborNode] = []
+    opened: list[tuple[LexborNode, str]] = []
     marked = False
     node = body.first_child if body is not None else None
     while node is not None or opened:
         if node is None:
-            node = opened.pop()
-            if mark := edge(node.tag or ""):
-                parts.append(mark)
-        elif (tag := node.tag) == "-text":
+            node, mark = opened.pop()
+            parts.append(mark)
+        elif (tag := node.tag or "") == "-text":
             parts.append(node.text_content or "")
-        elif tag not in _HIDDEN and node.is_element_node:
-            if mark := edge(tag or ""):
-                parts.append(mark)
+        elif tag not in _HIDDEN:
+            mark = edge(tag, "")
+            parts.append(mark)
             marked = True
             if (child := node.first_child) is not None:
-                opened.append(node)
+                opened.append((node, mark))
                 node = child
                 continue
-            if mark:
-                parts.append(mark)
+            parts.append(mark)
         node = node.next
     text = "".join(parts)
     if not marked:

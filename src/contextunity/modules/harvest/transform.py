@@ -100,7 +100,7 @@ _STOCK = re.compile(r"([+-]?[0-9]{1,18})(?:\.0*)?")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+")
 _BLANKS = re.compile(r"\s+")
 _NOT_A_WORD = re.compile(r"[^\w]+")
-_WEB_ADDRESS = re.compile(r"https?://[^\s/?#]+[^\s]*", re.IGNORECASE)
+_WEB_ADDRESS = re.compile(r"https?://[^\s/?#]", re.IGNORECASE)
 
 
 class _RejectError(Exception):
@@ -176,7 +176,7 @@ class _Page:
 
 
 def _transform_row(row: RawProduct, page: _Page) -> Product:
-    options = _clean_options(row.options) if row.options else {}
+    options = dict(_clean_options(*row.options.items())) if row.options else {}
     group = clean_text(row.group)
     gtin = _gtin(row.gtin, page) if row.gtin else ""
     # The key comes first, so that a row that is rejected for something else is known by it.
@@ -240,9 +240,10 @@ def _without_controls(text: str) -> str:
     return text if text.isprintable() or _CONTROLS.search(text) is None else _CONTROLS.sub(" ", text)
 
 
-def _clean_options(options: dict[str, str]) -> dict[str, str]:
+@lru_cache(maxsize=4096)
+def _clean_options(*options: tuple[str, str]) -> tuple[tuple[str, str], ...]:
     """Give the options that tell variants apart, in the order of titles; Shopify's placeholder is none."""
-    cleaned = {clean_text(name): clean_text(value) for name, value in options.items()}
+    cleaned = {_cleaned(name): _cleaned(value) for name, value in options}
     pairs = [
         (name, value)
         for name, value in cleaned.items()
@@ -250,13 +251,16 @@ def _clean_options(options: dict[str, str]) -> dict[str, str]:
     ]
     if len(pairs) > 1:
         pairs.sort(key=lambda pair: (_OPTION_ORDER.get(pair[0].lower(), len(_OPTION_ORDER)), pair[0]))
-    return dict(pairs)
+    return tuple(pairs)
 
 
 def _title(title: str, options: dict[str, str]) -> str:
     """Append what sets the variant apart, unless the title says all of it, as the titles of Google feeds do."""
     words = f" {_words(title)} "
-    if all(f" {_words(value).strip()} " in words for value in options.values()):
+    for value in options.values():
+        if f" {_words(value).strip()} " not in words:
+            break
+    else:
         return title
     return f"{title} - {' / '.join(options.values())}"
 
@@ -512,7 +516,8 @@ def _web_address(text: str) -> str:
     if text.startswith("//"):
         text = f"https:{text}"
     text = text.replace(" ", "%20")
-    return text if _WEB_ADDRESS.fullmatch(text) and text.isprintable() else ""
+    # What is printable has no white space but blanks.
+    return text if _WEB_ADDRESS.match(text) and text.isprintable() else ""
 
 
 @lru_cache(maxsize=4096)

@@ -51,7 +51,9 @@ def parse_google_tsv(data: bytes, *, prologue: bytes, line: int, limit: int, fin
         else:
             raw = data[record.start : record.end]
             # What stands first is known even where the values behind it are out of place.
-            known = record.fields[sku] if record.fields and (sku == 0 or len(record.fields) == len(names)) else ""
+            # With values too few or too many the first still is what it is, unless nothing divides it from the rest.
+            whole = len(record.fields) == len(names) or (sku == 0 and len(record.fields) > 1)
+            known = record.fields[sku] if whole else ""
             rejected = rejected_row(line=at, reason=record.fault, detail=record.detail, raw=raw, sku=known)
             chunk.rejected.append(rejected)
         chunk.entries += 1

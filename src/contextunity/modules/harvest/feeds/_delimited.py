@@ -166,6 +166,7 @@ class _Splitter:
             Its values, the line after it, and whether a quote in it is stray; None where a quote is open to the end.
         """
         delimiter, count = self._delimiter, len(self._lines)
+        opening = f'{delimiter}"'
         text, last, at, stray = self._text(first), first, 0, False
         stop = len(text.rstrip("\r\n"))
         fields: list[str] = []
@@ -190,9 +191,10 @@ class _Splitter:
                     stray = True
                     at = _literal(fields, text, at, stop, delimiter)
             else:
-                end = text.find(delimiter, at, stop)
+                # All values up to the next that begins with a quote.
+                end = text.find(opening, at, stop)
                 end = stop if end < 0 else end
-                fields.append(text[at:end])
+                fields += text[at:end].split(delimiter)
                 at = end
             if at >= stop:
                 return fields, last + 1, stray

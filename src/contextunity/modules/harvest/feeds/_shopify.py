@@ -157,7 +157,9 @@ def parse_shopify(data: bytes, *, prologue: bytes, line: int, limit: int, final:
                 found = restored(written.strip())
                 if group and found != handle:
                     _close_group(group, columns, chunk, pending)
-                    group, pending = [], Chunk()
+                    group = []
+                    if pending.rejected or pending.warnings:
+                        pending = Chunk()
                     chunk.consumed = record.start
                     if chunk.entries >= limit:
                         break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -111,11 +112,15 @@ class Chunk:
     """Bytes that are done; what follows is the beginning of an entry that needs more bytes, or the next entry."""
 
 
+_LONE_CR = re.compile(rb"\r(?!\n)")
+
+
 def count_lines(data: bytes, start: int = 0, end: int | None = None) -> int:
     """Count the ends of lines in a part of `data` that does not begin or end within one: LF, CR LF, and lone CR."""
-    lines = data.count(b"\n", start, end)
-    returns = data.count(b"\r", start, end)
-    return lines + returns - data.count(b"\r\n", start, end) if returns else lines
+    end = len(data) if end is None else end
+    # One search, because counting pairs takes three times as long as all the rest.
+    lone = sum(1 for _ in _LONE_CR.finditer(data, start, end))
+    return data.count(b"\n", start, end) + lone
 
 
 class EntryParser(Protocol):

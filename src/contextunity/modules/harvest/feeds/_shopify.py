@@ -64,8 +64,8 @@ class _Columns:
     """Columns that say whether the shop shows the product."""
     markets: tuple[int, ...]
     """Columns that say whether one of its markets does."""
-    option_names: tuple[int, ...]
-    option_values: tuple[int, ...]
+    options: tuple[tuple[str, int, int], ...]
+    """What an option is called that has no name, and where its name and value are."""
     variant: tuple[int, ...]
 
     def is_row(self, values: Sequence[str]) -> bool:
@@ -119,8 +119,11 @@ def _columns(prologue: bytes) -> _Columns:
             index for index, name in enumerate(names) if name.lower() in ("published", "published on online store")
         ),
         markets=tuple(index for index, name in enumerate(names) if name.lower().startswith("included /")),
-        option_names=tuple(place(f"Option{number} Name") for number in (1, 2, 3)),
-        option_values=tuple(place(f"Option{number} Value") for number in (1, 2, 3)),
+        options=tuple(
+            (option, place(f"{option} Name"), places[f"{option} Value"])
+            for option in ("Option1", "Option2", "Option3")
+            if f"{option} Value" in places
+        ),
         variant=tuple(places[name] for name in _VARIANT_COLUMNS if name in places),
     )
 
@@ -210,11 +213,7 @@ def _close_group(group: list[tuple[int, list[str]]], columns: _Columns, chunk: C
         row.append("")
     head = group[0][1]
     images = [url for _, row in group if (url := row[columns.image])]
-    names = [
-        (head[name] or f"Option{number}", value)
-        for number, (name, value) in enumerate(zip(columns.option_names, columns.option_values, strict=True), 1)
-        if value >= 0
-    ]
+    names = [(head[name] or option, value) for option, name, value in columns.options]
     for line, row in group:
         if row is not head and not any(map(row.__getitem__, columns.variant)):
             if not row[columns.image]:

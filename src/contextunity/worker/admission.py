@@ -268,7 +268,7 @@ class Admission(grpc.GenericRpcHandler):
         try:
             require_permission(method, caller)
         except ServiceError as error:
-            record_call(method, caller, None, error)
+            record_call(method.name, caller, None, error)
             account = self._account(caller)
             return _refusing(error, account.turns, functools.partial(self._prompt_trace, account))
         account = self._account(caller)
@@ -281,7 +281,7 @@ class Admission(grpc.GenericRpcHandler):
             if method.watch is None and account.calls >= quotas.concurrent_calls:
                 limit, text = quotas.concurrent_calls, "as many are under way"
                 full = over("concurrent_calls", limit, text, account.name, method=method.name)
-                record_call(method, caller, None, full)
+                record_call(method.name, caller, None, full)
                 return _refusing(full, account.turns)
         if method.watch is not None:
             return _stream_stream(self._stream(method, caller, account))
@@ -322,7 +322,7 @@ class Admission(grpc.GenericRpcHandler):
                         data = await self._read(account, context, method.name)
                         held = await self._hold(account, data, method.name)
                     except ServiceError as error:
-                        record_call(method, caller, None, error)
+                        record_call(method.name, caller, None, error)
                         await asyncio.sleep(account.turns.take(context))
                         await _refuse(error, context)
                     return await self._answering.answer(method, data, context, caller)

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from contextunity.core.errors import ContextUnityError
 from contextunity.core.tokens import Keyring, Reason, TokenError
@@ -15,9 +15,6 @@ from .access import effective_permissions
 from .grpc_errors import ServiceError
 from .keys import load_keyring
 from .settings import Settings, is_loopback
-
-if TYPE_CHECKING:
-    from .service import Call, Method
 
 __all__ = [
     "AUDIT_LOGGER",
@@ -181,23 +178,33 @@ _READING = frozenset({"GetTaskStatus", "WatchTask", "ListTasks", "QueryTask", "D
 """Methods that change nothing. All others do, those included that are still to come."""
 
 
-def record_call(method: Method, caller: Caller, call: Call | None, error: ServiceError | str | None = None) -> None:
+class RecordedCall(Protocol):
+    """What the audit log tells of a call."""
+
+    about: dict[str, Any]
+    trace_id: str
+    unit_id: str
+
+
+def record_call(
+    method: str, caller: Caller, call: RecordedCall | None, error: ServiceError | str | None = None
+) -> None:
     """Writes the line of a call, where it is one that changes something.
 
     Args:
-        method: which was called.
+        method: name of the method.
         caller: who called.
         call: the call; None where its unit was not read.
         error: why it was refused; a word where no answer reached the caller; None where it was done.
     """
-    if method.name in _READING or not AUDIT_LOGGER.isEnabledFor(logging.INFO):
+    if method in _READING or not AUDIT_LOGGER.isEnabledFor(logging.INFO):
         return
     line: dict[str, Any] = {
         "token_id": caller.token_id,
         "principal": caller.principal,
         "project_id": caller.project_id,
         "tenant_id": "",
-        "method": method.name,
+        "method": method,
     }
     if call is not None:
         line |= call.about

@@ -231,9 +231,9 @@ class Boundary:
             await self._refuse(error, method, data, call, context, caller)
         except asyncio.CancelledError:
             # What was asked of Temporal by then is done or not; whether is for the task to tell.
-            record_call(method, caller or EVERYBODY, call, "CANCELLED")
+            record_call(method.name, caller or EVERYBODY, call, "CANCELLED")
             raise
-        record_call(method, call.caller, call)
+        record_call(method.name, call.caller, call)
         return answer
 
     async def answers(
@@ -291,7 +291,7 @@ class Boundary:
         trace_id = call.trace_id if call is not None else trace_id_of(data)
         told = _service_error(error, method, trace_id)
         if caller is not None:
-            record_call(method, caller, call, told)
+            record_call(method.name, caller, call, told)
         status = to_status(told, trace_id)
         _forget_frames(error)
         packed = rpc_status.to_status(status)  # pyright: ignore[reportUnknownMemberType]  # no types

@@ -1,31 +1,24 @@
-"""Define what a backend is, which runs programs that nobody trusts, and choose the one for a language."""
+"""Define what a backend is, which runs programs that nobody trusts."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from contextunity.gen.contextunity.code.v1 import ExecutionStatus, Language
+from contextunity.gen.contextunity.code.v1 import ExecutionStatus
 
 from contextunity.core.codec import JsonValue
 
-from .errors import LanguageUnknownError, SandboxUnavailable
-from .settings import CodeSettings
-
 __all__ = [
     "Backend",
-    "Backends",
     "Outcome",
     "Program",
     "ProgramLimits",
     "ToolBackend",
     "ToolReply",
     "ToolWanted",
-    "open_backends",
 ]
 
 _log = logging.getLogger(__name__)
@@ -181,84 +174,3 @@ class ToolBackend(Backend, Protocol):
             SandboxUnavailable: the sandbox cannot work here.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Backends:
-    """The backends of a worker by name, and which of them the language `python` means."""
-
-    by_name: Mapping[str, Backend]
-    python: str
-
-    def for_language(self, language: Language) -> Backend:
-        """Return the backend that runs a language. There is no fallback: another backend promises other things.
-
-        Raises:
-            LanguageUnknownError: this deployment does not offer it.
-        """
-        match language:
-            case Language.UNSPECIFIED | Language.PYTHON:
-                return self.named(self.python)
-            case Language.MONTY:
-                return self.named("monty")
-            case Language.CPYTHON:
-                return self.named("cpython")
-            case _:
-                raise LanguageUnknownError(f"there is no language {int(language)}; there are python, monty and cpython")
-
-    def named(self, name: str) -> Backend:
-        """Return a backend by name.
-
-        Raises:
-            LanguageUnknownError: this deployment does not offer it.
-        """
-        backend = self.by_name.get(name)
-        if backend is None:
-            raise LanguageUnknownError(
-                f"this deployment does not offer the backend {name}; it offers {', '.join(sorted(self.by_name))}"
-                f"{'; set cpython = true under [modules.code] to offer it' if name == 'cpython' else ''}"
-            )
-        return backend
-
-
-@dataclass(frozen=True, slots=True)
-class _Unavailable:
-    """Stand in for a backend that cannot work here."""
-
-    name: str
-    reason: str
-
-    async def run(self, program: Program) -> Outcome:
-        raise SandboxUnavailable(self.reason)
-
-    async def resume(self, program: Program, snapshot: bytes, reply: ToolReply) -> Outcome:
-        raise SandboxUnavailable(self.reason)
-
-    async def aclose(self) -> None:
-        return
-
-
-@contextlib.asynccontextmanager
-async def open_backends(settings: CodeSettings, folder: Path) -> AsyncGenerator[Backends, None]:
-    """Open the backends that the settings ask for. One that cannot work here tells each program so."""
-    # Here and not above: they are built on this file, and only a worker that runs programs needs them.
-    from .cpython import CPythonBackend
-    from .monty import MontyBackend
-
-    async with contextlib.AsyncExitStack() as stack:
-        by_name = dict[str, Backend]()
-        monty = MontyBackend(
-            processes=settings.parallel, runs_per_process=settings.runs_per_process, folder=folder / "monty"
-        )
-        try:
-            by_name["monty"] = await stack.enter_async_context(monty)
-        except SandboxUnavailable as error:
-            # No reason to stop the other modules of the worker: each caller is told.
-            _log.warning("%s", error)
-            by_name["monty"] = _Unavailable("monty", str(error))
-        if settings.cpython or settings.python == "cpython":
-            # It starts with the first program that asks for it, and then says what the kernel lacks.
-            cpython = CPythonBackend(folder=folder / "cpython")
-            stack.push_async_callback(cpython.aclose)
-            by_name["cpython"] = cpython
-        yield Backends(by_name, settings.python)

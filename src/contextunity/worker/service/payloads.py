@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar, cast
 
 import betterproto2
 from contextunity.gen.contextunity.core import ContextUnit
@@ -23,9 +23,6 @@ from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
-
-if TYPE_CHECKING:
-    from .call import Call
 
 __all__ = [
     "PAYLOAD_LEVELS",
@@ -275,7 +272,17 @@ _NANOS = 1_000_000_000
 _EMPTY = ContextUnit()
 
 
-def answered(call: Call, message: betterproto2.Message | Message) -> UnitMessage:
+class UnitCall(Protocol):
+    """What is read of a call, and what its answer takes from it; see `Call`."""
+
+    unit: ContextUnit
+    payload: dict[str, Any] | None
+    label: str
+    unit_id: str
+    trace_id: str
+
+
+def answered(call: UnitCall, message: betterproto2.Message | Message) -> UnitMessage:
     """The unit that answers a call, as Google's message; so is `message`, where it was made as such."""
     sent = message if isinstance(message, Message) else codec.to_proto(message)
     unit = UnitMessage(unit_id=_new_id(), trace_id=call.trace_id, parent_unit_id=call.unit_id)
@@ -381,7 +388,7 @@ M = TypeVar("M", bound=betterproto2.Message)
 _KEY = re.compile(r'^\["([A-Za-z_]\w*)"\]')
 
 
-def payload_of(call: Call) -> dict[str, Any]:
+def payload_of(call: UnitCall) -> dict[str, Any]:
     """The payload as a plain dict; empty where there is none.
 
     Raises:
@@ -412,7 +419,7 @@ def unpack(unit: ContextUnit) -> betterproto2.Message | None:
         raise ServiceError(Reason.BODY_INVALID, f"body: {error}", violations=[violation]) from None
 
 
-def read_request(call: Call, message_class: type[M], prepare: Convert | None = None) -> M:
+def read_request(call: UnitCall, message_class: type[M], prepare: Convert | None = None) -> M:
     """The typed request of a call, from its body or else from its payload, held against the rules of its proto.
 
     Args:

@@ -237,7 +237,7 @@ clean_text = lru_cache(maxsize=8192)(_cleaned)
 
 def _without_controls(text: str) -> str:
     """Leave out control characters but white space, which is dealt with later."""
-    return text if text.isprintable() or _CONTROLS.search(text) is None else _CONTROLS.sub(" ", text)
+    return text if text.replace("\n", "").isprintable() or _CONTROLS.search(text) is None else _CONTROLS.sub(" ", text)
 
 
 @lru_cache(maxsize=4096)

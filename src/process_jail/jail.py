@@ -350,7 +350,9 @@ class _Zygote:
         try:
             await self._send({"run": run, **message}, descriptors)
         except BaseException:
-            del self._runs[run]
+            # Where the zygote ended meanwhile, its runs have been failed and taken away already.
+            if self._runs.pop(run, None) is None and ended.done():
+                ended.exception()
             raise
         return run, ended
 

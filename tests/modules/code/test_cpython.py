@@ -97,6 +97,19 @@ async def test_a_killed_zygote_is_a_failure_that_is_tried_again(backend: Backend
     assert again.result == 2
 
 
+async def test_a_zygote_that_ended_unnoticed_is_a_failure_that_is_tried_again(backend: Backend) -> None:
+    program = Program(code="1 + 1", limits=_LIMITS)
+    await backend.run(program)
+    zygote = next(child for child in psutil.Process().children() if "process_jail" in " ".join(child.cmdline()))
+    zygote.kill()
+    zygote.wait(10)  # The event loop has had no turn to see it.
+    with pytest.raises(SandboxFailedError, match="the zygote of the cpython backend ended"):
+        await backend.run(program)
+    again = await backend.run(program)
+    assert isinstance(again, Outcome)
+    assert again.result == 2
+
+
 async def test_a_closed_backend_runs_nothing(tmp_path: Path) -> None:
     backend = CPythonBackend(folder=tmp_path)
     await backend.aclose()

@@ -89,7 +89,7 @@ check: lint types check-generated check-contract test ## Everything that CI runs
 BENCHMARKS := $(basename $(notdir $(filter-out bench/_%,$(wildcard bench/*.py))))
 .PHONY: $(BENCHMARKS)
 bench: $(READY) ## Measure, with peers in the same run; `make bench fairness` just what is named.
-	@$(BIN)/python -m bench $(filter $(BENCHMARKS),$(MAKECMDGOALS))
+	@$(BIN)/python -m bench $(filter-out bench,$(MAKECMDGOALS))
 
 $(BENCHMARKS):
 	@$(if $(filter bench,$(MAKECMDGOALS)),:,echo "make bench $@ measures it"; exit 1)

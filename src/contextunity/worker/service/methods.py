@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
 
 from contextunity.gen.contextunity.core import ContextUnit
@@ -43,7 +44,6 @@ __all__ = ["WorkerService"]
 _READ = ("worker:read",)
 _EXECUTE = ("worker:execute",)
 _SCHEDULE = ("worker:schedule", "worker:execute")
-_READS, _WRITES = Access.READ, Access.WRITE
 
 _DEFAULT_RPC_TIMEOUT = timedelta(seconds=10)
 
@@ -91,136 +91,55 @@ class WorkerService:
 
 
 def _methods(engine: Engine, watching: Watching) -> list[Method]:
-    telling, steering = Telling(engine), Steering(engine)
+    telling, steering, scheduling = Telling(engine), Steering(engine), Scheduling(engine)
+    reads = partial(Method, permissions=_READ, access=Access.READ)
+    executes = partial(Method, permissions=_EXECUTE, access=Access.WRITE)
+    # People who only keep schedules have to see what can be scheduled.
+    looks = partial(Method, permissions=(*_READ, *_SCHEDULE), access=Access.READ)
+    schedules = partial(Method, permissions=_SCHEDULE, access=Access.WRITE)
+    steps = partial(schedules, subject=Subject.SCHEDULE, request_type=ScheduleRequest)
+    new, task = Subject.NEW_TASK, Subject.TASK
     return [
-        Method(
-            name="StartWorkflow",
-            permissions=_EXECUTE,
-            access=_WRITES,
-            subject=Subject.NEW_TASK,
-            handle=Starting(engine).start_workflow,
+        executes(name="StartWorkflow", subject=new, handle=Starting(engine).start_workflow),
+        reads(name="GetTaskStatus", subject=task, request_type=GetTaskStatusRequest, handle=telling.get_task_status),
+        reads(name="WatchTask", subject=task, request_type=WatchTaskRequest, watch=watching.watch_task),
+        reads(
+            name="ListTasks", subject=Subject.TASKS, request_type=ListTasksRequest, handle=Listing(engine).list_tasks
         ),
-        Method(
-            name="GetTaskStatus",
-            permissions=_READ,
-            access=_READS,
-            subject=Subject.TASK,
-            request_type=GetTaskStatusRequest,
-            handle=telling.get_task_status,
-        ),
-        Method(
-            name="WatchTask",
-            permissions=_READ,
-            access=_READS,
-            subject=Subject.TASK,
-            request_type=WatchTaskRequest,
-            watch=watching.watch_task,
-        ),
-        Method(
-            name="ListTasks",
-            permissions=_READ,
-            access=_READS,
-            subject=Subject.TASKS,
-            request_type=ListTasksRequest,
-            handle=Listing(engine).list_tasks,
-        ),
-        Method(
-            name="CancelTask",
-            permissions=_EXECUTE,
-            access=_WRITES,
-            subject=Subject.TASK,
-            request_type=CancelTaskRequest,
-            handle=steering.cancel_task,
-        ),
-        Method(
-            name="TerminateTask",
-            permissions=_EXECUTE,
-            access=_WRITES,
-            subject=Subject.TASK,
-            request_type=TerminateTaskRequest,
-            handle=steering.terminate_task,
-        ),
-        Method(
-            name="SignalTask",
-            permissions=_EXECUTE,
-            access=_WRITES,
-            subject=Subject.TASK,
-            request_type=SignalTaskRequest,
-            handle=steering.signal_task,
-        ),
-        Method(
-            name="QueryTask",
-            permissions=_READ,
-            access=_READS,
-            subject=Subject.TASK,
-            request_type=QueryTaskRequest,
-            handle=steering.query_task,
-        ),
-        Method(
-            name="UpdateTask",
-            permissions=_EXECUTE,
-            access=_WRITES,
-            subject=Subject.TASK,
-            request_type=UpdateTaskRequest,
-            handle=steering.update_task,
-        ),
-        Method(
+        executes(name="CancelTask", subject=task, request_type=CancelTaskRequest, handle=steering.cancel_task),
+        executes(name="TerminateTask", subject=task, request_type=TerminateTaskRequest, handle=steering.terminate_task),
+        executes(name="SignalTask", subject=task, request_type=SignalTaskRequest, handle=steering.signal_task),
+        reads(name="QueryTask", subject=task, request_type=QueryTaskRequest, handle=steering.query_task),
+        executes(name="UpdateTask", subject=task, request_type=UpdateTaskRequest, handle=steering.update_task),
+        looks(
             name="DescribeContracts",
-            permissions=(*_READ, *_SCHEDULE),
-            access=_READS,
             subject=Subject.CONTRACTS,
             request_type=DescribeContractsRequest,
             handle=Describing(engine).describe_contracts,
         ),
-        Method(
+        executes(
             name="ExecuteCode",
-            permissions=_EXECUTE,
-            access=_WRITES,
-            subject=Subject.NEW_TASK,
+            subject=new,
             request_type=ExecuteCodeRequest,
             handle=Executing(engine).execute_code,
             prepare=without_sandbox,
         ),
-        *_schedule_methods(Scheduling(engine)),
-    ]
-
-
-def _schedule_methods(scheduling: Scheduling) -> list[Method]:
-    steps = {
-        "PauseSchedule": (scheduling.pause_schedule, ()),
-        # These have something started: only what their caller could start.
-        "ResumeSchedule": (scheduling.resume_schedule, STARTS_CODE),
-        "TriggerSchedule": (scheduling.trigger_schedule, STARTS_CODE),
-        "DeleteSchedule": (scheduling.delete_schedule, ()),
-    }
-    return [
         # Its entries are read one by one, so that a faulty one can be left out.
-        Method(
+        schedules(
             name="RegisterSchedules",
-            permissions=_SCHEDULE,
-            access=_WRITES,
             subject=Subject.NEW_SCHEDULES,
             code_permissions=STARTS_CODE,
             handle=scheduling.register_schedules,
         ),
-        Method(
+        looks(
             name="ListSchedules",
-            permissions=(*_READ, *_SCHEDULE),
-            access=_READS,
             subject=Subject.SCHEDULES,
             request_type=ListSchedulesRequest,
             handle=scheduling.list_schedules,
         ),
-        *(
-            Method(
-                name=name,
-                permissions=_SCHEDULE,
-                access=_WRITES,
-                subject=Subject.SCHEDULE,
-                code_permissions=code_permissions,
-                request_type=ScheduleRequest,
-                handle=handle,
-            )
-            for name, (handle, code_permissions) in steps.items()
-        ),
+        steps(name="PauseSchedule", handle=scheduling.pause_schedule),
+        # These have something started: only what their caller could start.
+        steps(name="ResumeSchedule", code_permissions=STARTS_CODE, handle=scheduling.resume_schedule),
+        steps(name="TriggerSchedule", code_permissions=STARTS_CODE, handle=scheduling.trigger_schedule),
+        steps(name="DeleteSchedule", handle=scheduling.delete_schedule),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Coroutine, Iterable, Iterator, Set
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
@@ -97,59 +97,34 @@ class ScheduleServer:
 
     async def create(self, name: ScheduleName, schedule: Schedule) -> bool:
         """Creates a schedule; False where the id is taken."""
-        try:
-            await self._service.create_schedule(
-                CreateScheduleRequest(
-                    namespace=self.client.namespace,
-                    schedule_id=name.temporal_id,
-                    schedule=schedule,
-                    identity=self.client.identity,
-                    request_id=str(uuid.uuid4()),
-                ),
-                retry=True,
-                timeout=self._timeout,
-            )
-        except RPCError as error:
-            if error.status is RPCStatusCode.ALREADY_EXISTS:
-                return False
-            raise
-        return True
+        request = CreateScheduleRequest(
+            namespace=self.client.namespace,
+            schedule_id=name.temporal_id,
+            schedule=schedule,
+            identity=self.client.identity,
+            request_id=str(uuid.uuid4()),
+        )
+        return await self._done(self._service.create_schedule, request, unless=RPCStatusCode.ALREADY_EXISTS)
 
     async def update(self, stored: Stored, schedule: Schedule) -> None:
         """Asks to change a schedule that is still as it was read; where it is not, the server leaves it, silently."""
         schedule.state.CopyFrom(stored.description.schedule.state)
-        try:
-            await self._service.update_schedule(
-                UpdateScheduleRequest(
-                    namespace=self.client.namespace,
-                    schedule_id=stored.name.temporal_id,
-                    schedule=schedule,
-                    conflict_token=stored.description.conflict_token,
-                    identity=self.client.identity,
-                    request_id=str(uuid.uuid4()),
-                ),
-                retry=True,
-                timeout=self._timeout,
-            )
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
+        request = UpdateScheduleRequest(
+            namespace=self.client.namespace,
+            schedule_id=stored.name.temporal_id,
+            schedule=schedule,
+            conflict_token=stored.description.conflict_token,
+            identity=self.client.identity,
+            request_id=str(uuid.uuid4()),
+        )
+        await self._done(self._service.update_schedule, request)
 
     async def delete(self, name: ScheduleName) -> bool:
         """Removes a schedule; False where it is gone already."""
-        try:
-            await self._service.delete_schedule(
-                DeleteScheduleRequest(
-                    namespace=self.client.namespace, schedule_id=name.temporal_id, identity=self.client.identity
-                ),
-                retry=True,
-                timeout=self._timeout,
-            )
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return False
-            raise
-        return True
+        request = DeleteScheduleRequest(
+            namespace=self.client.namespace, schedule_id=name.temporal_id, identity=self.client.identity
+        )
+        return await self._done(self._service.delete_schedule, request)
 
     async def pause(self, name: ScheduleName, note: str) -> bool:
         """Pauses a schedule; False where it is gone."""
@@ -223,20 +198,27 @@ class ScheduleServer:
         return cast("list[T]", given)
 
     async def _patch(self, name: ScheduleName, patch: SchedulePatch) -> bool:
+        request = PatchScheduleRequest(
+            namespace=self.client.namespace,
+            schedule_id=name.temporal_id,
+            patch=patch,
+            identity=self.client.identity,
+            request_id=str(uuid.uuid4()),
+        )
+        return await self._done(self._service.patch_schedule, request)
+
+    async def _done(
+        self,
+        method: Callable[..., Awaitable[object]],
+        request: object,
+        *,
+        unless: RPCStatusCode = RPCStatusCode.NOT_FOUND,
+    ) -> bool:
+        """Sends a request; False where the server answers with the status `unless`."""
         try:
-            await self._service.patch_schedule(
-                PatchScheduleRequest(
-                    namespace=self.client.namespace,
-                    schedule_id=name.temporal_id,
-                    patch=patch,
-                    identity=self.client.identity,
-                    request_id=str(uuid.uuid4()),
-                ),
-                retry=True,
-                timeout=self._timeout,
-            )
+            await method(request, retry=True, timeout=self._timeout)
         except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
+            if error.status is unless:
                 return False
             raise
         return True

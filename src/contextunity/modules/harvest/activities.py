@@ -49,7 +49,7 @@ from .catalogue import CatalogueError, FetchedFrom, HarvestMismatch, PageGone, S
 from .errors import HARVESTS_TAKEN, FeedChangedError, FeedUnreachableError, HarvestError
 from .feeds import FeedUnchangedError, KnownVersion, open_feed, read_page
 from .resources import Resources, current
-from .transform import _sale_dates, clean_text, transform_page  # pyright: ignore[reportPrivateUsage]
+from .transform import clean_text, sale_dates, transform_page
 
 _Value = TypeVar("_Value")
 
@@ -283,7 +283,7 @@ def _holds_until(raw: RawPage, now: datetime) -> datetime | None:
     moments = set[datetime]()
     for text in {row.sale_price_effective_date for row in raw.products if row.sale_price.strip()}:
         with contextlib.suppress(ValueError):
-            moments.update(_sale_dates(clean_text(text)))
+            moments.update(sale_dates(clean_text(text)))
     return min((moment for moment in moments if moment > now), default=None)
 
 

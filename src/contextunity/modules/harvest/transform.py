@@ -31,7 +31,7 @@ from ._money import BadCurrencyError, BadPriceError, parse_money, parse_number
 from .rejects import RejectReason, WarningReason, rejected_row, warning_row
 from .spreadsheet import lost_digits, restored
 
-__all__ = ["MAX_SKU_CHARS", "Key", "transform_page"]
+__all__ = ["MAX_SKU_CHARS", "Key", "clean_text", "sale_dates", "transform_page"]
 
 Key = Literal["sku", "barcode", "handle_options"]
 """What names a product in the catalogue: its SKU, its barcode, or its handle with its options."""
@@ -357,7 +357,7 @@ def _sale_price(
     """Give the reduced price where it holds now, is above zero and below the price."""
     if row.sale_price_effective_date.strip():
         try:
-            begin, end = _sale_dates(clean_text(row.sale_price_effective_date))
+            begin, end = sale_dates(clean_text(row.sale_price_effective_date))
         except ValueError as error:
             dates = row.sale_price_effective_date
             page.doubt(
@@ -385,7 +385,7 @@ def _sale_price(
 
 
 @lru_cache(maxsize=256)
-def _sale_dates(text: str) -> tuple[datetime, datetime]:
+def sale_dates(text: str) -> tuple[datetime, datetime]:
     """Read two times of ISO 8601 with a slash between them; without a zone they are UTC, and a date is the whole day.
 
     Raises:

@@ -334,7 +334,7 @@ class ScheduleManager:
     async def list_schedules(
         self, *, project_id: str = "", tenant_ids: Collection[str] | None = None
     ) -> list[ScheduleStatus]:
-        """Schedules by tenant, project and id. One that was created just now may be missing for a moment.
+        """Schedules by tenant, project and id. One that another process created just now may be missing for a moment.
 
         Args:
             project_id: of this project; empty means of all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Set
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ T = TypeVar("T")
 
 _AT_ONCE = 16
 _PAGE = 1000
+# How long, in seconds, the server's list may leave out a schedule that was created; it is a matter of a second, mostly.
+_LAG = 60.0
 
 
 class ScheduleServer:
@@ -77,6 +80,7 @@ class ScheduleServer:
         self._service = client.workflow_service
         self._timeout = timeout
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._created = dict[ScheduleName, float]()
 
     async def describe(self, name: ScheduleName) -> Stored | None:
         """A schedule as it is; None where there is none, or not one of ours."""
@@ -104,7 +108,10 @@ class ScheduleServer:
             identity=self.client.identity,
             request_id=str(uuid.uuid4()),
         )
-        return await self._done(self._service.create_schedule, request, unless=RPCStatusCode.ALREADY_EXISTS)
+        created = await self._done(self._service.create_schedule, request, unless=RPCStatusCode.ALREADY_EXISTS)
+        if created:
+            self._created[name] = time.monotonic()
+        return created
 
     async def update(self, stored: Stored, schedule: Schedule) -> None:
         """Asks to change a schedule that is still as it was read; where it is not, the server leaves it, silently."""
@@ -124,7 +131,9 @@ class ScheduleServer:
         request = DeleteScheduleRequest(
             namespace=self.client.namespace, schedule_id=name.temporal_id, identity=self.client.identity
         )
-        return await self._done(self._service.delete_schedule, request)
+        deleted = await self._done(self._service.delete_schedule, request)
+        self._created.pop(name, None)
+        return deleted
 
     async def pause(self, name: ScheduleName, note: str) -> bool:
         """Pauses a schedule; False where it is gone."""
@@ -144,7 +153,8 @@ class ScheduleServer:
     async def names(self, tenant_ids: Set[str] | None, project_id: str) -> list[ScheduleName]:
         """Names of the schedules that may be ours, sorted.
 
-        The server's list lags a moment behind what was created or removed just now.
+        The server's list lags a moment behind what was created or removed just now. What was created here is among
+        the names all the same, so that a registration with `prune` right after another finds what that one created.
 
         Args:
             tenant_ids: of these tenants; None for all.
@@ -164,6 +174,9 @@ class ScheduleServer:
             if not page.next_page_token:
                 break
             request.next_page_token = page.next_page_token
+        oldest = time.monotonic() - _LAG
+        self._created = {name: at for name, at in self._created.items() if at > oldest}
+        found.update(name for name in self._created if tenant_ids is None or name.tenant_id in tenant_ids)
         return sorted(name for name in found if not project_id or name.project_id == project_id)
 
     async def describe_all(self, names: Iterable[ScheduleName]) -> list[Stored]:

@@ -52,12 +52,12 @@ def test_values_are_typed_as_the_field_has_them(kind: str, text: str, value: Any
     [
         ("int32", "2147483648", "2147483648 is not between -2147483648 and 2147483647"),
         ("uint64", "-1", "-1 is not between 0 and"),
-        ("int32", "1.5", "'1.5' is no whole number"),
-        ("double", "much", "'much' is no number"),
-        ("google.protobuf.Timestamp", "tomorrow", "'tomorrow' is no time such as"),
+        ("int32", "1.5", "'1.5' is not a whole number"),
+        ("double", "much", "'much' is not a number"),
+        ("google.protobuf.Timestamp", "tomorrow", "'tomorrow' is not a time such as"),
         ("google.protobuf.Timestamp", "2030-01-31T08:00:00", "'2030-01-31T08:00:00' lacks its time zone"),
-        ("google.protobuf.Duration", "an hour", "'an hour' is no number of seconds"),
-        ("google.protobuf.Duration", "inf", "'inf' is no number of seconds"),
+        ("google.protobuf.Duration", "an hour", "'an hour' is not a number of seconds"),
+        ("google.protobuf.Duration", "inf", "'inf' is not a number of seconds"),
         ("acme.v1.Address", "Main", "not JSON: "),
     ],
 )
@@ -81,7 +81,7 @@ def test_an_unknown_enum_word_is_refused_with_those_known(capsys: pytest.Capture
     assert _parse(field, "--colour", "dark-green") == {"colour": "COLOUR_DARK_GREEN"}
     with pytest.raises(SystemExit):
         _parse(field, "--colour", "blue")
-    assert "'blue' is none of red, dark_green" in capsys.readouterr().err
+    assert "'blue' is not one of red, dark_green" in capsys.readouterr().err
 
 
 def test_truths_are_switches() -> None:
@@ -97,6 +97,16 @@ def test_lists_are_given_by_repeating() -> None:
     assert _parse(FieldDescription(name="on", type="bool", repeated=True), "--on", "true", "--on", "False") == {
         "on": [True, False]
     }
+
+
+def test_maps_are_given_entry_by_entry_or_whole() -> None:
+    field = FieldDescription(name="weights", type="map<string, double>")
+    assert _parse(field, "--weights", "a=1", "--weights", "b=2.5") == {"weights": {"a": 1.0, "b": 2.5}}
+    assert _parse(field, "--weights", '{"a": 1}', "--weights", "a=2") == {"weights": {"a": 2.0}}
+    with pytest.raises(SystemExit):
+        _parse(field, "--weights", "a")
+    with pytest.raises(SystemExit):
+        _parse(field, "--weights", "a=much")
 
 
 def test_the_help_has_descriptions_words_and_rules() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from contextunity.worker.cli.output import headline, number_text, seconds_text, value_text
+from contextunity.worker.cli.output import headline, number_text, printable, seconds_text, table_lines, value_text
 from contextunity.worker.cli.watching import fields_text, part_done, progress_text
 from contextunity.worker.cli.welcome import start_command, welcome
 from contextunity.worker.embedded import EmbeddedServer
@@ -84,6 +84,43 @@ def test_fields_over_several_lines() -> None:
     assert list(fields_text(value)) == ["a          1", "long_name  text", "b", "  inner  5", "  none   {}"]
     assert list(fields_text(None)) == []
     assert list(fields_text("plain")) == ["plain"]
+
+
+_ID = "harvest/my_tenant/a-supplier-with-a-long-name"
+
+
+def test_tables_never_shorten_an_id() -> None:
+    headers = ("workflow_id", "status", "note")
+    rows = [(_ID, "completed", "a note that is longer than there is room for"), ("b", "running", "")]
+    assert table_lines(headers, rows, None)[1] == f"{_ID}  completed  a note that is longer than there is room for"
+    heading, first, second = table_lines(headers, rows, 80)
+    assert heading.split() == list(headers)
+    assert (first, len(first)) == (f"{_ID}  completed  a note that is longer…", 80)
+    assert second.split() == ["b", "running"]
+    assert table_lines(headers, rows, 60) == [
+        *(_ID, "  completed  a note that is longer than there is room for"),
+        *("b", "  running"),
+    ]
+
+
+def test_tables_count_wide_characters_as_two() -> None:
+    lines = table_lines(("id", "title"), [("目録", "a"), ("b", "c")], 40)
+    assert lines == ["id    title", "目録  a", "b     c"]
+
+
+def test_control_characters_are_shown_and_not_obeyed() -> None:
+    assert printable("a\x1b[31m\x07\x9b\u202e\ud800\tb\n") == "a\\x1b[31m\\x07\\x9b\\u202e\\ud800\tb\n"
+    assert table_lines(("id",), [("a\x1b]0;x",)], 40) == ["id", "a\\x1b]0;x"]
+
+
+def test_output_that_the_encoding_lacks_is_escaped() -> None:
+    program = (
+        "from contextunity.worker.cli.output import *; escape_unprintable_output(); say('Größe 目'); complain('目')"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, env=environment, check=True)
+    assert (done.stdout, done.stderr) == (b"Gr\\xf6\\xdfe \\u76ee\n", b"contextworker: \\u76ee\n")
 
 
 def test_the_example_of_a_module_becomes_a_command() -> None:

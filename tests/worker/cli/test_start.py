@@ -103,10 +103,15 @@ def test_what_the_service_refuses_is_told_by_flag(command: Command) -> None:
 def test_what_the_contract_does_not_know_is_a_mistake(command: Command) -> None:
     done = command("start", "harvest", "--suplier-code", "x")
     assert done.code == 2
-    assert "contextworker start harvest: error: unrecognized arguments: --suplier-code x" in done.err
+    assert "unrecognized arguments: --suplier-code x; did you mean --supplier-code?" in done.err
     done = command("start", "harvest", "--page-size", "many")
     assert done.code == 2
-    assert "argument --page-size: 'many' is no whole number" in done.err
+    assert "argument --page-size: 'many' is not a whole number" in done.err
+
+
+def test_flags_may_be_written_like_their_fields(command: Command) -> None:
+    done = command("start", "harvest", "--supplier_code=camping-trade", "--max_products", "many")
+    assert "argument --max-products: 'many' is not a whole number" in done.err
 
 
 def test_an_unknown_workflow_type_is_told_with_those_known(command: Command) -> None:

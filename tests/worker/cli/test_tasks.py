@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +98,16 @@ def test_tasks_are_listed(command: Command, done_id: str) -> None:
     table = command("list", "--workflow-type", "harvest", "--since", "1h", "--limit", "5")
     assert table.code == 0
     heading, row = table.out.splitlines()
-    assert heading.split() == ["workflow_id", "status", "workflow_type", "started", "took", "tenant"]
+    assert heading.split() == ["workflow_id", "status", "workflow_type", "started", "took", "tenant_id"]
     assert row.split()[:3] == [done_id, "completed", "harvest"]
+    other = command("start", "harvest", "--supplier-code", "other", "--json").json["workflow_id"]
+    while len(command("list", "--json").json["tasks"]) < 2:
+        pass
+    first = command("list", "--limit", "1")
+    assert (first.out.splitlines()[1].split()[0], first.code) == (other, 0)
+    assert first.err == "contextworker: there are more; --limit 10 shows them, --since and --status fewer\n"
+    assert command("list", "--limit", "1", "--json").json["has_more"] is True
+    assert command("list", "--json").json["has_more"] is False
     assert command("list", "--until", "2020-01-01T00:00Z").out == "no tasks\n"
     assert command("list", "--since", "yesterday").code == 2
     assert command("list", "--limit", "0").code == 2
@@ -117,6 +127,53 @@ def test_a_service_that_is_not_there_ends_with_3(command: Command) -> None:
     done = command("status", "w", "--target", "127.0.0.1:1")
     assert (done.code, done.out) == (3, "")
     assert done.err.startswith("contextworker: UNAVAILABLE: no WorkerService can be reached at 127.0.0.1:1")
+    assert "contextworker dev runs one here; --target HOST:PORT or CONTEXTWORKER_TARGET names another" in done.err
+
+
+def test_with_json_every_error_is_json(command: Command, paused_id: str, tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    calls: dict[tuple[str, ...], tuple[int, str]] = {
+        ("status", "nobody"): (1, "NOT_FOUND"),
+        ("status", "w", "--target", "127.0.0.1:1"): (3, "UNAVAILABLE"),
+        ("status",): (2, "USAGE"),
+        ("status", "w", "--timeout", "soon"): (2, "USAGE"),
+        ("start", "harvest", "--suplier-code", "x"): (2, "USAGE"),
+        ("start", "harvest", "--input", str(tmp_path / "list.json")): (2, "USAGE"),
+        ("result", paused_id, "--no-wait"): (1, "NOT_ENDED"),
+        ("token", "verify", "x", "--frob"): (2, "USAGE"),
+    }
+    for words, (code, name) in calls.items():
+        done = command(*words, "--json")
+        error = json.loads(done.err)["error"]
+        assert (done.code, done.out, error["code"], error["exit_code"]) == (code, "", name, code), words
+        assert error["message"]
+    command("terminate", paused_id)
+    ended = command("result", paused_id, "--json")
+    error = json.loads(ended.err)["error"]
+    assert (ended.code, ended.out, error["code"], error["status"]) == (1, "", "TASK_FAILED", "terminated")
+
+
+def test_mistyped_words_are_told_with_the_nearest(command: Command) -> None:
+    for words, near in {
+        ("strat",): "start",
+        ("schedules", "aply"): "apply",
+        ("status", "w", "--jsn"): "--json",
+        ("schedules", "apply", "--dry_rum"): "--dry-run",
+    }.items():
+        done = command(*words)
+        assert (done.code, done.out) == (2, "")
+        assert f"; did you mean {near}?\n" in done.err
+    assert "did you mean" not in command("frobnicate").err
+
+
+def test_the_version_is_that_of_the_distribution(command: Command) -> None:
+    assert command("--version").out == f"contextworker {version('contextworker')}\n"
+
+
+def test_ports_are_checked_before_anything_starts(command: Command) -> None:
+    done = command("dev", "--temporal-port", "99999")
+    assert done.code == 2
+    assert "argument --temporal-port: '99999' is not a port; give a number from 1 to 65535" in done.err
 
 
 def test_wrong_connections_are_mistakes(command: Command, tmp_path: Path) -> None:
@@ -127,11 +184,11 @@ def test_wrong_connections_are_mistakes(command: Command, tmp_path: Path) -> Non
     assert done.code == 2
     assert done.err == f"contextworker: {tmp_path / 'none'} cannot be read: No such file or directory\n"
     (tmp_path / "bytes").write_bytes(b"\xff")
-    assert "bytes cannot be read: it is no UTF-8 text" in command("list", "--ca-file", str(tmp_path / "bytes")).err
+    assert "bytes cannot be read: it is not UTF-8 text" in command("list", "--ca-file", str(tmp_path / "bytes")).err
     for wrong in ("0", "abc", "nan", "inf"):
         done = command("status", "w", "--timeout", wrong)
         assert done.code == 2
-        assert f"argument --timeout: {wrong!r} is no number of seconds above 0, such as 30 or 0.5" in done.err
+        assert f"argument --timeout: {wrong!r} is not a number of seconds above 0, such as 30 or 0.5" in done.err
 
 
 def test_where_a_token_is_refused_it_is_told_what_takes_one(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +251,7 @@ def test_ctrl_c_lets_go_of_a_task_and_leaves_it_alone(
     process.wait_for("running")
     process.send(signal.SIGINT)
     assert process.wait() == 130
-    assert "let go of; the task goes on. Come back with" in process.output
+    assert "stopped watching; the task is still running. Come back with" in process.output
     assert f"python -m contextunity.worker watch {paused_id} --tenant {tenant}" in process.output
     assert "Traceback" not in process.output
     assert command("status", paused_id, "--json").json["status"] == "running"

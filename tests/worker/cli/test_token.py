@@ -84,7 +84,7 @@ def test_a_token_ends_after_its_time(tell: _Told, ttl: tuple[str, ...], seconds:
 def test_a_time_that_is_none_is_told(tell: _Told, ttl: str) -> None:
     code, out, complaint = tell(*_MINT, f"--ttl={ttl}")
     assert (code, out) == (2, "")
-    assert "is no time; write 90s, 15m, 1h, 7d or never" in complaint
+    assert "is not a time; write 90s, 15m, 1h, 7d or never" in complaint
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_token_that_has_begun_says_when(tell: _Told) -> None:
 def test_a_beginning_that_is_none_is_told(tell: _Told, text: str) -> None:
     code, out, complaint = tell(*_MINT, f"--not-before={text}")
     assert (code, out) == (2, "")
-    assert "is no time; write 2026-01-31T08:00:00Z, with the offset from UTC" in complaint
+    assert "is not a time; write 2026-01-31T08:00:00Z, with the offset from UTC" in complaint
 
 
 def test_a_token_may_be_for_the_schedules_of_all_projects(tell: _Told) -> None:

@@ -92,7 +92,7 @@ async def test_a_file_is_applied_and_its_changes_told(
     async def names() -> list[str]:
         code, out, _ = await run("list", "--json", "--project", "p")
         assert code == 0
-        return [each["schedule"]["schedule_id"] for each in json.loads(out)]
+        return [each["schedule"]["schedule_id"] for each in json.loads(out)["schedules"]]
 
     assert await eventually(names, lambda found: len(found) == 2) == ["nightly", "old"]
     write("0 4 * * *")

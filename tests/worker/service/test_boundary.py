@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import gc
 import json
@@ -22,6 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contextunity.core import ContextUnit, worker_pb2
+from contextunity.worker.cli.inputs import ContractFlags
+from contextunity.worker.client import SyncWorkerClient
 from contextunity.worker.grpc_errors import Reason
 from contextunity.worker.server import read_unit
 
@@ -299,6 +302,14 @@ def test_more_values_than_the_service_takes_are_resource_exhausted(raw: Any) -> 
     # What keeps the error would keep the unit, and all that was made of it, as well.
     frames = [each for each in gc.get_objects() if isinstance(each, FrameType)]
     assert not [frame for frame in frames if frame.f_code is read_unit.__code__]
+
+
+def test_a_map_has_a_flag_for_entries(desk: Desk) -> None:
+    with SyncWorkerClient(desk.target) as client:
+        (contract,) = client.describe_contracts("work").contracts
+    parser, flags = argparse.ArgumentParser(), ContractFlags(contract.fields)
+    flags.add_to(parser)
+    assert flags.given(parser.parse_args(["--marks", "a=1", "--marks", "b=2"])) == {"marks": {"a": 1, "b": 2}}
 
 
 def test_of_very_many_violations_the_last_says_that_there_are_more(desk: Desk) -> None:

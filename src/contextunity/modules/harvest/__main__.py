@@ -18,9 +18,9 @@ from typing import Any
 from contextunity.gen.contextunity.harvest.v1.harvest_temporal import HARVEST_WORKFLOW_NAME
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from contextunity.core import CodecError, ContextUnityError
+from contextunity.worker.cli.output import table_lines
 from contextunity.worker.client import TaskHandle, WorkerClient, WorkerServiceError
 from contextunity.worker.core.discovery import boot
 from contextunity.worker.core.registry import WorkerRegistry
@@ -189,14 +189,14 @@ def _show_result(
 
 
 def _show_rows(console: Console, catalogue: Catalogue, tenant_id: str, supplier_code: str) -> None:
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("sku", "title", "brand", "price", "stock", "publication"):
-        table.add_column(name, no_wrap=True)
+    rows = list[tuple[str, ...]]()
     for row in catalogue.sample(tenant_id, supplier_code, _SAMPLE_ROWS):
         price = "" if row.price is None else f"{row.price} {row.currency_code}"
         stock = "" if row.stock is None else str(row.stock)
-        table.add_row(row.sku, row.title, row.brand, price, stock, row.publication)
-    console.print(table)
+        rows.append((row.sku, row.title, row.brand, price, stock, row.publication))
+    headers = ("sku", "title", "brand", "price", "stock", "publication")
+    for line in table_lines(headers, rows, console.width if console.is_terminal else None):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_next(console: Console) -> None:

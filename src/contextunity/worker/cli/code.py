@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .commands import COMMANDS, Commands
 from .connection import FAILED, UsageError, add_json, add_options, run_with_client
 from .inputs import add_input, read_input, read_text
-from .output import complain, print_json, say
+from .output import complain, print_json, printable, say
 from .watching import follow_up
 
 if TYPE_CHECKING:
@@ -79,9 +79,10 @@ def _run(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
         told = {"notice": notice} if notice else {}
         print_json({"status": result.status, "exit_code": result.exit_code, "stdout": "", "stderr": "", **data, **told})
         return 0 if good else FAILED
-    sys.stdout.write(result.stdout)
-    sys.stdout.flush()
-    sys.stderr.write(result.stderr)
+    for stream, text in ((sys.stdout, result.stdout), (sys.stderr, result.stderr)):
+        # Files and programs get it as it is.
+        stream.write(printable(text) if stream.isatty() else text)
+        stream.flush()
     if result.result is not None:
         print_json(plain_value(result.result))
     if notice:

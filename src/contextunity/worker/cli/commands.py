@@ -1,12 +1,70 @@
-"""Which commands there are, and which module has each."""
+"""Which commands there are, which module has each, and how words that do not fit are reported."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any, Protocol
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn, Protocol, cast
 
-__all__ = ["COMMANDS", "SERVE", "Commands"]
+from .output import fail
+
+__all__ = ["COMMANDS", "SERVE", "Commands", "Parser", "did_you_mean"]
+
+_USAGE = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes `--some_flag` as `--some-flag`, says what a mistyped word may mean, and reports in JSON with --json."""
+
+    _words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Parses words; see argparse."""
+        if args is not None:
+            self._words = args = [self._with_dashes(word) for word in args]
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Reports what is wrong and ends the process with exit code 2."""
+        parser = self._of_command()
+        message += parser._suggestion(message)
+        namespace = argparse.Namespace(json="--json" in self._words)
+        fail(
+            namespace, _USAGE, message, text=f"{message}\n  {parser.prog} --help describes what it takes", code="USAGE"
+        )
+        self.exit(_USAGE)
+
+    def _with_dashes(self, word: str) -> str:
+        name, equals, value = word.partition("=")
+        dashed = name.replace("_", "-")
+        is_flag = name.startswith("--") and name not in self._option_string_actions
+        return f"{dashed}{equals}{value}" if is_flag and dashed in self._option_string_actions else word
+
+    def _suggestion(self, message: str) -> str:
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if choice is not None:
+            return did_you_mean(choice[1], re.findall(r"[\w.-]+", choice[2]))
+        unknown = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
+        return did_you_mean(unknown[1], self._option_string_actions) if unknown is not None else ""
+
+    def _of_command(self) -> Parser:
+        """The parser of the command that the words name: it hands what it does not know back to the first one."""
+        parser = self
+        for word in self._words:
+            choices: list[Mapping[str, Any]] = [
+                cast("dict[str, Any]", action.choices) for action in parser._actions if isinstance(action.choices, dict)
+            ]
+            parser = next((found[word] for found in choices if word in found), parser)
+        return parser
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of an error about a word that is none of those known: the nearest of them, where one is near."""
+    import difflib
+
+    near = difflib.get_close_matches(word, sorted(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 class Commands(Protocol):

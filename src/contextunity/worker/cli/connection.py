@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .output import complain
+from .output import fail
 
 if TYPE_CHECKING:
     from ..client import SyncWorkerClient, WorkerServiceError
@@ -107,34 +105,29 @@ def run_with_client(command: Command, arguments: argparse.Namespace, names: Mapp
     try:
         with open_client(arguments) as client:
             return command(client, arguments)
-    except UsageError as error:
-        complain(str(error))
-        return USAGE
     except WorkerServiceError as error:
-        _tell(error, arguments, names or {})
-        return UNREACHABLE if error.unreachable else FAILED
+        return _fail(error, arguments, names or {})
     except TaskFailedError as error:
-        complain(str(error))
-        return FAILED
-    except (CodecError, ValueError) as error:
-        complain(str(error))
-        return USAGE
+        return fail(arguments, FAILED, str(error), code="TASK_FAILED")
+    except (UsageError, CodecError, ValueError) as error:
+        return fail(arguments, USAGE, str(error), code="USAGE")
     except KeyboardInterrupt:
         return STOPPED
 
 
-def _tell(error: WorkerServiceError, arguments: argparse.Namespace, names: Mapping[str, str]) -> None:
-    if getattr(arguments, "json", False):
-        data = {
-            "code": error.code.name,
-            "reason": error.reason,
-            "message": error.message,
-            "violations": [{"field": each.field, "description": each.description} for each in error.violations],
-            "metadata": error.metadata,
-            "trace_id": error.trace_id,
-        }
-        print(json.dumps({"error": data}, ensure_ascii=False), file=sys.stderr, flush=True)  # noqa: T201
-        return
+def _fail(error: WorkerServiceError, arguments: argparse.Namespace, names: Mapping[str, str]) -> int:
+    details = {
+        "code": error.code.name,
+        "reason": error.reason,
+        "violations": [{"field": each.field, "description": each.description} for each in error.violations],
+        "metadata": error.metadata,
+        "trace_id": error.trace_id,
+    }
+    exit_code = UNREACHABLE if error.unreachable else FAILED
+    return fail(arguments, exit_code, error.message, text=_text(error, arguments, names), **details)
+
+
+def _text(error: WorkerServiceError, arguments: argparse.Namespace, names: Mapping[str, str]) -> str:
     head = error.reason or error.code.name
     if len(error.violations) > 1:
         lines = [f"{head}: the request does not fit:"]
@@ -149,16 +142,20 @@ def _tell(error: WorkerServiceError, arguments: argparse.Namespace, names: Mappi
     lines = [f"{lines[0]} {described[0]}"] if len(described) == 1 else [*lines, *(f"  - {each}" for each in described)]
     if error.reason == "TOKEN_REFUSED":
         lines.append("  here the token comes from --token-file FILE or CONTEXTWORKER_TOKEN")
+    if error.unreachable:
+        lines.append(
+            f"  {arguments.program} dev runs one here; --target HOST:PORT or CONTEXTWORKER_TARGET names another"
+        )
     if error.code.name in ("INTERNAL", "UNKNOWN") and error.trace_id:
         lines.append(f"  trace_id {error.trace_id}")
-    complain("\n".join(lines))
+    return "\n".join(lines)
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"{path} cannot be read: {reason or error}") from None
 
 
@@ -168,5 +165,5 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, such as 30 or 0.5")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, such as 30 or 0.5")
     return value

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .commands import COMMANDS, Commands
 from .connection import add_json, add_options, run_with_client
-from .output import console, headline, print_json, say
+from .output import headline, print_json, print_table, say
 from .watching import follow_up
 
 if TYPE_CHECKING:
@@ -46,12 +46,10 @@ def _contracts(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
     if not contracts:
         say("the service has no modules")
         return 0
-    from rich.table import Table
-
-    table = Table("workflow_type", "module", "task_queue", "what it does", box=None, padding=(0, 2, 0, 0))
-    for contract in contracts:
-        table.add_row(contract.workflow_type, contract.module, contract.task_queue, headline(contract.description))
-    console().print(table)
+    print_table(
+        ("workflow_type", "module", "task_queue", "what it does"),
+        [(each.workflow_type, each.module, each.task_queue, headline(each.description)) for each in contracts],
+    )
     say(f"\nAll about one of them:\n  {follow_up(arguments, 'contracts', contracts[0].workflow_type)}")
     return 0
 

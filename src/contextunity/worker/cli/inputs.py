@@ -58,7 +58,7 @@ def read_text(name: str) -> str:
     try:
         return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"{name}: {reason or error}") from None
 
 
@@ -128,9 +128,12 @@ class ContractFlags:
 
     def given(self, arguments: argparse.Namespace) -> dict[str, Any]:
         """The plain values of the flags that were given, by proto name."""
-        values = vars(arguments)
-        found = {field.name: values.get(_destination(field)) for field in self._fields}
-        return {name: value for name, value in found.items() if value is not None}
+        values, found = vars(arguments), dict[str, Any]()
+        for field in self._fields:
+            value = values.get(_destination(field))
+            if value is not None:
+                found[field.name] = {k: v for part in value for k, v in part.items()} if _is_map(field) else value
+        return found
 
     def names(self, *prefixes: str) -> dict[str, str]:
         """The flag of each field, by how the service calls the field in its answers."""
@@ -142,7 +145,7 @@ class ContractFlags:
         if _base_type(field) == "bool" and not field.repeated:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
             return
-        if field.repeated:
+        if field.repeated or _is_map(field):
             options["action"] = "append"
         group.add_argument(flag, type=kind.read, metavar=kind.metavar, **options)
 
@@ -156,11 +159,22 @@ def _base_type(field: FieldDescription) -> str:
     return _WRAPPERS.get(field.type, field.type)
 
 
+def _is_map(field: FieldDescription) -> bool:
+    return field.type.startswith("map<")
+
+
 def _kind(field: FieldDescription) -> _Kind:
-    name = _base_type(field)
     if field.enum_values:
         words = _enum_words(field.enum_values)
         return _Kind("WORD", lambda text: _enum_value(text, words, field.enum_values))
+    if _is_map(field):
+        value_kind = _kind_of(field.type.removesuffix(">").partition(", ")[2])
+        return _Kind(f"KEY={value_kind.metavar}", lambda text: _map_part(text, value_kind))
+    return _kind_of(_base_type(field))
+
+
+def _kind_of(name: str) -> _Kind:
+    name = _WRAPPERS.get(name, name)
     if name in _INTEGERS:
         lowest, highest = _INTEGERS[name]
         return _Kind("INT", lambda text: _integer(text, lowest, highest))
@@ -187,7 +201,7 @@ def _help(field: FieldDescription) -> str:
     parts = [" ".join(field.description.split())]
     if field.enum_values:
         parts.append(f"One of {', '.join(_enum_words(field.enum_values))}.")
-    if field.repeated:
+    if field.repeated or _is_map(field):
         parts.append("May be given again.")
     rules = [_rule(each) for each in field.rules]
     if rules:
@@ -218,15 +232,27 @@ def _enum_value(text: str, words: dict[str, str], names: Sequence[str]) -> str:
         return text
     found = words.get(text.lower().replace("-", "_"))
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(words)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(words)}")
     return found
+
+
+def _map_part(text: str, value_kind: _Kind) -> dict[str, Any]:
+    """The entry that `KEY=VALUE` gives, or all those of a JSON object."""
+    if text.lstrip().startswith("{"):
+        entries = _json(text)
+        if isinstance(entries, dict):
+            return cast("dict[str, Any]", entries)
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an entry; write KEY={value_kind.metavar}, or a JSON object")
+    return {key: value_kind.read(value)}
 
 
 def _integer(text: str, lowest: int, highest: int) -> int | str:
     try:
         value = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if not lowest <= value <= highest:
         raise argparse.ArgumentTypeError(f"{text} is not between {lowest} and {highest}")
     return value if -_EXACT <= value <= _EXACT else str(value)
@@ -236,7 +262,7 @@ def _number(text: str) -> float | str:
     try:
         value = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
@@ -252,7 +278,7 @@ def _time(text: str) -> str:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 2030-01-31T08:00:00Z") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2030-01-31T08:00:00Z") from None
     if moment.tzinfo is None:
         raise argparse.ArgumentTypeError(f"{text!r} lacks its time zone; add Z for UTC, or an offset such as +02:00")
     return text
@@ -265,7 +291,7 @@ def _duration(text: str) -> str:
     except ValueError:
         finite = False
     if not finite:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, such as 1.5")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, such as 1.5")
     return f"{seconds}s"
 
 

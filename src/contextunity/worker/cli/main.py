@@ -9,12 +9,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from .commands import COMMANDS, SERVE, Commands
+from .commands import COMMANDS, SERVE, Commands, Parser
+from .output import escape_unprintable_output, say
 
 # Nothing more is imported here: what takes long, the command that needs it imports.
 
 __all__ = ["main"]
+
+_LAST_PORT = 65535
 
 _DESCRIPTION = """\
 Durable background work for services in any language.
@@ -45,6 +49,9 @@ Exit codes: 0 done, 1 failed, 2 used or configured wrongly, 3 the service cannot
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; see the end of --help."""
     words = list(sys.argv[1:] if argv is None else argv)
+    escape_unprintable_output()
+    # gRPC's own lines say again what an error of ours says, or nothing that a caller can do something about.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     parser = _parser(words)
     arguments, rest = parser.parse_known_args(words)
     arguments.program = parser.prog
@@ -79,14 +86,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> Parser:
     program = _program()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program,
         description=_DESCRIPTION.format(program=program, blank=" " * len(program)),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
     parser.add_argument("--temporal", action="store_true", help="run Temporal workers instead of the gRPC service")
     parser.add_argument(
         *("-m", "--modules"),
@@ -142,8 +150,29 @@ def _add_serving(name: str, parser: argparse.ArgumentParser) -> None:
             help="do the work of this tenant's own task queues",
         )
         return
-    parser.add_argument("--temporal-port", type=int, metavar="PORT", help="port of the Temporal server (7233)")
-    parser.add_argument("--ui-port", type=int, metavar="PORT", help="port of Temporal's web UI (8233)")
+    parser.add_argument("--temporal-port", type=_port, metavar="PORT", help="port of the Temporal server (7233)")
+    parser.add_argument("--ui-port", type=_port, metavar="PORT", help="port of Temporal's web UI (8233)")
+
+
+class _Version(argparse.Action):
+    """Prints the version of the distribution; looked up only where it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        say(f"contextworker {version('contextworker')}")
+        parser.exit()
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a port; give a number from 1 to {_LAST_PORT}, or 0 for any free one"
+        )
+    return int(text)
 
 
 def _add_running(parser: argparse.ArgumentParser, *, default: str) -> None:

@@ -2,25 +2,87 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import shutil
 import sys
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["ago", "complain", "console", "headline", "number_text", "print_json", "say", "seconds_text", "value_text"]
+__all__ = [
+    "ago",
+    "complain",
+    "console",
+    "escape_unprintable_output",
+    "fail",
+    "headline",
+    "number_text",
+    "print_json",
+    "print_table",
+    "printable",
+    "say",
+    "seconds_text",
+    "table_lines",
+    "value_text",
+]
+
+# C0 and C1 controls but tab and newline, DEL, and what changes the direction of the text around it.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LEAST_WIDTH = 12
+"""Characters that a shortened column keeps."""
+_GAP = 2
+
+
+def escape_unprintable_output() -> None:
+    """Has characters that the output's encoding lacks written as escapes, where they would end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        # What tests and notebooks put in their place may be of another class.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def printable(text: str) -> str:
+    """A text that no terminal obeys: control characters as escapes, such as `\\x1b`."""
+    return _UNPRINTABLE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 def say(text: str) -> None:
-    """Prints a line for people or programs."""
-    print(text, flush=True)  # noqa: T201 - what a command line is for
+    """Prints lines for people or programs, without control characters."""
+    print(printable(text), flush=True)  # noqa: T201 - what a command line is for
 
 
 def complain(text: str) -> None:
-    """Prints what is wrong, on the standard error."""
-    print(f"contextworker: {text}", file=sys.stderr, flush=True)  # noqa: T201 - what a command line is for
+    """Prints what is wrong, on the standard error, without control characters."""
+    print(f"contextworker: {printable(text)}", file=sys.stderr, flush=True)  # noqa: T201 - what a command line is for
+
+
+def fail(arguments: Namespace, exit_code: int, message: str, *, text: str = "", **error: Any) -> int:
+    """Reports why a command fails, on the standard error, and returns its exit code.
+
+    Args:
+        arguments: as parsed; with `json` among them the report is one JSON document, else lines for people.
+        exit_code: of the command.
+        message: what is wrong.
+        text: the lines for people, where they say more than the message.
+        error: what else the JSON document has, such as `code`.
+    """
+    if getattr(arguments, "json", False):
+        data = {"error": {"message": message, "exit_code": exit_code, **error}}
+        print(_json_text(data), file=sys.stderr, flush=True)  # noqa: T201 - what a command line is for
+    else:
+        complain(text or message)
+    return exit_code
 
 
 def print_json(data: Any, *, pretty: bool | None = None) -> None:
@@ -31,17 +93,59 @@ def print_json(data: Any, *, pretty: bool | None = None) -> None:
         pretty: over several lines; where None, so on a terminal alone, so that programs get one line.
     """
     indent = 2 if (sys.stdout.isatty() if pretty is None else pretty) else None
-    say(json.dumps(data, ensure_ascii=False, indent=indent, sort_keys=True))
+    print(_json_text(data, indent), flush=True)  # noqa: T201 - what a command line is for
+
+
+def _json_text(data: Any, indent: int | None = None) -> str:
+    text = json.dumps(data, ensure_ascii=False, indent=indent, sort_keys=True)
+    # What JSON lets stand as it is, a terminal may still obey; in texts alone, since nothing else has such characters.
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def console() -> Console:
-    """A console for tables; lines are as long as they are where nobody looks at them."""
+    """A console for what changes in place; lines are as long as they are where nobody looks at them."""
     from rich.console import Console
 
     made = Console(highlight=False, soft_wrap=True)
     if not made.is_terminal:
         made = Console(highlight=False, soft_wrap=True, width=200)
     return made
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table as wide as the terminal; see `table_lines`. Where nobody looks at it, nothing is shortened."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in table_lines(headers, rows, width):
+        say(line)
+
+
+def table_lines(headers: Sequence[str], rows: Iterable[Sequence[str]], width: int | None) -> list[str]:
+    """A table whose first column, the id, is never shortened.
+
+    Where it is wider than it may be, the widest of the other columns are shortened; where that does not do either, each
+    row becomes two lines: the id, and the other cells under it.
+
+    Args:
+        headers: names of the columns.
+        rows: their cells, as many as headers.
+        width: characters of a line; None where that does not matter.
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    table = [list(headers), *([printable(" ".join(cell.split())) for cell in row] for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    room = sys.maxsize if width is None else width - _GAP * (len(widths) - 1)
+    while sum(widths) > room:
+        widest = max(range(1, len(widths)), key=widths.__getitem__, default=0)
+        if widest == 0 or widths[widest] <= _LEAST_WIDTH:
+            # The names of the columns would mean nothing here.
+            return [line for row in table[1:] for line in (row[0], f"  {'  '.join(filter(None, row[1:]))}")]
+        widths[widest] -= min(sum(widths) - room, widths[widest] - _LEAST_WIDTH, 8)
+
+    def cell(text: str, size: int) -> str:
+        return set_cell_size(text, size) if cell_len(text) <= size else f"{set_cell_size(text, size - 1)}…"
+
+    return [(" " * _GAP).join(map(cell, row, widths)).rstrip() for row in table]
 
 
 def value_text(value: Any) -> str:

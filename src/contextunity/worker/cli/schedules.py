@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .commands import COMMANDS, Commands
 from .connection import FAILED, UsageError, add_json, add_options, run_with_client
 from .inputs import read_text
-from .output import ago, complain, console, print_json, say
+from .output import ago, complain, print_json, print_table, say
 from .watching import follow_up
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _list(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
     request = ListSchedulesRequest(project_id=arguments.project, tenant_id=arguments.tenant)
     answer = client.call(methods.LIST_SCHEDULES, request)
     if arguments.json:
-        print_json(answer.payload.get("schedules", []))
+        print_json({"schedules": answer.payload.get("schedules", [])})
     elif not answer.body.schedules:
         say("no schedules")
     else:
@@ -121,21 +121,18 @@ def _list(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
 
 
 def _show_list(schedules: list[ScheduleStatus]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("SCHEDULE", "TENANT", "PROJECT", "STARTS", "WHEN", "ZONE", "NEXT", "LAST", "NOTE"):
-        table.add_column(name, overflow="fold")
+    headers = ("schedule_id", "workflow_type", "cron", "timezone", "next", "last", "tenant_id", "project_id", "note")
+    rows = list[tuple[str, ...]]()
     for each in schedules:
         entry = each.schedule
         if entry is None:
             continue
         upcoming = "paused" if entry.paused else _moment(each.next_runs[0] if each.next_runs else None)
         last = ago(each.recent_runs[-1].started_at) if each.recent_runs else ""
-        cells = (entry.schedule_id, each.tenant_id, each.project_id, entry.workflow_type, entry.cron, entry.timezone)
-        table.add_row(*(escape(cell) for cell in (*cells, upcoming, last, each.note or entry.description)))
-    console().print(table)
+        times = (entry.cron, entry.timezone, upcoming, last)
+        owner = (each.tenant_id, each.project_id, each.note or entry.description)
+        rows.append((entry.schedule_id, entry.workflow_type, *times, *owner))
+    print_table(headers, rows)
 
 
 def _step(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:

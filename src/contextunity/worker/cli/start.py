@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .commands import COMMANDS, Commands
+from .commands import COMMANDS, Commands, Parser
 from .connection import UsageError, add_json, add_options, run_with_client
 from .inputs import ContractFlags, add_input, read_input
 from .output import headline, print_json, say
@@ -79,11 +79,9 @@ def _start(client: SyncWorkerClient, arguments: argparse.Namespace, names: dict[
     return 0
 
 
-def _parser(
-    contract: ContractDescription, flags: ContractFlags, arguments: argparse.Namespace
-) -> argparse.ArgumentParser:
+def _parser(contract: ContractDescription, flags: ContractFlags, arguments: argparse.Namespace) -> Parser:
     """The whole command, now that the contract is known."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"{arguments.program} start {contract.workflow_type}",
         usage=f"{arguments.program} start {contract.workflow_type} [flags]",
         description=contract.description,
@@ -98,8 +96,8 @@ def _parser(
     return parser
 
 
-def _general_parser(arguments: argparse.Namespace) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _general_parser(arguments: argparse.Namespace) -> Parser:
+    parser = Parser(
         prog=f"{arguments.program} start",
         usage=f"{arguments.program} start WORKFLOW_TYPE [flags]",
         description=_GENERAL.format(program=arguments.program),

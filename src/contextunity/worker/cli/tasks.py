@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .commands import COMMANDS, Commands
-from .connection import FAILED, STOPPED, add_json, add_options, run_with_client
+from .connection import FAILED, add_json, add_options, run_with_client
 from .inputs import add_input, read_input
-from .output import ago, complain, console, print_json, say, seconds_text
-from .watching import fields_text, follow, follow_up, last_of, progress_text, show_end
+from .output import ago, complain, fail, print_json, print_table, say, seconds_text
+from .watching import fields_text, follow, follow_up, last_of, progress_text, show_end, stopped_watching
 
 if TYPE_CHECKING:
     from contextunity.gen.contextunity.worker import TaskStatus
@@ -89,31 +89,36 @@ def _list(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
         status=arguments.status,
         started_after=arguments.since,
         started_before=arguments.until,
-        page_size=min(arguments.limit, 1000),
+        page_size=min(arguments.limit + 1, 1000),
     )
-    tasks = list(itertools.islice(found, arguments.limit))
+    tasks = list(itertools.islice(found, arguments.limit + 1))
+    has_more = len(tasks) > arguments.limit
+    del tasks[arguments.limit :]
     if arguments.json:
         rows = [codec.to_dict(task, preserving_proto_field_name=True) for task in tasks]
         for row, task in zip(rows, tasks, strict=True):
             row["status"] = _word(TaskState(task.status).name)
-        print_json({"tasks": rows})
+        print_json({"tasks": rows, "has_more": has_more})
         return 0
     if not tasks:
         say("no tasks")
         return 0
-    from rich.table import Table
-
-    table = Table("workflow_id", "status", "workflow_type", "started", "took", "tenant", box=None, padding=(0, 2, 0, 0))
-    for task in tasks:
-        table.add_row(
-            task.workflow_id,
-            _word(TaskState(task.status).name),
-            task.workflow_type,
-            ago(task.started_at),
-            seconds_text(task.closed_at - task.started_at) if task.closed_at and task.started_at else "",
-            task.tenant_id,
-        )
-    console().print(table)
+    print_table(
+        ("workflow_id", "status", "workflow_type", "started", "took", "tenant_id"),
+        [
+            (
+                task.workflow_id,
+                _word(TaskState(task.status).name),
+                task.workflow_type,
+                ago(task.started_at),
+                seconds_text(task.closed_at - task.started_at) if task.closed_at and task.started_at else "",
+                task.tenant_id,
+            )
+            for task in tasks
+        ],
+    )
+    if has_more:
+        complain(f"there are more; --limit {arguments.limit * 10} shows them, --since and --status fewer")
     return 0
 
 
@@ -137,17 +142,16 @@ def _result(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
         try:
             last = last_of(client.watch(arguments.workflow_id, run_id=arguments.run_id))
         except KeyboardInterrupt:
-            complain(f"let go of; the task goes on. Come back with\n  {_again(arguments)}")
-            return STOPPED
+            return stopped_watching(arguments, "result", arguments.workflow_id)
     match last.payload.get("status"):
         case "completed" if arguments.json:
             print_json(last.payload.get("result"))
             return 0
         case "running" | "started" | "unknown":
-            complain(f"the task has not ended yet; wait for it with\n  {_again(arguments)}")
+            text = f"the task has not ended yet; wait for it with\n  {_again(arguments)}"
+            return fail(arguments, FAILED, "the task has not ended yet", text=text, code="NOT_ENDED")
         case _:
-            show_end(last)
-    return 0 if last.payload.get("status") == "completed" else FAILED
+            return show_end(last, arguments)
 
 
 def _ask(client: SyncWorkerClient, arguments: argparse.Namespace) -> Answer[TaskStatus]:
@@ -195,13 +199,15 @@ def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 2030-01-31T08:00Z, or 90s, 15m, 2h, 7d") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time; write 2030-01-31T08:00Z, or 90s, 15m, 2h, 7d"
+        ) from None
     return moment if moment.tzinfo is not None else moment.astimezone()
 
 
 def _count(text: str) -> int:
     if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
 
 

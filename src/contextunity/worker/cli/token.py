@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .commands import COMMANDS, Commands
 from .connection import add_json
-from .output import complain, print_json, say
+from .output import complain, fail, print_json, say
 
 if TYPE_CHECKING:
     from contextunity.core.tokens import ContextToken, VerifiedToken
@@ -73,11 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
             case _:
                 return _secret(arguments)
     except TokenKeyError as error:
-        complain(str(error))
-        return 2
+        return fail(arguments, 2, str(error), code="USAGE")
     except WorkerError as error:
-        complain(str(error))
-        return error.exit_code
+        return fail(arguments, error.exit_code, str(error), code="CONFIGURATION")
 
 
 def _add_mint(mint: argparse.ArgumentParser) -> None:
@@ -130,7 +128,7 @@ def _duration(text: str) -> int | None:
         return None
     found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90s, 15m, 1h, 7d or {_FOREVER}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write 90s, 15m, 1h, 7d or {_FOREVER}")
     return int(found[1]) * _UNITS[found[2]]
 
 
@@ -146,7 +144,7 @@ def _moment(text: str) -> int:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no time; write 2026-01-31T08:00:00Z, with the offset from UTC, or 15m, 1h, 7d from now on"
+            f"{text!r} is not a time; write 2026-01-31T08:00:00Z, with the offset from UTC, or 15m, 1h, 7d from now on"
         )
     return int(moment.timestamp())
 
@@ -177,8 +175,7 @@ def _mint(arguments: argparse.Namespace) -> int:
             }
         )
     except ValidationError as error:
-        complain("\n".join(describe_faults(error, {})))
-        return 2
+        return fail(arguments, 2, "\n".join(describe_faults(error, {})), code="USAGE")
     kid = arguments.kid or f"{arguments.project}:{'ed25519' if arguments.private_key_file else 'hmac'}-001"
     text = _sign(token, kid, arguments)
     for what, given in {"tenant": arguments.tenant, "permission": arguments.permission}.items():

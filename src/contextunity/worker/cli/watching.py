@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from .connection import DEFAULT_TARGET, FAILED, STOPPED
-from .output import complain, console, print_json, say, value_text
+from .output import console, fail, print_json, printable, say, value_text
 
 if TYPE_CHECKING:
     from contextunity.gen.contextunity.worker import TaskStatus
@@ -23,37 +22,48 @@ if TYPE_CHECKING:
 
     Answer = _Answer[TaskStatus]
 
-__all__ = ["fields_text", "follow", "follow_up", "last_of", "progress_text", "show_end"]
+__all__ = ["fields_text", "follow", "follow_up", "last_of", "progress_text", "show_end", "stopped_watching"]
 
 _PLAIN_SECONDS = 1.0
 """Seconds between progress lines where the output is no terminal."""
 
 
 def follow(task: SyncTaskHandle, arguments: argparse.Namespace) -> int:
-    """Shows a task until it ends; Ctrl-C lets go of it and leaves it alone."""
+    """Shows a task until it ends; Ctrl-C stops watching and leaves the task alone."""
     try:
         last = _follow_as_json(task) if arguments.json else _follow_for_people(task)
     except KeyboardInterrupt:
-        complain(f"let go of; the task goes on. Come back with\n  {follow_up(arguments, 'watch', task.workflow_id)}")
-        return STOPPED
-    if not arguments.json:
-        show_end(last)
-    return 0 if last.payload.get("status") == "completed" else FAILED
+        return stopped_watching(arguments, "watch", task.workflow_id)
+    return show_end(last, arguments)
 
 
-def show_end(answer: Answer) -> None:
-    """Says how a task ended: its result on the standard output, what went wrong on the standard error."""
+def stopped_watching(arguments: argparse.Namespace, command: str, workflow_id: str) -> int:
+    """Reports that a command was interrupted while the task runs on, and returns the exit code."""
+    message = "stopped watching; the task is still running"
+    again = follow_up(arguments, command, workflow_id)
+    return fail(arguments, STOPPED, message, text=f"{message}. Come back with\n  {again}", code="STOPPED")
+
+
+def show_end(answer: Answer, arguments: argparse.Namespace) -> int:
+    """Reports how a task ended, its result on the standard output, a failure on the standard error.
+
+    Returns:
+        The exit code.
+    """
     data = answer.payload
     if data.get("status") == "completed":
-        for line in fields_text(data.get("result")):
-            say(line)
-        return
+        if not arguments.json:
+            for line in fields_text(data.get("result")):
+                say(line)
+        return 0
     from ..client import TaskFailedError
 
-    complain(str(TaskFailedError(answer.body)))
+    message, lines = str(TaskFailedError(answer.body)), list[str]()
     for depth, cause in enumerate(data.get("failure") or ()):
         told = " ".join(filter(None, (_cause_name(cause), str(cause.get("message", "")), _cause_facts(cause))))
-        print(f"{'  ' * (depth + 1)}{told}", file=sys.stderr, flush=True)  # noqa: T201
+        lines.append(f"{'  ' * (depth + 1)}{told}")
+    details = {name: data[name] for name in ("status", "reason", "failure") if data.get(name)}
+    return fail(arguments, FAILED, message, text="\n".join([message, *lines]), code="TASK_FAILED", **details)
 
 
 def follow_up(arguments: argparse.Namespace, command: str, *words: str) -> str:
@@ -155,11 +165,12 @@ class _Bar:
         self._progress: Progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True, min_width=9)),
-            BarColumn(bar_width=20),
-            TaskProgressColumn(),
-            TextColumn("{task.description}", markup=False),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=20, table_column=Column(no_wrap=True, min_width=20)),
+            TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
+            TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
             console=screen,
+            expand=True,
         )
         self._task = self._progress.add_task("", total=None, status="")
 
@@ -174,7 +185,11 @@ class _Bar:
         status, text = _line(answer)
         done = 1.0 if status == "completed" else part_done(answer.payload.get("progress"))
         self._progress.update(
-            self._task, description=text, status=status, completed=done or 0.0, total=None if done is None else 1.0
+            self._task,
+            description=printable(text),
+            status=printable(status),
+            completed=done or 0.0,
+            total=None if done is None else 1.0,
         )
 
 

@@ -112,7 +112,8 @@ def _fields(message_class: type[betterproto2.Message]) -> list[FieldDescription]
         FieldDescription(
             name=field.name,
             type=_type(field),
-            repeated=field.is_repeated,
+            # A map is repeated on the wire alone.
+            repeated=field.is_repeated and not _is_map(field),
             enum_values=[value.name for value in field.enum_type.values] if field.enum_type is not None else [],
             description=comments.get(field.name, ""),
             rules=_rules(field),
@@ -127,9 +128,13 @@ _SCALARS: dict[int, str] = {
 }
 
 
+def _is_map(field: Any) -> bool:
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
 def _type(field: Any) -> str:
     if field.message_type is not None:
-        if field.message_type.GetOptions().map_entry:
+        if _is_map(field):
             key, value = field.message_type.fields
             return f"map<{_type(key)}, {_type(value)}>"
         return str(field.message_type.full_name)

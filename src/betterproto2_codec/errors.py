@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["CodecError", "Violation"]
 
@@ -53,3 +54,14 @@ class CodecError(ValueError):
         error = cls("; ".join(str(violation) for violation in violations), message_type=message_type)
         error.violations = tuple(violations)
         return error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the text and the attributes; the constructor is not called again."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[CodecError], args: tuple[Any, ...], attributes: dict[str, Any]) -> CodecError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = ["ContractError", "DefinitionError"]
 
@@ -22,6 +23,10 @@ class ContractError(ValueError):
         self.reason = reason
         super().__init__(f"{contract}: {reason}" if contract else reason)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the text and the attributes; the constructor is not called again."""
+        return _restore, (type(self), self.args, self.__dict__)
+
 
 class DefinitionError(TypeError):
     """A workflow class or an activity does not fit its contract; raised where it is defined.
@@ -35,3 +40,14 @@ class DefinitionError(TypeError):
         self.name = name
         self.faults = tuple(faults)
         super().__init__(f"{name}: {'; '.join(faults)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the text and the attributes; the constructor is not called again."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[Exception], args: tuple[Any, ...], attributes: dict[str, Any]) -> Exception:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error

@@ -25,6 +25,17 @@ _LOG = logging.getLogger("shared_import_sandbox")
 class SandboxError(Exception):
     """Runs of a workflow were not kept apart; the workflow task fails and is repeated."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the text and the attributes; the constructor is not called again."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[SandboxError], args: tuple[Any, ...], attributes: dict[str, Any]) -> SandboxError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
 
 class WorkflowStateError(SandboxError):
     """A workflow changed what all runs of its module share; `changed` names it.

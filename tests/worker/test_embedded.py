@@ -73,8 +73,9 @@ def test_the_usual_port_gives_way_to_a_free_one() -> None:
     assert usual_or_free_port(taken) == taken
 
 
-async def test_two_servers_in_one_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("contextunity.worker.embedded._LOCK_TIMEOUT", 0.2)
+async def test_two_servers_in_one_folder_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Who waited for it would wait for ever.
+    monkeypatch.setattr("contextunity.worker.embedded._LOCK_TIMEOUT", float("inf"))
     async with embedded_server(tmp_path, port=0, ui_port=0):
         with pytest.raises(WorkerError, match=r"another ContextWorker runs.*CONTEXTWORKER_DATA_FOLDER"):
             async with embedded_server(tmp_path, port=0, ui_port=0):

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from betterproto2_codec.errors import CodecError, Violation
 
 __all__ = ["CodecError", "ContextUnityError", "Violation"]
 
 
 class ContextUnityError(Exception):
-    """An error whose text is written for the person who can mend its cause."""
+    """An error whose text is written for the person who can mend its cause.
+
+    Errors can be pickled and copied, whatever their constructors take.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the text and the attributes; the constructor is not called again."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[ContextUnityError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ContextUnityError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error

@@ -74,11 +74,15 @@ async def embedded_server(
         SettingsError: the folder cannot be written to.
         WorkerError: the temporal CLI is not installed, or the server ends or does not answer within a minute.
     """
-    process, server = await _start_on_free_ports(folder, port, ui_port)
-    try:
-        yield server
-    finally:
-        await _stop(process)
+    with _open_in(folder, "owner.lock") as owner:
+        # Held by this process alone, so it is free at once where the owner was killed and its server still ends.
+        if not _try_lock(owner):
+            raise _in_use(folder)
+        process, server = await _start_on_free_ports(folder, port, ui_port)
+        try:
+            yield server
+        finally:
+            await _stop(process)
 
 
 _Running = tuple[asyncio.subprocess.Process, EmbeddedServer]
@@ -135,26 +139,37 @@ async def _start(folder: Path, port: int | None, ui_port: int | None) -> _Runnin
 
 async def _lock(folder: Path) -> BinaryIO:
     """Takes the folder for one server; two on one database would stand in each other's way."""
-    path = folder / "temporal.lock"
+    file = _open_in(folder, "temporal.lock")
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    while not _try_lock(file):
+        if time.monotonic() > deadline:
+            file.close()
+            raise _in_use(folder)
+        await asyncio.sleep(0.1)
+    return file
+
+
+def _open_in(folder: Path, name: str) -> BinaryIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
+        return (folder / name).open("ab")
     except OSError as error:
         raise unusable(folder, error) from None
-    deadline = time.monotonic() + _LOCK_TIMEOUT
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                file.close()
-                raise WorkerError(
-                    f"another ContextWorker runs its Temporal server in {folder}; stop that one, or choose another "
-                    "folder with CONTEXTWORKER_DATA_FOLDER"
-                ) from None
-            await asyncio.sleep(0.1)
-        else:
-            return file
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _in_use(folder: Path) -> WorkerError:
+    return WorkerError(
+        f"another ContextWorker runs its Temporal server in {folder}; stop that one, or choose another folder with "
+        "CONTEXTWORKER_DATA_FOLDER"
+    )
 
 
 def _executable() -> str:

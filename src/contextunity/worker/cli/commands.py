@@ -97,5 +97,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "schedules": ("contextunity.worker.cli.schedules", "list, register and steer schedules"),
     "code": ("contextunity.worker.cli.code", "run a program in the service's sandbox"),
     "token": ("contextunity.worker.cli.token", "make tokens and secrets, and verify tokens"),
+    "completion": ("contextunity.worker.cli.completion", "print what bash, zsh or fish need to complete commands"),
 }
 """Commands by name: the module that has each, and what it does in a few words."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import completion
 from .commands import COMMANDS, SERVE, Commands, Parser
 from .output import escape_unprintable_output, say
 
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     escape_unprintable_output()
     # gRPC's own lines say again what an error of ours says, or nothing that a caller can do something about.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if completion.is_asked():
+        completion.complete(_parser(completion.words_so_far()))
     parser = _parser(words)
     arguments, rest = parser.parse_known_args(words)
     arguments.program = parser.prog

@@ -14,7 +14,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from temporalio.api.schedule.v1 import StructuredCalendarSpec
 
 from contextunity.core import codec, validation
-from contextunity.core.errors import CodecError, Violation
+from contextunity.core.errors import CodecError, ContextUnityError, Violation
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
 from contextunity.worker.tenancy import resolved_queue, tenant_queue
 from python_temporal.contract import ContractError, ServiceContract, WorkflowContract
@@ -214,7 +214,7 @@ _TENANT_FIELD = "tenant_id"
 _MAX_SHOWN = 60
 
 
-class EntryError(ValueError):
+class EntryError(ContextUnityError):
     """An entry is faulty; `violations` has everything that is wrong."""
 
     def __init__(self, violations: list[Violation]) -> None:

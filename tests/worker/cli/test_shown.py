@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from contextunity.worker.cli import main
 from contextunity.worker.cli.output import headline, number_text, printable, seconds_text, table_lines, value_text
 from contextunity.worker.cli.watching import fields_text, part_done, progress_text
 from contextunity.worker.cli.welcome import start_command, welcome
@@ -184,3 +185,30 @@ def test_a_terminal_gets_a_line_that_changes_in_place(service_target: str, tenan
     assert "completed" in text
     assert "100%" in text
     assert "harvest_id" in text
+
+
+def test_bash_completes_commands_flags_and_words() -> None:
+    program = """
+eval "$(contextworker completion bash)"
+for line in "contextworker sta" "contextworker schedules app" "contextworker status --ru" "contextworker list --status com"; do
+  COMP_LINE=$line COMP_POINT=${#line} COMP_WORDS=($line) COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
+  _python_argcomplete contextworker
+  echo "${COMPREPLY[@]}"
+done
+"""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["start", "status"],
+        ["apply"],
+        ["--run-id"],
+        ["completed"],
+    ]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_a_script_of_theirs(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "contextworker" in script
+    assert ("function __fish_contextworker_complete" in script) == (shell == "fish")

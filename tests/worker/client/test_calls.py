@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from contextunity.gen.contextunity.worker import GetTaskStatusRequest, TaskRefer
 from grpc_status import rpc_status
 
 from contextunity.core import codec
-from contextunity.worker.client import RetryPolicy, WorkerServiceError, methods
+from contextunity.worker.client import Retry, RetryPolicy, WorkerServiceError, methods
 from contextunity.worker.grpc_errors import Reason, ServiceError, to_status
 
 from .conftest import QUICK, Script, collect, packed, settle
@@ -67,6 +68,42 @@ async def test_attempts_end(connect: Any, script: Script) -> None:
         await settle(connect(script.target, retry=QUICK).task("w").status())
     assert caught.value.unreachable
     assert len(script.raw) == QUICK.attempts
+
+
+async def test_without_a_number_of_attempts_the_timeout_alone_ends_them(connect: Any, script: Script) -> None:
+    script.answers = [*(_refuses(grpc.StatusCode.UNAVAILABLE) for _ in range(20)), _gives(_DONE)]
+    retries = list[Retry]()
+    policy = RetryPolicy(initial_delay=0.001, maximum_delay=0.002, on_retry=retries.append)
+    client = connect(script.target, retry=policy)
+    assert (await settle(client.task("w").status())).status is TaskState.COMPLETED
+    assert [each.failures for each in retries] == list(range(1, 21))
+    assert {(each.error.method, each.error.target) for each in retries} == {("GetTaskStatus", script.target)}
+    assert all(0 < each.delay <= 0.002 for each in retries)
+
+
+async def test_without_a_timeout_either_retries_end(connect: Any, script: Script) -> None:
+    script.answers = [_refuses(grpc.StatusCode.UNAVAILABLE, "gone for lunch")]
+    policy = RetryPolicy(initial_delay=0.001, maximum_delay=0.002, reconnect_for=0.05)
+    with pytest.raises(WorkerServiceError, match="gone for lunch"):
+        await settle(connect(script.target, retry=policy, timeout=None).task("w").status())
+
+
+async def test_retries_are_logged_at_debug(connect: Any, script: Script, caplog: pytest.LogCaptureFixture) -> None:
+    script.answers = [_refuses(grpc.StatusCode.UNAVAILABLE, "gone for lunch"), _gives(_DONE)]
+    with caplog.at_level(logging.DEBUG, logger="contextunity.worker.client"):
+        await settle(connect(script.target, retry=QUICK).task("w").status())
+    (record,) = caplog.records
+    assert record.levelno == logging.DEBUG
+    assert record.getMessage().startswith(f"GetTaskStatus at {script.target} is tried again in 0.00 s: UNAVAILABLE")
+
+
+async def test_a_method_can_be_named(connect: Any, script: Script) -> None:
+    script.answers = [_gives(_DONE)]
+    client = connect(script.target)
+    answer = await settle(client.call("GetTaskStatus", payload={"workflow_id": "w"}))
+    assert answer.body.status is TaskState.COMPLETED
+    with pytest.raises(ValueError, match=r"no method 'GetStatus'; it has StartWorkflow, GetTaskStatus"):
+        await settle(client.call("GetStatus"))
 
 
 async def test_what_was_told_before_the_time_was_over_is_told(connect: Any, script: Script) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from . import methods
 from ._async_client import TaskHandle, WorkerClient
-from ._channel import RetryPolicy
+from ._channel import Retry, RetryPolicy
 from ._requests import Answer, Trace, plain_value
 from ._sync_client import SyncTaskHandle, SyncWorkerClient
 from .errors import FieldViolation, TaskFailedError, WorkerServiceError
@@ -16,6 +16,7 @@ from .errors import FieldViolation, TaskFailedError, WorkerServiceError
 __all__ = [
     "Answer",
     "FieldViolation",
+    "Retry",
     "RetryPolicy",
     "SyncTaskHandle",
     "SyncWorkerClient",

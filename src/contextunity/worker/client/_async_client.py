@@ -56,6 +56,7 @@ class AsyncCalls(ClientBase, AsyncConnection):
         if channel is not None:
             await channel.close()
 
+    @overload
     async def call(
         self,
         method: Method[A],
@@ -64,23 +65,46 @@ class AsyncCalls(ClientBase, AsyncConnection):
         payload: Mapping[str, Any] | None = None,
         unit_id: str = "",
         trace: Trace | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Answer[A]: ...
+    @overload
+    async def call(
+        self,
+        method: str,
+        content: betterproto2.Message | None = None,
+        *,
+        payload: Mapping[str, Any] | None = None,
+        unit_id: str = "",
+        trace: Trace | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Answer[Any]: ...
+    async def call(
+        self,
+        method: Method[A] | str,
+        content: betterproto2.Message | None = None,
+        *,
+        payload: Mapping[str, Any] | None = None,
+        unit_id: str = "",
+        trace: Trace | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - goes to gRPC as the deadline
-    ) -> Answer[A]:
+    ) -> Answer[A] | Answer[Any]:
         """Calls any method that gives one answer, and gives all that it answers.
 
         Args:
-            method: one of `contextunity.worker.client.methods`.
+            method: one of `contextunity.worker.client.methods`, or its name, such as `GetTaskStatus`.
             content: the typed request.
             payload: the same, or a part of it, as plain data.
             unit_id: UUID of the unit; a fresh one unless given.
             trace: the chain of work; that of the client unless given.
             timeout: seconds for the call; those of the client unless given.
         """
+        if isinstance(method, str):
+            method = methods.method_named(method)
         sent = self._send(method, content, payload, unit_id, trace)
         deadline = Deadline(self._timeout if timeout is None else timeout)
         attempts = Attempts(self._retry, deadline)
         # Without (de)serialisers the stub takes and gives bytes.
-        stub = cast("Any", self._connection()).unary_unary(method.path)
+        stub = cast("Any", self._connection()).unary_unary(sent.method.path)
         while True:
             try:
                 return sent.read(await stub(sent.data, timeout=deadline.remaining(), metadata=self._metadata()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import threading
@@ -14,7 +15,9 @@ import grpc
 
 from .errors import WorkerServiceError
 
-__all__ = ["RetryPolicy"]
+__all__ = ["Retry", "RetryPolicy"]
+
+_LOG = logging.getLogger("contextunity.worker.client")
 
 Token: TypeAlias = str | Callable[[], str] | None
 Tls: TypeAlias = bool | grpc.ChannelCredentials
@@ -110,6 +113,21 @@ class SyncConnection:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    """One call that is about to be tried again.
+
+    Attributes:
+        failures: attempts that failed so far.
+        delay: seconds until the next one.
+        error: of the last attempt; its `method` and `target` say what was called.
+    """
+
+    failures: int
+    delay: float
+    error: WorkerServiceError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
     """How patiently a client calls again what was UNAVAILABLE.
 
@@ -117,22 +135,34 @@ class RetryPolicy:
     at random by up to a half; where the service names a delay, that one is kept at least.
 
     Attributes:
-        attempts: calls in all, at least 1.
+        attempts: calls in all, at least 1; None for as many as the call's timeout allows.
         initial_delay: seconds before the second attempt.
         maximum_delay: seconds between attempts at most, unless the service asks for more.
-        reconnect_for: seconds for which a watch that broke is taken up again before it fails.
+        reconnect_for: seconds for which a call without a timeout, or a watch that broke, is tried again.
+        on_retry: called before each delay, in the thread or task of the call.
     """
 
-    attempts: int = 6
+    attempts: int | None = None
     initial_delay: float = 0.1
     maximum_delay: float = 5.0
     reconnect_for: float = 120.0
+    on_retry: Callable[[Retry], None] | None = None
 
     def delay(self, failures: int, failure: WorkerServiceError) -> float:
         """Seconds to wait after so many failures in a row, the given one being the last."""
         bound = min(self.maximum_delay, self.initial_delay * 2.0 ** min(failures - 1, 30))
         # Chance spreads clients that failed together; nothing secret hangs on it.
         return max(bound * random.uniform(0.5, 1.0), failure.retry_after or 0.0)  # noqa: S311
+
+    def exhausted(self, failures: int, since: float) -> bool:
+        """Whether there is no further attempt after so many failures, the first at a time of time.monotonic()."""
+        return time.monotonic() - since >= self.reconnect_for if self.attempts is None else failures >= self.attempts
+
+    def observe(self, failures: int, failure: WorkerServiceError, delay: float) -> None:
+        """Logs at debug that a call is tried again, and calls `on_retry`."""
+        _LOG.debug("%s at %s is tried again in %.2f s: %s", failure.method, failure.target, delay, failure)
+        if self.on_retry is not None:
+            self.on_retry(Retry(failures=failures, delay=delay, error=failure))
 
 
 class Deadline:
@@ -162,6 +192,7 @@ class Attempts:
     policy: RetryPolicy
     deadline: Deadline
     failures: int = 0
+    _since: float = field(default_factory=time.monotonic)
     _told: WorkerServiceError | None = None
 
     def delay_after(self, failure: WorkerServiceError) -> float:
@@ -175,11 +206,14 @@ class Attempts:
             # That the time was over says less than what was told while there was some.
             raise self._told from failure
         self._told = failure
-        if not failure.transient or self.failures >= self.policy.attempts:
+        # With a deadline, that alone bounds a call.
+        bounded = self.deadline.remaining() is not None and self.policy.attempts is None
+        if not failure.transient or (not bounded and self.policy.exhausted(self.failures, self._since)):
             raise failure
         delay = self.policy.delay(self.failures, failure)
         if not self.deadline.allows(delay):
             raise failure
+        self.policy.observe(self.failures, failure, delay)
         return delay
 
 
@@ -213,9 +247,10 @@ class Reconnects:
         patient = (
             time.monotonic() - self.since < self.policy.reconnect_for
             if self.began
-            else self.failures < self.policy.attempts
+            else not self.policy.exhausted(self.failures, self.since)
         )
         delay = self.policy.delay(self.failures, failure)
         if not lost or not patient or not self.deadline.allows(delay):
             raise failure
+        self.policy.observe(self.failures, failure, delay)
         return delay

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import betterproto2
 from contextunity.gen.contextunity.worker import (
@@ -63,3 +63,18 @@ PAUSE_SCHEDULE = Method("PauseSchedule", ScheduleResult)
 RESUME_SCHEDULE = Method("ResumeSchedule", ScheduleResult)
 TRIGGER_SCHEDULE = Method("TriggerSchedule", ScheduleResult)
 DELETE_SCHEDULE = Method("DeleteSchedule", ScheduleResult)
+
+_ALL: list[Method[Any]] = [each for each in [*globals().values()] if isinstance(each, Method)]  # pyright: ignore[reportUnknownVariableType]
+_BY_NAME = {each.name: each for each in _ALL}
+
+
+def method_named(name: str) -> Method[Any]:
+    """The method that the proto calls so.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = _BY_NAME.get(name)
+    if found is None:
+        raise ValueError(f"WorkerService has no method {name!r}; it has {', '.join(_BY_NAME)}")
+    return found

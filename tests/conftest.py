@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,27 @@ def temporal_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
     loop.call_soon_threadsafe(stop.set)
     thread.join()
     loop.close()
+
+
+@pytest.fixture(scope="session")
+def unpacked_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with our wheel, built of the files that git knows and of nothing else that lies about.
+
+    Building compiles the codec, so tests that use it belong to the group `wheel`, which one process runs.
+    """
+    clean, out = tmp_path_factory.mktemp("clean"), tmp_path_factory.mktemp("built")
+    unpacked = tmp_path_factory.mktemp("unpacked") / "wheel"
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            (clean / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, clean / name)
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
+    done = subprocess.run(build, cwd=clean, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (built,) = out.glob("*.whl")
+    shutil.unpack_archive(built, unpacked, "zip")
+    return unpacked
 
 
 class Process:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -77,30 +76,20 @@ filterwarnings = error
 """
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that our wheel is installed into, without any dependency."""
-    target = tmp_path_factory.mktemp("installed") / "wheel"
-    built = tmp_path_factory.mktemp("built")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(built)]
-    done = subprocess.run(build, cwd=_ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    [path] = built.glob("*.whl")
-    shutil.unpack_archive(path, target, "zip")
-    return target
+pytestmark = pytest.mark.xdist_group("wheel")
 
 
 @pytest.mark.parametrize("package", ["process_jail", "python_temporal"])
-def test_the_wheel_has_all_of_a_package(wheel: Path, package: str) -> None:
+def test_the_wheel_has_all_of_a_package(unpacked_wheel: Path, package: str) -> None:
     files = (path for path in (_ROOT / "src" / package).rglob("*") if path.is_file() and path.suffix != ".pyc")
     names = {path.relative_to(_ROOT / "src") for path in files}
     assert Path(package, "py.typed") in names
-    assert {name for name in names if not (wheel / name).is_file()} == set()
+    assert {name for name in names if not (unpacked_wheel / name).is_file()} == set()
 
 
-def _environment(project: Path, wheel: Path) -> dict[str, str]:
+def _environment(project: Path, unpacked_wheel: Path) -> dict[str, str]:
     # Without `site`, as -S has it, this repository's editable install is not on the path; its dependencies are.
-    folders = (project, wheel, sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"])
+    folders = (project, unpacked_wheel, sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"])
     keep = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHON", "COV"))}
     return {**keep, "PYTHONPATH": os.pathsep.join(map(str, folders))}
 
@@ -123,7 +112,7 @@ def _run(project: Path, environment: dict[str, str], *command: str) -> str:
 
 
 @pytest.mark.timeout(180)
-def test_a_service_is_generated_and_run_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
+def test_a_service_is_generated_and_run_from_the_wheel_alone(unpacked_wheel: Path, tmp_path: Path) -> None:
     project = tmp_path / "project"
     for name, text in {
         "proto/acme/greet/v1/greet.proto": _PROTO,
@@ -136,7 +125,7 @@ def test_a_service_is_generated_and_run_from_the_wheel_alone(wheel: Path, tmp_pa
     }.items():
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text, encoding="utf-8")
-    environment = _environment(project, wheel)
+    environment = _environment(project, unpacked_wheel)
     _generate(project, environment)
     output = _run(project, environment, sys.executable, "-S", "-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert "3 passed" in output

@@ -6,12 +6,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import zipfile
 from pathlib import Path
 
 import pytest
 
-_ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = (
     "betterproto2_codec",
     "contextunity.core",
@@ -26,34 +24,7 @@ _PACKAGES = (
 )
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of the files that git knows, and of nothing else that lies about."""
-    clean = tmp_path_factory.mktemp("clean")
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=_ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, names.split("\0")):
-        if (_ROOT / name).is_file():
-            (clean / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(_ROOT / name, clean / name)
-    out = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)],
-        cwd=clean,
-        check=True,
-        timeout=300,
-        capture_output=True,
-    )
-    [built] = out.glob("*.whl")
-    return built
-
-
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where it is installed: a wheel without scripts is installed by unpacking it."""
-    folder = tmp_path_factory.mktemp("installed")
-    with zipfile.ZipFile(wheel) as packed:
-        packed.extractall(folder)
-    return folder
+pytestmark = pytest.mark.xdist_group("wheel")
 
 
 def _run(installed: Path, program: str) -> str:
@@ -69,24 +40,30 @@ def _run(installed: Path, program: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("package", _PACKAGES)
-def test_it_has_every_package(installed: Path, package: str) -> None:
-    place = _run(installed, f"import {package} as p; print(next(iter(p.__path__)))")
-    assert Path(place).is_relative_to(installed)
+def test_it_has_every_package(unpacked_wheel: Path) -> None:
+    program = (
+        "import importlib\n"
+        f"for name in {_PACKAGES}:\n    print(name, next(iter(importlib.import_module(name).__path__)))"
+    )
+    places = dict(line.split(" ", 1) for line in _run(unpacked_wheel, program).splitlines())
+    assert places.keys() == set(_PACKAGES)
+    assert {name for name, place in places.items() if not Path(place).is_relative_to(unpacked_wheel)} == set()
 
 
-def test_it_has_the_compiled_codec(installed: Path) -> None:
+def test_it_has_the_compiled_codec(unpacked_wheel: Path) -> None:
     if shutil.which("cc") is None or not (Path(sysconfig.get_path("include")) / "Python.h").exists():
         pytest.skip("there is no C compiler, or Python.h is missing")
-    told = _run(installed, "from betterproto2_codec import _schema, _wire; print(_schema.IS_NATIVE, _wire.__file__)")
+    told = _run(
+        unpacked_wheel, "from betterproto2_codec import _schema, _wire; print(_schema.IS_NATIVE, _wire.__file__)"
+    )
     native, place = told.split(" ", 1)
     assert native == "True"
-    assert Path(place).is_relative_to(installed)
+    assert Path(place).is_relative_to(unpacked_wheel)
 
 
-def test_it_has_the_protos_that_contracts_import(installed: Path) -> None:
+def test_it_has_the_protos_that_contracts_import(unpacked_wheel: Path) -> None:
     told = _run(
-        installed,
+        unpacked_wheel,
         "import pathlib, tempfile; from contextunity.worker.protos import export; "
         "print(*export(pathlib.Path(tempfile.mkdtemp())))",
     )

@@ -190,7 +190,8 @@ def test_a_terminal_gets_a_line_that_changes_in_place(service_target: str, tenan
 def test_bash_completes_commands_flags_and_words() -> None:
     program = """
 eval "$(contextworker completion bash)"
-for line in "contextworker sta" "contextworker schedules app" "contextworker status --ru" "contextworker list --status com"; do
+for words in "sta" "schedules app" "status --ru" "list --status com"; do
+  line="contextworker $words"
   COMP_LINE=$line COMP_POINT=${#line} COMP_WORDS=($line) COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
   _python_argcomplete contextworker
   echo "${COMPREPLY[@]}"

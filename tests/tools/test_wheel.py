@@ -24,7 +24,7 @@ _PACKAGES = (
 )
 
 
-pytestmark = pytest.mark.xdist_group("wheel")
+pytestmark = [pytest.mark.xdist_group("wheel"), pytest.mark.timeout(300)]
 
 
 def _run(installed: Path, program: str) -> str:

@@ -20,7 +20,7 @@ from temporalio.service import ConnectConfig, ServiceClient
 
 from .data_folder import unusable
 from .errors import PortTakenError, WorkerError
-from .tenancy import ATTRIBUTES
+from .temporal.search_attributes import ATTRIBUTES
 
 __all__ = ["LOOPBACK", "EmbeddedServer", "embedded_server", "usual_or_free_port"]
 

@@ -32,7 +32,7 @@ from contextunity.core.errors import ContextUnityError
 from .errors import SettingsError
 from .grpc_errors import Reason, ServiceError, from_rpc_error
 from .settings import Settings, TenantQuotas, describe_faults
-from .tenancy import TENANT_ATTRIBUTE
+from .temporal.search_attributes import TENANT_ATTRIBUTE
 
 if TYPE_CHECKING:
     from .shared_quotas import SharedCounts

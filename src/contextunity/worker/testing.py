@@ -33,7 +33,7 @@ from python_temporal.contract import ServiceContract
 from python_temporal.fakes import ActivityFakes
 
 from .errors import WorkerError
-from .plugin import ContextWorkerPlugin
+from .temporal.plugin import ContextWorkerPlugin
 
 __all__ = ["ActivityFakes", "WorkflowHarness", "time_skipping_environment", "workflows"]
 

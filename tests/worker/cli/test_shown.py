@@ -17,9 +17,9 @@ import pytest
 from contextunity.worker.cli.output import headline, number_text, seconds_text, value_text
 from contextunity.worker.cli.watching import fields_text, part_done, progress_text
 from contextunity.worker.cli.welcome import start_command, welcome
+from contextunity.worker.devserver import Stack
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.server import RunningServer
-from contextunity.worker.stack import Stack
 
 
 def test_progress_gives_words_first_then_numbers_by_name() -> None:

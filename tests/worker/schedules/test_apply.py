@@ -14,7 +14,7 @@ from temporalio.client import Client, ScheduleUpdate, ScheduleUpdateInput
 
 from contextunity.core import codec
 from contextunity.core.errors import Violation
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.schedules import (
     EntryFault,
     ScheduleManager,

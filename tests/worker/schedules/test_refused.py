@@ -11,7 +11,7 @@ from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.worker import ScheduleOverlap
 
 from contextunity.core import codec
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.schedules import EntryFault
 from contextunity.worker.schedules.manager import check_entries
 

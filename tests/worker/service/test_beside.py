@@ -11,12 +11,12 @@ import pytest
 
 from contextunity.core import ContextUnit, codec
 from contextunity.worker.auth import EVERYBODY, Caller
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.grpc_errors import Reason, ServiceError
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.service import Call, WorkerService
 from contextunity.worker.service.call import Seen, SeenTasks
 from contextunity.worker.settings import Settings
-from contextunity.worker.temporal import connect
+from contextunity.worker.temporal.client import connect
 
 from .conftest import Desk
 

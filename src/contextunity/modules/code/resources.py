@@ -11,8 +11,8 @@ from pathlib import Path
 from contextunity.gen.contextunity.code.v1 import Language
 
 from contextunity.worker.core.registry import ModuleContext
-from contextunity.worker.places import Places as WaitingPlaces
 from contextunity.worker.quotas import Quotas
+from contextunity.worker.temporal.concurrency import Places as WaitingPlaces
 
 from .backend import Backend, Outcome, Program, ToolReply
 from .cpython import CPythonBackend

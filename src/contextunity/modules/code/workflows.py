@@ -21,8 +21,8 @@ from temporalio.common import Priority
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from contextunity.core import codec
-from contextunity.worker.places import until_placed
-from contextunity.worker.tenancy import fair_priority
+from contextunity.worker.temporal.concurrency import until_placed
+from contextunity.worker.temporal.tenancy import fair_priority
 
 __all__ = ["MAX_TOOL_CALLS", "ExecuteWorkflow"]
 

@@ -22,10 +22,10 @@ from rich.table import Table
 
 from contextunity.core import CodecError, ContextUnityError
 from contextunity.worker.client import TaskHandle, WorkerClient, WorkerServiceError
-from contextunity.worker.core.discovery import boot
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.devserver import Stack, running_stack
+from contextunity.worker.modules.discovery import boot
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.settings import Settings
-from contextunity.worker.stack import Stack, running_stack
 
 from .catalogue import Catalogue
 from .settings import BUNDLED_SUPPLIER, HarvestSettings

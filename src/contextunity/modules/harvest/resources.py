@@ -18,8 +18,8 @@ from contextunity.gen.contextunity.harvest.v1 import FeedFormat
 
 from contextunity.worker import egress
 from contextunity.worker.core.registry import ModuleContext
-from contextunity.worker.places import Places
 from contextunity.worker.quotas import Quotas
+from contextunity.worker.temporal.concurrency import Places
 
 from .catalogue import Catalogue
 from .errors import SupplierUnknownError

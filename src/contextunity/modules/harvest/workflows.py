@@ -29,7 +29,7 @@ from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contrac
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
-from contextunity.worker.places import until_placed
+from contextunity.worker.temporal.concurrency import until_placed
 
 from .errors import HARVESTS_TAKEN
 

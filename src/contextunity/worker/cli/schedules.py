@@ -206,7 +206,7 @@ def _declared(modules: list[str] | None, *, prune: bool) -> list[Any]:
     """
     from contextunity.core.errors import CodecError, ContextUnityError
 
-    from ..core.discovery import boot
+    from ..modules.discovery import boot
     from ..schedules import declared_schedules
 
     try:

@@ -17,11 +17,11 @@ from typing import Any
 from contextunity.core.errors import CodecError, ContextUnityError
 
 from .. import event_loop
-from ..core.discovery import boot
-from ..core.registry import WorkerRegistry
 from ..deployed_settings import ignored_warning
 from ..errors import SettingsError
 from ..logs import configure
+from ..modules.discovery import boot
+from ..modules.registry import WorkerRegistry
 from ..settings import Settings
 from .output import complain, say
 from .welcome import welcome
@@ -72,7 +72,7 @@ async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | Non
     from ..quotas import open_quotas
     from ..server import running_server
     from ..service import WorkerService
-    from ..temporal import connect, with_port
+    from ..temporal.client import connect, with_port
 
     # Before anything is reached for: keys that are missing are told at once.
     authenticator = authenticator_for(settings)
@@ -91,8 +91,9 @@ async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | Non
 async def _temporal(
     settings: Settings, registry: WorkerRegistry, names: Sequence[str] | None, tenant: str, address: str | None
 ) -> None:
-    from ..temporal import connect, running_workers, with_port
-    from ..tenancy import tenant_fault
+    from ..temporal.client import connect, with_port
+    from ..temporal.tenancy import tenant_fault
+    from ..temporal.worker import running_workers
 
     if tenant and tenant_fault(tenant):
         raise SettingsError([f"--tenant {tenant!r} {tenant_fault(tenant)}"])
@@ -109,7 +110,7 @@ async def _temporal(
 
 
 async def _dev(settings: Settings, registry: WorkerRegistry, arguments: argparse.Namespace) -> None:
-    from ..stack import running_stack
+    from ..devserver import running_stack
 
     async with running_stack(
         settings, registry, modules=arguments.modules, temporal_port=arguments.temporal_port, ui_port=arguments.ui_port

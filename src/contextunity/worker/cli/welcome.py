@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..stack import Stack
+from ..devserver import Stack
 from .connection import DEFAULT_TARGET
 
 __all__ = ["start_command", "welcome"]

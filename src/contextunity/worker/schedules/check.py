@@ -16,7 +16,7 @@ from temporalio.api.schedule.v1 import StructuredCalendarSpec
 from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
-from contextunity.worker.tenancy import resolved_queue, tenant_queue
+from contextunity.worker.temporal.tenancy import resolved_queue, tenant_queue
 from python_temporal.contract import ContractError, ServiceContract, WorkflowContract
 
 from .cron import CronError, compile_cron, zone_fault

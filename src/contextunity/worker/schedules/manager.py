@@ -23,7 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core import codec
 from contextunity.core.errors import Violation
-from contextunity.worker.tenancy import tenant_fault
+from contextunity.worker.temporal.tenancy import tenant_fault
 from python_temporal.contract import WorkflowContract
 
 from .check import DEFAULT_PROJECT, DEFAULT_TENANT, CheckedEntry, Contracts, EntryError, ScheduleName, check_entry

@@ -28,12 +28,12 @@ from contextunity.core import codec
 from contextunity.core.context import MAX_PROVENANCE, with_step
 from contextunity.worker.access import Access, Subject
 from contextunity.worker.auth import EVERYBODY, Caller
-from contextunity.worker.converter import ProtobufPayloadConverter
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import OpenTasks, Quotas
 from contextunity.worker.schedules import DEFAULT_PROJECT
-from contextunity.worker.tenancy import tenant_fault
+from contextunity.worker.temporal.converter import ProtobufPayloadConverter
+from contextunity.worker.temporal.tenancy import tenant_fault
 from python_temporal.contract import WorkflowContract
 
 from .payloads import answered, read_request

@@ -14,11 +14,11 @@ from google.protobuf.message import Message
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.schedules import object_of_args
-from contextunity.worker.tenancy import resolved_queue, tenant_queue
+from contextunity.worker.temporal.tenancy import resolved_queue, tenant_queue
 from python_temporal.codegen import text
 from python_temporal.contract import ContractError, MethodContract, WorkflowContract
 

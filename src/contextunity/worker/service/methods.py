@@ -26,7 +26,7 @@ from temporalio.client import Client
 
 from contextunity.core import codec
 from contextunity.worker.access import Access, Subject
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import Quotas
 
 from .call import Call, Engine, Method, respond

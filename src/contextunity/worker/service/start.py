@@ -24,15 +24,15 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.core.context import HEADER
 from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error
-from contextunity.worker.tenancy import (
+from contextunity.worker.temporal.search_attributes import (
     ATTRIBUTES,
     TENANT_ATTRIBUTE,
     UNIT_ATTRIBUTE,
     bound_attributes,
-    fairness_key,
     register_attributes,
     tenant_in,
 )
+from contextunity.worker.temporal.tenancy import fairness_key
 from python_temporal.codegen import text
 from python_temporal.contract import WorkflowContract
 

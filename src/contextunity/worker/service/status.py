@@ -38,7 +38,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.worker.grpc_errors import from_rpc_error, task_unknown
-from contextunity.worker.tenancy import tenant_in
+from contextunity.worker.temporal.search_attributes import tenant_in
 from python_temporal.contract import QueryContract, WorkflowContract
 
 from .call import Call, Engine, Seen

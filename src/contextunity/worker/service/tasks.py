@@ -14,7 +14,7 @@ from temporalio.api.workflowservice.v1 import ListWorkflowExecutionsRequest
 from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
-from contextunity.worker.tenancy import TENANT_ATTRIBUTE
+from contextunity.worker.temporal.search_attributes import TENANT_ATTRIBUTE
 
 from .call import Call, Engine
 from .start import quoted

@@ -32,8 +32,8 @@ from temporalio.worker import (
 from contextunity.core import validation
 from contextunity.core.errors import CodecError
 
-from .failures import invalid_input
-from .internal_fields import clear_internal
+from ..internal_fields import clear_internal
+from .errors import invalid_input
 
 __all__ = ["ValidationInterceptor"]
 

@@ -31,7 +31,7 @@ from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.core.exact_datetime import read_isoformat
 
-from .failures import UndecodableInputError
+from .errors import UndecodableInputError
 
 __all__ = ["ProtobufPayloadConverter", "data_converter"]
 

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from contextunity.worker.places import PLACES_TAKEN, Places
+from contextunity.worker.temporal.concurrency import PLACES_TAKEN, Places
 
 
 def test_a_tenant_has_so_many_and_others_have_theirs() -> None:

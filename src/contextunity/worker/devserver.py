@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from .auth import authenticator_for
-from .core.registry import RegisteredModule, WorkerRegistry
 from .embedded import LOOPBACK, EmbeddedServer, embedded_server, usual_or_free_port
+from .modules.registry import RegisteredModule, WorkerRegistry
 from .quotas import open_quotas
 from .server import RunningServer, running_server
 from .service import WorkerService
 from .settings import Settings
-from .temporal import connect, running_workers
+from .temporal.client import connect
+from .temporal.worker import running_workers
 
 __all__ = ["Stack", "running_stack"]
 

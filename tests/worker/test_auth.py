@@ -25,12 +25,12 @@ from contextunity.core.tokens import ContextToken, Keyring, ProjectBinding, mint
 from contextunity.worker.auth import EVERYBODY, AuthenticationError, Authenticator, Caller, authenticator_for
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError
-from contextunity.worker.keys import load_keyring
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.server import SERVICE_NAME, running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings, load_settings
 from contextunity.worker.temporal.client import connect
+from contextunity.worker.token_keys import load_keyring
 
 _SECRET, _OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 _KEYS = Keyring(hmac={"*:hmac-001": _SECRET.encode()})

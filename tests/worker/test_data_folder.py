@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from contextunity.worker.data_folder import naming_the_folder
+from contextunity.worker.embedded import naming_the_folder
 from contextunity.worker.errors import SettingsError
 
 

@@ -17,12 +17,11 @@ from typing import Any
 from contextunity.core.errors import CodecError, ContextUnityError
 
 from .. import event_loop
-from ..deployed_settings import ignored_warning
 from ..errors import SettingsError
 from ..logs import configure
 from ..modules.discovery import boot
 from ..modules.registry import WorkerRegistry
-from ..settings import Settings
+from ..settings import Settings, ignored_warning
 from .output import complain, say
 from .welcome import welcome
 

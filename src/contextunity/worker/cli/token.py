@@ -194,8 +194,8 @@ def _mint(arguments: argparse.Namespace) -> int:
 def _sign(token: ContextToken, kid: str, arguments: argparse.Namespace) -> str:
     from contextunity.core.tokens import ed25519_private_key, mint
 
-    from ..keys import load_keyring, read_secret_file
     from ..settings import load_settings
+    from ..token_keys import load_keyring, read_secret_file
 
     if arguments.private_key_file is not None:
         return mint(token, kid=kid, private_key=ed25519_private_key(read_secret_file(arguments.private_key_file)))
@@ -207,8 +207,8 @@ def _sign(token: ContextToken, kid: str, arguments: argparse.Namespace) -> str:
 def _verify(arguments: argparse.Namespace) -> int:
     from contextunity.core.tokens import MAX_TOKEN_LENGTH, TokenError
 
-    from ..keys import load_keyring
     from ..settings import load_settings
+    from ..token_keys import load_keyring
 
     keyring = load_keyring(load_settings())
     # A little more than the longest, for the line's end; the rest of something else is not read.

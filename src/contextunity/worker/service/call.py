@@ -26,8 +26,7 @@ from temporalio.client import Client
 
 from contextunity.core import codec
 from contextunity.core.context import MAX_PROVENANCE, with_step
-from contextunity.worker.access import Access, Subject
-from contextunity.worker.auth import EVERYBODY, Caller
+from contextunity.worker.auth import EVERYBODY, Access, Caller, Subject
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import OpenTasks, Quotas

@@ -25,7 +25,7 @@ from contextunity.gen.contextunity.worker import (
 from temporalio.client import Client
 
 from contextunity.core import codec
-from contextunity.worker.access import Access, Subject
+from contextunity.worker.auth import Access, Subject
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import Quotas
 

@@ -16,7 +16,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from python_temporal import generated_modules
 
-from ..data_folder import naming_the_folder
+from ..embedded import naming_the_folder
 from ..errors import RegistryError, SettingsError
 from ..modules.registry import ModuleContext, RegisteredModule
 from ..quotas import open_quotas

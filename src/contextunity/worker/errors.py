@@ -30,10 +30,10 @@ class SettingsError(WorkerError):
 
     exit_code = 2
 
-    def __init__(self, faults: Sequence[str], usable: object = None) -> None:
-        self.faults = tuple(faults)
+    def __init__(self, violations: Sequence[str], usable: object = None) -> None:
+        self.faults = tuple(violations)
         self.usable = usable
-        super().__init__("\n".join(["settings are not usable:", *(f"  - {fault}" for fault in self.faults)]))
+        super().__init__("\n".join(["settings are not usable:", *(f"  - {violation}" for violation in self.faults)]))
 
 
 class RegistryError(WorkerError):
@@ -41,9 +41,9 @@ class RegistryError(WorkerError):
 
     exit_code = 2
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("\n".join(["modules are not usable:", *(f"  - {fault}" for fault in self.faults)]))
+    def __init__(self, violations: Sequence[str]) -> None:
+        self.faults = tuple(violations)
+        super().__init__("\n".join(["modules are not usable:", *(f"  - {violation}" for violation in self.faults)]))
 
 
 class UnknownModuleError(WorkerError):

@@ -31,7 +31,7 @@ from contextunity.core.errors import ContextUnityError
 
 from .errors import SettingsError
 from .grpc_errors import Reason, ServiceError, from_rpc_error
-from .settings import Settings, TenantQuotas, describe_faults
+from .settings import Settings, TenantQuotas, describe_violations
 from .temporal.search_attributes import TENANT_ATTRIBUTE
 
 if TYPE_CHECKING:
@@ -307,13 +307,13 @@ class Quotas:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError([f"quotas_file = {str(path)!r}: not a TOML file that can be read: {error}"]) from None
         except ValidationError as error:
-            raise SettingsError(describe_faults(error, {}, f"{path.name}: ")) from None
+            raise SettingsError(describe_violations(error, {}, f"{path.name}: ")) from None
         by_tenant, faults = dict[str, TenantQuotas](), list[str]()
         for tenant, given in read.tenants.items():
             try:
                 by_tenant[tenant] = TenantQuotas.model_validate({**self._defaults.model_dump(), **given})
             except ValidationError as error:
-                faults += describe_faults(error, {}, f"{path.name}: tenants.{tenant}.")
+                faults += describe_violations(error, {}, f"{path.name}: tenants.{tenant}.")
         if faults:
             raise SettingsError(faults)
         self._by_tenant = by_tenant

@@ -35,13 +35,13 @@ __all__ = [
     "OLDER_NAMES",
     "Settings",
     "TenantQuotas",
-    "describe_faults",
+    "describe_violations",
     "ignored_warning",
     "is_loopback",
     "is_of_kubernetes",
     "load_settings",
     "nearest",
-    "tls_fault",
+    "tls_violation",
 ]
 
 DEFAULT_FILE = "contextworker.toml"
@@ -269,9 +269,9 @@ def load_settings(
     """
     everything = os.environ if environ is None else environ
     environ = {name: value for name, value in everything.items() if not is_of_kubernetes(name, value)}
-    faults, folder = _unknown_variables(environ), folder or Path.cwd()
-    faults += [fault] if (fault := tls_fault(environ)) else []
-    values, origins = _read_file(environ, folder, faults)
+    violations, folder = _unknown_variables(environ), folder or Path.cwd()
+    violations += [violation] if (violation := tls_violation(environ)) else []
+    values, origins = _read_file(environ, folder, violations)
     for variable, field in _VARIABLES.items():
         if variable in environ and environ[variable] != "":
             text = environ[variable]
@@ -283,9 +283,9 @@ def load_settings(
     settings, wrong = _validate(values)
     file = folder / (environ.get(_SETTINGS_FILE) or DEFAULT_FILE)
     settings._folder = file.absolute().parent  # pyright: ignore[reportPrivateUsage]  # it is no setting of its own
-    faults += describe_faults(wrong, origins) if wrong else []
-    if faults:
-        raise SettingsError(faults, settings)
+    violations += describe_violations(wrong, origins) if wrong else []
+    if violations:
+        raise SettingsError(violations, settings)
     return settings
 
 
@@ -310,61 +310,67 @@ def _validate(values: dict[str, Any]) -> tuple[Settings, ValidationError | None]
         except ValidationError as error:
             # A value may be wrong only for want of one that was left out before; so all is told of the first round.
             first = first or error
-            wrong = {fault["loc"][0] for fault in error.errors()}
+            wrong = {violation["loc"][0] for violation in error.errors()}
             values = {key: value for key, value in values.items() if key not in wrong}
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     known = {*_VARIABLES, *_CLIENT_VARIABLES, _SETTINGS_FILE, _CODEC_VARIABLE}
-    faults = list[str]()
+    violations = list[str]()
     for name in sorted(environ.keys() - known - IGNORED.keys()):
         near = nearest(name, known)
         if near:
-            faults.append(f"environment variable {name} is not a setting; did you mean {near}?")
+            violations.append(f"environment variable {name} is not a setting; did you mean {near}?")
         elif name.startswith("CONTEXTWORKER_"):
-            faults.append(f"environment variable {name} is not a setting; those known are {', '.join(sorted(known))}")
-    return faults
+            violations.append(
+                f"environment variable {name} is not a setting; those known are {', '.join(sorted(known))}"
+            )
+    return violations
 
 
-def _read_file(environ: Mapping[str, str], folder: Path, faults: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _read_file(
+    environ: Mapping[str, str], folder: Path, violations: list[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
     named = environ.get(_SETTINGS_FILE)
     path = folder / (named or DEFAULT_FILE)
     if not path.exists():
         if named:
-            faults.append(f"{_SETTINGS_FILE} names {named}, which does not exist")
+            violations.append(f"{_SETTINGS_FILE} names {named}, which does not exist")
         return {}, {}
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        faults.append(f"{path}: not a TOML file that can be read: {error}")
+        violations.append(f"{path}: not a TOML file that can be read: {error}")
         return {}, {}
     if values.keys() & {"token_secret", "hmac"}:
-        faults.append(
+        violations.append(
             f"{path.name}: no secret may stand in this file; set CONTEXTWORKER_TOKEN_SECRET, or name a file that only "
             "the service can read with token_secret_file or token_keys_file"
         )
         values = {key: value for key, value in values.items() if key not in ("token_secret", "hmac")}
     if "quotas_redis_url" in values:
         del values["quotas_redis_url"]
-        faults.append(f"{path.name}: quotas_redis_url may hold a password; set CONTEXTWORKER_QUOTAS_REDIS_URL instead")
+        violations.append(
+            f"{path.name}: quotas_redis_url may hold a password; set CONTEXTWORKER_QUOTAS_REDIS_URL instead"
+        )
     return values, {key: f"{path.name}: {key}" for key in values}
 
 
-def describe_faults(error: ValidationError, origins: Mapping[str, str], prefix: str = "") -> list[str]:
+def describe_violations(error: ValidationError, origins: Mapping[str, str], prefix: str = "") -> list[str]:
     """One line for each wrong value of a ValidationError: where it stands, what it is, what it should be."""
     lines = list[str]()
-    for fault in error.errors(include_url=False):
-        location = [str(part) for part in fault["loc"]]
+    for violation in error.errors(include_url=False):
+        location = [str(part) for part in violation["loc"]]
         where = origins.get(location[0], f"{prefix}{location[0]}") if location else prefix.rstrip(".")
         where = ".".join([where, *location[1:]])
-        if fault["type"] == "extra_forbidden":
+        if violation["type"] == "extra_forbidden":
             lines.append(f"{where}: there is no such setting")
-        elif fault["type"] == "missing":
+        elif violation["type"] == "missing":
             lines.append(f"{where}: is required")
         elif location and location[0] in _SECRET_FIELDS:
-            lines.append(f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}")
+            lines.append(f"{where}: {violation['msg'][0].lower()}{violation['msg'][1:]}")
         else:
-            lines.append(f"{where} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}")
+            lines.append(f"{where} = {violation['input']!r}: {violation['msg'][0].lower()}{violation['msg'][1:]}")
     return lines
 
 
@@ -398,7 +404,7 @@ def ignored_warning(environ: Mapping[str, str]) -> str:
     return f"not used here, remove them: {'; '.join(found)}" if found else ""
 
 
-def tls_fault(environ: Mapping[str, str]) -> str:
+def tls_violation(environ: Mapping[str, str]) -> str:
     """What is wrong where TLS is asked for: to listen in plaintext instead would give away what it was to hide."""
     if environ.get("GRPC_TLS_ENABLED", "").strip().lower() not in _TRUE:
         return ""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
+from ..json_values import is_list
 from .commands import COMMANDS, Commands
 from .connection import FAILED, UsageError, add_json, add_options, run_with_client
 from .inputs import read_text
@@ -236,7 +237,7 @@ def read_file(name: str) -> dict[str, Any]:
         data: Any = tomllib.loads(text) if kind == "TOML" else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{name}: not {kind}: {error}") from None
-    if _is_list(data):
+    if is_list(data):
         return {"schedules": data}
     if not isinstance(data, dict):
         raise UsageError(f"{name}: it holds {type(data).__name__} where schedules are due")
@@ -302,7 +303,3 @@ def result_lines(result: RegisterSchedulesResult, *, diff: bool, dry_run: bool) 
 
 def _moment(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment:%Y-%m-%d %H:%M}Z"
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list)

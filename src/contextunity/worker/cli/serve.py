@@ -91,11 +91,11 @@ async def _temporal(
     settings: Settings, registry: WorkerRegistry, names: Sequence[str] | None, tenant: str, address: str | None
 ) -> None:
     from ..temporal.client import connect, with_port
-    from ..temporal.tenancy import tenant_fault
+    from ..temporal.tenancy import tenant_violation
     from ..temporal.worker import running_workers
 
-    if tenant and tenant_fault(tenant):
-        raise SettingsError([f"--tenant {tenant!r} {tenant_fault(tenant)}"])
+    if tenant and tenant_violation(tenant):
+        raise SettingsError([f"--tenant {tenant!r} {tenant_violation(tenant)}"])
     modules = registry.select(names)
     client = await connect(settings, address=address and with_port(address))
     async with running_workers(client, modules, settings, tenant=tenant) as workers:
@@ -109,9 +109,9 @@ async def _temporal(
 
 
 async def _dev(settings: Settings, registry: WorkerRegistry, arguments: argparse.Namespace) -> None:
-    from ..devserver import running_stack
+    from ..devserver import running_dev_server
 
-    async with running_stack(
+    async with running_dev_server(
         settings, registry, modules=arguments.modules, temporal_port=arguments.temporal_port, ui_port=arguments.ui_port
     ) as stack:
         say(welcome(stack, with_token=settings.auth == "token"))

@@ -156,7 +156,7 @@ def _mint(arguments: argparse.Namespace) -> int:
 
     from contextunity.core.tokens import ContextToken
 
-    from ..settings import describe_faults
+    from ..settings import describe_violations
 
     now = int(time.time())
     begins = now if arguments.not_before is None else arguments.not_before
@@ -177,7 +177,7 @@ def _mint(arguments: argparse.Namespace) -> int:
             }
         )
     except ValidationError as error:
-        complain("\n".join(describe_faults(error, {})))
+        complain("\n".join(describe_violations(error, {})))
         return 2
     kid = arguments.kid or f"{arguments.project}:{'ed25519' if arguments.private_key_file else 'hmac'}-001"
     text = _sign(token, kid, arguments)

@@ -23,8 +23,8 @@ from python_temporal.contract import (
 
 from ..errors import RegistryError, SettingsError, UnknownModuleError
 from ..quotas import Quotas
-from ..schedules import declaration_faults
-from ..settings import describe_faults
+from ..schedules import declaration_violations
+from ..settings import describe_violations
 
 __all__ = ["ModuleConfig", "ModuleContext", "RegisteredModule", "WorkerRegistry"]
 
@@ -148,21 +148,21 @@ class WorkerRegistry:
 
     def register_all(self, configs: Iterable[ModuleConfig]) -> None:
         """Adds several modules, or none of them; all faults of all modules are reported at once."""
-        registered, faults, setting_faults = list[RegisteredModule](), list[str](), list[str]()
+        registered, violations, setting_violations = list[RegisteredModule](), list[str](), list[str]()
         for config in configs:
             services = _contracts(config)
-            faults += _module_faults(config, services)
+            violations += _module_violations(config, services)
             settings = _check_settings(
-                config, self.module_settings.get(config.name, {}), self.settings_folder, setting_faults
+                config, self.module_settings.get(config.name, {}), self.settings_folder, setting_violations
             )
             registered.append(RegisteredModule(config=config, contracts=services, settings=settings))
         everything = [*self._modules.values(), *registered]
-        faults += _clashes(everything)
-        faults += _schedule_faults(everything)
-        if faults:
-            raise RegistryError(faults)
-        if setting_faults:
-            raise SettingsError(setting_faults)
+        violations += _clashes(everything)
+        violations += _schedule_violations(everything)
+        if violations:
+            raise RegistryError(violations)
+        if setting_violations:
+            raise SettingsError(setting_violations)
         self._modules = {module.config.name: module for module in everything}
         self.workflows = MappingProxyType(_workflows(everything))
 
@@ -204,24 +204,26 @@ def _contracts(config: ModuleConfig) -> tuple[ServiceContract, ...]:
     return tuple({service.full_name: service for service in services}.values())
 
 
-def _module_faults(config: ModuleConfig, services: Sequence[ServiceContract]) -> list[str]:
-    faults = list[str]()
+def _module_violations(config: ModuleConfig, services: Sequence[ServiceContract]) -> list[str]:
+    violations = list[str]()
     if not config.name.replace("_", "").replace("-", "").isalnum():
-        faults.append(f"module name {config.name!r} is not made of letters, digits, - and _")
+        violations.append(f"module name {config.name!r} is not made of letters, digits, - and _")
     for handler in (*config.workflows, *config.activities):
         if contract_of(handler, None) is None:
             name = getattr(handler, "__qualname__", repr(handler))
-            faults.append(
+            violations.append(
                 f"module {config.name!r}: {name} belongs to no contract; make workflows on a generated base, and "
                 "activities with a generated decorator"
             )
-    if not faults:
-        faults += [f"module {config.name!r}: {fault}" for fault in check(services, config.workflows, config.activities)]
-    return faults
+    if not violations:
+        violations += [
+            f"module {config.name!r}: {violation}" for violation in check(services, config.workflows, config.activities)
+        ]
+    return violations
 
 
 def _clashes(modules: Sequence[RegisteredModule]) -> list[str]:
-    faults = _repeated("module name", (module.config.name for module in modules))
+    violations = _repeated("module name", (module.config.name for module in modules))
     workflow_types = (
         name
         for module in modules
@@ -229,11 +231,11 @@ def _clashes(modules: Sequence[RegisteredModule]) -> list[str]:
         for contract in service.workflows.values()
         for name in (contract.name, *contract.aliases)
     )
-    faults += _repeated("workflow_type", workflow_types)
-    faults += _repeated(
+    violations += _repeated("workflow_type", workflow_types)
+    violations += _repeated(
         "task queue", (queue for module in modules if not _module_broken(module) for queue in module.task_queues)
     )
-    return faults
+    return violations
 
 
 def _workflows(modules: Iterable[RegisteredModule]) -> dict[str, WorkflowContract]:
@@ -246,9 +248,9 @@ def _workflows(modules: Iterable[RegisteredModule]) -> dict[str, WorkflowContrac
     }
 
 
-def _schedule_faults(modules: Sequence[RegisteredModule]) -> list[str]:
+def _schedule_violations(modules: Sequence[RegisteredModule]) -> list[str]:
     """What is wrong with the schedules that the contracts declare."""
-    return declaration_faults(
+    return declaration_violations(
         {service.full_name: service for module in modules for service in module.contracts}.values(),
         _workflows(modules),
     )
@@ -265,13 +267,13 @@ def _repeated(what: str, names: Iterable[str]) -> list[str]:
 
 
 def _check_settings(
-    config: ModuleConfig, section: Mapping[str, Any], folder: Path, faults: list[str]
+    config: ModuleConfig, section: Mapping[str, Any], folder: Path, violations: list[str]
 ) -> BaseModel | None:
     if config.settings is None:
-        faults += [f"modules.{config.name}.{key}: the module {config.name} has no settings" for key in section]
+        violations += [f"modules.{config.name}.{key}: the module {config.name} has no settings" for key in section]
         return None
     try:
         return config.settings.model_validate(dict(section), context={"settings_folder": folder})
     except ValidationError as error:
-        faults += describe_faults(error, {}, f"modules.{config.name}.")
+        violations += describe_violations(error, {}, f"modules.{config.name}.")
         return None

@@ -35,10 +35,10 @@ from python_temporal.contract import MethodContract, WorkflowContract
 from .call import Call, Engine
 from .inputs import contract_for
 
-__all__ = ["Describing"]
+__all__ = ["DescribeContractsHandler"]
 
 
-class Describing:
+class DescribeContractsHandler:
     """DescribeContracts."""
 
     def __init__(self, engine: Engine) -> None:

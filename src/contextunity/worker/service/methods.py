@@ -30,14 +30,14 @@ from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import Quotas
 
 from .call import Call, Engine, Method, respond
-from .code import STARTS_CODE, Executing, without_sandbox
-from .contracts import Describing
-from .control import Steering
-from .schedules import Scheduling
-from .start import Starting
-from .status import Telling
-from .tasks import Listing
-from .watch import Watching
+from .code import STARTS_CODE, ExecuteCodeHandler, without_sandbox
+from .contracts import DescribeContractsHandler
+from .control import TaskControlHandlers
+from .schedules import ScheduleHandlers
+from .start import StartWorkflowHandler
+from .status import TaskStatusHandler
+from .tasks import ListTasksHandler
+from .watch import WatchTaskHandler
 
 __all__ = ["WorkerService"]
 
@@ -71,7 +71,7 @@ class WorkerService:
         engine = Engine(client=client, registry=registry, rpc_timeout=rpc_timeout, quotas=self.quotas)
         self.client = client
         """The Temporal client that it works through."""
-        self._watching = Watching(engine)
+        self._watching = WatchTaskHandler(engine)
         self.methods: Mapping[str, Method] = MappingProxyType(
             {method.name: method for method in _methods(engine, self._watching)}
         )
@@ -90,8 +90,8 @@ class WorkerService:
         self._watching.stop()
 
 
-def _methods(engine: Engine, watching: Watching) -> list[Method]:
-    telling, steering, scheduling = Telling(engine), Steering(engine), Scheduling(engine)
+def _methods(engine: Engine, watching: WatchTaskHandler) -> list[Method]:
+    telling, steering, scheduling = TaskStatusHandler(engine), TaskControlHandlers(engine), ScheduleHandlers(engine)
     reads = partial(Method, permissions=_READ, access=Access.READ)
     executes = partial(Method, permissions=_EXECUTE, access=Access.WRITE)
     # People who only keep schedules have to see what can be scheduled.
@@ -100,11 +100,14 @@ def _methods(engine: Engine, watching: Watching) -> list[Method]:
     steps = partial(schedules, subject=Subject.SCHEDULE, request_type=ScheduleRequest)
     new, task = Subject.NEW_TASK, Subject.TASK
     return [
-        executes(name="StartWorkflow", subject=new, handle=Starting(engine).start_workflow),
+        executes(name="StartWorkflow", subject=new, handle=StartWorkflowHandler(engine).start_workflow),
         reads(name="GetTaskStatus", subject=task, request_type=GetTaskStatusRequest, handle=telling.get_task_status),
         reads(name="WatchTask", subject=task, request_type=WatchTaskRequest, watch=watching.watch_task),
         reads(
-            name="ListTasks", subject=Subject.TASKS, request_type=ListTasksRequest, handle=Listing(engine).list_tasks
+            name="ListTasks",
+            subject=Subject.TASKS,
+            request_type=ListTasksRequest,
+            handle=ListTasksHandler(engine).list_tasks,
         ),
         executes(name="CancelTask", subject=task, request_type=CancelTaskRequest, handle=steering.cancel_task),
         executes(name="TerminateTask", subject=task, request_type=TerminateTaskRequest, handle=steering.terminate_task),
@@ -115,13 +118,13 @@ def _methods(engine: Engine, watching: Watching) -> list[Method]:
             name="DescribeContracts",
             subject=Subject.CONTRACTS,
             request_type=DescribeContractsRequest,
-            handle=Describing(engine).describe_contracts,
+            handle=DescribeContractsHandler(engine).describe_contracts,
         ),
         executes(
             name="ExecuteCode",
             subject=new,
             request_type=ExecuteCodeRequest,
-            handle=Executing(engine).execute_code,
+            handle=ExecuteCodeHandler(engine).execute_code,
             prepare=without_sandbox,
         ),
         # Its entries are read one by one, so that a faulty one can be left out.

@@ -20,7 +20,7 @@ from .call import Call, Engine
 from .start import quoted
 from .status import STATES, instant
 
-__all__ = ["Listing"]
+__all__ = ["ListTasksHandler"]
 
 _PAGE_SIZE = 100
 _MARK = 8
@@ -35,7 +35,7 @@ _FILTER_WORDS = {
 }
 
 
-class Listing:
+class ListTasksHandler:
     """ListTasks."""
 
     def __init__(self, engine: Engine) -> None:
@@ -43,7 +43,7 @@ class Listing:
 
     async def list_tasks(self, call: Call, request: ListTasksRequest) -> ListTasksResult:
         """Lists tasks; see ListTasks in worker.proto."""
-        tenants = call.tenants(request.tenant_id)
+        tenants = call.visible_tenants(request.tenant_id)
         if tenants is not None and not tenants:
             return ListTasksResult()
         query = _query(request, tenants)

@@ -22,9 +22,9 @@ from contextunity.core import codec
 from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error
 
 from .call import Call, Engine
-from .status import Run, Telling, find_run
+from .status import Run, TaskStatusHandler, find_run
 
-__all__ = ["Watching"]
+__all__ = ["WatchTaskHandler"]
 
 _GATHER = 0.2
 """Seconds for which events are gathered: a status in between would be old before it is read."""
@@ -40,12 +40,12 @@ _FLEETING = ("last_heartbeat_at",)
 """Fields of a pending activity that change without anything having happened."""
 
 
-class Watching:
+class WatchTaskHandler:
     """WatchTask."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._telling = Telling(engine)
+        self._status_handler = TaskStatusHandler(engine)
         self._stopping = asyncio.Event()
         # Each is kept by the watches that use it.
         self._looks = weakref.WeakValueDictionary[frozenset[str] | None, asyncio.Semaphore]()
@@ -60,10 +60,10 @@ class Watching:
         looks = self._looks.setdefault(call.caller.tenants, asyncio.Semaphore(_LOOKS))
         async with looks:
             run = await find_run(call, self._engine, request.workflow_id, request.run_id, request.tenant_id)
-        growth, patience = _Growth(self._engine, run), _LOOK_AGAIN
+        history, patience = _HistoryPoller(self._engine, run), _LOOK_AGAIN
         while True:
             async with looks:
-                status = await self._telling.status(run)
+                status = await self._status_handler.status(run)
             token = _token(status)
             if token != seen:
                 seen = status.resume_token = token
@@ -73,14 +73,14 @@ class Watching:
                 patience = min(2 * patience, _LOOK_AGAIN_AT_MOST)
             if status.status is not TaskState.RUNNING:
                 return
-            await self._until_grown(growth, run, patience if status.pending_activities else None)
+            await self._until_grown(history, run, patience if status.pending_activities else None)
             async with looks:
                 run = await find_run(call, self._engine, run.workflow_id, run.run_id, request.tenant_id)
-            if run.run_id != growth.run_id:
-                growth = _Growth(self._engine, run)
+            if run.run_id != history.run_id:
+                history = _HistoryPoller(self._engine, run)
 
-    async def _until_grown(self, growth: _Growth, run: Run, at_most: float | None) -> None:
-        waiting = asyncio.ensure_future(growth.wait())
+    async def _until_grown(self, history: _HistoryPoller, run: Run, at_most: float | None) -> None:
+        waiting = asyncio.ensure_future(history.wait())
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED, timeout=at_most)
@@ -98,7 +98,7 @@ class Watching:
             await asyncio.gather(waiting, stopping, return_exceptions=True)
 
 
-class _Growth:
+class _HistoryPoller:
     """Follows the history of one run."""
 
     def __init__(self, engine: Engine, run: Run) -> None:

@@ -8,13 +8,13 @@ import re
 
 from temporalio.common import Priority
 
-__all__ = ["fair_priority", "fairness_key", "resolved_queue", "tenant_fault", "tenant_queue"]
+__all__ = ["fair_priority", "fairness_key", "resolved_queue", "tenant_queue", "tenant_violation"]
 
 _MAX_FAIRNESS_KEY_BYTES = 64
 _TENANT = re.compile(r"[\w.:@/+\-]{1,200}")
 
 
-def tenant_fault(tenant_id: str) -> str:
+def tenant_violation(tenant_id: str) -> str:
     """What keeps a text from being a tenant's id; empty where nothing does."""
     if _TENANT.fullmatch(tenant_id):
         return ""

@@ -16,7 +16,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from python_temporal import generated_modules
 
-from ..embedded import naming_the_folder
+from ..embedded import naming_data_folder
 from ..errors import RegistryError, SettingsError
 from ..modules.registry import ModuleContext, RegisteredModule
 from ..quotas import open_quotas
@@ -57,7 +57,7 @@ async def running_workers(
         for module in modules:
             if module.config.lifespan is not None:
                 context = ModuleContext(settings=module.settings, data_folder=settings.data_folder, quotas=quotas)
-                with naming_the_folder(settings.data_folder):
+                with naming_data_folder(settings.data_folder):
                     await stack.enter_async_context(module.config.lifespan(context))
         threads = settings.max_concurrent_activities + max((module.waiting_slots for module in modules), default=0)
         executor = ThreadPoolExecutor(threads, thread_name_prefix="activity")
@@ -157,14 +157,14 @@ def _check_versioning(modules: Sequence[RegisteredModule], settings: Settings) -
         raise SettingsError(["deployment_name and build_id go together; set both or neither"])
     if settings.deployment_name:
         return
-    faults = [
+    violations = [
         f"module {name!r}: the contract of workflow {contract.name!r} declares versioning_behavior, which needs a "
         "versioned worker; set CONTEXTWORKER_DEPLOYMENT_NAME and CONTEXTWORKER_BUILD_ID"
         for name, contract in workflows
         if contract.versioning_behavior is not None
     ]
-    if faults:
-        raise RegistryError(faults)
+    if violations:
+        raise RegistryError(violations)
 
 
 def _passthrough(module: RegisteredModule) -> set[str]:

@@ -23,7 +23,8 @@ from grpc_status import rpc_status
 
 from contextunity.core import worker_pb2
 
-from .auth import AuthenticationError, Authenticator, Caller, record_call
+from .auth import Authenticator, Caller, record_call
+from .errors import AuthenticationError
 from .grpc_errors import Reason, ServiceError, to_status
 from .quotas import Quotas, over
 from .service import Method, require_permission

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
-from contextunity.core.errors import ContextUnityError
 from contextunity.core.tokens import Keyring, TokenError
 from contextunity.core.tokens import Reason as TokenReason
 
+from .errors import AuthenticationError
 from .grpc_errors import Reason, ServiceError
 from .settings import Settings, is_loopback
 from .token_keys import load_keyring
@@ -28,7 +28,6 @@ __all__ = [
     "EVERYBODY",
     "IMPLIED",
     "Access",
-    "AuthenticationError",
     "Authenticator",
     "Caller",
     "Subject",
@@ -49,19 +48,6 @@ _REASONS: dict[TokenReason, tuple[str, str]] = {
     "not_yet_valid": ("TOKEN_NOT_YET_VALID", "the token is not good yet; wait for its time, or compare the clocks"),
 }
 """What the caller is told for each fault of a token; the log has the rest."""
-
-
-class AuthenticationError(ContextUnityError):
-    """A call does not say who calls, or says it in a way that cannot be believed.
-
-    Attributes:
-        reason: a stable word for programs: `TOKEN_MISSING`, `TOKEN_MALFORMED`, `TOKEN_INVALID`, `TOKEN_WRONG_PROJECT`,
-            `TOKEN_EXPIRED` or `TOKEN_NOT_YET_VALID`.
-    """
-
-    def __init__(self, reason: str, text: str) -> None:
-        self.reason = reason
-        super().__init__(text)
 
 
 IMPLIED: Mapping[str, tuple[str, ...]] = {

@@ -27,8 +27,7 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
-from contextunity.core.errors import ContextUnityError
-
+from .errors import EgressRefusedError, TooManyRedirectsError
 from .quotas import Fetch, counted_fetch
 
 __all__ = [
@@ -143,26 +142,6 @@ _OPENED_BY_ALLOW_PRIVATE = frozenset({AddressKind.LOOPBACK, AddressKind.PRIVATE}
 def classify(address: IPAddress) -> AddressKind:
     """Say what an address is. One that stands for another, such as an IPv4-mapped one, is what it is written as."""
     return next(kind for network, kind in _KINDS if address in network)
-
-
-class EgressRefusedError(ContextUnityError):
-    """An address is not fetched from, whatever it would answer. Trying again is of no use.
-
-    Attributes:
-        host: the host asked for, as text; empty where there is none.
-        address: the address that it leads to, as text; empty where it was refused by its name.
-        reason: why, in a few words.
-        setting: what would have to be set where this is wanted; empty where no setting opens it.
-    """
-
-    def __init__(self, host: str, *, reason: str, address: str = "", setting: str = "") -> None:
-        """Say what is refused, and how to have it allowed."""
-        self.host, self.address, self.reason, self.setting = host, address, reason, setting
-        super().__init__(f"{reason}; {setting}" if setting else reason)
-
-
-class TooManyRedirectsError(EgressRefusedError):
-    """An address leads on and on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

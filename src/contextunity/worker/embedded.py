@@ -10,24 +10,22 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from temporalio.service import ConnectConfig, ServiceClient
 
-from .errors import PortTakenError, SettingsError, WorkerError
+from .errors import PortTakenError, WorkerError
+from .settings import data_folder_error
 from .temporal.search_attributes import ATTRIBUTES
 
 __all__ = [
     "LOOPBACK",
     "EmbeddedServer",
-    "data_folder_error",
     "embedded_server",
-    "naming_data_folder",
     "usual_or_free_port",
 ]
 
@@ -254,50 +252,3 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 def _die_with_parent() -> None:
     """Asks Linux to end the server with this process, however this process ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def data_folder_error(folder: Path, error: OSError) -> SettingsError:
-    """The error for a folder that cannot be made, or not be written to."""
-    reason = (error.strerror or str(error)).lower()
-    return SettingsError(
-        [f"cannot write to the data folder {folder}: {reason}; choose another with CONTEXTWORKER_DATA_FOLDER"]
-    )
-
-
-@contextlib.contextmanager
-def naming_data_folder(folder: Path) -> Generator[None, None, None]:
-    """Names the setting where what is done here fails because of the folder; other errors pass as they are.
-
-    The folder is not tried beforehand: a worker whose modules keep nothing needs none.
-
-    Raises:
-        SettingsError: the folder cannot be made, or not be written to.
-    """
-    try:
-        yield
-    except Exception as error:
-        write_error = _write_error(folder) if _is_about(folder, error) else None
-        if write_error is None:
-            raise
-        raise data_folder_error(folder, write_error) from error
-
-
-def _is_about(folder: Path, error: BaseException | None) -> bool:
-    """Says whether the system refused a path below the folder, or one on the way to it."""
-    folder = folder.absolute()
-    while error is not None:
-        if isinstance(error, OSError) and isinstance(error.filename, str):
-            refused = Path(error.filename).absolute()
-            if refused.is_relative_to(folder) or folder.is_relative_to(refused):
-                return True
-        error = error.__cause__
-    return False
-
-
-def _write_error(folder: Path) -> OSError | None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        return error
-    return None

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +27,7 @@ from temporalio.common import MetricCounter
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
-from contextunity.core.errors import ContextUnityError
-
-from .errors import SettingsError
+from .errors import EgressBudgetError, SettingsError
 from .grpc_errors import Reason, ServiceError, from_rpc_error
 from .settings import Settings, TenantQuotas, describe_violations
 from .temporal.search_attributes import TENANT_ATTRIBUTE
@@ -317,25 +315,6 @@ class Quotas:
         if faults:
             raise SettingsError(faults)
         self._by_tenant = by_tenant
-
-
-class EgressBudgetError(ContextUnityError):
-    """A tenant has fetched as much as it may in a day. It may again later.
-
-    Attributes:
-        tenant: whose budget it is.
-        quota: `egress_bytes` or `egress_seconds`.
-        limit: how much there may be of it a day.
-        frees_in: seconds after which the tenant may fetch again.
-    """
-
-    def __init__(self, tenant: str, quota: str, limit: float, frees_in: float) -> None:
-        self.tenant, self.quota, self.limit, self.frees_in = tenant, quota, limit, frees_in
-        at = datetime.now(UTC) + timedelta(seconds=frees_in)
-        super().__init__(
-            f"the tenant {tenant!r} has fetched as much as it may in a day: {quota} = {limit:,.0f} of its quotas; it "
-            f"may again in {frees_in:,.0f} s, at {at:%Y-%m-%dT%H:%M:%SZ}"
-        )
 
 
 @dataclass(slots=True)

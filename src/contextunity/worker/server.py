@@ -25,8 +25,8 @@ from contextunity.core.errors import CodecError
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
 from .admission import Admission, BodyLimits, Strangers, trace_id_of
-from .auth import EVERYBODY, AuthenticationError, Authenticator, Caller, record_call
-from .errors import PortTakenError
+from .auth import EVERYBODY, Authenticator, Caller, record_call
+from .errors import AuthenticationError, PortTakenError
 from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
 from .readiness import Pace, following_temporal, temporal_probe
 from .service import Call, Method, WorkerService, respond, run_in_thread, stream

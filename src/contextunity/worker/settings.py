@@ -7,11 +7,13 @@ Variables of the deployed system that mean the same are taken, those of Kubernet
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
+import tempfile
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,11 +37,13 @@ __all__ = [
     "OLDER_NAMES",
     "Settings",
     "TenantQuotas",
+    "data_folder_error",
     "describe_violations",
     "ignored_warning",
     "is_loopback",
     "is_of_kubernetes",
     "load_settings",
+    "naming_data_folder",
     "nearest",
     "tls_violation",
 ]
@@ -440,3 +444,50 @@ def _edits(one: str, other: str) -> int:
             row.append(edits)
         before, last = last, row
     return last[-1]
+
+
+def data_folder_error(folder: Path, error: OSError) -> SettingsError:
+    """The error for a folder that cannot be made, or not be written to."""
+    reason = (error.strerror or str(error)).lower()
+    return SettingsError(
+        [f"cannot write to the data folder {folder}: {reason}; choose another with CONTEXTWORKER_DATA_FOLDER"]
+    )
+
+
+@contextlib.contextmanager
+def naming_data_folder(folder: Path) -> Generator[None, None, None]:
+    """Names the setting where what is done here fails because of the folder; other errors pass as they are.
+
+    The folder is not tried beforehand: a worker whose modules keep nothing needs none.
+
+    Raises:
+        SettingsError: the folder cannot be made, or not be written to.
+    """
+    try:
+        yield
+    except Exception as error:
+        write_error = _write_error(folder) if _is_about(folder, error) else None
+        if write_error is None:
+            raise
+        raise data_folder_error(folder, write_error) from error
+
+
+def _is_about(folder: Path, error: BaseException | None) -> bool:
+    """Says whether the system refused a path below the folder, or one on the way to it."""
+    folder = folder.absolute()
+    while error is not None:
+        if isinstance(error, OSError) and isinstance(error.filename, str):
+            refused = Path(error.filename).absolute()
+            if refused.is_relative_to(folder) or folder.is_relative_to(refused):
+                return True
+        error = error.__cause__
+    return False
+
+
+def _write_error(folder: Path) -> OSError | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error
+    return None

@@ -45,7 +45,7 @@ class WatchTaskHandler:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._status_handler = TaskStatusHandler(engine)
+        self._telling = TaskStatusHandler(engine)
         self._stopping = asyncio.Event()
         # Each is kept by the watches that use it.
         self._looks = weakref.WeakValueDictionary[frozenset[str] | None, asyncio.Semaphore]()
@@ -60,10 +60,10 @@ class WatchTaskHandler:
         looks = self._looks.setdefault(call.caller.tenants, asyncio.Semaphore(_LOOKS))
         async with looks:
             run = await find_run(call, self._engine, request.workflow_id, request.run_id, request.tenant_id)
-        history, patience = _HistoryPoller(self._engine, run), _LOOK_AGAIN
+        growth, patience = _Growth(self._engine, run), _LOOK_AGAIN
         while True:
             async with looks:
-                status = await self._status_handler.status(run)
+                status = await self._telling.status(run)
             token = _token(status)
             if token != seen:
                 seen = status.resume_token = token
@@ -73,14 +73,14 @@ class WatchTaskHandler:
                 patience = min(2 * patience, _LOOK_AGAIN_AT_MOST)
             if status.status is not TaskState.RUNNING:
                 return
-            await self._until_grown(history, run, patience if status.pending_activities else None)
+            await self._until_grown(growth, run, patience if status.pending_activities else None)
             async with looks:
                 run = await find_run(call, self._engine, run.workflow_id, run.run_id, request.tenant_id)
-            if run.run_id != history.run_id:
-                history = _HistoryPoller(self._engine, run)
+            if run.run_id != growth.run_id:
+                growth = _Growth(self._engine, run)
 
-    async def _until_grown(self, history: _HistoryPoller, run: Run, at_most: float | None) -> None:
-        waiting = asyncio.ensure_future(history.wait())
+    async def _until_grown(self, growth: _Growth, run: Run, at_most: float | None) -> None:
+        waiting = asyncio.ensure_future(growth.wait())
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED, timeout=at_most)
@@ -98,7 +98,7 @@ class WatchTaskHandler:
             await asyncio.gather(waiting, stopping, return_exceptions=True)
 
 
-class _HistoryPoller:
+class _Growth:
     """Follows the history of one run."""
 
     def __init__(self, engine: Engine, run: Run) -> None:

@@ -16,11 +16,10 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from python_temporal import generated_modules
 
-from ..embedded import naming_data_folder
 from ..errors import RegistryError, SettingsError
 from ..modules.registry import ModuleContext, RegisteredModule
 from ..quotas import open_quotas
-from ..settings import Settings
+from ..settings import Settings, naming_data_folder
 from .tenancy import tenant_queue
 
 __all__ = ["running_workers"]

@@ -309,11 +309,11 @@ async def stream(
 
 @asynccontextmanager
 async def _followed(
-    client: httpx.AsyncClient, here: httpx.URL, told: dict[str, str], fetch: Fetch | None
+    client: httpx.AsyncClient, here: httpx.URL, headers: dict[str, str], fetch: Fetch | None
 ) -> AsyncGenerator[httpx.Response]:
     extensions = {} if fetch is None else {_FETCH: fetch}
     for _ in range(MAX_REDIRECTS + 1):
-        request = client.build_request("GET", here.copy_with(fragment=None), headers=told, extensions=extensions)
+        request = client.build_request("GET", here.copy_with(fragment=None), headers=headers, extensions=extensions)
         response = await client.send(request, stream=True, follow_redirects=False)
         try:
             if not response.has_redirect_location:
@@ -324,7 +324,7 @@ async def _followed(
         finally:
             await response.aclose()
         if _origin_or_none(there) != _origin_or_none(here):
-            told = {name: value for name, value in told.items() if name.lower() not in _FOR_ONE_ORIGIN}
+            headers = {name: value for name, value in headers.items() if name.lower() not in _FOR_ONE_ORIGIN}
         here = there
     raise TooManyRedirectsError(here.host, reason=f"{shown(here)} redirects more than {MAX_REDIRECTS} times")
 
@@ -409,8 +409,8 @@ class EgressTransport(httpx.AsyncBaseTransport):
                 )
             )
         body = _Body(cast("_Closing", response.stream), request.extensions.get(_FETCH))
-        told: dict[str, Any] = cast("Any", response).extensions
-        return httpx.Response(response.status, headers=response.headers, stream=body, extensions=told)
+        lower_extensions: dict[str, Any] = cast("Any", response).extensions
+        return httpx.Response(response.status, headers=response.headers, stream=body, extensions=lower_extensions)
 
     async def aclose(self) -> None:
         """Close all connections."""

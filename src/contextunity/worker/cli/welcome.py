@@ -110,7 +110,7 @@ def _buf_curl(target: str, method: str, data: str, with_token: bool) -> str:
 
 def _program(name: str) -> str:
     """How to call a program from the current folder; it is beside the interpreter where an environment brings it."""
-    beside = Path(sys.executable).parent / name
-    if not beside.exists():
+    sibling = Path(sys.executable).parent / name
+    if not sibling.exists():
         return name
-    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
+    return str(sibling.relative_to(Path.cwd())) if sibling.is_relative_to(Path.cwd()) else str(sibling)

@@ -59,7 +59,8 @@ class ModuleConfig:
         passthrough_modules: import paths that the workflow sandbox shares with the process, such as the package of the
             module's generated code; those of the contracts' packages are there already.
         waiting_slots: gives, for the module's settings, how many activities may run beside
-            `max_concurrent_activities` on a task queue: as many as mostly wait for others and are bounded by `Places`.
+            `max_concurrent_activities` on a task queue: as many as mostly wait for others and are bounded by a
+            `ConcurrencyLimit`.
         description: one line for people.
         example: payload of a StartWorkflow that works out of the box, shown to somebody who tries things out.
     """

@@ -71,9 +71,9 @@ class WorkerService:
         engine = Engine(client=client, registry=registry, rpc_timeout=rpc_timeout, quotas=self.quotas)
         self.client = client
         """The Temporal client that it works through."""
-        self._watching = WatchTaskHandler(engine)
+        self._watch_task = WatchTaskHandler(engine)
         self.methods: Mapping[str, Method] = MappingProxyType(
-            {method.name: method for method in _methods(engine, self._watching)}
+            {method.name: method for method in _methods(engine, self._watch_task)}
         )
         """The methods by name."""
 
@@ -87,11 +87,15 @@ class WorkerService:
 
     def stop(self) -> None:
         """Ends what would otherwise go on for long."""
-        self._watching.stop()
+        self._watch_task.stop()
 
 
-def _methods(engine: Engine, watching: WatchTaskHandler) -> list[Method]:
-    telling, steering, scheduling = TaskStatusHandler(engine), TaskControlHandlers(engine), ScheduleHandlers(engine)
+def _methods(engine: Engine, watch_task: WatchTaskHandler) -> list[Method]:
+    task_status, task_control, schedule_handlers = (
+        TaskStatusHandler(engine),
+        TaskControlHandlers(engine),
+        ScheduleHandlers(engine),
+    )
     reads = partial(Method, permissions=_READ, access=Access.READ)
     executes = partial(Method, permissions=_EXECUTE, access=Access.WRITE)
     # People who only keep schedules have to see what can be scheduled.
@@ -101,19 +105,23 @@ def _methods(engine: Engine, watching: WatchTaskHandler) -> list[Method]:
     new, task = Subject.NEW_TASK, Subject.TASK
     return [
         executes(name="StartWorkflow", subject=new, handle=StartWorkflowHandler(engine).start_workflow),
-        reads(name="GetTaskStatus", subject=task, request_type=GetTaskStatusRequest, handle=telling.get_task_status),
-        reads(name="WatchTask", subject=task, request_type=WatchTaskRequest, watch=watching.watch_task),
+        reads(
+            name="GetTaskStatus", subject=task, request_type=GetTaskStatusRequest, handle=task_status.get_task_status
+        ),
+        reads(name="WatchTask", subject=task, request_type=WatchTaskRequest, watch=watch_task.watch_task),
         reads(
             name="ListTasks",
             subject=Subject.TASKS,
             request_type=ListTasksRequest,
             handle=ListTasksHandler(engine).list_tasks,
         ),
-        executes(name="CancelTask", subject=task, request_type=CancelTaskRequest, handle=steering.cancel_task),
-        executes(name="TerminateTask", subject=task, request_type=TerminateTaskRequest, handle=steering.terminate_task),
-        executes(name="SignalTask", subject=task, request_type=SignalTaskRequest, handle=steering.signal_task),
-        reads(name="QueryTask", subject=task, request_type=QueryTaskRequest, handle=steering.query_task),
-        executes(name="UpdateTask", subject=task, request_type=UpdateTaskRequest, handle=steering.update_task),
+        executes(name="CancelTask", subject=task, request_type=CancelTaskRequest, handle=task_control.cancel_task),
+        executes(
+            name="TerminateTask", subject=task, request_type=TerminateTaskRequest, handle=task_control.terminate_task
+        ),
+        executes(name="SignalTask", subject=task, request_type=SignalTaskRequest, handle=task_control.signal_task),
+        reads(name="QueryTask", subject=task, request_type=QueryTaskRequest, handle=task_control.query_task),
+        executes(name="UpdateTask", subject=task, request_type=UpdateTaskRequest, handle=task_control.update_task),
         looks(
             name="DescribeContracts",
             subject=Subject.CONTRACTS,
@@ -132,17 +140,17 @@ def _methods(engine: Engine, watching: WatchTaskHandler) -> list[Method]:
             name="RegisterSchedules",
             subject=Subject.NEW_SCHEDULES,
             code_permissions=STARTS_CODE,
-            handle=scheduling.register_schedules,
+            handle=schedule_handlers.register_schedules,
         ),
         looks(
             name="ListSchedules",
             subject=Subject.SCHEDULES,
             request_type=ListSchedulesRequest,
-            handle=scheduling.list_schedules,
+            handle=schedule_handlers.list_schedules,
         ),
-        steps(name="PauseSchedule", handle=scheduling.pause_schedule),
+        steps(name="PauseSchedule", handle=schedule_handlers.pause_schedule),
         # These have something started: only what their caller could start.
-        steps(name="ResumeSchedule", code_permissions=STARTS_CODE, handle=scheduling.resume_schedule),
-        steps(name="TriggerSchedule", code_permissions=STARTS_CODE, handle=scheduling.trigger_schedule),
-        steps(name="DeleteSchedule", handle=scheduling.delete_schedule),
+        steps(name="ResumeSchedule", code_permissions=STARTS_CODE, handle=schedule_handlers.resume_schedule),
+        steps(name="TriggerSchedule", code_permissions=STARTS_CODE, handle=schedule_handlers.trigger_schedule),
+        steps(name="DeleteSchedule", handle=schedule_handlers.delete_schedule),
     ]

@@ -245,11 +245,11 @@ def _name(call: Call, request: ScheduleRequest) -> ScheduleName:
 def _other_project(call: Call, project_id: str) -> ServiceError:
     bound = call.caller.bound_project
     # A binding may name no project, and a key of all projects then vouches for none.
-    told = f"to the project {bound!r}" if bound else "to a project that it does not name"
+    binding = f"to the project {bound!r}" if bound else "to a project that it does not name"
     return ServiceError(
         Reason.PROJECT_REFUSED,
-        f"the token is bound {told}, and registers no schedules of the project {project_id!r}; leave project_id out, "
-        "or show a token that is bound to that project, or one of the kind `platform`",
+        f"the token is bound {binding}, and registers no schedules of the project {project_id!r}; leave project_id "
+        "out, or show a token that is bound to that project, or one of the kind `platform`",
         metadata={"project_id": project_id, "bound_project": bound or ""},
     )
 

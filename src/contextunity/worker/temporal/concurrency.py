@@ -49,7 +49,7 @@ class ConcurrencyLimit:
             keys: value of each key that is limited, such as `tenant="acme"`.
 
         Raises:
-            ApplicationError: PLACES_TAKEN; none is free, in all or for one of these values.
+            ApplicationError: LIMIT_REACHED; none is free, in all or for one of these values.
         """
         held = [(key, keys[key]) for key in self._limits]
         if self._running >= self._total:

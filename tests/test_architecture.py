@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -120,6 +121,29 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     }
     assert len(graph) > 100
     graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize(
+    ("published", "defined", "names"),
+    [
+        (
+            "contextunity.worker.core.registry",
+            "contextunity.worker.modules.registry",
+            ("ModuleConfig", "ModuleContext", "RegisteredModule", "WorkerRegistry"),
+        ),
+        ("contextunity.worker.plugin", "contextunity.worker.temporal.plugin", ("ContextWorkerPlugin",)),
+        ("contextunity.worker.temporal", "contextunity.worker.temporal.client", ("connect", "with_port")),
+        ("contextunity.worker.temporal", "contextunity.worker.temporal.worker", ("running_workers",)),
+    ],
+)
+def test_published_paths_hand_on_the_same_names(published: str, defined: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        assert getattr(importlib.import_module(published), name) is getattr(importlib.import_module(defined), name)
+
+
+def test_what_is_not_published_is_not_there() -> None:
+    with pytest.raises(ImportError, match="nothing_such"):
+        exec("from contextunity.worker.temporal import nothing_such")
 
 
 def test_no_file_is_too_long_to_read() -> None:

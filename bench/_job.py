@@ -9,7 +9,7 @@ from bench_tree.bench.job.v1 import JobRequest, JobResponse
 from bench_tree.bench.job.v1 import job_temporal as job
 from temporalio import workflow
 
-from contextunity.worker.modules.registry import ModuleConfig
+from contextunity.worker.core.registry import ModuleConfig
 
 
 @job.step.defn

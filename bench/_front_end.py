@@ -20,10 +20,10 @@ from temporalio.service import WorkflowService
 from contextunity.core import worker_pb2_grpc
 from contextunity.worker import event_loop
 from contextunity.worker.auth import authenticator_for
-from contextunity.worker.core.discovery import boot
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.modules.discovery import boot
 from contextunity.worker.server import running_server
 from contextunity.worker.service import WorkerService
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 _STARTED = StartWorkflowExecutionResponse(run_id="7d2f4a1c-9a55-4c7e-8a0f-0d5a4a3f9f10", started=True)
 

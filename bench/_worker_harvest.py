@@ -15,7 +15,7 @@ from temporalio.client import Client, WorkflowHandle, WorkflowHistory
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.modules.harvest.settings import SupplierSettings
 from contextunity.worker.embedded import LOOPBACK, EmbeddedServer, embedded_server, usual_or_free_port
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 from ._processes import Child, cpu_seconds
 

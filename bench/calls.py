@@ -19,8 +19,8 @@ from temporalio.common import WorkflowIDReusePolicy
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.core.context import TaskContext, using
-from contextunity.worker.plugin import ContextWorkerPlugin
-from contextunity.worker.tenancy import bound_attributes
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.search_attributes import bound_attributes
 
 from ._house import job_variables, service_of, temporal_server, worker_of
 from ._model import Goal, Measurement, Options, Result

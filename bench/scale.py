@@ -15,7 +15,7 @@ import psutil
 from temporalio.client import Client
 
 from contextunity.worker.embedded import EmbeddedServer
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 from ._by_hand import JobRequest as HandRequest
 from ._house import job_variables, temporal_server, worker_of

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from temporalio.client import Client
 
 from contextunity.worker.embedded import EmbeddedServer
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 from ._by_hand import JobRequest
 from ._house import job_variables, temporal_server, worker_of

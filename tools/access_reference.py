@@ -13,9 +13,9 @@ from pathlib import Path
 
 from temporalio.client import Client
 
-from contextunity.worker.access import IMPLIED, Access
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.auth import IMPLIED, Access
 from contextunity.worker.grpc_errors import Reason
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.service import Method, WorkerService
 
 _FILE = Path(__file__).resolve().parent.parent / "docs/reference/access.md"

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from temporalio.testing import WorkflowEnvironment
 
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 from contextunity.worker.testing import workflows as workflows
 
 _HERE = Path(__file__).parent

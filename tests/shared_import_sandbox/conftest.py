@@ -22,10 +22,10 @@ from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from contextunity.worker.embedded import EmbeddedServer
-from contextunity.worker.plugin import PASSTHROUGH_MODULES, ContextWorkerPlugin
+from contextunity.worker.temporal.plugin import PASSTHROUGH_MODULES, ContextWorkerPlugin
 from shared_import_sandbox import sandboxed_runner
 
-_FOLDER = Path(__file__).parents[1] / "worker/sandboxed"
+_FOLDER = Path(__file__).parent / "sandboxed"
 _numbers = itertools.count()
 
 

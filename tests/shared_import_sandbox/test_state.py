@@ -16,13 +16,13 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Replayer
 from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError, SandboxMatcher, SandboxRestrictions
 
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 from shared_import_sandbox import sandboxed_runner
 from shared_import_sandbox._runner import WorkflowStateError
 from shared_import_sandbox._sdk import Entered
 from shared_import_sandbox._snapshot import Snapshot
 from tests.shared_import_sandbox.conftest import prepared, running, sharing_runner
-from tests.worker.sandboxed import stateful_steps
+from tests.shared_import_sandbox.sandboxed import stateful_steps
 
 _LOGGER = "shared_import_sandbox"
 

@@ -19,7 +19,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 import shared_import_sandbox
 from contextunity.worker.embedded import EmbeddedServer
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 from tests.conftest import Spawn
 from tests.shared_import_sandbox.conftest import result_of, running, sharing_runner
 

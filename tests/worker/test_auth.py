@@ -22,15 +22,15 @@ from hypothesis import strategies as st
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.core.tokens import ContextToken, Keyring, ProjectBinding, mint
-from contextunity.worker.auth import EVERYBODY, AuthenticationError, Authenticator, Caller, authenticator_for
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.auth import EVERYBODY, Authenticator, Caller, authenticator_for
 from contextunity.worker.embedded import EmbeddedServer
-from contextunity.worker.errors import SettingsError
-from contextunity.worker.keys import load_keyring
+from contextunity.worker.errors import AuthenticationError, SettingsError
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.server import SERVICE_NAME, running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings, load_settings
-from contextunity.worker.temporal import connect
+from contextunity.worker.temporal.client import connect
+from contextunity.worker.token_keys import load_keyring
 
 _SECRET, _OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 _KEYS = Keyring(hmac={"*:hmac-001": _SECRET.encode()})

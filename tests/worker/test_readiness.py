@@ -16,13 +16,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
 from contextunity.worker.auth import authenticator_for
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer, embedded_server
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.readiness import Pace, following_temporal
 from contextunity.worker.server import SERVICE_NAME, running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings
-from contextunity.worker.temporal import connect
+from contextunity.worker.temporal.client import connect
 
 Status = health_pb2.HealthCheckResponse
 _FAST = Pace(interval=0.05, timeout=1.0)

@@ -23,9 +23,10 @@ from grpc_status import rpc_status
 
 from contextunity.core import worker_pb2
 
-from .auth import AuthenticationError, Authenticator, Caller, record_call
+from .auth import Authenticator, Caller, record_call
+from .errors import AuthenticationError
 from .grpc_errors import Reason, ServiceError, to_status
-from .quotas import Quotas, over
+from .quotas import Quotas, over_quota
 from .service import Method, require_permission
 
 __all__ = ["Admission", "Answering", "BodyLimits", "Strangers", "trace_id_of"]
@@ -149,13 +150,13 @@ class _Account:
 class _Arrival:
     """A message that is waited for."""
 
-    __slots__ = ("fault", "late_at", "looks", "method", "rooms", "task", "took")
+    __slots__ = ("error", "late_at", "looks", "method", "rooms", "task", "took")
 
     def __init__(self, rooms: tuple[_Room, ...], late_at: float, method: str) -> None:
         self.task, self.rooms, self.late_at, self.method = asyncio.current_task(), rooms, late_at, method
         self.looks = 0
         self.took: list[_Room] | None = None
-        self.fault: ServiceError | None = None
+        self.error: ServiceError | None = None
 
 
 class _Arrivals:
@@ -183,9 +184,9 @@ class _Arrivals:
         try:
             return await reading
         except asyncio.CancelledError:
-            if arrival.fault is None or arrival.task is None or arrival.task.uncancel():
+            if arrival.error is None or arrival.task is None or arrival.task.uncancel():
                 raise
-            raise arrival.fault from None
+            raise arrival.error from None
         finally:
             self._waiting.discard(arrival)
             if arrival.took is not None:
@@ -196,14 +197,14 @@ class _Arrivals:
         now = loop.time()
         for arrival in self._waiting:
             arrival.looks += 1
-            if arrival.fault is not None:
+            if arrival.error is not None:
                 continue
             if arrival.took is None and arrival.looks >= _LOOKS:
                 self._take_room(arrival)
-            if arrival.fault is None and now >= arrival.late_at:
+            if arrival.error is None and now >= arrival.late_at:
                 text = f"the unit was not complete {self._limits.seconds:g} s after the headers of its call"
-                arrival.fault = ServiceError(Reason.UNIT_LATE, f"{text}; send it at once")
-            if arrival.fault is not None and arrival.task is not None:
+                arrival.error = ServiceError(Reason.UNIT_LATE, f"{text}; send it at once")
+            if arrival.error is not None and arrival.task is not None:
                 arrival.task.cancel()
         self._timer = loop.call_later(_PROMPT, self._look, loop) if self._waiting else None
 
@@ -212,7 +213,7 @@ class _Arrivals:
         for room in arrival.rooms:
             if not room.take(self._limits.one):
                 text = "units that are on their way take all of it"
-                arrival.fault = over("bytes_in_flight", room.size, text, method=arrival.method)
+                arrival.error = over_quota("bytes_in_flight", room.size, text, method=arrival.method)
                 return
             arrival.took.append(room)
 
@@ -263,26 +264,26 @@ class Admission(grpc.GenericRpcHandler):
         try:
             caller = self._authenticator.authenticate(handler_call_details.invocation_metadata or ())
         except AuthenticationError as error:
-            refused = ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
-            return _refusing(refused, self._turns)
+            rejection = ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
+            return _rejecting(rejection, self._turns)
         try:
             require_permission(method, caller)
         except ServiceError as error:
             record_call(method.name, caller, None, error)
             account = self._account(caller)
-            return _refusing(error, account.turns, functools.partial(self._prompt_trace, account))
+            return _rejecting(error, account.turns, functools.partial(self._prompt_trace, account))
         account = self._account(caller)
         if caller.tenants is not None:
             quotas = self._quotas.of(account.name)
             if method.watch is not None and account.watches >= quotas.watches:
                 text = "as many are under way"
-                full = over("watches", quotas.watches, text, account.name, method=method.name)
-                return _refusing(full, account.turns)
+                full = over_quota("watches", quotas.watches, text, account.name, method=method.name)
+                return _rejecting(full, account.turns)
             if method.watch is None and account.calls >= quotas.concurrent_calls:
                 limit, text = quotas.concurrent_calls, "as many are under way"
-                full = over("concurrent_calls", limit, text, account.name, method=method.name)
+                full = over_quota("concurrent_calls", limit, text, account.name, method=method.name)
                 record_call(method.name, caller, None, full)
-                return _refusing(full, account.turns)
+                return _rejecting(full, account.turns)
         if method.watch is not None:
             return _stream_stream(self._stream(method, caller, account))
         return _Unary(self._unary(method, caller, account))
@@ -324,7 +325,7 @@ class Admission(grpc.GenericRpcHandler):
                     except ServiceError as error:
                         record_call(method.name, caller, None, error)
                         await asyncio.sleep(account.turns.take(context))
-                        await _refuse(error, context)
+                        await _abort(error, context)
                     return await self._answering.answer(method, data, context, caller)
                 finally:
                     if stack is not None:
@@ -346,7 +347,7 @@ class Admission(grpc.GenericRpcHandler):
                         data = await self._read(account, context, method.name)
                     except ServiceError as error:
                         await asyncio.sleep(account.turns.take(context))
-                        await _refuse(error, context)
+                        await _abort(error, context)
                     async for unit in self._answering.answers(method, data, context, caller):
                         yield unit
                 finally:
@@ -421,7 +422,7 @@ class Admission(grpc.GenericRpcHandler):
             if isinstance(error, TimeoutError):
                 size = (account.held if not taken else self._held).size
                 text = "units that are worked on take all the room there is"
-                raise over("bytes_in_flight", size, text, method=method) from None
+                raise over_quota("bytes_in_flight", size, text, method=method) from None
             raise
         return count
 
@@ -431,7 +432,7 @@ class Admission(grpc.GenericRpcHandler):
             self._held.give(held)
 
 
-def _refusing(error: ServiceError, turns: _Turns, trace_of: Callable[[_Context], Awaitable[str]] | None = None) -> Any:
+def _rejecting(error: ServiceError, turns: _Turns, trace_of: Callable[[_Context], Awaitable[str]] | None = None) -> Any:
     """A handler that refuses, when its turn comes.
 
     Args:
@@ -443,12 +444,12 @@ def _refusing(error: ServiceError, turns: _Turns, trace_of: Callable[[_Context],
     async def handle(_requests: Any, context: _Context) -> bytes:
         # What grpcio has begun for the call is done first, even if that takes no time; without it, it logs an error.
         await asyncio.sleep(turns.take(context))
-        await _refuse(error, context, await trace_of(context) if trace_of is not None else "")
+        await _abort(error, context, await trace_of(context) if trace_of is not None else "")
 
     return _stream_unary(handle)
 
 
-async def _refuse(error: ServiceError, context: Any, trace_id: str = "") -> NoReturn:
+async def _abort(error: ServiceError, context: Any, trace_id: str = "") -> NoReturn:
     packed = rpc_status.to_status(to_status(error, trace_id))  # pyright: ignore[reportUnknownMemberType]  # no types
     error.__traceback__ = None
     await context.abort_with_status(packed)
@@ -511,7 +512,7 @@ class Strangers(grpc.GenericRpcHandler):
     async def _first(self, context: Any) -> Any:
         request = await self._next(context)
         if request is grpc.aio.EOF:
-            await _refuse(ServiceError(Reason.UNIT_LATE, "the call has no message; send one at once"), context)
+            await _abort(ServiceError(Reason.UNIT_LATE, "the call has no message; send one at once"), context)
         return request
 
     async def _following(self, first: Any, context: Any) -> AsyncIterator[Any]:
@@ -526,7 +527,7 @@ class Strangers(grpc.GenericRpcHandler):
         connection = context.peer()
         reading = self._reading.get(connection, 0)
         if reading >= _STRANGERS:
-            await _refuse(over("calls_without_token", _STRANGERS, "the connection waits to send as many"), context)
+            await _abort(over_quota("calls_without_token", _STRANGERS, "the connection waits to send as many"), context)
         self._reading[connection] = reading + 1
         try:
             async with asyncio.timeout(_STRANGERS_SECONDS):

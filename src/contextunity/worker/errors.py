@@ -1,16 +1,24 @@
-"""Errors of the worker that end a command with a message instead of a traceback."""
+"""Errors of the worker: those that end a command with a message, those of callers and those of what it fetches.
+
+What a call is answered is in `grpc_errors.py`, what a workflow or activity fails with in `temporal/errors.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from contextunity.core.errors import ContextUnityError
 
 __all__ = [
+    "AuthenticationError",
+    "EgressBudgetError",
+    "EgressRefusedError",
     "PortTakenError",
     "RegistryError",
     "SettingsError",
     "TemporalUnreachableError",
+    "TooManyRedirectsError",
     "UnknownModuleError",
     "WorkerError",
 ]
@@ -30,10 +38,10 @@ class SettingsError(WorkerError):
 
     exit_code = 2
 
-    def __init__(self, faults: Sequence[str], usable: object = None) -> None:
-        self.faults = tuple(faults)
+    def __init__(self, violations: Sequence[str], usable: object = None) -> None:
+        self.faults = tuple(violations)
         self.usable = usable
-        super().__init__("\n".join(["settings are not usable:", *(f"  - {fault}" for fault in self.faults)]))
+        super().__init__("\n".join(["settings are not usable:", *(f"  - {violation}" for violation in self.faults)]))
 
 
 class RegistryError(WorkerError):
@@ -41,9 +49,9 @@ class RegistryError(WorkerError):
 
     exit_code = 2
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("\n".join(["modules are not usable:", *(f"  - {fault}" for fault in self.faults)]))
+    def __init__(self, violations: Sequence[str]) -> None:
+        self.faults = tuple(violations)
+        super().__init__("\n".join(["modules are not usable:", *(f"  - {violation}" for violation in self.faults)]))
 
 
 class UnknownModuleError(WorkerError):
@@ -78,4 +86,56 @@ class PortTakenError(WorkerError):
         self.address, self.setting = address, setting
         super().__init__(
             f"cannot listen on {address}: {reason}. Stop what listens there, or choose another port with {setting}."
+        )
+
+
+class AuthenticationError(ContextUnityError):
+    """A call does not say who calls, or says it in a way that cannot be believed.
+
+    Attributes:
+        reason: a stable word for programs: `TOKEN_MISSING`, `TOKEN_MALFORMED`, `TOKEN_INVALID`, `TOKEN_WRONG_PROJECT`,
+            `TOKEN_EXPIRED` or `TOKEN_NOT_YET_VALID`.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        self.reason = reason
+        super().__init__(text)
+
+
+class EgressRefusedError(ContextUnityError):
+    """An address is not fetched from, whatever it would answer. Trying again is of no use.
+
+    Attributes:
+        host: the host asked for, as text; empty where there is none.
+        address: the address that it leads to, as text; empty where it was refused by its name.
+        reason: why, in a few words.
+        setting: what would have to be set where this is wanted; empty where no setting opens it.
+    """
+
+    def __init__(self, host: str, *, reason: str, address: str = "", setting: str = "") -> None:
+        """Say what is refused, and how to have it allowed."""
+        self.host, self.address, self.reason, self.setting = host, address, reason, setting
+        super().__init__(f"{reason}; {setting}" if setting else reason)
+
+
+class TooManyRedirectsError(EgressRefusedError):
+    """An address leads on and on."""
+
+
+class EgressBudgetError(ContextUnityError):
+    """A tenant has fetched as much as it may in a day. It may again later.
+
+    Attributes:
+        tenant: whose budget it is.
+        quota: `egress_bytes` or `egress_seconds`.
+        limit: how much there may be of it a day.
+        frees_in: seconds after which the tenant may fetch again.
+    """
+
+    def __init__(self, tenant: str, quota: str, limit: float, frees_in: float) -> None:
+        self.tenant, self.quota, self.limit, self.frees_in = tenant, quota, limit, frees_in
+        at = datetime.now(UTC) + timedelta(seconds=frees_in)
+        super().__init__(
+            f"the tenant {tenant!r} has fetched as much as it may in a day: {quota} = {limit:,.0f} of its quotas; it "
+            f"may again in {frees_in:,.0f} s, at {at:%Y-%m-%dT%H:%M:%SZ}"
         )

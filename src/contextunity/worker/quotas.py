@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +27,10 @@ from temporalio.common import MetricCounter
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
-from contextunity.core.errors import ContextUnityError
-
-from .errors import SettingsError
+from .errors import EgressBudgetError, SettingsError
 from .grpc_errors import Reason, ServiceError, from_rpc_error
-from .settings import Settings, TenantQuotas, describe_faults
-from .tenancy import TENANT_ATTRIBUTE
+from .settings import Settings, TenantQuotas, describe_violations
+from .temporal.search_attributes import TENANT_ATTRIBUTE
 
 if TYPE_CHECKING:
     from .shared_quotas import SharedCounts
@@ -48,7 +46,7 @@ __all__ = [
     "note",
     "on_budget",
     "open_quotas",
-    "over",
+    "over_quota",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -89,7 +87,7 @@ def _refusals(runtime: Runtime) -> MetricCounter:
     return runtime.metric_meter.create_counter(METRIC, "calls and fetches over a quota")
 
 
-def over(
+def over_quota(
     quota: str, limit: float, text: str, tenant: str = "", *, method: str = "", retry_after: float | None = None
 ) -> ServiceError:
     """The error for a call that is over a quota; the log has a line of it, and the metric counts it.
@@ -210,7 +208,7 @@ class Quotas:
         if wait > 0:
             rate = quotas.starts_per_second
             text = "as many starts a second"
-            raise over("starts_per_second", rate, text, tenant, method=method, retry_after=wait)
+            raise over_quota("starts_per_second", rate, text, tenant, method=method, retry_after=wait)
 
     def _take_rate(self, tenant: str, quotas: TenantQuotas) -> float:
         """Takes one start from this process's own bucket; gives the seconds after which there is one, 0 for now."""
@@ -239,7 +237,7 @@ class Quotas:
             return
         held = await self._shared.take_one(quota, tenant, limit)
         if held is False:
-            raise over(quota, limit, "as many are under way, of all processes together", tenant, method=method)
+            raise over_quota(quota, limit, "as many are under way, of all processes together", tenant, method=method)
         try:
             yield
         finally:
@@ -307,35 +305,16 @@ class Quotas:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError([f"quotas_file = {str(path)!r}: not a TOML file that can be read: {error}"]) from None
         except ValidationError as error:
-            raise SettingsError(describe_faults(error, {}, f"{path.name}: ")) from None
-        by_tenant, faults = dict[str, TenantQuotas](), list[str]()
+            raise SettingsError(describe_violations(error, {}, f"{path.name}: ")) from None
+        by_tenant, violations = dict[str, TenantQuotas](), list[str]()
         for tenant, given in read.tenants.items():
             try:
                 by_tenant[tenant] = TenantQuotas.model_validate({**self._defaults.model_dump(), **given})
             except ValidationError as error:
-                faults += describe_faults(error, {}, f"{path.name}: tenants.{tenant}.")
-        if faults:
-            raise SettingsError(faults)
+                violations += describe_violations(error, {}, f"{path.name}: tenants.{tenant}.")
+        if violations:
+            raise SettingsError(violations)
         self._by_tenant = by_tenant
-
-
-class EgressBudgetError(ContextUnityError):
-    """A tenant has fetched as much as it may in a day. It may again later.
-
-    Attributes:
-        tenant: whose budget it is.
-        quota: `egress_bytes` or `egress_seconds`.
-        limit: how much there may be of it a day.
-        frees_in: seconds after which the tenant may fetch again.
-    """
-
-    def __init__(self, tenant: str, quota: str, limit: float, frees_in: float) -> None:
-        self.tenant, self.quota, self.limit, self.frees_in = tenant, quota, limit, frees_in
-        at = datetime.now(UTC) + timedelta(seconds=frees_in)
-        super().__init__(
-            f"the tenant {tenant!r} has fetched as much as it may in a day: {quota} = {limit:,.0f} of its quotas; it "
-            f"may again in {frees_in:,.0f} s, at {at:%Y-%m-%dT%H:%M:%SZ}"
-        )
 
 
 @dataclass(slots=True)
@@ -428,8 +407,8 @@ async def open_quotas(settings: Settings) -> AsyncGenerator[Quotas]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "redis":
             raise
-        fault = "CONTEXTWORKER_QUOTAS_REDIS_URL: the client is not installed; pip install 'contextworker[redis]'"
-        raise SettingsError([fault]) from None
+        violation = "CONTEXTWORKER_QUOTAS_REDIS_URL: the client is not installed; pip install 'contextworker[redis]'"
+        raise SettingsError([violation]) from None
     async with SharedCounts(settings.quotas_redis_url.get_secret_value()) as shared:
         yield Quotas(settings.quotas, settings.quotas_file, shared)
 
@@ -465,7 +444,7 @@ class OpenTasks:
         if count.at < 0 or (count.estimate() >= limit and now - count.at > _RECOUNT):
             count.counted, count.at = await self._ask(tenant, workflow_type), now
         if count.estimate() >= limit:
-            raise over(quota, limit, f"as many of {workflow_type!r} have not ended", tenant, method=method)
+            raise over_quota(quota, limit, f"as many of {workflow_type!r} have not ended", tenant, method=method)
         count.started.append(now)
 
     async def _ask(self, tenant: str, workflow_type: str) -> int:
@@ -542,7 +521,7 @@ class Registered:
             new = [name for name in sorted(wanted - kept) if not await exists(name)]
             if new and len(kept) + len(new) > limit:
                 text = f"{len(kept)} are registered, and {len(new)} would be added; delete some, or prune"
-                raise over("schedules", limit, text, tenant, method=method)
+                raise over_quota("schedules", limit, text, tenant, method=method)
         for name in wanted - kept:
             listed.added[name] = now
 

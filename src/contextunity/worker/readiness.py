@@ -85,14 +85,14 @@ async def _follow(health: health_aio.HealthServicer, services: Sequence[str], pr
     failed, serving = 0, True
     while True:
         await asyncio.sleep(pace.interval)
-        fault = await _probed(probe, pace)
-        failed = failed + 1 if fault else 0
+        reason = await _probed(probe, pace)
+        failed = failed + 1 if reason else 0
         if failed == 0 and not serving:
             serving = True
             _LOG.warning("Temporal answers again: health is SERVING")
         elif failed >= pace.failures and serving:
             serving = False
-            _LOG.error("Temporal does not answer: health is NOT_SERVING until it does: %s", fault)
+            _LOG.error("Temporal does not answer: health is NOT_SERVING until it does: %s", reason)
         else:
             continue
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING

@@ -25,11 +25,11 @@ from contextunity.core.errors import CodecError
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
 from .admission import Admission, BodyLimits, Strangers, trace_id_of
-from .auth import EVERYBODY, AuthenticationError, Authenticator, Caller, record_call
-from .errors import PortTakenError
+from .auth import EVERYBODY, Authenticator, Caller, record_call
+from .errors import AuthenticationError, PortTakenError
 from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
 from .readiness import Pace, following_temporal, temporal_probe
-from .service import Call, Method, WorkerService, aside, respond, stream
+from .service import Call, Method, WorkerService, respond, run_in_thread, stream
 from .settings import Settings
 
 __all__ = ["SERVICE_NAME", "Boundary", "RunningServer", "read_unit", "running_server"]
@@ -154,11 +154,11 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         # A connection whose client does not read, or is gone, ends within a minute, and what is held for it with it.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 15_000),
-        ("grpc.max_allowed_incoming_connections", _most_connections()),
+        ("grpc.max_allowed_incoming_connections", _max_connections()),
     ]
 
 
-def _most_connections() -> int:
+def _max_connections() -> int:
     """As many as there are file descriptors for, but for some that the process needs itself."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 2**31 - 1
@@ -224,11 +224,11 @@ class Boundary:
         """Answers a call with the bytes of a unit; the metadata is asked for the caller where none is given."""
         call: Call | None = None
         try:
-            call = await self._admit(data, context, caller)
+            call = await self._decode_call(data, context, caller)
             answer = self._encode(await respond(method, call))
         # The boundary: whatever it is, the caller gets a status, and the log the rest.
         except Exception as error:  # noqa: BLE001
-            await self._refuse(error, method, data, call, context, caller)
+            await self._abort(error, method, data, call, context, caller)
         except asyncio.CancelledError:
             # What was asked of Temporal by then is done or not; whether is for the task to tell.
             record_call(method.name, caller or EVERYBODY, call, "CANCELLED")
@@ -242,14 +242,14 @@ class Boundary:
         """The same with the bytes of several units."""
         call: Call | None = None
         try:
-            call = await self._admit(data, context, caller)
+            call = await self._decode_call(data, context, caller)
             async with contextlib.aclosing(stream(method, call)) as units:
                 async for unit in units:
                     yield self._encode(unit)
         except Exception as error:  # noqa: BLE001 - as above
-            await self._refuse(error, method, data, call, context)
+            await self._abort(error, method, data, call, context)
 
-    async def _admit(self, data: bytes, context: _Context, caller: Caller | None) -> Call:
+    async def _decode_call(self, data: bytes, context: _Context, caller: Caller | None) -> Call:
         if caller is None:
             # Who calls is asked first: strangers are not to have units of any size decoded.
             caller = self._authenticator.authenticate(_Metadata(context))
@@ -264,7 +264,7 @@ class Boundary:
         deadline = asyncio.get_running_loop().time() + remaining if remaining < _FOR_EVER else None
         is_large = len(data) > _LARGE
         if is_large:
-            unit, payload = await aside(read_unit, data, max_values=self._max_payload_values)
+            unit, payload = await run_in_thread(read_unit, data, max_values=self._max_payload_values)
         else:
             unit, payload = read_unit(data, max_values=self._max_payload_values)
         return Call(unit=unit, payload=payload, caller=caller, deadline=deadline, is_large=is_large)
@@ -279,7 +279,7 @@ class Boundary:
             )
         return data
 
-    async def _refuse(
+    async def _abort(
         self,
         error: Exception,
         method: Method,
@@ -289,10 +289,10 @@ class Boundary:
         caller: Caller | None = None,
     ) -> NoReturn:
         trace_id = call.trace_id if call is not None else trace_id_of(data)
-        told = _service_error(error, method, trace_id)
+        service_error = _service_error(error, method, trace_id)
         if caller is not None:
-            record_call(method.name, caller, call, told)
-        status = to_status(told, trace_id)
+            record_call(method.name, caller, call, service_error)
+        status = to_status(service_error, trace_id)
         _forget_frames(error)
         packed = rpc_status.to_status(status)  # pyright: ignore[reportUnknownMemberType]  # no types
         await context.abort_with_status(packed)

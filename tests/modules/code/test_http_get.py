@@ -21,7 +21,7 @@ from contextunity.modules.code.errors import ToolFailedError, ToolRefusedError
 from contextunity.modules.code.resources import lifespan
 from contextunity.modules.code.settings import CodeSettings
 from contextunity.modules.code.tools import ToolCaller, ToolSet, open_tools
-from contextunity.worker.core.registry import ModuleContext
+from contextunity.worker.modules.registry import ModuleContext
 from contextunity.worker.quotas import Quotas
 from contextunity.worker.settings import TenantQuotas
 

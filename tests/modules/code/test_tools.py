@@ -23,7 +23,7 @@ from contextunity.modules.code.activities import from_value
 from contextunity.modules.code.workflows import ExecuteWorkflow
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 _HERE = Path(__file__).parent
 _NAME = "counting_tool"

@@ -33,7 +33,7 @@ from contextunity.modules.harvest.activities import (
 from contextunity.modules.harvest.errors import FeedNotFoundError, FeedRefusedError, FeedUnreachableError, HarvestError
 from contextunity.modules.harvest.resources import current, lifespan
 from contextunity.modules.harvest.settings import BUNDLED_SUPPLIER, HarvestSettings
-from contextunity.worker.core.registry import ModuleContext
+from contextunity.worker.modules.registry import ModuleContext
 from contextunity.worker.quotas import Quotas
 from contextunity.worker.settings import TenantQuotas
 

@@ -29,8 +29,8 @@ from contextunity.modules.harvest.feeds import FeedSource, open_feed, read_page
 from contextunity.modules.harvest.sample import write_sample
 from contextunity.modules.harvest.transform import transform_page
 from contextunity.worker.embedded import EmbeddedServer, usual_or_free_port
-from contextunity.worker.failures import INVALID_INPUT
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.errors import INVALID_INPUT
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 _SNOWDEVIL = Path(__file__).resolve().parents[4] / "shared" / "data" / "snowdevil.csv"
 

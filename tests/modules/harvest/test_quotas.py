@@ -14,7 +14,7 @@ from temporalio.worker import Replayer
 from contextunity.modules.harvest.feed_server import FeedServer
 from contextunity.modules.harvest.sample import write_sample
 from contextunity.modules.harvest.workflows import HarvestWorkflow
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 _SUPPLIER = '[modules.harvest.suppliers.{0}]\nurl = "{1}"\nallow_private = true\nformat = "shopify_csv"\n'
 

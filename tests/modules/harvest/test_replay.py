@@ -15,7 +15,7 @@ from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
 from contextunity.modules.harvest.workflows import HarvestWorkflow
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 _HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 _ID = "harvest/acme/camping-trade"

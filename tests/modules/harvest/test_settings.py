@@ -8,8 +8,8 @@ import pytest
 
 from contextunity.modules.harvest.plugin import module
 from contextunity.modules.harvest.settings import HarvestSettings
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.errors import SettingsError
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.settings import load_settings
 
 

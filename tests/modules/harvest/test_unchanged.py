@@ -32,7 +32,7 @@ from contextunity.modules.harvest.catalogue._tables import fetched_pages
 from contextunity.modules.harvest.feed_server import FeedServer
 from contextunity.modules.harvest.resources import current, lifespan
 from contextunity.modules.harvest.settings import HarvestSettings, SupplierSettings
-from contextunity.worker.core.registry import ModuleContext
+from contextunity.worker.modules.registry import ModuleContext
 
 _WORKFLOW = "harvest/acme/lamps"
 _HEAD = "id\ttitle\tprice\tgtin\tsale_price\tsale_price_effective_date\n"

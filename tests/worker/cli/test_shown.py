@@ -18,9 +18,9 @@ from contextunity.worker.cli import main
 from contextunity.worker.cli.output import headline, number_text, printable, seconds_text, table_lines, value_text
 from contextunity.worker.cli.watching import fields_text, part_done, progress_text
 from contextunity.worker.cli.welcome import start_command, welcome
+from contextunity.worker.devserver import DevServer
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.server import RunningServer
-from contextunity.worker.stack import Stack
 
 
 def test_progress_gives_words_first_then_numbers_by_name() -> None:
@@ -137,7 +137,7 @@ def test_where_callers_are_asked_for_tokens_the_welcome_has_a_command_that_makes
     module = SimpleNamespace(config=SimpleNamespace(name="x", example={"workflow_type": "x", "tenant_id": "t"}))
     nothing: Any = None
     modules: Any = [module]
-    stack = Stack(
+    stack = DevServer(
         temporal=EmbeddedServer(address="a:1", ui_url="http://a:2", database=Path("d/temporal.db"), pid=1),
         grpc=RunningServer(host="127.0.0.1", port=50052, server=nothing),
         modules=modules,

@@ -16,14 +16,14 @@ from contextunity.gen.contextunity.worker import ScheduleEntry
 from temporalio.client import Client
 
 from contextunity.core import codec
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.protos import export
 from contextunity.worker.schedules import ScheduleManager
 from contextunity.worker.settings import Settings
-from contextunity.worker.temporal import running_workers
-from contextunity.worker.tenancy import register_attributes
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.search_attributes import register_attributes
+from contextunity.worker.temporal.worker import running_workers
 
 PROTO = """\
 syntax = "proto3";

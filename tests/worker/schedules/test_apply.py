@@ -14,9 +14,9 @@ from temporalio.client import Client, ScheduleUpdate, ScheduleUpdateInput
 
 from contextunity.core import codec
 from contextunity.core.errors import Violation
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.schedules import (
-    EntryFault,
+    RejectedEntry,
     ScheduleManager,
     ScheduleName,
     SchedulesRefusedError,
@@ -175,7 +175,7 @@ async def test_the_others_are_applied_where_that_is_asked(
     entries = [
         entry(),
         entry(schedule_id="bad", cron="0 25 * * *"),
-        EntryFault(place="schedules[2]", schedule_id="unread", violations=(Violation("cron", "expected a string"),)),
+        RejectedEntry(place="schedules[2]", schedule_id="unread", violations=(Violation("cron", "expected a string"),)),
         entry(schedule_id="twice"),
         entry(schedule_id="twice", cron="0 4 * * *"),
     ]

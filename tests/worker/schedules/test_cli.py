@@ -13,7 +13,7 @@ from temporalio.client import Client
 
 from contextunity.worker.auth import authenticator_for
 from contextunity.worker.cli.main import main
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.server import running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings

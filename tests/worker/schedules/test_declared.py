@@ -16,8 +16,8 @@ from contextunity.gen.contextunity.worker import ScheduleOverlap
 
 from contextunity.core import codec
 from contextunity.modules.harvest.plugin import module as harvest
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.errors import RegistryError, UnknownModuleError
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.schedules import ScheduleManager, declared_schedules
 
 _FAULTY = """\

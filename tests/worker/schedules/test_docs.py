@@ -14,7 +14,7 @@ from temporalio.client import Client
 
 from contextunity.core import codec
 from contextunity.modules.harvest.plugin import module as harvest
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.schedules import ScheduleManager, declared_schedules
 from contextunity.worker.service import Call, WorkerService
 

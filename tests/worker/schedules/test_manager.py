@@ -22,7 +22,7 @@ from contextunity.worker.schedules import (
     SchedulesRefusedError,
     ScheduleUnknownError,
 )
-from contextunity.worker.tenancy import TENANT_ATTRIBUTE
+from contextunity.worker.temporal.search_attributes import TENANT_ATTRIBUTE
 
 Eventually = Callable[..., Awaitable[Any]]
 

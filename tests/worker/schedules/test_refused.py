@@ -11,8 +11,8 @@ from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.worker import ScheduleOverlap
 
 from contextunity.core import codec
-from contextunity.worker.core.registry import WorkerRegistry
-from contextunity.worker.schedules import EntryFault
+from contextunity.worker.modules.registry import WorkerRegistry
+from contextunity.worker.schedules import RejectedEntry
 from contextunity.worker.schedules.manager import check_entries
 
 _LONG = timedelta(days=400)
@@ -143,5 +143,5 @@ def test_a_typed_input_must_be_the_contracts(
 
 
 def test_a_fault_is_told_with_its_place_where_there_is_no_id() -> None:
-    fault = EntryFault(place="schedules[3]", schedule_id="", violations=())
-    assert fault.to_fault().schedule_id == "schedules[3]"
+    fault = RejectedEntry(place="schedules[3]", schedule_id="", violations=())
+    assert fault.to_proto().schedule_id == "schedules[3]"

@@ -19,8 +19,8 @@ from temporalio.client import Client
 
 from contextunity.core import codec
 from contextunity.worker.auth import EVERYBODY, Caller
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.grpc_errors import Reason, ServiceError, to_status
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.service import Call, WorkerService
 
 Ask = Callable[..., Awaitable[Any]]

@@ -27,13 +27,14 @@ from temporalio.client import Client
 from contextunity.core import ContextUnit, codec, worker_pb2, worker_pb2_grpc
 from contextunity.core.tokens import ContextToken, mint
 from contextunity.worker.auth import Authenticator, authenticator_for
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.protos import export
 from contextunity.worker.server import RunningServer, running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings
-from contextunity.worker.temporal import connect, running_workers
+from contextunity.worker.temporal.client import connect
+from contextunity.worker.temporal.worker import running_workers
 
 _HERE = Path(__file__).parent
 SECRET = "a secret of more than thirty-two bytes, for tests"

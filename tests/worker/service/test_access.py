@@ -24,13 +24,13 @@ from contextunity.core import ContextUnit, codec, worker_pb2, worker_pb2_grpc
 from contextunity.core.tokens import ContextToken, ProjectBinding, mint
 from contextunity.modules.code.plugin import module as code_module
 from contextunity.worker.auth import authenticator_for
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.server import running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.service.code import runs_code
 from contextunity.worker.settings import Settings
-from contextunity.worker.temporal import connect
+from contextunity.worker.temporal.client import connect
 
 from .conftest import Desk, Refusal, raw_unit, refusal_of
 

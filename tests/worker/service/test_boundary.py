@@ -329,13 +329,13 @@ def test_others_are_answered_while_a_large_unit_is_read(desk: Desk) -> None:
     assert 500_000 < len(data) < 1024 * 1024
     with contextlib.closing(_Raw(desk.target)) as raw, ThreadPoolExecutor() as pool:
         reading = [pool.submit(raw.send, "StartWorkflow", data) for _ in range(4)]
-        answered = 0
+        encode_answer = 0
         while not all(each.done() for each in reading):
             desk.call("DescribeContracts", {"workflow_type": ["ping"]})
-            answered += 1
+            encode_answer += 1
         for each in reading:
             error = each.result()
             assert error is not None
             assert refusal_of(error).reason == "PAYLOAD_INVALID"
     # On the event loop itself the large ones would go first, and one of ours at the most come in between.
-    assert answered > len(reading)
+    assert encode_answer > len(reading)

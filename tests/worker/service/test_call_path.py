@@ -18,7 +18,7 @@ import asyncio, json, sys
 import grpc
 from contextunity.core import ContextUnit, worker_pb2
 from contextunity.worker.auth import authenticator_for
-from contextunity.worker.core.discovery import boot
+from contextunity.worker.modules.discovery import boot
 from contextunity.worker.quotas import Quotas
 from contextunity.worker.server import running_server
 from contextunity.worker.service import WorkerService

@@ -21,11 +21,11 @@ from contextunity.core.context import MAX_PROVENANCE
 from contextunity.modules.code.plugin import module as code
 from contextunity.worker.admission import trace_id_of
 from contextunity.worker.auth import Caller, authenticator_for
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.schedules.check import EntryError, check_entry
 from contextunity.worker.server import RunningServer
 from contextunity.worker.service import Call
-from contextunity.worker.service.payloads import answered
+from contextunity.worker.service.payloads import encode_answer
 from contextunity.worker.settings import Settings
 
 from .conftest import SECRET, Desk, Refusal, ask, refusal_of, serving
@@ -175,7 +175,7 @@ def test_what_is_nested_too_deep_for_a_payload_stands_in_the_body() -> None:
     for _ in range(31):
         data = {"x": data}
     packed = codec.pack_any(codec.dict_to_struct(data))
-    unit = answered(Call(unit=gen.ContextUnit()), TaskReply(workflow_id="w", result=packed))
+    unit = encode_answer(Call(unit=gen.ContextUnit()), TaskReply(workflow_id="w", result=packed))
     read = codec.decode(gen.ContextUnit, unit.SerializeToString())
     assert read.payload is not None
     assert read.body is not None

@@ -23,12 +23,12 @@ from temporalio.client import Client
 from temporalio.common import RetryPolicy
 
 from contextunity.core import ContextUnit, codec, worker_pb2
-from contextunity.worker.core.discovery import discover
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message, is_internal
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.modules.discovery import discover
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.schedules import ScheduleManager, SchedulesRefusedError
 from contextunity.worker.settings import Settings
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 from .conftest import Desk, Refusal
 

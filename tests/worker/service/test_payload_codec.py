@@ -16,11 +16,11 @@ from temporalio.converter import PayloadCodec
 
 from contextunity.core import ContextUnit
 from contextunity.core.codec import pack_any
-from contextunity.worker.converter import data_converter
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.service import Call, WorkerService
 from contextunity.worker.service.call import Engine
 from contextunity.worker.service.status import packed
+from contextunity.worker.temporal.converter import data_converter
 
 
 class _Upside(PayloadCodec):

@@ -17,15 +17,15 @@ from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.worker import quotas as quotas_module
 from contextunity.worker.auth import authenticator_for
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import METRIC, Quotas
 from contextunity.worker.schedules import ScheduleManager
 from contextunity.worker.server import running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings, TenantQuotas
-from contextunity.worker.temporal import connect
+from contextunity.worker.temporal.client import connect
 
 from .conftest import SECRET, Desk, Refusal, refusal_of
 

@@ -11,11 +11,11 @@ from temporalio.testing import WorkflowEnvironment
 
 from contextunity.core import codec
 from contextunity.core.unit import ContextUnit
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.service import Call, WorkerService
 from contextunity.worker.settings import Settings
-from contextunity.worker.temporal import connect
-from contextunity.worker.tenancy import ATTRIBUTES
+from contextunity.worker.temporal.client import connect
+from contextunity.worker.temporal.search_attributes import ATTRIBUTES
 
 
 async def test_they_are_registered_on_connecting_and_again_by_a_start(registry: WorkerRegistry) -> None:

@@ -14,8 +14,9 @@ from google.rpc import error_details_pb2, status_pb2
 from temporalio.client import Client
 
 from contextunity.core import ContextUnit, worker_pb2
-from contextunity.worker.auth import AuthenticationError, Authenticator, Caller
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.auth import Authenticator, Caller
+from contextunity.worker.errors import AuthenticationError
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.server import SERVICE_NAME, Boundary
 from contextunity.worker.service import WorkerService
 

@@ -18,10 +18,10 @@ import pytest
 
 from contextunity.worker import quotas as quotas_module
 from contextunity.worker import shared_quotas
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError
 from contextunity.worker.grpc_errors import ServiceError
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import EgressBudgetError, Quotas, counted_fetch, on_budget, open_quotas
 from contextunity.worker.settings import Settings, TenantQuotas, load_settings
 from contextunity.worker.shared_quotas import SharedCounts

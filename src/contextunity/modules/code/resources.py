@@ -11,8 +11,8 @@ from pathlib import Path
 from contextunity.gen.contextunity.code.v1 import Language
 
 from contextunity.worker.core.registry import ModuleContext
-from contextunity.worker.places import Places as WaitingPlaces
 from contextunity.worker.quotas import Quotas
+from contextunity.worker.temporal.concurrency import ConcurrencyLimit
 
 from .backend import Backend, Outcome, Program, ToolReply
 from .cpython import CPythonBackend
@@ -44,7 +44,7 @@ class Resources:
     backends: Backends
     places: Places
     tools: ToolSet
-    tool_calls: WaitingPlaces
+    tool_calls: ConcurrencyLimit
     quotas: Quotas = field(default_factory=Quotas)
 
 
@@ -75,7 +75,7 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
         tools = await stack.enter_async_context(open_tools(settings, context.data_folder))
         backends = await stack.enter_async_context(open_backends(settings, context.data_folder / "code"))
         places = Places(settings.parallel, settings.tenant_places)
-        tool_calls = WaitingPlaces("tools", settings.parallel_tools, {"tenant": settings.parallel_tools_per_tenant})
+        tool_calls = ConcurrencyLimit("tools", settings.parallel_tools, {"tenant": settings.parallel_tools_per_tenant})
         _current = Resources(
             settings=settings,
             backends=backends,

@@ -21,8 +21,8 @@ from temporalio.common import Priority
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from contextunity.core import codec
-from contextunity.worker.places import until_placed
-from contextunity.worker.tenancy import fair_priority
+from contextunity.worker.temporal.concurrency import retry_until_free
+from contextunity.worker.temporal.tenancy import fair_priority
 
 __all__ = ["MAX_TOOL_CALLS", "ExecuteWorkflow"]
 
@@ -62,13 +62,13 @@ class ExecuteWorkflow(contract.ExecuteWorkflowBase):
 
     async def _run_stretch(self, request: RunProgramRequest) -> RunProgramResponse:
         """Run until the end or the next tool; try again a little later if all places are taken."""
-        return await until_placed(lambda: contract.run_program(request, priority=self._priority), _BUSY)
+        return await retry_until_free(lambda: contract.run_program(request, priority=self._priority), _BUSY)
 
     async def _call(self, call: CallToolRequest) -> CallToolResponse:
         info = workflow.info()
         call.call_id = f"{info.workflow_id}/{info.first_execution_run_id}/{len(self._calls)}"
         try:
-            answer = await until_placed(lambda: contract.call_tool(call, priority=self._priority))
+            answer = await retry_until_free(lambda: contract.call_tool(call, priority=self._priority))
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise

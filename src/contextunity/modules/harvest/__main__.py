@@ -22,10 +22,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from contextunity.core import CodecError, ContextUnityError
 from contextunity.worker.cli.output import table_lines
 from contextunity.worker.client import TaskHandle, WorkerClient, WorkerServiceError
-from contextunity.worker.core.discovery import boot
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.devserver import DevServer, running_dev_server
+from contextunity.worker.modules.discovery import boot
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.settings import Settings
-from contextunity.worker.stack import Stack, running_stack
 
 from .catalogue import Catalogue
 from .settings import BUNDLED_SUPPLIER, HarvestSettings
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _run(console: Console, settings: Settings, registry: WorkerRegistry, arguments: argparse.Namespace) -> int:
     supplier_code, tenant_id = arguments.supplier_code, arguments.tenant_id
     console.print("Starting the Temporal server, the gRPC service and the workers …")
-    async with running_stack(settings, registry) as stack:
+    async with running_dev_server(settings, registry) as stack:
         _show_stack(console, stack)
         async with WorkerClient(stack.grpc.target, tenant_id=tenant_id, provenance=["make:run"]) as client:
             try:
@@ -152,7 +152,7 @@ class _Lines(_View):
             self.console.print(f"{done:4.0%}  {self._text(counts)}", highlight=False, markup=False)
 
 
-def _show_stack(console: Console, stack: Stack) -> None:
+def _show_stack(console: Console, stack: DevServer) -> None:
     console.print(f"  gRPC WorkerService  {stack.grpc.target}", highlight=False)
     console.print(f"  Temporal            {stack.temporal.address}", highlight=False)
     console.print(f"  Temporal web UI     {stack.temporal.ui_url}", highlight=False)

@@ -18,8 +18,8 @@ from contextunity.gen.contextunity.harvest.v1 import FeedFormat
 
 from contextunity.worker import egress
 from contextunity.worker.core.registry import ModuleContext
-from contextunity.worker.places import Places
 from contextunity.worker.quotas import Quotas
+from contextunity.worker.temporal.concurrency import ConcurrencyLimit
 
 from .catalogue import Catalogue
 from .errors import SupplierUnknownError
@@ -56,7 +56,7 @@ class Resources:
     settings: HarvestSettings
     catalogue: Catalogue
     trust: ssl.SSLContext
-    fetches: Places
+    fetches: ConcurrencyLimit
     spool_folder: Path
     sample_path: Path
     resolver: egress.Resolver = egress.resolve
@@ -236,7 +236,7 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
             settings=settings,
             catalogue=catalogue,
             trust=await asyncio.to_thread(httpx.create_ssl_context),
-            fetches=Places(
+            fetches=ConcurrencyLimit(
                 "fetches",
                 settings.max_fetches,
                 {"tenant": settings.max_fetches_per_tenant, "supplier": settings.max_fetches_per_supplier},

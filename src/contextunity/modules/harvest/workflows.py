@@ -29,7 +29,7 @@ from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contrac
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
-from contextunity.worker.places import until_placed
+from contextunity.worker.temporal.concurrency import retry_until_free
 
 from .errors import HARVESTS_TAKEN
 
@@ -198,14 +198,14 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
     async def _fetch_in_turn(self, request: FetchProductsRequest) -> FetchProductsResponse:
         """Fetches a page; where the tenant has as many harvests under way as it may, waits for its turn first."""
         try:
-            return await until_placed(lambda: contract.fetch_products(request))
+            return await retry_until_free(lambda: contract.fetch_products(request))
         except ActivityError as error:
             if not (isinstance(error.cause, ApplicationError) and error.cause.type == HARVESTS_TAKEN):
                 raise
         self._stage = HarvestStage.WAITING
         await contract.take_turn(TakeTurnRequest(tenant_id=self._request.tenant_id, harvest_id=self._state.harvest_id))
         self._stage = HarvestStage.OPENING
-        return await until_placed(lambda: contract.fetch_products(request))
+        return await retry_until_free(lambda: contract.fetch_products(request))
 
     async def _process(
         self,

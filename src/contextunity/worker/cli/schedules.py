@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
+from ..json_values import is_list
 from .commands import COMMANDS, Commands
 from .connection import FAILED, UsageError, add_json, add_options, run_with_client
 from .inputs import read_text
@@ -203,7 +204,7 @@ def _declared(modules: list[str] | None, *, prune: bool) -> list[Any]:
     """
     from contextunity.core.errors import CodecError, ContextUnityError
 
-    from ..core.discovery import boot
+    from ..modules.discovery import boot
     from ..schedules import declared_schedules
 
     try:
@@ -233,7 +234,7 @@ def read_file(name: str) -> dict[str, Any]:
         data: Any = tomllib.loads(text) if kind == "TOML" else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{name}: not {kind}: {error}") from None
-    if _is_list(data):
+    if is_list(data):
         return {"schedules": data}
     if not isinstance(data, dict):
         raise UsageError(f"{name}: it holds {type(data).__name__} where schedules are due")
@@ -299,7 +300,3 @@ def result_lines(result: RegisterSchedulesResult, *, diff: bool, dry_run: bool) 
 
 def _moment(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment:%Y-%m-%d %H:%M}Z"
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list)

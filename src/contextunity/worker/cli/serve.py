@@ -17,12 +17,11 @@ from typing import Any
 from contextunity.core.errors import CodecError, ContextUnityError
 
 from .. import event_loop
-from ..core.discovery import boot
-from ..core.registry import WorkerRegistry
-from ..deployed_settings import ignored_warning
 from ..errors import SettingsError
 from ..logs import configure
-from ..settings import Settings
+from ..modules.discovery import boot
+from ..modules.registry import WorkerRegistry
+from ..settings import Settings, ignored_warning
 from .output import complain, say
 from .welcome import welcome
 
@@ -72,7 +71,7 @@ async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | Non
     from ..quotas import open_quotas
     from ..server import running_server
     from ..service import WorkerService
-    from ..temporal import connect, with_port
+    from ..temporal.client import connect, with_port
 
     # Before anything is reached for: keys that are missing are told at once.
     authenticator = authenticator_for(settings)
@@ -91,11 +90,12 @@ async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | Non
 async def _temporal(
     settings: Settings, registry: WorkerRegistry, names: Sequence[str] | None, tenant: str, address: str | None
 ) -> None:
-    from ..temporal import connect, running_workers, with_port
-    from ..tenancy import tenant_fault
+    from ..temporal.client import connect, with_port
+    from ..temporal.tenancy import tenant_violation
+    from ..temporal.worker import running_workers
 
-    if tenant and tenant_fault(tenant):
-        raise SettingsError([f"--tenant {tenant!r} {tenant_fault(tenant)}"])
+    if tenant and tenant_violation(tenant):
+        raise SettingsError([f"--tenant {tenant!r} {tenant_violation(tenant)}"])
     modules = registry.select(names)
     client = await connect(settings, address=address and with_port(address))
     async with running_workers(client, modules, settings, tenant=tenant) as workers:
@@ -109,9 +109,9 @@ async def _temporal(
 
 
 async def _dev(settings: Settings, registry: WorkerRegistry, arguments: argparse.Namespace) -> None:
-    from ..stack import running_stack
+    from ..devserver import running_dev_server
 
-    async with running_stack(
+    async with running_dev_server(
         settings, registry, modules=arguments.modules, temporal_port=arguments.temporal_port, ui_port=arguments.ui_port
     ) as stack:
         say(welcome(stack, with_token=settings.auth == "token"))

@@ -154,7 +154,7 @@ def _mint(arguments: argparse.Namespace) -> int:
 
     from contextunity.core.tokens import ContextToken
 
-    from ..settings import describe_faults
+    from ..settings import describe_violations
 
     now = int(time.time())
     begins = now if arguments.not_before is None else arguments.not_before
@@ -175,7 +175,7 @@ def _mint(arguments: argparse.Namespace) -> int:
             }
         )
     except ValidationError as error:
-        return fail(arguments, 2, "\n".join(describe_faults(error, {})), code="USAGE")
+        return fail(arguments, 2, "\n".join(describe_violations(error, {})), code="USAGE")
     kid = arguments.kid or f"{arguments.project}:{'ed25519' if arguments.private_key_file else 'hmac'}-001"
     text = _sign(token, kid, arguments)
     for what, given in {"tenant": arguments.tenant, "permission": arguments.permission}.items():
@@ -191,8 +191,8 @@ def _mint(arguments: argparse.Namespace) -> int:
 def _sign(token: ContextToken, kid: str, arguments: argparse.Namespace) -> str:
     from contextunity.core.tokens import ed25519_private_key, mint
 
-    from ..keys import load_keyring, read_secret_file
     from ..settings import load_settings
+    from ..token_keys import load_keyring, read_secret_file
 
     if arguments.private_key_file is not None:
         return mint(token, kid=kid, private_key=ed25519_private_key(read_secret_file(arguments.private_key_file)))
@@ -204,8 +204,8 @@ def _sign(token: ContextToken, kid: str, arguments: argparse.Namespace) -> str:
 def _verify(arguments: argparse.Namespace) -> int:
     from contextunity.core.tokens import MAX_TOKEN_LENGTH, TokenError
 
-    from ..keys import load_keyring
     from ..settings import load_settings
+    from ..token_keys import load_keyring
 
     keyring = load_keyring(load_settings())
     # A little more than the longest, for the line's end; the rest of something else is not read.

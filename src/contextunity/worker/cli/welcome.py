@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..stack import Stack
+from ..devserver import DevServer
 from .connection import DEFAULT_TARGET
 
 __all__ = ["start_command", "welcome"]
@@ -18,7 +18,7 @@ _PROJECT = "my_project"
 """Whose token the example is: a secret of all projects verifies any."""
 
 
-def welcome(stack: Stack, *, with_token: bool = False) -> str:
+def welcome(stack: DevServer, *, with_token: bool = False) -> str:
     """The addresses of what runs, and what to do next.
 
     Args:
@@ -58,7 +58,7 @@ def start_command(example: Mapping[str, Any], target: str) -> str:
     return shlex.join([*words, "--watch", *_target(target)])
 
 
-def _examples(stack: Stack, with_token: bool) -> str:
+def _examples(stack: DevServer, with_token: bool) -> str:
     target = stack.grpc.target
     examples = {module.config.name: dict(module.config.example) for module in stack.modules if module.config.example}
     lines = list[str]()
@@ -110,7 +110,7 @@ def _buf_curl(target: str, method: str, data: str, with_token: bool) -> str:
 
 def _program(name: str) -> str:
     """How to call a program from the current folder; it is beside the interpreter where an environment brings it."""
-    beside = Path(sys.executable).parent / name
-    if not beside.exists():
+    sibling = Path(sys.executable).parent / name
+    if not sibling.exists():
         return name
-    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
+    return str(sibling.relative_to(Path.cwd())) if sibling.is_relative_to(Path.cwd()) else str(sibling)

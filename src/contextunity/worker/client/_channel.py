@@ -193,7 +193,7 @@ class Attempts:
     deadline: Deadline
     failures: int = 0
     _since: float = field(default_factory=time.monotonic)
-    _told: WorkerServiceError | None = None
+    _last_failure: WorkerServiceError | None = None
 
     def delay_after(self, failure: WorkerServiceError) -> float:
         """Seconds to wait before the next attempt.
@@ -202,10 +202,10 @@ class Attempts:
             WorkerServiceError: the failure itself, where there is no next attempt.
         """
         self.failures += 1
-        if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._told is not None:
+        if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._last_failure is not None:
             # That the time was over says less than what was told while there was some.
-            raise self._told from failure
-        self._told = failure
+            raise self._last_failure from failure
+        self._last_failure = failure
         # With a deadline, that alone bounds a call.
         bounded = self.deadline.remaining() is not None and self.policy.attempts is None
         if not failure.transient or (not bounded and self.policy.exhausted(self.failures, self._since)):

@@ -49,10 +49,10 @@ def plain_data(value: object, what: str) -> dict[str, Any]:
 
 def describe(error: ValidationError) -> str:
     """One line for all that pydantic found wrong with a unit, without the addresses that its own text has."""
-    return "; ".join(_fault(each["loc"], each["type"], each["msg"], each["input"]) for each in error.errors())
+    return "; ".join(_violation(each["loc"], each["type"], each["msg"], each["input"]) for each in error.errors())
 
 
-def _fault(location: tuple[int | str, ...], kind: str, message: str, value: object) -> str:
+def _violation(location: tuple[int | str, ...], kind: str, message: str, value: object) -> str:
     if kind == "value_error":
         return ": ".join(filter(None, (".".join(map(str, location)), message.removeprefix("Value error, "))))
     if location[0] == "payload":

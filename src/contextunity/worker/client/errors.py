@@ -186,7 +186,7 @@ def _transport_message(code: grpc.StatusCode, details: str, method: str, target:
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             if _TLS_FAILED in details:
-                return f"no WorkerService can be reached at {target} over TLS: {_tls_fault(details)}"
+                return f"no WorkerService can be reached at {target} over TLS: {_tls_error(details)}"
             # The last part is what the system said, such as "Connection refused (111)".
             said = details.rpartition(": ")[2] or "no connection"
             return f"no WorkerService can be reached at {target} ({said})"
@@ -200,7 +200,7 @@ def _transport_message(code: grpc.StatusCode, details: str, method: str, target:
             return f"{method} at {target}: {details or 'no details'}"
 
 
-def _tls_fault(details: str) -> str:
+def _tls_error(details: str) -> str:
     if _NO_TLS in details:
         return "what listens there does not speak it; http:// or no scheme is for services without TLS"
     if _UNTRUSTED in details:

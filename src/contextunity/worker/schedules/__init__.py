@@ -16,9 +16,9 @@ from .check import (
     request_shape,
 )
 from .cron import CronError, compile_cron
-from .declared import declaration_faults, declared_schedules
+from .declared import declaration_violations, declared_schedules
 from .errors import (
-    EntryFault,
+    RejectedEntry,
     ScheduleConflictError,
     ScheduleError,
     ScheduleExistsError,
@@ -32,7 +32,7 @@ __all__ = [
     "DEFAULT_TENANT",
     "Admit",
     "CronError",
-    "EntryFault",
+    "RejectedEntry",
     "ScheduleConflictError",
     "ScheduleError",
     "ScheduleExistsError",
@@ -41,7 +41,7 @@ __all__ = [
     "ScheduleUnknownError",
     "SchedulesRefusedError",
     "compile_cron",
-    "declaration_faults",
+    "declaration_violations",
     "declared_schedules",
     "entry_shape",
     "is_manifest_entry",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeGuard, cast
+from typing import Any, Protocol, cast
 from urllib.parse import quote, unquote
 
 import betterproto2
@@ -16,10 +16,11 @@ from temporalio.api.schedule.v1 import StructuredCalendarSpec
 from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, ContextUnityError, Violation
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
-from contextunity.worker.tenancy import resolved_queue, tenant_queue
+from contextunity.worker.json_values import is_list
+from contextunity.worker.temporal.tenancy import resolved_queue, tenant_queue
 from python_temporal.contract import ContractError, ServiceContract, WorkflowContract
 
-from .cron import CronError, compile_cron, zone_fault
+from .cron import CronError, compile_cron, zone_violation
 
 __all__ = [
     "DEFAULT_CATCHUP_WINDOW",
@@ -143,7 +144,7 @@ def request_shape(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any], b
         request = {key: value for key, value in data.items() if key in _REQUEST_KEYS}
         return request, [{key: value for key, value in data.items() if key not in _REQUEST_KEYS}], True
     entries = data.get("schedules", [])
-    if not _is_list(entries):
+    if not is_list(entries):
         raise CodecError("expected a list of schedules", path="schedules")
     return {key: value for key, value in data.items() if key != "schedules"}, entries, False
 
@@ -166,7 +167,7 @@ def entry_shape(data: Any) -> dict[str, Any]:
                 raise CodecError(f"says something else than {older}; give one of the two", path=name)
         if _JSON_NAMES[name] not in entry:
             entry[name] = value
-    if _is_list(entry.get("args")):
+    if is_list(entry.get("args")):
         args = object_of_args(entry.pop("args"))
         if args is not None:
             entry["args"] = args
@@ -189,7 +190,7 @@ def object_of_args(args: object) -> dict[str, Any] | None:
     Raises:
         CodecError: it is neither an object nor a list of one at most; the path is below `args`.
     """
-    if _is_list(args):
+    if is_list(args):
         if len(args) > 1:
             raise CodecError(f"has {len(args)} elements; a workflow takes one input at most", path="args")
         if not args:
@@ -201,10 +202,6 @@ def object_of_args(args: object) -> dict[str, Any] | None:
         text = repr(args)
         raise CodecError(f"must be an object, not {text if len(text) <= 100 else text[:100] + '…'}", path=path)
     return cast("dict[str, Any]", args)
-
-
-def _is_list(value: object) -> TypeGuard[list[Any]]:
-    return isinstance(value, list)
 
 
 DEFAULT_CATCHUP_WINDOW = timedelta(minutes=1)
@@ -259,9 +256,9 @@ def check_entry(
             Violation("schedule_id", "is too long with its project and tenant: letters that ASCII lacks count more")
         )
     calendar = _calendar(entry, found)
-    fault = zone_fault(entry.timezone) if entry.timezone else ""
-    if fault:
-        found.append(Violation("timezone", fault))
+    violation = zone_violation(entry.timezone) if entry.timezone else ""
+    if violation:
+        found.append(Violation("timezone", violation))
     contract = workflows.get(entry.workflow_type)
     request: betterproto2.Message | None = None
     if contract is not None and contract.internal:
@@ -304,7 +301,7 @@ def _calendar(entry: ScheduleEntry, found: list[Violation]) -> StructuredCalenda
     try:
         return compile_cron(" ".join(entry.cron.split()))
     except CronError as error:
-        found.extend(Violation("cron", fault) for fault in error.faults)
+        found.extend(Violation("cron", violation) for violation in error.faults)
         return None
 
 

@@ -13,7 +13,7 @@ from temporalio.api.schedule.v1 import Range, StructuredCalendarSpec
 
 from contextunity.core.errors import ContextUnityError
 
-__all__ = ["CronError", "compile_cron", "cron_text", "zone_fault"]
+__all__ = ["CronError", "compile_cron", "cron_text", "zone_violation"]
 
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
@@ -33,8 +33,8 @@ _NUMBER = re.compile(r"[0-9]{1,4}")
 class CronError(ContextUnityError, ValueError):
     """A cron expression is not one; `faults` names each wrong field with what is wrong about it."""
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        self.faults = tuple(faults)
+    def __init__(self, violations: Sequence[str]) -> None:
+        self.faults = tuple(violations)
         super().__init__("; ".join(self.faults))
 
 
@@ -79,21 +79,21 @@ def compile_cron(expression: str) -> StructuredCalendarSpec:
             the day of the week, which cron reads as "either" and Temporal as "both".
     """
     texts = _split(expression)
-    values, faults = list[list[int]](), list[str]()
+    values, violations = list[list[int]](), list[str]()
     for field, text in zip(_FIELDS, texts, strict=True):
         try:
             values.append(_parse(field, text))
         except _FieldError as error:
-            faults.append(f"{field.name} {text!r}: {error}")
+            violations.append(f"{field.name} {text!r}: {error}")
     if texts[2] != "*" and texts[4] != "*":
-        faults.append(
+        violations.append(
             f"day of month {texts[2]!r} and day of week {texts[4]!r}: cron takes days that match either, Temporal days "
             "that match both; restrict one of them, with two schedules for either"
         )
-    if not faults and values[2][0] > max(_LONGEST[month - 1] for month in values[3]):
-        faults.append(f"day of month {texts[2]!r}: no month {texts[3]!r} has such a day, so it would never run")
-    if faults:
-        raise CronError(faults)
+    if not violations and values[2][0] > max(_LONGEST[month - 1] for month in values[3]):
+        violations.append(f"day of month {texts[2]!r}: no month {texts[3]!r} has such a day, so it would never run")
+    if violations:
+        raise CronError(violations)
     minutes, hours, days, months, weekdays = map(_ranges, values)
     return StructuredCalendarSpec(
         second=[Range(start=0, end=0, step=1)],
@@ -216,7 +216,7 @@ _OF_THE_MACHINE = frozenset({"Factory", "Local", "localtime", "posixrules"})
 """Names that mean another zone on each machine."""
 
 
-def zone_fault(name: str) -> str:
+def zone_violation(name: str) -> str:
     """What keeps a text from being the name of a time zone; empty where nothing does.
 
     Where the machine has no time zone database at all, the Temporal server is left to judge.

@@ -26,7 +26,7 @@ from python_temporal.contract import ServiceContract, WorkflowContract
 
 from .check import DEFAULT_PROJECT, DEFAULT_TENANT, Contracts, EntryError, check_entry
 
-__all__ = ["declaration_faults", "declared_schedules"]
+__all__ = ["declaration_violations", "declared_schedules"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ def declared_schedules(registry: Contracts, modules: Sequence[str] | None = None
     return [_to_entry(declaration) for declaration in _declarations(services)]
 
 
-def declaration_faults(services: Iterable[ServiceContract], workflows: Mapping[str, WorkflowContract]) -> list[str]:
+def declaration_violations(services: Iterable[ServiceContract], workflows: Mapping[str, WorkflowContract]) -> list[str]:
     """What is wrong with the schedules that services declare, each with its place.
 
     Args:
@@ -64,21 +64,21 @@ def declaration_faults(services: Iterable[ServiceContract], workflows: Mapping[s
         workflows: all workflow contracts by workflow_type.
     """
     declarations = list(_declarations(services))
-    faults = list[str]()
+    violations = list[str]()
     for declaration in declarations:
         try:
             check_entry(_to_entry(declaration), workflows, tenant_id=DEFAULT_TENANT, project_id=DEFAULT_PROJECT)
         except CodecError as error:
-            faults += [f"{declaration.where}: input_json: {violation}" for violation in error.violations]
+            violations += [f"{declaration.where}: input_json: {violation}" for violation in error.violations]
         except EntryError as error:
-            faults += [f"{declaration.where}: {violation}" for violation in error.violations]
+            violations += [f"{declaration.where}: {violation}" for violation in error.violations]
     counts = Counter(declaration.option.id for declaration in declarations)
-    faults += [
+    violations += [
         f"{declaration.where}: its id is declared {counts[declaration.option.id]} times; rename one"
         for declaration in declarations
         if counts[declaration.option.id] > 1
     ]
-    return faults
+    return violations
 
 
 def _declarations(services: Iterable[ServiceContract]) -> Iterator[_Declaration]:

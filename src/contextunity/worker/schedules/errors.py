@@ -12,7 +12,7 @@ from contextunity.core.errors import ContextUnityError, Violation
 from .check import ScheduleName
 
 __all__ = [
-    "EntryFault",
+    "RejectedEntry",
     "ScheduleConflictError",
     "ScheduleError",
     "ScheduleExistsError",
@@ -22,7 +22,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EntryFault:
+class RejectedEntry:
     """Why an entry is refused.
 
     Attributes:
@@ -35,7 +35,7 @@ class EntryFault:
     schedule_id: str
     violations: tuple[Violation, ...]
 
-    def to_fault(self) -> ScheduleFault:
+    def to_proto(self) -> ScheduleFault:
         """The fault as answers tell it."""
         return ScheduleFault(
             schedule_id=self.schedule_id or self.place, reasons=[str(violation) for violation in self.violations]
@@ -49,12 +49,12 @@ class ScheduleError(ContextUnityError):
 class SchedulesRefusedError(ScheduleError):
     """Schedules were asked for that cannot be; `faults` names each with what is wrong. Nothing was changed."""
 
-    def __init__(self, faults: Sequence[EntryFault]) -> None:
-        self.faults = tuple(faults)
+    def __init__(self, rejections: Sequence[RejectedEntry]) -> None:
+        self.faults = tuple(rejections)
         lines = [
-            f"  - {fault.schedule_id or fault.place}: {violation}"
-            for fault in self.faults
-            for violation in fault.violations
+            f"  - {rejected.schedule_id or rejected.place}: {violation}"
+            for rejected in self.faults
+            for violation in rejected.violations
         ]
         super().__init__("\n".join(["schedules are not usable:", *lines]))
 

@@ -23,12 +23,12 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core import codec
 from contextunity.core.errors import Violation
-from contextunity.worker.tenancy import tenant_fault
+from contextunity.worker.temporal.tenancy import tenant_violation
 from python_temporal.contract import WorkflowContract
 
 from .check import DEFAULT_PROJECT, DEFAULT_TENANT, CheckedEntry, Contracts, EntryError, ScheduleName, check_entry
 from .errors import (
-    EntryFault,
+    RejectedEntry,
     ScheduleConflictError,
     ScheduleError,
     ScheduleExistsError,
@@ -53,13 +53,13 @@ class _Done:
 
     outcome: str
     differences: Sequence[ScheduleDifference] = ()
-    refusal: str = ""
+    error: str = ""
 
 
 async def apply(
     server: ScheduleServer,
     workflows: Mapping[str, WorkflowContract],
-    entries: Sequence[ScheduleEntry | EntryFault],
+    entries: Sequence[ScheduleEntry | RejectedEntry],
     *,
     tenant_id: str,
     project_id: str,
@@ -70,25 +70,27 @@ async def apply(
     admit: Admit | None = None,
 ) -> RegisterSchedulesResult:
     """Makes the schedules of a project those that are asked for; see `ScheduleManager.apply`."""
-    checked, faults = check_entries(entries, workflows, tenant_id=tenant_id, project_id=project_id)
+    checked, rejections = check_entries(entries, workflows, tenant_id=tenant_id, project_id=project_id)
     skippable_places = {f"schedules[{place}]" for place in skippable}
-    skipped = [fault for fault in faults if fault.place in skippable_places and _lacks_input_alone(fault)]
-    skipped_places = {fault.place for fault in skipped}
-    faults = [fault for fault in faults if fault.place not in skipped_places]
-    if faults and not partial:
-        raise SchedulesRefusedError(faults)
-    nameless = [fault.place for fault in faults if not fault.schedule_id]
+    skipped = [
+        rejected for rejected in rejections if rejected.place in skippable_places and _lacks_input_alone(rejected)
+    ]
+    skipped_places = {rejected.place for rejected in skipped}
+    rejections = [rejected for rejected in rejections if rejected.place not in skipped_places]
+    if rejections and not partial:
+        raise SchedulesRefusedError(rejections)
+    nameless = [rejected.place for rejected in rejections if not rejected.schedule_id]
     asked = {entry.schedule_id for _, entry in _places(entries)}
     if admit is not None:
         await admit([each.name for each in checked], asked if prune and not nameless else None)
     done = await server.all_of(_put(server, each, partial=partial, dry_run=dry_run) for each in checked)
-    result = RegisterSchedulesResult(skipped=[fault.schedule_id for fault in skipped])
+    result = RegisterSchedulesResult(skipped=[rejected.schedule_id for rejected in skipped])
     for each, what in zip(checked, done, strict=True):
         schedule_id = each.name.schedule_id
-        if what.refusal:
-            violations = (Violation("", f"the Temporal server refuses it: {what.refusal}"),)
+        if what.error:
+            violations = (Violation("", f"the Temporal server refuses it: {what.error}"),)
             place = next(place for place, entry in _places(entries) if entry.schedule_id == schedule_id)
-            faults.append(EntryFault(place=place, schedule_id=schedule_id, violations=violations))
+            rejections.append(RejectedEntry(place=place, schedule_id=schedule_id, violations=violations))
             continue
         {"created": result.created, "updated": result.updated, "unchanged": result.unchanged}[what.outcome].append(
             schedule_id
@@ -99,28 +101,28 @@ async def apply(
     if prune and not nameless:
         result.removed = await _prune(server, tenant_id, project_id, asked, dry_run=dry_run)
     result.registered_count = len(result.created) + len(result.updated) + len(result.unchanged)
-    result.faults = [fault.to_fault() for fault in faults]
+    result.faults = [rejected.to_proto() for rejected in rejections]
     if prune and nameless:
-        for fault in result.faults:
-            if fault.schedule_id in nameless:
-                fault.reasons.append("nothing was pruned, because nobody knows which schedule this one is")
-    result.status = "partial" if faults else "ok"
+        for rejected in result.faults:
+            if rejected.schedule_id in nameless:
+                rejected.reasons.append("nothing was pruned, because nobody knows which schedule this one is")
+    result.status = "partial" if rejections else "ok"
     return result
 
 
 def check_entries(
-    entries: Sequence[ScheduleEntry | EntryFault],
+    entries: Sequence[ScheduleEntry | RejectedEntry],
     workflows: Mapping[str, WorkflowContract],
     *,
     tenant_id: str,
     project_id: str,
-) -> tuple[list[CheckedEntry], list[EntryFault]]:
+) -> tuple[list[CheckedEntry], list[RejectedEntry]]:
     """Sorts entries into those that can be, and the faults of the others."""
     counts = Counter(entry.schedule_id for _, entry in _places(entries) if entry.schedule_id)
-    checked, faults = list[CheckedEntry](), list[EntryFault]()
+    checked, rejections = list[CheckedEntry](), list[RejectedEntry]()
     for place, entry in enumerate(entries):
-        if isinstance(entry, EntryFault):
-            faults.append(entry)
+        if isinstance(entry, RejectedEntry):
+            rejections.append(entry)
             continue
         violations = list[Violation]()
         try:
@@ -131,20 +133,20 @@ def check_entries(
         if counts[entry.schedule_id] > 1:
             violations.append(Violation("schedule_id", f"is given {counts[entry.schedule_id]} times; name each once"))
         if violations or good is None:
-            faults.append(
-                EntryFault(place=f"schedules[{place}]", schedule_id=entry.schedule_id, violations=tuple(violations))
+            rejections.append(
+                RejectedEntry(place=f"schedules[{place}]", schedule_id=entry.schedule_id, violations=tuple(violations))
             )
         else:
             checked.append(good)
-    return checked, faults
+    return checked, rejections
 
 
-def _lacks_input_alone(fault: EntryFault) -> bool:
+def _lacks_input_alone(rejected: RejectedEntry) -> bool:
     """Whether an entry without input has no other fault than that its workflow needs more than it can default."""
-    return all(each.path == "args" or each.path.startswith(("args.", "args[")) for each in fault.violations)
+    return all(each.path == "args" or each.path.startswith(("args.", "args[")) for each in rejected.violations)
 
 
-def _places(entries: Sequence[ScheduleEntry | EntryFault]) -> list[tuple[str, ScheduleEntry | EntryFault]]:
+def _places(entries: Sequence[ScheduleEntry | RejectedEntry]) -> list[tuple[str, ScheduleEntry | RejectedEntry]]:
     return [(f"schedules[{place}]", entry) for place, entry in enumerate(entries)]
 
 
@@ -153,7 +155,7 @@ async def _put(server: ScheduleServer, wanted: CheckedEntry, *, partial: bool, d
         return await _create_or_update(server, wanted, dry_run=dry_run)
     except RPCError as error:
         if partial and error.status is RPCStatusCode.INVALID_ARGUMENT:
-            return _Done(outcome="", refusal=error.message)
+            return _Done(outcome="", error=error.message)
         raise
 
 
@@ -277,17 +279,17 @@ class ScheduleManager:
         elif payload is not None:
             entry.args = codec.dict_to_struct(payload)
         name = _name(schedule_id, project_id, tenant_id)
-        checked, faults = check_entries(
+        checked, rejections = check_entries(
             [entry], self._registry.workflows, tenant_id=name.tenant_id, project_id=name.project_id
         )
-        if faults:
-            raise SchedulesRefusedError(faults)
+        if rejections:
+            raise SchedulesRefusedError(rejections)
         if not await self._server.create(name, await write_schedule(self._server.client, checked[0])):
             raise ScheduleExistsError(name)
 
     async def apply(
         self,
-        entries: Sequence[ScheduleEntry | EntryFault],
+        entries: Sequence[ScheduleEntry | RejectedEntry],
         *,
         project_id: str = DEFAULT_PROJECT,
         tenant_id: str = DEFAULT_TENANT,
@@ -451,9 +453,9 @@ def _name(schedule_id: str, project_id: str, tenant_id: str) -> ScheduleName:
     Raises:
         ScheduleError: the tenant's id cannot be one.
     """
-    fault = tenant_fault(tenant_id)
-    if fault:
-        raise ScheduleError(f"tenant_id {tenant_id[:200]!r} {fault}")
+    violation = tenant_violation(tenant_id)
+    if violation:
+        raise ScheduleError(f"tenant_id {tenant_id[:200]!r} {violation}")
     return ScheduleName(tenant_id=tenant_id, project_id=project_id or DEFAULT_PROJECT, schedule_id=schedule_id)
 
 

@@ -49,7 +49,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.core.context import HEADER
 from contextunity.core.errors import CodecError
-from contextunity.worker.tenancy import bound_attributes, fair_priority
+from contextunity.worker.temporal.search_attributes import bound_attributes
+from contextunity.worker.temporal.tenancy import fair_priority
 from python_temporal.contract import WorkflowContract
 
 from .check import ID_LIMIT, CheckedEntry, ScheduleName, list_query

@@ -4,7 +4,7 @@ A call takes this way: `call` says who calls and for which tenant, `payloads` re
 handler (`start`, `status`, `control`, …) does the work, `payloads` writes the answer. `methods` is the table of RPCs.
 """
 
-from .call import Call, Method, aside, require_permission, respond, stream
+from .call import Call, Method, require_permission, respond, run_in_thread, stream
 from .methods import WorkerService
 
-__all__ = ["Call", "Method", "WorkerService", "aside", "require_permission", "respond", "stream"]
+__all__ = ["Call", "Method", "WorkerService", "require_permission", "respond", "run_in_thread", "stream"]

@@ -26,25 +26,34 @@ from temporalio.client import Client
 
 from contextunity.core import codec
 from contextunity.core.context import MAX_PROVENANCE, with_step
-from contextunity.worker.access import Access, Subject
-from contextunity.worker.auth import EVERYBODY, Caller
-from contextunity.worker.converter import ProtobufPayloadConverter
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.auth import EVERYBODY, Access, Caller, Subject
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import OpenTasks, Quotas
 from contextunity.worker.schedules import DEFAULT_PROJECT
-from contextunity.worker.tenancy import tenant_fault
+from contextunity.worker.temporal.converter import ProtobufPayloadConverter
+from contextunity.worker.temporal.tenancy import tenant_violation
 from python_temporal.contract import WorkflowContract
 
-from .payloads import answered, read_request
+from .payloads import encode_answer, read_request
 
-__all__ = ["Call", "Engine", "Method", "Seen", "SeenTasks", "aside", "require_permission", "respond", "stream"]
+__all__ = [
+    "Call",
+    "Engine",
+    "KnownTask",
+    "KnownTasks",
+    "Method",
+    "require_permission",
+    "respond",
+    "run_in_thread",
+    "stream",
+]
 
-_MOST = 10_000
+_MAX_KNOWN_TASKS = 10_000
 """Tasks that are remembered: some megabytes. Those that nobody has asked about for the longest time go first."""
 
 
-class Seen(NamedTuple):
+class KnownTask(NamedTuple):
     """A task as it was seen last. A tuple is made in a third of the time that a frozen dataclass takes.
 
     Attributes:
@@ -62,23 +71,23 @@ class Seen(NamedTuple):
     succeeded: bool = False
 
 
-class SeenTasks:
+class KnownTasks:
     """Tasks by workflow id."""
 
-    def __init__(self, most: int = _MOST) -> None:
+    def __init__(self, most: int = _MAX_KNOWN_TASKS) -> None:
         self._most = most
-        self._seen = OrderedDict[str, Seen]()
+        self._tasks = OrderedDict[str, KnownTask]()
 
-    def keep(self, workflow_id: str, seen: Seen) -> None:
+    def keep(self, workflow_id: str, task: KnownTask) -> None:
         """Remembers how a task was seen."""
-        self._seen[workflow_id] = seen
-        self._seen.move_to_end(workflow_id)
-        if len(self._seen) > self._most:
-            self._seen.popitem(last=False)
+        self._tasks[workflow_id] = task
+        self._tasks.move_to_end(workflow_id)
+        if len(self._tasks) > self._most:
+            self._tasks.popitem(last=False)
 
-    def recall(self, workflow_id: str) -> Seen | None:
+    def recall(self, workflow_id: str) -> KnownTask | None:
         """How a task was seen last; None where it was not."""
-        return self._seen.get(workflow_id)
+        return self._tasks.get(workflow_id)
 
 
 _DEFAULT_TENANT = "default"
@@ -91,13 +100,17 @@ _LABEL_LIMIT = 500
 T = TypeVar("T")
 Parameters = ParamSpec("Parameters")
 
-_ASIDE = ThreadPoolExecutor(max_workers=2, thread_name_prefix="large-unit")
+_LARGE_UNIT_THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="large-unit")
 """Two at a time: empty objects take some twenty times the memory that they have as bytes."""
 
 
-async def aside(function: Callable[Parameters, T], *arguments: Parameters.args, **named: Parameters.kwargs) -> T:
+async def run_in_thread(
+    function: Callable[Parameters, T], *arguments: Parameters.args, **named: Parameters.kwargs
+) -> T:
     """Calls a function in a thread for large units, so that other calls are answered meanwhile."""
-    return await asyncio.get_running_loop().run_in_executor(_ASIDE, functools.partial(function, *arguments, **named))
+    return await asyncio.get_running_loop().run_in_executor(
+        _LARGE_UNIT_THREADS, functools.partial(function, *arguments, **named)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +121,7 @@ class Engine:
         client: Temporal client with the contract's data converter.
         registry: the workflow contracts by workflow_type.
         rpc_timeout: how long one call to the Temporal server may take.
-        seen: what is known of tasks already.
+        known_tasks: what is known of tasks already.
         quotas: what tenants may take.
         open_tasks: what they have taken of tasks.
     """
@@ -116,7 +129,7 @@ class Engine:
     client: Client
     registry: WorkerRegistry
     rpc_timeout: timedelta
-    seen: SeenTasks = field(default_factory=SeenTasks)
+    known_tasks: KnownTasks = field(default_factory=KnownTasks)
     quotas: Quotas = field(default_factory=Quotas)
     open_tasks: OpenTasks = field(init=False)
 
@@ -169,13 +182,13 @@ class Call:
         self.trace_id = self.unit.trace_id or str(uuid.uuid4())
         self.request_id = self.unit_id or str(uuid.uuid4())
 
-    async def read(
+    async def run_off_loop_if_large(
         self, function: Callable[Parameters, T], *arguments: Parameters.args, **named: Parameters.kwargs
     ) -> T:
         """Calls what reads the content: at once, or aside from the event loop where the content is large."""
         if not self.is_large:
             return function(*arguments, **named)
-        return await aside(function, *arguments, **named)
+        return await run_in_thread(function, *arguments, **named)
 
     def check_envelope(self) -> None:
         """Refuses ids and labels that nobody can keep: they become ids, search attributes and headers of tasks.
@@ -185,18 +198,18 @@ class Call:
         """
         unit = self.unit
         # Nearly always there is nothing to name.
-        fits = _is_kept(self.unit_id, _ID_LIMIT) and _is_kept(unit.trace_id, _ID_LIMIT)
+        fits = _is_storable(self.unit_id, _ID_LIMIT) and _is_storable(unit.trace_id, _ID_LIMIT)
         for label in unit.provenance:
-            fits = fits and _is_kept(label, _LABEL_LIMIT)
+            fits = fits and _is_storable(label, _LABEL_LIMIT)
         if fits:
             return
         named = [("unit_id", self.unit_id, _ID_LIMIT), ("trace_id", unit.trace_id, _ID_LIMIT)]
         named += [(f"provenance[{place}]", label, _LABEL_LIMIT) for place, label in enumerate(unit.provenance)]
         raise invalid(
             *(
-                FieldViolation(field=name, description=_fault(text, limit))
+                FieldViolation(field=name, description=_id_violation(text, limit))
                 for name, text, limit in named
-                if not _is_kept(text, limit)
+                if not _is_storable(text, limit)
             )
         )
 
@@ -207,7 +220,7 @@ class Call:
             return None
         return max(0.0, self.deadline - asyncio.get_running_loop().time())
 
-    def tenant(self, *named: str) -> str:
+    def acting_tenant(self, *named: str) -> str:
         """The one tenant that this call makes something for.
 
         Args:
@@ -216,21 +229,21 @@ class Call:
         Raises:
             ServiceError: the places disagree, the name is none, or it is not the caller's.
         """
-        tenant_id = self._tenant(*named)
+        tenant_id = self._resolve_tenant(*named)
         self.about["tenant_id"] = tenant_id
         return tenant_id
 
-    def _tenant(self, *named: str) -> str:
+    def _resolve_tenant(self, *named: str) -> str:
         name = ""
         for each in named:
             if not each or each == name:
                 continue
             if name:
-                told = " and ".join(repr(each) for each in sorted({*named} - {""}))
-                raise invalid(FieldViolation(field="payload.tenant_id", description=f"the request names two: {told}"))
+                names = " and ".join(repr(each) for each in sorted({*named} - {""}))
+                raise invalid(FieldViolation(field="payload.tenant_id", description=f"the request names two: {names}"))
             name = each
         if name:
-            self._check(name)
+            self._require_tenant(name)
             return name
         if self.caller.tenants is None:
             return _DEFAULT_TENANT
@@ -244,14 +257,14 @@ class Call:
             f"name one of the token's tenants as tenant_id: {', '.join(sorted(self.caller.tenants))}",
         )
 
-    def tenants(self, named: str = "") -> frozenset[str] | None:
+    def visible_tenants(self, named: str = "") -> frozenset[str] | None:
         """The tenants whose things this call may see; None for all, those without a tenant included.
 
         Raises:
             ServiceError: the one that is named is no tenant, or not the caller's.
         """
         if named:
-            self._check(named)
+            self._require_tenant(named)
             return frozenset({named})
         return self.caller.tenants
 
@@ -271,29 +284,29 @@ class Call:
         made.provenance.extend(with_step(self.unit.provenance[:MAX_PROVENANCE], self.label))
         return made
 
-    def _check(self, name: str) -> None:
-        fault = tenant_fault(name)
-        if fault:
-            raise invalid(FieldViolation(field="payload.tenant_id", description=f"{name!r} {fault}"))
+    def _require_tenant(self, name: str) -> None:
+        violation = tenant_violation(name)
+        if violation:
+            raise invalid(FieldViolation(field="payload.tenant_id", description=f"{name!r} {violation}"))
         if not self.caller.sees(name):
             raise ServiceError(
                 Reason.TENANT_REFUSED,
-                f"the token is not for the tenant {name!r}; {_those(self.caller.tenants or ())}",
+                f"the token is not for the tenant {name!r}; {_allowed_tenants(self.caller.tenants or ())}",
                 metadata={"tenant_id": name},
             )
 
 
-def _is_kept(text: str, limit: int) -> bool:
+def _is_storable(text: str, limit: int) -> bool:
     return len(text) <= limit and text.isprintable()
 
 
-def _fault(text: str, limit: int) -> str:
+def _id_violation(text: str, limit: int) -> str:
     if len(text) > limit:
         return f"has {len(text):,} characters; at most {limit} are taken"
     return "has characters that cannot be printed"
 
 
-def _those(tenants: Iterable[str]) -> str:
+def _allowed_tenants(tenants: Iterable[str]) -> str:
     names = ", ".join(sorted(tenants))
     return f"it is for {names}" if names else "it is for none; have one minted with allowed_tenants"
 
@@ -331,11 +344,11 @@ class Method:
     @property
     def label(self) -> str:
         """What a unit's provenance says of it, such as `worker:start_workflow`."""
-        return _label(self.name)
+        return _provenance_label(self.name)
 
 
 @functools.cache
-def _label(name: str) -> str:
+def _provenance_label(name: str) -> str:
     return "worker:" + "".join(f"_{each.lower()}" if each.isupper() else each for each in name).lstrip("_")
 
 
@@ -345,12 +358,12 @@ async def respond(method: Method, call: Call) -> UnitMessage:
     Raises:
         ServiceError: the caller may not, or it cannot be done.
     """
-    request = await call.read(_admit, method, call)
+    request = await call.run_off_loop_if_large(_authorize_and_decode, method, call)
     assert method.handle is not None
     _note(call, request)
     answer = await (method.handle(call, request) if request is not None else method.handle(call))
     _note(call, answer)
-    return answered(call, answer)
+    return encode_answer(call, answer)
 
 
 async def stream(method: Method, call: Call) -> AsyncGenerator[UnitMessage, None]:
@@ -359,13 +372,13 @@ async def stream(method: Method, call: Call) -> AsyncGenerator[UnitMessage, None
     Raises:
         ServiceError: the caller may not, or it cannot be done.
     """
-    request = await call.read(_admit, method, call)
+    request = await call.run_off_loop_if_large(_authorize_and_decode, method, call)
     assert method.watch is not None
     async for message in method.watch(call, request):
-        yield answered(call, message)
+        yield encode_answer(call, message)
 
 
-def _admit(method: Method, call: Call) -> betterproto2.Message | None:
+def _authorize_and_decode(method: Method, call: Call) -> betterproto2.Message | None:
     """Lets a call in: what its caller may, and then what it asks."""
     call.label, call.method = method.label, method.name
     require_permission(method, call.caller)

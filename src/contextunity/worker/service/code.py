@@ -19,33 +19,33 @@ from python_temporal.contract import WorkflowContract
 from .call import Call, Engine
 from .inputs import StartRequest
 from .payloads import check_rules
-from .start import Starting
+from .start import StartWorkflowHandler
 
-__all__ = ["STARTS_CODE", "Executing", "runs_code", "without_sandbox"]
+__all__ = ["STARTS_CODE", "ExecuteCodeHandler", "runs_code", "without_sandbox"]
 
 STARTS_CODE = ("worker:execute",)
 """Permissions of which who has callers' code run needs one, also by a schedule."""
 _WORKFLOW_TYPE = "execute_code"
 _ANSWER_MARGIN = 0.5
 """Seconds before the caller's deadline at which it is told to come back, so that the answer still arrives."""
-_REFUSED = frozenset({"InvalidInput", "LanguageUnknown", "LimitExceeded", "RequestInvalid", "ToolUnknown"})
+_REJECTIONS = frozenset({"InvalidInput", "LanguageUnknown", "LimitExceeded", "RequestInvalid", "ToolUnknown"})
 """Types of application errors by which the code module refuses a request, rather than fails at it."""
 
 
-class Executing:
+class ExecuteCodeHandler:
     """ExecuteCode."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._starting = Starting(engine)
+        self._start_workflow = StartWorkflowHandler(engine)
 
     async def execute_code(self, call: Call, request: ExecuteCodeRequest) -> ExecuteCodeResult:
         """Runs a small program in a sandbox; see ExecuteCode in worker.proto."""
         contract = self._contract()
-        tenant_id = call.tenant(request.tenant_id)
+        tenant_id = call.acting_tenant(request.tenant_id)
         program = _program(request, tenant_id)
         checked = check_rules(program, "payload" if call.unit.body is None else "body")
-        workflow_id, run_id = await self._starting.start(
+        workflow_id, run_id = await self._start_workflow.start(
             call,
             StartRequest(
                 contract=contract,
@@ -151,6 +151,6 @@ def _failed(error: WorkflowFailureError, workflow_id: str) -> ServiceError:
     metadata = {"workflow_id": workflow_id}
     if isinstance(cause, ApplicationError):
         metadata["type"] = cause.type or ""
-        reason = Reason.CODE_REFUSED if cause.type in _REFUSED else Reason.SANDBOX_FAILED
+        reason = Reason.CODE_REFUSED if cause.type in _REJECTIONS else Reason.SANDBOX_FAILED
         return ServiceError(reason, cause.message, metadata=metadata)
     return ServiceError(Reason.SANDBOX_FAILED, f"the task {workflow_id!r} failed: {cause}", metadata=metadata)

@@ -28,17 +28,17 @@ from google.protobuf import (
 from google.protobuf.message import Message
 
 from contextunity.core import codec
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.internal_fields import is_internal
+from contextunity.worker.modules.registry import WorkerRegistry
 from python_temporal.contract import MethodContract, WorkflowContract
 
 from .call import Call, Engine
 from .inputs import contract_for
 
-__all__ = ["Describing"]
+__all__ = ["DescribeContractsHandler"]
 
 
-class Describing:
+class DescribeContractsHandler:
     """DescribeContracts."""
 
     def __init__(self, engine: Engine) -> None:

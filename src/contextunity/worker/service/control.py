@@ -47,7 +47,7 @@ from .call import Call, Engine
 from .inputs import handler_input
 from .status import Run, find_run
 
-__all__ = ["Steering"]
+__all__ = ["TaskControlHandlers"]
 
 _Binding = TypeVar("_Binding", QueryBinding, SignalBinding, UpdateBinding)
 _MAX_UPDATE = 2 * 1024 * 1024
@@ -56,7 +56,7 @@ with it again and again, and nothing else of the workflow goes on."""
 _Request = SignalTaskRequest | QueryTaskRequest | UpdateTaskRequest
 
 
-class Steering:
+class TaskControlHandlers:
     """The methods that steer a task."""
 
     def __init__(self, engine: Engine) -> None:

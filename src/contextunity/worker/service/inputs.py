@@ -14,16 +14,16 @@ from google.protobuf.message import Message
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.schedules import object_of_args
-from contextunity.worker.tenancy import resolved_queue, tenant_queue
+from contextunity.worker.temporal.tenancy import resolved_queue, tenant_queue
 from python_temporal.codegen import text
 from python_temporal.contract import ContractError, MethodContract, WorkflowContract
 
 from .call import Call
-from .payloads import Descriptor, check_rules, misfits, payload_of, unpack
+from .payloads import Descriptor, check_rules, invalid_fields, payload_of, unpack
 
 __all__ = ["StartRequest", "contract_for", "handler_input", "read_start"]
 
@@ -93,9 +93,9 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
     workflow_type = _text(payload, "workflow_type")
     if body is not None:
         contract = _contract_of(registry, body, workflow_type)
-        _refuse_internal(body, "body")
+        _reject_internal(body, "body")
         has_tenant = _has_tenant(contract)
-        _refuse_parameters_beside(payload, contract)
+        _reject_parameters_in_payload(payload, contract)
         where, parameters = "body", None
         timeout = payload.get(_TIMEOUT_KEY)
         named = str(getattr(body, _TENANT_FIELD, "")) if has_tenant else ""
@@ -108,7 +108,7 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
         timeout = None if _has_field(contract, _TIMEOUT_KEY) else payload.get(_TIMEOUT_KEY)
         given = parameters.get(_TENANT_FIELD, parameters.get("tenantId", ""))
         named = given if isinstance(given, str) and has_tenant else ""
-    tenant_id = call.tenant(_text(payload, "tenant_id"), named)
+    tenant_id = call.acting_tenant(_text(payload, "tenant_id"), named)
     request = body if parameters is None else _typed(contract.input_type, parameters, where, contract.name)
     message = None
     if request is not None:
@@ -149,7 +149,7 @@ def handler_input(
             request = codec.unpack_any(packed)
         except CodecError as error:
             raise invalid(FieldViolation(field="input", description=str(error))) from None
-        _refuse_internal(request, "input")
+        _reject_internal(request, "input")
         if contract.input_type is None or not isinstance(request, contract.input_type):
             takes = "nothing" if contract.input_type is None else f"a {codec.full_name(contract.input_type)}"
             text = f"is a {codec.full_name(request)}; {contract.name!r} takes {takes}"
@@ -187,11 +187,11 @@ def _wrong_body(text: str) -> ServiceError:
     return ServiceError(Reason.BODY_INVALID, text, violations=[FieldViolation(field="body", description=text)])
 
 
-def _refuse_parameters_beside(payload: Mapping[str, Any], contract: WorkflowContract) -> None:
-    beside = sorted(payload.keys() - (_routing_keys(contract) - {"args"}))
-    if beside:
+def _reject_parameters_in_payload(payload: Mapping[str, Any], contract: WorkflowContract) -> None:
+    plain = sorted(payload.keys() - (_routing_keys(contract) - {"args"}))
+    if plain:
         text = "the parameters stand in the body; leave them out of the payload"
-        raise invalid(*(FieldViolation(field=f"payload.{key}", description=text) for key in beside))
+        raise invalid(*(FieldViolation(field=f"payload.{key}", description=text) for key in plain))
 
 
 def _routing_keys(contract: WorkflowContract) -> frozenset[str]:
@@ -205,16 +205,16 @@ def _parameters(payload: Mapping[str, Any], contract: WorkflowContract) -> dict[
         try:
             arguments = object_of_args(arguments)
         except CodecError as error:
-            raise misfits("payload", error.violations) from None
-    beside = {key: value for key, value in payload.items() if key not in routing}
+            raise invalid_fields("payload", error.violations) from None
+    plain = {key: value for key, value in payload.items() if key not in routing}
     if not arguments:
-        return beside
+        return plain
     parameters = dict(arguments)
-    twice = sorted(beside.keys() & parameters.keys())
+    twice = sorted(plain.keys() & parameters.keys())
     if twice:
         text = "is given twice, here and in args"
         raise invalid(*(FieldViolation(field=f"payload.{key}", description=text) for key in twice))
-    return parameters | beside
+    return parameters | plain
 
 
 def _typed(
@@ -227,17 +227,17 @@ def _typed(
         return None
     found = internal_in_data(parameters, codec.proto_class(input_type).DESCRIPTOR)
     if found:
-        raise misfits(where, found)
+        raise invalid_fields(where, found)
     try:
         return codec.from_dict(input_type, parameters)
     except CodecError as error:
-        raise misfits(where, error.violations) from None
+        raise invalid_fields(where, error.violations) from None
 
 
-def _refuse_internal(message: betterproto2.Message, where: str) -> None:
+def _reject_internal(message: betterproto2.Message, where: str) -> None:
     found = internal_in_message(message)
     if found:
-        raise misfits(where, found)
+        raise invalid_fields(where, found)
 
 
 def _has_tenant(contract: WorkflowContract) -> bool:
@@ -299,8 +299,10 @@ def _workflow_id(
     if not _names_tenant(contract):
         return f"{_OF_TENANT}{text(tenant_id, 'tenant_id', contract.name, '/')}/{workflow_id}"
     if workflow_id.startswith(_OF_TENANT):
-        told = f"the id {_short(workflow_id)} would begin with {_OF_TENANT!r}, as those that are made for one tenant do"
-        raise invalid(FieldViolation(field=where, description=told))
+        violation = (
+            f"the id {_short(workflow_id)} would begin with {_OF_TENANT!r}, as those that are made for one tenant do"
+        )
+        raise invalid(FieldViolation(field=where, description=violation))
     return workflow_id
 
 

@@ -25,19 +25,19 @@ from contextunity.gen.contextunity.worker import (
 from temporalio.client import Client
 
 from contextunity.core import codec
-from contextunity.worker.access import Access, Subject
-from contextunity.worker.core.registry import WorkerRegistry
+from contextunity.worker.auth import Access, Subject
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import Quotas
 
 from .call import Call, Engine, Method, respond
-from .code import STARTS_CODE, Executing, without_sandbox
-from .contracts import Describing
-from .control import Steering
-from .schedules import Scheduling
-from .start import Starting
-from .status import Telling
-from .tasks import Listing
-from .watch import Watching
+from .code import STARTS_CODE, ExecuteCodeHandler, without_sandbox
+from .contracts import DescribeContractsHandler
+from .control import TaskControlHandlers
+from .schedules import ScheduleHandlers
+from .start import StartWorkflowHandler
+from .status import TaskStatusHandler
+from .tasks import ListTasksHandler
+from .watch import WatchTaskHandler
 
 __all__ = ["WorkerService"]
 
@@ -71,9 +71,9 @@ class WorkerService:
         engine = Engine(client=client, registry=registry, rpc_timeout=rpc_timeout, quotas=self.quotas)
         self.client = client
         """The Temporal client that it works through."""
-        self._watching = Watching(engine)
+        self._watch_task = WatchTaskHandler(engine)
         self.methods: Mapping[str, Method] = MappingProxyType(
-            {method.name: method for method in _methods(engine, self._watching)}
+            {method.name: method for method in _methods(engine, self._watch_task)}
         )
         """The methods by name."""
 
@@ -87,11 +87,15 @@ class WorkerService:
 
     def stop(self) -> None:
         """Ends what would otherwise go on for long."""
-        self._watching.stop()
+        self._watch_task.stop()
 
 
-def _methods(engine: Engine, watching: Watching) -> list[Method]:
-    telling, steering, scheduling = Telling(engine), Steering(engine), Scheduling(engine)
+def _methods(engine: Engine, watch_task: WatchTaskHandler) -> list[Method]:
+    task_status, task_control, schedule_handlers = (
+        TaskStatusHandler(engine),
+        TaskControlHandlers(engine),
+        ScheduleHandlers(engine),
+    )
     reads = partial(Method, permissions=_READ, access=Access.READ)
     executes = partial(Method, permissions=_EXECUTE, access=Access.WRITE)
     # People who only keep schedules have to see what can be scheduled.
@@ -100,28 +104,35 @@ def _methods(engine: Engine, watching: Watching) -> list[Method]:
     steps = partial(schedules, subject=Subject.SCHEDULE, request_type=ScheduleRequest)
     new, task = Subject.NEW_TASK, Subject.TASK
     return [
-        executes(name="StartWorkflow", subject=new, handle=Starting(engine).start_workflow),
-        reads(name="GetTaskStatus", subject=task, request_type=GetTaskStatusRequest, handle=telling.get_task_status),
-        reads(name="WatchTask", subject=task, request_type=WatchTaskRequest, watch=watching.watch_task),
+        executes(name="StartWorkflow", subject=new, handle=StartWorkflowHandler(engine).start_workflow),
         reads(
-            name="ListTasks", subject=Subject.TASKS, request_type=ListTasksRequest, handle=Listing(engine).list_tasks
+            name="GetTaskStatus", subject=task, request_type=GetTaskStatusRequest, handle=task_status.get_task_status
         ),
-        executes(name="CancelTask", subject=task, request_type=CancelTaskRequest, handle=steering.cancel_task),
-        executes(name="TerminateTask", subject=task, request_type=TerminateTaskRequest, handle=steering.terminate_task),
-        executes(name="SignalTask", subject=task, request_type=SignalTaskRequest, handle=steering.signal_task),
-        reads(name="QueryTask", subject=task, request_type=QueryTaskRequest, handle=steering.query_task),
-        executes(name="UpdateTask", subject=task, request_type=UpdateTaskRequest, handle=steering.update_task),
+        reads(name="WatchTask", subject=task, request_type=WatchTaskRequest, watch=watch_task.watch_task),
+        reads(
+            name="ListTasks",
+            subject=Subject.TASKS,
+            request_type=ListTasksRequest,
+            handle=ListTasksHandler(engine).list_tasks,
+        ),
+        executes(name="CancelTask", subject=task, request_type=CancelTaskRequest, handle=task_control.cancel_task),
+        executes(
+            name="TerminateTask", subject=task, request_type=TerminateTaskRequest, handle=task_control.terminate_task
+        ),
+        executes(name="SignalTask", subject=task, request_type=SignalTaskRequest, handle=task_control.signal_task),
+        reads(name="QueryTask", subject=task, request_type=QueryTaskRequest, handle=task_control.query_task),
+        executes(name="UpdateTask", subject=task, request_type=UpdateTaskRequest, handle=task_control.update_task),
         looks(
             name="DescribeContracts",
             subject=Subject.CONTRACTS,
             request_type=DescribeContractsRequest,
-            handle=Describing(engine).describe_contracts,
+            handle=DescribeContractsHandler(engine).describe_contracts,
         ),
         executes(
             name="ExecuteCode",
             subject=new,
             request_type=ExecuteCodeRequest,
-            handle=Executing(engine).execute_code,
+            handle=ExecuteCodeHandler(engine).execute_code,
             prepare=without_sandbox,
         ),
         # Its entries are read one by one, so that a faulty one can be left out.
@@ -129,17 +140,17 @@ def _methods(engine: Engine, watching: Watching) -> list[Method]:
             name="RegisterSchedules",
             subject=Subject.NEW_SCHEDULES,
             code_permissions=STARTS_CODE,
-            handle=scheduling.register_schedules,
+            handle=schedule_handlers.register_schedules,
         ),
         looks(
             name="ListSchedules",
             subject=Subject.SCHEDULES,
             request_type=ListSchedulesRequest,
-            handle=scheduling.list_schedules,
+            handle=schedule_handlers.list_schedules,
         ),
-        steps(name="PauseSchedule", handle=scheduling.pause_schedule),
+        steps(name="PauseSchedule", handle=schedule_handlers.pause_schedule),
         # These have something started: only what their caller could start.
-        steps(name="ResumeSchedule", code_permissions=STARTS_CODE, handle=scheduling.resume_schedule),
-        steps(name="TriggerSchedule", code_permissions=STARTS_CODE, handle=scheduling.trigger_schedule),
-        steps(name="DeleteSchedule", handle=scheduling.delete_schedule),
+        steps(name="ResumeSchedule", code_permissions=STARTS_CODE, handle=schedule_handlers.resume_schedule),
+        steps(name="TriggerSchedule", code_permissions=STARTS_CODE, handle=schedule_handlers.trigger_schedule),
+        steps(name="DeleteSchedule", handle=schedule_handlers.delete_schedule),
     ]

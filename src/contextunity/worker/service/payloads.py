@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import betterproto2
 from contextunity.gen.contextunity.core import ContextUnit
@@ -23,6 +23,7 @@ from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
+from contextunity.worker.json_values import is_list, is_object
 
 __all__ = [
     "PAYLOAD_LEVELS",
@@ -30,15 +31,13 @@ __all__ = [
     "Convert",
     "Descriptor",
     "NotPlainError",
-    "answered",
     "as_payload",
     "check_rules",
     "elementwise",
+    "encode_answer",
     "from_payload",
-    "is_list",
-    "is_object",
+    "invalid_fields",
     "is_plain",
-    "misfits",
     "payload_data",
     "payload_of",
     "read_payload",
@@ -68,16 +67,6 @@ def elementwise(one: Convert) -> Convert:
     return convert
 
 
-def is_list(value: object) -> TypeGuard[list[Any]]:
-    """Whether it is a JSON list."""
-    return isinstance(value, list)
-
-
-def is_object(value: object) -> TypeGuard[dict[str, Any]]:
-    """Whether it is a JSON object."""
-    return isinstance(value, dict)
-
-
 def word(name: str, enum: EnumDescriptor) -> str:
     """The word of a payload for an enum value: its name in lower case, without the prefix that all of them share."""
     return name.removeprefix(_prefix(enum)).lower()
@@ -101,7 +90,7 @@ WHOLE = frozenset(
 PAYLOAD_LEVELS = 32
 """Objects and lists in each other that a payload can surely hold: each takes up to three of protobuf's 100 levels."""
 
-_Take: TypeAlias = Callable[[Any, int], Any]
+_Encode: TypeAlias = Callable[[Any, int], Any]
 """Gives a field's value as a payload has it, which may hold so many levels more."""
 
 
@@ -116,50 +105,50 @@ def payload_data(message: Message) -> dict[str, Any]:
         NotPlainError: it holds something that goes the long way.
     """
     try:
-        return _data(message, False, PAYLOAD_LEVELS)
+        return _payload_of_message(message, False, PAYLOAD_LEVELS)
     # ValueError: a time out of range; the long way tells which.
     except (CodecError, DecodeError, ValueError) as error:
         raise NotPlainError from error
 
 
-def _data(message: Message, packed: bool, levels: int) -> dict[str, Any]:
+def _payload_of_message(message: Message, packed: bool, levels: int) -> dict[str, Any]:
     if not levels:
         raise NotPlainError
-    takes, defaults = _table(type(message).DESCRIPTOR, packed)
+    encoders, defaults = _encoders(type(message).DESCRIPTOR, packed)
     data = dict[str, Any]()
     for field, value in codec.list_fields(message):
-        entry = takes.get(field.number, _UNKNOWN)
+        entry = encoders.get(field.number, _UNKNOWN)
         if entry is not None:
-            name, take = entry
-            data[name] = take(value, levels)
+            name, encode = entry
+            data[name] = encode(value, levels)
     for name, make in defaults:
         if name not in data:
             data[name] = make()
     return data
 
 
-_Entry: TypeAlias = tuple[str, _Take] | None
-_Table: TypeAlias = tuple[Mapping[int, _Entry], tuple[tuple[str, Callable[[], Any]], ...]]
+_Entry: TypeAlias = tuple[str, _Encode] | None
+_Encoders: TypeAlias = tuple[Mapping[int, _Entry], tuple[tuple[str, Callable[[], Any]], ...]]
 
 
 @functools.cache
-def _table(descriptor: Descriptor, packed: bool) -> _Table:
+def _encoders(descriptor: Descriptor, packed: bool) -> _Encoders:
     """How each field is taken, by number, None where it is left out; and what stands for absent ones.
 
     Args:
         descriptor: the message's.
         packed: whether it was packed in another one, and so is told in ProtoJSON rather than in the words of payloads.
     """
-    takes = {
+    encoders = {
         field.number: None
         if field.type == FieldDescriptor.TYPE_BYTES and not packed
-        else (str(field.name), _take(field, packed))
+        else (str(field.name), _encoder(field, packed))
         for field in descriptor.fields
     }
     if packed or descriptor.full_name not in WHOLE:
-        return takes, ()
-    defaults = [(field, takes[field.number]) for field in descriptor.fields]
-    return takes, tuple((entry[0], _default(field)) for field, entry in defaults if entry is not None)
+        return encoders, ()
+    defaults = [(field, encoders[field.number]) for field in descriptor.fields]
+    return encoders, tuple((entry[0], _default(field)) for field, entry in defaults if entry is not None)
 
 
 def _default(field: FieldDescriptor) -> Callable[[], Any]:
@@ -169,102 +158,102 @@ def _default(field: FieldDescriptor) -> Callable[[], Any]:
     return lambda: value
 
 
-def _take(field: FieldDescriptor, packed: bool) -> _Take:
+def _encoder(field: FieldDescriptor, packed: bool) -> _Encode:
     if field.message_type is not None:
-        one = _take_message_of(field.message_type, packed)
+        one = _message_encoder(field.message_type, packed)
     elif field.enum_type is not None:
-        one = _take_enum(field.enum_type, packed)
+        one = _enum_encoder(field.enum_type, packed)
     else:
-        one = _SCALARS.get(field.cpp_type, _refuse)
+        one = _SCALARS.get(field.cpp_type, _not_plain)
         if field.type == FieldDescriptor.TYPE_BYTES:
-            one = _take_bytes
-    return _take_list(one) if field.is_repeated else one
+            one = _encode_bytes
+    return _list_encoder(one) if field.is_repeated else one
 
 
-def _take_message_of(message: Descriptor, packed: bool) -> _Take:
+def _message_encoder(message: Descriptor, packed: bool) -> _Encode:
     match message.full_name:
         case "google.protobuf.Timestamp":
-            return _take_json
+            return _encode_json
         case "google.protobuf.Duration":
-            return _take_json if packed else _take_seconds
+            return _encode_json if packed else _encode_seconds
         case "google.protobuf.Any":
             # One in a packed message keeps its type.
-            return _refuse if packed else _take_packed
+            return _not_plain if packed else _encode_packed
         case _ if is_plain(message):
-            return _refuse
+            return _not_plain
         case _:
-            return lambda value, levels: _data(value, packed, levels - 1)
+            return lambda value, levels: _payload_of_message(value, packed, levels - 1)
 
 
-def _take_enum(enum: EnumDescriptor, packed: bool) -> _Take:
+def _enum_encoder(enum: EnumDescriptor, packed: bool) -> _Encode:
     if any(value.has_options for value in enum.values) or enum.full_name.startswith("google.protobuf."):
-        return _refuse
+        return _not_plain
     # The first of several names for a number is the one that JSON has.
     first = {value.number: value.name for value in reversed(enum.values)}
     names = {number: name if packed else word(name, enum) for number, name in first.items()}
     return lambda value, _levels: names.get(value, value)
 
 
-def _take_list(one: _Take) -> _Take:
-    def take(values: Any, levels: int) -> list[Any]:
+def _list_encoder(one: _Encode) -> _Encode:
+    def encode(values: Any, levels: int) -> list[Any]:
         if levels < 2:
             raise NotPlainError
         return [one(value, levels - 1) for value in values]
 
-    return take
+    return encode
 
 
-def _take_packed(value: PackedMessage, levels: int) -> dict[str, Any]:
+def _encode_packed(value: PackedMessage, levels: int) -> dict[str, Any]:
     name = value.type_url.rpartition("/")[2]
     if not name or name.startswith("google.protobuf."):
         # These have a JSON form of their own.
         raise NotPlainError
     inner = codec.proto_class(codec.message_class(name)).FromString(value.value)
-    return _data(inner, True, levels - 1)
+    return _payload_of_message(inner, True, levels - 1)
 
 
-def _take_as_it_is(value: Any, _levels: int) -> Any:
+def _encode_as_is(value: Any, _levels: int) -> Any:
     return value
 
 
-def _take_bytes(value: Any, _levels: int) -> str:
+def _encode_bytes(value: Any, _levels: int) -> str:
     return base64.b64encode(value).decode()
 
 
-def _take_number(value: Any, _levels: int) -> Any:
+def _encode_number(value: Any, _levels: int) -> Any:
     if not math.isfinite(value):
         raise NotPlainError
     return value
 
 
-def _take_digits(value: Any, _levels: int) -> str:
+def _encode_digits(value: Any, _levels: int) -> str:
     # As ProtoJSON has integers of 64 bits.
     return str(value)
 
 
-def _take_json(value: Any, _levels: int) -> str:
+def _encode_json(value: Any, _levels: int) -> str:
     return cast("str", value.ToJsonString())
 
 
-def _take_seconds(value: Any, _levels: int) -> float:
+def _encode_seconds(value: Any, _levels: int) -> float:
     return float(value.ToJsonString().removesuffix("s"))
 
 
-def _refuse(_value: Any, _levels: int) -> Any:
+def _not_plain(_value: Any, _levels: int) -> Any:
     raise NotPlainError
 
 
-_UNKNOWN: tuple[str, _Take] = ("", _refuse)
+_UNKNOWN: tuple[str, _Encode] = ("", _not_plain)
 """What stands for extensions, which only messages of proto2 have."""
 # Floats of 32 bits are not among them: their JSON has the shortest digits that tell them.
-_SCALARS: dict[int, _Take] = {
-    FieldDescriptor.CPPTYPE_STRING: _take_as_it_is,
-    FieldDescriptor.CPPTYPE_BOOL: _take_as_it_is,
-    FieldDescriptor.CPPTYPE_INT32: _take_as_it_is,
-    FieldDescriptor.CPPTYPE_UINT32: _take_as_it_is,
-    FieldDescriptor.CPPTYPE_INT64: _take_digits,
-    FieldDescriptor.CPPTYPE_UINT64: _take_digits,
-    FieldDescriptor.CPPTYPE_DOUBLE: _take_number,
+_SCALARS: dict[int, _Encode] = {
+    FieldDescriptor.CPPTYPE_STRING: _encode_as_is,
+    FieldDescriptor.CPPTYPE_BOOL: _encode_as_is,
+    FieldDescriptor.CPPTYPE_INT32: _encode_as_is,
+    FieldDescriptor.CPPTYPE_UINT32: _encode_as_is,
+    FieldDescriptor.CPPTYPE_INT64: _encode_digits,
+    FieldDescriptor.CPPTYPE_UINT64: _encode_digits,
+    FieldDescriptor.CPPTYPE_DOUBLE: _encode_number,
 }
 
 
@@ -282,7 +271,7 @@ class UnitCall(Protocol):
     trace_id: str
 
 
-def answered(call: UnitCall, message: betterproto2.Message | Message) -> UnitMessage:
+def encode_answer(call: UnitCall, message: betterproto2.Message | Message) -> UnitMessage:
     """The unit that answers a call, as Google's message; so is `message`, where it was made as such."""
     sent = message if isinstance(message, Message) else codec.to_proto(message)
     unit = UnitMessage(unit_id=_new_id(), trace_id=call.trace_id, parent_unit_id=call.unit_id)
@@ -401,7 +390,7 @@ def payload_of(call: UnitCall) -> dict[str, Any]:
     try:
         return codec.struct_to_dict(call.unit.payload)
     except CodecError as error:
-        raise misfits("payload", error.violations) from None
+        raise invalid_fields("payload", error.violations) from None
 
 
 def unpack(unit: ContextUnit) -> betterproto2.Message | None:
@@ -443,7 +432,7 @@ def read_request(call: UnitCall, message_class: type[M], prepare: Convert | None
         # What is packed inside is for a handler, and looked at with it.
         found = internal_in_message(message, into_packed=False)
         if found:
-            raise misfits("body", found)
+            raise invalid_fields("body", found)
         check_rules(message, "body")
         return message
     if prepare is not None:
@@ -459,11 +448,11 @@ def read_payload(payload: Mapping[str, Any], message_class: type[M]) -> M:
     """
     found = internal_in_data(payload, codec.proto_class(message_class).DESCRIPTOR, into_packed=False)
     if found:
-        raise misfits("payload", found)
+        raise invalid_fields("payload", found)
     try:
         message = from_payload(payload, message_class)
     except CodecError as error:
-        raise misfits("payload", error.violations) from None
+        raise invalid_fields("payload", error.violations) from None
     check_rules(message, "payload")
     return message
 
@@ -493,11 +482,11 @@ def check_rules(message: betterproto2.Message, where: str) -> Message:
     checked = codec.to_proto(message)
     found = validation.violations(checked)
     if found:
-        raise misfits(where, found)
+        raise invalid_fields(where, found)
     return checked
 
 
-def misfits(where: str, violations: tuple[Violation, ...] | list[Violation]) -> ServiceError:
+def invalid_fields(where: str, violations: tuple[Violation, ...] | list[Violation]) -> ServiceError:
     """The error for violations of a message that stands at `where` in the request."""
     return invalid(*(FieldViolation(field=_place(where, each.path), description=each.reason) for each in violations))
 

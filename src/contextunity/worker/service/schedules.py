@@ -22,7 +22,7 @@ from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError
 from contextunity.worker.quotas import Registered
 from contextunity.worker.schedules import (
     Admit,
-    EntryFault,
+    RejectedEntry,
     ScheduleConflictError,
     ScheduleManager,
     ScheduleName,
@@ -37,13 +37,13 @@ from .call import Call, Engine
 from .code import STARTS_CODE, runs_code
 from .payloads import from_payload, payload_of, read_payload, read_request, unpack
 
-__all__ = ["Scheduling"]
+__all__ = ["ScheduleHandlers"]
 
 _MAX_VIOLATIONS = 16
 """Violations that an error names: it travels in the trailers, which clients take up to 8 KiB of."""
 
 
-class Scheduling:
+class ScheduleHandlers:
     """RegisterSchedules, ListSchedules, PauseSchedule, ResumeSchedule, TriggerSchedule and DeleteSchedule."""
 
     def __init__(self, engine: Engine) -> None:
@@ -55,7 +55,7 @@ class Scheduling:
     async def register_schedules(self, call: Call) -> RegisterSchedulesResult:
         """Makes schedules what is asked for; see RegisterSchedules in worker.proto."""
         request, entries, where, skippable = _read_registration(call)
-        tenant_id = call.tenant(request.tenant_id)
+        tenant_id = call.acting_tenant(request.tenant_id)
         project_id = call.project(request.project_id)
         if not call.caller.sees_project(project_id):
             raise _other_project(call, project_id)
@@ -69,13 +69,13 @@ class Scheduling:
                 dry_run=request.dry_run,
                 skippable=skippable,
                 # Where callers are not asked, tenants are but labels.
-                admit=None if call.caller.tenants is None else self._admit_of(call, tenant_id, project_id),
+                admit=None if call.caller.tenants is None else self._quota_check(call, tenant_id, project_id),
             )
 
     async def _ids(self, tenant_id: str) -> set[str]:
         return {name.temporal_id for name in await self._manager.names(tenant_id)}
 
-    def _admit_of(self, call: Call, tenant_id: str, project_id: str) -> Admit:
+    def _quota_check(self, call: Call, tenant_id: str, project_id: str) -> Admit:
         """Holds what a call registers against how many schedules its tenant may have."""
 
         async def admit(names: Sequence[ScheduleName], kept: Set[str] | None) -> None:
@@ -103,7 +103,7 @@ class Scheduling:
 
     async def list_schedules(self, call: Call, request: ListSchedulesRequest) -> ListSchedulesResult:
         """Lists schedules; see ListSchedules in worker.proto."""
-        tenants = call.tenants(request.tenant_id)
+        tenants = call.visible_tenants(request.tenant_id)
         project_id = request.project_id
         if call.caller.bound_project is not None:
             project_id = call.project(project_id)
@@ -154,8 +154,8 @@ class Scheduling:
             )
 
     def _only_what_may_be_started(
-        self, call: Call, entries: list[ScheduleEntry | EntryFault], *, partial: bool
-    ) -> list[ScheduleEntry | EntryFault]:
+        self, call: Call, entries: list[ScheduleEntry | RejectedEntry], *, partial: bool
+    ) -> list[ScheduleEntry | RejectedEntry]:
         """The entries; with `partial`, a fault stands for each that starts what its caller could not.
 
         Raises:
@@ -163,18 +163,18 @@ class Scheduling:
         """
         if call.caller.may(*STARTS_CODE):
             return entries
-        checked = list[ScheduleEntry | EntryFault]()
+        checked = list[ScheduleEntry | RejectedEntry]()
         for place, entry in enumerate(entries):
             contract = self._workflows.get(entry.workflow_type) if isinstance(entry, ScheduleEntry) else None
             if contract is None or not runs_code(contract):
                 checked.append(entry)
                 continue
-            refusal = _not_to_be_started(entry.schedule_id, contract.name)
+            error = _not_to_be_started(entry.schedule_id, contract.name)
             if not partial:
-                raise refusal
-            violations = (Violation("workflow_type", refusal.message),)
+                raise error
+            violations = (Violation("workflow_type", error.message),)
             checked.append(
-                EntryFault(place=f"schedules[{place}]", schedule_id=entry.schedule_id, violations=violations)
+                RejectedEntry(place=f"schedules[{place}]", schedule_id=entry.schedule_id, violations=violations)
             )
         return checked
 
@@ -192,7 +192,7 @@ class Scheduling:
 
 def _read_registration(
     call: Call,
-) -> tuple[RegisterSchedulesRequest, list[ScheduleEntry | EntryFault], str, list[int]]:
+) -> tuple[RegisterSchedulesRequest, list[ScheduleEntry | RejectedEntry], str, list[int]]:
     """The request, its entries or why they cannot be read, where in the unit they stand, and which may be skipped.
 
     Raises:
@@ -212,11 +212,11 @@ def _read_registration(
     return request, read, "payload" if alone else "payload.", skippable
 
 
-def _read_entry(data: Any, place: str) -> ScheduleEntry | EntryFault:
+def _read_entry(data: Any, place: str) -> ScheduleEntry | RejectedEntry:
     try:
         return from_payload(entry_shape(data), ScheduleEntry)
     except CodecError as error:
-        return EntryFault(place=place, schedule_id=_id_of(data), violations=error.violations)
+        return RejectedEntry(place=place, schedule_id=_id_of(data), violations=error.violations)
 
 
 def _id_of(data: Any) -> str:
@@ -233,7 +233,7 @@ def _id_of(data: Any) -> str:
 
 def _name(call: Call, request: ScheduleRequest) -> ScheduleName:
     name = ScheduleName(
-        tenant_id=call.tenant(request.tenant_id),
+        tenant_id=call.acting_tenant(request.tenant_id),
         project_id=call.project(request.project_id),
         schedule_id=request.schedule_id,
     )
@@ -245,11 +245,11 @@ def _name(call: Call, request: ScheduleRequest) -> ScheduleName:
 def _other_project(call: Call, project_id: str) -> ServiceError:
     bound = call.caller.bound_project
     # A binding may name no project, and a key of all projects then vouches for none.
-    told = f"to the project {bound!r}" if bound else "to a project that it does not name"
+    binding = f"to the project {bound!r}" if bound else "to a project that it does not name"
     return ServiceError(
         Reason.PROJECT_REFUSED,
-        f"the token is bound {told}, and registers no schedules of the project {project_id!r}; leave project_id out, "
-        "or show a token that is bound to that project, or one of the kind `platform`",
+        f"the token is bound {binding}, and registers no schedules of the project {project_id!r}; leave project_id "
+        "out, or show a token that is bound to that project, or one of the kind `platform`",
         metadata={"project_id": project_id, "bound_project": bound or ""},
     )
 
@@ -282,7 +282,7 @@ def _errors(where: str = "") -> Generator[None]:
     try:
         yield
     except SchedulesRefusedError as error:
-        raise _refused(error, where) from None
+        raise _rejected(error, where) from None
     except ScheduleUnknownError as error:
         raise _unknown(error.name) from None
     except ScheduleConflictError as error:
@@ -293,13 +293,13 @@ def _errors(where: str = "") -> Generator[None]:
         raise from_rpc_error(error) from error
 
 
-def _refused(error: SchedulesRefusedError, where: str) -> ServiceError:
+def _rejected(error: SchedulesRefusedError, where: str) -> ServiceError:
     violations = list[FieldViolation]()
-    for fault in error.faults:
-        place = f"{where}{fault.place}" if where.endswith(".") else where
-        for violation in fault.violations:
+    for rejected in error.faults:
+        place = f"{where}{rejected.place}" if where.endswith(".") else where
+        for violation in rejected.violations:
             # The id tells people which one it is, the place programs.
-            named = f"schedule {fault.schedule_id!r}: " if fault.schedule_id and where.endswith(".") else ""
+            named = f"schedule {rejected.schedule_id!r}: " if rejected.schedule_id and where.endswith(".") else ""
             field = f"{place}.{violation.path}" if violation.path else place
             violations.append(FieldViolation(field=field, description=named + violation.reason))
     left = len(violations) - _MAX_VIOLATIONS

@@ -24,29 +24,29 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.core.context import HEADER
 from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error
-from contextunity.worker.tenancy import (
+from contextunity.worker.temporal.search_attributes import (
     ATTRIBUTES,
     TENANT_ATTRIBUTE,
     UNIT_ATTRIBUTE,
     bound_attributes,
-    fairness_key,
     register_attributes,
     tenant_in,
 )
+from contextunity.worker.temporal.tenancy import fairness_key
 from python_temporal.codegen import text
 from python_temporal.contract import WorkflowContract
 
-from .call import Call, Engine, Seen
+from .call import Call, Engine, KnownTask
 from .inputs import StartRequest, read_start
 
-__all__ = ["Blanks", "Starting", "quoted"]
+__all__ = ["StartRequestBuilder", "StartWorkflowHandler", "quoted"]
 
 _CONTEXT = codec.full_name(TaskContext)
 _TEXT = json.encoder.encode_basestring_ascii
 """A text as JSON, without the search for an encoder."""
 
 
-class Blanks:
+class StartRequestBuilder:
     """Makes requests of starts.
 
     Args:
@@ -56,9 +56,9 @@ class Blanks:
     def __init__(self, engine: Engine) -> None:
         self._engine, self._client = engine, engine.client
         # Bytes, because reading a message takes half the time of copying one.
-        self._blanks = dict[WorkflowContract, bytes]()
+        self._templates = dict[WorkflowContract, bytes]()
 
-    async def filled(self, call: Call, request: StartRequest, request_id: str) -> StartWorkflowExecutionRequest:
+    async def build(self, call: Call, request: StartRequest, request_id: str) -> StartWorkflowExecutionRequest:
         """The request that starts what a call asks for.
 
         Args:
@@ -67,10 +67,10 @@ class Blanks:
             request_id: what the Temporal server knows a repetition by.
         """
         contract = request.contract
-        blank = self._blanks.get(contract)
-        if blank is None:
-            blank = self._blanks[contract] = self._blank(contract)
-        wanted = StartWorkflowExecutionRequest.FromString(blank)
+        template = self._templates.get(contract)
+        if template is None:
+            template = self._templates[contract] = self._template(contract)
+        wanted = StartWorkflowExecutionRequest.FromString(template)
         # Units choose their own ids; with the tenant in it, none of them can take the id of another tenant's task.
         wanted.workflow_id = request.workflow_id or (
             f"{contract.name}/{text(request.tenant_id, 'tenant_id', contract.name, '/')}/{call.request_id}"
@@ -102,18 +102,18 @@ class Blanks:
                 wanted.input.payloads.extend(await self._client.data_converter.encode([request.input]))
         return wanted
 
-    def _blank(self, contract: WorkflowContract) -> bytes:
+    def _template(self, contract: WorkflowContract) -> bytes:
         """What all starts of a workflow have in common; where each has data of its own, it is left out."""
-        blank = StartWorkflowExecutionRequest(
+        template = StartWorkflowExecutionRequest(
             namespace=self._client.namespace,
             identity=self._client.identity,
             workflow_id_reuse_policy=_number(contract.id_reuse_policy),
             workflow_id_conflict_policy=_number(contract.id_conflict_policy),
         )
-        blank.workflow_type.name = contract.name
+        template.workflow_type.name = contract.name
         if contract.input_type is not None:
             _write_metadata(
-                blank.input.payloads.add(), "binary/protobuf", messageType=codec.full_name(contract.input_type)
+                template.input.payloads.add(), "binary/protobuf", messageType=codec.full_name(contract.input_type)
             )
         for name, timeout in (
             ("workflow_execution_timeout", contract.execution_timeout),
@@ -121,19 +121,19 @@ class Blanks:
             ("workflow_task_timeout", contract.task_timeout),
         ):
             if timeout is not None:
-                getattr(blank, name).FromTimedelta(timeout)
+                getattr(template, name).FromTimedelta(timeout)
         if contract.retry_policy is not None:
-            contract.retry_policy.apply_to_proto(blank.retry_policy)
+            contract.retry_policy.apply_to_proto(template.retry_policy)
         if contract.priority is not None:
-            blank.priority.CopyFrom(_priority(contract.priority))
+            template.priority.CopyFrom(_priority(contract.priority))
         if contract.search_attributes is None:
-            fields = blank.search_attributes.indexed_fields
+            fields = template.search_attributes.indexed_fields
             for key in (TENANT_ATTRIBUTE, UNIT_ATTRIBUTE):
                 _write_metadata(fields[key.name], "json/plain", type="Keyword")
-        _write_metadata(blank.header.fields[HEADER], "binary/protobuf", messageType=_CONTEXT)
-        if blank.workflow_id_conflict_policy == Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
-            blank.on_conflict_options.CopyFrom(OnConflictOptions(attach_request_id=True))
-        return blank.SerializeToString()
+        _write_metadata(template.header.fields[HEADER], "binary/protobuf", messageType=_CONTEXT)
+        if template.workflow_id_conflict_policy == Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
+            template.on_conflict_options.CopyFrom(OnConflictOptions(attach_request_id=True))
+        return template.SerializeToString()
 
 
 def _write_metadata(payload: Payload, encoding: str, **others: str) -> None:
@@ -169,19 +169,19 @@ _PROGRAMS = "execute_code"
 """The workflow of programs, whichever way they are started."""
 
 
-class Starting:
+class StartWorkflowHandler:
     """StartWorkflow."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._blanks = Blanks(engine)
+        self._builder = StartRequestBuilder(engine)
 
     async def start_workflow(self, call: Call) -> StartWorkflowResult:
         """Starts the workflow of a workflow_type; see StartWorkflow in worker.proto."""
-        request = await call.read(read_start, call, self._engine.registry)
+        request = await call.run_off_loop_if_large(read_start, call, self._engine.registry)
         workflow_id, run_id = await self.start(call, request)
-        seen = Seen(run_id=run_id, tenant_id=request.tenant_id, contract=request.contract)
-        self._engine.seen.keep(workflow_id, seen)
+        known = KnownTask(run_id=run_id, tenant_id=request.tenant_id, contract=request.contract)
+        self._engine.known_tasks.keep(workflow_id, known)
         return StartWorkflowResult(workflow_id=workflow_id, run_id=run_id, status=TASK_STATE_STARTED)
 
     async def start(self, call: Call, request: StartRequest) -> tuple[str, str]:
@@ -197,7 +197,7 @@ class Starting:
             await self._count(call, request)
         # With the tenant in it, a unit id that two tenants happen to share is no repetition.
         request_id = f"{request.tenant_id}/{call.request_id}"
-        wanted = await self._blanks.filled(call, request, request_id)
+        wanted = await self._builder.build(call, request, request_id)
         policy = wanted.workflow_id_reuse_policy
         if _ends_others(wanted):
             # The server takes no stricter policy together with this one, so what it would end is looked at before.

@@ -38,19 +38,19 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.worker.grpc_errors import from_rpc_error, task_unknown
-from contextunity.worker.tenancy import tenant_in
+from contextunity.worker.temporal.search_attributes import tenant_in
 from python_temporal.contract import QueryContract, WorkflowContract
 
-from .call import Call, Engine, Seen
+from .call import Call, Engine, KnownTask
 from .failures import chain_of, one_line
 
 __all__ = [
     "LAST_EVENTS",
     "STATES",
-    "Beside",
     "Progress",
     "Run",
-    "Telling",
+    "StatusPrefetch",
+    "TaskStatusHandler",
     "ask_progress",
     "chain_of",
     "check_ids",
@@ -64,7 +64,7 @@ __all__ = [
 ]
 
 
-class Beside:
+class StatusPrefetch:
     """Asks what will probably be needed: of a task that was seen running its progress, of others how they ended.
 
     Args:
@@ -78,18 +78,18 @@ class Beside:
         self._events: asyncio.Task[list[HistoryEvent]] | None = None
         self._progress: asyncio.Task[Progress] | None = None
         self._count = 1
-        seen = engine.seen.recall(workflow_id)
-        if seen is not None and run_id and seen.run_id != run_id:
-            seen = None
-        self._run_id = run_id if seen is None else seen.run_id
-        if seen is not None and tenants is not None and seen.tenant_id not in tenants:
+        known = engine.known_tasks.recall(workflow_id)
+        if known is not None and run_id and known.run_id != run_id:
+            known = None
+        self._run_id = run_id if known is None else known.run_id
+        if known is not None and tenants is not None and known.tenant_id not in tenants:
             return
-        if seen is not None and seen.is_running:
-            query = progress_query(seen.contract)
+        if known is not None and known.is_running:
+            query = progress_query(known.contract)
             if query is not None:
-                self._progress = asyncio.create_task(ask_progress(engine, workflow_id, seen.run_id, query))
+                self._progress = asyncio.create_task(ask_progress(engine, workflow_id, known.run_id, query))
             return
-        if seen is not None and not seen.succeeded:
+        if known is not None and not known.succeeded:
             self._count = LAST_EVENTS
         events = last_events(engine, workflow_id, self._run_id, count=self._count)
         self._events = asyncio.create_task(events)
@@ -118,7 +118,7 @@ class Beside:
         for task in (self._events, self._progress):
             if task is not None:
                 task.cancel()
-                task.add_done_callback(_look_at)
+                task.add_done_callback(_retrieve_error)
 
 
 def _ends(event: HistoryEvent, run: Run) -> bool:
@@ -127,7 +127,7 @@ def _ends(event: HistoryEvent, run: Run) -> bool:
     return event.event_id == info.history_length and event.event_time == info.close_time
 
 
-def _look_at(task: asyncio.Task[list[HistoryEvent]] | asyncio.Task[Progress]) -> None:
+def _retrieve_error(task: asyncio.Task[list[HistoryEvent]] | asyncio.Task[Progress]) -> None:
     """Takes notice of an error that nobody needs to know, which asyncio would otherwise log."""
     if not task.cancelled():
         task.exception()
@@ -170,7 +170,7 @@ async def find_run(call: Call, engine: Engine, workflow_id: str, run_id: str, te
     Raises:
         ServiceError: there is none, or it is another tenant's, which looks the same; or Temporal does not answer.
     """
-    tenants = call.tenants(tenant_id)
+    tenants = call.visible_tenants(tenant_id)
     check_ids(workflow_id, run_id)
     while True:
         run = await _describe(engine, workflow_id, run_id)
@@ -247,11 +247,11 @@ class Progress:
 
     Attributes:
         answered: whether a worker answered in time, if only that it has nothing to tell.
-        told: what it told.
+        message: what it told.
     """
 
     answered: bool
-    told: PackedMessage | None = None
+    message: PackedMessage | None = None
 
 
 def progress_query(contract: WorkflowContract | None) -> QueryContract[Any] | None:
@@ -271,7 +271,7 @@ async def ask_progress(engine: Engine, workflow_id: str, run_id: str, query: Que
     )
     try:
         answer = await engine.client.workflow_service.query_workflow(request, retry=True, timeout=_TIMEOUT)
-        return Progress(answered=True, told=await packed(engine, answer.query_result.payloads, query.output_type))
+        return Progress(answered=True, message=await packed(engine, answer.query_result.payloads, query.output_type))
     except CodecError:
         return Progress(answered=True)
     except RPCError as error:
@@ -302,17 +302,17 @@ async def packed(engine: Engine, payloads: Sequence[Payload], output_type: type[
     return codec.pack_any(message)
 
 
-def notice_in(told: PackedMessage | None, output_type: type[Any] | None) -> str:
+def notice_in(message: PackedMessage | None, output_type: type[Any] | None) -> str:
     """What a progress or result has to say of being incomplete; empty where it has nothing.
 
     By convention of the contracts, as `GetProgress` is: a text field `incomplete_detail`.
     """
-    if told is None or not hasattr(output_type, "__dataclass_fields__"):
+    if message is None or not hasattr(output_type, "__dataclass_fields__"):
         return ""
     assert output_type is not None
     if _NOTICE not in output_type.__dataclass_fields__:
         return ""
-    text = getattr(codec.decode(output_type, told.value), _NOTICE)
+    text = getattr(codec.decode(output_type, message.value), _NOTICE)
     return f"incomplete: {text}" if isinstance(text, str) and text else ""
 
 
@@ -332,7 +332,7 @@ STATES = {
 }
 """What each end is called. CONTINUED_AS_NEW is none: the run is followed to where it is now."""
 
-_STUMBLE_LIMIT = 1000
+_FAILURE_TEXT_LIMIT = 1000
 """Characters of what a workflow's code failed with."""
 
 _ACTIVITY_STATES = {
@@ -344,7 +344,7 @@ _ACTIVITY_STATES = {
 }
 
 
-class Telling:
+class TaskStatusHandler:
     """GetTaskStatus."""
 
     def __init__(self, engine: Engine) -> None:
@@ -353,20 +353,20 @@ class Telling:
     async def get_task_status(self, call: Call, request: GetTaskStatusRequest) -> TaskStatus:
         """Tells how a task goes; see GetTaskStatus in worker.proto."""
         workflow_id, run_id = request.workflow_id, request.run_id
-        tenants = call.tenants(request.tenant_id)
+        tenants = call.visible_tenants(request.tenant_id)
         check_ids(workflow_id, run_id)
-        beside = Beside(self._engine, tenants, workflow_id, run_id)
+        prefetch = StatusPrefetch(self._engine, tenants, workflow_id, run_id)
         try:
             # Its question goes out first: a query takes longer than the description.
             await asyncio.sleep(0)
             run = await find_run(call, self._engine, workflow_id, run_id, request.tenant_id)
             if not run_id:
-                self._engine.seen.keep(workflow_id, _seen(run))
-            return await self.status(run, beside)
+                self._engine.known_tasks.keep(workflow_id, _known(run))
+            return await self.status(run, prefetch)
         finally:
-            beside.drop()
+            prefetch.drop()
 
-    async def status(self, run: Run, beside: Beside | None = None) -> TaskStatus:
+    async def status(self, run: Run, prefetch: StatusPrefetch | None = None) -> TaskStatus:
         """How a run goes, with its outcome where it has ended, else its progress and what it waits for.
 
         Args:
@@ -388,28 +388,28 @@ class Telling:
             closed_at=instant(info.close_time),
         )
         if not run.is_running:
-            await self._tell_outcome(run, status, beside)
+            await self._add_outcome(run, status, prefetch)
             return status
         status.pending_activities = [_pending(each) for each in run.description.pending_activities]
         notices = list[str]()
         query = progress_query(run.contract)
         progress = Progress(answered=False)
         if query is not None:
-            found = await beside.progress(run) if beside is not None else None
+            found = await prefetch.progress(run) if prefetch is not None else None
             progress = found or await ask_progress(self._engine, run.workflow_id, run.run_id, query)
-            status.progress = progress.told
-            notices.append(notice_in(progress.told, query.output_type))
+            status.progress = progress.message
+            notices.append(notice_in(progress.message, query.output_type))
         if run.description.pending_workflow_task.attempt > 1:
-            notices.append(await self._stumble(run))
+            notices.append(await self._workflow_task_failure(run))
         if not progress.answered and _waits_for_a_worker(run):
-            notices.append(await self._idle(status.task_queue))
+            notices.append(await self._missing_workers(status.task_queue))
         status.notice = "; ".join(notice for notice in notices if notice)
         return status
 
-    async def _tell_outcome(self, run: Run, status: TaskStatus, beside: Beside | None) -> None:
+    async def _add_outcome(self, run: Run, status: TaskStatus, prefetch: StatusPrefetch | None) -> None:
         # Of a success the last event says all; of a failure those before it say how it came to that.
         count = 1 if _succeeded(run) else LAST_EVENTS
-        found = await beside.events(run, count) if beside is not None else None
+        found = await prefetch.events(run, count) if prefetch is not None else None
         events = found or await last_events(self._engine, run.workflow_id, run.run_id, count=count)
         end, converter = events[0], self._engine.client.data_converter
         match end.WhichOneof("attributes"):
@@ -438,21 +438,21 @@ class Telling:
             case _:
                 pass
 
-    async def _stumble(self, run: Run) -> str:
+    async def _workflow_task_failure(self, run: Run) -> str:
         """Why a run does not come forward whose workflow task is repeated; empty where its history does not tell."""
         for event in await last_events(self._engine, run.workflow_id, run.run_id):
             if event.HasField("workflow_task_failed_event_attributes"):
                 failure = event.workflow_task_failed_event_attributes.failure
-                told = one_line(await chain_of(failure, self._engine.client.data_converter))
+                message = one_line(await chain_of(failure, self._engine.client.data_converter))
                 return (
-                    f"the code of its workflow failed with {told[:_STUMBLE_LIMIT]}; its task is repeated until the "
-                    "worker's code is mended, or it is terminated"
+                    f"the code of its workflow failed with {message[:_FAILURE_TEXT_LIMIT]}; its task is repeated "
+                    "until the worker's code is mended, or it is terminated"
                 )
             if event.HasField("workflow_task_timed_out_event_attributes"):
                 return "a worker took its workflow task and did not finish it in time; it is repeated"
         return ""
 
-    async def _idle(self, task_queue: str) -> str:
+    async def _missing_workers(self, task_queue: str) -> str:
         kinds = {
             "workflows": TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
             "activities": TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
@@ -490,8 +490,8 @@ def _succeeded(run: Run) -> bool:
     return run.description.workflow_execution_info.status == Status.WORKFLOW_EXECUTION_STATUS_COMPLETED
 
 
-def _seen(run: Run) -> Seen:
-    return Seen(
+def _known(run: Run) -> KnownTask:
+    return KnownTask(
         run_id=run.run_id,
         tenant_id=run.tenant_id,
         contract=run.contract,

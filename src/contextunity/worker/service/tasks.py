@@ -14,13 +14,13 @@ from temporalio.api.workflowservice.v1 import ListWorkflowExecutionsRequest
 from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
-from contextunity.worker.tenancy import TENANT_ATTRIBUTE
+from contextunity.worker.temporal.search_attributes import TENANT_ATTRIBUTE
 
 from .call import Call, Engine
 from .start import quoted
 from .status import STATES, instant
 
-__all__ = ["Listing"]
+__all__ = ["ListTasksHandler"]
 
 _PAGE_SIZE = 100
 _MARK = 8
@@ -35,7 +35,7 @@ _FILTER_WORDS = {
 }
 
 
-class Listing:
+class ListTasksHandler:
     """ListTasks."""
 
     def __init__(self, engine: Engine) -> None:
@@ -43,7 +43,7 @@ class Listing:
 
     async def list_tasks(self, call: Call, request: ListTasksRequest) -> ListTasksResult:
         """Lists tasks; see ListTasks in worker.proto."""
-        tenants = call.tenants(request.tenant_id)
+        tenants = call.visible_tenants(request.tenant_id)
         if tenants is not None and not tenants:
             return ListTasksResult()
         query = _query(request, tenants)

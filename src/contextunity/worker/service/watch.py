@@ -22,9 +22,9 @@ from contextunity.core import codec
 from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error
 
 from .call import Call, Engine
-from .status import Run, Telling, find_run
+from .status import Run, TaskStatusHandler, find_run
 
-__all__ = ["Watching"]
+__all__ = ["WatchTaskHandler"]
 
 _GATHER = 0.2
 """Seconds for which events are gathered: a status in between would be old before it is read."""
@@ -40,12 +40,12 @@ _FLEETING = ("last_heartbeat_at",)
 """Fields of a pending activity that change without anything having happened."""
 
 
-class Watching:
+class WatchTaskHandler:
     """WatchTask."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._telling = Telling(engine)
+        self._telling = TaskStatusHandler(engine)
         self._stopping = asyncio.Event()
         # Each is kept by the watches that use it.
         self._looks = weakref.WeakValueDictionary[frozenset[str] | None, asyncio.Semaphore]()

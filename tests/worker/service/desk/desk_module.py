@@ -27,7 +27,7 @@ from desk_gen.acme.desk.v1 import (
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
-from contextunity.worker.core.registry import ModuleConfig
+from contextunity.worker.modules.registry import ModuleConfig
 
 
 @desk_temporal.step.defn

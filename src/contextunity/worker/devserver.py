@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from .auth import authenticator_for
-from .core.registry import RegisteredModule, WorkerRegistry
 from .embedded import LOOPBACK, EmbeddedServer, embedded_server, usual_or_free_port
+from .modules.registry import RegisteredModule, WorkerRegistry
 from .quotas import open_quotas
 from .server import RunningServer, running_server
 from .service import WorkerService
 from .settings import Settings
-from .temporal import connect, running_workers
+from .temporal.client import connect
+from .temporal.worker import running_workers
 
-__all__ = ["Stack", "running_stack"]
+__all__ = ["DevServer", "running_dev_server"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stack:
+class DevServer:
     """What runs.
 
     Attributes:
@@ -38,14 +39,14 @@ class Stack:
 
 
 @contextlib.asynccontextmanager
-async def running_stack(
+async def running_dev_server(
     settings: Settings,
     registry: WorkerRegistry,
     *,
     modules: Sequence[str] | None = None,
     temporal_port: int | None = None,
     ui_port: int | None = None,
-) -> AsyncGenerator[Stack, None]:
+) -> AsyncGenerator[DevServer, None]:
     """Runs everything while the context is open, and stops it in the reverse order.
 
     Args:
@@ -73,7 +74,7 @@ async def running_stack(
             quotas=await stack.enter_async_context(open_quotas(settings)),
         )
         grpc = await stack.enter_async_context(running_server(service, _local(settings), authenticator))
-        yield Stack(temporal=temporal, grpc=grpc, modules=selected, workers=workers)
+        yield DevServer(temporal=temporal, grpc=grpc, modules=selected, workers=workers)
 
 
 def _local(settings: Settings) -> Settings:

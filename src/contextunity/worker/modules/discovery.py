@@ -51,21 +51,21 @@ def discover(settings: Settings) -> WorkerRegistry:
         RegistryError: modules cannot be imported or do not match their contracts; every fault is listed.
         SettingsError: a module's settings are wrong.
     """
-    configs, faults = list[ModuleConfig](), list[str]()
+    configs, violations = list[ModuleConfig](), list[str]()
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
-        _load(f"module {point.name!r} (entry point {point.value})", point.load, configs, faults)
+        _load(f"module {point.name!r} (entry point {point.value})", point.load, configs, violations)
     for path in settings.module_paths:
-        _load(f"module {path!r} (WORKER_MODULES)", functools.partial(_import, path), configs, faults)
+        _load(f"module {path!r} (WORKER_MODULES)", functools.partial(_import, path), configs, violations)
     registry = WorkerRegistry(module_settings=settings.modules, settings_folder=settings.settings_folder)
     stray = registry.stray_sections(configs)
     try:
         registry.register_all(configs)
     except RegistryError as error:
-        faults += error.faults
+        violations += error.faults
     except SettingsError as error:
         raise SettingsError([*stray, *error.faults]) from None
-    if faults:
-        raise RegistryError(faults)
+    if violations:
+        raise RegistryError(violations)
     if stray:
         raise SettingsError(stray)
     return registry
@@ -98,7 +98,7 @@ def _name_of(handler: object) -> str:
     return str(getattr(handler, "__name__", repr(handler)))
 
 
-def _deployed_fault(where: str, register_all: Callable[..., object]) -> str:
+def _register_all_violation(where: str, register_all: Callable[..., object]) -> str:
     """The fault of a plug-in of the deployed system, with the ModuleConfig to write instead."""
     recording = _Recording()
     # It is somebody else's code, and only asked for what the error can show: without that, the error is more general.
@@ -112,21 +112,21 @@ def _deployed_fault(where: str, register_all: Callable[..., object]) -> str:
     )
 
 
-def _load(where: str, load: Callable[[], object], configs: list[ModuleConfig], faults: list[str]) -> None:
+def _load(where: str, load: Callable[[], object], configs: list[ModuleConfig], violations: list[str]) -> None:
     try:
         loaded = load()
         if isinstance(loaded, ModuleType):
             loaded = getattr(loaded, "register_all", loaded)
         if callable(loaded) and getattr(loaded, "__name__", "") == "register_all":
-            faults.append(_deployed_fault(where, loaded))
+            violations.append(_register_all_violation(where, loaded))
             return
         if callable(loaded):
             loaded = loaded()
     # A module is somebody else's code: whatever its import raises is a fault to list beside the others'.
     except Exception as error:  # noqa: BLE001
-        faults.append(f"{where} cannot be loaded: {type(error).__name__}: {error}")
+        violations.append(f"{where} cannot be loaded: {type(error).__name__}: {error}")
         return
     if isinstance(loaded, ModuleConfig):
         configs.append(loaded)
     else:
-        faults.append(f"{where} is a {type(loaded).__name__}; it should be a ModuleConfig or return one")
+        violations.append(f"{where} is a {type(loaded).__name__}; it should be a ModuleConfig or return one")

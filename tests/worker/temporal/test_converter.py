@@ -20,8 +20,8 @@ from temporalio.exceptions import ApplicationError
 
 from contextunity.core import CodecError, codec, worker_pb2
 from contextunity.core.exact_datetime import ExactDatetime
-from contextunity.worker.converter import ProtobufPayloadConverter, data_converter
-from contextunity.worker.failures import INVALID_INPUT, UndecodableInputError
+from contextunity.worker.temporal.converter import ProtobufPayloadConverter, data_converter
+from contextunity.worker.temporal.errors import INVALID_INPUT, UndecodableInputError
 
 _RESPONSE = HarvestResponse(
     harvest_id="h", counts=HarvestCounts(pages=2**40), started_at=datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=UTC)

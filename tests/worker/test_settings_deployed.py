@@ -11,12 +11,11 @@ import pytest
 
 from contextunity.core.tokens import ContextToken, mint
 from contextunity.worker.auth import authenticator_for
-from contextunity.worker.core.discovery import discover
-from contextunity.worker.deployed_settings import ignored_warning, nearest
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import RegistryError, SettingsError
-from contextunity.worker.settings import load_settings
-from contextunity.worker.temporal import with_port
+from contextunity.worker.modules.discovery import discover
+from contextunity.worker.settings import ignored_warning, load_settings, nearest
+from contextunity.worker.temporal.client import with_port
 
 _WORKER = ("-m", "contextunity.worker")
 _SECRET = "a secret of more than thirty-two bytes"

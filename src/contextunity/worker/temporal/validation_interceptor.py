@@ -32,8 +32,8 @@ from temporalio.worker import (
 from contextunity.core import validation
 from contextunity.core.errors import CodecError
 
-from .failures import invalid_input
-from .internal_fields import clear_internal
+from ..internal_fields import clear_internal
+from .errors import invalid_input
 
 __all__ = ["ValidationInterceptor"]
 
@@ -68,18 +68,18 @@ class _WorkflowInbound(WorkflowInboundInterceptor):
         for argument in input.args:
             # Once more for workflows without `@workflow.init`, which are made without their input.
             clear_internal(argument)
-        refusal = _refusal(input.args, f"{_MARK}-start")
-        if refusal is not None:
-            raise refusal
+        error = _invalid_input(input.args, f"{_MARK}-start")
+        if error is not None:
+            raise error
         return await super().execute_workflow(input)
 
     async def handle_signal(self, input: HandleSignalInput) -> None:
         self._signals += 1
-        refusal = _refusal(input.args, f"{_MARK}-signal-{self._signals}")
-        if refusal is None:
+        error = _invalid_input(input.args, f"{_MARK}-signal-{self._signals}")
+        if error is None:
             await super().handle_signal(input)
         else:
-            workflow.logger.warning("signal %r is passed over: %s", input.signal, refusal.message)
+            workflow.logger.warning("signal %r is passed over: %s", input.signal, error.message)
 
     async def handle_query(self, input: HandleQueryInput) -> Any:
         _check(input.args)
@@ -93,22 +93,22 @@ class _WorkflowInbound(WorkflowInboundInterceptor):
     async def handle_update_handler(self, input: HandleUpdateInput) -> Any:
         # The SDK has a stage before acceptance only for updates with a validator; those of contracts all have one.
         if input.id not in self._checked_updates:
-            refusal = _refusal(input.args, f"{_MARK}-update-{input.id}")
-            if refusal is not None:
-                raise refusal
+            error = _invalid_input(input.args, f"{_MARK}-update-{input.id}")
+            if error is not None:
+                raise error
         self._checked_updates.discard(input.id)
         return await super().handle_update_handler(input)
 
 
-def _refusal(arguments: Sequence[Any], mark: str) -> ApplicationError | None:
+def _invalid_input(arguments: Sequence[Any], mark: str) -> ApplicationError | None:
     """Why input is refused, or was when it came; None where it is not."""
     if workflow.unsafe.is_replaying() and not workflow.patched(mark):
         return None
     try:
         _check(arguments)
-    except ApplicationError as refusal:
+    except ApplicationError as error:
         workflow.patched(mark)
-        return refusal
+        return error
     if workflow.unsafe.is_replaying():
         return invalid_input("it broke the rules that were in force when it came")
     return None

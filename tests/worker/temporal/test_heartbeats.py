@@ -17,7 +17,7 @@ from temporalio.common import RetryPolicy
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from contextunity.worker.embedded import EmbeddedServer
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 _HEARTBEAT_TIMEOUT = timedelta(seconds=1)
 _released = threading.Event()

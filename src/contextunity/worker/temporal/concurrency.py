@@ -16,16 +16,16 @@ from typing import TypeVar
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, ApplicationErrorCategory
 
-__all__ = ["PLACES_TAKEN", "Places", "until_placed"]
+__all__ = ["LIMIT_REACHED", "ConcurrencyLimit", "retry_until_free"]
 
-PLACES_TAKEN = "PlacesTaken"
+LIMIT_REACHED = "PlacesTaken"
 """Type of the ApplicationError of an activity that found no place."""
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.25, 10.0
 
 _Value = TypeVar("_Value")
 
 
-class Places:
+class ConcurrencyLimit:
     """Bounds how many activities of a kind run at once in a worker.
 
     All is done on one event loop, without a wait in between, so it needs no lock.
@@ -49,7 +49,7 @@ class Places:
             keys: value of each key that is limited, such as `tenant="acme"`.
 
         Raises:
-            ApplicationError: PLACES_TAKEN; none is free, in all or for one of these values.
+            ApplicationError: LIMIT_REACHED; none is free, in all or for one of these values.
         """
         held = [(key, keys[key]) for key in self._limits]
         if self._running >= self._total:
@@ -72,13 +72,13 @@ class Places:
         # Everyday life, and nothing for the log. The workflow asks again, so the retry policy must not.
         return ApplicationError(
             f"all places for {self._what} are taken: {which}; the workflow asks again by itself",
-            type=PLACES_TAKEN,
+            type=LIMIT_REACHED,
             non_retryable=True,
             category=ApplicationErrorCategory.BENIGN,
         )
 
 
-async def until_placed(call: Callable[[], Awaitable[_Value]], busy: str = PLACES_TAKEN) -> _Value:
+async def retry_until_free(call: Callable[[], Awaitable[_Value]], busy: str = LIMIT_REACHED) -> _Value:
     """In a workflow: calls an activity, and where it finds no place again a little later, each time later.
 
     Args:

@@ -31,10 +31,11 @@ from temporalio.worker import Replayer, Worker
 
 from contextunity.core import context
 from contextunity.core.context import TaskContext
-from contextunity.worker.context_interceptor import context_headers
 from contextunity.worker.embedded import EmbeddedServer
-from contextunity.worker.plugin import ContextWorkerPlugin
-from contextunity.worker.tenancy import bound_attributes, fairness_key
+from contextunity.worker.temporal.context_interceptor import context_headers
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.search_attributes import bound_attributes
+from contextunity.worker.temporal.tenancy import fairness_key
 
 _CALLER = TaskContext(trace_id="trace", unit_id="unit", tenant_id="acme", provenance=["shop:click"], principal="ann")
 

@@ -1,98 +1,34 @@
-"""The Temporal side of a process: the client, and the workers that run the registered modules."""
+"""The Temporal workers of a process: one for each task queue of the modules that it runs."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
 
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
-from temporalio.envconfig import ClientConfig
-from temporalio.service import RetryConfig, RPCError
 from temporalio.worker import ResourceBasedSlotConfig, Worker, WorkerDeploymentConfig, WorkerTuner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from python_temporal import generated_modules
 
-from .core.registry import ModuleContext, RegisteredModule
-from .data_folder import naming_the_folder
-from .errors import RegistryError, SettingsError, TemporalUnreachableError
-from .plugin import ContextWorkerPlugin
-from .quotas import open_quotas
-from .settings import Settings
-from .tenancy import register_attributes, tenant_queue
+from ..errors import RegistryError, SettingsError
+from ..modules.registry import ModuleContext, RegisteredModule
+from ..quotas import open_quotas
+from ..settings import Settings, naming_data_folder
+from .tenancy import tenant_queue
 
-__all__ = ["connect", "running_workers", "with_port"]
+__all__ = ["running_workers"]
 
 _LOG = logging.getLogger(__name__)
 
 _TARGET_USAGE = 0.8
 _GRACEFUL_SHUTDOWN = timedelta(seconds=10)
 """How long activities under way may go on once a worker is told to stop; then they are cancelled and run elsewhere."""
-
-
-async def connect(settings: Settings, *, address: str | None = None) -> Client:
-    """Connects to the Temporal server that the standard TEMPORAL_* settings name.
-
-    Args:
-        settings: `temporal_timeout` bounds the attempt.
-        address: host:port to connect to instead.
-
-    Raises:
-        TemporalUnreachableError: nothing answers there in time, or it does not let us in.
-        WorkerError: its namespace lacks our search attributes, and it does not let us register them.
-    """
-    config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
-    if address is not None:
-        config["target_host"] = address
-    # The port may be left out where the deployed system names the host.
-    config.setdefault("target_host", with_port(settings.temporal_host or "localhost"))
-    try:
-        async with asyncio.timeout(settings.temporal_timeout):
-            if not config.get("http_connect_proxy_config"):
-                await _knock(config["target_host"])
-            # A server that refuses connections would otherwise be tried for ten seconds, whatever the setting says.
-            retries = RetryConfig(max_elapsed_time_millis=int(settings.temporal_timeout * 1000))
-            client = await Client.connect(**config, plugins=[ContextWorkerPlugin()], retry_config=retries)
-            await client.service_client.check_health()
-            await register_attributes(client)
-            return client
-    except TimeoutError:
-        reason = f"no answer within {settings.temporal_timeout:g} s"
-    except ValueError:
-        reason = "that is no address; it should read host:port"
-    except OSError as error:
-        known = error.errno is not None and error.errno > 0
-        reason = (os.strerror(error.errno or 0) if known else error.strerror or str(error)).lower()
-    except (RuntimeError, RPCError) as error:
-        reason = _short(error)
-    raise TemporalUnreachableError(config["target_host"], reason)
-
-
-def with_port(address: str) -> str:
-    """An address of a Temporal server, with the usual port where it names none."""
-    host, separator, port = address.rpartition(":")
-    if separator and port.isdigit() and (":" not in host or host.endswith("]")):
-        return address
-    return f"[{address}]:7233" if ":" in address and not address.startswith("[") else f"{address}:7233"
-
-
-async def _knock(address: str) -> None:
-    """Opens a plain connection to see that somebody is there.
-
-    The SDK's own error for that quotes its transport's debug output; and a process that ends just after it may be
-    aborted, because a thread of the SDK's is still about to return to an interpreter that is no more.
-    """
-    host, _, port = address.rpartition(":")
-    _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-    writer.close()
-    await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
@@ -120,7 +56,7 @@ async def running_workers(
         for module in modules:
             if module.config.lifespan is not None:
                 context = ModuleContext(settings=module.settings, data_folder=settings.data_folder, quotas=quotas)
-                with naming_the_folder(settings.data_folder):
+                with naming_data_folder(settings.data_folder):
                     await stack.enter_async_context(module.config.lifespan(context))
         threads = settings.max_concurrent_activities + max((module.waiting_slots for module in modules), default=0)
         executor = ThreadPoolExecutor(threads, thread_name_prefix="activity")
@@ -220,22 +156,17 @@ def _check_versioning(modules: Sequence[RegisteredModule], settings: Settings) -
         raise SettingsError(["deployment_name and build_id go together; set both or neither"])
     if settings.deployment_name:
         return
-    faults = [
+    violations = [
         f"module {name!r}: the contract of workflow {contract.name!r} declares versioning_behavior, which needs a "
         "versioned worker; set CONTEXTWORKER_DEPLOYMENT_NAME and CONTEXTWORKER_BUILD_ID"
         for name, contract in workflows
         if contract.versioning_behavior is not None
     ]
-    if faults:
-        raise RegistryError(faults)
+    if violations:
+        raise RegistryError(violations)
 
 
 def _passthrough(module: RegisteredModule) -> set[str]:
     """What the module asks for, and the packages that its contracts' dataclasses are generated into."""
     generated = set[str]().union(*(generated_modules(service) for service in module.contracts))
     return {*module.config.passthrough_modules, *generated}
-
-
-def _short(error: Exception) -> str:
-    """The first telling line of the SDK's error, which otherwise quotes its transport's whole debug output."""
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

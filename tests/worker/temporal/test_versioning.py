@@ -16,12 +16,12 @@ from temporalio.client import Client
 from temporalio.common import VersioningBehavior
 
 from contextunity.modules.harvest.plugin import module
-from contextunity.worker.core.registry import RegisteredModule
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import RegistryError, SettingsError
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.modules.registry import RegisteredModule
 from contextunity.worker.settings import Settings
-from contextunity.worker.temporal import running_workers
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.worker import running_workers
 
 _CLIENT: Any = None
 """Refused before any client is used."""

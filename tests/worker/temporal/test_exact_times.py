@@ -21,7 +21,7 @@ from temporalio.worker import Replayer, Worker
 
 from contextunity.core.exact_datetime import ExactDatetime
 from contextunity.worker.embedded import EmbeddedServer
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 _MOMENT = ExactDatetime(2026, 1, 2, 3, 4, 5, 600_007, UTC, nanosecond=89)
 _TEXT = "2026-01-02T03:04:05.600007089"

@@ -31,7 +31,7 @@ from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.core.exact_datetime import read_isoformat
 
-from .failures import UndecodableInputError
+from .errors import UndecodableInputError
 
 __all__ = ["ProtobufPayloadConverter", "data_converter"]
 
@@ -157,12 +157,12 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
                 _check_presence(values, type_hints or [])
         except KeyError as error:
             # The SDK's own way to say that it does not know the encoding.
-            fault, cause = CodecError(str(error.args[0])), error
+            codec_error, cause = CodecError(str(error.args[0])), error
         except CodecError as error:
-            fault, cause = error, None
+            codec_error, cause = error, None
         else:
             return values
-        raise UndecodableInputError(fault) if self._of_workflow else fault from cause
+        raise UndecodableInputError(codec_error) if self._of_workflow else codec_error from cause
 
     def with_context(self, context: SerializationContext) -> Self:
         """A converter for payloads of a workflow, or of an activity."""

@@ -29,8 +29,8 @@ from contextunity.core import validation
 from contextunity.core.errors import CodecError
 from contextunity.modules.harvest.workflows import HarvestWorkflow
 from contextunity.worker.embedded import EmbeddedServer
-from contextunity.worker.failures import INVALID_INPUT
-from contextunity.worker.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.errors import INVALID_INPUT
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 _GOOD = HarvestRequest(supplier_code="camping-trade")
 _BAD = HarvestRequest(supplier_code="", page_size=5000)

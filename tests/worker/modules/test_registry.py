@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from contextunity.modules.harvest.activities import fetch_products, sync_to_brain, transform_data
 from contextunity.modules.harvest.plugin import module as harvest
 from contextunity.modules.harvest.workflows import HarvestWorkflow, ListRejectedWorkflow
-from contextunity.worker.core.registry import ModuleConfig, WorkerRegistry
 from contextunity.worker.errors import RegistryError, SettingsError, UnknownModuleError
+from contextunity.worker.modules.registry import ModuleConfig, WorkerRegistry
 
 
 class _Settings(BaseModel):

@@ -16,7 +16,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from contextunity.worker import embedded
 from contextunity.worker.embedded import embedded_server
-from contextunity.worker.tenancy import fair_priority, fairness_key
+from contextunity.worker.temporal.tenancy import fair_priority, fairness_key
 
 _FLOOD = 200
 _QUEUE = "turns"

@@ -14,7 +14,7 @@ from temporalio.client import Client
 
 from contextunity.core import ContextUnit, codec
 from contextunity.worker.embedded import EmbeddedServer
-from contextunity.worker.tenancy import fairness_key
+from contextunity.worker.temporal.tenancy import fairness_key
 
 from .conftest import Desk, Refusal
 

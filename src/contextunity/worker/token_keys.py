@@ -34,24 +34,24 @@ def load_keyring(settings: Settings) -> Keyring:
     Raises:
         SettingsError: there is no key, or something cannot be read or used; all faults are named at once.
     """
-    faults = list[str]()
-    hmac, ed25519 = _keys_file(settings.token_keys_file, faults) if settings.token_keys_file else ({}, {})
-    secret = _shared_secret(settings, faults)
+    violations = list[str]()
+    hmac, ed25519 = _keys_file(settings.token_keys_file, violations) if settings.token_keys_file else ({}, {})
+    secret = _shared_secret(settings, violations)
     if secret is not None and SHARED_KID in hmac:
-        faults.append(f"{settings.token_keys_file}: {SHARED_KID} is set as token_secret too; set it in one place")
+        violations.append(f"{settings.token_keys_file}: {SHARED_KID} is set as token_secret too; set it in one place")
     if secret is not None:
         hmac[SHARED_KID] = secret
-    if not faults and not hmac and not ed25519:
-        faults.append(
+    if not violations and not hmac and not ed25519:
+        violations.append(
             "there is no key to verify tokens with; set CONTEXTWORKER_TOKEN_SECRET to what "
             "`contextworker token secret` prints, or token_secret_file or token_keys_file to a file (docs/security.md)"
         )
     try:
         keyring = Keyring(hmac=hmac, ed25519=ed25519)
     except TokenKeyError as error:
-        raise SettingsError([*faults, *error.faults]) from None
-    if faults:
-        raise SettingsError(faults)
+        raise SettingsError([*violations, *error.faults]) from None
+    if violations:
+        raise SettingsError(violations)
     return keyring
 
 
@@ -64,9 +64,9 @@ def read_secret_file(path: Path) -> bytes:
     return _read(path, secret=True).strip()
 
 
-def _shared_secret(settings: Settings, faults: list[str]) -> bytes | None:
+def _shared_secret(settings: Settings, violations: list[str]) -> bytes | None:
     if settings.token_secret is not None and settings.token_secret_file is not None:
-        faults.append("token_secret_file and CONTEXTWORKER_TOKEN_SECRET are both set; set one of them")
+        violations.append("token_secret_file and CONTEXTWORKER_TOKEN_SECRET are both set; set one of them")
     if settings.token_secret is not None:
         # What the environment holds need not be UTF-8; these are the very bytes that it was given.
         return os.fsencode(settings.token_secret.get_secret_value())
@@ -75,38 +75,38 @@ def _shared_secret(settings: Settings, faults: list[str]) -> bytes | None:
     try:
         return read_secret_file(settings.token_secret_file)
     except SettingsError as error:
-        faults += error.faults
+        violations += error.faults
         return None
 
 
-def _keys_file(path: Path, faults: list[str]) -> tuple[dict[str, bytes], dict[str, Ed25519PublicKey]]:
+def _keys_file(path: Path, violations: list[str]) -> tuple[dict[str, bytes], dict[str, Ed25519PublicKey]]:
     hmac: dict[str, bytes] = {}
     ed25519: dict[str, Ed25519PublicKey] = {}
     try:
         values: Mapping[str, Any] = tomllib.loads(_read(path, secret=False).decode())
     except SettingsError as error:
-        faults += error.faults
+        violations += error.faults
         return hmac, ed25519
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        faults.append(f"{path}: not a TOML file that can be read{_place(error)}")
+        violations.append(f"{path}: not a TOML file that can be read{_place(error)}")
         return hmac, ed25519
     for table in sorted(values.keys() - set(_TABLES)):
-        faults.append(f"{path}: {table}: there is no such table; keys stand in [hmac] or [ed25519]")
+        violations.append(f"{path}: {table}: there is no such table; keys stand in [hmac] or [ed25519]")
     for table in _TABLES:
         keys = values.get(table, {})
         if not isinstance(keys, dict):
-            faults.append(f'{path}: {table} is not a table of keys, such as "my_project:{table}-001" = "…"')
+            violations.append(f'{path}: {table} is not a table of keys, such as "my_project:{table}-001" = "…"')
             continue
         for kid, text in cast("dict[str, object]", keys).items():
             if not isinstance(text, str):
-                faults.append(f"{path}: {table}: {kid!r} is not a text; a kid stands in quotes")
+                violations.append(f"{path}: {table}: {kid!r} is not a text; a kid stands in quotes")
             elif table == "hmac":
                 hmac[kid] = text.encode()
             else:
                 try:
                     ed25519[kid] = ed25519_public_key(text)
                 except TokenKeyError as error:
-                    faults += [f"{path}: ed25519: {kid!r}: {fault}" for fault in error.faults]
+                    violations += [f"{path}: ed25519: {kid!r}: {violation}" for violation in error.faults]
     if hmac:
         _warn_if_readable(path)
     return hmac, ed25519

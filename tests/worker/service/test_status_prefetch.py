@@ -11,12 +11,12 @@ import pytest
 
 from contextunity.core import ContextUnit, codec
 from contextunity.worker.auth import EVERYBODY, Caller
-from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.grpc_errors import Reason, ServiceError
+from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.service import Call, WorkerService
-from contextunity.worker.service.call import Seen, SeenTasks
+from contextunity.worker.service.call import KnownTask, KnownTasks
 from contextunity.worker.settings import Settings
-from contextunity.worker.temporal import connect
+from contextunity.worker.temporal.client import connect
 
 from .conftest import Desk
 
@@ -165,8 +165,8 @@ async def test_what_was_asked_of_an_earlier_run_is_not_told_of_a_later_one(desk:
 
 
 def test_a_bounded_number_of_tasks_is_remembered() -> None:
-    tasks = SeenTasks(most=2)
+    tasks = KnownTasks(most=2)
     for workflow_id in ("a", "b", "a", "c"):
-        tasks.keep(workflow_id, Seen(run_id=workflow_id, tenant_id="one", contract=None))
+        tasks.keep(workflow_id, KnownTask(run_id=workflow_id, tenant_id="one", contract=None))
     assert tasks.recall("b") is None
     assert [tasks.recall(each) is not None for each in ("a", "c")] == [True, True]

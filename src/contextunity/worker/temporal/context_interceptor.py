@@ -24,7 +24,8 @@ from contextunity.core.context import HEADER, TaskContext
 from contextunity.core.errors import CodecError
 
 from .converter import data_converter
-from .tenancy import TENANT_ATTRIBUTE, fair_priority, fairness_key, tenant_of
+from .search_attributes import TENANT_ATTRIBUTE, tenant_of
+from .tenancy import fair_priority, fairness_key
 
 __all__ = ["ContextInterceptor", "context_headers"]
 

@@ -1,0 +1,94 @@
+"""The SDK plugin that makes a Temporal client or worker speak the generated contracts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator, Iterable
+
+from temporalio.plugin import SimplePlugin
+from temporalio.worker import WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from contextunity.core import validation
+from contextunity.core.context import TaskContext
+from python_temporal.contract import ActivityContract, ServiceContract, WorkflowContract
+from python_temporal.workflows import check_inputs_by
+from shared_import_sandbox import sandboxed_runner
+
+from ..internal_fields import clear_internal
+from .context_interceptor import ContextInterceptor
+from .converter import data_converter
+from .heartbeats import HeartbeatInterceptor
+from .validation_interceptor import ValidationInterceptor
+
+__all__ = ["PASSTHROUGH_MODULES", "ContextWorkerPlugin"]
+
+PASSTHROUGH_MODULES = (
+    "betterproto2",
+    "betterproto2_codec",
+    "contextunity.core",
+    "contextunity.gen",
+    "contextunity.worker",
+    "dateutil",
+    "google.protobuf",
+    "grpc",
+    "protobuf",
+    "protobuf_ext",
+    "protovalidate",
+    "pydantic",
+    "pydantic_core",
+    "python_temporal",
+    "typing_extensions",
+    # Imported by zoneinfo for the first time zone on machines that have no zone files of their own.
+    "tzdata",
+)
+"""Modules that the workflow sandbox shares with the process instead of importing them anew for each run.
+
+Generated classes must be the same ones on both sides: a message decoded outside is otherwise no instance of the class
+that the workflow's code names. The rest is here because it holds no state that a workflow could depend on, and to
+import it again costs several milliseconds a run.
+"""
+
+_FIXED_TYPES = (ActivityContract, ServiceContract, WorkflowContract)
+"""Modules of workflows hold contracts, which generated modules make and nobody changes."""
+
+
+class ContextWorkerPlugin(SimplePlugin):
+    """All that a Temporal client or worker of yours needs, in one: the data converter, the sandbox's settings, the
+    context that travels in headers, the rules that input is held against, and heartbeats.
+
+    Args:
+        passthrough_modules: further modules to share with the sandbox, such as the package of your own generated code.
+
+    Example:
+        client = await Client.connect("localhost:7233", plugins=[ContextWorkerPlugin()])
+    """
+
+    def __init__(self, *, passthrough_modules: Iterable[str] = ()) -> None:
+        self._passthrough = (*PASSTHROUGH_MODULES, *passthrough_modules)
+        check_inputs_by(clear_internal)
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK leaves some of its parameters open
+            "contextunity.ContextWorkerPlugin",
+            data_converter=data_converter,
+            interceptors=[ContextInterceptor(), ValidationInterceptor(), HeartbeatInterceptor()],
+            workflow_runner=self._workflow_runner,
+            run_context=_prepared,
+        )
+
+    def _workflow_runner(self, existing: WorkflowRunner | None) -> WorkflowRunner:
+        runner = existing or SandboxedWorkflowRunner()
+        if not isinstance(runner, SandboxedWorkflowRunner):
+            return runner
+        restrictions = runner.restrictions.with_passthrough_modules(*self._passthrough)
+        if type(runner) is SandboxedWorkflowRunner:
+            return sandboxed_runner(restrictions, runner.runner_class, fixed_types=_FIXED_TYPES)
+        return dataclasses.replace(runner, restrictions=restrictions)
+
+
+@contextlib.asynccontextmanager
+async def _prepared() -> AsyncGenerator[None, None]:
+    # The validator takes a while to load; a workflow that had to wait for it might be taken for stuck.
+    await asyncio.to_thread(validation.check, TaskContext())
+    yield

@@ -25,12 +25,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from contextunity.core import codec
-from contextunity.modules.harvest.catalogue._database import Database
-from contextunity.modules.harvest.catalogue._engine import open_engine
-from contextunity.modules.harvest.catalogue._harvests import begin_harvest, finish_harvest
-from contextunity.modules.harvest.catalogue._schema import prepare_schema
-from contextunity.modules.harvest.catalogue._sync import write_page
-from contextunity.modules.harvest.catalogue._url import display_url, parse_url
+from contextunity.modules.harvest.catalogue.database import Database, display_url, open_engine, parse_url
+from contextunity.modules.harvest.catalogue.harvests import begin_harvest, finish_harvest
+from contextunity.modules.harvest.catalogue.sync import write_page
+from contextunity.modules.harvest.catalogue.tables import prepare_schema
 from contextunity.modules.harvest.feeds import FeedSource, open_feed, read_page
 from contextunity.modules.harvest.transform import transform_page
 

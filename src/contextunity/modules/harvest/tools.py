@@ -14,7 +14,7 @@ from contextunity.modules.code.errors import ToolFailedError, ToolRefusedError
 from contextunity.modules.code.tools import Tool, ToolCaller, ToolContext, ToolFunction
 
 from .catalogue import Catalogue, CatalogueError
-from .catalogue._rows import decimal_price
+from .catalogue.products import decimal_price
 from .settings import HarvestSettings
 
 __all__ = ["LookupSkuSettings", "lookup_sku"]

@@ -206,7 +206,7 @@ def test_an_older_catalogue_becomes_what_a_new_one_is(old_url: str) -> None:
     Catalogue.open(old_url).close()
     Catalogue.open(old_url).close()
     engine = create_engine(old_url.replace("postgresql:", "postgresql+psycopg:"))
-    from contextunity.modules.harvest.catalogue._tables import metadata
+    from contextunity.modules.harvest.catalogue.tables import metadata
 
     found = {
         table: {column["name"] for column in inspect(engine).get_columns(table)}

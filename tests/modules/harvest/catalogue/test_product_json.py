@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextunity.modules.harvest.catalogue._product_json import plan_message, product_from_json, product_to_json
+from contextunity.modules.harvest.catalogue.products import plan_message, product_from_json, product_to_json
 
 _texts = st.text(max_size=20)
 _int64s = st.integers(-(2**63), 2**63 - 1)

@@ -9,7 +9,7 @@ from contextunity.gen.contextunity.harvest.v1 import PageRef, Product, RejectedR
 from sqlalchemy import update
 
 from contextunity.modules.harvest.catalogue import Catalogue, SyncCounts
-from contextunity.modules.harvest.catalogue._tables import harvest_pages
+from contextunity.modules.harvest.catalogue.tables import harvest_pages
 
 MakeRef = Callable[..., PageRef]
 Sync = Callable[..., SyncCounts]

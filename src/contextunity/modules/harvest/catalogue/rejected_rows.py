@@ -8,9 +8,9 @@ from __future__ import annotations
 from contextunity.gen.contextunity.harvest.v1 import PageRef
 from sqlalchemy import Connection, delete, func, select, update
 
-from contextunity.modules.harvest.catalogue._database import Database
-from contextunity.modules.harvest.catalogue._harvests import in_harvest, lock_catalogue, on_page
-from contextunity.modules.harvest.catalogue._tables import harvest_pages, harvests, rejected_rows
+from contextunity.modules.harvest.catalogue.database import Database
+from contextunity.modules.harvest.catalogue.harvests import in_harvest, lock_catalogue, on_page
+from contextunity.modules.harvest.catalogue.tables import harvest_pages, harvests, rejected_rows
 
 __all__ = ["ROW_BYTES", "dropped_rows", "make_room"]
 

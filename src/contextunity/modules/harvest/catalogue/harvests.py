@@ -1,30 +1,40 @@
-"""Life of a harvest in the catalogue: it begins with its first page, may be superseded, and is finished once."""
+"""The values that the catalogue answers with."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
-from contextunity.gen.contextunity.harvest.v1 import HarvestIncomplete, PageRef
+from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, HarvestIncomplete, PageRef
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_, select, update
 
-from contextunity.modules.harvest.catalogue._database import Database
-from contextunity.modules.harvest.catalogue._errors import CatalogueError, HarvestSuperseded
-from contextunity.modules.harvest.catalogue._tables import (
+from contextunity.modules.harvest.catalogue.database import Database
+from contextunity.modules.harvest.catalogue.errors import CatalogueError, HarvestSuperseded
+from contextunity.modules.harvest.catalogue.tables import (
     fetched_pages,
     harvest_pages,
+    harvest_turns,
     harvests,
     products,
     rejected_rows,
     staged_pages,
     suppliers,
 )
-from contextunity.modules.harvest.catalogue._values import HarvestTotals, SyncCounts, Unseen
 from contextunity.modules.harvest.rejects import RejectReason
 
 __all__ = [
+    "CatalogueRow",
+    "FetchedFrom",
+    "HarvestTotals",
+    "Standing",
+    "SyncCounts",
+    "Turn",
+    "Unseen",
     "begin_harvest",
     "check_names",
     "count_unseen",
+    "end_turn",
     "finish_harvest",
     "forget_harvest",
     "harvest_totals",
@@ -35,8 +45,121 @@ __all__ = [
     "on_page",
     "recorded_counts",
     "superseded",
+    "take_turn",
     "what_is_missing",
 ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SyncCounts:
+    """What syncing one page did. The first four numbers add up to the rows of the page."""
+
+    created: int
+    """Products the catalogue did not have."""
+    changed: int
+    """Products it had with other content, or had marked as no longer listed."""
+    unchanged: int
+    """Products it had just so."""
+    rejected: int
+    """Rows kept as rejected: those that the transformation refused and those that the sync refused."""
+    warnings: int = 0
+    """Doubts kept about rows that were used."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HarvestTotals:
+    """What all synced pages of one harvest add up to. `rows` is the sum of the four numbers after it."""
+
+    pages: int
+    """Pages synced."""
+    rows: int
+    """Rows of those pages, usable or not."""
+    created: int
+    """Products the catalogue did not have."""
+    changed: int
+    """Products it had with other content, or had marked as no longer listed."""
+    unchanged: int
+    """Products it had just so."""
+    rejected: int
+    """Rows kept as rejected."""
+    warnings: int = 0
+    """Doubts kept about rows that were used."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unseen:
+    """What a harvest has not seen of what the feed listed before."""
+
+    unseen: int
+    """Products listed before that no row of this harvest names."""
+    listed: int
+    """Products listed before."""
+    unreadable: int = 0
+    """Rows of this harvest that name no product, since not even their key could be read, and that the last complete
+    harvest did not have: each may be one of the unseen."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchedFrom:
+    """Who fetched a page, and which part of which feed it is."""
+
+    workflow_id: str
+    """Id of the workflow that the activity belongs to, as Temporal tells it."""
+    feed: Feed
+    """The feed; its address and currency are not recorded, since the settings say them."""
+    end: FeedCursor
+    """Where the page ends."""
+    end_of_feed: bool
+    """Whether the feed ends there."""
+    seconds: float = 0.0
+    """What it took to read it."""
+    incomplete: HarvestIncomplete = HarvestIncomplete.UNSPECIFIED
+    """What is missing of the feed, as the page shows."""
+    incomplete_detail: str = ""
+    """The same for people."""
+    read_by: str = ""
+    """What it was fetched by; see Resources.read_by."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """A complete reading of a feed that the catalogue still shows, so that an unchanged feed need not be read."""
+
+    reading: str
+    """The harvest that read it."""
+    newest: str
+    """The harvest that began last: that one, or one that found the feed unchanged since."""
+    version: str
+    """As in `Feed.version`."""
+    read_at: datetime
+    """When reading it began, UTC."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogueRow:
+    """A product as a table shows it to people; `Catalogue.get` gives the whole of it."""
+
+    sku: str
+    """Stock keeping unit."""
+    title: str
+    """Title, with what sets the variant apart."""
+    brand: str
+    """Brand or vendor. Empty means not told."""
+    price: Decimal | None
+    """Price, exact. None means that the product came without one."""
+    currency_code: str
+    """ISO 4217 code of the price. Empty where there is no price."""
+    stock: int | None
+    """Pieces in stock. None means not told."""
+    availability: str
+    """in_stock, out_of_stock, preorder or backorder. Empty means not told."""
+    updated_at: datetime
+    """When its content was last written, UTC."""
+    publication: str
+    """active, draft, archived or unpublished. Empty means not told."""
+    delisted_at: datetime | None
+    """When it was marked as no longer listed, UTC. None means that it is listed."""
+
 
 # PostgreSQL refuses index entries of more than about 2,700 bytes; three names and a SKU fit.
 _MAX_NAME_BYTES = 200
@@ -317,3 +440,65 @@ def _mark_unseen(connection: Connection, tenant_id: str, supplier_code: str, har
     )
     marked: int = result.rowcount
     return marked
+
+
+_LOCK = 0x7475726E
+"""Class of the advisory locks of tenants, on PostgreSQL."""
+_LOOK = timedelta(seconds=10)
+"""After which somebody looks again whether a harvest is over, for all who wait."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """Where a harvest stands.
+
+    Attributes:
+        is_here: whether it may go on.
+        ahead: harvests before it.
+        to_check: of those that are under way, the ones that may be over: harvest_id and workflow_id.
+    """
+
+    is_here: bool
+    ahead: int = 0
+    to_check: tuple[tuple[str, str], ...] = ()
+
+
+def take_turn(
+    database: Database, connection: Connection, tenant_id: str, harvest_id: str, workflow_id: str, limit: int
+) -> Turn:
+    """See `Catalogue.take_turn`."""
+    if database.is_postgresql:
+        # On SQLite the write lock does the same.
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK, func.hashtext(tenant_id))))
+    table, now = harvest_turns.c, datetime.now(UTC)
+    mine = table.tenant_id == tenant_id
+    # A workflow is one harvest at a time: what went by its id before is over.
+    connection.execute(
+        delete(harvest_turns).where(mine, table.workflow_id == workflow_id, table.harvest_id != harvest_id)
+    )
+    place = connection.scalar(select(table.place).where(mine, table.harvest_id == harvest_id))
+    if place is None:
+        place = (connection.scalar(select(func.max(table.place)).where(mine)) or 0) + 1
+        connection.execute(
+            harvest_turns.insert().values(
+                tenant_id=tenant_id, harvest_id=harvest_id, workflow_id=workflow_id, place=place, checked_at=now
+            )
+        )
+    before = (mine, table.place < place)
+    ahead = connection.scalar(select(func.count()).select_from(harvest_turns).where(*before)) or 0
+    if ahead < limit:
+        return Turn(is_here=True)
+    first = connection.execute(
+        select(table.harvest_id, table.workflow_id, table.checked_at).where(*before).order_by(table.place).limit(limit)
+    ).all()
+    due = tuple((row.harvest_id, row.workflow_id) for row in first if row.checked_at <= now - _LOOK)
+    if due:
+        ids = [each for each, _ in due]
+        connection.execute(update(harvest_turns).where(mine, table.harvest_id.in_(ids)).values(checked_at=now))
+    return Turn(is_here=False, ahead=ahead, to_check=due)
+
+
+def end_turn(connection: Connection, tenant_id: str, harvest_id: str) -> None:
+    """See `Catalogue.end_turn`."""
+    table = harvest_turns.c
+    connection.execute(delete(harvest_turns).where(table.tenant_id == tenant_id, table.harvest_id == harvest_id))

@@ -11,19 +11,24 @@ from contextunity.gen.contextunity.harvest.v1 import PageRef, harvest_pb2
 from sqlalchemy import Connection, Select, Text, bindparam, func, select, true, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from contextunity.modules.harvest.catalogue._database import Database
-from contextunity.modules.harvest.catalogue._harvests import in_catalogue, lock_catalogue, recorded_counts, superseded
-from contextunity.modules.harvest.catalogue._product_json import product_to_json
-from contextunity.modules.harvest.catalogue._room import ROW_BYTES
-from contextunity.modules.harvest.catalogue._rows import (
+from contextunity.modules.harvest.catalogue.database import Database
+from contextunity.modules.harvest.catalogue.harvests import (
+    SyncCounts,
+    in_catalogue,
+    lock_catalogue,
+    recorded_counts,
+    superseded,
+)
+from contextunity.modules.harvest.catalogue.pages import drop_page, get_page
+from contextunity.modules.harvest.catalogue.products import (
     ProductRow,
     clean_text,
     product_row,
+    product_to_json,
     product_values,
 )
-from contextunity.modules.harvest.catalogue._staging import drop_page, get_page
-from contextunity.modules.harvest.catalogue._tables import harvest_pages, products, rejected_rows
-from contextunity.modules.harvest.catalogue._values import SyncCounts
+from contextunity.modules.harvest.catalogue.rejected_rows import ROW_BYTES
+from contextunity.modules.harvest.catalogue.tables import harvest_pages, products, rejected_rows
 from contextunity.modules.harvest.rejects import RejectReason
 
 __all__ = ["sync_page", "write_page"]

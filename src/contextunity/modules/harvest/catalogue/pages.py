@@ -1,47 +1,121 @@
-"""What the payloads of activities claim of a harvest, held against what the catalogue recorded of it.
-
-Whoever may start workflows can write any payload. What decides which rows become whose products is therefore recorded
-when the first activity finds it out, and compared from then on; a claim that does not agree is refused for good.
-"""
+"""Staged pages: what one activity leaves for the next, which may run on another machine."""
 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from datetime import UTC, datetime
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 
 from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, PageRef
-from sqlalchemy import Connection, Row, and_, func, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, select, update
 
-from contextunity.modules.harvest.catalogue._database import Database
-from contextunity.modules.harvest.catalogue._errors import HarvestMismatch
-from contextunity.modules.harvest.catalogue._harvests import (
+from contextunity.modules.harvest.catalogue.database import Database
+from contextunity.modules.harvest.catalogue.errors import HarvestMismatch, PageGone, PageMissing
+from contextunity.modules.harvest.catalogue.harvests import (
+    FetchedFrom,
+    HarvestTotals,
+    Standing,
     begin_harvest,
     harvest_totals,
     in_catalogue,
     in_harvest,
     lock_catalogue,
     on_page,
+    recorded_counts,
 )
-from contextunity.modules.harvest.catalogue._rows import clean_text
-from contextunity.modules.harvest.catalogue._tables import (
+from contextunity.modules.harvest.catalogue.products import clean_text
+from contextunity.modules.harvest.catalogue.tables import (
     fetched_pages,
     harvest_pages,
     harvests,
     staged_pages,
     suppliers,
 )
-from contextunity.modules.harvest.catalogue._values import FetchedFrom, HarvestTotals, Standing
 
 __all__ = [
+    "Kind",
     "check_fetch",
     "check_last",
     "check_page",
+    "compress_page",
+    "drop_page",
+    "find_page",
     "find_standing",
+    "get_page",
     "keep_standing",
+    "put_page",
     "record_fetch",
     "record_transform",
 ]
+
+Kind = Literal["raw", "product"]
+"""Whether rows as the feed has them, or after the transformation."""
+
+# Level 1 shrinks a page to about a third; higher levels take several times as long for little more.
+_COMPRESSION_LEVEL = 1
+
+
+def compress_page(data: bytes) -> bytes:
+    """Make the encoded rows of a page small. It takes a while, so it is done before the database is locked."""
+    return zlib.compress(data, _COMPRESSION_LEVEL)
+
+
+def put_page(database: Database, connection: Connection, ref: PageRef, kind: Kind, compressed: bytes) -> None:
+    """Stage the rows of a page, encoded and compressed, in place of what was staged for it before.
+
+    Raises:
+        HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
+    """
+    begin_harvest(database, connection, ref.tenant_id, ref.supplier_code, ref.harvest_id)
+    statement = database.insert(staged_pages).values(
+        tenant_id=ref.tenant_id,
+        supplier_code=ref.supplier_code,
+        harvest_id=ref.harvest_id,
+        page=ref.page,
+        kind=kind,
+        data=compressed,
+    )
+    key = list(staged_pages.primary_key.columns)
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_={"data": statement.excluded.data}))
+
+
+def find_page(connection: Connection, ref: PageRef, kind: Kind) -> bytes | None:
+    """Give the encoded rows of a page, or None where none are staged."""
+    data = connection.scalar(select(staged_pages.c.data).where(on_page(staged_pages, ref), staged_pages.c.kind == kind))
+    return None if data is None else zlib.decompress(data)
+
+
+def get_page(database: Database, connection: Connection, ref: PageRef, kind: Kind) -> bytes:
+    """Give the encoded rows of a page.
+
+    Raises:
+        PageGone: the page was synced already.
+        PageMissing: it was never staged, or its harvest is over.
+    """
+    data = find_page(connection, ref, kind)
+    if data is not None:
+        return data
+    what = f"catalogue {database.shown}: {kind} page {ref.page} of harvest {ref.harvest_id!r}"
+    if recorded_counts(connection, ref) is not None:
+        raise PageGone(
+            f"{what} was synced already, so it is staged no more; ask for its counts instead",
+            catalogue=database.shown,
+            harvest_id=ref.harvest_id,
+            page=ref.page,
+        )
+    raise PageMissing(
+        f"{what} is not staged; fetch it again, or start a new harvest if this one is over",
+        catalogue=database.shown,
+        harvest_id=ref.harvest_id,
+        page=ref.page,
+    )
+
+
+def drop_page(connection: Connection, ref: PageRef) -> None:
+    """Clear away both forms of a page."""
+    connection.execute(delete(staged_pages).where(on_page(staged_pages, ref)))
+
 
 _Row: TypeAlias = "Row[*tuple[Any, ...]]"
 

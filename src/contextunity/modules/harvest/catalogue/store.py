@@ -18,12 +18,9 @@ from contextunity.gen.contextunity.harvest.v1 import (
 )
 
 from contextunity.core.codec import decode, encode
-from contextunity.modules.harvest.catalogue import _claims, _harvests, _reading, _room, _staging, _sync, _turns
-from contextunity.modules.harvest.catalogue._database import Database
-from contextunity.modules.harvest.catalogue._engine import open_engine
-from contextunity.modules.harvest.catalogue._schema import prepare_schema
-from contextunity.modules.harvest.catalogue._url import display_url, parse_url
-from contextunity.modules.harvest.catalogue._values import (
+from contextunity.modules.harvest.catalogue import harvests, pages, reading, rejected_rows, sync
+from contextunity.modules.harvest.catalogue.database import Database, display_url, open_engine, parse_url
+from contextunity.modules.harvest.catalogue.harvests import (
     CatalogueRow,
     FetchedFrom,
     HarvestTotals,
@@ -31,6 +28,7 @@ from contextunity.modules.harvest.catalogue._values import (
     SyncCounts,
     Unseen,
 )
+from contextunity.modules.harvest.catalogue.tables import prepare_schema
 
 __all__ = ["Catalogue"]
 
@@ -104,9 +102,9 @@ class Catalogue:
         """
         compressed = self._pack(ref, page)
         with self._database.writing() as connection:
-            _staging.put_page(self._database, connection, ref, "raw", compressed)
+            pages.put_page(self._database, connection, ref, "raw", compressed)
             if fetched is not None:
-                _claims.record_fetch(self._database, connection, ref, fetched)
+                pages.record_fetch(self._database, connection, ref, fetched)
 
     def get_raw_page(self, ref: PageRef) -> RawPage:
         """Give a page as fetched. It stays until the page is synced, so that a transformation can be repeated.
@@ -133,8 +131,8 @@ class Catalogue:
         """
         compressed = self._pack(ref, page)
         with self._database.writing() as connection:
-            _staging.put_page(self._database, connection, ref, "product", compressed)
-            _claims.record_transform(connection, ref, read_by=read_by, holds_until=holds_until)
+            pages.put_page(self._database, connection, ref, "product", compressed)
+            pages.record_transform(connection, ref, read_by=read_by, holds_until=holds_until)
 
     def get_product_page(self, ref: PageRef) -> ProductPage:
         """Give a page as transformed.
@@ -167,7 +165,7 @@ class Catalogue:
             HarvestMismatch: it does not agree.
         """
         with self._database.reading() as connection:
-            return _claims.check_fetch(self._database, connection, ref, workflow_id, feed, cursor)
+            return pages.check_fetch(self._database, connection, ref, workflow_id, feed, cursor)
 
     def check_page(self, ref: PageRef, workflow_id: str) -> None:
         """Hold a request about a page that was fetched against the record: the page is the workflow's own.
@@ -176,7 +174,7 @@ class Catalogue:
             HarvestMismatch: it does not agree.
         """
         with self._database.reading() as connection:
-            _claims.check_page(self._database, connection, ref, workflow_id)
+            pages.check_page(self._database, connection, ref, workflow_id)
 
     def check_last(self, ref: PageRef, workflow_id: str, *, complete: bool) -> None:
         """Hold the claim that a page is the last one of its harvest against the record.
@@ -188,7 +186,7 @@ class Catalogue:
             HarvestMismatch: it does not agree.
         """
         with self._database.reading() as connection:
-            _claims.check_last(self._database, connection, ref, workflow_id, complete=complete)
+            pages.check_last(self._database, connection, ref, workflow_id, complete=complete)
 
     def find_standing(self, ref: PageRef, workflow_id: str, read_by: str) -> Standing | None:
         """Give the reading that stands if the feed has not changed; None where the feed must be read in any case.
@@ -205,7 +203,7 @@ class Catalogue:
             HarvestMismatch: the harvest is another workflow's.
         """
         with self._database.reading() as connection:
-            return _claims.find_standing(self._database, connection, ref, workflow_id, read_by)
+            return pages.find_standing(self._database, connection, ref, workflow_id, read_by)
 
     def keep_standing(self, ref: PageRef, workflow_id: str, standing: Standing) -> HarvestTotals:
         """Record a harvest, begun and finished, that found the feed unchanged, and give the counts of what stands.
@@ -215,11 +213,11 @@ class Catalogue:
         """
         self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
         with self._database.writing() as connection:
-            return _claims.keep_standing(self._database, connection, ref, workflow_id, standing)
+            return pages.keep_standing(self._database, connection, ref, workflow_id, standing)
 
     # Harvests.
 
-    def take_turn(self, tenant_id: str, harvest_id: str, workflow_id: str, *, limit: int) -> _turns.Turn:
+    def take_turn(self, tenant_id: str, harvest_id: str, workflow_id: str, *, limit: int) -> harvests.Turn:
         """Put a harvest in the tenant's row, where it is not yet, and tell whether it is its turn.
 
         Args:
@@ -228,14 +226,14 @@ class Catalogue:
             workflow_id: id of its workflow.
             limit: how many of the tenant have their turn at once; one that had it keeps it where this is lowered.
         """
-        _harvests.check_names(self._database, tenant_id=tenant_id, harvest_id=harvest_id)
+        harvests.check_names(self._database, tenant_id=tenant_id, harvest_id=harvest_id)
         with self._database.writing() as connection:
-            return _turns.take_turn(self._database, connection, tenant_id, harvest_id, workflow_id, limit)
+            return harvests.take_turn(self._database, connection, tenant_id, harvest_id, workflow_id, limit)
 
     def end_turn(self, tenant_id: str, harvest_id: str) -> None:
         """Take a harvest out of the tenant's row: it is over. Ending twice does no harm."""
         with self._database.writing() as connection:
-            _turns.end_turn(connection, tenant_id, harvest_id)
+            harvests.end_turn(connection, tenant_id, harvest_id)
 
     def begin_harvest(self, tenant_id: str, supplier_code: str, harvest_id: str) -> None:
         """Make a harvest the one that may write. Staging its first page does so too; beginning twice does no harm.
@@ -245,7 +243,7 @@ class Catalogue:
         """
         self._check(tenant_id, supplier_code, harvest_id)
         with self._database.writing() as connection:
-            _harvests.begin_harvest(self._database, connection, tenant_id, supplier_code, harvest_id)
+            harvests.begin_harvest(self._database, connection, tenant_id, supplier_code, harvest_id)
 
     def sync_page(self, ref: PageRef) -> SyncCounts:
         """Write a staged page into the catalogue, in one transaction. Pages are to be synced in the order of the feed.
@@ -260,17 +258,17 @@ class Catalogue:
         """
         self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
         with self._database.writing() as connection:
-            return _sync.sync_page(self._database, connection, ref)
+            return sync.sync_page(self._database, connection, ref)
 
     def what_is_missing(self, tenant_id: str, supplier_code: str, harvest_id: str) -> tuple[HarvestIncomplete, str]:
         """Give what is recorded as missing of a harvest's feed, and the same for people; else UNSPECIFIED."""
         with self._database.reading() as connection:
-            return _harvests.what_is_missing(connection, tenant_id, supplier_code, harvest_id)
+            return harvests.what_is_missing(connection, tenant_id, supplier_code, harvest_id)
 
     def count_unseen(self, tenant_id: str, supplier_code: str, harvest_id: str) -> Unseen:
         """Count what finish_harvest would mark if the harvest were complete; nothing is left once it has."""
         with self._database.reading() as connection:
-            return _harvests.count_unseen(connection, tenant_id, supplier_code, harvest_id)
+            return harvests.count_unseen(connection, tenant_id, supplier_code, harvest_id)
 
     def finish_harvest(self, tenant_id: str, supplier_code: str, harvest_id: str, *, complete: bool) -> int:
         """Mark the products that a complete harvest has not seen, and clear what it and those before it left staged.
@@ -289,7 +287,7 @@ class Catalogue:
         """
         self._check(tenant_id, supplier_code, harvest_id)
         with self._database.writing() as connection:
-            return _harvests.finish_harvest(
+            return harvests.finish_harvest(
                 self._database, connection, tenant_id, supplier_code, harvest_id, complete=complete
             )
 
@@ -309,11 +307,11 @@ class Catalogue:
         if keep < 1:
             raise ValueError(f"keep is {keep}; at least the newest harvest is kept")
         with self._database.reading() as connection:
-            old = _harvests.old_harvests(connection, tenant_id, supplier_code, keep=keep)
+            old = harvests.old_harvests(connection, tenant_id, supplier_code, keep=keep)
         forgotten = 0
         for harvest_id in old:
             with self._database.writing() as connection:
-                forgotten += _harvests.forget_harvest(connection, tenant_id, supplier_code, harvest_id)
+                forgotten += harvests.forget_harvest(connection, tenant_id, supplier_code, harvest_id)
         return forgotten
 
     def make_room(self, ref: PageRef, budget: int) -> list[str]:
@@ -328,30 +326,30 @@ class Catalogue:
         Returns:
             The harvests of which rows were deleted.
         """
-        return _room.make_room(self._database, ref, budget)
+        return rejected_rows.make_room(self._database, ref, budget)
 
     def dropped_rows(self, tenant_id: str, supplier_code: str, harvest_id: str) -> int:
         """Count the rows of a harvest that `make_room` deleted."""
         with self._database.reading() as connection:
-            return _room.dropped_rows(connection, tenant_id, supplier_code, harvest_id)
+            return rejected_rows.dropped_rows(connection, tenant_id, supplier_code, harvest_id)
 
     def counts(self, tenant_id: str, supplier_code: str, harvest_id: str) -> HarvestTotals:
         """Add up the synced pages of a harvest; all zero where there are none."""
         with self._database.reading() as connection:
-            return _harvests.harvest_totals(connection, tenant_id, supplier_code, harvest_id)
+            return harvests.harvest_totals(connection, tenant_id, supplier_code, harvest_id)
 
     # Reading.
 
     def get(self, tenant_id: str, supplier_code: str, sku: str) -> Product | None:
         """Give a product, marked as no longer listed or not; None where the catalogue does not have it."""
         with self._database.reading() as connection:
-            data = _reading.find_product(connection, tenant_id, supplier_code, sku)
+            data = reading.find_product(connection, tenant_id, supplier_code, sku)
         return None if data is None else decode(Product, data)
 
     def suppliers(self, tenant_id: str) -> list[str]:
         """Give the suppliers that a tenant has a catalogue of, sorted."""
         with self._database.reading() as connection:
-            return _reading.list_suppliers(connection, tenant_id)
+            return reading.list_suppliers(connection, tenant_id)
 
     def count(self, tenant_id: str, supplier_code: str, *, delisted: bool | None = None) -> int:
         """Count the products of a supplier.
@@ -362,12 +360,12 @@ class Catalogue:
             delisted: True counts those marked as no longer listed, False the others, None all.
         """
         with self._database.reading() as connection:
-            return _reading.count_products(connection, tenant_id, supplier_code, delisted=delisted)
+            return reading.count_products(connection, tenant_id, supplier_code, delisted=delisted)
 
     def sample(self, tenant_id: str, supplier_code: str, limit: int = 5) -> list[CatalogueRow]:
         """Give up to `limit` listed products for display, in the order of their SKUs."""
         with self._database.reading() as connection:
-            return _reading.sample_products(connection, tenant_id, supplier_code, limit)
+            return reading.sample_products(connection, tenant_id, supplier_code, limit)
 
     def rejected(
         self,
@@ -380,17 +378,17 @@ class Catalogue:
     ) -> list[RejectedRow]:
         """Give up to `limit` rejected rows of a harvest, or doubts about rows that were used, in the feed's order."""
         with self._database.reading() as connection:
-            return _reading.list_rejected(connection, tenant_id, supplier_code, harvest_id, limit, severity)
+            return reading.list_rejected(connection, tenant_id, supplier_code, harvest_id, limit, severity)
 
     def newest_harvest(self, tenant_id: str, supplier_code: str) -> str:
         """Give the harvest that began last of those that read the feed; empty where there was none."""
         with self._database.reading() as connection:
-            return _reading.newest_harvest(connection, tenant_id, supplier_code)
+            return reading.newest_harvest(connection, tenant_id, supplier_code)
 
     def reading_of(self, tenant_id: str, supplier_code: str, harvest_id: str) -> str:
         """Give the harvest whose reading of the feed another stands by: its own unless it found it unchanged."""
         with self._database.reading() as connection:
-            return _reading.reading_of(connection, tenant_id, supplier_code, harvest_id)
+            return reading.reading_of(connection, tenant_id, supplier_code, harvest_id)
 
     def page_of_rejected(
         self,
@@ -417,7 +415,7 @@ class Catalogue:
             max_bytes: of their texts together, at most; one row is always given.
         """
         with self._database.reading() as connection:
-            return _reading.page_of_rejected(
+            return reading.page_of_rejected(
                 connection,
                 tenant_id,
                 supplier_code,
@@ -439,15 +437,15 @@ class Catalogue:
     ) -> dict[str, int]:
         """Count the rejected rows of a harvest, or the doubts about rows that were used, by reason."""
         with self._database.reading() as connection:
-            return _reading.rejected_by_reason(connection, tenant_id, supplier_code, harvest_id, severity)
+            return reading.rejected_by_reason(connection, tenant_id, supplier_code, harvest_id, severity)
 
     def _pack(self, ref: PageRef, page: RawPage | ProductPage) -> bytes:
         self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
-        return _staging.compress_page(encode(page))
+        return pages.compress_page(encode(page))
 
-    def _get(self, ref: PageRef, kind: _staging.Kind) -> bytes:
+    def _get(self, ref: PageRef, kind: pages.Kind) -> bytes:
         with self._database.reading() as connection:
-            return _staging.get_page(self._database, connection, ref, kind)
+            return pages.get_page(self._database, connection, ref, kind)
 
     def _check(self, tenant_id: str, supplier_code: str, harvest_id: str) -> None:
-        _harvests.check_names(self._database, tenant_id=tenant_id, supplier_code=supplier_code, harvest_id=harvest_id)
+        harvests.check_names(self._database, tenant_id=tenant_id, supplier_code=supplier_code, harvest_id=harvest_id)

@@ -7,11 +7,9 @@ from typing import Any
 from contextunity.gen.contextunity.harvest.v1 import RejectedRow, RowSeverity
 from sqlalchemy import Connection, Row, and_, func, or_, select
 
-from contextunity.modules.harvest.catalogue._harvests import in_catalogue, in_harvest
-from contextunity.modules.harvest.catalogue._product_json import product_from_json
-from contextunity.modules.harvest.catalogue._rows import clean_text, decimal_price
-from contextunity.modules.harvest.catalogue._tables import harvests, products, rejected_rows, suppliers
-from contextunity.modules.harvest.catalogue._values import CatalogueRow
+from contextunity.modules.harvest.catalogue.harvests import CatalogueRow, in_catalogue, in_harvest
+from contextunity.modules.harvest.catalogue.products import clean_text, decimal_price, product_from_json
+from contextunity.modules.harvest.catalogue.tables import harvests, products, rejected_rows, suppliers
 
 __all__ = [
     "count_products",

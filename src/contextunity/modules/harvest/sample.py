@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ._gtin import check_digit
-from ._sample_words import (
+from .gtin import check_digit
+from .sample_data import (
     ADJECTIVES,
     BRANDS,
     COLORS,

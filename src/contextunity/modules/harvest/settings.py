@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from .feeds import FeedBounds, feed_folder_of, file_path
-from .feeds._encoding import usable_encoding
-from .feeds._model import DEFAULT_BOUNDS, MAX_ENTRY_SETTING_BYTES
+from .feeds.encoding import usable_encoding
+from .feeds.model import DEFAULT_BOUNDS, MAX_ENTRY_SETTING_BYTES
 
 _OUTSIDE = "lies in no feed folder; add to [modules.harvest] the line {line}"
 

@@ -25,9 +25,9 @@ from contextunity.gen.contextunity.harvest.v1 import (
     RejectedRow,
 )
 
-from ._gtin import GtinError, read_gtin
-from ._html import html_to_text
-from ._money import BadCurrencyError, BadPriceError, parse_money, parse_number
+from .gtin import GtinError, read_gtin
+from .html_text import html_to_text
+from .money import BadCurrencyError, BadPriceError, parse_money, parse_number
 from .rejects import RejectReason, WarningReason, rejected_row, warning_row
 from .spreadsheet import lost_digits, restored
 

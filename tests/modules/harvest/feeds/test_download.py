@@ -25,7 +25,7 @@ from contextunity.modules.harvest.feeds import (
     open_feed,
     read_page,
 )
-from contextunity.modules.harvest.feeds._http import condition
+from contextunity.modules.harvest.feeds.download import condition
 from contextunity.modules.harvest.sample import sample_chunks
 
 ReadAll = Callable[..., Awaitable[Any]]

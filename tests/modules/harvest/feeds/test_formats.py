@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from contextunity.modules.harvest.errors import FeedFormatError
-from contextunity.modules.harvest.feeds._delimited import split_records
-from contextunity.modules.harvest.feeds._detect import find_encoding
-from contextunity.modules.harvest.feeds._encoding import guess_encoding
-from contextunity.modules.harvest.feeds._google_tsv import parse_google_tsv
-from contextunity.modules.harvest.feeds._model import count_lines
+from contextunity.modules.harvest.feeds.delimited import split_records
+from contextunity.modules.harvest.feeds.encoding import guess_encoding
+from contextunity.modules.harvest.feeds.google import parse_google_tsv
+from contextunity.modules.harvest.feeds.model import count_lines
+from contextunity.modules.harvest.feeds.open import find_encoding
 
 ReadText = Callable[..., Awaitable[Any]]
 

@@ -10,7 +10,7 @@ import pytest
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
 
 from contextunity.modules.harvest.errors import FeedEmptyError, FeedFormatError
-from contextunity.modules.harvest.feeds._model import MAX_ENTRY_BYTES, MAX_WINDOW_BYTES
+from contextunity.modules.harvest.feeds.model import MAX_ENTRY_BYTES, MAX_WINDOW_BYTES
 
 ReadText = Callable[..., Awaitable[Any]]
 AnyFeed = tuple[Format, str, bytes]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from contextunity.modules.harvest.feed_server import FeedServer
 from contextunity.modules.harvest.feeds import FeedSource, Readahead, open_feed, read_page
-from contextunity.modules.harvest.feeds._detect import find_opening
-from contextunity.modules.harvest.feeds._model import Chunk
-from contextunity.modules.harvest.feeds._page import PARSERS
+from contextunity.modules.harvest.feeds.model import Chunk
+from contextunity.modules.harvest.feeds.open import find_opening
+from contextunity.modules.harvest.feeds.page import PARSERS
 
 ReadAll = Callable[..., Awaitable[Any]]
 AnyFeed = tuple[Format, str, bytes]

@@ -8,8 +8,8 @@ from typing import Any, cast
 from contextunity.gen.contextunity.harvest.v1 import RawProduct
 
 from ..rejects import RejectReason, rejected_row, warning_row
-from ._encoding import decode_lines
-from ._model import Chunk
+from .encoding import decode_lines
+from .model import Chunk
 
 _TEXTS = (
     "sku",

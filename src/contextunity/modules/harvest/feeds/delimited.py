@@ -15,8 +15,8 @@ from operator import methodcaller
 from typing import TypeAlias
 
 from ..rejects import RejectReason, WarningReason
-from ._encoding import Doubt, damage_doubt, decode_lines
-from ._model import MAX_ENTRY_BYTES
+from .encoding import Doubt, damage_doubt, decode_lines
+from .model import MAX_ENTRY_BYTES
 
 # The csv module's own limit is 128 KiB a value, for the whole process, and it loses its place in the record when it
 # strikes: the rest of a long description would be read as rows. Our own bound on an entry takes over, so this one is

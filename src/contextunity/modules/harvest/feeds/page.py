@@ -11,26 +11,26 @@ from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
 
 from ..errors import FeedFormatError
 from ..rejects import RejectReason, WarningReason, warning_row
-from ._detect import FORMAT_NAMES, check_prologue
-from ._encoding import usable_encoding
-from ._file import FileBytes, file_path
-from ._google_tsv import parse_google_tsv
-from ._google_xml import parse_google_xml
-from ._http import RangeBytes
-from ._json_lines import parse_json_lines
-from ._model import (
+from .download import RangeBytes
+from .encoding import usable_encoding
+from .files import FileBytes, file_path, spooled_feed
+from .google import parse_google_tsv, parse_google_xml
+from .json_lines import parse_json_lines
+from .model import (
     DEFAULT_BOUNDS,
     MAX_PAGE_BYTES,
+    SHARED,
     ByteSource,
     EntryParser,
     FeedBounds,
     FetchedPage,
     Heartbeat,
+    Readahead,
     count_lines,
+    window,
 )
-from ._readahead import SHARED, Readahead, window
-from ._shopify import parse_shopify
-from ._spool import spooled_feed
+from .open import FORMAT_NAMES, check_prologue
+from .shopify import parse_shopify
 
 __all__ = ["PARSERS", "read_page"]
 

@@ -12,8 +12,8 @@ from contextunity.gen.contextunity.harvest.v1 import RawProduct, RejectedRow
 
 from ..rejects import RejectReason, rejected_row, warning_row
 from ..spreadsheet import restored
-from ._delimited import Record, split_records
-from ._model import Chunk
+from .delimited import Record, split_records
+from .model import Chunk
 
 REQUIRED_COLUMNS = ("Handle", "Title", "Variant Price")
 """Without these a CSV file is not a product export."""

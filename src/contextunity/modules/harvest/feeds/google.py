@@ -1,14 +1,11 @@
-"""Reads a Google Merchant feed as XML: RSS 2.0 `item` or Atom 1.0 `entry`, cut out of the bytes one by one.
-
-Cutting looks only for what can hide an item's tags (comments, CDATA, processing instructions) and for those tags;
-what is inside an item is left to a real parser, which refuses everything dangerous.
-"""
+"""Reads Google Merchant feeds: tab-separated, or XML, whose items are cut out of the bytes one by one."""
 
 from __future__ import annotations
 
+import csv
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from xml.etree.ElementTree import Element, ParseError
@@ -18,9 +15,131 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser, fromstring
 
 from ..rejects import RejectReason, rejected_row, warning_row
-from ._encoding import Damage, decode_lines
-from ._google import google_product
-from ._model import Chunk, count_lines
+from .delimited import split_records
+from .encoding import Damage, decode_lines
+from .model import Chunk, count_lines
+
+__all__ = ["OPTION_NAMES", "attribute_name", "google_product"]
+
+OPTION_NAMES = {
+    "size": "Size",
+    "color": "Color",
+    "material": "Material",
+    "pattern": "Pattern",
+    "age_group": "Age group",
+    "gender": "Gender",
+}
+"""The attributes by which Google tells the variants of an item group apart, and what we call them."""
+
+_NOT_A_NAME = re.compile(r"[^a-z0-9]+")
+
+
+def attribute_name(text: str) -> str:
+    """Bring an attribute's name into its documented form: "g:Image Link" is `image_link`."""
+    return _NOT_A_NAME.sub("_", text.strip().lower().removeprefix("g:")).strip("_")
+
+
+def google_product(line: int, values: Mapping[str, Sequence[str]]) -> RawProduct:
+    """Make a product of an item's attributes.
+
+    Args:
+        line: line of the feed that the item begins on.
+        values: all values of each attribute, by its documented name, in the order of the feed; none are empty.
+    """
+
+    def first(name: str) -> str:
+        found = values.get(name)
+        return found[0] if found else ""
+
+    return RawProduct(
+        line=line,
+        sku=first("id"),
+        group=first("item_group_id"),
+        title=first("title"),
+        body=first("description") or first("summary") or first("content"),
+        brand=first("brand"),
+        price=first("price"),
+        sale_price=first("sale_price"),
+        sale_price_effective_date=first("sale_price_effective_date"),
+        gtin=first("gtin"),
+        stock=first("quantity"),
+        availability=first("availability"),
+        weight=first("shipping_weight") or first("product_weight"),
+        image_urls=[*values.get("image_link", ())[:1], *values.get("additional_image_link", ())],
+        categories=[*values.get("product_type", ()), *values.get("google_product_category", ())],
+        options={label: first(name) for name, label in OPTION_NAMES.items() if first(name)},
+        mpn=first("mpn"),
+        link=first("link"),
+    )
+
+
+REQUIRED_ATTRIBUTES = ("id", "title", "price")
+"""Without these a file of tab-separated values is not a product feed."""
+
+_LISTS = frozenset({"additional_image_link"})
+"""Attributes whose value is a list with commas in TSV, where XML repeats the element."""
+_DIGIT = re.compile(r"[0-9]")
+
+
+@lru_cache(maxsize=64)
+def split_attributes(prologue: bytes) -> tuple[str, ...]:
+    """Read the header row as documented attribute names."""
+    text = prologue.decode("utf-8-sig", "replace")
+    header = next(csv.reader(text.splitlines(keepends=True), delimiter="\t"), None)
+    return tuple(attribute_name(name) for name in header or ())
+
+
+def parse_google_tsv(data: bytes, *, prologue: bytes, line: int, limit: int, final: bool, encoding: str = "") -> Chunk:
+    """Read items; every row is an entry. See `EntryParser`."""
+    names = split_attributes(prologue)
+    sku, price = names.index("id"), names.index("price")
+    chunk = Chunk()
+    records = split_records(
+        data,
+        delimiter="\t",
+        columns=len(names),
+        final=final,
+        encoding=encoding,
+        is_row=lambda values: bool(values[sku].strip()) and _DIGIT.search(values[price]) is not None,
+    )
+    for record in records:
+        at = line + record.line + 1
+        if record.fault is None:
+            product = google_product(at, _row_values(names, record.fields))
+            chunk.products.append(product)
+            for reason, detail in record.doubts:
+                raw = data[record.start : record.end]
+                chunk.warnings.append(warning_row(line=at, reason=reason, detail=detail, raw=raw, sku=product.sku))
+        else:
+            raw = data[record.start : record.end]
+            # What stands first is known even where the values behind it are out of place.
+            # With values too few or too many the first still is what it is, unless nothing divides it from the rest.
+            whole = len(record.fields) == len(names) or (sku == 0 and len(record.fields) > 1)
+            known = record.fields[sku] if whole else ""
+            rejected = rejected_row(line=at, reason=record.fault, detail=record.detail, raw=raw, sku=known)
+            chunk.rejected.append(rejected)
+        chunk.entries += 1
+        chunk.consumed = record.end
+        if chunk.entries >= limit:
+            break
+    else:
+        if final:
+            chunk.consumed = len(data)
+    return chunk
+
+
+def _row_values(names: tuple[str, ...], fields: list[str]) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for name, text in zip(names, fields, strict=True):
+        value = text.strip()
+        if value:
+            parts = [part.strip() for part in value.split(",")] if name in _LISTS else [value]
+            values.setdefault(name, []).extend(part for part in parts if part)
+    return values
+
+
+# XML. Cutting looks only for what can hide an item's tags (comments, CDATA, processing instructions) and for those
+# tags; what is inside an item is left to a real parser, which refuses everything dangerous.
 
 GOOGLE_NAMESPACE = "http://base.google.com/ns/1.0"
 
@@ -190,7 +309,11 @@ def _parse_spans(
     try:
         elements = _parse(prologue, pieces, closing)
         if len(elements) == len(spans) and damage is None:
-            return [google_product(at, _values(found)) for at, found in zip(lines, elements, strict=True)], [], []
+            return (
+                [google_product(at, _element_values(found)) for at, found in zip(lines, elements, strict=True)],
+                [],
+                [],
+            )
     except (ParseError, DefusedXmlException, ValueError):
         pass
     products: list[RawProduct] = []
@@ -203,7 +326,7 @@ def _parse_spans(
             sku = html.unescape(key[1].decode("utf-8", "replace")).strip() if key else ""
             rejected.append(rejected_row(line=at, reason=RejectReason.BAD_XML, detail=detail, raw=piece, sku=sku))
             continue
-        product = google_product(at, _values(element))
+        product = google_product(at, _element_values(element))
         products.append(product)
         if damage is not None and (doubt := damage.of_lines(index, index + 1)) is not None:
             reason, detail = doubt
@@ -216,7 +339,7 @@ def _parse(prologue: bytes, pieces: list[bytes], closing: bytes) -> list[Element
     return [element for element in root.iter() if element.tag.rpartition("}")[2] in ("item", "entry")]
 
 
-def _values(entry: Element) -> dict[str, list[str]]:
+def _element_values(entry: Element) -> dict[str, list[str]]:
     """Collect the attributes of an item: Google's own first, then what RSS or Atom call alike."""
     google: dict[str, list[str]] = {}
     plain: dict[str, list[str]] = {}

@@ -11,9 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 from temporalio import activity, workflow
 from typing_extensions import Unpack
 
-from ._check import CONTRACT, signature_faults
-from ._model import ActivityContract, ServiceContract
-from ._start import arguments, result_type
+from .contract import CONTRACT, ActivityContract, ServiceContract, arguments, result_type, signature_faults
 from .errors import DefinitionError
 from .options import ActivityOptions, LocalActivityOptions
 

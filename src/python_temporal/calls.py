@@ -9,9 +9,8 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 from temporalio import workflow
 from typing_extensions import Unpack
 
-from ._model import SignalContract, WorkflowContract
-from ._start import arguments, child_arguments
 from .activities import task_queue_for
+from .contract import SignalContract, WorkflowContract, arguments, child_arguments
 from .options import ChildOptions, ContinueOptions
 
 __all__ = ["ChildHandle", "EmptyWorkflow", "ExternalHandle", "Workflow"]

@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Self
 
 from temporalio import common, workflow
 
-from ._check import ALIASES, signature_faults
-from ._model import MethodContract, WorkflowContract
+from .contract import ALIASES, MethodContract, WorkflowContract, signature_faults
 from .errors import DefinitionError
 
 __all__ = ["WorkflowBase", "check_inputs_by"]

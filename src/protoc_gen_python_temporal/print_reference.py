@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ._model import ActivityModel, BindingModel, FileModel, MessageModel, Method, ServiceModel, TypeRef, WorkflowModel
-from ._python_text import TIMEDELTA
+from .model import ActivityModel, BindingModel, FileModel, MessageModel, Method, ServiceModel, TypeRef, WorkflowModel
+from .python_text import TIMEDELTA
 
 __all__ = ["print_reference"]
 

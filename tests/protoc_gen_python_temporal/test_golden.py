@@ -1,7 +1,7 @@
 """One whole file, and one whole reference, byte for byte.
 
-`python tests/plugin/test_golden.py` writes them anew from the protos of the shop; read the difference before you
-commit it.
+`python tests/protoc_gen_python_temporal/test_golden.py` writes them anew from the protos of the shop; read
+the difference before you commit it.
 """
 
 from __future__ import annotations

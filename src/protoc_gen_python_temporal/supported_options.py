@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from ._faults import Faults, Place, UsageError
-from ._schema import set_fields
+from .errors import Faults, Place, UsageError
+from .schema import set_fields
 
 __all__ = ["IGNORABLE", "REFUSED", "SUPPORTED", "Options", "parse_options", "refuse_unsupported"]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 
-from ._expressions import ExpressionError, compile_attributes, compile_template
-from ._faults import Faults, Place
-from ._model import (
+from .errors import Faults, Place
+from .expressions import ExpressionError, compile_attributes, compile_template
+from .model import (
     ActivityModel,
     Attribute,
     BindingModel,
@@ -24,9 +24,9 @@ from ._model import (
     TypeRef,
     WorkflowModel,
 )
-from ._python_text import Namespace, Values, constant_case, dataclass_name, pascal_case, snake_case
-from ._schema import ProtoFile, Schema, field_value
-from ._supported_options import REFUSED, Options, refuse_unsupported
+from .python_text import Namespace, Values, constant_case, dataclass_name, pascal_case, snake_case
+from .schema import ProtoFile, Schema, field_value
+from .supported_options import REFUSED, Options, refuse_unsupported
 
 __all__ = ["Builder"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from google.protobuf.compiler import plugin_pb2
 
-from protoc_gen_python_messages import _dataclasses, _google
-from protoc_gen_python_messages._faults import UsageError
+from protoc_gen_python_messages import betterproto_classes, google_classes
+from protoc_gen_python_messages.errors import UsageError
 
 Compile = Callable[..., plugin_pb2.CodeGeneratorRequest]
 Case = tuple[str | dict[str, str], str]
@@ -269,7 +269,7 @@ def test_all_faults_are_told_at_once(run: Callable[..., Any]) -> None:
 
 
 def test_without_source_info_the_file_is_named_alone(request_for: Compile) -> None:
-    from protoc_gen_python_messages._main import generate
+    from protoc_gen_python_messages.plugin import generate
 
     request = request_for(_files("enum_mro"))
     for file in request.proto_file:
@@ -292,7 +292,10 @@ def unchecked(tmp_path_factory: pytest.TempPathFactory, compiled: Compile, write
     files = {path: text for name in _BREAKS for path, text in _files(name).items()}
     request = compiled(folder / "proto", files)
     protos = list(request.proto_file)
-    write(folder, _dataclasses.generate(protos, list(files)) | _google.generate(protos, list(files), "acme.gen"))
+    write(
+        folder,
+        betterproto_classes.generate(protos, list(files)) | google_classes.generate(protos, list(files), "acme.gen"),
+    )
     return folder
 
 
@@ -313,6 +316,6 @@ def test_it_would_stop_the_generators(request_for: Compile, name: str) -> None:
     targets = list(request.file_to_generate)
     with pytest.raises(UsageError, match=r"betterproto2's generator failed|Google's generator refused"):
         _ = (
-            _dataclasses.generate(list(request.proto_file), targets),
-            _google.generate(list(request.proto_file), targets, ""),
+            betterproto_classes.generate(list(request.proto_file), targets),
+            google_classes.generate(list(request.proto_file), targets, ""),
         )

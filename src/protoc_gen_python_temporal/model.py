@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ._faults import Place
+from .errors import Place
 
 __all__ = [
     "ActivityModel",

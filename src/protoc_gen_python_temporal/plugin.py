@@ -9,14 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from google.protobuf.compiler import plugin_pb2
 from google.protobuf.message import DecodeError
 
-from . import _print_classes, _print_contract
-from ._build import Builder
-from ._faults import Faults, UsageError
-from ._model import FileModel, ServiceModel
-from ._python_text import PythonText
-from ._reference import print_reference
-from ._schema import Schema
-from ._supported_options import Options, parse_options
+from . import print_classes, print_contract
+from .build import Builder
+from .errors import Faults, UsageError
+from .model import FileModel, ServiceModel
+from .print_reference import print_reference
+from .python_text import PythonText
+from .schema import Schema
+from .supported_options import Options, parse_options
 
 __all__ = ["generate", "main", "print_module"]
 
@@ -113,17 +113,17 @@ def print_module(file: FileModel, parameter: str, version: str) -> str:
 
 
 def _print_service(text: PythonText, service: ServiceModel, source: str) -> None:
-    _print_contract.print_constants(text, service)
-    _print_contract.print_messages(text, service)
-    _print_classes.print_child_handles(text, service)
-    _print_contract.print_expressions(text, service)
-    _print_contract.print_workflows(text, service)
-    _print_contract.print_activities(text, service)
-    _print_contract.print_service(text, service, source)
-    _print_classes.print_bases(text, service)
-    _print_classes.print_activity_base(text, service)
-    _print_classes.print_handles(text, service)
-    _print_classes.print_client(text, service)
+    print_contract.print_constants(text, service)
+    print_contract.print_messages(text, service)
+    print_classes.print_child_handles(text, service)
+    print_contract.print_expressions(text, service)
+    print_contract.print_workflows(text, service)
+    print_contract.print_activities(text, service)
+    print_contract.print_service(text, service, source)
+    print_classes.print_bases(text, service)
+    print_classes.print_activity_base(text, service)
+    print_classes.print_handles(text, service)
+    print_classes.print_client(text, service)
 
 
 def _exports(file: FileModel) -> list[str]:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from betterproto2_compiler import casing
 from google.protobuf import descriptor_pb2
 
-from ._faults import Fault, raise_faults
-from ._request import Declaration, declarations, is_speakable, module_of
+from .errors import Fault, raise_faults
+from .request import Declaration, declarations, is_speakable, module_of
 
 _Files = Sequence[descriptor_pb2.FileDescriptorProto]
 _IMPORTED = frozenset(

@@ -17,7 +17,7 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.compiler import plugin_pb2
 from grpc_tools import protoc
 
-from protoc_gen_python_messages._main import generate
+from protoc_gen_python_messages.plugin import generate
 
 _ROOT = Path(__file__).parents[2]
 _ROUND_TRIP = Path(__file__).parent / "round_trip.py"

@@ -7,8 +7,8 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from ._model import Attribute, PathPart, Template
-from ._python_text import field_name
+from .model import Attribute, PathPart, Template
+from .python_text import field_name
 
 __all__ = ["ExpressionError", "compile_attributes", "compile_template"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._model import (
+from .model import (
     ActivityModel,
     BindingModel,
     MessageModel,
@@ -12,7 +12,7 @@ from ._model import (
     Template,
     WorkflowModel,
 )
-from ._python_text import PythonText
+from .python_text import PythonText
 
 __all__ = [
     "contract_name",

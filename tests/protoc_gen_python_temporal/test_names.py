@@ -11,7 +11,7 @@ from betterproto2_compiler.compile.naming import pythonize_class_name, pythonize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protoc_gen_python_temporal._python_text import Namespace, dataclass_name, field_name, snake_case
+from protoc_gen_python_temporal.python_text import Namespace, dataclass_name, field_name, snake_case
 
 _IDENTIFIER = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}", fullmatch=True)
 _BOUNDS = "start_to_close_timeout: {seconds: 1} schedule_to_close_timeout: {seconds: 2}"

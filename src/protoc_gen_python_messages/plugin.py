@@ -7,10 +7,10 @@ import sys
 from google.protobuf.compiler import plugin_pb2
 from google.protobuf.message import DecodeError
 
-from . import _dataclasses, _google
-from ._faults import UsageError
-from ._google import require_generators
-from ._request import files_without_annotations, parse_options, targets_of
+from . import betterproto_classes, google_classes
+from .errors import UsageError
+from .google_classes import require_generators
+from .request import files_without_annotations, parse_options, targets_of
 
 
 def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGeneratorResponse:
@@ -22,12 +22,12 @@ def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGenerat
         options = parse_options(request.parameter)
         require_generators()
         # Not before, because it imports a part of betterproto2's generator.
-        from ._check import check
+        from .check import check
 
         targets = targets_of(request)
         files = files_without_annotations(request)
         check(files, targets)
-        texts = _dataclasses.generate(files, targets) | _google.generate(files, targets, options.package)
+        texts = betterproto_classes.generate(files, targets) | google_classes.generate(files, targets, options.package)
     except UsageError as error:
         response.error = f"protoc-gen-python_messages: {error}"
         return response

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protoc_gen_python_temporal._python_text import PythonText
+from protoc_gen_python_temporal.python_text import PythonText
 
 _LINE = st.text(st.characters(blacklist_categories=("Cc", "Cs", "Zl", "Zp")), max_size=12).map(str.rstrip)
 

@@ -35,9 +35,11 @@ class Faults:
     warnings: list[tuple[Place, str]] = field(default_factory=list[tuple[Place, str]])
 
     def error(self, place: Place, text: str) -> None:
+        """Collects an error."""
         self.errors.append((place, text))
 
     def warning(self, place: Place, text: str) -> None:
+        """Collects a warning."""
         self.warnings.append((place, text))
 
     def raise_errors(self) -> None:

@@ -9,8 +9,8 @@ import pytest
 from google.protobuf import descriptor_pb2
 from google.protobuf.compiler import plugin_pb2
 
-from protoc_gen_python_messages._main import generate
-from protoc_gen_python_messages._request import files_without_annotations
+from protoc_gen_python_messages.plugin import generate
+from protoc_gen_python_messages.request import files_without_annotations
 
 _PLAIN = {"plain/v1/a.proto": 'syntax = "proto3";\npackage plain.v1;\nmessage A { string name = 1; }\n'}
 _ANNOTATED = {

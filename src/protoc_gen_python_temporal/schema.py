@@ -12,7 +12,7 @@ from google.protobuf.compiler import plugin_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
-from ._faults import Place, UsageError
+from .errors import Place, UsageError
 
 __all__ = ["ProtoFile", "Schema", "field_value", "set_fields"]
 
@@ -34,10 +34,12 @@ class ProtoFile:
 
     @property
     def name(self) -> str:
+        """Its path, as imports name it."""
         return str(self.proto.name)
 
     @property
     def package(self) -> str:
+        """Its proto package; empty where it has none."""
         return str(self.proto.package)
 
     def place(self, *path: int) -> Place:

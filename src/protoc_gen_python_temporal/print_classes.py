@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ._model import BindingModel, MessageModel, Method, ServiceModel, WorkflowModel
-from ._print_contract import contract_name
-from ._python_text import PythonText
+from .model import BindingModel, MessageModel, Method, ServiceModel, WorkflowModel
+from .print_contract import contract_name
+from .python_text import PythonText
 
 __all__ = ["print_activity_base", "print_bases", "print_child_handles", "print_client", "print_handles"]
 

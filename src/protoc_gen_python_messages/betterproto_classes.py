@@ -13,8 +13,8 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2
 from google.protobuf.compiler import plugin_pb2
 
-from ._faults import UsageError
-from ._request import declarations
+from .errors import UsageError
+from .request import declarations
 
 _GOOGLE = "google/protobuf/__init__.py"
 

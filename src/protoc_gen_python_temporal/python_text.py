@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from ._faults import Faults, Place
-from ._model import TypeRef
-from ._schema import field_value
+from .errors import Faults, Place
+from .model import TypeRef
+from .schema import field_value
 
 __all__ = [
     "TIMEDELTA",
@@ -199,12 +199,15 @@ class Values:
         self._prefix = prefix
 
     def fault(self, field: str, text: str) -> None:
+        """Collects an error of a field."""
         self._faults.error(self._place, f"option (temporal.v1.{self._name}).{self._prefix}{field}: {text}")
 
     def warning(self, field: str, text: str) -> None:
+        """Collects a warning of a field."""
         self._faults.warning(self._place, f"option (temporal.v1.{self._name}).{self._prefix}{field}: {text}")
 
     def has(self, field: str) -> bool:
+        """Whether a field is set."""
         return _has(self._options, field)
 
     def get(self, field: str, default: Any = "") -> Any:
@@ -219,6 +222,7 @@ class Values:
         return float(value.seconds) + float(value.nanos) / 1e9
 
     def duration(self, field: str) -> str | None:
+        """A duration as a timedelta; None where it is not set."""
         return self._duration(self._options, field, field)
 
     def enum(self, field: str, python: str) -> str | None:
@@ -247,6 +251,7 @@ class Values:
         return int(field_value(self._options.retry_policy, "max_attempts", 0)) if self.has("retry_policy") else 0
 
     def retry_policy(self) -> str | None:
+        """The SDK's RetryPolicy; None where none is set."""
         if not self.has("retry_policy"):
             return None
         policy = self._options.retry_policy
@@ -262,6 +267,7 @@ class Values:
         return f"_t.RetryPolicy({_joined(arguments)})"
 
     def priority(self) -> str | None:
+        """The SDK's Priority; None where none is set."""
         if not self.has("priority"):
             return None
         key, fairness_key, weight = (

@@ -16,7 +16,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from grpc_tools import protoc  # pyright: ignore[reportMissingTypeStubs]  # the package has none
 
 from protoc_gen_python_temporal import generate
-from protoc_gen_python_temporal._supported_options import SUPPORTED
+from protoc_gen_python_temporal.supported_options import SUPPORTED
 
 _BODY = """
 service S {

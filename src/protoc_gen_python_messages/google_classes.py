@@ -11,8 +11,8 @@ from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 
-from ._faults import UsageError
-from ._request import module_of, rewrite_imports
+from .errors import UsageError
+from .request import module_of, rewrite_imports
 
 _MYPY_PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 

@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.compiler import plugin_pb2
 from google.protobuf.message import Message
 
-from ._faults import Fault, Lines, UsageError
+from .errors import Fault, Lines, UsageError
 
 _FROM_FOLDER = re.compile(r"^(\s*from )([\w.]+)( import (\w*))", re.MULTILINE)
 _FROM_NOWHERE = re.compile(r"^import (\w+)", re.MULTILINE)
@@ -76,6 +76,7 @@ class Declaration:
 
     @property
     def full_name(self) -> str:
+        """Its name with the package."""
         return f"{self.file.package}.{self.name}" if self.file.package else self.name
 
     def fault(self, text: str, below: tuple[int, ...] = ()) -> Fault:

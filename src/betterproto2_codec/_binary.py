@@ -12,8 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ._classes import full_name
 from ._compile import Conversions, conversions_of
-from ._faults import fault_in_message, fault_in_proto
 from ._runtime import MAX_DEPTH, SERIALIZE, MisfitError, datetime_from_proto
+from ._violations import fault_in_message, fault_in_proto
 from .errors import CodecError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import keyword
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import betterproto2
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -76,7 +76,7 @@ def schema_with_plain(cls: type, name: str) -> Schema | None:
 def _fill_other(message: Any, pb: Any, depth: int, name: str) -> None:
     """Fills a message from an instance that is not exactly of the field's class: derived, or of another tree."""
     if not isinstance(message, betterproto2.Message) or full_name(message) != name:
-        raise _runtime.MisfitError(f"expected a {name}, got {type(message).__name__}")
+        raise _runtime.InvalidValueError(f"expected a {name}, got {type(message).__name__}")
     conversions_of(type(message)).fill(message, pb, depth)
 
 
@@ -102,12 +102,14 @@ class _Namespace:
         self._deep: dict[type, bool] = {}
 
     def suffix(self, cls: type) -> str:
+        """Returns what the names of a class end with: `C{suffix}`, `enc_{suffix}`, `dec_{suffix}`."""
         return self._suffixes.setdefault(cls, f"{len(self._suffixes)}_{cls.__name__}")
 
     def message(self, name: ValueType) -> str:
         return self.suffix(cast("type", name.cls))
 
     def enum(self, name: ValueType) -> str:
+        """Returns the name of an enum's table of members."""
         cls = cast("type[betterproto2.Enum]", name.cls)
         key = f"E{self.suffix(cls)}"
         if key not in self.globals:
@@ -115,6 +117,7 @@ class _Namespace:
         return key
 
     def is_deep(self, name: ValueType) -> bool:
+        """Whether messages of the type can be nested without end, so that their depth is counted."""
         return self.is_deep_class(cast("type", name.cls))
 
     def is_deep_class(self, cls: type) -> bool:
@@ -163,11 +166,16 @@ def _compile_one(cls: type, model: MessageModel, schema: Schema | None) -> Conve
     scope = _namespace.globals
     scope[f"C{suffix}"] = cls
     deep = _namespace.is_deep_class(cls)
-    source = f"{decoder_source(model, suffix, _namespace)}\n\n{encoder_source(model, suffix, _namespace, deep=deep)}\n"
+    source = (
+        f"{_decoder_source(model, suffix, _namespace)}\n\n{_encoder_source(model, suffix, _namespace, deep=deep)}\n"
+    )
     # The text is made of field names and numbers of generated classes alone, never of data.
     exec(compile(source, f"<codec of {model.name}>", "exec"), scope)  # noqa: S102
     return Conversions(model=model, read=scope[f"dec_{suffix}"], fill=scope[f"enc_{suffix}"], schema=schema)
 
+
+# The source of a conversion is straight-line: one statement or two for each field, with the types, names and defaults
+# written in.
 
 _CHECKS = {
     Kind.STRING: "check_str",
@@ -189,23 +197,7 @@ _FILLERS = {Kind.TIMESTAMP: "datetime_to_proto", Kind.DURATION: "timedelta_to_pr
 _READERS = {Kind.TIMESTAMP: "datetime_from_proto", Kind.DURATION: "timedelta_from_proto"}
 
 
-class Names(Protocol):
-    """Gives the names that the source uses for classes."""
-
-    def message(self, name: ValueType) -> str:
-        """Returns the suffix of a message type: `C{suffix}`, `enc_{suffix}`, `dec_{suffix}`."""
-        ...
-
-    def enum(self, name: ValueType) -> str:
-        """Returns the name of an enum's table of members."""
-        ...
-
-    def is_deep(self, name: ValueType) -> bool:
-        """Whether messages of the type can be nested without end, so that their depth is counted."""
-        ...
-
-
-def decoder_source(model: MessageModel, suffix: str, names: Names) -> str:
+def _decoder_source(model: MessageModel, suffix: str, names: _Namespace) -> str:
     """Writes `dec_{suffix}(pb)`, which returns a dataclass instance."""
     lines = [f"def dec_{suffix}(pb):", f"    o = new(C{suffix})"]
     oneofs = _oneofs(model)
@@ -219,16 +211,16 @@ def decoder_source(model: MessageModel, suffix: str, names: Names) -> str:
     return "\n".join(lines)
 
 
-def encoder_source(model: MessageModel, suffix: str, names: Names, *, deep: bool) -> str:
+def _encoder_source(model: MessageModel, suffix: str, names: _Namespace, *, deep: bool) -> str:
     """Writes `enc_{suffix}(m, pb)`, which fills Google's message; with a third argument `depth` where it is `deep`."""
     lines = [f"def enc_{suffix}(m, pb, depth=0):"]
     if deep:
-        lines += ["    if depth > MAX_DEPTH:", "        raise MisfitError('too deep')"]
+        lines += ["    if depth > MAX_DEPTH:", "        raise InvalidValueError('too deep')"]
     for field in model.fields:
         lines += _indent(_write_field(field, names))
     for members in _oneofs(model):
         count = " + ".join(f"(m.{field.attribute} is not None)" for field in members)
-        lines += [f"    if {count} > 1:", "        raise MisfitError('two members of a oneof')"]
+        lines += [f"    if {count} > 1:", "        raise InvalidValueError('two members of a oneof')"]
     lines += ["    v = m._unknown_fields", "    if v:", "        merge(pb, v)"]
     return "\n".join(lines)
 
@@ -246,7 +238,7 @@ def _attribute(name: str) -> str:
     return f"getattr(pb, {name!r})" if keyword.iskeyword(name) else f"pb.{name}"
 
 
-def _read_value(value: ValueType, source: str, names: Names) -> str:
+def _read_value(value: ValueType, source: str, names: _Namespace) -> str:
     match value.kind:
         case Kind.MESSAGE:
             return f"dec_{names.message(value)}({source})"
@@ -260,7 +252,7 @@ def _read_value(value: ValueType, source: str, names: Names) -> str:
             return source
 
 
-def _read_field(field: FieldModel, names: Names) -> list[str]:
+def _read_field(field: FieldModel, names: _Namespace) -> list[str]:
     source, target = _attribute(field.name), f"o.{field.attribute}"
     item = _read_value(field.value, "x", names)
     if field.key is not None:
@@ -272,7 +264,7 @@ def _read_field(field: FieldModel, names: Names) -> list[str]:
     return [f"{target} = {value} if has(pb, {field.name!r}) else None" if field.presence else f"{target} = {value}"]
 
 
-def _read_oneof(members: list[FieldModel], names: Names) -> list[str]:
+def _read_oneof(members: list[FieldModel], names: _Namespace) -> list[str]:
     """Asks once which member is set, instead of each member whether it is."""
     targets = " = ".join(f"o.{field.attribute}" for field in members)
     lines = [f"{targets} = None", f"w = which(pb, {members[0].oneof!r})", "if w is None: pass"]
@@ -282,7 +274,7 @@ def _read_oneof(members: list[FieldModel], names: Names) -> list[str]:
     return lines
 
 
-def _write_field(field: FieldModel, names: Names) -> list[str]:
+def _write_field(field: FieldModel, names: _Namespace) -> list[str]:
     lines = [f"v = m.{field.attribute}"]
     if field.key is not None:
         return [*lines, *_write_map(field, field.key, names)]
@@ -314,7 +306,7 @@ def _write_implicit(field: FieldModel) -> list[str]:
             return ["v = check_float(v)", put]
 
 
-def _write_present(field: FieldModel, names: Names) -> list[str]:
+def _write_present(field: FieldModel, names: _Namespace) -> list[str]:
     value = field.value
     if value.kind in _CHECKS:
         return [*_checked(value, "v"), _put(field.name)]
@@ -322,7 +314,7 @@ def _write_present(field: FieldModel, names: Names) -> list[str]:
     return [f"s = {_attribute(field.name)}", "set_in_parent(s)", *_fill(value, "v", "s", names)]
 
 
-def _write_list(field: FieldModel, names: Names) -> list[str]:
+def _write_list(field: FieldModel, names: _Namespace) -> list[str]:
     lines = ["if type(v) is not list:", "    v = check_list(v)", "if v:"]
     target = _attribute(field.name)
     value = field.value
@@ -334,7 +326,7 @@ def _write_list(field: FieldModel, names: Names) -> list[str]:
     ]
 
 
-def _write_map(field: FieldModel, key: ValueType, names: Names) -> list[str]:
+def _write_map(field: FieldModel, key: ValueType, names: _Namespace) -> list[str]:
     value = field.value
     body = [f"t = {_attribute(field.name)}"]
     if key.kind is not Kind.INT:
@@ -347,7 +339,7 @@ def _write_map(field: FieldModel, key: ValueType, names: Names) -> list[str]:
     return ["if type(v) is not dict:", "    v = check_dict(v)", "if v:", *_indent(body)]
 
 
-def _fill(value: ValueType, source: str, target: str, names: Names, *, levels: int = 1) -> list[str]:
+def _fill(value: ValueType, source: str, target: str, names: _Namespace, *, levels: int = 1) -> list[str]:
     """Statements that put `source` into the message `target`."""
     match value.kind:
         case Kind.MESSAGE:

@@ -101,7 +101,7 @@ def from_dict(cls: type[M], mapping: Mapping[str, Any], *, ignore_unknown_fields
     Raises:
         CodecError: the mapping does not fit; `violations` has everything that is wrong with it.
     """
-    made = message_of_plain(cls, mapping)
+    made = _simple_message(cls, mapping)
     if made is not None:
         return cast("M", made)
     return _from_data(cls, mapping, strict=True, ignore_unknown_fields=ignore_unknown_fields)
@@ -193,14 +193,18 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+# The short way from plain data to a dataclass, for the data that most requests are made of. It takes what is surely
+# right: scalars, each just of its field's type, and Structs. Whatever else comes, right or wrong, goes by Google's JSON
+# parser, and `violations_of` tells what is wrong with it.
+
 _Take = Callable[[Any], Any]
 """Gives what the field holds for a value, or `_UNSURE`."""
 _UNSURE = object()
 _tables: dict[type, dict[str, tuple[str, _Take]]] = {}
 
 
-def message_of_plain(cls: type, data: Any) -> Any:
-    """Returns a dataclass instance, or None where the long way has to be gone."""
+def _simple_message(cls: type, data: Any) -> Any:
+    """Returns a dataclass instance, or None where only Google's parser can tell."""
     if type(data) is not dict:
         return None
     table = _tables.get(cls)

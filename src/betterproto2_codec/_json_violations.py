@@ -1,6 +1,6 @@
-"""Checks plain data against a message before Google's JSON parser reads it, and reports every fault at once.
+"""Checks plain data against a message before Google's JSON parser reads it, and reports every violation at once.
 
-The parser stops at the first fault and tells its place in prose only. It also lets pass what a caller of ours surely
+The parser stops at the first one and tells its place in prose only. It also lets pass what a caller of ours surely
 did not mean, such as null for a value or text for a 32-bit integer; `strict` refuses these.
 """
 
@@ -26,11 +26,11 @@ from ._violations import item, join, reason_against, reason_against_range
 from .errors import CodecError, Violation
 
 _MOST = 1000
-"""Faults that are looked for: each takes time to put into words, and nobody reads more."""
+"""Violations that are looked for: each takes time to put into words, and nobody reads more."""
 
 
 def violations_of(cls: type, data: Any, *, strict: bool = True, ignore_unknown_fields: bool = False) -> list[Violation]:
-    """Returns what keeps `data`, plain ProtoJSON, from being a message of `cls`: all of it, up to a thousand faults."""
+    """Returns what keeps `data`, plain ProtoJSON, from being a message of `cls`: the first thousand violations."""
     found = Checker(strict=strict, ignore_unknown_fields=ignore_unknown_fields).message(cls, data, "", 0)
     told = list(itertools.islice(found, _MOST))
     if len(told) == _MOST and next(found, None) is not None:

@@ -1,4 +1,4 @@
-"""The slow road: finds what the compiled conversions stumbled over, and says where it is.
+"""Finds the first value of a message that does not fit its field, after a compiled conversion has failed.
 
 It walks a message along its model and checks each value by itself, so it also holds the rules that a value must keep.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import betterproto2
 from google.protobuf.duration_pb2 import Duration
@@ -17,17 +17,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from . import _runtime
 from ._classes import full_name
 from ._model import FieldModel, Kind, MessageModel, ValueType, model_of
-from ._runtime import MAX_DEPTH, MisfitError
-from .errors import CodecError
+from ._runtime import MAX_DEPTH, InvalidValueError
+from .errors import CodecError, Violation
 
 _MISSING = object()
-
-
-class Fault(NamedTuple):
-    """A value that does not fit: its dotted path in proto names, and what is wrong with it."""
-
-    path: str
-    reason: str
 
 
 def join(path: str, name: str) -> str:
@@ -40,52 +33,52 @@ def item(path: str, key: object) -> str:
     return f"{path}[{key!r}]" if not isinstance(key, str) else f'{path}["{key}"]'
 
 
-def fault_in_message(message: betterproto2.Message) -> Fault | None:
-    """Returns the first fault that keeps a dataclass instance from being encoded, or None."""
+def violation_in_message(message: betterproto2.Message) -> Violation | None:
+    """Returns the first violation that keeps a dataclass instance from being encoded, or None."""
     return next(_message(message, "", 0), None)
 
 
-def fault_in_proto(pb: Any, model: MessageModel) -> Fault | None:
-    """Returns the first fault that keeps Google's message from becoming a dataclass instance, or None."""
+def violation_in_proto(pb: Any, model: MessageModel) -> Violation | None:
+    """Returns the first violation that keeps Google's message from becoming a dataclass instance, or None."""
     return next(_proto(pb, model, ""), None)
 
 
-def _message(message: betterproto2.Message, path: str, depth: int) -> Iterator[Fault]:
+def _message(message: betterproto2.Message, path: str, depth: int) -> Iterator[Violation]:
     if depth > MAX_DEPTH:
-        yield Fault(_shorten(path), f"messages are nested more than {MAX_DEPTH} deep")
+        yield Violation(_shorten(path), f"messages are nested more than {MAX_DEPTH} deep")
         return
     model = model_of(type(message))
     members: dict[str, list[str]] = {}
     for field in model.fields:
         value = getattr(message, field.attribute, _MISSING)
         if value is _MISSING:
-            yield Fault(join(path, field.name), "the instance has no such attribute")
+            yield Violation(join(path, field.name), "the instance has no such attribute")
             continue
         if field.oneof and value is not None:
             members.setdefault(field.oneof, []).append(field.name)
         yield from _field(field, value, join(path, field.name), depth)
     for oneof, names in members.items():
         if len(names) > 1:
-            yield Fault(join(path, names[1]), f"oneof {oneof} holds one of its members, not {' and '.join(names)}")
+            yield Violation(join(path, names[1]), f"oneof {oneof} holds one of its members, not {' and '.join(names)}")
     yield from _unknown(message, model, path)
 
 
-def _unknown(message: Any, model: MessageModel, path: str) -> Iterator[Fault]:
+def _unknown(message: Any, model: MessageModel, path: str) -> Iterator[Violation]:
     unknown: Any = getattr(message, "_unknown_fields", None)
     try:
         if unknown:
             _runtime.MERGE_FROM_STRING(model.proto(), unknown)
     except (DecodeError, TypeError) as error:
-        yield Fault(join(path, "_unknown_fields"), f"not the bytes of fields: {error}")
+        yield Violation(join(path, "_unknown_fields"), f"not the bytes of fields: {error}")
 
 
-def _field(field: FieldModel, value: Any, path: str, depth: int) -> Iterator[Fault]:
+def _field(field: FieldModel, value: Any, path: str, depth: int) -> Iterator[Violation]:
     if field.key is not None:
         yield from _map(field, field.key, value, path, depth)
     elif field.repeated:
         reason = _reason(_runtime.check_list, value)
         if reason:
-            yield Fault(path, reason)
+            yield Violation(path, reason)
             return
         for index, element in enumerate(value):
             yield from _value(field.value, element, item(path, index), depth + 1)
@@ -93,18 +86,18 @@ def _field(field: FieldModel, value: Any, path: str, depth: int) -> Iterator[Fau
         yield from _value(field.value, value, path, depth + 1)
 
 
-def _map(field: FieldModel, key: ValueType, value: Any, path: str, depth: int) -> Iterator[Fault]:
+def _map(field: FieldModel, key: ValueType, value: Any, path: str, depth: int) -> Iterator[Violation]:
     reason = _reason(_runtime.check_dict, value)
     if reason:
-        yield Fault(path, reason)
+        yield Violation(path, reason)
         return
     for name, element in value.items():
-        for fault in _value(key, name, item(path, name), depth):
-            yield Fault(fault.path, f"as a key: {fault.reason}")
+        for violation in _value(key, name, item(path, name), depth):
+            yield Violation(violation.path, f"as a key: {violation.reason}")
         yield from _value(field.value, element, item(path, name), depth + 2)
 
 
-def _value(value: ValueType, given: Any, path: str, depth: int) -> Iterator[Fault]:
+def _value(value: ValueType, given: Any, path: str, depth: int) -> Iterator[Violation]:
     if value.kind is Kind.MESSAGE:
         try:
             fits = isinstance(given, betterproto2.Message) and full_name(given) == value.name
@@ -113,11 +106,11 @@ def _value(value: ValueType, given: Any, path: str, depth: int) -> Iterator[Faul
         if fits:
             yield from _message(given, path, depth)
         else:
-            yield Fault(path, f"expected a {value.name}, got {type(given).__name__}")
+            yield Violation(path, f"expected a {value.name}, got {type(given).__name__}")
         return
     reason = reason_against(value, given)
     if reason:
-        yield Fault(path, reason)
+        yield Violation(path, reason)
 
 
 def reason_against(value: ValueType, given: Any) -> str:
@@ -155,8 +148,8 @@ def reason_against_range(value: ValueType, number: int) -> str:
 def _reason(check: Any, given: Any) -> str:
     try:
         check(given)
-    except MisfitError as misfit:
-        return str(misfit)
+    except InvalidValueError as error:
+        return str(error)
     return ""
 
 
@@ -164,10 +157,10 @@ def _utf8(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise MisfitError(f"not text: a lone surrogate {text[error.start]!a} at index {error.start}") from None
+        raise InvalidValueError(f"not text: a lone surrogate {text[error.start]!a} at index {error.start}") from None
 
 
-def _proto(pb: Any, model: MessageModel, path: str) -> Iterator[Fault]:
+def _proto(pb: Any, model: MessageModel, path: str) -> Iterator[Violation]:
     for field in model.fields:
         if field.presence and not _runtime.HAS_FIELD(pb, field.name):
             continue
@@ -182,7 +175,7 @@ def _proto(pb: Any, model: MessageModel, path: str) -> Iterator[Fault]:
             yield from _proto_value(field.value, value, where)
 
 
-def _proto_value(value: ValueType, pb: Any, path: str) -> Iterator[Fault]:
+def _proto_value(value: ValueType, pb: Any, path: str) -> Iterator[Violation]:
     match value.kind:
         case Kind.MESSAGE:
             assert value.cls is not None
@@ -191,7 +184,7 @@ def _proto_value(value: ValueType, pb: Any, path: str) -> Iterator[Fault]:
             convert = _runtime.datetime_from_proto if value.kind is Kind.TIMESTAMP else _runtime.timedelta_from_proto
             reason = _reason(convert, pb)
             if reason:
-                yield Fault(path, reason)
+                yield Violation(path, reason)
         case _:
             pass
 

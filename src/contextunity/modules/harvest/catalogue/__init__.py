@@ -8,14 +8,9 @@ from contextunity.modules.harvest.catalogue.errors import (
     PageGone,
     PageMissing,
 )
-from contextunity.modules.harvest.catalogue.harvests import (
-    CatalogueRow,
-    FetchedFrom,
-    HarvestTotals,
-    Standing,
-    SyncCounts,
-)
-from contextunity.modules.harvest.catalogue.store import Catalogue
+from contextunity.modules.harvest.catalogue.harvests import HarvestTotals, SyncCounts
+from contextunity.modules.harvest.catalogue.pages import FetchedFrom, Standing
+from contextunity.modules.harvest.catalogue.store import Catalogue, CatalogueRow
 
 __all__ = [
     "Catalogue",

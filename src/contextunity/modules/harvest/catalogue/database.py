@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError
 
 from contextunity.modules.harvest.catalogue.errors import CatalogueError, CatalogueUnavailable, database_errors
 
-__all__ = ["WRITING", "Database", "display_url", "open_engine", "parse_url"]
+__all__ = ["Database"]
 
 
 class Database:
@@ -34,10 +34,25 @@ class Database:
         self.is_sqlite = engine.dialect.name == "sqlite"
         self.is_postgresql = not self.is_sqlite
         self._engine = engine
-        self._writer = engine.execution_options(**{WRITING: True})
+        self._writer = engine.execution_options(**{_WRITING: True})
         # SQLite has one writer at a time and lets the others poll for their turn, up to a tenth of a second apart and
         # in no order. The threads of one process queue here instead, which is both quicker and fair.
         self._turn: AbstractContextManager[object] = threading.Lock() if self.is_sqlite else nullcontext()
+
+    @classmethod
+    def open(cls, url: str) -> Database:
+        """Make the engine for a URL. A SQLite file and its folder are created; a server is not contacted yet.
+
+        Args:
+            url: `sqlite:///` with a path, or `postgresql://`, `postgres://` or `postgresql+psycopg://` with a server.
+
+        Raises:
+            CatalogueError: the URL or its driver cannot be used, or the SQLite file cannot be written.
+            CatalogueUnavailable: the SQLite file stays locked by somebody else.
+        """
+        parsed = _parse_url(url)
+        engine = _open_sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _open_postgresql(parsed)
+        return cls(engine, _display_url(parsed))
 
     @contextmanager
     def reading(self) -> Generator[Connection]:
@@ -68,23 +83,11 @@ class Database:
         self._engine.dispose()
 
 
-WRITING = "catalogue_writing"
+_WRITING = "catalogue_writing"
 """Execution option of connections that are going to write."""
 
 _BUSY_TIMEOUT_S = 60.0
 _CONNECT_TIMEOUT_S = 10
-
-
-def open_engine(url: URL) -> Engine:
-    """Make the engine for a parsed URL. A SQLite file and its folder are created; a server is not contacted yet.
-
-    Raises:
-        CatalogueError: the driver is not installed, or the SQLite file cannot be written.
-        CatalogueUnavailable: the SQLite file stays locked by somebody else.
-    """
-    if url.get_backend_name() == "sqlite":
-        return _open_sqlite(url)
-    return _open_postgresql(url)
 
 
 def _open_postgresql(url: URL) -> Engine:
@@ -100,7 +103,7 @@ def _open_postgresql(url: URL) -> Engine:
             pool_timeout=_BUSY_TIMEOUT_S,
         )
     except ImportError as error:
-        shown = display_url(url)
+        shown = _display_url(url)
         raise CatalogueError(
             f"catalogue {shown}: the PostgreSQL driver is not installed; run pip install 'contextworker[postgres]'",
             catalogue=shown,
@@ -118,7 +121,7 @@ def _open_sqlite(url: URL) -> Engine:
 
 
 def _prepare_file(url: URL) -> None:
-    shown = display_url(url)
+    shown = _display_url(url)
     path = Path(url.database or "")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +187,7 @@ def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
 def _on_begin(connection: Connection) -> None:
     # A transaction that reads first and then wants to write cannot wait for the lock: SQLite refuses it at once where
     # somebody else wrote meanwhile. Whoever is going to write therefore takes the lock at the beginning.
-    writing = connection.get_execution_options().get(WRITING, False)
+    writing = connection.get_execution_options().get(_WRITING, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
@@ -202,11 +205,8 @@ _DRIVERS = {
 _SECRET_PARAMETERS = {"password", "sslpassword"}
 
 
-def parse_url(url: str) -> URL:
+def _parse_url(url: str) -> URL:
     """Read a database URL and name its driver in full.
-
-    Args:
-        url: `sqlite:///` with a path, or `postgresql://`, `postgres://` or `postgresql+psycopg://` with a server.
 
     Raises:
         CatalogueError: it is no URL, of another database, or of a SQLite database in memory.
@@ -220,7 +220,7 @@ def parse_url(url: str) -> URL:
             f"catalogue {shown!r}: is not a database URL; write one such as {_UNDERSTOOD}", catalogue=shown
         ) from (error if shown == url else None)
     drivername = _DRIVERS.get(parsed.drivername)
-    shown = display_url(parsed)
+    shown = _display_url(parsed)
     if drivername is None:
         raise CatalogueError(
             f"catalogue {shown}: cannot use {parsed.drivername!r}; write a URL such as {_UNDERSTOOD}", catalogue=shown
@@ -234,7 +234,7 @@ def parse_url(url: str) -> URL:
     return parsed.set(drivername=drivername)
 
 
-def display_url(url: URL) -> str:
+def _display_url(url: URL) -> str:
     """Render a URL for people: without the driver, and with `***` for its password and parameters that hold one."""
     hidden = {key: "***" for key in url.query if key in _SECRET_PARAMETERS}
     shown = url.set(drivername=url.get_backend_name()).update_query_dict(hidden)

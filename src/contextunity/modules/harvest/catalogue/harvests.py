@@ -1,12 +1,11 @@
-"""The values that the catalogue answers with."""
+"""Life of a harvest in the catalogue: it waits for its turn, begins with its first page, and is finished once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 
-from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, HarvestIncomplete, PageRef
+from contextunity.gen.contextunity.harvest.v1 import HarvestIncomplete, PageRef
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_, select, update
 
 from contextunity.modules.harvest.catalogue.database import Database
@@ -24,10 +23,7 @@ from contextunity.modules.harvest.catalogue.tables import (
 from contextunity.modules.harvest.rejects import RejectReason
 
 __all__ = [
-    "CatalogueRow",
-    "FetchedFrom",
     "HarvestTotals",
-    "Standing",
     "SyncCounts",
     "Turn",
     "Unseen",
@@ -41,8 +37,10 @@ __all__ = [
     "in_catalogue",
     "in_harvest",
     "lock_catalogue",
+    "newest_harvest",
     "old_harvests",
     "on_page",
+    "reading_of",
     "recorded_counts",
     "superseded",
     "take_turn",
@@ -97,68 +95,6 @@ class Unseen:
     unreadable: int = 0
     """Rows of this harvest that name no product, since not even their key could be read, and that the last complete
     harvest did not have: each may be one of the unseen."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FetchedFrom:
-    """Who fetched a page, and which part of which feed it is."""
-
-    workflow_id: str
-    """Id of the workflow that the activity belongs to, as Temporal tells it."""
-    feed: Feed
-    """The feed; its address and currency are not recorded, since the settings say them."""
-    end: FeedCursor
-    """Where the page ends."""
-    end_of_feed: bool
-    """Whether the feed ends there."""
-    seconds: float = 0.0
-    """What it took to read it."""
-    incomplete: HarvestIncomplete = HarvestIncomplete.UNSPECIFIED
-    """What is missing of the feed, as the page shows."""
-    incomplete_detail: str = ""
-    """The same for people."""
-    read_by: str = ""
-    """What it was fetched by; see Resources.read_by."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
-    """A complete reading of a feed that the catalogue still shows, so that an unchanged feed need not be read."""
-
-    reading: str
-    """The harvest that read it."""
-    newest: str
-    """The harvest that began last: that one, or one that found the feed unchanged since."""
-    version: str
-    """As in `Feed.version`."""
-    read_at: datetime
-    """When reading it began, UTC."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CatalogueRow:
-    """A product as a table shows it to people; `Catalogue.get` gives the whole of it."""
-
-    sku: str
-    """Stock keeping unit."""
-    title: str
-    """Title, with what sets the variant apart."""
-    brand: str
-    """Brand or vendor. Empty means not told."""
-    price: Decimal | None
-    """Price, exact. None means that the product came without one."""
-    currency_code: str
-    """ISO 4217 code of the price. Empty where there is no price."""
-    stock: int | None
-    """Pieces in stock. None means not told."""
-    availability: str
-    """in_stock, out_of_stock, preorder or backorder. Empty means not told."""
-    updated_at: datetime
-    """When its content was last written, UTC."""
-    publication: str
-    """active, draft, archived or unpublished. Empty means not told."""
-    delisted_at: datetime | None
-    """When it was marked as no longer listed, UTC. None means that it is listed."""
 
 
 # PostgreSQL refuses index entries of more than about 2,700 bytes; three names and a SKU fit.
@@ -348,6 +284,21 @@ def old_harvests(connection: Connection, tenant_id: str, supplier_code: str, *, 
     return list(found)
 
 
+def newest_harvest(connection: Connection, tenant_id: str, supplier_code: str) -> str:
+    """Give the harvest that began last of those that read the feed; empty where there was none."""
+    table = harvests.c
+    newest = select(table.harvest_id).where(
+        in_catalogue(harvests, tenant_id, supplier_code), table.unchanged_since.is_(None)
+    )
+    return connection.scalar(newest.order_by(table.started_at.desc(), table.harvest_id.desc()).limit(1)) or ""
+
+
+def reading_of(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> str:
+    """Give the harvest whose reading of the feed a harvest stands by: mostly itself."""
+    where = in_harvest(harvests, tenant_id, supplier_code, harvest_id)
+    return connection.scalar(select(harvests.c.unchanged_since).where(where)) or harvest_id
+
+
 def forget_harvest(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> bool:
     """Delete what a harvest left, all but its row in `harvests`: without that it could begin, and write, once more.
 
@@ -442,9 +393,14 @@ def _mark_unseen(connection: Connection, tenant_id: str, supplier_code: str, har
     return marked
 
 
-_LOCK = 0x7475726E
+# Of a tenant's harvests the first so many are under way, the others wait in a row. A harvest keeps its turn while its
+# workflow runs, whatever becomes of workers: nothing has to be renewed, and a worker that is killed holds nothing.
+# Whether a workflow still runs is the Temporal server's to tell; those in front are looked at when somebody waits for
+# them.
+
+_TURN_LOCK = 0x7475726E
 """Class of the advisory locks of tenants, on PostgreSQL."""
-_LOOK = timedelta(seconds=10)
+_CHECK_INTERVAL = timedelta(seconds=10)
 """After which somebody looks again whether a harvest is over, for all who wait."""
 
 
@@ -469,7 +425,7 @@ def take_turn(
     """See `Catalogue.take_turn`."""
     if database.is_postgresql:
         # On SQLite the write lock does the same.
-        connection.execute(select(func.pg_advisory_xact_lock(_LOCK, func.hashtext(tenant_id))))
+        connection.execute(select(func.pg_advisory_xact_lock(_TURN_LOCK, func.hashtext(tenant_id))))
     table, now = harvest_turns.c, datetime.now(UTC)
     mine = table.tenant_id == tenant_id
     # A workflow is one harvest at a time: what went by its id before is over.
@@ -491,7 +447,7 @@ def take_turn(
     first = connection.execute(
         select(table.harvest_id, table.workflow_id, table.checked_at).where(*before).order_by(table.place).limit(limit)
     ).all()
-    due = tuple((row.harvest_id, row.workflow_id) for row in first if row.checked_at <= now - _LOOK)
+    due = tuple((row.harvest_id, row.workflow_id) for row in first if row.checked_at <= now - _CHECK_INTERVAL)
     if due:
         ids = [each for each, _ in due]
         connection.execute(update(harvest_turns).where(mine, table.harvest_id.in_(ids)).values(checked_at=now))

@@ -1,21 +1,24 @@
-"""Staged pages: what one activity leaves for the next, which may run on another machine."""
+"""Pages of a harvest: what one activity leaves for the next, and the record that payloads are compared with.
+
+Whoever may start workflows can write any payload. What decides which rows become whose products is therefore recorded
+when the first activity finds it out, and compared from then on; a payload that does not agree is rejected for good.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import zlib
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn, TypeAlias
 
-from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, PageRef
+from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, HarvestIncomplete, PageRef
 from sqlalchemy import Connection, Row, and_, delete, func, select, update
 
 from contextunity.modules.harvest.catalogue.database import Database
 from contextunity.modules.harvest.catalogue.errors import HarvestMismatch, PageGone, PageMissing
 from contextunity.modules.harvest.catalogue.harvests import (
-    FetchedFrom,
     HarvestTotals,
-    Standing,
     begin_harvest,
     harvest_totals,
     in_catalogue,
@@ -34,13 +37,13 @@ from contextunity.modules.harvest.catalogue.tables import (
 )
 
 __all__ = [
+    "FetchedFrom",
     "Kind",
+    "Standing",
     "check_fetch",
     "check_last",
     "check_page",
-    "compress_page",
     "drop_page",
-    "find_page",
     "find_standing",
     "get_page",
     "keep_standing",
@@ -49,16 +52,45 @@ __all__ = [
     "record_transform",
 ]
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchedFrom:
+    """Who fetched a page, and which part of which feed it is."""
+
+    workflow_id: str
+    """Id of the workflow that the activity belongs to, as Temporal tells it."""
+    feed: Feed
+    """The feed; its address and currency are not recorded, since the settings say them."""
+    end: FeedCursor
+    """Where the page ends."""
+    end_of_feed: bool
+    """Whether the feed ends there."""
+    seconds: float = 0.0
+    """What it took to read it."""
+    incomplete: HarvestIncomplete = HarvestIncomplete.UNSPECIFIED
+    """What is missing of the feed, as the page shows."""
+    incomplete_detail: str = ""
+    """The same for people."""
+    read_by: str = ""
+    """What it was fetched by; see Resources.read_by."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """A complete reading of a feed that the catalogue still shows, so that an unchanged feed need not be read."""
+
+    reading: str
+    """The harvest that read it."""
+    newest: str
+    """The harvest that began last: that one, or one that found the feed unchanged since."""
+    version: str
+    """As in `Feed.version`."""
+    read_at: datetime
+    """When reading it began, UTC."""
+
+
 Kind = Literal["raw", "product"]
 """Whether rows as the feed has them, or after the transformation."""
-
-# Level 1 shrinks a page to about a third; higher levels take several times as long for little more.
-_COMPRESSION_LEVEL = 1
-
-
-def compress_page(data: bytes) -> bytes:
-    """Make the encoded rows of a page small. It takes a while, so it is done before the database is locked."""
-    return zlib.compress(data, _COMPRESSION_LEVEL)
 
 
 def put_page(database: Database, connection: Connection, ref: PageRef, kind: Kind, compressed: bytes) -> None:
@@ -80,12 +112,6 @@ def put_page(database: Database, connection: Connection, ref: PageRef, kind: Kin
     connection.execute(statement.on_conflict_do_update(index_elements=key, set_={"data": statement.excluded.data}))
 
 
-def find_page(connection: Connection, ref: PageRef, kind: Kind) -> bytes | None:
-    """Give the encoded rows of a page, or None where none are staged."""
-    data = connection.scalar(select(staged_pages.c.data).where(on_page(staged_pages, ref), staged_pages.c.kind == kind))
-    return None if data is None else zlib.decompress(data)
-
-
 def get_page(database: Database, connection: Connection, ref: PageRef, kind: Kind) -> bytes:
     """Give the encoded rows of a page.
 
@@ -93,9 +119,9 @@ def get_page(database: Database, connection: Connection, ref: PageRef, kind: Kin
         PageGone: the page was synced already.
         PageMissing: it was never staged, or its harvest is over.
     """
-    data = find_page(connection, ref, kind)
+    data = connection.scalar(select(staged_pages.c.data).where(on_page(staged_pages, ref), staged_pages.c.kind == kind))
     if data is not None:
-        return data
+        return zlib.decompress(data)
     what = f"catalogue {database.shown}: {kind} page {ref.page} of harvest {ref.harvest_id!r}"
     if recorded_counts(connection, ref) is not None:
         raise PageGone(
@@ -132,14 +158,14 @@ def check_fetch(
     row = _harvest_of(database, connection, ref, workflow_id)
     if ref.page == 0:
         if feed is not None or cursor is not None:
-            _refuse(database, ref, "the first page comes with a feed or a cursor, which only it can find out")
+            _raise_mismatch(database, ref, "the first page comes with a feed or a cursor, which only it can find out")
         return _read_seconds(row)
     if feed is None or cursor is None:
-        _refuse(database, ref, "only the first page comes without a feed and a cursor")
+        _raise_mismatch(database, ref, "only the first page comes without a feed and a cursor")
     if row is None:
-        _refuse(database, ref, "this harvest has not begun")
+        _raise_mismatch(database, ref, "this harvest has not begun")
     if row.workflow_id is None and row.finished_at is not None:
-        _refuse(database, ref, "this harvest is finished")
+        _raise_mismatch(database, ref, "this harvest is finished")
     _check_feed(database, ref, row, feed)
     before = PageRef(
         tenant_id=ref.tenant_id, supplier_code=ref.supplier_code, harvest_id=ref.harvest_id, page=ref.page - 1
@@ -147,9 +173,9 @@ def check_fetch(
     end = _end_of(connection, before)
     if end is None:
         if not _fetched_before_records(connection, before):
-            _refuse(database, ref, f"page {before.page} was not fetched")
+            _raise_mismatch(database, ref, f"page {before.page} was not fetched")
     elif (end.end_offset, end.end_line) != (cursor.offset, cursor.line):
-        _refuse(
+        _raise_mismatch(
             database,
             ref,
             f"page {before.page} ended at byte {end.end_offset}, line {end.end_line}, and the cursor says byte "
@@ -165,10 +191,10 @@ def check_page(database: Database, connection: Connection, ref: PageRef, workflo
         Where the page ended; None where an earlier release fetched it.
     """
     if _harvest_of(database, connection, ref, workflow_id) is None:
-        _refuse(database, ref, "this harvest has not begun")
+        _raise_mismatch(database, ref, "this harvest has not begun")
     end = _end_of(connection, ref)
     if end is None and not _fetched_before_records(connection, ref):
-        _refuse(database, ref, "it was not fetched")
+        _raise_mismatch(database, ref, "it was not fetched")
     return end
 
 
@@ -177,17 +203,17 @@ def check_last(database: Database, connection: Connection, ref: PageRef, workflo
     end = check_page(database, connection, ref, workflow_id)
     if end is not None and end.end_of_feed != complete:
         ends = "ends" if end.end_of_feed else "does not end"
-        _refuse(
+        _raise_mismatch(
             database, ref, f"it is said to be {'' if complete else 'not '}the end of the feed, which {ends} with it"
         )
     this_harvest = in_harvest(fetched_pages, ref.tenant_id, ref.supplier_code, ref.harvest_id)
     newest = connection.scalar(select(func.max(fetched_pages.c.page)).where(this_harvest))
     if newest is not None and newest > ref.page:
-        _refuse(database, ref, f"it is said to be the last one, but page {newest} was fetched after it")
+        _raise_mismatch(database, ref, f"it is said to be the last one, but page {newest} was fetched after it")
     this_harvest = in_harvest(harvest_pages, ref.tenant_id, ref.supplier_code, ref.harvest_id)
     synced = connection.scalar(select(func.count()).where(this_harvest, harvest_pages.c.page < ref.page)) or 0
     if synced < ref.page:
-        _refuse(
+        _raise_mismatch(
             database, ref, f"it is said to be the last one, but of the {ref.page} pages before it {synced} are synced"
         )
 
@@ -196,9 +222,9 @@ def record_fetch(database: Database, connection: Connection, ref: PageRef, fetch
     """Record where a page came from; its harvest has begun, in this transaction or before."""
     row = _harvest_of(database, connection, ref, fetched.workflow_id)
     if row is None:
-        _refuse(database, ref, "this harvest has not begun")
+        _raise_mismatch(database, ref, "this harvest has not begun")
     if row.unchanged_since is not None:
-        _refuse(database, ref, "another attempt found the feed unchanged, and the harvest is finished")
+        _raise_mismatch(database, ref, "another attempt found the feed unchanged, and the harvest is finished")
     after = PageRef(
         tenant_id=ref.tenant_id, supplier_code=ref.supplier_code, harvest_id=ref.harvest_id, page=ref.page + 1
     )
@@ -226,7 +252,7 @@ def record_fetch(database: Database, connection: Connection, ref: PageRef, fetch
     if followed:
         end = _end_of(connection, ref)
         if end is not None and any(getattr(end, name) != value for name, value in values.items()):
-            _refuse(database, ref, f"page {after.page} was fetched already, from where another attempt ended")
+            _raise_mismatch(database, ref, f"page {after.page} was fetched already, from where another attempt ended")
     if fetched.incomplete:
         values |= {"incomplete": fetched.incomplete.name, "incomplete_detail": clean_text(fetched.incomplete_detail)}
     else:
@@ -294,12 +320,12 @@ def keep_standing(
 ) -> HarvestTotals:
     """See `Catalogue.keep_standing`."""
     if ref.page:
-        _refuse(database, ref, "only the first page finds out whether the feed has changed")
+        _raise_mismatch(database, ref, "only the first page finds out whether the feed has changed")
     newest = lock_catalogue(connection, ref.tenant_id, ref.supplier_code)
     own = _harvest_of(database, connection, ref, workflow_id)
     if own is None:
         if newest != standing.newest:
-            _refuse(database, ref, f"harvest {newest!r} began while the feed's server was asked for changes")
+            _raise_mismatch(database, ref, f"harvest {newest!r} began while the feed's server was asked for changes")
         begin_harvest(database, connection, ref.tenant_id, ref.supplier_code, ref.harvest_id)
         connection.execute(
             update(harvests)
@@ -313,14 +339,14 @@ def keep_standing(
             )
         )
     elif own.unchanged_since != standing.reading:
-        _refuse(database, ref, "another attempt found the feed changed, and reads it")
+        _raise_mismatch(database, ref, "another attempt found the feed changed, and reads it")
     return harvest_totals(connection, ref.tenant_id, ref.supplier_code, standing.reading)
 
 
 def _harvest_of(database: Database, connection: Connection, ref: PageRef, workflow_id: str) -> _Row | None:
     """Give what is recorded of a harvest, or None where it has not begun; it is this workflow's or nobody's yet."""
     if not workflow_id:
-        _refuse(database, ref, "the activity does not belong to a workflow")
+        _raise_mismatch(database, ref, "the activity does not belong to a workflow")
     table = harvests.c
     row = connection.execute(
         select(
@@ -337,7 +363,7 @@ def _harvest_of(database: Database, connection: Connection, ref: PageRef, workfl
     ).one_or_none()
     if row is not None and row.workflow_id is not None and row.workflow_id != workflow_id:
         # The other workflow is not named: it may be another tenant's.
-        _refuse(database, ref, f"this harvest does not belong to workflow {workflow_id!r}")
+        _raise_mismatch(database, ref, f"this harvest does not belong to workflow {workflow_id!r}")
     return row
 
 
@@ -362,7 +388,7 @@ def _check_feed(database: Database, ref: PageRef, row: _Row, feed: Feed) -> None
     for name, value in _recorded_of(feed).items():
         recorded = getattr(row, name)
         if recorded != value:
-            _refuse(database, ref, f"{name} is {str(value)[:200]!r}, and the harvest began with {recorded!r}")
+            _raise_mismatch(database, ref, f"{name} is {str(value)[:200]!r}, and the harvest began with {recorded!r}")
 
 
 def _end_of(connection: Connection, ref: PageRef) -> _Row | None:
@@ -384,7 +410,7 @@ def _fetched_before_records(connection: Connection, ref: PageRef) -> bool:
     )
 
 
-def _refuse(database: Database, ref: PageRef, detail: str) -> NoReturn:
+def _raise_mismatch(database: Database, ref: PageRef, detail: str) -> NoReturn:
     raise HarvestMismatch(
         f"catalogue {database.shown}: page {ref.page} of harvest {ref.harvest_id!r} of supplier {ref.supplier_code!r} "
         f"of tenant {ref.tenant_id!r} is not as recorded: {detail}; start a new harvest",

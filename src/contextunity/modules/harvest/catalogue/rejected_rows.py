@@ -1,21 +1,130 @@
-"""Room for rejected rows: those of the oldest harvests go where a tenant's take more bytes than they may.
+"""Rejected rows and warnings of harvests: reading them, and deleting those of the oldest where there are too many.
 
-Counts stay, whosever rows go: what was rejected is part of what a harvest tells.
+Counts stay, whosever rows are deleted: what was rejected is part of what a harvest tells.
 """
 
 from __future__ import annotations
 
-from contextunity.gen.contextunity.harvest.v1 import PageRef
-from sqlalchemy import Connection, delete, func, select, update
+from typing import Any
+
+from contextunity.gen.contextunity.harvest.v1 import PageRef, RejectedRow, RowSeverity
+from sqlalchemy import Connection, Row, and_, delete, func, or_, select, update
 
 from contextunity.modules.harvest.catalogue.database import Database
 from contextunity.modules.harvest.catalogue.harvests import in_harvest, lock_catalogue, on_page
 from contextunity.modules.harvest.catalogue.tables import harvest_pages, harvests, rejected_rows
 
-__all__ = ["ROW_BYTES", "dropped_rows", "make_room"]
+__all__ = [
+    "ROW_BYTES",
+    "dropped_rows",
+    "list_rejected",
+    "make_room",
+    "page_of_rejected",
+    "rejected_by_reason",
+]
 
 ROW_BYTES = 100
 """What a row takes beside its texts, about."""
+
+
+_SEVERITIES = {RowSeverity.REJECTED: "rejected", RowSeverity.WARNING: "warning"}
+_BY_WORD = {word: severity for severity, word in _SEVERITIES.items()}
+
+
+def list_rejected(
+    connection: Connection,
+    tenant_id: str,
+    supplier_code: str,
+    harvest_id: str,
+    limit: int,
+    severity: RowSeverity = RowSeverity.REJECTED,
+) -> list[RejectedRow]:
+    """Give the first rejected rows of a harvest, or the first doubts about others, in the order of the feed."""
+    table = rejected_rows.c
+    found = connection.execute(
+        select(rejected_rows)
+        .where(in_harvest(rejected_rows, tenant_id, supplier_code, harvest_id), table.severity == _SEVERITIES[severity])
+        .order_by(table.page, table.position)
+        .limit(limit)
+    )
+    return [_to_message(row) for row in found]
+
+
+def _to_message(row: Row[Any]) -> RejectedRow:
+    return RejectedRow(
+        line=row.line,
+        sku=row.sku,
+        reason=row.reason,
+        detail=row.detail,
+        raw=row.raw,
+        severity=_BY_WORD[row.severity],
+    )
+
+
+def page_of_rejected(
+    connection: Connection,
+    tenant_id: str,
+    supplier_code: str,
+    harvest_id: str,
+    *,
+    reason: str,
+    severity: RowSeverity,
+    after: tuple[int, int] | None,
+    limit: int,
+    max_bytes: int,
+) -> tuple[list[RejectedRow], tuple[int, int] | None]:
+    """Give rejected rows of a harvest, and the place after which the next page begins; None where it is the last one.
+
+    Args:
+        connection: to the catalogue.
+        tenant_id: whose.
+        supplier_code: of which supplier.
+        harvest_id: of which harvest.
+        reason: rejected for what; empty for any.
+        severity: REJECTED or WARNING; UNSPECIFIED for both.
+        after: the place, page and position, that the page before gave.
+        limit: rows at most.
+        max_bytes: bytes of their texts at most; one row is always given.
+    """
+    table = rejected_rows.c
+    statement = select(rejected_rows).where(in_harvest(rejected_rows, tenant_id, supplier_code, harvest_id))
+    if reason:
+        statement = statement.where(table.reason == reason)
+    if severity:
+        statement = statement.where(table.severity == _SEVERITIES[severity])
+    if after is not None:
+        page, position = after
+        statement = statement.where(or_(table.page > page, and_(table.page == page, table.position > position)))
+    rows: list[RejectedRow] = []
+    place, size = after, 0
+    for row in connection.execute(statement.order_by(table.page, table.position).limit(limit + 1)):
+        size += sum(len(text.encode()) for text in (row.sku, row.reason, row.detail, row.raw))
+        if len(rows) == limit or (rows and size > max_bytes):
+            return rows, place
+        rows.append(_to_message(row))
+        place = (row.page, row.position)
+    return rows, None
+
+
+def rejected_by_reason(
+    connection: Connection,
+    tenant_id: str,
+    supplier_code: str,
+    harvest_id: str,
+    severity: RowSeverity = RowSeverity.REJECTED,
+) -> dict[str, int]:
+    """Count the rejected rows of a harvest, or the doubts, by their reason, in the order of the reasons."""
+    reason = rejected_rows.c.reason
+    found = connection.execute(
+        select(reason, func.count().label("number"))
+        .where(
+            in_harvest(rejected_rows, tenant_id, supplier_code, harvest_id),
+            rejected_rows.c.severity == _SEVERITIES[severity],
+        )
+        .group_by(reason)
+        .order_by(reason)
+    )
+    return {row.reason: row.number for row in found}
 
 
 def make_room(database: Database, ref: PageRef, budget: int) -> list[str]:
@@ -78,17 +187,11 @@ def _total(database: Database, tenant_id: str) -> int:
             .select_from(harvest_pages)
             .where(own)
         ).one()
-    if unknown:
-        with database.writing() as connection:
-            _add_up(connection, tenant_id)
-        return _total_known(database, tenant_id)
-    return int(total)
-
-
-def _total_known(database: Database, tenant_id: str) -> int:
-    table = harvest_pages.c
-    with database.reading() as connection:
-        return int(connection.scalar(select(func.sum(table.rejected_bytes)).where(table.tenant_id == tenant_id)) or 0)
+    if not unknown:
+        return int(total)
+    with database.writing() as connection:
+        _add_up(connection, tenant_id)
+        return int(connection.scalar(select(func.sum(table.rejected_bytes)).where(own)) or 0)
 
 
 def _add_up(connection: Connection, tenant_id: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
+from dataclasses import dataclass, fields
 from datetime import datetime
+from decimal import Decimal
 from types import TracebackType
 
 from contextunity.gen.contextunity.harvest.v1 import (
@@ -16,21 +19,46 @@ from contextunity.gen.contextunity.harvest.v1 import (
     RejectedRow,
     RowSeverity,
 )
+from sqlalchemy import func, select
 
 from contextunity.core.codec import decode, encode
-from contextunity.modules.harvest.catalogue import harvests, pages, reading, rejected_rows, sync
-from contextunity.modules.harvest.catalogue.database import Database, display_url, open_engine, parse_url
-from contextunity.modules.harvest.catalogue.harvests import (
-    CatalogueRow,
-    FetchedFrom,
-    HarvestTotals,
-    Standing,
-    SyncCounts,
-    Unseen,
-)
-from contextunity.modules.harvest.catalogue.tables import prepare_schema
+from contextunity.modules.harvest.catalogue import harvests, pages, rejected_rows, sync
+from contextunity.modules.harvest.catalogue.database import Database
+from contextunity.modules.harvest.catalogue.harvests import HarvestTotals, SyncCounts, Unseen
+from contextunity.modules.harvest.catalogue.pages import FetchedFrom, Standing
+from contextunity.modules.harvest.catalogue.products import clean_text, decimal_price, product_from_json
+from contextunity.modules.harvest.catalogue.tables import prepare_schema, products, suppliers
 
-__all__ = ["Catalogue"]
+__all__ = ["Catalogue", "CatalogueRow"]
+
+# Level 1 shrinks a page to about a third; higher levels take several times as long for little more.
+_COMPRESSION_LEVEL = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogueRow:
+    """A product as a table shows it to people; `Catalogue.get` gives the whole of it."""
+
+    sku: str
+    """Stock keeping unit."""
+    title: str
+    """Title, with what sets the variant apart."""
+    brand: str
+    """Brand or vendor. Empty means not told."""
+    price: Decimal | None
+    """Price, exact. None means that the product came without one."""
+    currency_code: str
+    """ISO 4217 code of the price. Empty where there is no price."""
+    stock: int | None
+    """Pieces in stock. None means not told."""
+    availability: str
+    """in_stock, out_of_stock, preorder or backorder. Empty means not told."""
+    updated_at: datetime
+    """When its content was last written, UTC."""
+    publication: str
+    """active, draft, archived or unpublished. Empty means not told."""
+    delisted_at: datetime | None
+    """When it was marked as no longer listed, UTC. None means that it is listed."""
 
 
 class Catalogue:
@@ -61,8 +89,7 @@ class Catalogue:
             CatalogueError: the URL, the file, the driver or the tables found cannot be used.
             CatalogueUnavailable: the server cannot be reached, or is busy.
         """
-        parsed = parse_url(url)
-        database = Database(open_engine(parsed), display_url(parsed))
+        database = Database.open(url)
         try:
             prepare_schema(database)
         except BaseException:
@@ -343,13 +370,22 @@ class Catalogue:
     def get(self, tenant_id: str, supplier_code: str, sku: str) -> Product | None:
         """Give a product, marked as no longer listed or not; None where the catalogue does not have it."""
         with self._database.reading() as connection:
-            data = reading.find_product(connection, tenant_id, supplier_code, sku)
-        return None if data is None else decode(Product, data)
+            row = connection.execute(
+                select(products.c.data, products.c.first_line).where(
+                    harvests.in_catalogue(products, tenant_id, supplier_code), products.c.sku == clean_text(sku)
+                )
+            ).one_or_none()
+        if row is None:
+            return None
+        product = product_from_json(row.data)
+        product.line = row.first_line
+        return decode(Product, product.SerializeToString())
 
     def suppliers(self, tenant_id: str) -> list[str]:
         """Give the suppliers that a tenant has a catalogue of, sorted."""
         with self._database.reading() as connection:
-            return reading.list_suppliers(connection, tenant_id)
+            code = suppliers.c.supplier_code
+            return list(connection.scalars(select(code).where(suppliers.c.tenant_id == tenant_id).order_by(code)))
 
     def count(self, tenant_id: str, supplier_code: str, *, delisted: bool | None = None) -> int:
         """Count the products of a supplier.
@@ -359,13 +395,35 @@ class Catalogue:
             supplier_code: which supplier.
             delisted: True counts those marked as no longer listed, False the others, None all.
         """
+        statement = select(func.count()).where(harvests.in_catalogue(products, tenant_id, supplier_code))
+        if delisted is not None:
+            marked = products.c.delisted_at
+            statement = statement.where(marked.is_not(None) if delisted else marked.is_(None))
         with self._database.reading() as connection:
-            return reading.count_products(connection, tenant_id, supplier_code, delisted=delisted)
+            return connection.scalar(statement) or 0
 
     def sample(self, tenant_id: str, supplier_code: str, limit: int = 5) -> list[CatalogueRow]:
         """Give up to `limit` listed products for display, in the order of their SKUs."""
+        columns = [products.c[each.name] for each in fields(CatalogueRow) if each.name != "price"]
+        statement = (
+            select(*columns, products.c.price_units, products.c.price_nanos)
+            .where(
+                harvests.in_catalogue(products, tenant_id, supplier_code),
+                products.c.delisted_at.is_(None),
+                products.c.publication.in_(("", "active")),
+            )
+            .order_by(products.c.sku)
+            .limit(limit)
+        )
         with self._database.reading() as connection:
-            return reading.sample_products(connection, tenant_id, supplier_code, limit)
+            found = connection.execute(statement).all()
+        return [
+            CatalogueRow(
+                price=decimal_price(row.price_units, row.price_nanos),
+                **{column.name: getattr(row, column.name) for column in columns},
+            )
+            for row in found
+        ]
 
     def rejected(
         self,
@@ -378,17 +436,17 @@ class Catalogue:
     ) -> list[RejectedRow]:
         """Give up to `limit` rejected rows of a harvest, or doubts about rows that were used, in the feed's order."""
         with self._database.reading() as connection:
-            return reading.list_rejected(connection, tenant_id, supplier_code, harvest_id, limit, severity)
+            return rejected_rows.list_rejected(connection, tenant_id, supplier_code, harvest_id, limit, severity)
 
     def newest_harvest(self, tenant_id: str, supplier_code: str) -> str:
         """Give the harvest that began last of those that read the feed; empty where there was none."""
         with self._database.reading() as connection:
-            return reading.newest_harvest(connection, tenant_id, supplier_code)
+            return harvests.newest_harvest(connection, tenant_id, supplier_code)
 
     def reading_of(self, tenant_id: str, supplier_code: str, harvest_id: str) -> str:
         """Give the harvest whose reading of the feed another stands by: its own unless it found it unchanged."""
         with self._database.reading() as connection:
-            return reading.reading_of(connection, tenant_id, supplier_code, harvest_id)
+            return harvests.reading_of(connection, tenant_id, supplier_code, harvest_id)
 
     def page_of_rejected(
         self,
@@ -415,7 +473,7 @@ class Catalogue:
             max_bytes: of their texts together, at most; one row is always given.
         """
         with self._database.reading() as connection:
-            return reading.page_of_rejected(
+            return rejected_rows.page_of_rejected(
                 connection,
                 tenant_id,
                 supplier_code,
@@ -437,11 +495,12 @@ class Catalogue:
     ) -> dict[str, int]:
         """Count the rejected rows of a harvest, or the doubts about rows that were used, by reason."""
         with self._database.reading() as connection:
-            return reading.rejected_by_reason(connection, tenant_id, supplier_code, harvest_id, severity)
+            return rejected_rows.rejected_by_reason(connection, tenant_id, supplier_code, harvest_id, severity)
 
     def _pack(self, ref: PageRef, page: RawPage | ProductPage) -> bytes:
         self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
-        return pages.compress_page(encode(page))
+        # Compressed before the database is locked.
+        return zlib.compress(encode(page), _COMPRESSION_LEVEL)
 
     def _get(self, ref: PageRef, kind: pages.Kind) -> bytes:
         with self._database.reading() as connection:

@@ -42,7 +42,7 @@ def test_those_in_front_are_looked_at_by_one_of_all_who_wait(
 ) -> None:
     for number in range(4):
         assert _ask(catalogue, number).to_check == (), "they have just begun"
-    monkeypatch.setattr(harvests, "_LOOK", timedelta(0))
+    monkeypatch.setattr(harvests, "_CHECK_INTERVAL", timedelta(0))
     assert _ask(catalogue, 3).to_check == (("h0", "harvest/acme/s0"), ("h1", "harvest/acme/s1"))
     monkeypatch.undo()
     assert _ask(catalogue, 2).to_check == (), "another one has just looked"

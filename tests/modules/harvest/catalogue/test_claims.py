@@ -225,16 +225,16 @@ def _harvest_whole(catalogue: Catalogue, ref: PageRef, *, read_by: str = "rules"
 
 
 def test_what_stands_is_recorded_and_given_again(catalogue: Catalogue, make_ref: Refs) -> None:
-    assert catalogue.find_standing(make_ref(), _WORKFLOW, "rules") is None
+    assert catalogue.find_current_reading(make_ref(), _WORKFLOW, "rules") is None
     _harvest_whole(catalogue, make_ref())
-    assert catalogue.find_standing(make_ref(harvest="h2"), _WORKFLOW, "other rules") is None
-    found = catalogue.find_standing(make_ref(harvest="h2"), _WORKFLOW, "rules")
+    assert catalogue.find_current_reading(make_ref(harvest="h2"), _WORKFLOW, "other rules") is None
+    found = catalogue.find_current_reading(make_ref(harvest="h2"), _WORKFLOW, "rules")
     assert found is not None
     assert (found.reading, found.newest, found.version) == ("h1", "h1", "v1")
     for _ in range(2):
-        kept = catalogue.keep_standing(make_ref(harvest="h2"), _WORKFLOW, found)
+        kept = catalogue.finish_unchanged(make_ref(harvest="h2"), _WORKFLOW, found)
         assert (kept.created, kept.rows) == (1, 1)
-    own = catalogue.find_standing(make_ref(harvest="h2"), _WORKFLOW, "rules")
+    own = catalogue.find_current_reading(make_ref(harvest="h2"), _WORKFLOW, "rules")
     assert own is not None
     assert (own.reading, own.newest) == ("h1", "h2")
     assert catalogue.newest_harvest("acme", "camping-trade") == "h1"
@@ -242,23 +242,23 @@ def test_what_stands_is_recorded_and_given_again(catalogue: Catalogue, make_ref:
     with pytest.raises(HarvestMismatch, match="found the feed unchanged"):
         catalogue.put_raw_page(make_ref(harvest="h2"), RawPage(), _fetched(over=True))
     with pytest.raises(HarvestMismatch, match="does not belong to"):
-        catalogue.keep_standing(make_ref(harvest="h2"), "harvest/mallory/camping-trade", found)
+        catalogue.finish_unchanged(make_ref(harvest="h2"), "harvest/mallory/camping-trade", found)
     with pytest.raises(HarvestMismatch, match="only the first page"):
-        catalogue.keep_standing(make_ref(1, harvest="h3"), _WORKFLOW, found)
+        catalogue.finish_unchanged(make_ref(1, harvest="h3"), _WORKFLOW, found)
 
 
 def test_nothing_stands_once_another_harvest_reads(catalogue: Catalogue, make_ref: Refs) -> None:
     _harvest_whole(catalogue, make_ref())
-    found = catalogue.find_standing(make_ref(harvest="h2"), _WORKFLOW, "rules")
+    found = catalogue.find_current_reading(make_ref(harvest="h2"), _WORKFLOW, "rules")
     assert found is not None
     catalogue.put_raw_page(make_ref(harvest="h3"), RawPage(), _fetched())
     with pytest.raises(HarvestMismatch, match="'h3' began"):
-        catalogue.keep_standing(make_ref(harvest="h2"), _WORKFLOW, found)
-    assert catalogue.find_standing(make_ref(harvest="h2"), _WORKFLOW, "rules") is None
+        catalogue.finish_unchanged(make_ref(harvest="h2"), _WORKFLOW, found)
+    assert catalogue.find_current_reading(make_ref(harvest="h2"), _WORKFLOW, "rules") is None
     # So it is where the other one is an attempt of the harvest itself.
-    assert catalogue.find_standing(make_ref(harvest="h3"), _WORKFLOW, "rules") is None
+    assert catalogue.find_current_reading(make_ref(harvest="h3"), _WORKFLOW, "rules") is None
     with pytest.raises(HarvestMismatch, match="another attempt found the feed changed"):
-        catalogue.keep_standing(make_ref(harvest="h3"), _WORKFLOW, found)
+        catalogue.finish_unchanged(make_ref(harvest="h3"), _WORKFLOW, found)
 
 
 def test_rows_that_may_be_any_product_are_counted_unless_they_were_there_before(
@@ -275,7 +275,7 @@ def test_rows_that_may_be_any_product_are_counted_unless_they_were_there_before(
         catalogue.put_raw_page(ref, RawPage(), _fetched(over=True))
         catalogue.put_product_page(ref, page)
         catalogue.sync_page(ref)
-        counted = catalogue.count_unseen("acme", "camping-trade", name)
+        counted = catalogue.count_missing_products("acme", "camping-trade", name)
         catalogue.finish_harvest("acme", "camping-trade", name, complete=not counted.unreadable)
         return counted.unreadable
 

@@ -169,10 +169,10 @@ def test_what_is_listed_in_a_rejected_row_is_not_unseen(
     sync(make_ref(harvest="h2"), [], rejected)
     # A good row later in the feed still counts, and what is new was not listed before.
     assert sync(make_ref(harvest="h2", page=1), [make_product("A"), make_product("N")]).rejected == 0
-    counted = catalogue.count_unseen(*key)
-    assert (counted.unseen, counted.listed) == (2, 3)
+    counted = catalogue.count_missing_products(*key)
+    assert (counted.missing, counted.listed) == (2, 3)
     assert catalogue.finish_harvest(*key, complete=True) == 2
-    assert catalogue.count_unseen(*key).unseen == 0
+    assert catalogue.count_missing_products(*key).missing == 0
     assert catalogue.newest_harvest("acme", "camping-trade") == "h2"
 
 

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextunity.modules.harvest.catalogue.products import plan_message, product_from_json, product_to_json
+from contextunity.modules.harvest.catalogue.products import compile_to_object, product_from_json, product_to_json
 
 _texts = st.text(max_size=20)
 _int64s = st.integers(-(2**63), 2**63 - 1)
@@ -62,4 +62,4 @@ def test_a_field_of_a_newer_release_is_passed_over() -> None:
 def test_a_field_of_a_type_that_cannot_be_written_is_named_at_once(message: type[Message], field: str) -> None:
     descriptor: Any = message.DESCRIPTOR  # the stubs of protobuf know two classes of descriptors
     with pytest.raises(NotImplementedError, match=rf"google\.protobuf\.{field} "):
-        plan_message(descriptor)
+        compile_to_object(descriptor)

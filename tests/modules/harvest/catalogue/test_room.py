@@ -49,15 +49,15 @@ def _dropped(catalogue: Catalogue, ref: PageRef) -> int:
 
 
 def test_within_the_budget_all_stays(catalogue: Catalogue, pages: list[PageRef]) -> None:
-    assert catalogue.make_room(pages[-1], 3 * _BYTES) == []
+    assert catalogue.trim_rejected(pages[-1], 3 * _BYTES) == []
     assert [_kept(catalogue, ref) for ref in pages] == [_ROWS] * 3
     assert [_dropped(catalogue, ref) for ref in pages] == [0] * 3
 
 
 def test_the_oldest_go_first_and_counts_stay(catalogue: Catalogue, pages: list[PageRef]) -> None:
-    assert catalogue.make_room(pages[-1], 3 * _BYTES - 1) == ["h1"]
+    assert catalogue.trim_rejected(pages[-1], 3 * _BYTES - 1) == ["h1"]
     assert [_kept(catalogue, ref) for ref in pages] == [0, _ROWS, _ROWS]
-    assert catalogue.make_room(pages[-1], _BYTES) == ["h2"]
+    assert catalogue.trim_rejected(pages[-1], _BYTES) == ["h2"]
     assert [_kept(catalogue, ref) for ref in pages] == [0, 0, _ROWS]
     assert [_dropped(catalogue, ref) for ref in pages] == [_ROWS, _ROWS, 0]
     for ref in pages:
@@ -69,7 +69,7 @@ def test_another_tenant_loses_nothing(
 ) -> None:
     other = make_ref(tenant="other", supplier="a", harvest="h1")
     sync(other, [], _rejected())
-    catalogue.make_room(pages[-1], 0)
+    catalogue.trim_rejected(pages[-1], 0)
     assert _kept(catalogue, other) == _ROWS
 
 
@@ -79,7 +79,7 @@ def test_of_a_harvest_that_is_too_much_alone_the_first_pages_stay(
     first, second = make_ref(harvest="h1", page=0), make_ref(harvest="h1", page=1)
     for ref in (first, second):
         sync(ref, [make_product(f"P{ref.page}")], _rejected())
-        emptied = catalogue.make_room(ref, _BYTES)
+        emptied = catalogue.trim_rejected(ref, _BYTES)
         assert emptied == ([] if ref is first else ["h1"])
     assert {row.line for row in catalogue.rejected("acme", "camping-trade", "h1")} == {1, 2, 3, 4}
     assert _dropped(catalogue, first) == _ROWS
@@ -90,5 +90,5 @@ def test_of_a_harvest_that_is_too_much_alone_the_first_pages_stay(
 def test_pages_of_an_earlier_release_are_added_up(catalogue: Catalogue, pages: list[PageRef]) -> None:
     with catalogue._database.writing() as connection:  # pyright: ignore[reportPrivateUsage]
         connection.execute(update(harvest_pages).values(rejected_bytes=None))
-    assert catalogue.make_room(pages[-1], 3 * _BYTES) == []
-    assert catalogue.make_room(pages[-1], 3 * _BYTES - 1) == ["h1"]
+    assert catalogue.trim_rejected(pages[-1], 3 * _BYTES) == []
+    assert catalogue.trim_rejected(pages[-1], 3 * _BYTES - 1) == ["h1"]

@@ -15,26 +15,26 @@ def _ask(catalogue: Catalogue, number: int, *, tenant: str = "acme", limit: int 
 
 
 def test_harvests_take_their_turns_in_the_order_in_which_they_came(catalogue: Catalogue) -> None:
-    assert [_ask(catalogue, number).is_here for number in range(5)] == [True, True, False, False, False]
+    assert [_ask(catalogue, number).granted for number in range(5)] == [True, True, False, False, False]
     assert _ask(catalogue, 3).ahead == 3
-    assert _ask(catalogue, 0, tenant="other").is_here
+    assert _ask(catalogue, 0, tenant="other").granted
     catalogue.end_turn("acme", "h0")
     catalogue.end_turn("acme", "h0")
-    assert [_ask(catalogue, number).is_here for number in (4, 3, 2, 1)] == [False, False, True, True]
+    assert [_ask(catalogue, number).granted for number in (4, 3, 2, 1)] == [False, False, True, True]
 
 
 def test_a_turn_is_kept_and_asked_for_any_number_of_times(catalogue: Catalogue) -> None:
     for _ in range(3):
-        assert [_ask(catalogue, number).is_here for number in range(3)] == [True, True, False]
+        assert [_ask(catalogue, number).granted for number in range(3)] == [True, True, False]
     # Lowered, the quota holds for those that come.
-    assert _ask(catalogue, 0, limit=1).is_here
-    assert not _ask(catalogue, 2, limit=1).is_here
-    assert _ask(catalogue, 2, limit=3).is_here
+    assert _ask(catalogue, 0, limit=1).granted
+    assert not _ask(catalogue, 2, limit=1).granted
+    assert _ask(catalogue, 2, limit=3).granted
 
 
 def test_the_next_harvest_of_a_workflow_ends_the_turn_of_the_one_before(catalogue: Catalogue) -> None:
-    assert catalogue.take_turn("acme", "h1", "harvest/acme/s", limit=1).is_here
-    assert catalogue.take_turn("acme", "h2", "harvest/acme/s", limit=1).is_here
+    assert catalogue.take_turn("acme", "h1", "harvest/acme/s", limit=1).granted
+    assert catalogue.take_turn("acme", "h2", "harvest/acme/s", limit=1).granted
 
 
 def test_those_in_front_are_looked_at_by_one_of_all_who_wait(
@@ -51,5 +51,5 @@ def test_those_in_front_are_looked_at_by_one_of_all_who_wait(
 def test_turns_that_are_asked_for_at_once_are_no_more_than_the_quota(catalogue: Catalogue) -> None:
     with ThreadPoolExecutor(12) as threads:
         turns = list(threads.map(lambda number: _ask(catalogue, number, limit=5), range(12)))
-    assert sum(turn.is_here for turn in turns) == 5
-    assert sorted(turn.ahead for turn in turns if not turn.is_here) == list(range(5, 12))
+    assert sum(turn.granted for turn in turns) == 5
+    assert sorted(turn.ahead for turn in turns if not turn.granted) == list(range(5, 12))

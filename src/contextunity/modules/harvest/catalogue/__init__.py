@@ -9,7 +9,7 @@ from contextunity.modules.harvest.catalogue.errors import (
     PageMissing,
 )
 from contextunity.modules.harvest.catalogue.harvests import HarvestTotals, SyncCounts
-from contextunity.modules.harvest.catalogue.pages import FetchedFrom, Standing
+from contextunity.modules.harvest.catalogue.pages import CurrentReading, FetchedFrom
 from contextunity.modules.harvest.catalogue.store import Catalogue, CatalogueRow
 
 __all__ = [
@@ -17,12 +17,12 @@ __all__ = [
     "CatalogueError",
     "CatalogueRow",
     "CatalogueUnavailable",
+    "CurrentReading",
     "FetchedFrom",
     "HarvestMismatch",
     "HarvestSuperseded",
     "HarvestTotals",
     "PageGone",
     "PageMissing",
-    "Standing",
     "SyncCounts",
 ]

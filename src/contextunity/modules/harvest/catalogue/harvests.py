@@ -24,13 +24,14 @@ from contextunity.modules.harvest.rejects import RejectReason
 
 __all__ = [
     "HarvestTotals",
+    "MissingProducts",
     "SyncCounts",
     "Turn",
-    "Unseen",
     "begin_harvest",
     "check_names",
-    "count_unseen",
+    "count_missing_products",
     "end_turn",
+    "find_incomplete",
     "finish_harvest",
     "forget_harvest",
     "harvest_totals",
@@ -42,9 +43,8 @@ __all__ = [
     "on_page",
     "reading_of",
     "recorded_counts",
-    "superseded",
+    "superseded_error",
     "take_turn",
-    "what_is_missing",
 ]
 
 
@@ -85,10 +85,10 @@ class HarvestTotals:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unseen:
+class MissingProducts:
     """What a harvest has not seen of what the feed listed before."""
 
-    unseen: int
+    missing: int
     """Products listed before that no row of this harvest names."""
     listed: int
     """Products listed before."""
@@ -172,7 +172,7 @@ def begin_harvest(
         select(suppliers.c.current_harvest).where(in_catalogue(suppliers, tenant_id, supplier_code))
     )
     if current is not None and current != harvest_id:
-        raise superseded(database, harvest_id, current)
+        raise superseded_error(database, harvest_id, current)
 
 
 def _has_begun(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> bool:
@@ -180,7 +180,7 @@ def _has_begun(connection: Connection, tenant_id: str, supplier_code: str, harve
     return connection.scalar(select(harvests.c.harvest_id).where(where)) is not None
 
 
-def superseded(database: Database, harvest_id: str, current: str) -> HarvestSuperseded:
+def superseded_error(database: Database, harvest_id: str, current: str) -> HarvestSuperseded:
     """Say that a later harvest has taken the place of this one."""
     return HarvestSuperseded(
         f"catalogue {database.shown}: harvest {harvest_id!r} may not write any more, since harvest {current!r} of the "
@@ -254,7 +254,7 @@ def finish_harvest(
         connection.execute(delete(staged_pages).where(in_harvest(staged_pages, tenant_id, supplier_code, harvest_id)))
         return delisted
     now = datetime.now(UTC)
-    delisted = _mark_unseen(connection, tenant_id, supplier_code, harvest_id, now) if complete else 0
+    delisted = _mark_delisted(connection, tenant_id, supplier_code, harvest_id, now) if complete else 0
     # This harvest is the current one, so all others of this tenant and supplier are over.
     connection.execute(delete(staged_pages).where(in_catalogue(staged_pages, tenant_id, supplier_code)))
     connection.execute(
@@ -317,7 +317,7 @@ def _recorded_delisted(connection: Connection, this_harvest: ColumnElement[bool]
     return connection.scalar(select(harvests.c.delisted).where(this_harvest))
 
 
-def what_is_missing(
+def find_incomplete(
     connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str
 ) -> tuple[HarvestIncomplete, str]:
     """Give what the first page that shows it says is missing of the feed; UNSPECIFIED where none does."""
@@ -333,15 +333,17 @@ def what_is_missing(
     return HarvestIncomplete[row.incomplete], row.incomplete_detail or ""
 
 
-def count_unseen(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> Unseen:
+def count_missing_products(
+    connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str
+) -> MissingProducts:
     """Count what finishing the harvest as complete would mark, beside what was listed before it."""
     here = in_catalogue(products, tenant_id, supplier_code)
     count = select(func.count()).select_from(products)
-    unseen = connection.scalar(count.where(here, _unseen_in(harvest_id))) or 0
+    missing = connection.scalar(count.where(here, _missing_from(harvest_id))) or 0
     listed = connection.scalar(count.where(here, products.c.delisted_at.is_(None))) or 0
     created = harvest_totals(connection, tenant_id, supplier_code, harvest_id).created
-    unreadable = _count_unreadable(connection, tenant_id, supplier_code, harvest_id) if unseen else 0
-    return Unseen(unseen=unseen, listed=max(listed - created, unseen), unreadable=unreadable)
+    unreadable = _count_unreadable(connection, tenant_id, supplier_code, harvest_id) if missing else 0
+    return MissingProducts(missing=missing, listed=max(listed - created, missing), unreadable=unreadable)
 
 
 def _count_unreadable(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> int:
@@ -371,7 +373,7 @@ def _count_unreadable(connection: Connection, tenant_id: str, supplier_code: str
     return connection.scalar(count) or 0
 
 
-def _unseen_in(harvest_id: str) -> ColumnElement[bool]:
+def _missing_from(harvest_id: str) -> ColumnElement[bool]:
     table = products.c
     return and_(
         table.seen_in != harvest_id,
@@ -380,12 +382,12 @@ def _unseen_in(harvest_id: str) -> ColumnElement[bool]:
     )
 
 
-def _mark_unseen(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str, now: datetime) -> int:
+def _mark_delisted(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str, now: datetime) -> int:
     result = connection.execute(
         update(products)
         .where(
             in_catalogue(products, tenant_id, supplier_code),
-            _unseen_in(harvest_id),
+            _missing_from(harvest_id),
         )
         .values(delisted_at=now)
     )
@@ -414,7 +416,7 @@ class Turn:
         to_check: of those that are under way, the ones that may be over: harvest_id and workflow_id.
     """
 
-    is_here: bool
+    granted: bool
     ahead: int = 0
     to_check: tuple[tuple[str, str], ...] = ()
 
@@ -443,7 +445,7 @@ def take_turn(
     before = (mine, table.place < place)
     ahead = connection.scalar(select(func.count()).select_from(harvest_turns).where(*before)) or 0
     if ahead < limit:
-        return Turn(is_here=True)
+        return Turn(granted=True)
     first = connection.execute(
         select(table.harvest_id, table.workflow_id, table.checked_at).where(*before).order_by(table.place).limit(limit)
     ).all()
@@ -451,7 +453,7 @@ def take_turn(
     if due:
         ids = [each for each, _ in due]
         connection.execute(update(harvest_turns).where(mine, table.harvest_id.in_(ids)).values(checked_at=now))
-    return Turn(is_here=False, ahead=ahead, to_check=due)
+    return Turn(granted=False, ahead=ahead, to_check=due)
 
 
 def end_turn(connection: Connection, tenant_id: str, harvest_id: str) -> None:

@@ -27,7 +27,7 @@ from contextunity.modules.harvest.catalogue.harvests import (
     on_page,
     recorded_counts,
 )
-from contextunity.modules.harvest.catalogue.products import clean_text
+from contextunity.modules.harvest.catalogue.products import replace_nul
 from contextunity.modules.harvest.catalogue.tables import (
     fetched_pages,
     harvest_pages,
@@ -37,16 +37,16 @@ from contextunity.modules.harvest.catalogue.tables import (
 )
 
 __all__ = [
+    "CurrentReading",
     "FetchedFrom",
     "Kind",
-    "Standing",
     "check_fetch",
     "check_last",
     "check_page",
     "drop_page",
-    "find_standing",
+    "find_current_reading",
+    "finish_unchanged",
     "get_page",
-    "keep_standing",
     "put_page",
     "record_fetch",
     "record_transform",
@@ -76,7 +76,7 @@ class FetchedFrom:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class CurrentReading:
     """A complete reading of a feed that the catalogue still shows, so that an unchanged feed need not be read."""
 
     reading: str
@@ -155,7 +155,7 @@ def check_fetch(
     cursor: FeedCursor | None,
 ) -> float:
     """See `Catalogue.check_fetch`."""
-    row = _harvest_of(database, connection, ref, workflow_id)
+    row = _own_harvest(database, connection, ref, workflow_id)
     if ref.page == 0:
         if feed is not None or cursor is not None:
             _raise_mismatch(database, ref, "the first page comes with a feed or a cursor, which only it can find out")
@@ -170,7 +170,7 @@ def check_fetch(
     before = PageRef(
         tenant_id=ref.tenant_id, supplier_code=ref.supplier_code, harvest_id=ref.harvest_id, page=ref.page - 1
     )
-    end = _end_of(connection, before)
+    end = _page_end(connection, before)
     if end is None:
         if not _fetched_before_records(connection, before):
             _raise_mismatch(database, ref, f"page {before.page} was not fetched")
@@ -190,9 +190,9 @@ def check_page(database: Database, connection: Connection, ref: PageRef, workflo
     Returns:
         Where the page ended; None where an earlier release fetched it.
     """
-    if _harvest_of(database, connection, ref, workflow_id) is None:
+    if _own_harvest(database, connection, ref, workflow_id) is None:
         _raise_mismatch(database, ref, "this harvest has not begun")
-    end = _end_of(connection, ref)
+    end = _page_end(connection, ref)
     if end is None and not _fetched_before_records(connection, ref):
         _raise_mismatch(database, ref, "it was not fetched")
     return end
@@ -220,7 +220,7 @@ def check_last(database: Database, connection: Connection, ref: PageRef, workflo
 
 def record_fetch(database: Database, connection: Connection, ref: PageRef, fetched: FetchedFrom) -> None:
     """Record where a page came from; its harvest has begun, in this transaction or before."""
-    row = _harvest_of(database, connection, ref, fetched.workflow_id)
+    row = _own_harvest(database, connection, ref, fetched.workflow_id)
     if row is None:
         _raise_mismatch(database, ref, "this harvest has not begun")
     if row.unchanged_since is not None:
@@ -230,12 +230,12 @@ def record_fetch(database: Database, connection: Connection, ref: PageRef, fetch
     )
     # Until the next page is fetched a repeated attempt may well find another version, or end elsewhere, and it is its
     # answer that counts. Afterwards it can only be one that was given up, whose answer nobody waits for.
-    followed = _end_of(connection, after) is not None
+    followed = _page_end(connection, after) is not None
     if row.feed_version is None or (ref.page == 0 and not followed):
         connection.execute(
             update(harvests)
             .where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
-            .values(workflow_id=fetched.workflow_id, **_recorded_of(fetched.feed))
+            .values(workflow_id=fetched.workflow_id, **_feed_columns(fetched.feed))
         )
     else:
         _check_feed(database, ref, row, fetched.feed)
@@ -250,11 +250,11 @@ def record_fetch(database: Database, connection: Connection, ref: PageRef, fetch
         "end_of_feed": fetched.end_of_feed,
     }
     if followed:
-        end = _end_of(connection, ref)
+        end = _page_end(connection, ref)
         if end is not None and any(getattr(end, name) != value for name, value in values.items()):
             _raise_mismatch(database, ref, f"page {after.page} was fetched already, from where another attempt ended")
     if fetched.incomplete:
-        values |= {"incomplete": fetched.incomplete.name, "incomplete_detail": clean_text(fetched.incomplete_detail)}
+        values |= {"incomplete": fetched.incomplete.name, "incomplete_detail": replace_nul(fetched.incomplete_detail)}
     else:
         values |= {"incomplete": None, "incomplete_detail": None}
     values |= {"fetched_by": fetched.read_by or None, "transformed_by": None, "holds_until": None}
@@ -278,11 +278,11 @@ def record_transform(connection: Connection, ref: PageRef, *, read_by: str, hold
     )
 
 
-def find_standing(
+def find_current_reading(
     database: Database, connection: Connection, ref: PageRef, workflow_id: str, read_by: str
-) -> Standing | None:
-    """See `Catalogue.find_standing`."""
-    own = _harvest_of(database, connection, ref, workflow_id)
+) -> CurrentReading | None:
+    """See `Catalogue.find_current_reading`."""
+    own = _own_harvest(database, connection, ref, workflow_id)
     here = in_catalogue(suppliers, ref.tenant_id, ref.supplier_code)
     newest = connection.scalar(select(suppliers.c.current_harvest).where(here))
     if newest is None or (newest == ref.harvest_id and (own is None or own.unchanged_since is None)):
@@ -301,7 +301,7 @@ def find_standing(
     row = harvest(reading)
     if row is None or not row.feed_version:
         return None
-    standing = Standing(reading=reading, newest=newest, version=row.feed_version, read_at=row.started_at)
+    standing = CurrentReading(reading=reading, newest=newest, version=row.feed_version, read_at=row.started_at)
     if newest == ref.harvest_id:
         return standing
     pages = fetched_pages.c
@@ -315,14 +315,14 @@ def find_standing(
     return standing if 0 < total == good else None
 
 
-def keep_standing(
-    database: Database, connection: Connection, ref: PageRef, workflow_id: str, standing: Standing
+def finish_unchanged(
+    database: Database, connection: Connection, ref: PageRef, workflow_id: str, standing: CurrentReading
 ) -> HarvestTotals:
-    """See `Catalogue.keep_standing`."""
+    """See `Catalogue.finish_unchanged`."""
     if ref.page:
         _raise_mismatch(database, ref, "only the first page finds out whether the feed has changed")
     newest = lock_catalogue(connection, ref.tenant_id, ref.supplier_code)
-    own = _harvest_of(database, connection, ref, workflow_id)
+    own = _own_harvest(database, connection, ref, workflow_id)
     if own is None:
         if newest != standing.newest:
             _raise_mismatch(database, ref, f"harvest {newest!r} began while the feed's server was asked for changes")
@@ -343,7 +343,7 @@ def keep_standing(
     return harvest_totals(connection, ref.tenant_id, ref.supplier_code, standing.reading)
 
 
-def _harvest_of(database: Database, connection: Connection, ref: PageRef, workflow_id: str) -> _Row | None:
+def _own_harvest(database: Database, connection: Connection, ref: PageRef, workflow_id: str) -> _Row | None:
     """Give what is recorded of a harvest, or None where it has not begun; it is this workflow's or nobody's yet."""
     if not workflow_id:
         _raise_mismatch(database, ref, "the activity does not belong to a workflow")
@@ -371,7 +371,7 @@ def _read_seconds(row: _Row | None) -> float:
     return 0.0 if row is None or row.read_seconds is None else float(row.read_seconds)
 
 
-def _recorded_of(feed: Feed) -> dict[str, Any]:
+def _feed_columns(feed: Feed) -> dict[str, Any]:
     """Give what is recorded of a feed, by column."""
     return {
         "feed_version": feed.version,
@@ -385,13 +385,13 @@ def _recorded_of(feed: Feed) -> dict[str, Any]:
 def _check_feed(database: Database, ref: PageRef, row: _Row, feed: Feed) -> None:
     if row.feed_version is None:
         return
-    for name, value in _recorded_of(feed).items():
+    for name, value in _feed_columns(feed).items():
         recorded = getattr(row, name)
         if recorded != value:
             _raise_mismatch(database, ref, f"{name} is {str(value)[:200]!r}, and the harvest began with {recorded!r}")
 
 
-def _end_of(connection: Connection, ref: PageRef) -> _Row | None:
+def _page_end(connection: Connection, ref: PageRef) -> _Row | None:
     table = fetched_pages.c
     return connection.execute(
         select(table.end_offset, table.end_line, table.end_of_feed).where(on_page(fetched_pages, ref))

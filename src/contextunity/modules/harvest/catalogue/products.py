@@ -16,13 +16,13 @@ from pydantic_core import to_json
 
 __all__ = [
     "ProductRow",
-    "clean_text",
+    "compile_to_object",
     "decimal_price",
-    "plan_message",
     "product_from_json",
     "product_row",
     "product_to_json",
     "product_values",
+    "replace_nul",
 ]
 
 _AVAILABILITY = {
@@ -60,7 +60,7 @@ def product_row(product: harvest_pb2.Product) -> ProductRow:
     product.ClearField("line")
     content = product.SerializeToString(deterministic=True)
     return ProductRow(
-        sku=clean_text(product.sku),
+        sku=replace_nul(product.sku),
         line=line,
         content_hash=hashlib.sha256(content).hexdigest(),
         product=product,
@@ -72,12 +72,12 @@ def product_values(row: ProductRow) -> dict[str, Any]:
     product = row.product
     priced = product.HasField("price")
     return {
-        "title": clean_text(product.title),
-        "brand": clean_text(product.brand),
+        "title": replace_nul(product.title),
+        "brand": replace_nul(product.brand),
         "price_units": product.price.units if priced else None,
         "price_nanos": product.price.nanos if priced else None,
-        "currency_code": clean_text(product.price.currency_code),
-        "gtin": clean_text(product.gtin),
+        "currency_code": replace_nul(product.price.currency_code),
+        "gtin": replace_nul(product.gtin),
         "stock": product.stock if product.HasField("stock") else None,
         "availability": _AVAILABILITY.get(product.availability, str(product.availability)),
         "weight_grams": product.weight_grams if product.HasField("weight_grams") else None,
@@ -88,7 +88,7 @@ def product_values(row: ProductRow) -> dict[str, Any]:
     }
 
 
-def clean_text(text: str) -> str:
+def replace_nul(text: str) -> str:
     """Replace NUL characters by U+FFFD: PostgreSQL refuses them, and tools cut SQLite's text off at them."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in text else text
 
@@ -137,13 +137,13 @@ def product_from_json(data: str) -> harvest_pb2.Product:
     return json_format.Parse(data, harvest_pb2.Product(), ignore_unknown_fields=True)
 
 
-def plan_message(descriptor: Descriptor) -> _Convert:
+def compile_to_object(descriptor: Descriptor) -> _Convert:
     """Make the function that turns a message of one class into what JSON is written from.
 
     Raises:
         NotImplementedError: a field has a type that nothing in Product has so far.
     """
-    plan = {field.number: (field.name, _plan_field(field)) for field in descriptor.fields}
+    plan = {field.number: (field.name, _compile_field(field)) for field in descriptor.fields}
 
     def convert(message: Message) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -155,20 +155,20 @@ def plan_message(descriptor: Descriptor) -> _Convert:
     return convert
 
 
-def _plan_field(field: FieldDescriptor) -> _Convert:
+def _compile_field(field: FieldDescriptor) -> _Convert:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         key, value = field.message_type.fields_by_name["key"], field.message_type.fields_by_name["value"]
         if key.type == value.type == FieldDescriptor.TYPE_STRING:
             # Sorted, so that the text of a product does not hang on chance.
             return lambda entries: dict(sorted(entries.items()))
-        raise _unplanned(field)
-    convert = _plan_value(field)
+        raise _unsupported_type(field)
+    convert = _compile_value(field)
     if field.is_repeated:
         return lambda values: [convert(value) for value in values]
     return convert
 
 
-def _plan_value(field: FieldDescriptor) -> _Convert:
+def _compile_value(field: FieldDescriptor) -> _Convert:
     if field.type in _PLAIN:
         return _as_is
     if field.type in _LARGE_INTEGERS:
@@ -177,16 +177,16 @@ def _plan_value(field: FieldDescriptor) -> _Convert:
         names = {value.number: value.name for value in field.enum_type.values}
         return lambda number: names.get(number, number)
     if field.message_type is not None and field.message_type.file.package == harvest_pb2.DESCRIPTOR.package:
-        return plan_message(field.message_type)
-    raise _unplanned(field)
+        return compile_to_object(field.message_type)
+    raise _unsupported_type(field)
 
 
 def _as_is(value: Any) -> Any:
     return value
 
 
-def _unplanned(field: FieldDescriptor) -> NotImplementedError:
-    return NotImplementedError(f"field {field.full_name} has a type that _product_json cannot write yet; add it there")
+def _unsupported_type(field: FieldDescriptor) -> NotImplementedError:
+    return NotImplementedError(f"field {field.full_name} has a type that products.py cannot write yet; add it there")
 
 
-_product_to_object = plan_message(harvest_pb2.Product.DESCRIPTOR)
+_product_to_object = compile_to_object(harvest_pb2.Product.DESCRIPTOR)

@@ -18,9 +18,9 @@ __all__ = [
     "ROW_BYTES",
     "dropped_rows",
     "list_rejected",
-    "make_room",
     "page_of_rejected",
     "rejected_by_reason",
+    "trim_rejected",
 ]
 
 ROW_BYTES = 100
@@ -127,8 +127,8 @@ def rejected_by_reason(
     return {row.reason: row.number for row in found}
 
 
-def make_room(database: Database, ref: PageRef, budget: int) -> list[str]:
-    """See `Catalogue.make_room`."""
+def trim_rejected(database: Database, ref: PageRef, budget: int) -> list[str]:
+    """See `Catalogue.trim_rejected`."""
     total = _total(database, ref.tenant_id)
     if total <= budget:
         return []

@@ -24,9 +24,9 @@ from sqlalchemy import func, select
 from contextunity.core.codec import decode, encode
 from contextunity.modules.harvest.catalogue import harvests, pages, rejected_rows, sync
 from contextunity.modules.harvest.catalogue.database import Database
-from contextunity.modules.harvest.catalogue.harvests import HarvestTotals, SyncCounts, Unseen
-from contextunity.modules.harvest.catalogue.pages import FetchedFrom, Standing
-from contextunity.modules.harvest.catalogue.products import clean_text, decimal_price, product_from_json
+from contextunity.modules.harvest.catalogue.harvests import HarvestTotals, MissingProducts, SyncCounts
+from contextunity.modules.harvest.catalogue.pages import CurrentReading, FetchedFrom
+from contextunity.modules.harvest.catalogue.products import decimal_price, product_from_json, replace_nul
 from contextunity.modules.harvest.catalogue.tables import prepare_schema, products, suppliers
 
 __all__ = ["Catalogue", "CatalogueRow"]
@@ -215,7 +215,7 @@ class Catalogue:
         with self._database.reading() as connection:
             pages.check_last(self._database, connection, ref, workflow_id, complete=complete)
 
-    def find_standing(self, ref: PageRef, workflow_id: str, read_by: str) -> Standing | None:
+    def find_current_reading(self, ref: PageRef, workflow_id: str, read_by: str) -> CurrentReading | None:
         """Give the reading that stands if the feed has not changed; None where the feed must be read in any case.
 
         That is what the newest harvest read, or what it found unchanged: complete, by the same rules and settings, and
@@ -230,9 +230,9 @@ class Catalogue:
             HarvestMismatch: the harvest is another workflow's.
         """
         with self._database.reading() as connection:
-            return pages.find_standing(self._database, connection, ref, workflow_id, read_by)
+            return pages.find_current_reading(self._database, connection, ref, workflow_id, read_by)
 
-    def keep_standing(self, ref: PageRef, workflow_id: str, standing: Standing) -> HarvestTotals:
+    def finish_unchanged(self, ref: PageRef, workflow_id: str, standing: CurrentReading) -> HarvestTotals:
         """Record a harvest, begun and finished, that found the feed unchanged, and give the counts of what stands.
 
         Raises:
@@ -240,7 +240,7 @@ class Catalogue:
         """
         self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
         with self._database.writing() as connection:
-            return pages.keep_standing(self._database, connection, ref, workflow_id, standing)
+            return pages.finish_unchanged(self._database, connection, ref, workflow_id, standing)
 
     # Harvests.
 
@@ -287,15 +287,15 @@ class Catalogue:
         with self._database.writing() as connection:
             return sync.sync_page(self._database, connection, ref)
 
-    def what_is_missing(self, tenant_id: str, supplier_code: str, harvest_id: str) -> tuple[HarvestIncomplete, str]:
+    def find_incomplete(self, tenant_id: str, supplier_code: str, harvest_id: str) -> tuple[HarvestIncomplete, str]:
         """Give what is recorded as missing of a harvest's feed, and the same for people; else UNSPECIFIED."""
         with self._database.reading() as connection:
-            return harvests.what_is_missing(connection, tenant_id, supplier_code, harvest_id)
+            return harvests.find_incomplete(connection, tenant_id, supplier_code, harvest_id)
 
-    def count_unseen(self, tenant_id: str, supplier_code: str, harvest_id: str) -> Unseen:
+    def count_missing_products(self, tenant_id: str, supplier_code: str, harvest_id: str) -> MissingProducts:
         """Count what finish_harvest would mark if the harvest were complete; nothing is left once it has."""
         with self._database.reading() as connection:
-            return harvests.count_unseen(connection, tenant_id, supplier_code, harvest_id)
+            return harvests.count_missing_products(connection, tenant_id, supplier_code, harvest_id)
 
     def finish_harvest(self, tenant_id: str, supplier_code: str, harvest_id: str, *, complete: bool) -> int:
         """Mark the products that a complete harvest has not seen, and clear what it and those before it left staged.
@@ -341,7 +341,7 @@ class Catalogue:
                 forgotten += harvests.forget_harvest(connection, tenant_id, supplier_code, harvest_id)
         return forgotten
 
-    def make_room(self, ref: PageRef, budget: int) -> list[str]:
+    def trim_rejected(self, ref: PageRef, budget: int) -> list[str]:
         """Delete rejected rows where a tenant's take more bytes than they may: those of the oldest harvests first.
 
         Those of the harvest under way stay, and where they alone are too many, its last page's go. Counts stay.
@@ -353,10 +353,10 @@ class Catalogue:
         Returns:
             The harvests of which rows were deleted.
         """
-        return rejected_rows.make_room(self._database, ref, budget)
+        return rejected_rows.trim_rejected(self._database, ref, budget)
 
     def dropped_rows(self, tenant_id: str, supplier_code: str, harvest_id: str) -> int:
-        """Count the rows of a harvest that `make_room` deleted."""
+        """Count the rows of a harvest that `trim_rejected` deleted."""
         with self._database.reading() as connection:
             return rejected_rows.dropped_rows(connection, tenant_id, supplier_code, harvest_id)
 
@@ -372,7 +372,7 @@ class Catalogue:
         with self._database.reading() as connection:
             row = connection.execute(
                 select(products.c.data, products.c.first_line).where(
-                    harvests.in_catalogue(products, tenant_id, supplier_code), products.c.sku == clean_text(sku)
+                    harvests.in_catalogue(products, tenant_id, supplier_code), products.c.sku == replace_nul(sku)
                 )
             ).one_or_none()
         if row is None:

@@ -17,15 +17,15 @@ from contextunity.modules.harvest.catalogue.harvests import (
     in_catalogue,
     lock_catalogue,
     recorded_counts,
-    superseded,
+    superseded_error,
 )
 from contextunity.modules.harvest.catalogue.pages import drop_page, get_page
 from contextunity.modules.harvest.catalogue.products import (
     ProductRow,
-    clean_text,
     product_row,
     product_to_json,
     product_values,
+    replace_nul,
 )
 from contextunity.modules.harvest.catalogue.rejected_rows import ROW_BYTES
 from contextunity.modules.harvest.catalogue.tables import harvest_pages, products, rejected_rows
@@ -83,7 +83,7 @@ def sync_page(database: Database, connection: Connection, ref: PageRef) -> SyncC
     counts = recorded_counts(connection, ref)
     if counts is None:
         if current is not None and current != ref.harvest_id:
-            raise superseded(database, ref.harvest_id, current)
+            raise superseded_error(database, ref.harvest_id, current)
         page = harvest_pb2.ProductPage.FromString(get_page(database, connection, ref, "product"))
         counts = write_page(database, connection, ref, page)
     drop_page(connection, ref)
@@ -107,7 +107,7 @@ def write_page(database: Database, connection: Connection, ref: PageRef, page: h
 
 def _plan_page(database: Database, connection: Connection, ref: PageRef, page: harvest_pb2.ProductPage) -> _Plan:
     rows = [product_row(product) for product in page.products]
-    known = _look_up(database, connection, ref, rows)
+    known = _find_known(database, connection, ref, rows)
     plan = _Plan()
     plan.rejected.extend(page.rejected)
     plan.warnings.extend(page.warnings)
@@ -131,7 +131,7 @@ def _plan_page(database: Database, connection: Connection, ref: PageRef, page: h
     return plan
 
 
-def _look_up(database: Database, connection: Connection, ref: PageRef, rows: list[ProductRow]) -> dict[str, _Known]:
+def _find_known(database: Database, connection: Connection, ref: PageRef, rows: list[ProductRow]) -> dict[str, _Known]:
     statement = _select_one_by_one(ref) if database.is_postgresql else _select_by_list(ref)
     return {
         sku: _Known(content_hash=content_hash, seen_in=seen_in, first_line=first_line, delisted=delisted_at is not None)
@@ -213,7 +213,7 @@ def _write_products(connection: Connection, ref: PageRef, plan: _Plan) -> None:
 
 def _write_listed(connection: Connection, ref: PageRef, rejected: Iterable[harvest_pb2.RejectedRow]) -> None:
     """Note which products the page lists in rows that cannot be used: they are not gone."""
-    skus = sorted({clean_text(row.sku) for row in rejected if row.sku})
+    skus = sorted({replace_nul(row.sku) for row in rejected if row.sku})
     if skus:
         this_product = (in_catalogue(products, ref.tenant_id, ref.supplier_code), products.c.sku == bindparam("of_sku"))
         connection.execute(
@@ -260,10 +260,10 @@ def _write_rejected(connection: Connection, ref: PageRef, rejected: list[harvest
                 **key,
                 "position": position,
                 "line": row.line,
-                "sku": clean_text(row.sku),
-                "reason": clean_text(row.reason),
-                "detail": clean_text(row.detail),
-                "raw": clean_text(row.raw),
+                "sku": replace_nul(row.sku),
+                "reason": replace_nul(row.reason),
+                "detail": replace_nul(row.detail),
+                "raw": replace_nul(row.raw),
                 # A release before this one may have staged the page, and all it knew were rejected rows.
                 "severity": "warning" if row.severity == harvest_pb2.ROW_SEVERITY_WARNING else "rejected",
             }

@@ -15,7 +15,7 @@ from operator import methodcaller
 from typing import TypeAlias
 
 from ..rejects import RejectReason, WarningReason
-from .encoding import Doubt, damage_doubt, decode_lines
+from .encoding import RowWarning, decode_lines, encoding_warning
 from .model import MAX_ENTRY_BYTES
 
 # The csv module's own limit is 128 KiB a value, for the whole process, and it loses its place in the record when it
@@ -41,11 +41,11 @@ class Record:
     """Lines before it in the bytes that were given."""
     fields: list[str]
     """Its values."""
-    fault: RejectReason | None = None
+    reject_reason: RejectReason | None = None
     """Why it cannot be used."""
     detail: str = ""
     """The same for people."""
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[RowWarning, ...] = ()
     """What is doubted of it where it can be used."""
 
 
@@ -117,12 +117,12 @@ def split_records(
             if fields:
                 record = Record(ends[index], ends[after], index, fields)
                 if len(fields) != columns:
-                    record.fault = RejectReason.COLUMN_COUNT
+                    record.reject_reason = RejectReason.COLUMN_COUNT
                     record.detail = f"the row has {len(fields)} values, the header has {columns} columns"
                 if has_nul and b"\0" in data[record.start : record.end]:
-                    record.fault, record.detail = RejectReason.NUL_BYTE, "the row has a NUL character"
+                    record.reject_reason, record.detail = RejectReason.NUL_BYTE, "the row has a NUL character"
                 if restart:
-                    record.doubts = splitter.doubts(index, after, stray=stray)
+                    record.warnings = splitter.warnings(index, after, stray=stray)
                 yield record
             index = after
             if restart:
@@ -146,10 +146,10 @@ class _Splitter:
             self._damaged.add(index)
         return text
 
-    def doubts(self, first: int, after: int, *, stray: bool) -> tuple[Doubt, ...]:
+    def warnings(self, first: int, after: int, *, stray: bool) -> tuple[RowWarning, ...]:
         """Give what is doubted of a record that was read by hand."""
         damaged = not self._damaged.isdisjoint(range(first, after))
-        return (*((WarningReason.STRAY_QUOTE, _STRAY_QUOTE),) * stray, *(damage_doubt(self._encoding),) * damaged)
+        return (*((WarningReason.STRAY_QUOTE, _STRAY_QUOTE),) * stray, *(encoding_warning(self._encoding),) * damaged)
 
     def next_row(self, first: int) -> int:
         """Find where reading can go on after a record whose quote is never closed."""

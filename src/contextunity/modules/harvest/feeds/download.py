@@ -31,16 +31,16 @@ from .model import DEFAULT_BOUNDS, FeedBounds, Heartbeat, KnownVersion
 __all__ = [
     "BROKEN_OFF",
     "HASHED",
-    "BodyBrokenOffError",
+    "BodyTruncatedError",
     "Download",
     "RangeBytes",
-    "condition",
+    "bounded_time",
+    "conditional_headers",
     "content_range",
-    "downloading",
     "fetch",
+    "is_other_version",
     "read_up_to",
     "same_version",
-    "states_other",
     "validator",
 ]
 
@@ -49,7 +49,7 @@ HASHED = "sha256:"
 _RESUMED = 100
 """How often the rest of a window is asked for, where the server sends less than the whole of it at a time."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_FAULTS: dict[int, type[FeedUnreachableError]] = {
+_STATUS_ERRORS: dict[int, type[FeedUnreachableError]] = {
     401: FeedForbiddenError,
     403: FeedForbiddenError,
     404: FeedNotFoundError,
@@ -80,7 +80,7 @@ async def fetch(
         first: of the bytes.
         size: how many bytes; 0 for the whole.
         if_range: the version that they must be of.
-        unless: headers of `condition`, which allow the server to answer 304 instead.
+        unless: headers of `conditional_headers`, which allow the server to answer 304 instead.
 
     Raises:
         FeedUnreachableError: there is no answer, or it is none of 200, 206, 416 and, with `unless`, 304. Faults while
@@ -97,13 +97,15 @@ async def fetch(
     headers |= unless or {}
     good = (200, 206, 304, 416) if unless else (200, 206, 416)
     try:
-        async with downloading(url, bounds) as (clock, ends), egress.stream(client, url, headers=headers) as response:
+        async with bounded_time(url, bounds) as (clock, ends), egress.stream(client, url, headers=headers) as response:
             if response.status_code not in good:
                 reason = f"the server answered {response.status_code} {response.reason_phrase}".rstrip()
                 if response.status_code == 304:
                     reason += ", and was not asked whether the feed has changed"
-                fault = _FAULTS.get(response.status_code, FeedUnreachableError)
-                raise fault(url, status=response.status_code, reason=reason, retry_after=egress.retry_after(response))
+                error_class = _STATUS_ERRORS.get(response.status_code, FeedUnreachableError)
+                raise error_class(
+                    url, status=response.status_code, reason=reason, retry_after=egress.retry_after(response)
+                )
             yield Download(url=url, response=response, bounds=bounds, clock=clock, ends=ends)
     except egress.EgressRefusedError as error:
         raise FeedRefusedError(
@@ -119,7 +121,7 @@ def validator(response: httpx.Response) -> str:
     return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
 
 
-def condition(known: KnownVersion) -> dict[str, str]:
+def conditional_headers(known: KnownVersion) -> dict[str, str]:
     """Give the headers that ask for a feed only where it is no longer of a version; none where that cannot be asked."""
     version = known.version
     if not version or version.startswith(HASHED):
@@ -133,7 +135,7 @@ def condition(known: KnownVersion) -> dict[str, str]:
     return {"If-Modified-Since": version} if modified <= known.read_at - _SETTLED else {}
 
 
-def states_other(response: httpx.Response, version: str) -> bool:
+def is_other_version(response: httpx.Response, version: str) -> bool:
     """Tell whether a 304 speaks of another version than was asked about, as a cache that is broken does."""
     etag: str = response.headers.get("ETag", "")
     if not etag or not version.endswith('"'):
@@ -294,11 +296,11 @@ _PIECE_BYTES = 256 * 1024
 _RESCHEDULED_SECONDS = 1.0
 
 
-class BodyBrokenOffError(FeedUnreachableError):
+class BodyTruncatedError(FeedUnreachableError):
     """A packed body ends before its end."""
 
 
-BROKEN_OFF = (httpx.RemoteProtocolError, httpx.ReadError, BodyBrokenOffError)
+BROKEN_OFF = (httpx.RemoteProtocolError, httpx.ReadError, BodyTruncatedError)
 """What a body that ends before its end raises."""
 
 
@@ -316,7 +318,7 @@ class Download:
     """Bytes of the body so far, unpacked."""
 
     @property
-    def states_its_end(self) -> bool:
+    def has_known_end(self) -> bool:
         """Whether a body that was cut can be told from a whole one: by its length, its last chunk, or its packing."""
         headers = self.response.headers
         return (
@@ -360,7 +362,7 @@ class Download:
                 seen = f"a body that is none, although its Content-Encoding says so ({error})"
                 raise FeedFormatError(self.url, expected=encoding, seen=seen) from error
         if not unpacker.ended:
-            raise BodyBrokenOffError(self.url, status=self.response.status_code, reason="the body breaks off")
+            raise BodyTruncatedError(self.url, status=self.response.status_code, reason="the body breaks off")
 
     async def _paced(self) -> AsyncIterator[bytes]:
         """Give what is sent, as long as it comes fast enough."""
@@ -397,7 +399,7 @@ class Download:
 
 
 @asynccontextmanager
-async def downloading(url: str, bounds: FeedBounds) -> AsyncGenerator[tuple[asyncio.Timeout, float]]:
+async def bounded_time(url: str, bounds: FeedBounds) -> AsyncGenerator[tuple[asyncio.Timeout, float]]:
     """Bound the time of a download: give the clock that ends it, and when it has to be over.
 
     Raises:

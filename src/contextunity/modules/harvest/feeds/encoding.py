@@ -9,9 +9,9 @@ from typing import NamedTuple, TypeAlias
 
 from ..rejects import WarningReason
 
-__all__ = ["Damage", "Doubt", "damage_doubt", "decode_lines", "guess_encoding", "usable_encoding"]
+__all__ = ["Damage", "RowWarning", "decode_lines", "encoding_warning", "guess_encoding", "usable_encoding"]
 
-Doubt: TypeAlias = tuple[WarningReason, str]
+RowWarning: TypeAlias = tuple[WarningReason, str]
 
 _FALLBACK = "cp1252"
 """What spreadsheet programs of the West write, and so what most rows are that are not UTF-8 in a feed that is."""
@@ -86,11 +86,11 @@ class Damage(NamedTuple):
     """Lines that are not in the encoding of their feed, and what became of them."""
 
     lines: frozenset[int]
-    doubt: Doubt
+    warning: RowWarning
 
-    def of_lines(self, first: int, after: int) -> Doubt | None:
+    def of_lines(self, first: int, after: int) -> RowWarning | None:
         """Give the doubt about a record of some lines; None where none of them is damaged."""
-        return None if self.lines.isdisjoint(range(first, after)) else self.doubt
+        return None if self.lines.isdisjoint(range(first, after)) else self.warning
 
 
 def decode_lines(lines: Sequence[bytes], encoding: str) -> tuple[list[str], Damage | None]:
@@ -115,10 +115,10 @@ def decode_lines(lines: Sequence[bytes], encoding: str) -> tuple[list[str], Dama
             damaged.append(len(texts))
             texts.append(lines[len(texts)].decode(encoding or _FALLBACK, "replace"))
         else:
-            return texts, Damage(frozenset(damaged), damage_doubt(encoding)) if damaged else None
+            return texts, Damage(frozenset(damaged), encoding_warning(encoding)) if damaged else None
 
 
-def damage_doubt(encoding: str) -> Doubt:
+def encoding_warning(encoding: str) -> RowWarning:
     """Say what became of bytes that are not in the encoding of their feed."""
     if encoding:
         detail = f"the row has bytes that are no {encoding}; each became \N{REPLACEMENT CHARACTER}"

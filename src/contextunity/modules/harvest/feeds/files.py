@@ -218,7 +218,7 @@ async def spool_body(
         FeedUnreachableError: the body ends before its end, and accept_broken is not set.
         FeedLimitError: it goes beyond a bound; nothing of it stays in the spool.
     """
-    url, unstated = download.url, not download.states_its_end
+    url, unstated = download.url, not download.has_known_end
     version = "" if unstated else validator(download.response)
     if version:
         path = spool_path(folder, url, version)
@@ -291,7 +291,7 @@ async def _write(
     download: Download, part: IO[bytes], heartbeat: Heartbeat | None, *, accept_broken: bool
 ) -> tuple[str, bool]:
     """Write a body into a file, and give the SHA-256 of it and whether it broke off."""
-    digest, guard = hashlib.sha256(), _RecordGuard(download.url, download.bounds.max_record_bytes)
+    digest, guard = hashlib.sha256(), _RecordLimit(download.url, download.bounds.max_record_bytes)
     waiting = bytearray()
 
     def flush() -> None:
@@ -302,7 +302,7 @@ async def _write(
     broken = False
     try:
         async for piece in download.pieces():
-            guard.look(piece)
+            guard.check(piece)
             waiting += piece
             if heartbeat is not None:
                 heartbeat()
@@ -320,7 +320,7 @@ async def _write(
     return digest.hexdigest(), broken
 
 
-class _RecordGuard:
+class _RecordLimit:
     """Ends a download in which no record can have ended for longer than a record may be.
 
     It looks only for what must stand at the end of every one: of XML the name of an item's tag, of all others the end
@@ -340,7 +340,7 @@ class _RecordGuard:
         """Bytes since the last line end; 0 for XML, whose parts of items are seen to be such."""
         return max(0, self._open - 1) if b"\n" in self._marks else 0
 
-    def look(self, piece: bytes) -> None:
+    def check(self, piece: bytes) -> None:
         """Look at the next bytes of the body.
 
         Raises:

@@ -104,10 +104,10 @@ def parse_google_tsv(data: bytes, *, prologue: bytes, line: int, limit: int, fin
     )
     for record in records:
         at = line + record.line + 1
-        if record.fault is None:
+        if record.reject_reason is None:
             product = google_product(at, _row_values(names, record.fields))
             chunk.products.append(product)
-            for reason, detail in record.doubts:
+            for reason, detail in record.warnings:
                 raw = data[record.start : record.end]
                 chunk.warnings.append(warning_row(line=at, reason=reason, detail=detail, raw=raw, sku=product.sku))
         else:
@@ -116,7 +116,7 @@ def parse_google_tsv(data: bytes, *, prologue: bytes, line: int, limit: int, fin
             # With values too few or too many the first still is what it is, unless nothing divides it from the rest.
             whole = len(record.fields) == len(names) or (sku == 0 and len(record.fields) > 1)
             known = record.fields[sku] if whole else ""
-            rejected = rejected_row(line=at, reason=record.fault, detail=record.detail, raw=raw, sku=known)
+            rejected = rejected_row(line=at, reason=record.reject_reason, detail=record.detail, raw=raw, sku=known)
             chunk.rejected.append(rejected)
         chunk.entries += 1
         chunk.consumed = record.end
@@ -328,8 +328,8 @@ def _parse_spans(
             continue
         product = google_product(at, _element_values(element))
         products.append(product)
-        if damage is not None and (doubt := damage.of_lines(index, index + 1)) is not None:
-            reason, detail = doubt
+        if damage is not None and (warning := damage.of_lines(index, index + 1)) is not None:
+            reason, detail = warning
             warnings.append(warning_row(line=at, reason=reason, detail=detail, raw=piece, sku=product.sku))
     return products, rejected, warnings
 

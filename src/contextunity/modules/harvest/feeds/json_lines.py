@@ -93,7 +93,7 @@ def _read_line(piece: bytes, line: int, encoding: str, chunk: Chunk) -> None:
         return
     chunk.products.append(product)
     if damage is not None:
-        reason, detail = damage.doubt
+        reason, detail = damage.warning
         chunk.warnings.append(warning_row(line=line, reason=reason, detail=detail, raw=piece, sku=product.sku))
 
 

@@ -21,7 +21,16 @@ from defusedxml import DefusedXmlException
 
 from ..errors import FeedEmptyError, FeedFormatError, FeedLimitError, FeedRefusedError, FeedUnreachableError
 from .delimited import split_records
-from .download import Download, RangeBytes, condition, content_range, fetch, read_up_to, states_other, validator
+from .download import (
+    Download,
+    RangeBytes,
+    conditional_headers,
+    content_range,
+    fetch,
+    is_other_version,
+    read_up_to,
+    validator,
+)
 from .encoding import guess_encoding, usable_encoding
 from .files import FileBytes, file_path, file_version, spool_body
 from .google import (
@@ -151,10 +160,10 @@ async def _find_http(
     accept_broken: bool,
     known: KnownVersion | None = None,
 ) -> _Found:
-    unless = {} if known is None else condition(known)
+    unless = {} if known is None else conditional_headers(known)
     async with fetch(client, source.url, bounds, size=HEAD_BYTES, unless=unless) as download:
         response = download.response
-        distrusted = known is not None and response.status_code == 304 and states_other(response, known.version)
+        distrusted = known is not None and response.status_code == 304 and is_other_version(response, known.version)
         if response.status_code == 304 and not distrusted:
             raise FeedUnchangedError
         if response.status_code == 416:
@@ -313,7 +322,7 @@ def find_opening(
         if whole:
             raise FeedEmptyError(url)
         return None
-    _refuse_binary(url, head, body, expected)
+    _reject_binary(url, head, body, expected)
     opening = _opening_of(url, head, body, whole=whole, expected=expected, content_type=content_type, encoding=encoding)
     return None if opening is None else dataclasses.replace(opening, encoding=encoding)
 
@@ -371,13 +380,13 @@ def check_prologue(url: str, format: Format, prologue: bytes) -> None:
     Raises:
         FeedFormatError: no feed of the format begins so.
     """
-    seen = _prologue_fault(format, prologue)
+    seen = _prologue_error(format, prologue)
     if seen:
         raise FeedFormatError(url, expected=f"the beginning of {FORMAT_NAMES[format]}", seen=seen)
 
 
 @lru_cache(maxsize=64)
-def _prologue_fault(format: Format, prologue: bytes) -> str:
+def _prologue_error(format: Format, prologue: bytes) -> str:
     """Tell what is wrong with a prologue; nothing is for an empty answer."""
     if len(prologue) > MAX_PROLOGUE_BYTES:
         return f"{len(prologue):,} bytes of it"
@@ -399,7 +408,7 @@ def _prologue_fault(format: Format, prologue: bytes) -> str:
     return f"a first row without {', '.join(missing)}" if missing else ""
 
 
-def _refuse_binary(url: str, head: bytes, body: bytes, expected: Format | None) -> None:
+def _reject_binary(url: str, head: bytes, body: bytes, expected: Format | None) -> None:
     for magic, seen in _MAGIC.items():
         if head.startswith(magic):
             raise FeedFormatError(url, expected=_name(expected), seen=seen)

@@ -144,9 +144,9 @@ def parse_shopify(data: bytes, *, prologue: bytes, line: int, limit: int, final:
         data, delimiter=",", columns=columns.count, final=final, encoding=encoding, is_row=columns.is_row
     ):
         at = line + record.line + 1
-        fault = _fault(record, columns)
-        if fault is not None:
-            bad = _reject(record, fault, data=data, line=at, columns=columns)
+        reject_reason = _reject_reason(record, columns)
+        if reject_reason is not None:
+            bad = _reject(record, reject_reason, data=data, line=at, columns=columns)
             if group:
                 pending.rejected.append(bad)
                 continue
@@ -168,7 +168,7 @@ def parse_shopify(data: bytes, *, prologue: bytes, line: int, limit: int, final:
                         break
                 handle = found
             group.append((at, fields))
-            for reason, detail in record.doubts:
+            for reason, detail in record.warnings:
                 raw, sku = data[record.start : record.end], fields[columns.sku] if columns.sku >= 0 else ""
                 pending.warnings.append(warning_row(line=at, reason=reason, detail=detail, raw=raw, sku=sku))
             continue
@@ -182,18 +182,18 @@ def parse_shopify(data: bytes, *, prologue: bytes, line: int, limit: int, final:
     return chunk
 
 
-def _fault(record: Record, columns: _Columns) -> tuple[RejectReason, str] | None:
-    if record.fault is not None:
-        return record.fault, record.detail
+def _reject_reason(record: Record, columns: _Columns) -> tuple[RejectReason, str] | None:
+    if record.reject_reason is not None:
+        return record.reject_reason, record.detail
     if not record.fields[columns.handle]:
         return RejectReason.MISSING_HANDLE, "the column Handle is empty"
     return None
 
 
 def _reject(
-    record: Record, fault: tuple[RejectReason, str], *, data: bytes, line: int, columns: _Columns
+    record: Record, reject_reason: tuple[RejectReason, str], *, data: bytes, line: int, columns: _Columns
 ) -> RejectedRow:
-    reason, detail = fault
+    reason, detail = reject_reason
     good = len(record.fields) == columns.count and columns.sku >= 0
     sku = record.fields[columns.sku].strip() if good else ""
     return rejected_row(line=line, reason=reason, detail=detail, raw=data[record.start : record.end], sku=sku)

@@ -17,8 +17,8 @@ __all__ = [
     "Program",
     "ProgramLimits",
     "ToolBackend",
+    "ToolCall",
     "ToolReply",
-    "ToolWanted",
 ]
 
 _log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ToolWanted:
+class ToolCall:
     """A program that called a tool, and stopped there.
 
     Attributes:
@@ -145,7 +145,7 @@ class Backend(Protocol):
         """Name of the backend: monty or cpython."""
         ...
 
-    async def run(self, program: Program) -> Outcome | ToolWanted:
+    async def run(self, program: Program) -> Outcome | ToolCall:
         """Run a program until it ends or, on a ToolBackend, calls a tool.
 
         Raises:
@@ -162,7 +162,7 @@ class Backend(Protocol):
 class ToolBackend(Backend, Protocol):
     """A backend whose programs can call tools."""
 
-    async def resume(self, program: Program, snapshot: bytes, reply: ToolReply) -> Outcome | ToolWanted:
+    async def resume(self, program: Program, snapshot: bytes, reply: ToolReply) -> Outcome | ToolCall:
         """Resume a program that stopped at a tool.
 
         Args:

@@ -1,4 +1,4 @@
-"""What the activities of one worker share: the backends, the places for programs, and the tools."""
+"""What the activities of one worker share: the backends, the slots for programs, and the tools."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from contextunity.gen.contextunity.code.v1 import Language
 
 from contextunity.worker.core.registry import ModuleContext
-from contextunity.worker.places import Places as WaitingPlaces
+from contextunity.worker.places import Places
 from contextunity.worker.quotas import Quotas
 
 from .backend import Backend, Outcome, Program, ToolReply
 from .cpython import CPythonBackend
 from .errors import LanguageUnknownError, SandboxUnavailable
 from .monty import MontyBackend
-from .places import Places
+from .program_slots import ProgramSlots
 from .settings import CodeSettings
 from .tools import ToolSet, open_tools
 
@@ -42,9 +42,9 @@ class Resources:
 
     settings: CodeSettings
     backends: Backends
-    places: Places
+    program_slots: ProgramSlots
     tools: ToolSet
-    tool_calls: WaitingPlaces
+    tool_calls: Places
     quotas: Quotas = field(default_factory=Quotas)
 
 
@@ -74,12 +74,12 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
     async with contextlib.AsyncExitStack() as stack:
         tools = await stack.enter_async_context(open_tools(settings, context.data_folder))
         backends = await stack.enter_async_context(open_backends(settings, context.data_folder / "code"))
-        places = Places(settings.parallel, settings.tenant_places)
-        tool_calls = WaitingPlaces("tools", settings.parallel_tools, {"tenant": settings.parallel_tools_per_tenant})
+        program_slots = ProgramSlots(settings.parallel, settings.tenant_slots)
+        tool_calls = Places("tools", settings.parallel_tools, {"tenant": settings.parallel_tools_per_tenant})
         _current = Resources(
             settings=settings,
             backends=backends,
-            places=places,
+            program_slots=program_slots,
             tools=tools,
             tool_calls=tool_calls,
             quotas=context.quotas,

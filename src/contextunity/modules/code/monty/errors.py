@@ -21,7 +21,7 @@ _NO_ATTRIBUTE = r"(?:type object )?'(\w+)'(?: object)? has no attribute '(\w+)'"
 _LINE = 2000
 _TRACEBACK = 32 * 1024
 _CPYTHON = "the backend cpython has it, where the deployment offers it (language: cpython)"
-_NO_ROOM = {"OSError": "disk write limit of ", "MemoryError": "mount memory usage limit of "}
+_FULL = {"OSError": "disk write limit of ", "MemoryError": "mount memory usage limit of "}
 """How Monty says that a program's files take more than they may; many small ones hit the limit of memory."""
 
 EXIT_CODES = {
@@ -71,9 +71,9 @@ def ending_of(
         return Ending(status=ExecutionStatus.SYNTAX_ERROR, error=_cut(line), error_type=inner, traceback=display)
     if limit := _limit(inner, told, cpu_first):
         return limit
-    if told.startswith(_NO_ROOM.get(inner, "\0")):
+    if told.startswith(_FULL.get(inner, "\0")):
         return Ending(status=ExecutionStatus.SCRATCH_LIMIT, error=_cut(line), error_type=inner, traceback=display)
-    if lacking := _lacking(inner, told):
+    if lacking := _missing_feature(inner, told):
         error_line = _cut(f"{lacking}; {_CPYTHON}")
         return Ending(status=ExecutionStatus.UNSUPPORTED, error=error_line, error_type=inner, traceback=display)
     if inner == "SystemExit" and not told:
@@ -95,7 +95,7 @@ def _limit(inner: str, told: str, cpu_first: bool) -> Ending | None:
             return None
 
 
-def _lacking(inner: str, told: str) -> str:
+def _missing_feature(inner: str, told: str) -> str:
     """Name what the program uses that Python has and Monty lacks; empty if that is not why it failed."""
     if inner == "NotImplementedError" and (
         found := re.match(r"The monty syntax parser does not yet support (.+)", told)

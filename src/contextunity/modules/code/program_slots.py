@@ -1,4 +1,4 @@
-"""Places for programs: so many in a worker, and so many of them for one tenant."""
+"""Slots for programs: so many in a worker, and so many of them for one tenant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from .errors import SandboxBusyError
 
-__all__ = ["Places"]
+__all__ = ["ProgramSlots"]
 
 _WAITING = 2
 
@@ -22,7 +22,7 @@ class _Tenant:
 
 
 @dataclass(slots=True)
-class Places:
+class ProgramSlots:
     """Limit how many programs run at once.
 
     Args:

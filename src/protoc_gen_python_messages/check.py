@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from betterproto2_compiler import casing
 from google.protobuf import descriptor_pb2
 
-from .errors import Fault, raise_faults
-from .request import Declaration, declarations, is_speakable, module_of
+from .errors import Diagnostic, raise_errors
+from .request import Declaration, declarations, is_importable_name, module_of
 
 _Files = Sequence[descriptor_pb2.FileDescriptorProto]
 _IMPORTED = frozenset(
@@ -27,7 +27,7 @@ _IMPORTED = frozenset(
 _TIMES = (".google.protobuf.Duration", ".google.protobuf.Timestamp")
 
 
-def module_faults(targets: _Files) -> Iterator[Fault]:
+def module_errors(targets: _Files) -> Iterator[Diagnostic]:
     """Yields the files whose `_pb2` modules overwrite another's, or that others cannot import."""
     by_module: dict[str, list[str]] = defaultdict(list)
     for file in targets:
@@ -37,43 +37,43 @@ def module_faults(targets: _Files) -> Iterator[Fault]:
     for file in targets:
         module = module_of(file.name)
         if file.syntax == "editions":
-            yield _fault(file, 'editions are not supported; write syntax = "proto3"')
+            yield _error(file, 'editions are not supported; write syntax = "proto3"')
         others = [name for name in by_module[module] if name != file.name]
         if others:
             path = module.replace(".", "/")
-            yield _fault(file, f"it and {', '.join(others)} become one module, {path}.py; rename one of them")
+            yield _error(file, f"it and {', '.join(others)} become one module, {path}.py; rename one of them")
         if module in folders:
-            yield _fault(file, f"its module {module} has the name of a package; rename the file or the package")
+            yield _error(file, f"its module {module} has the name of a package; rename the file or the package")
         # Modules for their own services import them, too.
-        wrong = [part for part in module.split(".") if not is_speakable(part)]
+        wrong = [part for part in module.split(".") if not is_importable_name(part)]
         if wrong and (file.service or file.name in imported):
-            yield _fault(file, f"no import statement of Python can say {wrong[0]!r}; rename the file or its folder")
+            yield _error(file, f"no import statement of Python can say {wrong[0]!r}; rename the file or its folder")
     pool = next((file for file in targets if file.package.partition(".")[0] == "message_pool"), None)
     if pool is not None:
-        yield _fault(pool, "a package message_pool hides betterproto2's module of that name; rename the package")
+        yield _error(pool, "a package message_pool hides betterproto2's module of that name; rename the package")
 
 
-def reference_faults(declarations: Sequence[Declaration]) -> Iterator[Fault]:
+def reference_errors(declarations: Sequence[Declaration]) -> Iterator[Diagnostic]:
     """Yields the fields whose types lie in packages that Python cannot import here under their names."""
     package_of = {f".{declaration.full_name}": declaration.file.package for declaration in declarations}
     for declaration in declarations:
         for index, type_name in declaration.references():
             package = package_of.get(type_name, "")
             here, there = _parts(declaration.file.package), _parts(package)
-            word = _unspeakable(here, there)
+            word = _unimportable_part(here, there)
             if there and there[:-1] == here and there[-1] in _IMPORTED:
-                yield declaration.fault(
+                yield declaration.error(
                     f"package {package} has the name of what its module imports as {there[-1]}; rename the package",
                     (2, index),
                 )
             elif word:
-                yield declaration.fault(
+                yield declaration.error(
                     f"no import statement of Python can say {word!r} of package {package}; rename the package",
                     (2, index),
                 )
 
 
-def class_faults(declarations: Sequence[Declaration], packages: set[str]) -> Iterator[Fault]:
+def class_errors(declarations: Sequence[Declaration], packages: set[str]) -> Iterator[Diagnostic]:
     """Yields the messages and enums that get a class name that another has, or that cannot be one.
 
     Args:
@@ -90,19 +90,19 @@ def class_faults(declarations: Sequence[Declaration], packages: set[str]) -> Ite
         for declaration in same:
             others = [other.full_name for other in same if other is not declaration]
             if others:
-                yield declaration.fault(f"it and {', '.join(others)} become one class, {name}; rename one of them")
-            if not is_speakable(name):
-                yield declaration.fault(f"it becomes {name!r}, which is no name of a class; rename it")
+                yield declaration.error(f"it and {', '.join(others)} become one class, {name}; rename one of them")
+            if not is_importable_name(name):
+                yield declaration.error(f"it becomes {name!r}, which is no name of a class; rename it")
             elif name == "DeprecationWarning" and "warnings" in used[package]:
-                yield declaration.fault("it hides Python's DeprecationWarning from deprecated messages; rename it")
+                yield declaration.error("it hides Python's DeprecationWarning from deprecated messages; rename it")
             elif f"{package}.{name}" in packages:
-                yield declaration.fault(f"package {package}.{name} hides its class; rename one of them")
-    yield from _child_package_faults(used, declarations, packages)
+                yield declaration.error(f"package {package}.{name} hides its class; rename one of them")
+    yield from _child_package_errors(used, declarations, packages)
 
 
-def _child_package_faults(
+def _child_package_errors(
     used: Mapping[str, set[str]], declarations: Iterable[Declaration], packages: set[str]
-) -> Iterator[Fault]:
+) -> Iterator[Diagnostic]:
     """A subpackage, once imported, is an attribute of the package, where a module of that name has been."""
     files = {declaration.file.package: declaration.file for declaration in reversed(list(declarations))}
     for package, names in used.items():
@@ -110,7 +110,7 @@ def _child_package_faults(
             child = f"{package}.{name}"
             if any(other == child or other.startswith(f"{child}.") for other in packages):
                 text = f"package {child} hides Python's module {name} from the messages of {package}; rename it"
-                yield _fault(files[package], text)
+                yield _error(files[package], text)
 
 
 def _modules_used(declaration: Declaration) -> set[str]:
@@ -128,7 +128,7 @@ def _modules_used(declaration: Declaration) -> set[str]:
     return used
 
 
-def _unspeakable(here: Sequence[str], there: Sequence[str]) -> str:
+def _unimportable_part(here: Sequence[str], there: Sequence[str]) -> str:
     """The part of a package's name that cannot stand in the relative import that betterproto2 writes; or nothing."""
     shared = 0
     while shared < min(len(here), len(there)) and here[shared] == there[shared]:
@@ -145,8 +145,8 @@ def _parts(package: str) -> list[str]:
     return package.split(".") if package else []
 
 
-def _fault(file: descriptor_pb2.FileDescriptorProto, text: str) -> Fault:
-    return Fault(file=file.name, line=0, text=text)
+def _error(file: descriptor_pb2.FileDescriptorProto, text: str) -> Diagnostic:
+    return Diagnostic(file=file.name, line=0, text=text)
 
 
 _Field = descriptor_pb2.FieldDescriptorProto
@@ -161,7 +161,7 @@ _SHADOWED_IN_ENUM = (
 _USED_IN_ENUM = ("classmethod", "dict")
 
 
-def field_faults(message: descriptor_pb2.DescriptorProto, message_name: str) -> Iterator[tuple[int, str]]:
+def field_errors(message: descriptor_pb2.DescriptorProto, message_name: str) -> Iterator[tuple[int, str]]:
     """Yields what is wrong with the fields of a message: each field's index, and a text that follows its name.
 
     Args:
@@ -186,17 +186,17 @@ def field_faults(message: descriptor_pb2.DescriptorProto, message_name: str) -> 
             yield index, f"is what Python makes of {name.removeprefix(private[:-2])} in this class; rename one of them"
         if name == "is_set" and deprecated:
             yield index, "hides the method that warns of the message's deprecated fields; rename it"
-        yield from ((index, reason) for reason in _type_faults(field))
+        yield from ((index, reason) for reason in _type_errors(field))
 
 
-def _type_faults(field: descriptor_pb2.FieldDescriptorProto) -> Iterator[str]:
+def _type_errors(field: descriptor_pb2.FieldDescriptorProto) -> Iterator[str]:
     if field.type == _Field.TYPE_GROUP:
         yield "is a group, which dataclasses cannot hold; use a message"
     elif field.label == _Field.LABEL_REQUIRED:
         yield 'is required, which dataclasses cannot say; make it optional, or use syntax = "proto3"'
 
 
-def value_faults(enum: descriptor_pb2.EnumDescriptorProto) -> Iterator[tuple[int, str]]:
+def value_errors(enum: descriptor_pb2.EnumDescriptorProto) -> Iterator[tuple[int, str]]:
     """Yields what is wrong with the values of an enum: each value's index, and a text that follows its name."""
     members = member_names(enum)
     renamed = any(member != value.name for member, value in zip(members, enum.value, strict=True))
@@ -222,30 +222,30 @@ def check(files: Sequence[descriptor_pb2.FileDescriptorProto], targets: Sequence
         targets: names of the files to generate.
 
     Raises:
-        UsageError: something in them cannot be generated; all faults are in its text.
+        UsageError: something in them cannot be generated; all errors are in its text.
     """
     asked = [file for file in files if file.name in targets]
     packages = {file.package for file in asked}
     every = declarations(file for file in files if not file.name.startswith("google/protobuf/"))
     own = [declaration for declaration in every if declaration.file.package in packages]
-    raise_faults(
+    raise_errors(
         (
-            *module_faults(asked),
-            *reference_faults(every),
-            *class_faults(own, {file.package for file in files}),
-            *_member_faults(own),
+            *module_errors(asked),
+            *reference_errors(every),
+            *class_errors(own, {file.package for file in files}),
+            *_member_errors(own),
         )
     )
 
 
-def _member_faults(own: Iterable[Declaration]) -> Iterator[Fault]:
+def _member_errors(own: Iterable[Declaration]) -> Iterator[Diagnostic]:
     for declaration in own:
         if isinstance(declaration.proto, descriptor_pb2.EnumDescriptorProto):
-            for index, text in value_faults(declaration.proto):
-                yield declaration.fault(f"value {declaration.proto.value[index].name} {text}", (_VALUES, index))
+            for index, text in value_errors(declaration.proto):
+                yield declaration.error(f"value {declaration.proto.value[index].name} {text}", (_VALUES, index))
         else:
-            for index, text in field_faults(declaration.proto, declaration.name):
-                yield declaration.fault(f"field {declaration.proto.field[index].name} {text}", (_FIELDS, index))
+            for index, text in field_errors(declaration.proto, declaration.name):
+                yield declaration.error(f"field {declaration.proto.field[index].name} {text}", (_FIELDS, index))
 
 
 def class_name(name: str) -> str:

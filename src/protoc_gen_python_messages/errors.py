@@ -13,7 +13,7 @@ class UsageError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
-class Fault:
+class Diagnostic:
     """One reason why the files cannot be generated.
 
     Attributes:
@@ -42,12 +42,12 @@ class Lines:
         return self._lines.get(path, 0)
 
 
-def raise_faults(faults: Iterable[Fault]) -> None:
-    """Raises all faults as one error, sorted by place.
+def raise_errors(errors: Iterable[Diagnostic]) -> None:
+    """Raises all as one error, sorted by place.
 
     Raises:
-        UsageError: there is a fault.
+        UsageError: there is an error.
     """
-    lines = [str(fault) for fault in sorted(set(faults))]
+    lines = [str(error) for error in sorted(set(errors))]
     if lines:
         raise UsageError("\n".join(lines))

@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.compiler import plugin_pb2
 from google.protobuf.message import Message
 
-from .errors import Fault, Lines, UsageError
+from .errors import Diagnostic, Lines, UsageError
 
 _FROM_FOLDER = re.compile(r"^(\s*from )([\w.]+)( import (\w*))", re.MULTILINE)
 _FROM_NOWHERE = re.compile(r"^import (\w+)", re.MULTILINE)
@@ -23,7 +23,7 @@ def module_of(proto: str) -> str:
     return proto.removesuffix(".proto").replace("-", "_").replace("/", ".") + "_pb2"
 
 
-def is_speakable(name: str) -> bool:
+def is_importable_name(name: str) -> bool:
     """Whether an import statement can say a name."""
     return name.isidentifier() and not keyword.iskeyword(name)
 
@@ -79,11 +79,11 @@ class Declaration:
         """Its name with the package."""
         return f"{self.file.package}.{self.name}" if self.file.package else self.name
 
-    def fault(self, text: str, below: tuple[int, ...] = ()) -> Fault:
-        """A fault of it, or of what lies `below` it in its descriptor."""
+    def error(self, text: str, below: tuple[int, ...] = ()) -> Diagnostic:
+        """An error of it, or of what lies `below` it in its descriptor."""
         kind = "message" if isinstance(self.proto, descriptor_pb2.DescriptorProto) else "enum"
         line = self.lines[(*self.path, *below)] or self.lines[self.path]
-        return Fault(file=self.file.name, line=line, text=f"{kind} {self.full_name}: {text}")
+        return Diagnostic(file=self.file.name, line=line, text=f"{kind} {self.full_name}: {text}")
 
     def references(self) -> Iterator[tuple[int, str]]:
         """Full names of the types of a message's fields, with a leading dot, and the fields' indices."""
@@ -173,7 +173,7 @@ def parse_options(parameter: str) -> Options:
             raise UsageError(f"unknown option {name!r}; the one option is package=dotted.name")
         if name in values:
             raise UsageError(f"option {name!r} is given twice")
-        if not all(is_speakable(part) for part in value.split(".")):
+        if not all(is_importable_name(part) for part in value.split(".")):
             raise UsageError(f"option package={value!r} is not a dotted Python package name")
         values[name] = value
     return Options(**values)

@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 
-from .errors import Faults, Place
+from .errors import Diagnostics, Place
 from .expressions import ExpressionError, compile_attributes, compile_template
 from .model import (
     ActivityModel,
@@ -26,7 +26,7 @@ from .model import (
 )
 from .python_text import Namespace, Values, constant_case, dataclass_name, pascal_case, snake_case
 from .schema import ProtoFile, Schema, field_value
-from .supported_options import REFUSED, Options, refuse_unsupported
+from .supported_options import UNSUPPORTED, Options, reject_unsupported
 
 __all__ = ["Builder"]
 
@@ -58,13 +58,13 @@ class Builder:
     Args:
         schema: the request's descriptors.
         options: the plugin's options.
-        faults: where faults go; a model is of no use while there are errors.
+        diagnostics: where errors and warnings go; a model is of no use while there are errors.
     """
 
-    def __init__(self, schema: Schema, options: Options, faults: Faults) -> None:
+    def __init__(self, schema: Schema, options: Options, diagnostics: Diagnostics) -> None:
         self._schema = schema
         self._options = options
-        self._faults = faults
+        self._diagnostics = diagnostics
         self._files: dict[str, _FileBuilder] = {}
 
     def build(self, name: str) -> FileModel | None:
@@ -74,16 +74,20 @@ class Builder:
     def declared(self, name: str) -> _FileBuilder:
         """A file's builder, its names given out; files refer to one another's queries, signals and updates."""
         if name not in self._files:
-            self._files[name] = _FileBuilder(self, self._schema, self._options, self._faults, self._schema.file(name))
+            self._files[name] = _FileBuilder(
+                self, self._schema, self._options, self._diagnostics, self._schema.file(name)
+            )
         return self._files[name]
 
 
 class _FileBuilder:
-    def __init__(self, builder: Builder, schema: Schema, options: Options, faults: Faults, file: ProtoFile) -> None:
+    def __init__(
+        self, builder: Builder, schema: Schema, options: Options, diagnostics: Diagnostics, file: ProtoFile
+    ) -> None:
         self.builder = builder
         self.schema = schema
         self.options = options
-        self.faults = faults
+        self.diagnostics = diagnostics
         self.file = file
         # Names of this module; builtins are kept free, because the module's own code uses them.
         self.names = Namespace(dir(builtins))
@@ -111,7 +115,7 @@ class _FileBuilder:
         return self.file.name.removesuffix(".proto").replace("-", "_").replace("/", ".") + "_temporal"
 
     def build(self) -> FileModel | None:
-        self._refuse_field_options()
+        self._reject_field_options()
         if not self.services:
             return None
         services = tuple(service.build() for service in self.services)
@@ -125,12 +129,14 @@ class _FileBuilder:
         package = message.file.package
         nested = message.full_name.removeprefix(f"{package}.") if package else message.full_name
         if not package and not self.options.package:
-            self.faults.error(place, f"{message.full_name} is in no package; declare one, or give the plugin package=")
+            self.diagnostics.error(
+                place, f"{message.full_name} is in no package; declare one, or give the plugin package="
+            )
         module = ".".join(filter(None, (self.options.package, package)))
         broken = [part for part in module.split(".") if keyword.iskeyword(part)]
         if broken:
             text = f"Python cannot import {module}, because {broken[0]} is a keyword; rename that part of the package"
-            self.faults.error(place, text)
+            self.diagnostics.error(place, text)
         return TypeRef(module, dataclass_name(nested))
 
     def _is_annotated(self, service: Any) -> bool:
@@ -140,13 +146,13 @@ class _FileBuilder:
             self.schema.annotation(method.options, kind) is not None for method in service.method for kind in _KINDS
         )
 
-    def _refuse_field_options(self) -> None:
+    def _reject_field_options(self) -> None:
         if "cli" in self.options.ignore:
             return
         for path, field in _fields(self.file.proto.message_type, (4,)):
             if self.schema.annotation(field.options, "field") is not None:
                 place = self.file.place(*path)
-                self.faults.error(place, f"option (temporal.v1.field) is not supported: {REFUSED['cli']}")
+                self.diagnostics.error(place, f"option (temporal.v1.field) is not supported: {UNSUPPORTED['cli']}")
 
 
 class _ServiceBuilder:
@@ -196,28 +202,30 @@ class _ServiceBuilder:
         schema, ignored = self.file.schema, self.file.options.ignore
         if self.annotation is not None:
             place = self.file.file.place(6, self.index, 3, schema.number("service"))
-            refuse_unsupported("service", self.annotation, place, self.file.faults, ignored)
+            reject_unsupported("service", self.annotation, place, self.file.diagnostics, ignored)
         if schema.annotation(self.proto.options, "cli") is not None and "cli" not in ignored:
             place = self.file.file.place(6, self.index, 3, schema.number("cli"))
-            self.file.faults.error(place, f"option (temporal.v1.cli) is not supported: {REFUSED['cli']}")
+            self.file.diagnostics.error(place, f"option (temporal.v1.cli) is not supported: {UNSUPPORTED['cli']}")
 
     def _check_method(self, method: _Annotated) -> None:
-        faults = self.file.faults
+        diagnostics = self.file.diagnostics
         for kind, options in method.kinds.items():
             place = self.option_place(method, kind)
-            refuse_unsupported(kind, options, place, faults, self.file.options.ignore)
+            reject_unsupported(kind, options, place, diagnostics, self.file.options.ignore)
         others = [kind for kind in method.kinds if kind != "activity"]
         place = self.file.file.place(*method.path)
         if len(others) > 1:
-            faults.error(
+            diagnostics.error(
                 place,
                 f"{method.proto.name} is a {' and a '.join(others)}; a method is an activity and at most one of "
                 "workflow, query, signal and update",
             )
         if method.proto.client_streaming or method.proto.server_streaming:
-            faults.error(place, f"{method.proto.name} is a stream, which Temporal has not; take and return one message")
+            diagnostics.error(
+                place, f"{method.proto.name} is a stream, which Temporal has not; take and return one message"
+            )
         if "signal" in method.kinds and method.proto.output_type != f".{_EMPTY}":
-            faults.error(place, f"{method.proto.name} is a signal, so it returns {_EMPTY}")
+            diagnostics.error(place, f"{method.proto.name} is a signal, so it returns {_EMPTY}")
 
     def method(self, method: _Annotated, kind: str) -> Method:
         place = self.file.file.place(*method.path)
@@ -237,7 +245,7 @@ class _ServiceBuilder:
     def _message(self, method: _Annotated, kind: str) -> MessageModel:
         name = method.proto.name
         options = method.kinds[kind]
-        values = Values(options, kind, self.option_place(method, kind), self.file.faults)
+        values = Values(options, kind, self.option_place(method, kind), self.file.diagnostics)
         update_id, stage = None, ""
         if kind == "update":
             update_id = self._template(values, "id", method.proto.input_type)
@@ -255,7 +263,7 @@ class _ServiceBuilder:
     def _stage(self, values: Values) -> str:
         older, newer = values.member("wait_policy"), values.member("wait_for_stage")
         if older and newer and older != newer:
-            values.fault("wait_policy", "it differs from wait_for_stage, which took its place; leave it out")
+            values.error("wait_policy", "it differs from wait_for_stage, which took its place; leave it out")
         return newer or older
 
     def _template(self, values: Values, field: str, type_name: str) -> Template | None:
@@ -275,7 +283,7 @@ class _ServiceBuilder:
         try:
             return compile_(self.file.schema.message(type_name))
         except ExpressionError as error:
-            values.fault(field, str(error))
+            values.error(field, str(error))
             return None
 
     def build(self) -> ServiceModel:
@@ -318,7 +326,7 @@ class _ServiceBuilder:
             for name in names:
                 if name in seen:
                     text = f"{what} name {name!r} is taken by {seen[name]}; give {method.proto} another"
-                    self.file.faults.error(method.place, text)
+                    self.file.diagnostics.error(method.place, text)
                 seen.setdefault(name, method.proto)
 
     def _client_names(self, method: _Annotated, names: Namespace) -> tuple[str, str, str]:
@@ -329,7 +337,7 @@ class _ServiceBuilder:
         name = method.proto.name
         options = method.kinds["activity"]
         place = self.option_place(method, "activity")
-        values = Values(options, "activity", place, self.file.faults)
+        values = Values(options, "activity", place, self.file.diagnostics)
         self._check_bounds(values, method, place)
         texts = {field: values.duration(field) for field in _ACTIVITY_TIMEOUTS}
         texts |= {"retry_policy": values.retry_policy(), "priority": values.priority()}
@@ -347,13 +355,13 @@ class _ServiceBuilder:
     def _check_bounds(self, values: Values, method: _Annotated, place: Place) -> None:
         total, attempt = values.seconds("schedule_to_close_timeout"), values.seconds("start_to_close_timeout")
         if not total and not attempt:
-            self.file.faults.error(
+            self.file.diagnostics.error(
                 place,
                 f"activity {method.proto.name} has no bound on an attempt; set start_to_close_timeout, or "
                 "schedule_to_close_timeout for all attempts together",
             )
         elif not total and not values.max_attempts():
-            self.file.faults.warning(
+            self.file.diagnostics.warning(
                 place,
                 f"activity {method.proto.name} is tried without end; set schedule_to_close_timeout or "
                 "retry_policy.max_attempts",
@@ -362,7 +370,7 @@ class _ServiceBuilder:
     def _workflow(self, method: _Annotated, calls: tuple[str, str, str], client_names: Namespace) -> WorkflowModel:
         options = method.kinds["workflow"]
         place = self.option_place(method, "workflow")
-        values = Values(options, "workflow", place, self.file.faults)
+        values = Values(options, "workflow", place, self.file.diagnostics)
         stem = method.proto.name.removesuffix("Workflow") or method.proto.name
         bindings = _Bindings(self, method, values, place, client_names, calls[1])
         texts = self._workflow_options(values)
@@ -389,7 +397,7 @@ class _ServiceBuilder:
             updates=bindings.bind("update"),
         )
         if "" in model.aliases:
-            values.fault("aliases", "one of them is empty")
+            values.error("aliases", "one of them is empty")
         return model
 
     def _class_name(self, stem: str, suffix: str) -> str:
@@ -408,17 +416,17 @@ class _ServiceBuilder:
         for flag in ("enable_eager_start", "wait_for_cancellation"):
             texts[flag] = "True" if values.get(flag) else None
         if texts["id_conflict_policy"] and str(texts["id_reuse_policy"]).endswith("TERMINATE_IF_RUNNING"):
-            values.fault("id_reuse_policy", "TERMINATE_IF_RUNNING contradicts any workflow_id_conflict_policy; declare "
+            values.error("id_reuse_policy", "TERMINATE_IF_RUNNING contradicts any workflow_id_conflict_policy; declare "
                          "WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING alone")  # fmt: skip
         run, execution = values.seconds("run_timeout"), values.seconds("execution_timeout")
         if run and execution and run > execution:
-            values.fault("run_timeout", "it is longer than execution_timeout, which bounds all runs together")
+            values.error("run_timeout", "it is longer than execution_timeout, which bounds all runs together")
         return texts
 
     def _search_attributes(self, values: Values, type_name: str) -> tuple[Attribute, ...]:
         plain, typed = str(values.get("search_attributes")), str(values.get("typed_search_attributes"))
         if plain and typed:
-            values.fault(
+            values.error(
                 "search_attributes", "it is declared beside typed_search_attributes; keep the typed ones alone"
             )
         field, source = ("typed_search_attributes", typed) if typed else ("search_attributes", plain)
@@ -465,7 +473,7 @@ class _Bindings:
             return None
         key, message, module = found
         self._check_unique(kind, message)
-        values = Values(entry, "workflow", self._place, self._service.file.faults, prefix=f"{kind}.")
+        values = Values(entry, "workflow", self._place, self._service.file.diagnostics, prefix=f"{kind}.")
         start = bool(values.get("start", False))
         snake = snake_case(message.method.proto)
         handler = self._handlers.take(snake)
@@ -475,7 +483,7 @@ class _Bindings:
             validate = bool(entry.validate) if values.has("validate") else validate
             conflict = values.member("workflow_id_conflict_policy")
             if conflict and not start:
-                self._values.fault(kind, f"{ref} has a workflow_id_conflict_policy, which only its start: true uses")
+                self._values.error(kind, f"{ref} has a workflow_id_conflict_policy, which only its start: true uses")
         return BindingModel(
             key=key,
             message=message,
@@ -490,7 +498,7 @@ class _Bindings:
         )
 
     def _resolve(self, kind: str, ref: str) -> tuple[str, MessageModel, str] | None:
-        """Key, model and module of what a `ref` names; a fault and None where it names nothing of the kind."""
+        """Key, model and module of what a `ref` names; an error and None where it names nothing of the kind."""
         file, service = self._service.file, self._service
         full_name = ref if "." in ref else f"{service.full_name}.{ref}"
         local = file.messages.get(f"{kind}:{full_name}")
@@ -500,22 +508,22 @@ class _Bindings:
         try:
             source = file.schema.file_of_method(full_name)
         except KeyError:
-            self._values.fault(kind, f"ref {ref!r} names no method of {service.proto.name}, nor a full method name")
+            self._values.error(kind, f"ref {ref!r} names no method of {service.proto.name}, nor a full method name")
             return None
         if source != file.file.name and source not in file.schema.dependencies(file.file.name):
-            self._values.fault(kind, f"ref {ref!r} is declared in {source}; import it")
+            self._values.error(kind, f"ref {ref!r} is declared in {source}; import it")
             return None
         other = file.builder.declared(source) if source != file.file.name else file
         message = other.messages.get(f"{kind}:{full_name}")
         if message is None:
-            self._values.fault(kind, f"ref {ref!r} names a method without option (temporal.v1.{kind})")
+            self._values.error(kind, f"ref {ref!r} names a method without option (temporal.v1.{kind})")
             return None
         return key, message, other.module
 
     def _check_unique(self, kind: str, message: MessageModel) -> None:
         name = f"{kind} {message.method.temporal_name!r}"
         if name in self._seen:
-            self._values.fault(kind, f"{name} is there twice, as {self._seen[name]} and {message.method.full_name}")
+            self._values.error(kind, f"{name} is there twice, as {self._seen[name]} and {message.method.full_name}")
         self._seen[name] = message.method.full_name
 
 

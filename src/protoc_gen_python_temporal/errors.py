@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["Faults", "Place", "UsageError"]
+__all__ = ["Diagnostics", "Place", "UsageError"]
 
 
 class UsageError(Exception):
@@ -28,7 +28,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class Faults:
+class Diagnostics:
     """Errors, which stop the generation, and warnings, which do not."""
 
     errors: list[tuple[Place, str]] = field(default_factory=list[tuple[Place, str]])

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from . import print_classes, print_contract
 from .build import Builder
-from .errors import Faults, UsageError
+from .errors import Diagnostics, UsageError
 from .model import FileModel, ServiceModel
 from .print_reference import print_reference
 from .python_text import PythonText
@@ -50,11 +50,11 @@ def generate(
 
 
 def _read(request: plugin_pb2.CodeGeneratorRequest, options: Options, warn: Callable[[str], None]) -> list[FileModel]:
-    schema, faults = Schema(request), Faults()
-    builder = Builder(schema, options, faults)
+    schema, diagnostics = Schema(request), Diagnostics()
+    builder = Builder(schema, options, diagnostics)
     models = [builder.build(name) for name in request.file_to_generate]
-    faults.raise_errors()
-    for place, text in sorted(faults.warnings):
+    diagnostics.raise_errors()
+    for place, text in sorted(diagnostics.warnings):
         warn(f"{place}: warning: {text}")
     return [model for model in models if model is not None]
 

@@ -41,11 +41,11 @@ def print_child_handles(text: PythonText, service: ServiceModel) -> None:
     """Prints the handles that other workflows get of a workflow."""
     for workflow in service.workflows:
         output = text.type(workflow.method.output)
-        _print_signaller(text, workflow, workflow.child, f"_t.ChildHandle[{output}]", "as a child")
-        _print_signaller(text, workflow, workflow.external, "_t.ExternalHandle", "seen from another workflow")
+        _print_signal_handle(text, workflow, workflow.child, f"_t.ChildHandle[{output}]", "as a child")
+        _print_signal_handle(text, workflow, workflow.external, "_t.ExternalHandle", "seen from another workflow")
 
 
-def _print_signaller(text: PythonText, workflow: WorkflowModel, name: str, base: str, what: str) -> None:
+def _print_signal_handle(text: PythonText, workflow: WorkflowModel, name: str, base: str, what: str) -> None:
     text.line(f"class {name}({base}):")
     class_docstring(text, f"The workflow {workflow.method.proto} {what}.", "")
     for binding in workflow.signals:
@@ -77,9 +77,9 @@ def _print_base(text: PythonText, workflow: WorkflowModel) -> None:
     for binding in workflow.queries:
         _print_handler(text, binding, text.type(binding.message.method.output))
     for binding in workflow.signals:
-        _print_handler(text, binding, _either(text, binding.message))
+        _print_handler(text, binding, _sync_or_async(text, binding.message))
     for binding in workflow.updates:
-        _print_handler(text, binding, _either(text, binding.message))
+        _print_handler(text, binding, _sync_or_async(text, binding.message))
         if binding.validator:
             message = binding.message.method
             _print_abstract(text, f"def {binding.validator}(self{parameter(text, message)}) -> None:")
@@ -100,7 +100,7 @@ def _print_abstract(text: PythonText, signature: str) -> None:
     text.line(signature, 1)
 
 
-def _either(text: PythonText, message: MessageModel) -> str:
+def _sync_or_async(text: PythonText, message: MessageModel) -> str:
     """A result that may be given at once or awaited."""
     result = text.type(message.method.output)
     return f"{text.imported('collections.abc', 'Awaitable')}[{result}] | {result}"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from .errors import Faults, Place
+from .errors import Diagnostics, Place
 from .model import TypeRef
 from .schema import field_value
 
@@ -181,30 +181,30 @@ _UNAVAILABLE = {
 
 
 class Values:
-    """Reads the options of one annotation and makes a fault of each value that cannot be.
+    """Reads the options of one annotation and collects an error for each value that cannot be.
 
     Args:
         options: the annotation's message.
-        name: its name, for faults.
+        name: its name, for errors.
         place: where it stands.
-        faults: where faults go.
-        prefix: path of the message within its annotation, for faults, such as `update.`.
+        diagnostics: where errors go.
+        prefix: path of the message within its annotation, for errors, such as `update.`.
     """
 
-    def __init__(self, options: Any, name: str, place: Place, faults: Faults, *, prefix: str = "") -> None:
+    def __init__(self, options: Any, name: str, place: Place, diagnostics: Diagnostics, *, prefix: str = "") -> None:
         self._options = options
         self._name = name
         self._place = place
-        self._faults = faults
+        self._diagnostics = diagnostics
         self._prefix = prefix
 
-    def fault(self, field: str, text: str) -> None:
+    def error(self, field: str, text: str) -> None:
         """Collects an error of a field."""
-        self._faults.error(self._place, f"option (temporal.v1.{self._name}).{self._prefix}{field}: {text}")
+        self._diagnostics.error(self._place, f"option (temporal.v1.{self._name}).{self._prefix}{field}: {text}")
 
     def warning(self, field: str, text: str) -> None:
         """Collects a warning of a field."""
-        self._faults.warning(self._place, f"option (temporal.v1.{self._name}).{self._prefix}{field}: {text}")
+        self._diagnostics.warning(self._place, f"option (temporal.v1.{self._name}).{self._prefix}{field}: {text}")
 
     def has(self, field: str) -> bool:
         """Whether a field is set."""
@@ -238,10 +238,10 @@ class Values:
         enum = self._options.DESCRIPTOR.fields_by_name[field].enum_type
         value = enum.values_by_number.get(number)
         if value is None:
-            self.fault(field, f"{number} is no value of {enum.full_name}")
+            self.error(field, f"{number} is no value of {enum.full_name}")
             return ""
         if value.name in _UNAVAILABLE:
-            self.fault(field, f"{value.name} is not supported: {_UNAVAILABLE[value.name]}")
+            self.error(field, f"{value.name} is not supported: {_UNAVAILABLE[value.name]}")
             return ""
         zero = enum.values_by_number[0].name
         return str(value.name).removeprefix(zero.removesuffix("UNSPECIFIED"))
@@ -274,9 +274,9 @@ class Values:
             field_value(self._options.priority, field) for field in ("priority_key", "fairness_key", "fairness_weight")
         )
         if key and key < 0:
-            self.fault("priority.priority_key", f"{key} is negative; 1 is the highest priority")
+            self.error("priority.priority_key", f"{key} is negative; 1 is the highest priority")
         if weight and not 0 < weight < math.inf:
-            self.fault("priority.fairness_weight", f"{weight} is not a number above 0")
+            self.error("priority.fairness_weight", f"{weight} is not a number above 0")
         arguments = {
             "priority_key": str(key) if key else None,
             "fairness_key": repr(fairness_key) if fairness_key else None,
@@ -287,25 +287,25 @@ class Values:
 
     def _check_retry_policy(self, policy: Any, backoff: float) -> None:
         if backoff and not 1 <= backoff < math.inf:
-            self.fault("retry_policy.backoff_coefficient", f"{backoff} is below 1 or without end")
+            self.error("retry_policy.backoff_coefficient", f"{backoff} is below 1 or without end")
         if self.max_attempts() < 0:
-            self.fault("retry_policy.max_attempts", f"{self.max_attempts()} is negative; 0 is without end")
+            self.error("retry_policy.max_attempts", f"{self.max_attempts()} is negative; 0 is without end")
         if _has(policy, "max_interval") and self.max_attempts() != 1:
             initial, longest = policy.initial_interval, policy.max_interval
             first = (initial.seconds, initial.nanos) if _has(policy, "initial_interval") else (1, 0)
             if (longest.seconds, longest.nanos) < first:
-                self.fault("retry_policy.max_interval", "it is shorter than initial_interval, which is 1 s unless set")
+                self.error("retry_policy.max_interval", "it is shorter than initial_interval, which is 1 s unless set")
 
     def _duration(self, message: Any, field: str, path: str) -> str | None:
         if not _has(message, field):
             return None
         value = getattr(message, field)
         if value.seconds < 0 or value.nanos < 0:
-            self.fault(path, "it is negative")
+            self.error(path, "it is negative")
         elif value.seconds > _MAX_SECONDS:
-            self.fault(path, f"{value.seconds} s is longer than Python's timedelta can hold")
+            self.error(path, f"{value.seconds} s is longer than Python's timedelta can hold")
         elif value.nanos % 1000:
-            self.fault(path, f"{value.nanos} ns are finer than a microsecond, which is Python's limit")
+            self.error(path, f"{value.nanos} ns are finer than a microsecond, which is Python's limit")
         fraction = f", microseconds={value.nanos // 1000}" if value.nanos else ""
         return f"{TIMEDELTA}(seconds={value.seconds}{fraction})"
 

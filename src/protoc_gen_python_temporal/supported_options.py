@@ -7,10 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import Faults, Place, UsageError
+from .errors import Diagnostics, Place, UsageError
 from .schema import set_fields
 
-__all__ = ["IGNORABLE", "REFUSED", "SUPPORTED", "Options", "parse_options", "refuse_unsupported"]
+__all__ = ["IGNORABLE", "SUPPORTED", "UNSUPPORTED", "Options", "parse_options", "reject_unsupported"]
 
 SUPPORTED: dict[str, tuple[str, ...]] = {
     "service": ("task_queue",),
@@ -76,7 +76,7 @@ SUPPORTED: dict[str, tuple[str, ...]] = {
 }
 """Fields that generated code obeys, by annotation, as dotted paths."""
 
-REFUSED: dict[str, str] = {
+UNSUPPORTED: dict[str, str] = {
     "namespace": "namespaces belong to the client's connection; set TEMPORAL_NAMESPACE, and leave it out here",
     "cli": "Python has no generated command line; leave it out, or give the plugin ignore=cli",
     "nexus": "Nexus is not generated for Python; leave it out, or give the plugin ignore=nexus",
@@ -86,8 +86,10 @@ REFUSED: dict[str, str] = {
 """Why the other known fields are refused, by the name of the field."""
 
 
-def refuse_unsupported(annotation: str, options: Any, place: Place, faults: Faults, ignored: Collection[str]) -> None:
-    """Makes a fault of each field that is set and that generated code would not obey."""
+def reject_unsupported(
+    annotation: str, options: Any, place: Place, diagnostics: Diagnostics, ignored: Collection[str]
+) -> None:
+    """Collects an error of each field that is set and that generated code would not obey."""
     skipped = ""
     for path, field, _ in set_fields(options):
         if skipped and path.startswith(skipped):
@@ -98,8 +100,8 @@ def refuse_unsupported(annotation: str, options: Any, place: Place, faults: Faul
         skipped = f"{path}."
         if field.name in ignored:
             continue
-        reason = REFUSED.get(field.name, "this version of the plugin does not know it; leave it out, or upgrade")
-        faults.error(place, f"option (temporal.v1.{annotation}).{path} is not supported: {reason}")
+        reason = UNSUPPORTED.get(field.name, "this version of the plugin does not know it; leave it out, or upgrade")
+        diagnostics.error(place, f"option (temporal.v1.{annotation}).{path} is not supported: {reason}")
 
 
 _PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")

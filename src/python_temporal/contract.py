@@ -315,7 +315,7 @@ def workflow_classes(workflow: type[Any]) -> list[type[Any]]:
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def signature_faults(
+def signature_errors(
     function: Callable[..., Any], input_type: type[Any] | None, output_type: type[Any] | None, *, method: bool
 ) -> list[str]:
     """Compares a signature with a contract. The SDK decodes by these annotations, so they cannot be left out.
@@ -327,7 +327,7 @@ def signature_faults(
         method: whether the first parameter is `self`.
 
     Returns:
-        Every fault; empty means that it fits.
+        Every error; empty means that it fits.
     """
     if workflow.unsafe.in_sandbox():
         # The sandbox imports a workflow's module anew for each run. The worker's own import of it was checked.
@@ -341,15 +341,15 @@ def signature_faults(
         hints = get_type_hints(function)
     except NameError as error:
         return [f"{name} has an annotation that cannot be resolved ({error}); import its type outside TYPE_CHECKING"]
-    faults = list[str]()
+    errors = list[str]()
     for parameter in parameters:
         if hints.get(parameter.name) is not input_type:
-            faults.append(f"{name} takes {expected}, but {parameter.name} is {_shown(hints, parameter.name)}")
+            errors.append(f"{name} takes {expected}, but {parameter.name} is {_shown(hints, parameter.name)}")
     # Without a result an annotation may be left out, as type checkers allow for a method that overrides a typed one.
     if hints.get("return", NoneType if output_type is None else None) is not (output_type or NoneType):
         wanted = output_type.__name__ if output_type else "None"
-        faults.append(f"{name} returns {wanted}, but its return type is {_shown(hints, 'return')}")
-    return faults
+        errors.append(f"{name} returns {wanted}, but its return type is {_shown(hints, 'return')}")
+    return errors
 
 
 def _listed_parameters(parameters: list[inspect.Parameter]) -> str:
@@ -379,46 +379,46 @@ def check(
             whose class derives from a generated base.
 
     Returns:
-        Every fault, one text each: what is missing, foreign, there twice or of a wrong kind. Empty means that it fits.
+        Every error, one text each: what is missing, foreign, there twice or of a wrong kind. Empty means that it fits.
     """
     services = {service.full_name: service for service in service_contracts}
-    faults = list[str]()
-    found_workflows = _sort(workflows, WorkflowContract, services, faults, _workflow_fault)
-    found_activities = _sort(activities, ActivityContract, services, faults, _activity_fault)
+    errors = list[str]()
+    found_workflows = _sort(workflows, WorkflowContract, services, errors, _workflow_error)
+    found_activities = _sort(activities, ActivityContract, services, errors, _activity_error)
     for service in services.values():
-        faults += _missing("workflow", service.workflows, found_workflows, "derive a class from its generated base")
-        faults += _missing("activity", service.activities, found_activities, "decorate a function with its `defn`")
-    return faults
+        errors += _missing("workflow", service.workflows, found_workflows, "derive a class from its generated base")
+        errors += _missing("activity", service.activities, found_activities, "decorate a function with its `defn`")
+    return errors
 
 
 def _sort(
     handlers: Iterable[Any],
     kind: type[WorkflowContract] | type[ActivityContract],
     services: Mapping[str, ServiceContract],
-    faults: list[str],
-    fault_of: Callable[[Any], str | None],
+    errors: list[str],
+    error_of: Callable[[Any], str | None],
 ) -> dict[str, Any]:
-    """Handlers by the full name of their method; those that are not what they should be become faults."""
+    """Handlers by the full name of their method; those that are not what they should be become errors."""
     what = "workflow" if kind is WorkflowContract else "activity"
     found = dict[str, Any]()
     for handler in handlers:
         name = getattr(handler, "__qualname__", repr(handler))
         contract = getattr(handler, CONTRACT, None)
-        if (fault := fault_of(handler)) is not None:
-            faults.append(f"{name} {fault}")
+        if (error := error_of(handler)) is not None:
+            errors.append(f"{name} {error}")
         elif not isinstance(contract, kind):
-            faults.append(f"{name} carries no contract of a {what}")
+            errors.append(f"{name} carries no contract of a {what}")
         elif contract.service.full_name not in services:
-            faults.append(f"{name} implements {contract.method}, whose service is none of {_listed(services)}")
+            errors.append(f"{name} implements {contract.method}, whose service is none of {_listed(services)}")
         elif contract.method in found:
             other = getattr(found[contract.method], "__qualname__", repr(found[contract.method]))
-            faults.append(f"{what} {contract.name!r} is implemented twice, by {other} and {name}; leave one out")
+            errors.append(f"{what} {contract.name!r} is implemented twice, by {other} and {name}; leave one out")
         else:
             found[contract.method] = handler
     return found
 
 
-def _workflow_fault(handler: Any) -> str | None:
+def _workflow_error(handler: Any) -> str | None:
     if not inspect.isclass(handler):
         return "is not a class; register workflow classes"
     if "__temporal_workflow_definition" not in vars(handler):
@@ -426,7 +426,7 @@ def _workflow_fault(handler: Any) -> str | None:
     return None
 
 
-def _activity_fault(handler: Any) -> str | None:
+def _activity_error(handler: Any) -> str | None:
     if inspect.isclass(handler):
         return "is a class; make an object of it and register what its activities give"
     if not callable(handler):

@@ -134,7 +134,7 @@ def compiled() -> Compile:
 
 
 @pytest.fixture(scope="session")
-def faults() -> Callable[..., dict[str, list[str]]]:
+def errors() -> Callable[..., dict[str, list[str]]]:
     """Tries generated packages in another process."""
     return faults_of
 

@@ -109,10 +109,10 @@ def test_only_files_with_services_get_a_grpc_module(tree: tuple[Path, Mapping[st
 
 
 def test_everything_imports_and_round_trips(
-    tree: tuple[Path, Mapping[str, str]], faults: Callable[..., dict[str, list[str]]]
+    tree: tuple[Path, Mapping[str, str]], errors: Callable[..., dict[str, list[str]]]
 ) -> None:
     packages = ["acme.gen.shop.v1", "acme.gen.mutual.a", "acme.gen.mutual.b", "acme.gen.both.v1", "acme.gen"]
-    assert faults(tree[0], *packages) == {package: [] for package in packages}
+    assert errors(tree[0], *packages) == {package: [] for package in packages}
 
 
 def test_without_the_option_imports_go_by_the_name_of_the_file(run: Callable[..., object]) -> None:

@@ -145,7 +145,7 @@ def test_the_answer_is_the_same_in_any_folder_and_run(request_for: Compile, awkw
 
 
 def test_protoc_runs_the_installed_program(
-    request_for: Compile, tmp_path: Path, faults: Callable[..., dict[str, list[str]]]
+    request_for: Compile, tmp_path: Path, errors: Callable[..., dict[str, list[str]]]
 ) -> None:
     request = request_for(_FILES)
     out = tmp_path / "acme" / "gen"
@@ -161,11 +161,11 @@ def test_protoc_runs_the_installed_program(
     )
     assert done.returncode == 0, done.stderr
     assert _read(out) == _texts(_run(request.SerializeToString(), *_MODULE))
-    assert faults(tmp_path, *_PACKAGES) == {package: [] for package in _PACKAGES}
+    assert errors(tmp_path, *_PACKAGES) == {package: [] for package in _PACKAGES}
 
 
 def test_buf_runs_it_in_somebody_elses_repository(
-    request_for: Compile, tmp_path: Path, faults: Callable[..., dict[str, list[str]]]
+    request_for: Compile, tmp_path: Path, errors: Callable[..., dict[str, list[str]]]
 ) -> None:
     request = request_for(_FILES)
     buf = shutil.which("buf", path=f"{_BIN}{os.pathsep}{os.environ['PATH']}")
@@ -189,7 +189,7 @@ def test_buf_runs_it_in_somebody_elses_repository(
     assert written.keys() == expected.keys()
     # buf and protoc write descriptors with differences that mean nothing; the dataclasses show none of them.
     assert written["shop/v1/__init__.py"] == expected["shop/v1/__init__.py"]
-    assert faults(tmp_path, *_PACKAGES) == {package: [] for package in _PACKAGES}
+    assert errors(tmp_path, *_PACKAGES) == {package: [] for package in _PACKAGES}
     # Once more over what is there.
     assert generate().returncode == 0
     assert _read(tmp_path / "acme" / "gen").keys() >= expected.keys()

@@ -300,9 +300,9 @@ def unchecked(tmp_path_factory: pytest.TempPathFactory, compiled: Compile, write
 
 
 @pytest.fixture(scope="module")
-def found(unchecked: Path, faults: Callable[..., Mapping[str, list[str]]]) -> Mapping[str, list[str]]:
-    found = faults(unchecked, *(f"acme.gen.{name}" for name in _BREAKS if name != "folder_is_keyword"))
-    return {**found, **faults(unchecked, "acme.gen.folder_is_keyword.class")}
+def found(unchecked: Path, errors: Callable[..., Mapping[str, list[str]]]) -> Mapping[str, list[str]]:
+    found = errors(unchecked, *(f"acme.gen.{name}" for name in _BREAKS if name != "folder_is_keyword"))
+    return {**found, **errors(unchecked, "acme.gen.folder_is_keyword.class")}
 
 
 @pytest.mark.parametrize("name", _BREAKS)

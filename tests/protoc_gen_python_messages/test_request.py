@@ -92,12 +92,12 @@ def test_all_other_options_stay(stripped: descriptor_pb2.FileDescriptorProto) ->
 
 
 def test_annotated_services_import_without_the_annotations(
-    build: Callable[..., Any], faults: Callable[..., dict[str, list[str]]]
+    build: Callable[..., Any], errors: Callable[..., dict[str, list[str]]]
 ) -> None:
     folder, texts = build(_ANNOTATED)
     assert not [path for path in texts if path.startswith("temporal/")]
     assert "shop/v1/shop_pb2_grpc.py" in texts
-    assert faults(folder, "acme.gen.shop.v1") == {"acme.gen.shop.v1": []}
+    assert errors(folder, "acme.gen.shop.v1") == {"acme.gen.shop.v1": []}
 
 
 _SCHEDULED = {

@@ -109,9 +109,9 @@ Build = Callable[[Mapping[str, str]], tuple[Path, Mapping[str, str]]]
 
 
 @pytest.fixture(scope="module")
-def found(build: Build, faults: Callable[..., dict[str, list[str]]]) -> dict[str, list[str]]:
+def found(build: Build, errors: Callable[..., dict[str, list[str]]]) -> dict[str, list[str]]:
     folder, _texts = build(_FILES)
-    return faults(folder, *(f"acme.gen.{package}" for package in _PACKAGES))
+    return errors(folder, *(f"acme.gen.{package}" for package in _PACKAGES))
 
 
 @pytest.mark.parametrize("package", _PACKAGES)

@@ -171,7 +171,7 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
                 return await asyncio.to_thread(_finish_unchanged, resources, page, workflow_id, standing)
         else:
             feed = _as_configured(resources, page.supplier_code, feed)
-        page_size = request.page_size or resources.page_size(page.supplier_code)
+        page_size = request.page_size or resources.supplier(page.supplier_code).page_size
         fetched = await read_page(
             await resources.client(page.supplier_code),
             dataclasses.replace(feed, url=await resources.reachable_url(feed.url)),
@@ -179,7 +179,7 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
             min(page_size, request.max_entries or page_size),
             spool_folder=resources.spool_folder,
             feed_folders=resources.settings.feed_folders,
-            bounds=dataclasses.replace(resources.bounds(page.supplier_code), used_seconds=used),
+            bounds=dataclasses.replace(resources.supplier(page.supplier_code).bounds(), used_seconds=used),
             accept_broken=activity.info().attempt >= _BROKEN_ATTEMPTS,
         )
         incomplete, detail = fetched.incomplete, fetched.incomplete_detail
@@ -218,7 +218,7 @@ def _finish_unchanged(
     totals = resources.catalogue.finish_unchanged(page, workflow_id, standing)
     return FetchProductsResponse(
         end_of_feed=True,
-        page_size=resources.page_size(page.supplier_code),
+        page_size=resources.supplier(page.supplier_code).page_size,
         standing=HarvestCounts(
             unchanged=totals.created + totals.changed + totals.unchanged,
             rejected=totals.rejected,
@@ -238,7 +238,7 @@ async def _open_feed(
         reachable,
         spool_folder=resources.spool_folder,
         feed_folders=resources.settings.feed_folders,
-        bounds=resources.bounds(supplier_code),
+        bounds=resources.supplier(supplier_code).bounds(),
         accept_broken=activity.info().attempt >= _BROKEN_ATTEMPTS,
         known=None if standing is None else KnownVersion(version=standing.version, read_at=standing.read_at),
     )
@@ -273,7 +273,9 @@ def transform_data(request: TransformDataRequest) -> TransformDataResponse:
             # Synced already: this is a late repetition, whose answer nobody waits for.
             return TransformDataResponse()
         now = datetime.now(UTC)
-        products = transform_page(raw, currency_code=currency_code, key=resources.key(page.supplier_code), now=now)
+        products = transform_page(
+            raw, currency_code=currency_code, key=resources.supplier(page.supplier_code).key, now=now
+        )
         catalogue.put_product_page(
             page, products, read_by=resources.read_by(page.supplier_code), holds_until=_holds_until(raw, now)
         )

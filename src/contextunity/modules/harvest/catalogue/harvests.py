@@ -61,27 +61,17 @@ class SyncCounts:
     rejected: int
     """Rows kept as rejected: those that the transformation refused and those that the sync refused."""
     warnings: int = 0
-    """Doubts kept about rows that were used."""
+    """Warnings about rows that were used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HarvestTotals:
-    """What all synced pages of one harvest add up to. `rows` is the sum of the four numbers after it."""
+class HarvestTotals(SyncCounts):
+    """What all synced pages of one harvest add up to. `rows` is the sum of the first four counts."""
 
     pages: int
     """Pages synced."""
     rows: int
     """Rows of those pages, usable or not."""
-    created: int
-    """Products the catalogue did not have."""
-    changed: int
-    """Products it had with other content, or had marked as no longer listed."""
-    unchanged: int
-    """Products it had just so."""
-    rejected: int
-    """Rows kept as rejected."""
-    warnings: int = 0
-    """Doubts kept about rows that were used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,7 +39,7 @@ def list_rejected(
     limit: int,
     severity: RowSeverity = RowSeverity.REJECTED,
 ) -> list[RejectedRow]:
-    """Give the first rejected rows of a harvest, or the first doubts about others, in the order of the feed."""
+    """Give the first rejected rows of a harvest, or the first warnings, in the order of the feed."""
     table = rejected_rows.c
     found = connection.execute(
         select(rejected_rows)
@@ -113,7 +113,7 @@ def rejected_by_reason(
     harvest_id: str,
     severity: RowSeverity = RowSeverity.REJECTED,
 ) -> dict[str, int]:
-    """Count the rejected rows of a harvest, or the doubts, by their reason, in the order of the reasons."""
+    """Count the rejected rows of a harvest, or the warnings, by their reason, in the order of the reasons."""
     reason = rejected_rows.c.reason
     found = connection.execute(
         select(reason, func.count().label("number"))

@@ -434,7 +434,7 @@ class Catalogue:
         *,
         severity: RowSeverity = RowSeverity.REJECTED,
     ) -> list[RejectedRow]:
-        """Give up to `limit` rejected rows of a harvest, or doubts about rows that were used, in the feed's order."""
+        """Give up to `limit` rejected rows of a harvest, or warnings about rows that were used, in the feed's order."""
         with self._database.reading() as connection:
             return rejected_rows.list_rejected(connection, tenant_id, supplier_code, harvest_id, limit, severity)
 
@@ -493,7 +493,7 @@ class Catalogue:
         *,
         severity: RowSeverity = RowSeverity.REJECTED,
     ) -> dict[str, int]:
-        """Count the rejected rows of a harvest, or the doubts about rows that were used, by reason."""
+        """Count the rejected rows of a harvest, or the warnings about rows that were used, by reason."""
         with self._database.reading() as connection:
             return rejected_rows.rejected_by_reason(connection, tenant_id, supplier_code, harvest_id, severity)
 

@@ -46,7 +46,7 @@ class Record:
     detail: str = ""
     """The same for people."""
     warnings: tuple[RowWarning, ...] = ()
-    """What is doubted of it where it can be used."""
+    """What is wrong with it where it can be used all the same."""
 
 
 def split_records(
@@ -147,7 +147,7 @@ class _Splitter:
         return text
 
     def warnings(self, first: int, after: int, *, stray: bool) -> tuple[RowWarning, ...]:
-        """Give what is doubted of a record that was read by hand."""
+        """Give the warnings about a record that was read by hand."""
         damaged = not self._damaged.isdisjoint(range(first, after))
         return (*((WarningReason.STRAY_QUOTE, _STRAY_QUOTE),) * stray, *(encoding_warning(self._encoding),) * damaged)
 

@@ -89,7 +89,7 @@ class Damage(NamedTuple):
     warning: RowWarning
 
     def of_lines(self, first: int, after: int) -> RowWarning | None:
-        """Give the doubt about a record of some lines; None where none of them is damaged."""
+        """Give the warning about a record of some lines; None where none of them is damaged."""
         return None if self.lines.isdisjoint(range(first, after)) else self.warning
 
 

@@ -186,7 +186,12 @@ class _Known:
 
 
 class Readahead:
-    """What is known of the feeds that are being read; bounded in feeds and bytes."""
+    """Remembers between two pages what was downloaded beyond the first one, and how long entries are.
+
+    A page's request brings a little more than the page. Kept here, the rest is where the next page starts, so that
+    nothing is downloaded twice while one process reads a feed. Forgetting it costs one window, never a wrong row: it is
+    kept by url and version, and without it everything is read from the cursor. It is bounded in feeds and bytes.
+    """
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()

@@ -38,10 +38,8 @@ __all__ = [
     "in_catalogue",
     "in_harvest",
     "lock_catalogue",
-    "newest_harvest",
     "old_harvests",
     "on_page",
-    "reading_of",
     "recorded_counts",
     "superseded_error",
     "take_turn",
@@ -272,21 +270,6 @@ def old_harvests(connection: Connection, tenant_id: str, supplier_code: str, *, 
         )
     )
     return list(found)
-
-
-def newest_harvest(connection: Connection, tenant_id: str, supplier_code: str) -> str:
-    """Give the harvest that began last of those that read the feed; empty where there was none."""
-    table = harvests.c
-    newest = select(table.harvest_id).where(
-        in_catalogue(harvests, tenant_id, supplier_code), table.unchanged_since.is_(None)
-    )
-    return connection.scalar(newest.order_by(table.started_at.desc(), table.harvest_id.desc()).limit(1)) or ""
-
-
-def reading_of(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> str:
-    """Give the harvest whose reading of the feed a harvest stands by: mostly itself."""
-    where = in_harvest(harvests, tenant_id, supplier_code, harvest_id)
-    return connection.scalar(select(harvests.c.unchanged_since).where(where)) or harvest_id
 
 
 def forget_harvest(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> bool:

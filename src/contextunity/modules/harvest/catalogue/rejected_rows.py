@@ -73,19 +73,7 @@ def page_of_rejected(
     limit: int,
     max_bytes: int,
 ) -> tuple[list[RejectedRow], tuple[int, int] | None]:
-    """Give rejected rows of a harvest, and the place after which the next page begins; None where it is the last one.
-
-    Args:
-        connection: to the catalogue.
-        tenant_id: whose.
-        supplier_code: of which supplier.
-        harvest_id: of which harvest.
-        reason: rejected for what; empty for any.
-        severity: REJECTED or WARNING; UNSPECIFIED for both.
-        after: the place, page and position, that the page before gave.
-        limit: rows at most.
-        max_bytes: bytes of their texts at most; one row is always given.
-    """
+    """See `Catalogue.page_of_rejected`."""
     table = rejected_rows.c
     statement = select(rejected_rows).where(in_harvest(rejected_rows, tenant_id, supplier_code, harvest_id))
     if reason:

@@ -22,12 +22,12 @@ from contextunity.gen.contextunity.harvest.v1 import (
 from sqlalchemy import func, select
 
 from contextunity.core.codec import decode, encode
-from contextunity.modules.harvest.catalogue import harvests, pages, rejected_rows, sync
+from contextunity.modules.harvest.catalogue import harvests, pages, rejected_rows, sync, tables
 from contextunity.modules.harvest.catalogue.database import Database
 from contextunity.modules.harvest.catalogue.harvests import HarvestTotals, MissingProducts, SyncCounts
 from contextunity.modules.harvest.catalogue.pages import CurrentReading, FetchedFrom
 from contextunity.modules.harvest.catalogue.products import decimal_price, product_from_json, replace_nul
-from contextunity.modules.harvest.catalogue.tables import prepare_schema, products, suppliers
+from contextunity.modules.harvest.catalogue.tables import products, suppliers
 
 __all__ = ["Catalogue", "CatalogueRow"]
 
@@ -91,7 +91,7 @@ class Catalogue:
         """
         database = Database.open(url)
         try:
-            prepare_schema(database)
+            tables.prepare_schema(database)
         except BaseException:
             database.close()
             raise
@@ -440,13 +440,21 @@ class Catalogue:
 
     def newest_harvest(self, tenant_id: str, supplier_code: str) -> str:
         """Give the harvest that began last of those that read the feed; empty where there was none."""
+        table = tables.harvests.c
+        statement = (
+            select(table.harvest_id)
+            .where(harvests.in_catalogue(tables.harvests, tenant_id, supplier_code), table.unchanged_since.is_(None))
+            .order_by(table.started_at.desc(), table.harvest_id.desc())
+            .limit(1)
+        )
         with self._database.reading() as connection:
-            return harvests.newest_harvest(connection, tenant_id, supplier_code)
+            return connection.scalar(statement) or ""
 
     def reading_of(self, tenant_id: str, supplier_code: str, harvest_id: str) -> str:
         """Give the harvest whose reading of the feed another stands by: its own unless it found it unchanged."""
+        this_harvest = harvests.in_harvest(tables.harvests, tenant_id, supplier_code, harvest_id)
         with self._database.reading() as connection:
-            return harvests.reading_of(connection, tenant_id, supplier_code, harvest_id)
+            return connection.scalar(select(tables.harvests.c.unchanged_since).where(this_harvest)) or harvest_id
 
     def page_of_rejected(
         self,

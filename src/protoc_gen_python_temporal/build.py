@@ -24,9 +24,9 @@ from .model import (
     TypeRef,
     WorkflowModel,
 )
-from .python_text import Namespace, Values, constant_case, dataclass_name, pascal_case, snake_case
+from .python_text import Namespace, constant_case, dataclass_name, pascal_case, snake_case
 from .schema import ProtoFile, Schema, field_value
-from .supported_options import UNSUPPORTED, Options, reject_unsupported
+from .supported_options import UNSUPPORTED, Options, Values, reject_unsupported
 
 __all__ = ["Builder"]
 

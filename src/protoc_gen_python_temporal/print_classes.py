@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .model import BindingModel, MessageModel, Method, ServiceModel, WorkflowModel
+from .model import BindingModel, Method, ServiceModel, WorkflowModel
 from .print_contract import contract_name
 from .python_text import PythonText
 
@@ -77,9 +77,9 @@ def _print_base(text: PythonText, workflow: WorkflowModel) -> None:
     for binding in workflow.queries:
         _print_handler(text, binding, text.type(binding.message.method.output))
     for binding in workflow.signals:
-        _print_handler(text, binding, _sync_or_async(text, binding.message))
+        _print_handler(text, binding, _sync_or_async(text, binding.message.method))
     for binding in workflow.updates:
-        _print_handler(text, binding, _sync_or_async(text, binding.message))
+        _print_handler(text, binding, _sync_or_async(text, binding.message.method))
         if binding.validator:
             message = binding.message.method
             _print_abstract(text, f"def {binding.validator}(self{parameter(text, message)}) -> None:")
@@ -100,9 +100,9 @@ def _print_abstract(text: PythonText, signature: str) -> None:
     text.line(signature, 1)
 
 
-def _sync_or_async(text: PythonText, message: MessageModel) -> str:
+def _sync_or_async(text: PythonText, method: Method) -> str:
     """A result that may be given at once or awaited."""
-    result = text.type(message.method.output)
+    result = text.type(method.output)
     return f"{text.imported('collections.abc', 'Awaitable')}[{result}] | {result}"
 
 
@@ -114,9 +114,8 @@ def print_activity_base(text: PythonText, service: ServiceModel) -> None:
     class_docstring(text, f"The activities of {service.name}, to implement as sync or async methods.", "")
     for activity in service.activities:
         method = activity.method
-        result = text.type(method.output)
-        awaitable = f"{text.imported('collections.abc', 'Awaitable')}[{result}] | {result}"
-        _print_abstract(text, f"def {activity.handler}(self{parameter(text, method)}) -> {awaitable}:")
+        result = _sync_or_async(text, method)
+        _print_abstract(text, f"def {activity.handler}(self{parameter(text, method)}) -> {result}:")
         method_docstring(text, method, f"The activity {method.proto}.")
         text.line()
     text.line()

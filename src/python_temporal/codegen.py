@@ -16,7 +16,7 @@ from temporalio.workflow import ParentClosePolicy
 
 from ._deprecated import DeprecatedActivity, DeprecatedEmptyActivity, DeprecatedEmptyWorkflow, DeprecatedWorkflow
 from .activities import Activity, ActivityBase, EmptyActivity
-from .calls import ChildHandle, EmptyWorkflow, ExternalHandle, Workflow
+from .child_workflows import ChildHandle, EmptyWorkflow, ExternalHandle, Workflow
 from .client import Handle, ServiceClient, UpdateHandle
 from .contract import (
     ActivityContract,

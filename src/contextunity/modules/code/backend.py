@@ -163,7 +163,7 @@ class ToolBackend(Backend, Protocol):
         """Resume a program that stopped at a tool.
 
         Args:
-            program: as it was given to `run`, its limits lessened by what it has used.
+            program: as it was given to `run`, its limits less what it has used.
             snapshot: where it stopped.
             reply: what the tool gave.
 

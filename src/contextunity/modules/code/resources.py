@@ -34,7 +34,7 @@ class Resources:
     Attributes:
         settings: the module's.
         backends: what runs programs.
-        places: bounds how many run at once.
+        program_slots: bounds how many run at once.
         tools: what programs may call.
         tool_calls: bounds how many of them run at once.
         quotas: what tenants may take.

@@ -384,7 +384,7 @@ class Turn:
     """Where a harvest stands.
 
     Attributes:
-        is_here: whether it may go on.
+        granted: whether it may go on.
         ahead: harvests before it.
         to_check: of those that are under way, the ones that may be over: harvest_id and workflow_id.
     """

@@ -65,9 +65,9 @@ class Catalogue:
     """Products of every tenant and supplier, and the pages of running harvests.
 
     It may be used from any number of threads, and opened by any number of processes. Every method but forget_harvests
-    and trim_rejected is one transaction of its own. Each of them raises CatalogueError where the database refuses, and its
-    child CatalogueUnavailable where asking again later may help; a name that is empty, longer than 200 bytes or has a
-    NUL character is a CatalogueError as well.
+    and trim_rejected is one transaction of its own. Each of them raises CatalogueError where the database refuses, and
+    its child CatalogueUnavailable where asking again later may help; a name that is empty, longer than 200 bytes or has
+    a NUL character is a CatalogueError as well.
 
     Attributes:
         url_for_display: database URL without its password.

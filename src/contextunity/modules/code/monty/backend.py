@@ -23,7 +23,7 @@ from process_jail.scratch import remove
 
 from ..backend import Outcome, Program, ToolCall, ToolReply
 from ..errors import SandboxUnavailable
-from .errors import EXIT_CODES, Ending, ending_of
+from .ending import EXIT_CODES, Ending, ending_of
 from .files import FolderFullError, Snapshot, fill_folder, pack, read_folder, unpack
 from .guest import CALL_HOOK, LAST, keep_last_expression, report_source, simple_report_source, tools_source
 from .output import Output, WriteCounter

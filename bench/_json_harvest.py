@@ -25,12 +25,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from contextunity.core import codec
-from contextunity.modules.harvest.catalogue._database import Database
-from contextunity.modules.harvest.catalogue._engine import open_engine
-from contextunity.modules.harvest.catalogue._harvests import begin_harvest, finish_harvest
-from contextunity.modules.harvest.catalogue._schema import prepare_schema
-from contextunity.modules.harvest.catalogue._sync import write_page
-from contextunity.modules.harvest.catalogue._url import display_url, parse_url
+from contextunity.modules.harvest.catalogue.database import Database
+from contextunity.modules.harvest.catalogue.harvests import begin_harvest, finish_harvest
+from contextunity.modules.harvest.catalogue.sync import write_page
+from contextunity.modules.harvest.catalogue.tables import prepare_schema
 from contextunity.modules.harvest.feeds import FeedSource, open_feed, read_page
 from contextunity.modules.harvest.transform import transform_page
 
@@ -139,8 +137,7 @@ def _from_model(cls: Any, model: BaseModel) -> Any:
 
 async def _main() -> None:
     address, url, database_url, page_size = sys.argv[1:]
-    parsed = parse_url(database_url)
-    database = Database(open_engine(parsed), display_url(parsed))
+    database = Database.open(database_url)
     prepare_schema(database)
     client = await Client.connect(address, data_converter=pydantic_data_converter)
     async with httpx.AsyncClient() as http:

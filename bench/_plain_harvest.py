@@ -20,12 +20,10 @@ import httpx
 from contextunity.gen.contextunity.harvest.v1 import FeedFormat, PageRef
 
 from contextunity.core import codec
-from contextunity.modules.harvest.catalogue._database import Database
-from contextunity.modules.harvest.catalogue._engine import open_engine
-from contextunity.modules.harvest.catalogue._harvests import begin_harvest, finish_harvest
-from contextunity.modules.harvest.catalogue._schema import prepare_schema
-from contextunity.modules.harvest.catalogue._sync import write_page
-from contextunity.modules.harvest.catalogue._url import display_url, parse_url
+from contextunity.modules.harvest.catalogue.database import Database
+from contextunity.modules.harvest.catalogue.harvests import begin_harvest, finish_harvest
+from contextunity.modules.harvest.catalogue.sync import write_page
+from contextunity.modules.harvest.catalogue.tables import prepare_schema
 from contextunity.modules.harvest.feeds import FeedSource, open_feed, read_page
 from contextunity.modules.harvest.transform import transform_page
 
@@ -35,8 +33,8 @@ _HARVEST_ID = "plain"
 
 def main() -> None:
     """Waits for its line, harvests, and prints what it took."""
-    url, database_url, page_size = sys.argv[1], parse_url(sys.argv[2]), int(sys.argv[3])
-    database = Database(open_engine(database_url), display_url(database_url))
+    url, database_url, page_size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    database = Database.open(database_url)
     prepare_schema(database)
     try:
         print("ready", flush=True)

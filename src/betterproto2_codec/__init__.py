@@ -5,9 +5,9 @@ message class. So do bytes, but for the clean and common ones, which a compiled 
 built; both ways give the same. It works on the dataclasses of every tree that protoc-gen-python_messages generated, not
 only on one.
 
-Read `_model.py` first (what is known of a message class), then `_compile.py` (a function for each direction, from
-`_source.py`), `_binary.py` and `_json.py` (their use). `_schema.py` hands the same model to the extension in
-`_wire.pyx`, and `_check.py` finds every value that does not fit.
+Read `_model.py` first (what is known of a message class), then `_compile.py` (a function for each direction),
+`_binary.py` and `_json.py` (their use). `_schema.py` hands the same model to the extension in `_wire.pyx`;
+`_violations.py` and `_json_violations.py` find the values that do not fit.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ._classes import full_name
 from ._compile import Conversions, conversions_of
-from ._faults import fault_in_message, fault_in_proto
-from ._runtime import MAX_DEPTH, SERIALIZE, MisfitError, datetime_from_proto
+from ._runtime import MAX_DEPTH, SERIALIZE, InvalidValueError, datetime_from_proto
+from ._violations import violation_in_message, violation_in_proto
 from .errors import CodecError
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def timestamp_to_datetime(timestamp: Timestamp) -> datetime:
     """
     try:
         return datetime_from_proto(timestamp)
-    except MisfitError as misfit:
-        raise CodecError(str(misfit), message_type="google.protobuf.Timestamp") from None
+    except InvalidValueError as error:
+        raise CodecError(str(error), message_type="google.protobuf.Timestamp") from None
 
 
 def _fill(message: Any, conversions: Conversions) -> ProtoMessage:
@@ -138,10 +138,10 @@ def _read(cls: type[M], pb: Any, conversions: Conversions) -> M:
     try:
         made = conversions.read(pb)
     except Exception as error:
-        fault = fault_in_proto(pb, conversions.model)
-        if fault is None:
+        violation = violation_in_proto(pb, conversions.model)
+        if violation is None:
             raise
-        raise CodecError(fault.reason, path=fault.path, message_type=conversions.model.name) from error
+        raise CodecError(violation.reason, path=violation.path, message_type=conversions.model.name) from error
     return made if type(made) is cls else _derived(cls, made)
 
 
@@ -153,10 +153,10 @@ def _derived(cls: type[M], made: Any) -> M:
 
 
 def _explained(message: Any, name: str, error: Exception) -> CodecError:
-    fault = fault_in_message(message)
-    if fault is None:
+    violation = violation_in_message(message)
+    if violation is None:
         return CodecError(f"{type(error).__name__}: {error}", message_type=name)
-    return CodecError(fault.reason, path=fault.path, message_type=full_name(message))
+    return CodecError(violation.reason, path=violation.path, message_type=full_name(message))
 
 
 def _detail(error: DecodeError) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
 import betterproto2
@@ -12,13 +12,13 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
 
-from ._binary import from_proto, to_proto
-from ._check import violations_of
+from ._binary import decode, from_proto, to_proto
 from ._classes import full_name, import_all_pb2, proto_class
-from ._faults import item, join
-from ._leaves import is_list, is_object
-from ._plain import message_of_plain
+from ._json_violations import is_list, is_object, violations_of
+from ._model import FieldModel, Kind, MessageModel, ValueType, is_struct, model_of
 from ._runtime import LIST_FIELDS, MAX_DEPTH
+from ._schema import struct_bytes
+from ._violations import item, join
 from .errors import CodecError, Violation
 
 list_fields = LIST_FIELDS
@@ -101,7 +101,7 @@ def from_dict(cls: type[M], mapping: Mapping[str, Any], *, ignore_unknown_fields
     Raises:
         CodecError: the mapping does not fit; `violations` has everything that is wrong with it.
     """
-    made = message_of_plain(cls, mapping)
+    made = _simple_message(cls, mapping)
     if made is not None:
         return cast("M", made)
     return _from_data(cls, mapping, strict=True, ignore_unknown_fields=ignore_unknown_fields)
@@ -191,3 +191,75 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"key {key!r} is given twice in one object")
         made[key] = value
     return made
+
+
+# The short way from plain data to a dataclass, for the data that most requests are made of. It takes what is surely
+# right: scalars, each just of its field's type, and Structs. Whatever else comes, right or wrong, goes by Google's JSON
+# parser, and `violations_of` tells what is wrong with it.
+
+_Take = Callable[[Any], Any]
+"""Gives what the field holds for a value, or `_UNSURE`."""
+_UNSURE = object()
+_tables: dict[type, dict[str, tuple[str, _Take]]] = {}
+
+
+def _simple_message(cls: type, data: Any) -> Any:
+    """Returns a dataclass instance, or None where only Google's parser can tell."""
+    if type(data) is not dict:
+        return None
+    table = _tables.get(cls)
+    if table is None:
+        # A second thread makes the same one.
+        table = _tables[cls] = _table(model_of(cls)) if model_of(cls).cls is cls else {}
+    values: dict[str, Any] = {}
+    given = cast("dict[str, Any]", data)
+    for key, value in given.items():
+        attribute, take = table.get(key, _NO_FIELD)
+        taken = take(value)
+        if taken is _UNSURE or attribute in values:
+            return None
+        values[attribute] = taken
+    return cls(**values) if table else None
+
+
+def _table(model: MessageModel) -> dict[str, tuple[str, _Take]]:
+    if model.name.startswith("google.protobuf."):
+        return {}
+    entries = ((key, field, _take(field)) for key, field in model.by_key.items())
+    return {key: (field.attribute, take) for key, field, take in entries if take is not None}
+
+
+def _take(field: FieldModel) -> _Take | None:
+    """What takes a value that surely fits; None for fields that hold other than a scalar or a Struct."""
+    if field.repeated or field.key is not None or field.oneof:
+        return None
+    if is_struct(field.value):
+        return _struct_taker(field.value)
+    match field.value.kind:
+        case Kind.STRING:
+            # Text beyond ASCII may have lone surrogates.
+            return lambda value: value if type(value) is str and value.isascii() else _UNSURE
+        case Kind.BOOL:
+            return lambda value: value if value is True or value is False else _UNSURE
+        case Kind.INT:
+            low, high = field.value.low, field.value.high
+            return lambda value: value if type(value) is int and low <= value <= high else _UNSURE
+        case _:
+            return None
+
+
+def _struct_taker(struct: ValueType) -> _Take:
+    cls = cast("Any", struct.cls)
+
+    def take(value: Any) -> Any:
+        data = struct_bytes(value)
+        return decode(cls, data) if data is not None else _UNSURE
+
+    return take
+
+
+def _unsure(_value: object) -> object:
+    return _UNSURE
+
+
+_NO_FIELD: tuple[str, _Take] = ("", _unsure)

@@ -1,7 +1,7 @@
 """What the compiled conversions call: times, unknown fields, and the checks that upb leaves open.
 
 Errors raised here carry no path. The compiled code is straight-line and does not keep track of where it is; whoever
-calls it looks for the place afterwards, in `_faults`.
+calls it looks for the place afterwards, in `_violations`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MAX_TIMESTAMP_SECONDS = 253_402_300_799
 _FROM_TIMESTAMP = datetime.fromtimestamp
 
 
-class MisfitError(Exception):
+class InvalidValueError(Exception):
     """A value does not fit; the text is the reason."""
 
 
@@ -63,11 +63,11 @@ def datetime_from_proto(pb: Any) -> datetime:
     if not nanos and 0 <= seconds <= MAX_TIMESTAMP_SECONDS:
         return _FROM_TIMESTAMP(seconds, UTC)
     if not 0 <= nanos <= 999_999_999:
-        raise MisfitError(f"a timestamp's nanos are 0 to 999999999, not {nanos}")
+        raise InvalidValueError(f"a timestamp's nanos are 0 to 999999999, not {nanos}")
     try:
         moment = EPOCH + timedelta(0, seconds, nanos // 1000)
     except OverflowError:
-        raise MisfitError(f"a timestamp lies in the years 1 to 9999, and {seconds} seconds do not") from None
+        raise InvalidValueError(f"a timestamp lies in the years 1 to 9999, and {seconds} seconds do not") from None
     return ExactDatetime.of(moment, nanos % 1000) if nanos % 1000 else moment
 
 
@@ -75,9 +75,9 @@ def timedelta_from_proto(pb: Any) -> timedelta:
     """Converts a Duration; into an ExactTimedelta where it has something below a microsecond."""
     seconds, nanos = pb.seconds, pb.nanos
     if not -MAX_DURATION_SECONDS <= seconds <= MAX_DURATION_SECONDS:
-        raise MisfitError(f"a duration is at most {MAX_DURATION_SECONDS} seconds either way, not {seconds}")
+        raise InvalidValueError(f"a duration is at most {MAX_DURATION_SECONDS} seconds either way, not {seconds}")
     if not -999_999_999 <= nanos <= 999_999_999 or (seconds < 0 < nanos) or (nanos < 0 < seconds):
-        raise MisfitError(
+        raise InvalidValueError(
             f"a duration's nanos are within a second and have the sign of its seconds, not {seconds} s {nanos} ns"
         )
     if nanos % 1000:
@@ -88,16 +88,16 @@ def timedelta_from_proto(pb: Any) -> timedelta:
 def datetime_to_proto(value: Any, pb: Any) -> None:
     """Fills a Timestamp."""
     if not isinstance(value, datetime):
-        raise MisfitError(f"expected a datetime, got {type(value).__name__}")
+        raise InvalidValueError(f"expected a datetime, got {type(value).__name__}")
     if value.tzinfo is None:
-        raise MisfitError("the datetime has no time zone; give it one, such as datetime.UTC")
+        raise InvalidValueError("the datetime has no time zone; give it one, such as datetime.UTC")
     try:
         since = value - EPOCH
     except TypeError:
-        raise MisfitError("the datetime's time zone does not tell its offset from UTC") from None
+        raise InvalidValueError("the datetime's time zone does not tell its offset from UTC") from None
     seconds = since.days * 86_400 + since.seconds
     if not MIN_TIMESTAMP_SECONDS <= seconds <= MAX_TIMESTAMP_SECONDS:
-        raise MisfitError(f"{value.isoformat()} is outside the years 1 to 9999 in UTC")
+        raise InvalidValueError(f"{value.isoformat()} is outside the years 1 to 9999 in UTC")
     pb.seconds = seconds
     pb.nanos = since.microseconds * 1000 + (value.nanosecond if isinstance(value, ExactDatetime) else 0)
 
@@ -105,14 +105,14 @@ def datetime_to_proto(value: Any, pb: Any) -> None:
 def timedelta_to_proto(value: Any, pb: Any) -> None:
     """Fills a Duration; both of its parts get the sign of the whole."""
     if not isinstance(value, timedelta):
-        raise MisfitError(f"expected a timedelta, got {type(value).__name__}")
+        raise InvalidValueError(f"expected a timedelta, got {type(value).__name__}")
     seconds, nanos = value.days * 86_400 + value.seconds, value.microseconds * 1000
     if isinstance(value, ExactTimedelta):
         nanos += value.nanoseconds
     if seconds < 0 and nanos:
         seconds, nanos = seconds + 1, nanos - 1_000_000_000
     if abs(seconds) > MAX_DURATION_SECONDS:
-        raise MisfitError(f"a duration is at most {MAX_DURATION_SECONDS} seconds either way, not {value}")
+        raise InvalidValueError(f"a duration is at most {MAX_DURATION_SECONDS} seconds either way, not {value}")
     pb.seconds = seconds
     pb.nanos = nanos
 
@@ -132,25 +132,25 @@ def unknown_fields(pb: ProtoMessage) -> bytes:
 def check_str(value: Any) -> str:
     if isinstance(value, str):
         return value
-    raise MisfitError(f"expected a str, got {type(value).__name__}")
+    raise InvalidValueError(f"expected a str, got {type(value).__name__}")
 
 
 def check_bytes(value: Any) -> bytes:
     if isinstance(value, bytes):
         return value
-    raise MisfitError(f"expected bytes, got {type(value).__name__}")
+    raise InvalidValueError(f"expected bytes, got {type(value).__name__}")
 
 
 def check_bool(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    raise MisfitError(f"expected a bool, got {type(value).__name__}")
+    raise InvalidValueError(f"expected a bool, got {type(value).__name__}")
 
 
 def check_int(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise MisfitError(f"expected an int, got {type(value).__name__}")
+    raise InvalidValueError(f"expected an int, got {type(value).__name__}")
 
 
 def check_double(value: Any) -> float:
@@ -158,8 +158,8 @@ def check_double(value: Any) -> float:
         try:
             return float(value)
         except OverflowError:
-            raise MisfitError(f"{short(value)} is out of range for a double") from None
-    raise MisfitError(f"expected a float, got {type(value).__name__}")
+            raise InvalidValueError(f"{short(value)} is out of range for a double") from None
+    raise InvalidValueError(f"expected a float, got {type(value).__name__}")
 
 
 def check_float(value: Any) -> float:
@@ -168,20 +168,20 @@ def check_float(value: Any) -> float:
     try:
         _FLOAT.pack(number)
     except OverflowError:
-        raise MisfitError(f"{number} is out of range for a 32-bit float") from None
+        raise InvalidValueError(f"{number} is out of range for a 32-bit float") from None
     return number
 
 
 def check_list(value: Any) -> list[Any]:
     if isinstance(value, list | tuple):
         return list(cast("list[Any]", value))
-    raise MisfitError(f"expected a list, got {type(value).__name__}")
+    raise InvalidValueError(f"expected a list, got {type(value).__name__}")
 
 
 def check_dict(value: Any) -> dict[Any, Any]:
     if isinstance(value, dict):
         return value  # pyright: ignore[reportUnknownVariableType]  # the elements are checked one by one
-    raise MisfitError(f"expected a dict, got {type(value).__name__}")
+    raise InvalidValueError(f"expected a dict, got {type(value).__name__}")
 
 
 def short(value: Any) -> str:

@@ -12,11 +12,11 @@ from google.protobuf.struct_pb2 import Struct as ProtoStruct
 from ._binary import decode, encode, to_proto
 from ._classes import full_name, google_package, message_class
 from ._compile import schema_with_plain
-from ._faults import item
 from ._json import JsonValue
-from ._leaves import is_list, is_object, json_scalar_reason
+from ._json_violations import is_list, is_object, json_scalar_reason
 from ._runtime import MAX_DEPTH
 from ._schema import struct_bytes
+from ._violations import item
 from .errors import CodecError
 
 M = TypeVar("M", bound=betterproto2.Message)

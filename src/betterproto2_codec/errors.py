@@ -33,11 +33,11 @@ class CodecError(ValueError):
         path: dotted path of the field in proto names, such as `products[3].price.units`; empty for the message itself.
         reason: what is wrong with it, without the path.
         message_type: full name of the outermost message, such as `contextunity.harvest.v1.ProductPage`.
-        violations: all that is wrong, where more was looked for than the first fault; never empty.
+        violations: all that is wrong, where more was looked for than the first violation; never empty.
     """
 
     def __init__(self, reason: str, *, path: str = "", message_type: str = "") -> None:
-        """Makes an error of one fault; its text has the message type and the path in front."""
+        """Makes an error of one violation; its text has the message type and the path in front."""
         self.path = path
         self.reason = reason
         self.message_type = message_type

@@ -5,6 +5,6 @@ Google's modules (`*_pb2.py`, `*_pb2_grpc.py`) with mypy-protobuf's stubs. The c
 the one from the other by this neighbourhood.
 """
 
-from ._main import main
+from .plugin import main
 
 __all__ = ["main"]

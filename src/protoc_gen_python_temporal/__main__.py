@@ -1,3 +1,3 @@
-from ._main import main
+from .plugin import main
 
 main()

@@ -11,7 +11,7 @@ from temporalio import workflow
 from typing_extensions import Unpack, deprecated
 
 from .activities import Activity, EmptyActivity
-from .calls import ChildHandle, EmptyWorkflow, ExternalHandle, Workflow
+from .child_workflows import ChildHandle, EmptyWorkflow, ExternalHandle, Workflow
 from .options import ActivityOptions, ChildOptions, LocalActivityOptions
 
 __all__ = ["DeprecatedActivity", "DeprecatedEmptyActivity", "DeprecatedEmptyWorkflow", "DeprecatedWorkflow"]

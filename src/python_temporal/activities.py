@@ -11,9 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 from temporalio import activity, workflow
 from typing_extensions import Unpack
 
-from ._check import CONTRACT, signature_faults
-from ._model import ActivityContract, ServiceContract
-from ._start import arguments, result_type
+from .contract import CONTRACT, ActivityContract, ServiceContract, arguments, result_type, signature_errors
 from .errors import DefinitionError
 from .options import ActivityOptions, LocalActivityOptions
 
@@ -75,9 +73,9 @@ class _ActivityCalls(Generic[OutT]):
         return cast("OutT", None) if self.contract.output_type is None else result
 
     def _define(self, function: _FunctionT) -> _FunctionT:
-        faults = signature_faults(function, self.contract.input_type, self.contract.output_type, method=False)
-        if faults:
-            raise DefinitionError(function.__qualname__, faults)
+        errors = signature_errors(function, self.contract.input_type, self.contract.output_type, method=False)
+        if errors:
+            raise DefinitionError(function.__qualname__, errors)
         return define(self.contract, function)
 
     def _warn_if_deprecated(self) -> None:
@@ -174,15 +172,15 @@ class ActivityBase(ABC):
         if service is not None:
             cls.__temporal_service__ = service
             return
-        faults = list[str]()
+        errors = list[str]()
         for contract in cls.__temporal_service__.activities.values():
             function = vars(cls).get(contract.handler)
             if inspect.isfunction(function) and not hasattr(function, CONTRACT):
-                faults += signature_faults(function, contract.input_type, contract.output_type, method=True)
-                if not faults:
+                errors += signature_errors(function, contract.input_type, contract.output_type, method=True)
+                if not errors:
                     setattr(cls, contract.handler, define(contract, function))
-        if faults:
-            raise DefinitionError(cls.__qualname__, faults)
+        if errors:
+            raise DefinitionError(cls.__qualname__, errors)
 
     def activities(self) -> list[Callable[..., Any]]:
         """All activities of this object, to give to a Temporal worker; a single one is its bound method."""

@@ -7,8 +7,16 @@ from typing import Any, Generic, TypeVar, cast
 
 from temporalio import client, common
 
-from ._model import QueryContract, SignalContract, UpdateBinding, UpdateContract, WorkflowContract
-from ._start import arguments, result_type, start_arguments
+from .contract import (
+    QueryContract,
+    SignalContract,
+    UpdateBinding,
+    UpdateContract,
+    WorkflowContract,
+    arguments,
+    result_type,
+    start_arguments,
+)
 from .errors import ContractError
 from .options import QueryOptions, RpcOptions, SignalOptions, StartOptions, UpdateOptions, UpdateWithStartOptions
 

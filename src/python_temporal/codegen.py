@@ -15,7 +15,10 @@ from temporalio.common import (
 from temporalio.workflow import ParentClosePolicy
 
 from ._deprecated import DeprecatedActivity, DeprecatedEmptyActivity, DeprecatedEmptyWorkflow, DeprecatedWorkflow
-from ._model import (
+from .activities import Activity, ActivityBase, EmptyActivity
+from .child_workflows import ChildHandle, EmptyWorkflow, ExternalHandle, Workflow
+from .client import Handle, ServiceClient, UpdateHandle
+from .contract import (
     ActivityContract,
     QueryBinding,
     QueryContract,
@@ -26,9 +29,6 @@ from ._model import (
     UpdateContract,
     WorkflowContract,
 )
-from .activities import Activity, ActivityBase, EmptyActivity
-from .calls import ChildHandle, EmptyWorkflow, ExternalHandle, Workflow
-from .client import Handle, ServiceClient, UpdateHandle
 from .expressions import optional, search_attributes, text
 from .options import (
     QueryOptions,

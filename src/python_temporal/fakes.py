@@ -8,8 +8,8 @@ from typing import Any, TypeVar, overload
 
 from temporalio.exceptions import ApplicationError
 
-from ._model import ActivityContract, ServiceContract
 from .activities import Activity, EmptyActivity, define
+from .contract import ActivityContract, ServiceContract
 
 __all__ = ["ActivityFakes"]
 

@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Self
 
 from temporalio import common, workflow
 
-from ._check import ALIASES, signature_faults
-from ._model import MethodContract, WorkflowContract
+from .contract import ALIASES, MethodContract, WorkflowContract, signature_errors
 from .errors import DefinitionError
 
 __all__ = ["WorkflowBase", "check_inputs_by"]
@@ -65,7 +64,7 @@ class WorkflowBase(ABC):
         """Registers a derived class.
 
         Raises:
-            DefinitionError: a method is missing, or is not of the contract's types; every fault is listed.
+            DefinitionError: a method is missing, or is not of the contract's types; every error is listed.
         """
         super().__init_subclass__(**kwargs)
         if contract is not None:
@@ -76,9 +75,9 @@ class WorkflowBase(ABC):
 
 def _register(cls: type[WorkflowBase], sandboxed: bool, failure_exception_types: Sequence[type[BaseException]]) -> None:
     contract = cls.__temporal_contract__
-    faults = [*_run_faults(cls, contract), *_handler_faults(cls, contract)]
-    if faults:
-        raise DefinitionError(cls.__qualname__, faults)
+    errors = [*_run_errors(cls, contract), *_handler_errors(cls, contract)]
+    if errors:
+        raise DefinitionError(cls.__qualname__, errors)
     workflow.run(vars(cls)["run"])
     _decorate_handlers(cls, contract)
 
@@ -97,34 +96,34 @@ def _register(cls: type[WorkflowBase], sandboxed: bool, failure_exception_types:
     setattr(cls, ALIASES, tuple(aliases))
 
 
-def _run_faults(cls: type[WorkflowBase], contract: WorkflowContract) -> list[str]:
+def _run_errors(cls: type[WorkflowBase], contract: WorkflowContract) -> list[str]:
     run = vars(cls).get("run")
     if run is None:
         return ["run is missing; the SDK wants it on the class itself"]
     if not inspect.iscoroutinefunction(run):
         return ["run must be an async method"]
-    return signature_faults(run, contract.input_type, contract.output_type, method=True)
+    return signature_errors(run, contract.input_type, contract.output_type, method=True)
 
 
-def _handler_faults(cls: type[WorkflowBase], contract: WorkflowContract) -> list[str]:
-    faults = list[str]()
+def _handler_errors(cls: type[WorkflowBase], contract: WorkflowContract) -> list[str]:
+    errors = list[str]()
     for query in contract.queries.values():
-        faults += _method_faults(cls, query.handler, query.contract, "query", is_async=False)
+        errors += _method_errors(cls, query.handler, query.contract, "query", is_async=False)
     for signal in contract.signals.values():
-        faults += _method_faults(cls, signal.handler, signal.contract, "signal")
+        errors += _method_errors(cls, signal.handler, signal.contract, "signal")
     for update in contract.updates.values():
-        faults += _method_faults(cls, update.handler, update.contract, "update")
+        errors += _method_errors(cls, update.handler, update.contract, "update")
         if update.validator is not None:
-            faults += _validator_faults(cls, update.validator, update.contract)
+            errors += _validator_errors(cls, update.validator, update.contract)
         elif hasattr(cls, f"validate_{update.handler}"):
-            faults.append(
+            errors.append(
                 f"validate_{update.handler} would never be called; declare `validate: true` for "
                 f"{update.contract.method}"
             )
-    return faults
+    return errors
 
 
-def _method_faults(
+def _method_errors(
     cls: type[WorkflowBase], name: str, contract: MethodContract, what: str, *, is_async: bool = True
 ) -> list[str]:
     function = getattr(cls, name, None)
@@ -132,16 +131,16 @@ def _method_faults(
         return [f"{name} is missing, the {what} {contract.name!r}"]
     if not is_async and inspect.iscoroutinefunction(function):
         return [f"{name} must not be async, because a {what} may not wait"]
-    return signature_faults(function, contract.input_type, contract.output_type, method=True)
+    return signature_errors(function, contract.input_type, contract.output_type, method=True)
 
 
-def _validator_faults(cls: type[WorkflowBase], name: str, contract: MethodContract) -> list[str]:
+def _validator_errors(cls: type[WorkflowBase], name: str, contract: MethodContract) -> list[str]:
     function = getattr(cls, name, None)
     if not inspect.isfunction(function) or getattr(function, "__isabstractmethod__", False):
         return [f"{name} is missing, the validator of the update {contract.name!r}"]
     if inspect.iscoroutinefunction(function):
         return [f"{name} must not be async, because a validator may not wait"]
-    return signature_faults(function, contract.input_type, None, method=True)
+    return signature_errors(function, contract.input_type, None, method=True)
 
 
 def _decorate_handlers(cls: type[WorkflowBase], contract: WorkflowContract) -> None:

@@ -27,7 +27,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from contextunity.core.codec import dict_to_struct
 from contextunity.modules.code.activities import from_value
 from contextunity.modules.code.errors import SandboxBusyError
-from contextunity.modules.code.places import Places
+from contextunity.modules.code.program_slots import ProgramSlots
 from contextunity.modules.code.workflows import ExecuteWorkflow
 from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
@@ -186,18 +186,18 @@ async def test_a_tenant_that_floods_the_worker_holds_up_no_other(working: Any) -
 
 
 async def test_of_one_tenant_few_wait_in_the_worker_and_others_find_a_place() -> None:
-    places = Places(2, 1, patience=60.0)
+    program_slots = ProgramSlots(2, 1, patience=60.0)
 
     async def hold() -> None:
-        async with places.hold("a"):
+        async with program_slots.hold("a"):
             pass
 
-    async with places.hold("a"):
+    async with program_slots.hold("a"):
         waiting = [asyncio.create_task(hold()) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(SandboxBusyError, match="all places are taken: 2 in this worker, 1 of them"):
             await hold()
-        async with places.hold("b"):
+        async with program_slots.hold("b"):
             assert not any(task.done() for task in waiting)
     await asyncio.gather(*waiting)
 

@@ -20,8 +20,8 @@ from contextunity.modules.code.backend import (
     Outcome,
     Program,
     ProgramLimits,
+    ToolCall,
     ToolReply,
-    ToolWanted,
 )
 from contextunity.modules.code.errors import SandboxUnavailable
 from contextunity.modules.code.monty import MontyBackend
@@ -207,7 +207,7 @@ async def test_a_call_by_place_of_a_value_that_would_blow_up_is_refused_inside(b
         assert isinstance(found, Outcome)
         assert (found.status, found.error_type) == (Status.EXCEPTION, "ValueError")
     forged = await backend.run(Program(code=_TWICE.format(40) + "__cw_call(a)", limits=_LIMITS, tools=("ask",)))
-    assert isinstance(forged, ToolWanted)
+    assert isinstance(forged, ToolCall)
     assert (forged.name, forged.positional, forged.named) == ("", [], {})
 
 
@@ -223,7 +223,7 @@ print('two')
 """
     program = Program(code=code, limits=_LIMITS, tools=("ask",))
     stopped = await backend.run(program)
-    assert isinstance(stopped, ToolWanted)
+    assert isinstance(stopped, ToolCall)
     assert (stopped.name, stopped.positional, stopped.named) == ("ask", [1], {"k": "v"})
     assert (stopped.stdout, stopped.truncated) == ("one\n", False)
     async with MontyBackend(processes=1, folder=tmp_path / "other") as other:
@@ -238,7 +238,7 @@ async def test_files_are_bounded_over_calls_too(backend: MontyBackend) -> None:
     code = "n = 0\nwhile True:\n  open(str(n), 'w').write('x' * 300_000)\n  n = ask(n)"
     program = Program(code=code, limits=replace(_LIMITS, wall=30.0, cpu=30.0), tools=("ask",))
     found, calls = await backend.run(program), 0
-    while isinstance(found, ToolWanted):
+    while isinstance(found, ToolCall):
         calls += 1
         found = await backend.resume(program, found.snapshot, ToolReply(result=calls))
     assert (found.status, found.error_type, calls) == (Status.SCRATCH_LIMIT, "OSError", 3)
@@ -248,7 +248,7 @@ async def test_processor_time_adds_up_over_calls(backend: MontyBackend) -> None:
     code = "def spin():\n  for i in range(1_000_000): pass\nn = 0\nwhile True:\n  spin()\n  n = ask(n)"
     program = Program(code=code, limits=replace(_LIMITS, wall=60.0, cpu=0.3), tools=("ask",))
     found, calls = await backend.run(program), 0
-    while isinstance(found, ToolWanted):
+    while isinstance(found, ToolCall):
         assert calls < 200
         calls += 1
         found = await backend.resume(program, found.snapshot, ToolReply(result=calls))

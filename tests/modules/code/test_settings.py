@@ -13,7 +13,7 @@ from contextunity.gen.contextunity.harvest.v1 import Money, PageRef, Product, Pr
 from pydantic import ValidationError
 
 from contextunity.modules.code.errors import SandboxBusyError, ToolRefusedError
-from contextunity.modules.code.places import Places
+from contextunity.modules.code.program_slots import ProgramSlots
 from contextunity.modules.code.settings import CodeSettings
 from contextunity.modules.code.tools import ToolCaller, open_tools
 from contextunity.modules.harvest.catalogue import Catalogue
@@ -59,18 +59,18 @@ def test_the_module_loads_without_its_interpreter() -> None:
 
 
 async def test_places_are_bounded_for_each_tenant_and_for_all() -> None:
-    places = Places(2, 1, patience=0.05)
-    async with places.hold("a"):
+    program_slots = ProgramSlots(2, 1, patience=0.05)
+    async with program_slots.hold("a"):
         with pytest.raises(SandboxBusyError):
-            async with places.hold("a"):
+            async with program_slots.hold("a"):
                 pass
-        async with places.hold("b"):
+        async with program_slots.hold("b"):
             with pytest.raises(SandboxBusyError):
-                async with places.hold("c"):
+                async with program_slots.hold("c"):
                     pass
-    async with places.hold("a"), places.hold("b"):
+    async with program_slots.hold("a"), program_slots.hold("b"):
         pass
-    waiting = Places(1, 1)
+    waiting = ProgramSlots(1, 1)
     async with waiting.hold("a"):
         cancelled = asyncio.create_task(waiting.hold("a").__aenter__())
         await asyncio.sleep(0)

@@ -34,12 +34,12 @@ def product_of(row: RawProduct, key: Key = "sku") -> Product:
     return product
 
 
-def doubts_of(row: RawProduct) -> list[str]:
+def warnings_of(row: RawProduct) -> list[str]:
     page = transformed(row)
     assert len(page.products) == 1
     assert not page.rejected
-    assert all(doubt.severity is RowSeverity.WARNING for doubt in page.warnings)
-    return [doubt.reason for doubt in page.warnings]
+    assert all(warning.severity is RowSeverity.WARNING for warning in page.warnings)
+    return [warning.reason for warning in page.warnings]
 
 
 def euros(units: int) -> Money:
@@ -58,7 +58,7 @@ def test_a_sale_price_counts_in_its_window(dates: str) -> None:
     row = RawProduct(sku="1", sale_price="5.00", sale_price_effective_date=dates)
     product = product_of(row)
     assert (product.price, product.compare_at_price) == (euros(5), euros(10))
-    assert doubts_of(row) == []
+    assert warnings_of(row) == []
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_sale_price_outside_its_window_is_none(dates: str) -> None:
     row = RawProduct(sku="1", sale_price="5.00", sale_price_effective_date=dates)
     product = product_of(row)
     assert (product.price, product.compare_at_price) == (euros(10), None)
-    assert doubts_of(row) == []
+    assert warnings_of(row) == []
 
 
 @pytest.mark.parametrize("sale", ["0.00 EUR", " EUR", "15.00 EUR", "10.00 EUR", "xx", "5.00 USD"])
@@ -81,18 +81,18 @@ def test_a_sale_price_that_cannot_be_costs_a_warning_and_not_the_price(sale: str
     row = RawProduct(sku="1", sale_price=sale)
     product = product_of(row)
     assert (product.price, product.compare_at_price) == (euros(10), None)
-    assert doubts_of(row) == [WarningReason.BAD_SALE_PRICE]
+    assert warnings_of(row) == [WarningReason.BAD_SALE_PRICE]
 
 
 @pytest.mark.parametrize("dates", ["soon", "2026-05-01", "2026-07-01/2026-05-01", "2026-05-01/someday"])
 def test_sale_dates_that_cannot_be_read_are_a_warning(dates: str) -> None:
     row = RawProduct(sku="1", sale_price="5.00", sale_price_effective_date=dates)
     assert product_of(row).price == euros(10)
-    assert doubts_of(row) == [WarningReason.BAD_SALE_DATES]
+    assert warnings_of(row) == [WarningReason.BAD_SALE_DATES]
 
 
 @pytest.mark.parametrize(
-    ("stock", "availability", "pieces", "found", "doubts"),
+    ("stock", "availability", "pieces", "found", "warnings"),
     [
         ("0", "backorder", 0, Availability.BACKORDER, []),
         ("0", "preorder", 0, Availability.PREORDER, []),
@@ -107,12 +107,12 @@ def test_sale_dates_that_cannot_be_read_are_a_warning(dates: str) -> None:
     ],
 )
 def test_stock_and_availability_are_two_facts(
-    stock: str, availability: str, pieces: int | None, found: Availability, doubts: list[WarningReason]
+    stock: str, availability: str, pieces: int | None, found: Availability, warnings: list[WarningReason]
 ) -> None:
     row = RawProduct(sku="1", stock=stock, availability=availability)
     product = product_of(row)
     assert (product.stock, product.availability) == (pieces, found)
-    assert doubts_of(row) == doubts
+    assert warnings_of(row) == warnings
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_is_not_active_is_not_offered(
 
 
 def test_a_status_that_is_not_known_is_a_warning() -> None:
-    assert doubts_of(RawProduct(sku="1", status="dormant")) == [WarningReason.UNKNOWN_STATUS]
+    assert warnings_of(RawProduct(sku="1", status="dormant")) == [WarningReason.UNKNOWN_STATUS]
 
 
 @pytest.mark.parametrize(
@@ -159,12 +159,12 @@ def test_spreadsheet_escapes_are_undone_in_keys_and_texts(written: str, meant: s
 
 def test_lost_digits_are_a_warning() -> None:
     assert lost_digits("9.78E+12")
-    assert doubts_of(RawProduct(sku="9.78E+12")) == [WarningReason.LOST_DIGITS]
-    assert doubts_of(RawProduct(sku="1", gtin="9.78E+12")) == [WarningReason.LOST_DIGITS]
+    assert warnings_of(RawProduct(sku="9.78E+12")) == [WarningReason.LOST_DIGITS]
+    assert warnings_of(RawProduct(sku="1", gtin="9.78E+12")) == [WarningReason.LOST_DIGITS]
 
 
 @pytest.mark.parametrize(
-    ("written", "gtin", "doubts"),
+    ("written", "gtin", "warnings"),
     [
         ("30955168517", "030955168517", []),
         ("030955168517", "030955168517", []),
@@ -175,10 +175,10 @@ def test_lost_digits_are_a_warning() -> None:
         ("0", "", []),
     ],
 )
-def test_a_gtin_gets_its_zeros_back_or_is_a_warning(written: str, gtin: str, doubts: list[WarningReason]) -> None:
+def test_a_gtin_gets_its_zeros_back_or_is_a_warning(written: str, gtin: str, warnings: list[WarningReason]) -> None:
     row = RawProduct(sku="1", gtin=written)
     assert product_of(row).gtin == gtin
-    assert doubts_of(row) == doubts
+    assert warnings_of(row) == warnings
 
 
 @pytest.mark.parametrize(

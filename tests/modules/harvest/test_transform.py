@@ -11,9 +11,9 @@ from contextunity.gen.contextunity.harvest.v1 import Availability, Money, Produc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextunity.modules.harvest._gtin import check_digit, verified_gtin
-from contextunity.modules.harvest._html import html_to_text
-from contextunity.modules.harvest._money import BadCurrencyError, BadPriceError, parse_money
+from contextunity.modules.harvest.gtin import check_digit, verified_gtin
+from contextunity.modules.harvest.html_text import html_to_text
+from contextunity.modules.harvest.money import BadCurrencyError, BadPriceError, parse_money
 from contextunity.modules.harvest.transform import MAX_SKU_CHARS, transform_page
 
 

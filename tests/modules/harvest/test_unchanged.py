@@ -28,7 +28,7 @@ from temporalio.testing import ActivityEnvironment
 
 from contextunity.modules.harvest import resources as harvest_resources
 from contextunity.modules.harvest.activities import fetch_products, read_rejected, sync_to_brain, transform_data
-from contextunity.modules.harvest.catalogue._tables import fetched_pages
+from contextunity.modules.harvest.catalogue.tables import fetched_pages
 from contextunity.modules.harvest.feed_server import FeedServer
 from contextunity.modules.harvest.resources import current, lifespan
 from contextunity.modules.harvest.settings import HarvestSettings, SupplierSettings

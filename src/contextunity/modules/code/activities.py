@@ -24,7 +24,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from contextunity.core.codec import CodecError, JsonValue, dict_to_struct, encode, struct_to_dict
 from contextunity.worker.quotas import EgressBudgetError, on_budget
 
-from .backend import Backend, Outcome, Program, ToolBackend, ToolReply, ToolWanted
+from .backend import Backend, Outcome, Program, ToolBackend, ToolCall, ToolReply
 from .errors import (
     CodeError,
     RequestInvalidError,
@@ -34,7 +34,7 @@ from .errors import (
     ToolFailedError,
     ToolRefusedError,
 )
-from .limits import checked_files, lessened, lowered, settled, to_limits
+from .limits import check_files, lower_timeout, remaining_limits, resolve_limits, to_limits
 from .resources import Resources, current
 from .tools import ToolCaller
 
@@ -56,22 +56,22 @@ async def run_program(request: RunProgramRequest) -> RunProgramResponse:
     resources = current()
     with _as_application_error():
         if request.state is not None:
-            return await _go_on(resources, request.state, request.tool_response or CallToolResponse())
+            return await _resume(resources, request.state, request.tool_response or CallToolResponse())
         if request.program is None:
             raise RequestInvalidError("there is neither a program nor the state of one")
-        return await _begin(resources, request.program)
+        return await _start(resources, request.program)
 
 
-async def _begin(resources: Resources, asked: ExecuteRequest) -> RunProgramResponse:
-    wanted, notice = lowered(asked.limits, resources.settings) if asked.lower_timeout else (asked.limits, "")
-    limits = settled(wanted, resources.settings)
+async def _start(resources: Resources, asked: ExecuteRequest) -> RunProgramResponse:
+    wanted, notice = lower_timeout(asked.limits, resources.settings) if asked.lower_timeout else (asked.limits, "")
+    limits = resolve_limits(wanted, resources.settings)
     backend = resources.backends.for_language(asked.language)
     tools = tuple(dict.fromkeys(asked.tools))
     resources.tools.check(tools)
     if tools and not isinstance(backend, ToolBackend):
         raise RequestInvalidError(f"programs of the backend {backend.name} cannot call tools; use the language monty")
     program = Program(
-        code=asked.code, limits=limits, inputs=_inputs(asked), files=checked_files(asked.files, limits), tools=tools
+        code=asked.code, limits=limits, inputs=_inputs(asked), files=check_files(asked.files, limits), tools=tools
     )
     state = ProgramState(
         backend=backend.name,
@@ -80,26 +80,26 @@ async def _begin(resources: Resources, asked: ExecuteRequest) -> RunProgramRespo
         tenant_id=asked.tenant_id,
         notice=notice,
     )
-    async with resources.places.hold(asked.tenant_id):
-        found = await _guarded(backend, program)
+    async with resources.program_slots.hold(asked.tenant_id):
+        found = await _run_backend(backend, program)
     return _response(state, found)
 
 
-async def _go_on(resources: Resources, state: ProgramState, response: CallToolResponse) -> RunProgramResponse:
+async def _resume(resources: Resources, state: ProgramState, response: CallToolResponse) -> RunProgramResponse:
     backend = resources.backends.named(state.backend)
     if not isinstance(backend, ToolBackend):
         raise RequestInvalidError(f"programs of the backend {backend.name} cannot call tools")
-    program = Program(code="", limits=lessened(state), tools=tuple(state.tools))
+    program = Program(code="", limits=remaining_limits(state), tools=tuple(state.tools))
     result = None if response.result is None else from_value(response.result)
     reply = ToolReply(result=result, error=response.error, error_type=response.error_type)
-    async with resources.places.hold(state.tenant_id):
-        found = await _guarded(backend, program, state.snapshot, reply)
+    async with resources.program_slots.hold(state.tenant_id):
+        found = await _run_backend(backend, program, state.snapshot, reply)
     return _response(state, found)
 
 
-async def _guarded(
+async def _run_backend(
     backend: Backend, program: Program, snapshot: bytes = b"", reply: ToolReply | None = None
-) -> Outcome | ToolWanted:
+) -> Outcome | ToolCall:
     """Run, and turn what else the backend raises into a failure of the sandbox, so that it is tried again."""
     try:
         if reply is None:
@@ -111,11 +111,11 @@ async def _guarded(
         raise SandboxFailedError(f"the backend {backend.name} failed: {type(error).__name__}: {error}") from error
 
 
-def _response(before: ProgramState, found: Outcome | ToolWanted) -> RunProgramResponse:
+def _response(before: ProgramState, found: Outcome | ToolCall) -> RunProgramResponse:
     if isinstance(found, Outcome):
-        return RunProgramResponse(ended=_ended(before, found))
+        return RunProgramResponse(ended=_ended_response(before, found))
     if len(found.snapshot) > _SNAPSHOT_BYTES:
-        return RunProgramResponse(ended=_ended(before, _too_large(found)))
+        return RunProgramResponse(ended=_ended_response(before, _too_large(found)))
     state = ProgramState(
         snapshot=found.snapshot,
         backend=before.backend,
@@ -137,7 +137,7 @@ def _response(before: ProgramState, found: Outcome | ToolWanted) -> RunProgramRe
     return RunProgramResponse(tool_request=request, state=state)
 
 
-def _too_large(found: ToolWanted) -> Outcome:
+def _too_large(found: ToolCall) -> Outcome:
     return Outcome(
         status=ExecutionStatus.MEMORY_LIMIT,
         stdout=found.stdout,
@@ -150,7 +150,7 @@ def _too_large(found: ToolWanted) -> Outcome:
     )
 
 
-def _ended(before: ProgramState, outcome: Outcome) -> ExecuteResponse:
+def _ended_response(before: ProgramState, outcome: Outcome) -> ExecuteResponse:
     return ExecuteResponse(
         status=outcome.status,
         result=_to_value(outcome.result) if outcome.has_result else None,

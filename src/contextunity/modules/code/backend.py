@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -17,11 +16,9 @@ __all__ = [
     "Program",
     "ProgramLimits",
     "ToolBackend",
+    "ToolCall",
     "ToolReply",
-    "ToolWanted",
 ]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +91,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ToolWanted:
+class ToolCall:
     """A program that called a tool, and stopped there.
 
     Attributes:
@@ -145,7 +142,7 @@ class Backend(Protocol):
         """Name of the backend: monty or cpython."""
         ...
 
-    async def run(self, program: Program) -> Outcome | ToolWanted:
+    async def run(self, program: Program) -> Outcome | ToolCall:
         """Run a program until it ends or, on a ToolBackend, calls a tool.
 
         Raises:
@@ -162,11 +159,11 @@ class Backend(Protocol):
 class ToolBackend(Backend, Protocol):
     """A backend whose programs can call tools."""
 
-    async def resume(self, program: Program, snapshot: bytes, reply: ToolReply) -> Outcome | ToolWanted:
+    async def resume(self, program: Program, snapshot: bytes, reply: ToolReply) -> Outcome | ToolCall:
         """Resume a program that stopped at a tool.
 
         Args:
-            program: as it was given to `run`, its limits lessened by what it has used.
+            program: as it was given to `run`, its limits less what it has used.
             snapshot: where it stopped.
             reply: what the tool gave.
 

@@ -43,10 +43,10 @@ class LimitExceededError(CodeError):
 
     type = "LimitExceeded"
 
-    def __init__(self, faults: Iterable[str]) -> None:
+    def __init__(self, excesses: Iterable[str]) -> None:
         """Say each limit that is above its maximum."""
-        self.faults = tuple(faults)
-        super().__init__(f"{'; '.join(self.faults)}; ask for less, or raise [modules.code.maximum] in the settings")
+        self.excesses = tuple(excesses)
+        super().__init__(f"{'; '.join(self.excesses)}; ask for less, or raise [modules.code.maximum] in the settings")
 
 
 class RequestInvalidError(CodeError):

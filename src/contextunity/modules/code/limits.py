@@ -16,7 +16,7 @@ from .backend import ProgramLimits
 from .errors import LimitExceededError, RequestInvalidError
 from .settings import CodeSettings, LimitSettings
 
-__all__ = ["checked_files", "lessened", "lowered", "settled", "to_limits"]
+__all__ = ["check_files", "lower_timeout", "remaining_limits", "resolve_limits", "to_limits"]
 
 _SHORTEST = 0.05
 _MAX_DEPTH = 16
@@ -24,7 +24,7 @@ _NAMES = {"wall": "timeout"}
 """Limits that the contract has another name for."""
 
 
-def lowered(asked: Limits | None, settings: CodeSettings) -> tuple[Limits | None, str]:
+def lower_timeout(asked: Limits | None, settings: CodeSettings) -> tuple[Limits | None, str]:
     """Lower the timeout that is asked for to the maximum; return the limits, and a notice if that changed them."""
     most = settings.maximum.wall
     if asked is None or asked.timeout is None or asked.timeout.total_seconds() <= most:
@@ -38,7 +38,7 @@ def lowered(asked: Limits | None, settings: CodeSettings) -> tuple[Limits | None
     return replace(asked, timeout=timedelta(seconds=most)), notice
 
 
-def settled(asked: Limits | None, settings: CodeSettings) -> ProgramLimits:
+def resolve_limits(asked: Limits | None, settings: CodeSettings) -> ProgramLimits:
     """Settle the limits of a program.
 
     Raises:
@@ -49,14 +49,14 @@ def settled(asked: Limits | None, settings: CodeSettings) -> ProgramLimits:
     negative = [f"limits.{_NAMES.get(name, name)} {value:g}" for name, value in wanted.items() if value < 0]
     if negative:
         raise RequestInvalidError(f"{', '.join(negative)} is below zero; leave it out for the default")
-    faults = [
+    excesses = [
         f"limits.{_NAMES.get(name, name)} {value:g} is above {_setting(settings.maximum, name):g}, the most that this "
         "deployment allows"
         for name, value in wanted.items()
         if value > _setting(settings.maximum, name)
     ]
-    if faults:
-        raise LimitExceededError(faults)
+    if excesses:
+        raise LimitExceededError(excesses)
     values = {name: value or _setting(settings.limits, name) for name, value in wanted.items()}
     if wanted["wall"] and not wanted["cpu"]:
         # A caller who names a timeout alone means both.
@@ -64,7 +64,7 @@ def settled(asked: Limits | None, settings: CodeSettings) -> ProgramLimits:
     return _limits(values)
 
 
-def lessened(state: ProgramState) -> ProgramLimits:
+def remaining_limits(state: ProgramState) -> ProgramLimits:
     """Return what is left of a program's limits when it goes on."""
     limits = _limits(_values(state.limits or Limits()))
     written = len(state.stdout.encode()) + len(state.stderr.encode())
@@ -114,7 +114,7 @@ def _setting(limits: LimitSettings, name: str) -> int | float:
     return value
 
 
-def checked_files(files: Sequence[File], limits: ProgramLimits) -> dict[str, bytes]:
+def check_files(files: Sequence[File], limits: ProgramLimits) -> dict[str, bytes]:
     """Check the files of a program, and return their contents by path.
 
     Raises:
@@ -123,7 +123,7 @@ def checked_files(files: Sequence[File], limits: ProgramLimits) -> dict[str, byt
     """
     found = dict[str, bytes]()
     for file in files:
-        if reason := _fault(file.path):
+        if reason := _path_error(file.path):
             raise RequestInvalidError(f"file {file.path!r}: {reason}")
         if file.path in found:
             raise RequestInvalidError(f"file {file.path!r} is there twice")
@@ -138,7 +138,7 @@ def checked_files(files: Sequence[File], limits: ProgramLimits) -> dict[str, byt
     return found
 
 
-def _fault(path: str) -> str:
+def _path_error(path: str) -> str:
     parts = path.split("/")
     if "\0" in path or "\\" in path:
         return "has a NUL or backslash; separate folders by /"

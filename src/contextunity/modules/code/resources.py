@@ -1,4 +1,4 @@
-"""What the activities of one worker share: the backends, the places for programs, and the tools."""
+"""What the activities of one worker share: the backends, the slots for programs, and the tools."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .backend import Backend, Outcome, Program, ToolReply
 from .cpython import CPythonBackend
 from .errors import LanguageUnknownError, SandboxUnavailable
 from .monty import MontyBackend
-from .places import Places
+from .program_slots import ProgramSlots
 from .settings import CodeSettings
 from .tools import ToolSet, open_tools
 
@@ -34,7 +34,7 @@ class Resources:
     Attributes:
         settings: the module's.
         backends: what runs programs.
-        places: bounds how many run at once.
+        program_slots: bounds how many run at once.
         tools: what programs may call.
         tool_calls: bounds how many of them run at once.
         quotas: what tenants may take.
@@ -42,7 +42,7 @@ class Resources:
 
     settings: CodeSettings
     backends: Backends
-    places: Places
+    program_slots: ProgramSlots
     tools: ToolSet
     tool_calls: ConcurrencyLimit
     quotas: Quotas = field(default_factory=Quotas)
@@ -74,12 +74,12 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
     async with contextlib.AsyncExitStack() as stack:
         tools = await stack.enter_async_context(open_tools(settings, context.data_folder))
         backends = await stack.enter_async_context(open_backends(settings, context.data_folder / "code"))
-        places = Places(settings.parallel, settings.tenant_places)
+        program_slots = ProgramSlots(settings.parallel, settings.tenant_slots)
         tool_calls = ConcurrencyLimit("tools", settings.parallel_tools, {"tenant": settings.parallel_tools_per_tenant})
         _current = Resources(
             settings=settings,
             backends=backends,
-            places=places,
+            program_slots=program_slots,
             tools=tools,
             tool_calls=tool_calls,
             quotas=context.quotas,

@@ -93,6 +93,6 @@ class CodeSettings(BaseModel):
         return self
 
     @property
-    def tenant_places(self) -> int:
+    def tenant_slots(self) -> int:
         """Programs of one tenant that run at once in one worker."""
         return self.parallel_per_tenant or max(1, self.parallel // 2)

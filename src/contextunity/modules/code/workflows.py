@@ -50,17 +50,17 @@ class ExecuteWorkflow(contract.ExecuteWorkflowBase):
 
     async def run(self, request: ExecuteRequest) -> ExecuteResponse:
         """Run it, stretch by stretch."""
-        came = await self._run_stretch(RunProgramRequest(program=request))
+        came = await self._run_until_tool_call(RunProgramRequest(program=request))
         while came.ended is None:
             state, call = came.state or ProgramState(), came.tool_request or CallToolRequest()
             if fault := self._too_much(came):
                 return self._stopped(state, fault)
             answer = await self._call(call)
-            came = await self._run_stretch(RunProgramRequest(state=state, tool_response=answer))
+            came = await self._run_until_tool_call(RunProgramRequest(state=state, tool_response=answer))
         came.ended.tool_calls = self._calls
         return came.ended
 
-    async def _run_stretch(self, request: RunProgramRequest) -> RunProgramResponse:
+    async def _run_until_tool_call(self, request: RunProgramRequest) -> RunProgramResponse:
         """Run until the end or the next tool; try again a little later if all places are taken."""
         return await retry_until_free(lambda: contract.run_program(request, priority=self._priority), _BUSY)
 

@@ -45,7 +45,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.worker.quotas import EgressBudgetError, note, on_budget
 
-from .catalogue import CatalogueError, FetchedFrom, HarvestMismatch, PageGone, Standing
+from .catalogue import CatalogueError, CurrentReading, FetchedFrom, HarvestMismatch, PageGone
 from .errors import HARVESTS_TAKEN, FeedChangedError, FeedUnreachableError, HarvestError
 from .feeds import FeedUnchangedError, KnownVersion, open_feed, read_page
 from .resources import Resources, current
@@ -100,7 +100,7 @@ async def _take_turn(resources: Resources, tenant_id: str, harvest_id: str, *, f
             turn = await asyncio.to_thread(
                 resources.catalogue.take_turn, tenant_id, harvest_id, _workflow_id(), limit=limit
             )
-            if turn.is_here:
+            if turn.granted:
                 return
             client = client or (activity.client() if turn.to_check else None)
             over = [each for each, of in turn.to_check if client is not None and await _is_over(client, of, each)]
@@ -159,19 +159,19 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
         looked = feed is None or cursor is None
         read_by = resources.read_by(page.supplier_code)
         if feed is None or cursor is None:
-            standing: Standing | None = None
+            standing: CurrentReading | None = None
             if request.if_changed and not request.max_entries:
-                standing = await asyncio.to_thread(catalogue.find_standing, page, workflow_id, read_by)
+                standing = await asyncio.to_thread(catalogue.find_current_reading, page, workflow_id, read_by)
             if standing is not None and standing.newest == page.harvest_id:
-                return await asyncio.to_thread(_keep_standing, resources, page, workflow_id, standing)
+                return await asyncio.to_thread(_finish_unchanged, resources, page, workflow_id, standing)
             try:
-                feed, cursor = await _look(resources, page.supplier_code, standing)
+                feed, cursor = await _open_feed(resources, page.supplier_code, standing)
             except FeedUnchangedError:
                 assert standing is not None
-                return await asyncio.to_thread(_keep_standing, resources, page, workflow_id, standing)
+                return await asyncio.to_thread(_finish_unchanged, resources, page, workflow_id, standing)
         else:
             feed = _as_configured(resources, page.supplier_code, feed)
-        page_size = request.page_size or resources.page_size(page.supplier_code)
+        page_size = request.page_size or resources.supplier(page.supplier_code).page_size
         fetched = await read_page(
             await resources.client(page.supplier_code),
             dataclasses.replace(feed, url=await resources.reachable_url(feed.url)),
@@ -179,7 +179,7 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
             min(page_size, request.max_entries or page_size),
             spool_folder=resources.spool_folder,
             feed_folders=resources.settings.feed_folders,
-            bounds=dataclasses.replace(resources.bounds(page.supplier_code), used_seconds=used),
+            bounds=dataclasses.replace(resources.supplier(page.supplier_code).bounds(), used_seconds=used),
             accept_broken=activity.info().attempt >= _BROKEN_ATTEMPTS,
         )
         incomplete, detail = fetched.incomplete, fetched.incomplete_detail
@@ -211,12 +211,14 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
     )
 
 
-def _keep_standing(resources: Resources, page: PageRef, workflow_id: str, standing: Standing) -> FetchProductsResponse:
+def _finish_unchanged(
+    resources: Resources, page: PageRef, workflow_id: str, standing: CurrentReading
+) -> FetchProductsResponse:
     """End a harvest that found the feed unchanged."""
-    totals = resources.catalogue.keep_standing(page, workflow_id, standing)
+    totals = resources.catalogue.finish_unchanged(page, workflow_id, standing)
     return FetchProductsResponse(
         end_of_feed=True,
-        page_size=resources.page_size(page.supplier_code),
+        page_size=resources.supplier(page.supplier_code).page_size,
         standing=HarvestCounts(
             unchanged=totals.created + totals.changed + totals.unchanged,
             rejected=totals.rejected,
@@ -226,7 +228,9 @@ def _keep_standing(resources: Resources, page: PageRef, workflow_id: str, standi
     )
 
 
-async def _look(resources: Resources, supplier_code: str, standing: Standing | None) -> tuple[Feed, FeedCursor]:
+async def _open_feed(
+    resources: Resources, supplier_code: str, standing: CurrentReading | None
+) -> tuple[Feed, FeedCursor]:
     source = resources.source(supplier_code)
     reachable = dataclasses.replace(source, url=await resources.reachable_url(source.url))
     feed, cursor = await open_feed(
@@ -234,7 +238,7 @@ async def _look(resources: Resources, supplier_code: str, standing: Standing | N
         reachable,
         spool_folder=resources.spool_folder,
         feed_folders=resources.settings.feed_folders,
-        bounds=resources.bounds(supplier_code),
+        bounds=resources.supplier(supplier_code).bounds(),
         accept_broken=activity.info().attempt >= _BROKEN_ATTEMPTS,
         known=None if standing is None else KnownVersion(version=standing.version, read_at=standing.read_at),
     )
@@ -269,7 +273,9 @@ def transform_data(request: TransformDataRequest) -> TransformDataResponse:
             # Synced already: this is a late repetition, whose answer nobody waits for.
             return TransformDataResponse()
         now = datetime.now(UTC)
-        products = transform_page(raw, currency_code=currency_code, key=resources.key(page.supplier_code), now=now)
+        products = transform_page(
+            raw, currency_code=currency_code, key=resources.supplier(page.supplier_code).key, now=now
+        )
         catalogue.put_product_page(
             page, products, read_by=resources.read_by(page.supplier_code), holds_until=_holds_until(raw, now)
         )
@@ -299,7 +305,7 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
             catalogue.check_page(page, _workflow_id())
         counts = catalogue.sync_page(page)
         if counts.rejected or counts.warnings:
-            _make_room(resources, page)
+            _trim_rejected(resources, page)
         if request.last:
             if request.complete:
                 incomplete, detail = _incomplete(resources, page, allow_delisting=request.allow_delisting)
@@ -321,10 +327,10 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
     )
 
 
-def _make_room(resources: Resources, page: PageRef) -> None:
+def _trim_rejected(resources: Resources, page: PageRef) -> None:
     """Keeps the tenant's rejected rows within its quota."""
     budget = resources.quotas.of(page.tenant_id).rejected_bytes
-    emptied = resources.catalogue.make_room(page, budget)
+    emptied = resources.catalogue.trim_rejected(page, budget)
     if emptied:
         what = f"deleted rejected rows of the harvests {', '.join(emptied)}, over the quota"
         note("rejected_bytes", budget, page.tenant_id, "sync_to_brain", what)
@@ -336,20 +342,20 @@ def _incomplete(resources: Resources, page: PageRef, *, allow_delisting: bool) -
     A repeated attempt tells the same: what was marked by the first one is not counted as unseen.
     """
     catalogue, key = resources.catalogue, (page.tenant_id, page.supplier_code, page.harvest_id)
-    incomplete, detail = catalogue.what_is_missing(*key)
+    incomplete, detail = catalogue.find_incomplete(*key)
     if incomplete or allow_delisting:
         return incomplete, f"{detail}; nothing was marked as no longer listed" if detail else ""
-    counted, share = catalogue.count_unseen(*key), resources.max_delisted_share(page.supplier_code)
+    counted, share = catalogue.count_missing_products(*key), resources.max_delisted_share(page.supplier_code)
     if counted.unreadable:
         return HarvestIncomplete.UNREADABLE_ROWS, (
             f"rows whose key cannot be read and that the last complete harvest did not have: {counted.unreadable:,}; "
-            f"they may be some of the {counted.unseen:,} products that would be marked as no longer listed, so none "
+            f"they may be some of the {counted.missing:,} products that would be marked as no longer listed, so none "
             "was; have them mended (list_rejected lists them), or harvest once more with allow_delisting = true"
         )
-    if counted.unseen <= max(_ALWAYS_DELISTED, share * counted.listed):
+    if counted.missing <= max(_ALWAYS_DELISTED, share * counted.listed):
         return HarvestIncomplete.UNSPECIFIED, ""
     return HarvestIncomplete.TOO_MANY_DELISTED, (
-        f"{counted.unseen:,} of {counted.listed:,} products would be marked as no longer listed, more than the share "
+        f"{counted.missing:,} of {counted.listed:,} products would be marked as no longer listed, more than the share "
         f"of {share:g} that max_delisted_share allows, so none was; where the supplier did drop them, harvest once "
         "more with allow_delisting = true"
     )

@@ -94,25 +94,24 @@ def rejected_row(*, line: int, reason: RejectReason, detail: str, raw: str | byt
         raw: the row as read; cut to `RAW_MAX_CHARS`. Bytes are read as UTF-8, or as Windows-1252 where they are not.
         sku: its SKU, where one can be made out.
     """
-    return RejectedRow(
-        line=line,
-        sku=_storable(sku),
-        reason=reason.value,
-        detail=_storable(detail),
-        raw=_storable(_as_text(raw)),
-        severity=RowSeverity.REJECTED,
-    )
+    return _row(line, sku, reason, detail, raw, RowSeverity.REJECTED)
 
 
 def warning_row(*, line: int, reason: WarningReason, detail: str, raw: str | bytes, sku: str = "") -> RejectedRow:
-    """Write down a doubt about a row that is used. See `rejected_row`."""
+    """Write down a warning about a row that is used. See `rejected_row`."""
+    return _row(line, sku, reason, detail, raw, RowSeverity.WARNING)
+
+
+def _row(
+    line: int, sku: str, reason: RejectReason | WarningReason, detail: str, raw: str | bytes, severity: RowSeverity
+) -> RejectedRow:
     return RejectedRow(
         line=line,
         sku=_storable(sku),
         reason=reason.value,
         detail=_storable(detail),
         raw=_storable(_as_text(raw)),
-        severity=RowSeverity.WARNING,
+        severity=severity,
     )
 
 

@@ -24,10 +24,9 @@ from contextunity.worker.temporal.concurrency import ConcurrencyLimit
 from .catalogue import Catalogue
 from .errors import SupplierUnknownError
 from .feed_server import FeedServer
-from .feeds import FeedBounds, FeedSource
+from .feeds import FeedSource
 from .sample import write_sample
 from .settings import BUNDLED_SUPPLIER, HarvestSettings, SupplierSettings
-from .transform import Key
 
 __all__ = ["Resources", "current", "lifespan"]
 
@@ -66,13 +65,24 @@ class Resources:
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def supplier(self, supplier_code: str) -> SupplierSettings:
+        """The settings of a supplier.
+
+        Raises:
+            SupplierUnknownError: none is configured under this code.
+        """
+        supplier = self.settings.supplier(supplier_code)
+        if supplier is None:
+            raise SupplierUnknownError(supplier_code, known=self.settings.supplier_codes())
+        return supplier
+
     def source(self, supplier_code: str) -> FeedSource:
         """The configured feed of a supplier.
 
         Raises:
             SupplierUnknownError: none is configured under this code.
         """
-        supplier = self._supplier(supplier_code)
+        supplier = self.supplier(supplier_code)
         return FeedSource(
             supplier_code=supplier_code,
             url=supplier.url,
@@ -81,30 +91,14 @@ class Resources:
             encoding=supplier.encoding,
         )
 
-    def page_size(self, supplier_code: str) -> int:
-        """Feed entries in a page of a supplier's feed.
-
-        Raises:
-            SupplierUnknownError: none is configured under this code.
-        """
-        return self._supplier(supplier_code).page_size
-
     def max_delisted_share(self, supplier_code: str) -> float:
         """Share of the supplier's products that a harvest may mark as no longer listed.
 
         Raises:
             SupplierUnknownError: none is configured under this code.
         """
-        own = self._supplier(supplier_code).max_delisted_share
+        own = self.supplier(supplier_code).max_delisted_share
         return self.settings.max_delisted_share if own is None else own
-
-    def key(self, supplier_code: str) -> Key:
-        """What names the products of a supplier.
-
-        Raises:
-            SupplierUnknownError: none is configured under this code.
-        """
-        return self._supplier(supplier_code).key
 
     def read_by(self, supplier_code: str) -> str:
         """What decides beside the feed what its products are: the code that reads it and its supplier's settings.
@@ -115,7 +109,7 @@ class Resources:
         Raises:
             SupplierUnknownError: none is configured under this code.
         """
-        settings = self._supplier(supplier_code).model_dump_json()
+        settings = self.supplier(supplier_code).model_dump_json()
         return hashlib.sha256(f"{_reading_code()}\n{settings}".encode()).hexdigest()
 
     async def reachable_url(self, url: str) -> str:
@@ -137,7 +131,7 @@ class Resources:
         Raises:
             SupplierUnknownError: none is configured under this code.
         """
-        supplier = self._supplier(supplier_code)
+        supplier = self.supplier(supplier_code)
         bundled = supplier.url == _BUNDLED_URL
         if bundled:
             await self.reachable_url(supplier.url)
@@ -155,14 +149,6 @@ class Resources:
             self._clients[supplier_code] = client
         return client
 
-    def bounds(self, supplier_code: str) -> FeedBounds:
-        """How much of a supplier's feed is taken, and how long it is waited for.
-
-        Raises:
-            SupplierUnknownError: none is configured under this code.
-        """
-        return self._supplier(supplier_code).bounds()
-
     def _policy(self, supplier_code: str, supplier: SupplierSettings) -> egress.EgressPolicy:
         if supplier.url == _BUNDLED_URL and self._server is not None:
             # This worker's own server is what the feed is; nothing else on this machine is open by that.
@@ -177,12 +163,6 @@ class Resources:
             ),
             proxy_setting="those are the hosts of the suppliers' urls; set the supplier's url to where it redirects to",
         )
-
-    def _supplier(self, supplier_code: str) -> SupplierSettings:
-        supplier = self.settings.supplier(supplier_code)
-        if supplier is None:
-            raise SupplierUnknownError(supplier_code, known=self.settings.supplier_codes())
-        return supplier
 
     async def _serve_sample(self) -> FeedServer:
         if not self.sample_path.exists():

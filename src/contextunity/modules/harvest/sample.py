@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ._gtin import check_digit
-from ._sample_words import (
+from .gtin import check_digit
+from .sample_data import (
     ADJECTIVES,
     BRANDS,
     COLORS,
@@ -80,8 +80,8 @@ _TITLE, _TAGS, _OPTION = _PLACE["Title"], _PLACE["Tags"], _PLACE["Option1 Name"]
 _SKU, _PRICE, _COMPARE = _PLACE["Variant SKU"], _PLACE["Variant Price"], _PLACE["Variant Compare At Price"]
 _IMAGE, _MPN = _PLACE["Image Src"], _PLACE["Google Shopping / MPN"]
 _PRODUCTS_A_CHUNK = 200
-_FAULT_EVERY = 75
-_FAULTS = (
+_BAD_ROW_EVERY = 75
+_BAD_ROWS = (
     "no_price",
     "price_in_words",
     "negative_price",
@@ -181,8 +181,8 @@ def _product_rows(rng: random.Random, number: int) -> list[list[str]]:
     first[_MPN] = code if number % 3 else ""
     first[_PLACE["Gift Card"]] = "false"
     _add_images(rows, images, handle, name)
-    if number % _FAULT_EVERY == _FAULT_EVERY - 1:
-        _spoil(rows, _FAULTS[number // _FAULT_EVERY % len(_FAULTS)], number)
+    if number % _BAD_ROW_EVERY == _BAD_ROW_EVERY - 1:
+        _make_unusable(rows, _BAD_ROWS[number // _BAD_ROW_EVERY % len(_BAD_ROWS)], number)
     return rows
 
 
@@ -252,28 +252,28 @@ def _add_images(rows: list[list[str]], images: list[str], handle: str, name: str
         rows[index][_IMAGE : _IMAGE + 2] = [url, f"{name}, picture {index + 1}"]
 
 
-def _spoil(rows: list[list[str]], fault: str, number: int) -> None:
+def _make_unusable(rows: list[list[str]], bad_row: str, number: int) -> None:
     """Make one row one that cannot be used, in one of the ways that are seen in real feeds."""
     row = rows[0]
-    if fault == "no_price":
+    if bad_row == "no_price":
         row[_PRICE] = ""
-    elif fault == "price_in_words":
+    elif bad_row == "price_in_words":
         row[_PRICE] = "call us"
-    elif fault == "negative_price":
+    elif bad_row == "negative_price":
         row[_PRICE] = f"-{row[_PRICE]}"
-    elif fault == "bad_currency":
+    elif bad_row == "bad_currency":
         row[_PRICE] = f"{row[_PRICE]} XQZ"
-    elif fault == "no_title":
+    elif bad_row == "no_title":
         row[_TITLE] = ""
-    elif fault == "nul":
+    elif bad_row == "nul":
         rows.append([row[0], "\0", *[""] * (len(COLUMNS) - 2)])
-    elif fault == "empty_row":
+    elif bad_row == "empty_row":
         rows.append([row[0], *[""] * (len(COLUMNS) - 1)])
-    elif fault == "short_row":
+    elif bad_row == "short_row":
         rows.append([row[0], "", "", "", "broken off in the mid"])
-    elif fault == "long_row":
+    elif bad_row == "long_row":
         rows.append([*rows[-1], "one value", "too many"])
-    elif fault == "no_handle":
+    elif bad_row == "no_handle":
         rows.append(["", "Somebody's note: order more of these", *[""] * (len(COLUMNS) - 2)])
     else:
         again = _variant_row(random.Random(number), row[0], 999, 100)  # noqa: S311 - as above

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from .feeds import FeedBounds, feed_folder_of, file_path
-from .feeds._encoding import usable_encoding
-from .feeds._model import DEFAULT_BOUNDS, MAX_ENTRY_SETTING_BYTES
+from .feeds.encoding import usable_encoding
+from .feeds.model import DEFAULT_BOUNDS, MAX_ENTRY_SETTING_BYTES
 
 _OUTSIDE = "lies in no feed folder; add to [modules.harvest] the line {line}"
 
@@ -114,7 +114,7 @@ class HarvestSettings(BaseModel):
 
     @model_validator(mode="after")
     def _files_lie_in_feed_folders(self) -> Self:
-        faults = [
+        errors = [
             InitErrorDetails(
                 type=PydanticCustomError("outside_feed_folders", _OUTSIDE, {"line": self._folders_line(path)}),
                 loc=("suppliers", code, "url"),
@@ -124,8 +124,8 @@ class HarvestSettings(BaseModel):
             if supplier.url.startswith("file:")
             and feed_folder_of(path := file_path(supplier.url), self.feed_folders) is None
         ]
-        if faults:
-            raise ValidationError.from_exception_data(type(self).__name__, faults)
+        if errors:
+            raise ValidationError.from_exception_data(type(self).__name__, errors)
         return self
 
     def _folders_line(self, path: Path) -> str:

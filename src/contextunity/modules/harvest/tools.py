@@ -14,7 +14,7 @@ from contextunity.modules.code.errors import ToolFailedError, ToolRefusedError
 from contextunity.modules.code.tools import Tool, ToolCaller, ToolContext, ToolFunction
 
 from .catalogue import Catalogue, CatalogueError
-from .catalogue._rows import decimal_price
+from .catalogue.products import decimal_price
 from .settings import HarvestSettings
 
 __all__ = ["LookupSkuSettings", "lookup_sku"]
@@ -51,7 +51,9 @@ async def _open(context: ToolContext) -> AsyncGenerator[ToolFunction, None]:
                 raise ToolRefusedError(f"lookup_sku takes {name} as text, not {value!r}", error_type="TypeError")
         try:
             found = await catalogue()
-            return await asyncio.to_thread(_look_up, found, caller.tenant_id or _DEFAULT_TENANT, sku, supplier_code)
+            return await asyncio.to_thread(
+                _find_product, found, caller.tenant_id or _DEFAULT_TENANT, sku, supplier_code
+            )
         except CatalogueError as error:
             if error.retryable:
                 raise ToolFailedError(str(error)) from error
@@ -64,16 +66,16 @@ async def _open(context: ToolContext) -> AsyncGenerator[ToolFunction, None]:
             opened.close()
 
 
-def _look_up(catalogue: Catalogue, tenant_id: str, sku: str, supplier_code: str | None) -> JsonValue:
+def _find_product(catalogue: Catalogue, tenant_id: str, sku: str, supplier_code: str | None) -> JsonValue:
     """The first supplier's product that has the SKU, by the order of supplier codes; None where nobody offers it."""
     for supplier in [supplier_code] if supplier_code else catalogue.suppliers(tenant_id):
         product = catalogue.get(tenant_id, supplier, sku)
         if product is not None and product.publication in (Publication.UNSPECIFIED, Publication.ACTIVE):
-            return {"supplier_code": supplier, **_told(product)}
+            return {"supplier_code": supplier, **_as_json(product)}
     return None
 
 
-def _told(product: Product) -> dict[str, JsonValue]:
+def _as_json(product: Product) -> dict[str, JsonValue]:
     return {
         "sku": product.sku,
         "title": product.title,

@@ -25,9 +25,9 @@ from contextunity.gen.contextunity.harvest.v1 import (
     RejectedRow,
 )
 
-from ._gtin import GtinError, read_gtin
-from ._html import html_to_text
-from ._money import BadCurrencyError, BadPriceError, parse_money, parse_number
+from .gtin import GtinError, read_gtin
+from .html_text import html_to_text
+from .money import BadCurrencyError, BadPriceError, parse_money, parse_number
 from .rejects import RejectReason, WarningReason, rejected_row, warning_row
 from .spreadsheet import lost_digits, restored
 
@@ -139,7 +139,7 @@ def transform_page(raw: RawPage, *, currency_code: str, key: Key = "sku", now: d
     warnings: list[RejectedRow] = list(raw.warnings)
     for row in raw.products:
         page.sku = ""
-        page.doubts.clear()
+        page.warnings.clear()
         try:
             products.append(_transform_row(row, page))
         except _RejectError as error:
@@ -148,19 +148,19 @@ def transform_page(raw: RawPage, *, currency_code: str, key: Key = "sku", now: d
                 rejected_row(line=row.line, reason=error.reason, detail=error.detail, raw=_as_json(row), sku=sku)
             )
         else:
-            for reason, detail in page.doubts:
+            for reason, detail in page.warnings:
                 warnings.append(
                     warning_row(line=row.line, reason=reason, detail=detail, raw=_as_json(row), sku=page.sku)
                 )
     rejected.sort(key=lambda bad: bad.line)
-    warnings.sort(key=lambda doubt: doubt.line)
+    warnings.sort(key=lambda warning: warning.line)
     return ProductPage(products=products, rejected=rejected, warnings=warnings)
 
 
 class _Page:
     """What holds for all rows of a page, and what is known of the row at hand."""
 
-    __slots__ = ("currency_code", "descriptions", "doubts", "key", "now", "sku")
+    __slots__ = ("currency_code", "descriptions", "key", "now", "sku", "warnings")
 
     def __init__(self, currency_code: str, key: Key, now: datetime) -> None:
         self.currency_code = currency_code
@@ -169,10 +169,10 @@ class _Page:
         # Variants share their description, and its conversion is most of the work.
         self.descriptions: dict[str, str] = {}
         self.sku = ""
-        self.doubts: list[tuple[WarningReason, str]] = []
+        self.warnings: list[tuple[WarningReason, str]] = []
 
-    def doubt(self, reason: WarningReason, detail: str) -> None:
-        self.doubts.append((reason, detail))
+    def warning(self, reason: WarningReason, detail: str) -> None:
+        self.warnings.append((reason, detail))
 
 
 def _transform_row(row: RawProduct, page: _Page) -> Product:
@@ -189,14 +189,14 @@ def _transform_row(row: RawProduct, page: _Page) -> Product:
     description = page.descriptions.get(body)
     if description is None:
         description = page.descriptions[body] = html_to_text(_without_controls(restored(body)))
-    stock, availability, doubts = _stock(row.stock, row.availability)
-    if doubts:
-        page.doubts += doubts
+    stock, availability, warnings = _stock(row.stock, row.availability)
+    if warnings:
+        page.warnings += warnings
     publication = Publication.UNSPECIFIED
     if row.status or row.published:
-        publication, doubts = _publication(row.status, row.published)
-        if doubts:
-            page.doubts += doubts
+        publication, warnings = _publication(row.status, row.published)
+        if warnings:
+            page.warnings += warnings
         if publication in _NOT_OFFERED:
             availability = Availability.OUT_OF_STOCK
     return Product(
@@ -256,9 +256,9 @@ def _clean_options(*options: tuple[str, str]) -> tuple[tuple[str, str], ...]:
 
 def _title(title: str, options: dict[str, str]) -> str:
     """Append what sets the variant apart, unless the title says all of it, as the titles of Google feeds do."""
-    words = f" {_words(title)} "
+    words = f" {_lowercase_words(title)} "
     for value in options.values():
-        if f" {_words(value).strip()} " not in words:
+        if f" {_lowercase_words(value).strip()} " not in words:
             break
     else:
         return title
@@ -266,7 +266,7 @@ def _title(title: str, options: dict[str, str]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _words(text: str) -> str:
+def _lowercase_words(text: str) -> str:
     """Give the words of a text in lower case, with a blank for whatever is between them."""
     return _NOT_A_WORD.sub(" ", text.lower())
 
@@ -275,7 +275,7 @@ def _key(row: RawProduct, page: _Page, group: str, gtin: str, options: dict[str,
     if page.key == "sku":
         sku = _cleaned(row.sku)
         if "+" in sku and lost_digits(sku):
-            page.doubt(WarningReason.LOST_DIGITS, f"the SKU {row.sku!r} has lost its last digits in a spreadsheet")
+            page.warning(WarningReason.LOST_DIGITS, f"the SKU {row.sku!r} has lost its last digits in a spreadsheet")
     else:
         sku = (gtin or clean_text(row.gtin)) if page.key == "barcode" else ""
     if not sku:
@@ -299,9 +299,9 @@ def _gtin(text: str, page: _Page) -> str:
         return read_gtin(value)
     except GtinError as error:
         if lost_digits(value):
-            page.doubt(WarningReason.LOST_DIGITS, f"the GTIN {text!r} has lost its last digits in a spreadsheet")
+            page.warning(WarningReason.LOST_DIGITS, f"the GTIN {text!r} has lost its last digits in a spreadsheet")
         else:
-            page.doubt(WarningReason.BAD_GTIN, f"the GTIN {text!r} is left out: {error}")
+            page.warning(WarningReason.BAD_GTIN, f"the GTIN {text!r} is left out: {error}")
         return ""
 
 
@@ -333,7 +333,7 @@ def _prices(row: RawProduct, page: _Page) -> tuple[Money, Money | None]:
         before = _amount(row.compare_at_price, currency)
     except (BadPriceError, BadCurrencyError) as error:
         detail = f"the price before a reduction {row.compare_at_price!r} is left out: {error}"
-        page.doubt(WarningReason.BAD_COMPARE_AT_PRICE, detail)
+        page.warning(WarningReason.BAD_COMPARE_AT_PRICE, detail)
         return _money(price), None
     if before[0] != price[0] or before[1:] <= price[1:]:
         return _money(price), None
@@ -360,7 +360,7 @@ def _sale_price(
             begin, end = sale_dates(clean_text(row.sale_price_effective_date))
         except ValueError as error:
             dates = row.sale_price_effective_date
-            page.doubt(
+            page.warning(
                 WarningReason.BAD_SALE_DATES, f"when the reduced price holds, {dates!r}, cannot be read: {error}"
             )
             return None
@@ -369,17 +369,17 @@ def _sale_price(
     try:
         sale = _amount(row.sale_price, currency)
     except (BadPriceError, BadCurrencyError) as error:
-        page.doubt(WarningReason.BAD_SALE_PRICE, f"the reduced price {row.sale_price!r} does not count: {error}")
+        page.warning(WarningReason.BAD_SALE_PRICE, f"the reduced price {row.sale_price!r} does not count: {error}")
         return None
-    fault = ""
+    reason = ""
     if sale[1:] == (0, 0):
-        fault = "it is zero"
+        reason = "it is zero"
     elif sale[0] != price[0]:
-        fault = f"it is in {sale[0]}, the price in {price[0]}"
+        reason = f"it is in {sale[0]}, the price in {price[0]}"
     elif sale[1:] >= price[1:]:
-        fault = f"it is not below the price {row.price!r}"
-    if fault:
-        page.doubt(WarningReason.BAD_SALE_PRICE, f"the reduced price {row.sale_price!r} does not count: {fault}")
+        reason = f"it is not below the price {row.price!r}"
+    if reason:
+        page.warning(WarningReason.BAD_SALE_PRICE, f"the reduced price {row.sale_price!r} does not count: {reason}")
         return None
     return sale
 
@@ -407,17 +407,17 @@ def _time(text: str) -> datetime:
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
-_Doubts = tuple[tuple[WarningReason, str], ...]
+_Warnings = tuple[tuple[WarningReason, str], ...]
 
 
 @lru_cache(maxsize=4096)
-def _stock(stock: str, availability: str) -> tuple[int | None, Availability, _Doubts]:
+def _stock(stock: str, availability: str) -> tuple[int | None, Availability, _Warnings]:
     """Read pieces in stock and whether the product can be had; each may be a word.
 
     Fewer pieces than none, which is what oversold goods have, is none. Where nobody says more, pieces decide; no
     pieces are no matter where a product can be ordered in advance.
     """
-    doubts: list[tuple[WarningReason, str]] = []
+    warnings: list[tuple[WarningReason, str]] = []
     pieces: int | None = None
     found = Availability.UNSPECIFIED
     stock, availability = _cleaned(stock), _cleaned(availability)
@@ -430,24 +430,24 @@ def _stock(stock: str, availability: str) -> tuple[int | None, Availability, _Do
         if found is Availability.UNSPECIFIED:
             known = any(char.isdigit() for char in stock) or availability
             reason = WarningReason.BAD_STOCK if known else WarningReason.UNKNOWN_AVAILABILITY
-            doubts.append((reason, f"the stock {stock!r} is neither a number nor a word that is known"))
+            warnings.append((reason, f"the stock {stock!r} is neither a number nor a word that is known"))
     if availability:
         stated = _availability(availability)
         if stated is Availability.UNSPECIFIED:
             detail = f"the availability {availability!r} is no word that is known"
-            doubts.append((WarningReason.UNKNOWN_AVAILABILITY, detail))
+            warnings.append((WarningReason.UNKNOWN_AVAILABILITY, detail))
         else:
             found = stated
     if pieces is None:
-        return None, found, tuple(doubts)
+        return None, found, tuple(warnings)
     counted = Availability.IN_STOCK if pieces else Availability.OUT_OF_STOCK
     if found in (Availability.UNSPECIFIED, counted):
-        return pieces, counted, tuple(doubts)
+        return pieces, counted, tuple(warnings)
     if found in (Availability.IN_STOCK, Availability.OUT_OF_STOCK):
         detail = f"the availability is {availability!r} with {pieces} pieces; it counts as out of stock"
-        doubts.append((WarningReason.STOCK_MISMATCH, detail))
+        warnings.append((WarningReason.STOCK_MISMATCH, detail))
         found = Availability.OUT_OF_STOCK
-    return pieces, found, tuple(doubts)
+    return pieces, found, tuple(warnings)
 
 
 def _availability(text: str) -> Availability:
@@ -456,28 +456,28 @@ def _availability(text: str) -> Availability:
 
 
 @lru_cache(maxsize=256)
-def _publication(status: str, published: str) -> tuple[Publication, _Doubts]:
+def _publication(status: str, published: str) -> tuple[Publication, _Warnings]:
     """Tell whether the shop sells a product at all. What is not shown is not sold, whatever its status."""
-    doubts: list[tuple[WarningReason, str]] = []
+    warnings: list[tuple[WarningReason, str]] = []
     found = Publication.UNSPECIFIED
     status, published = _cleaned(status), _cleaned(published)
     if status:
         found = _PUBLICATION.get(status.lower(), found)
         if found is Publication.UNSPECIFIED:
-            doubts.append((WarningReason.UNKNOWN_STATUS, f"the status {status!r} is no word that is known"))
+            warnings.append((WarningReason.UNKNOWN_STATUS, f"the status {status!r} is no word that is known"))
     if published:
         shown = _TRUTH.get(published.lower())
         if shown is None:
-            doubts.append((WarningReason.UNKNOWN_STATUS, f"published is {published!r}, neither true nor false"))
-        elif found in (Publication.UNSPECIFIED, Publication.ACTIVE) and not (shown and doubts):
+            warnings.append((WarningReason.UNKNOWN_STATUS, f"published is {published!r}, neither true nor false"))
+        elif found in (Publication.UNSPECIFIED, Publication.ACTIVE) and not (shown and warnings):
             found = Publication.ACTIVE if shown else Publication.UNPUBLISHED
-    return found, tuple(doubts)
+    return found, tuple(warnings)
 
 
 def _weight(row: RawProduct, page: _Page) -> int | None:
     grams = _weight_grams(row.weight, row.weight_unit)
     if grams is None and row.weight.strip(" 0.,") and not _NO_WEIGHT.fullmatch(row.weight.strip()):
-        page.doubt(WarningReason.BAD_WEIGHT, f"the weight {row.weight!r} is left out: it cannot be read")
+        page.warning(WarningReason.BAD_WEIGHT, f"the weight {row.weight!r} is left out: it cannot be read")
     return grams
 
 

@@ -146,7 +146,7 @@ def test_opening_waits_while_somebody_else_holds_a_new_file(tmp_path: Path, monk
 
 
 def test_a_file_that_stays_locked_is_worth_another_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("contextunity.modules.harvest.catalogue._engine._BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("contextunity.modules.harvest.catalogue.database._BUSY_TIMEOUT_S", 0.01)
     path = tmp_path / "catalogue.db"
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")

@@ -59,10 +59,10 @@ class Model:
         return outcome
 
     def finish(self, *, complete: bool) -> int:
-        unseen = set(self.content) - self.seen - self.delisted if complete else set[str]()
-        self.delisted |= unseen
+        missing = set(self.content) - self.seen - self.delisted if complete else set[str]()
+        self.delisted |= missing
         self.seen.clear()
-        return len(unseen)
+        return len(missing)
 
 
 # Every example has a tenant of its own, so one database serves them all, and each runs beside what others left.

@@ -33,7 +33,7 @@ from contextunity.modules.harvest.feeds import (
     FeedSource,
     FetchedPage,
     Readahead,
-    _file,
+    files,
     open_feed,
     read_page,
 )
@@ -275,7 +275,7 @@ async def test_a_prologue_that_no_feed_begins_with_is_a_fault_of_the_format(
 ) -> None:
     path = tmp_path / "feed"
     path.write_bytes(_HEADER + _ROW)
-    version, size = _file.file_version(path.as_uri(), path)
+    version, size = files.file_version(path.as_uri(), path)
     feed = Feed(url=path.as_uri(), version=version, total_bytes=size, format=format, prologue=prologue)
     with pytest.raises(FeedFormatError):
         await read_page(client, feed, FeedCursor(), 10, spool_folder=spool_folder, readahead=Readahead())
@@ -352,7 +352,7 @@ async def test_a_link_that_is_put_there_after_the_look_is_not_followed(
     swapped: str,
 ) -> None:
     inside, outside = folders
-    path, real = inside / "deep" / "feed.tsv", _file.feed_folder_of
+    path, real = inside / "deep" / "feed.tsv", files.feed_folder_of
 
     def look_and_swap(*arguments: object) -> object:
         found = real(*arguments)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -361,7 +361,7 @@ async def test_a_link_that_is_put_there_after_the_look_is_not_followed(
         victim.symlink_to(there)
         return found
 
-    monkeypatch.setattr(_file, "feed_folder_of", look_and_swap)
+    monkeypatch.setattr(files, "feed_folder_of", look_and_swap)
     with pytest.raises(FeedRefusedError):
         await _read(client, path, inside, spool_folder)
 
@@ -379,7 +379,7 @@ async def test_a_pipe_is_no_feed_and_one_that_may_not_be_read_is_told(
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(FeedForbiddenError, match="Permission denied"):
-        _file.file_version("file:///x", inside / "deep" / "feed.tsv", [inside])
+        files.file_version("file:///x", inside / "deep" / "feed.tsv", [inside])
 
 
 async def test_a_file_that_was_replaced_between_pages_is_told(

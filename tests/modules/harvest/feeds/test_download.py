@@ -25,7 +25,7 @@ from contextunity.modules.harvest.feeds import (
     open_feed,
     read_page,
 )
-from contextunity.modules.harvest.feeds._http import condition
+from contextunity.modules.harvest.feeds.download import conditional_headers
 from contextunity.modules.harvest.sample import sample_chunks
 
 ReadAll = Callable[..., Awaitable[Any]]
@@ -376,7 +376,7 @@ def _known(version: str, *, read_at: str = "2026-01-01T12:00:00+00:00") -> Known
     ],
 )
 def test_a_server_is_asked_for_changes_in_its_own_words(version: str, headers: dict[str, str]) -> None:
-    assert condition(_known(version)) == headers
+    assert conditional_headers(_known(version)) == headers
 
 
 async def test_an_answer_of_unchanged_is_taken_only_where_it_was_asked_for(spool_folder: Path) -> None:

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from contextunity.modules.harvest.errors import FeedFormatError
-from contextunity.modules.harvest.feeds._delimited import split_records
-from contextunity.modules.harvest.feeds._detect import find_encoding
-from contextunity.modules.harvest.feeds._encoding import guess_encoding
-from contextunity.modules.harvest.feeds._google_tsv import parse_google_tsv
-from contextunity.modules.harvest.feeds._model import count_lines
+from contextunity.modules.harvest.feeds.delimited import split_records
+from contextunity.modules.harvest.feeds.encoding import guess_encoding
+from contextunity.modules.harvest.feeds.google import parse_google_tsv
+from contextunity.modules.harvest.feeds.model import count_lines
+from contextunity.modules.harvest.feeds.open import find_encoding
 
 ReadText = Callable[..., Awaitable[Any]]
 
@@ -165,7 +165,7 @@ def test_whatever_the_csv_module_writes_is_read_back(rows: list[list[str]], deli
     data = text.getvalue().encode()
     records = list(split_records(data, delimiter=delimiter, columns=3, final=True))
     assert [record.fields for record in records] == rows
-    assert all(record.fault is None for record in records)
+    assert all(record.reject_reason is None for record in records)
     ends = [0, *(record.end for record in records)]
     assert all(start >= end for start, end in zip((record.start for record in records), ends, strict=False))
 
@@ -186,7 +186,7 @@ async def test_a_stray_quote_swallows_no_row(read_text: ReadText) -> None:
         (7, "7", "15 EUR", "G"),
     ]
     assert reading.rejected == []
-    assert [(doubt.line, doubt.sku, doubt.reason) for doubt in reading.warnings] == [
+    assert [(warning.line, warning.sku, warning.reason) for warning in reading.warnings] == [
         (2, "1", "stray_quote"),
         (5, "4", "stray_quote"),
         (7, "6", "stray_quote"),
@@ -330,9 +330,9 @@ async def test_an_encoding_that_nobody_names_is_guessed_and_told_once(read_text:
     reading = await read_text(content, 1, name=name)
     (product,) = reading.products
     assert product.title == _RUSSIAN.replace(",", ";")
-    (doubt,) = reading.warnings
-    assert (doubt.reason, doubt.line) == ("guessed_encoding", product.line)
-    assert "cp1251" in doubt.detail
+    (warning,) = reading.warnings
+    assert (warning.reason, warning.line) == ("guessed_encoding", product.line)
+    assert "cp1251" in warning.detail
 
 
 @pytest.mark.parametrize(
@@ -365,10 +365,10 @@ async def test_a_row_that_is_not_utf_8_among_others_is_told(read_text: ReadText)
     rows = b"a,Gr\xfcn,1\n", "b,Für,2\n".encode()
     reading = await read_text(b"Handle,Title,Variant Price\n" + b"".join(rows))
     assert [product.title for product in reading.products] == ["Grün", "Für"]
-    assert [(doubt.line, doubt.reason) for doubt in reading.warnings] == [(2, "guessed_encoding")]
+    assert [(warning.line, warning.reason) for warning in reading.warnings] == [(2, "guessed_encoding")]
     reading = await read_text(b"Handle,Title,Variant Price\n" + b"".join(rows), encoding="utf-8")
     assert [product.title for product in reading.products] == ["Gr\ufffdn", "Für"]
-    assert [(doubt.line, doubt.reason) for doubt in reading.warnings] == [(2, "bad_encoding")]
+    assert [(warning.line, warning.reason) for warning in reading.warnings] == [(2, "bad_encoding")]
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,12 @@ from contextunity.core.codec import JsonValue
 from process_jail import CannotCarry, encode
 from process_jail.scratch import remove
 
-from ..backend import Outcome, Program, ToolReply, ToolWanted
+from ..backend import Outcome, Program, ToolCall, ToolReply
 from ..errors import SandboxUnavailable
-from .errors import EXIT_CODES, Ending, ending_of
-from .files import FolderFullError, Stopped, fill_folder, pack, read_folder, unpack
+from .ending import EXIT_CODES, Ending, ending_of
+from .files import FolderFullError, Snapshot, fill_folder, pack, read_folder, unpack
 from .guest import CALL_HOOK, LAST, keep_last_expression, report_source, simple_report_source, tools_source
-from .output import Output, Written
+from .output import Output, WriteCounter
 
 if TYPE_CHECKING:
     from pydantic_monty import (
@@ -65,7 +65,7 @@ class _Run:
     output: Output
     began: float = field(default_factory=time.monotonic)
     out_of_time: bool = False
-    written: Written = field(default_factory=lambda: Written(None))
+    written: WriteCounter = field(default_factory=lambda: WriteCounter(None))
 
     @property
     def seconds(self) -> float:
@@ -149,7 +149,7 @@ class MontyBackend:
         if opened:
             await asyncio.sleep(_SETTLING)
 
-    async def run(self, program: Program) -> Outcome | ToolWanted:
+    async def run(self, program: Program) -> Outcome | ToolCall:
         """Run a program until it ends or calls a tool.
 
         Raises:
@@ -170,7 +170,7 @@ class MontyBackend:
         async with self._mounted(program, program.files) as (mount, folder):
             return await self._attempt(program, begin, mount, folder)
 
-    async def resume(self, program: Program, snapshot: bytes, reply: ToolReply) -> Outcome | ToolWanted:
+    async def resume(self, program: Program, snapshot: bytes, reply: ToolReply) -> Outcome | ToolCall:
         """Resume a program that stopped at a tool.
 
         Raises:
@@ -197,30 +197,30 @@ class MontyBackend:
         start: Callable[[AsyncMontySession, MountDir, Output], Awaitable[AsyncSnapshot]],
         mount: MountDir,
         folder: Path | None,
-    ) -> Outcome | ToolWanted:
+    ) -> Outcome | ToolCall:
         """Run one stretch; once more if Monty's process crashed, which need not be the program's fault."""
         from pydantic_monty import MontyCrashedError
 
         for last in (False, True):
             run = _Run(program, Output(program.limits.output_bytes, _message_bytes(program)))
             try:
-                return await self._stretch(run, start, mount, folder)
+                return await self._run_once(run, start, mount, folder)
             except MontyCrashedError as error:
                 if run.out_of_time or error.timed_out:
-                    return _ended(run, Ending(status=ExecutionStatus.TIMEOUT, error="the program's time was over"))
+                    return _outcome(run, Ending(status=ExecutionStatus.TIMEOUT, error="the program's time was over"))
                 # A first attempt may have changed the folder that it wrote to.
                 if last or folder is not None:
                     text = f"the interpreter broke down: {str(error)[:500]}"
-                    return _ended(run, Ending(status=ExecutionStatus.CRASHED, error=text))
+                    return _outcome(run, Ending(status=ExecutionStatus.CRASHED, error=text))
         raise AssertionError("unreachable")
 
-    async def _stretch(
+    async def _run_once(
         self,
         run: _Run,
         start: Callable[[AsyncMontySession, MountDir, Output], Awaitable[AsyncSnapshot]],
         mount: MountDir,
         folder: Path | None,
-    ) -> Outcome | ToolWanted:
+    ) -> Outcome | ToolCall:
         from pydantic_monty import MontyRuntimeError, MontySyntaxError
 
         limits, tools = run.program.limits, bool(run.program.tools)
@@ -235,54 +235,56 @@ class MontyBackend:
         )
         async with session:
             run.began = time.monotonic()
-            run.written = Written(session.worker_pid)
+            run.written = WriteCounter(session.worker_pid)
             with _bounded(session, run):
                 try:
                     try:
                         call = await _drive(await start(session, mount, run.output), run)
                     except MontyRuntimeError as error:
                         if size := _too_long(run):
-                            return _ended(run, _untold(size))
+                            return _outcome(run, _unreadable_exception(size))
                         ending = ending_of(error, syntax=False, cpu_first=limits.cpu < limits.wall, tools=tools)
                         if ending.status is not ExecutionStatus.OK:
-                            return _ended(run, ending)
+                            return _outcome(run, ending)
                         call = None
                     if call is not None:
                         return await self._stop(run, call, folder)
-                    return await self._tell_result(run, session)
+                    return await self._report_result(run, session)
                 except MontySyntaxError as error:
-                    return _ended(run, ending_of(error, syntax=True, tools=tools))
+                    return _outcome(run, ending_of(error, syntax=True, tools=tools))
                 except MontyRuntimeError as error:
-                    return _ended(run, ending_of(error, syntax=False, cpu_first=limits.cpu < limits.wall, tools=tools))
+                    return _outcome(
+                        run, ending_of(error, syntax=False, cpu_first=limits.cpu < limits.wall, tools=tools)
+                    )
                 except _OutOfTimeError:
-                    return _ended(run, Ending(status=ExecutionStatus.TIMEOUT, error="the program's time was over"))
+                    return _outcome(run, Ending(status=ExecutionStatus.TIMEOUT, error="the program's time was over"))
 
-    async def _tell_result(self, run: _Run, session: AsyncMontySession) -> Outcome:
+    async def _report_result(self, run: _Run, session: AsyncMontySession) -> Outcome:
         await _drive(await session.feed_start(simple_report_source(), print_callback=run.output), run)
-        outcome = _reported(run)
+        outcome = _read_result(run)
         if outcome is None:
             source = report_source(run.program.limits.result_bytes)
             await _drive(await session.feed_start(source, print_callback=run.output), run)
-            outcome = _reported(run)
-        return outcome or _ended(run, Ending(status=ExecutionStatus.RESULT_ERROR, error="the result cannot be told"))
+            outcome = _read_result(run)
+        return outcome or _outcome(run, Ending(status=ExecutionStatus.RESULT_ERROR, error="the result cannot be told"))
 
-    async def _stop(self, run: _Run, call: AsyncFunctionSnapshot, folder: Path | None) -> ToolWanted | Outcome:
+    async def _stop(self, run: _Run, call: AsyncFunctionSnapshot, folder: Path | None) -> ToolCall | Outcome:
         """Read from its message which tool the program calls, and pack the program."""
-        name, positional, named = _asked(run)
+        name, positional, named = _read_tool_call(run)
         dump = call.dump()
 
         def put_away() -> bytes:
             files = read_folder(folder, limit) if folder is not None else {}
-            return pack(Stopped(version=self._version, dump=dump, files=files))
+            return pack(Snapshot(version=self._version, dump=dump, files=files))
 
         limit = run.program.limits.scratch_bytes
         try:
             snapshot = await asyncio.to_thread(put_away)
         except FolderFullError:
             error = f"the program's files take more than {limit:,} bytes where it calls {name}"
-            return _ended(run, Ending(status=ExecutionStatus.SCRATCH_LIMIT, error=error, error_type="OSError"))
+            return _outcome(run, Ending(status=ExecutionStatus.SCRATCH_LIMIT, error=error, error_type="OSError"))
         stdout, stderr = run.output.streams
-        return ToolWanted(
+        return ToolCall(
             name=name,
             positional=positional,
             named=named,
@@ -352,11 +354,11 @@ def _bounded(session: AsyncMontySession, run: _Run) -> Any:
 
 def _too_long(run: _Run) -> int:
     """Return the size of the exception that has just come if it is too large to be read; else 0."""
-    size = run.written.beyond(run.output.seen_bytes)
+    size = run.written.unprinted_bytes(run.output.seen_bytes)
     return size if size > _READABLE_BYTES + run.output.seen_bytes // 8 else 0
 
 
-def _untold(size: int) -> Ending:
+def _unreadable_exception(size: int) -> Ending:
     error = f"the program raised an exception whose text is too long to be told, some {size:,} bytes"
     return Ending(status=ExecutionStatus.EXCEPTION, error=error)
 
@@ -370,7 +372,7 @@ async def _drive(snapshot: AsyncSnapshot, run: _Run) -> AsyncFunctionSnapshot | 
 
     while not isinstance(snapshot, MontyComplete):
         # What it asks for takes bytes as well, such as what it writes into a file.
-        run.written.pass_over(run.output.seen_bytes)
+        run.written.skip_printed(run.output.seen_bytes)
         if isinstance(snapshot, AsyncNameLookupSnapshot):
             snapshot = await snapshot.resume()
             continue
@@ -396,7 +398,7 @@ async def _sleep(seconds: float, run: _Run) -> None:
     await asyncio.sleep(max(0.0, seconds))
 
 
-def _asked(run: _Run) -> tuple[str, list[JsonValue], dict[str, JsonValue]]:
+def _read_tool_call(run: _Run) -> tuple[str, list[JsonValue], dict[str, JsonValue]]:
     """Read the call from the program's last message; a badly forged one calls nothing."""
     try:
         told = json.loads(run.output.take_message() or "")
@@ -427,7 +429,7 @@ def _message_bytes(program: Program) -> int:
     return max(program.limits.result_bytes, _ARGUMENT_BYTES) * 6 + 1024
 
 
-def _reported(run: _Run) -> Outcome | None:
+def _read_result(run: _Run) -> Outcome | None:
     """Read the result from the program's last message; return None if it has to be asked for more."""
     text = run.output.take_message()
     limit = run.program.limits.result_bytes
@@ -436,19 +438,19 @@ def _reported(run: _Run) -> Outcome | None:
         if "more" in told:
             return None
         if "error" in told:
-            return _ended(run, Ending(status=ExecutionStatus.RESULT_ERROR, error=str(told["error"])[:2000]))
+            return _outcome(run, Ending(status=ExecutionStatus.RESULT_ERROR, error=str(told["error"])[:2000]))
         if "value" not in told:
-            return _ended(run, Ending(status=ExecutionStatus.OK, error=""))
+            return _outcome(run, Ending(status=ExecutionStatus.OK, error=""))
         # Encoded once more, since the program may have forged the message.
         value = json.loads(encode(told["value"], limit))
     except CannotCarry as error:
-        return _ended(run, Ending(status=ExecutionStatus.RESULT_ERROR, error=str(error)[:2000]))
+        return _outcome(run, Ending(status=ExecutionStatus.RESULT_ERROR, error=str(error)[:2000]))
     except (ValueError, TypeError, RecursionError):
-        return _ended(run, Ending(status=ExecutionStatus.RESULT_ERROR, error="the result cannot be told"))
-    return _ended(run, Ending(status=ExecutionStatus.OK, error=""), value, has_result=True)
+        return _outcome(run, Ending(status=ExecutionStatus.RESULT_ERROR, error="the result cannot be told"))
+    return _outcome(run, Ending(status=ExecutionStatus.OK, error=""), value, has_result=True)
 
 
-def _ended(run: _Run, ending: Ending, result: JsonValue = None, *, has_result: bool = False) -> Outcome:
+def _outcome(run: _Run, ending: Ending, result: JsonValue = None, *, has_result: bool = False) -> Outcome:
     run.output("stderr", ending.traceback)
     stdout, stderr = run.output.streams
     return Outcome(

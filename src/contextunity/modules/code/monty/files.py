@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-__all__ = ["FolderFullError", "Stopped", "fill_folder", "pack", "read_folder", "unpack"]
+__all__ = ["FolderFullError", "Snapshot", "fill_folder", "pack", "read_folder", "unpack"]
 
 _MAX_UNPACKED = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stopped:
+class Snapshot:
     """A stopped program as a snapshot has it.
 
     Attributes:
@@ -70,7 +70,7 @@ def read_folder(folder: Path, max_bytes: int) -> dict[str, bytes]:
     return files
 
 
-def pack(stopped: Stopped) -> bytes:
+def pack(stopped: Snapshot) -> bytes:
     """Pack a snapshot: a line of JSON, the dump, and the files one after the other; compressed."""
     head = {
         "version": stopped.version,
@@ -81,7 +81,7 @@ def pack(stopped: Stopped) -> bytes:
     return zlib.compress(b"".join(parts), 1)
 
 
-def unpack(data: bytes) -> Stopped:
+def unpack(data: bytes) -> Snapshot:
     """Unpack what `pack` wrote.
 
     Raises:
@@ -95,6 +95,6 @@ def unpack(data: bytes) -> Stopped:
         for path, size in head["files"]:
             files[path] = rest[at : at + size]
             at += size
-        return Stopped(version=head["version"], dump=rest[: head["dump"]], files=files)
+        return Snapshot(version=head["version"], dump=rest[: head["dump"]], files=files)
     except (zlib.error, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"these bytes are no snapshot of a program: {error}") from error

@@ -9,7 +9,7 @@ from typing import Literal
 
 from .guest import MARK
 
-__all__ = ["Output", "Written"]
+__all__ = ["Output", "WriteCounter"]
 
 
 class Output:
@@ -73,7 +73,7 @@ class Output:
         return self._seen_bytes > self._limit
 
 
-class Written:
+class WriteCounter:
     """What a process has written since it was last asked for, beside what it printed. Linux alone tells it.
 
     So the length of an exception's text is known before it is read. Monty hands an error over whole, and turning its
@@ -84,11 +84,11 @@ class Written:
         self._file = None if process is None else Path(f"/proc/{process}/io")
         self._passed = self._total() or 0
 
-    def pass_over(self, printed_bytes: int) -> None:
+    def skip_printed(self, printed_bytes: int) -> None:
         """Leave out what it has written so far, of which so many bytes were printed."""
         self._passed = (self._total() or 0) - printed_bytes
 
-    def beyond(self, printed_bytes: int) -> int:
+    def unprinted_bytes(self, printed_bytes: int) -> int:
         """Return the bytes that it has written since, beside what it has printed in all; 0 if that cannot be known."""
         total = self._total()
         return 0 if total is None else max(0, total - self._passed - printed_bytes)

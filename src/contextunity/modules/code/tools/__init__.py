@@ -120,30 +120,30 @@ async def open_tools(settings: CodeSettings, data_folder: Path) -> AsyncGenerato
     Raises:
         SettingsError: a tool cannot be loaded, is named twice, or its settings are wrong; all of them are named.
     """
-    faults = list[str]()
-    tools = _load_all(settings, faults)
+    errors = list[str]()
+    tools = _load_all(settings, errors)
     opening = list[tuple[Tool, ToolContext]]()
     for name, tool in tools.items():
         section = dict(settings.tools.get(name, {}))
         enabled = section.pop("enabled", True)
         if not isinstance(enabled, bool):
-            faults.append(f"modules.code.tools.{name}.enabled = {enabled!r}: should be true or false")
-        own = _check_settings(tool, section, faults)
+            errors.append(f"modules.code.tools.{name}.enabled = {enabled!r}: should be true or false")
+        own = _check_settings(tool, section, errors)
         if enabled is True:
             opening.append((tool, ToolContext(settings=own, data_folder=data_folder)))
     known = ", ".join(sorted(tools)) or "none"
-    faults += [
+    errors += [
         f"modules.code.tools.{name}: there is no such tool; known tools: {known}"
         for name in settings.tools
         if name not in tools
     ]
-    if faults:
-        raise SettingsError(faults)
+    if errors:
+        raise SettingsError(errors)
     async with contextlib.AsyncExitStack() as stack:
         yield ToolSet({tool.name: await stack.enter_async_context(tool.open(context)) for tool, context in opening})
 
 
-def _load_all(settings: CodeSettings, faults: list[str]) -> dict[str, Tool]:
+def _load_all(settings: CodeSettings, errors: list[str]) -> dict[str, Tool]:
     tools = dict[str, Tool]()
     sources: list[tuple[str, Callable[[], object]]] = [
         (f"tool {point.name!r} (entry point {point.value})", point.load)
@@ -155,14 +155,14 @@ def _load_all(settings: CodeSettings, faults: list[str]) -> dict[str, Tool]:
             tool = load()
         # A tool is somebody else's code: whatever its import raises is a fault to list beside the others'.
         except Exception as error:  # noqa: BLE001
-            faults.append(f"{where} cannot be loaded: {type(error).__name__}: {error}")
+            errors.append(f"{where} cannot be loaded: {type(error).__name__}: {error}")
             continue
         if not isinstance(tool, Tool):
-            faults.append(f"{where} is a {type(tool).__name__}; it should be a Tool")
+            errors.append(f"{where} is a {type(tool).__name__}; it should be a Tool")
         elif not tool.name.isidentifier() or tool.name.startswith("__"):
-            faults.append(f"{where} is named {tool.name!r}, which programs cannot call; name it like a function")
+            errors.append(f"{where} is named {tool.name!r}, which programs cannot call; name it like a function")
         elif tool.name in tools:
-            faults.append(f"{where}: there is another tool {tool.name!r}; rename one")
+            errors.append(f"{where}: there is another tool {tool.name!r}; rename one")
         else:
             tools[tool.name] = tool
     return tools
@@ -173,12 +173,12 @@ def _import(path: str) -> object:
     return getattr(importlib.import_module(module), attribute or "tool")
 
 
-def _check_settings(tool: Tool, section: Mapping[str, Any], faults: list[str]) -> Any:
+def _check_settings(tool: Tool, section: Mapping[str, Any], errors: list[str]) -> Any:
     if tool.settings is None:
-        faults += [f"modules.code.tools.{tool.name}.{key}: the tool {tool.name} has no settings" for key in section]
+        errors += [f"modules.code.tools.{tool.name}.{key}: the tool {tool.name} has no settings" for key in section]
         return None
     try:
         return tool.settings.model_validate(dict(section))
     except ValidationError as error:
-        faults += describe_violations(error, {}, f"modules.code.tools.{tool.name}.")
+        errors += describe_violations(error, {}, f"modules.code.tools.{tool.name}.")
         return None

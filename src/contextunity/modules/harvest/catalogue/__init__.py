@@ -1,6 +1,6 @@
 """The catalogue of the harvest module: products of every tenant and supplier, and the pages on their way there."""
 
-from contextunity.modules.harvest.catalogue._errors import (
+from contextunity.modules.harvest.catalogue.errors import (
     CatalogueError,
     CatalogueUnavailable,
     HarvestMismatch,
@@ -8,26 +8,21 @@ from contextunity.modules.harvest.catalogue._errors import (
     PageGone,
     PageMissing,
 )
-from contextunity.modules.harvest.catalogue._store import Catalogue
-from contextunity.modules.harvest.catalogue._values import (
-    CatalogueRow,
-    FetchedFrom,
-    HarvestTotals,
-    Standing,
-    SyncCounts,
-)
+from contextunity.modules.harvest.catalogue.harvests import HarvestTotals, SyncCounts
+from contextunity.modules.harvest.catalogue.pages import CurrentReading, FetchedFrom
+from contextunity.modules.harvest.catalogue.store import Catalogue, CatalogueRow
 
 __all__ = [
     "Catalogue",
     "CatalogueError",
     "CatalogueRow",
     "CatalogueUnavailable",
+    "CurrentReading",
     "FetchedFrom",
     "HarvestMismatch",
     "HarvestSuperseded",
     "HarvestTotals",
     "PageGone",
     "PageMissing",
-    "Standing",
     "SyncCounts",
 ]

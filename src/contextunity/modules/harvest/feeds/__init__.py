@@ -4,11 +4,10 @@
 plain async functions that know nothing of Temporal. What a format is made of lies in the module named for it.
 """
 
-from ._file import feed_folder_of, file_path
-from ._model import FeedBounds, FeedSource, FetchedPage, KnownVersion
-from ._open import FeedUnchangedError, open_feed
-from ._page import read_page
-from ._readahead import Readahead
+from .files import feed_folder_of, file_path
+from .model import FeedBounds, FeedSource, FetchedPage, KnownVersion, Readahead
+from .open import FeedUnchangedError, open_feed
+from .page import read_page
 
 __all__ = [
     "FeedBounds",

@@ -1,0 +1,252 @@
+"""Connections to the database of the catalogue: its URL, its engine, and transactions on it."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from contextunity.modules.harvest.catalogue.errors import CatalogueError, CatalogueUnavailable, database_errors
+
+__all__ = ["Database"]
+
+
+class Database:
+    """An engine, how it is shown to people, and the two kinds of transactions on it.
+
+    Attributes:
+        shown: database URL without its password.
+        is_sqlite: whether it is SQLite.
+        is_postgresql: whether it is PostgreSQL; it is one or the other.
+    """
+
+    def __init__(self, engine: Engine, shown: str) -> None:
+        self.shown = shown
+        self.is_sqlite = engine.dialect.name == "sqlite"
+        self.is_postgresql = not self.is_sqlite
+        self._engine = engine
+        self._writer = engine.execution_options(**{_WRITING: True})
+        # SQLite has one writer at a time and lets the others poll for their turn, up to a tenth of a second apart and
+        # in no order. The threads of one process queue here instead, which is both quicker and fair.
+        self._turn: AbstractContextManager[object] = threading.Lock() if self.is_sqlite else nullcontext()
+
+    @classmethod
+    def open(cls, url: str) -> Database:
+        """Make the engine for a URL. A SQLite file and its folder are created; a server is not contacted yet.
+
+        Args:
+            url: `sqlite:///` with a path, or `postgresql://`, `postgres://` or `postgresql+psycopg://` with a server.
+
+        Raises:
+            CatalogueError: the URL or its driver cannot be used, or the SQLite file cannot be written.
+            CatalogueUnavailable: the SQLite file stays locked by somebody else.
+        """
+        parsed = _parse_url(url)
+        engine = _open_sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _open_postgresql(parsed)
+        return cls(engine, _display_url(parsed))
+
+    @contextmanager
+    def reading(self) -> Generator[Connection]:
+        """Open a transaction that only reads; it sees one state of the database on SQLite.
+
+        Raises:
+            CatalogueError: the database refuses; CatalogueUnavailable where that may pass.
+        """
+        with database_errors(self.shown), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Generator[Connection]:
+        """Open a transaction that writes; it is committed at the end of the block, and undone by any exception.
+
+        Raises:
+            CatalogueError: the database refuses; CatalogueUnavailable where that may pass.
+        """
+        with database_errors(self.shown), self._turn, self._writer.begin() as connection:
+            yield connection
+
+    def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """Begin an INSERT that knows ON CONFLICT."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    def close(self) -> None:
+        """Close all pooled connections."""
+        self._engine.dispose()
+
+
+_WRITING = "catalogue_writing"
+"""Execution option of connections that are going to write."""
+
+_BUSY_TIMEOUT_S = 60.0
+_CONNECT_TIMEOUT_S = 10
+
+
+def _open_postgresql(url: URL) -> Engine:
+    defaults = {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "contextworker"}
+    connect_args = {name: value for name, value in defaults.items() if name not in url.query}
+    try:
+        return create_engine(
+            url,
+            connect_args=connect_args,
+            hide_parameters=True,
+            # A connection that died in the pool, as by a restart of the server, is replaced unseen.
+            pool_pre_ping=True,
+            pool_timeout=_BUSY_TIMEOUT_S,
+        )
+    except ImportError as error:
+        shown = _display_url(url)
+        raise CatalogueError(
+            f"catalogue {shown}: the PostgreSQL driver is not installed; run pip install 'contextworker[postgres]'",
+            catalogue=shown,
+        ) from error
+
+
+def _open_sqlite(url: URL) -> Engine:
+    _prepare_file(url)
+    engine = create_engine(
+        url, connect_args={"timeout": _BUSY_TIMEOUT_S}, hide_parameters=True, pool_timeout=_BUSY_TIMEOUT_S
+    )
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _on_begin)
+    return engine
+
+
+def _prepare_file(url: URL) -> None:
+    shown = _display_url(url)
+    path = Path(url.database or "")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            _switch_to_wal(connection)
+            # Asks for the write lock, and so finds out whether the file may be written.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        finally:
+            connection.close()
+    except OSError as error:
+        raise CatalogueError(
+            f"catalogue {shown}: cannot make the folder {path.parent}: {error.strerror}; "
+            "name a path that this user may write",
+            catalogue=shown,
+        ) from error
+    except sqlite3.Error as error:
+        if _is_busy(error):
+            raise CatalogueUnavailable(
+                f"catalogue {shown}: the file stayed locked for {_BUSY_TIMEOUT_S:.0f} seconds; "
+                "end the program that holds it",
+                catalogue=shown,
+            ) from error
+        raise CatalogueError(
+            f"catalogue {shown}: cannot use {path} as a SQLite database: {error}; "
+            "name a path that this user may write, of a SQLite file or of none",
+            catalogue=shown,
+        ) from error
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    # SQLite does not call its busy handler for this switch, so workers that start at once have to wait for one
+    # another here. The mode is a property of the file: whoever comes later finds it set and takes no lock.
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            mode: tuple[str] = connection.execute("PRAGMA journal_mode").fetchone()
+            if mode[0] != "wal":
+                connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
+    # From here on only SQLAlchemy begins transactions; see "Enabling Non-Legacy SQLite Transactional Modes" in its
+    # SQLite documentation. The other way there, autocommit=False, needs Python 3.12 and cannot begin IMMEDIATE.
+    connection.isolation_level = None
+    # FULL costs one flush a commit, about a tenth of a sync. With NORMAL a power failure could undo a page that
+    # Temporal was told is done; nobody would write it again, and its products would be marked as no longer listed.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _on_begin(connection: Connection) -> None:
+    # A transaction that reads first and then wants to write cannot wait for the lock: SQLite refuses it at once where
+    # somebody else wrote meanwhile. Whoever is going to write therefore takes the lock at the beginning.
+    writing = connection.get_execution_options().get(_WRITING, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+_UNDERSTOOD = "sqlite:///catalogue.db or postgresql://user@host/database"
+
+_DRIVERS = {
+    "sqlite": "sqlite+pysqlite",
+    "sqlite+pysqlite": "sqlite+pysqlite",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+
+# libpq takes these as parameters too.
+_SECRET_PARAMETERS = {"password", "sslpassword"}
+
+
+def _parse_url(url: str) -> URL:
+    """Read a database URL and name its driver in full.
+
+    Raises:
+        CatalogueError: it is no URL, of another database, or of a SQLite database in memory.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        shown = _mask_unparsed(url)
+        # The cause is left out of the chain, for its text holds the URL with its password.
+        raise CatalogueError(
+            f"catalogue {shown!r}: is not a database URL; write one such as {_UNDERSTOOD}", catalogue=shown
+        ) from (error if shown == url else None)
+    drivername = _DRIVERS.get(parsed.drivername)
+    shown = _display_url(parsed)
+    if drivername is None:
+        raise CatalogueError(
+            f"catalogue {shown}: cannot use {parsed.drivername!r}; write a URL such as {_UNDERSTOOD}", catalogue=shown
+        )
+    if drivername.startswith("sqlite") and _in_memory(parsed):
+        raise CatalogueError(
+            f"catalogue {shown}: a database in memory is lost with its process; name a file, as in "
+            "sqlite:///catalogue.db",
+            catalogue=shown,
+        )
+    return parsed.set(drivername=drivername)
+
+
+def _display_url(url: URL) -> str:
+    """Render a URL for people: without the driver, and with `***` for its password and parameters that hold one."""
+    hidden = {key: "***" for key in url.query if key in _SECRET_PARAMETERS}
+    shown = url.set(drivername=url.get_backend_name()).update_query_dict(hidden)
+    return shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+
+
+def _in_memory(url: URL) -> bool:
+    database = url.database or ""
+    return database in {"", ":memory:"} or database.startswith("file:") or "mode" in url.query
+
+
+def _mask_unparsed(url: str) -> str:
+    # Greedy up to the last @, because an unquoted password may itself hold one.
+    masked = re.sub(r"(://[^:/@]*:).*@", r"\1***@", url, flags=re.DOTALL)
+    return re.sub(r"((?:ssl)?password=)[^&]*", r"\1***", masked)

@@ -1,0 +1,435 @@
+"""Life of a harvest in the catalogue: it waits for its turn, begins with its first page, and is finished once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from contextunity.gen.contextunity.harvest.v1 import HarvestIncomplete, PageRef
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_, select, update
+
+from contextunity.modules.harvest.catalogue.database import Database
+from contextunity.modules.harvest.catalogue.errors import CatalogueError, HarvestSuperseded
+from contextunity.modules.harvest.catalogue.tables import (
+    fetched_pages,
+    harvest_pages,
+    harvest_turns,
+    harvests,
+    products,
+    rejected_rows,
+    staged_pages,
+    suppliers,
+)
+from contextunity.modules.harvest.rejects import RejectReason
+
+__all__ = [
+    "HarvestTotals",
+    "MissingProducts",
+    "SyncCounts",
+    "Turn",
+    "begin_harvest",
+    "check_names",
+    "count_missing_products",
+    "end_turn",
+    "find_incomplete",
+    "finish_harvest",
+    "forget_harvest",
+    "harvest_totals",
+    "in_catalogue",
+    "in_harvest",
+    "lock_catalogue",
+    "old_harvests",
+    "on_page",
+    "recorded_counts",
+    "superseded_error",
+    "take_turn",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SyncCounts:
+    """What syncing one page did. The first four numbers add up to the rows of the page."""
+
+    created: int
+    """Products the catalogue did not have."""
+    changed: int
+    """Products it had with other content, or had marked as no longer listed."""
+    unchanged: int
+    """Products it had just so."""
+    rejected: int
+    """Rows kept as rejected: those that the transformation refused and those that the sync refused."""
+    warnings: int = 0
+    """Warnings about rows that were used."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HarvestTotals(SyncCounts):
+    """What all synced pages of one harvest add up to. `rows` is the sum of the first four counts."""
+
+    pages: int
+    """Pages synced."""
+    rows: int
+    """Rows of those pages, usable or not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MissingProducts:
+    """What a harvest has not seen of what the feed listed before."""
+
+    missing: int
+    """Products listed before that no row of this harvest names."""
+    listed: int
+    """Products listed before."""
+    unreadable: int = 0
+    """Rows of this harvest that name no product, since not even their key could be read, and that the last complete
+    harvest did not have: each may be one of the unseen."""
+
+
+# PostgreSQL refuses index entries of more than about 2,700 bytes; three names and a SKU fit.
+_MAX_NAME_BYTES = 200
+
+
+def in_catalogue(table: Table, tenant_id: str, supplier_code: str) -> ColumnElement[bool]:
+    """Select the rows of one tenant and supplier."""
+    return and_(table.c.tenant_id == tenant_id, table.c.supplier_code == supplier_code)
+
+
+def in_harvest(table: Table, tenant_id: str, supplier_code: str, harvest_id: str) -> ColumnElement[bool]:
+    """Select the rows of one harvest."""
+    return and_(in_catalogue(table, tenant_id, supplier_code), table.c.harvest_id == harvest_id)
+
+
+def on_page(table: Table, ref: PageRef) -> ColumnElement[bool]:
+    """Select the rows of one page of a harvest."""
+    return and_(in_harvest(table, ref.tenant_id, ref.supplier_code, ref.harvest_id), table.c.page == ref.page)
+
+
+def check_names(database: Database, **names: str) -> None:
+    """Refuse names that one of the databases could not hold.
+
+    Raises:
+        CatalogueError: a name is empty, longer than 200 bytes in UTF-8, or has a NUL character.
+    """
+    for field, name in names.items():
+        if not name or len(name.encode()) > _MAX_NAME_BYTES or "\0" in name:
+            raise CatalogueError(
+                f"{field} {name[:40]!r} cannot be kept in the catalogue; "
+                f"give it 1 to {_MAX_NAME_BYTES} bytes without NUL characters",
+                catalogue=database.shown,
+            )
+
+
+def lock_catalogue(connection: Connection, tenant_id: str, supplier_code: str) -> str | None:
+    """Wait for our turn at one tenant's products of one supplier, and hold it until the transaction ends.
+
+    Returns:
+        The harvest that may write, or None where there was none yet.
+    """
+    # FOR UPDATE is left out on SQLite, where the whole transaction holds the write lock.
+    return connection.scalar(
+        select(suppliers.c.current_harvest).where(in_catalogue(suppliers, tenant_id, supplier_code)).with_for_update()
+    )
+
+
+def begin_harvest(
+    database: Database, connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str
+) -> None:
+    """Make a harvest the current one of its tenant and supplier, unless it has begun before.
+
+    Raises:
+        HarvestSuperseded: it has begun before, and another one since.
+    """
+    key = {"tenant_id": tenant_id, "supplier_code": supplier_code}
+    if not _has_begun(connection, tenant_id, supplier_code, harvest_id):
+        connection.execute(
+            database.insert(suppliers).values(**key, current_harvest=harvest_id).on_conflict_do_nothing()
+        )
+        lock_catalogue(connection, tenant_id, supplier_code)
+        # Asked again, now that nobody else can begin it.
+        if not _has_begun(connection, tenant_id, supplier_code, harvest_id):
+            connection.execute(harvests.insert().values(**key, harvest_id=harvest_id, started_at=datetime.now(UTC)))
+            connection.execute(
+                update(suppliers)
+                .where(in_catalogue(suppliers, tenant_id, supplier_code))
+                .values(current_harvest=harvest_id)
+            )
+            # Every other harvest is over now; an activity of one that ended late may have left its page behind.
+            others = and_(in_catalogue(staged_pages, tenant_id, supplier_code), staged_pages.c.harvest_id != harvest_id)
+            connection.execute(delete(staged_pages).where(others))
+    current = connection.scalar(
+        select(suppliers.c.current_harvest).where(in_catalogue(suppliers, tenant_id, supplier_code))
+    )
+    if current is not None and current != harvest_id:
+        raise superseded_error(database, harvest_id, current)
+
+
+def _has_begun(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> bool:
+    where = in_harvest(harvests, tenant_id, supplier_code, harvest_id)
+    return connection.scalar(select(harvests.c.harvest_id).where(where)) is not None
+
+
+def superseded_error(database: Database, harvest_id: str, current: str) -> HarvestSuperseded:
+    """Say that a later harvest has taken the place of this one."""
+    return HarvestSuperseded(
+        f"catalogue {database.shown}: harvest {harvest_id!r} may not write any more, since harvest {current!r} of the "
+        "same tenant and supplier began after it; start a new harvest",
+        catalogue=database.shown,
+        harvest_id=harvest_id,
+        current_harvest=current,
+    )
+
+
+def recorded_counts(connection: Connection, ref: PageRef) -> SyncCounts | None:
+    """Look up what syncing the page did; None where it was not synced yet."""
+    table = harvest_pages.c
+    row = connection.execute(
+        select(table.created, table.changed, table.unchanged, table.rejected, table.warnings).where(
+            on_page(harvest_pages, ref)
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    return SyncCounts(
+        created=row.created,
+        changed=row.changed,
+        unchanged=row.unchanged,
+        rejected=row.rejected,
+        warnings=row.warnings,
+    )
+
+
+def harvest_totals(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> HarvestTotals:
+    """Add up the synced pages of a harvest."""
+    table = harvest_pages.c
+    numbers = (table.created, table.changed, table.unchanged, table.rejected, table.warnings)
+    pages, *sums = connection.execute(
+        select(func.count(), *(func.coalesce(func.sum(number), 0) for number in numbers)).where(
+            in_harvest(harvest_pages, tenant_id, supplier_code, harvest_id)
+        )
+    ).one()
+    # PostgreSQL adds bigints up to a numeric.
+    created, changed, unchanged, rejected, warnings = (int(number) for number in sums)
+    return HarvestTotals(
+        pages=pages,
+        rows=created + changed + unchanged + rejected,
+        created=created,
+        changed=changed,
+        unchanged=unchanged,
+        rejected=rejected,
+        warnings=warnings,
+    )
+
+
+def finish_harvest(
+    database: Database, connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str, *, complete: bool
+) -> int:
+    """Mark what a complete harvest has not seen, and clear what it and the harvests before it left staged.
+
+    Returns:
+        How many products were marked, now or when it was finished the first time.
+
+    Raises:
+        HarvestSuperseded: it is not finished, and a later harvest has begun.
+    """
+    this_harvest = in_harvest(harvests, tenant_id, supplier_code, harvest_id)
+    delisted = _recorded_delisted(connection, this_harvest)
+    if delisted is None:
+        begin_harvest(database, connection, tenant_id, supplier_code, harvest_id)
+        lock_catalogue(connection, tenant_id, supplier_code)
+        # Asked again, now that no second attempt can finish it.
+        delisted = _recorded_delisted(connection, this_harvest)
+    if delisted is not None:
+        connection.execute(delete(staged_pages).where(in_harvest(staged_pages, tenant_id, supplier_code, harvest_id)))
+        return delisted
+    now = datetime.now(UTC)
+    delisted = _mark_delisted(connection, tenant_id, supplier_code, harvest_id, now) if complete else 0
+    # This harvest is the current one, so all others of this tenant and supplier are over.
+    connection.execute(delete(staged_pages).where(in_catalogue(staged_pages, tenant_id, supplier_code)))
+    connection.execute(
+        update(harvests).where(this_harvest).values(finished_at=now, complete=complete, delisted=delisted)
+    )
+    return delisted
+
+
+def old_harvests(connection: Connection, tenant_id: str, supplier_code: str, *, keep: int) -> list[str]:
+    """List the harvests but the newest `keep` of which the database has more than that they were."""
+    synced, fetched = (
+        select(table.c.page)
+        .where(in_catalogue(table, tenant_id, supplier_code), table.c.harvest_id == harvests.c.harvest_id)
+        .exists()
+        for table in (harvest_pages, fetched_pages)
+    )
+    # One that found the feed unchanged has left nothing, and stands by the rows of one before.
+    newest = select(harvests.c.harvest_id).where(
+        in_catalogue(harvests, tenant_id, supplier_code), harvests.c.unchanged_since.is_(None)
+    )
+    newest = newest.order_by(harvests.c.started_at.desc(), harvests.c.harvest_id.desc()).limit(keep)
+    found = connection.scalars(
+        select(harvests.c.harvest_id).where(
+            in_catalogue(harvests, tenant_id, supplier_code), harvests.c.harvest_id.not_in(newest), synced | fetched
+        )
+    )
+    return list(found)
+
+
+def forget_harvest(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> bool:
+    """Delete what a harvest left, all but its row in `harvests`: without that it could begin, and write, once more.
+
+    Returns:
+        False where nothing was left.
+    """
+    lock_catalogue(connection, tenant_id, supplier_code)
+    deleted = 0
+    for table in (rejected_rows, harvest_pages, fetched_pages):
+        result = connection.execute(delete(table).where(in_harvest(table, tenant_id, supplier_code, harvest_id)))
+        deleted += result.rowcount
+    return deleted > 0
+
+
+def _recorded_delisted(connection: Connection, this_harvest: ColumnElement[bool]) -> int | None:
+    return connection.scalar(select(harvests.c.delisted).where(this_harvest))
+
+
+def find_incomplete(
+    connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str
+) -> tuple[HarvestIncomplete, str]:
+    """Give what the first page that shows it says is missing of the feed; UNSPECIFIED where none does."""
+    table = fetched_pages.c
+    row = connection.execute(
+        select(table.incomplete, table.incomplete_detail)
+        .where(in_harvest(fetched_pages, tenant_id, supplier_code, harvest_id), table.incomplete.is_not(None))
+        .order_by(table.page)
+        .limit(1)
+    ).one_or_none()
+    if row is None:
+        return HarvestIncomplete.UNSPECIFIED, ""
+    return HarvestIncomplete[row.incomplete], row.incomplete_detail or ""
+
+
+def count_missing_products(
+    connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str
+) -> MissingProducts:
+    """Count what finishing the harvest as complete would mark, beside what was listed before it."""
+    here = in_catalogue(products, tenant_id, supplier_code)
+    count = select(func.count()).select_from(products)
+    missing = connection.scalar(count.where(here, _missing_from(harvest_id))) or 0
+    listed = connection.scalar(count.where(here, products.c.delisted_at.is_(None))) or 0
+    created = harvest_totals(connection, tenant_id, supplier_code, harvest_id).created
+    unreadable = _count_unreadable(connection, tenant_id, supplier_code, harvest_id) if missing else 0
+    return MissingProducts(missing=missing, listed=max(listed - created, missing), unreadable=unreadable)
+
+
+def _count_unreadable(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> int:
+    """Count the rows that may be any product; those that the last complete harvest had too are none seen since."""
+    table = harvests.c
+    last = connection.scalar(
+        select(table.harvest_id)
+        .where(
+            in_catalogue(harvests, tenant_id, supplier_code),
+            table.complete,
+            table.unchanged_since.is_(None),
+            table.harvest_id != harvest_id,
+        )
+        .order_by(table.started_at.desc(), table.harvest_id.desc())
+        .limit(1)
+    )
+
+    def without_key(harvest: str) -> ColumnElement[bool]:
+        here = in_harvest(rejected_rows, tenant_id, supplier_code, harvest)
+        nameless = and_(rejected_rows.c.sku == "", rejected_rows.c.severity == "rejected")
+        return and_(here, nameless, rejected_rows.c.reason != RejectReason.EMPTY_ROW.value)
+
+    count = select(func.count()).select_from(rejected_rows).where(without_key(harvest_id))
+    if last is not None:
+        # NOT IN, which both databases answer by one hash of the others.
+        count = count.where(rejected_rows.c.raw.not_in(select(rejected_rows.c.raw).where(without_key(last))))
+    return connection.scalar(count) or 0
+
+
+def _missing_from(harvest_id: str) -> ColumnElement[bool]:
+    table = products.c
+    return and_(
+        table.seen_in != harvest_id,
+        or_(table.listed_in.is_(None), table.listed_in != harvest_id),
+        table.delisted_at.is_(None),
+    )
+
+
+def _mark_delisted(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str, now: datetime) -> int:
+    result = connection.execute(
+        update(products)
+        .where(
+            in_catalogue(products, tenant_id, supplier_code),
+            _missing_from(harvest_id),
+        )
+        .values(delisted_at=now)
+    )
+    marked: int = result.rowcount
+    return marked
+
+
+# Of a tenant's harvests the first so many are under way, the others wait in a row. A harvest keeps its turn while its
+# workflow runs, whatever becomes of workers: nothing has to be renewed, and a worker that is killed holds nothing.
+# Whether a workflow still runs is the Temporal server's to tell; those in front are looked at when somebody waits for
+# them.
+
+_TURN_LOCK = 0x7475726E
+"""Class of the advisory locks of tenants, on PostgreSQL."""
+_CHECK_INTERVAL = timedelta(seconds=10)
+"""After which somebody looks again whether a harvest is over, for all who wait."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """Where a harvest stands.
+
+    Attributes:
+        granted: whether it may go on.
+        ahead: harvests before it.
+        to_check: of those that are under way, the ones that may be over: harvest_id and workflow_id.
+    """
+
+    granted: bool
+    ahead: int = 0
+    to_check: tuple[tuple[str, str], ...] = ()
+
+
+def take_turn(
+    database: Database, connection: Connection, tenant_id: str, harvest_id: str, workflow_id: str, limit: int
+) -> Turn:
+    """See `Catalogue.take_turn`."""
+    if database.is_postgresql:
+        # On SQLite the write lock does the same.
+        connection.execute(select(func.pg_advisory_xact_lock(_TURN_LOCK, func.hashtext(tenant_id))))
+    table, now = harvest_turns.c, datetime.now(UTC)
+    mine = table.tenant_id == tenant_id
+    # A workflow is one harvest at a time: what went by its id before is over.
+    connection.execute(
+        delete(harvest_turns).where(mine, table.workflow_id == workflow_id, table.harvest_id != harvest_id)
+    )
+    place = connection.scalar(select(table.place).where(mine, table.harvest_id == harvest_id))
+    if place is None:
+        place = (connection.scalar(select(func.max(table.place)).where(mine)) or 0) + 1
+        connection.execute(
+            harvest_turns.insert().values(
+                tenant_id=tenant_id, harvest_id=harvest_id, workflow_id=workflow_id, place=place, checked_at=now
+            )
+        )
+    before = (mine, table.place < place)
+    ahead = connection.scalar(select(func.count()).select_from(harvest_turns).where(*before)) or 0
+    if ahead < limit:
+        return Turn(granted=True)
+    first = connection.execute(
+        select(table.harvest_id, table.workflow_id, table.checked_at).where(*before).order_by(table.place).limit(limit)
+    ).all()
+    due = tuple((row.harvest_id, row.workflow_id) for row in first if row.checked_at <= now - _CHECK_INTERVAL)
+    if due:
+        ids = [each for each, _ in due]
+        connection.execute(update(harvest_turns).where(mine, table.harvest_id.in_(ids)).values(checked_at=now))
+    return Turn(granted=False, ahead=ahead, to_check=due)
+
+
+def end_turn(connection: Connection, tenant_id: str, harvest_id: str) -> None:
+    """See `Catalogue.end_turn`."""
+    table = harvest_turns.c
+    connection.execute(delete(harvest_turns).where(table.tenant_id == tenant_id, table.harvest_id == harvest_id))

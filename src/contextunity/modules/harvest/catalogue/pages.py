@@ -1,0 +1,420 @@
+"""Pages of a harvest: what one activity leaves for the next, and the record that payloads are compared with.
+
+Whoever may start workflows can write any payload. What decides which rows become whose products is therefore recorded
+when the first activity finds it out, and compared from then on; a payload that does not agree is rejected for good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, NoReturn, TypeAlias
+
+from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, HarvestIncomplete, PageRef
+from sqlalchemy import Connection, Row, and_, delete, func, select, update
+
+from contextunity.modules.harvest.catalogue.database import Database
+from contextunity.modules.harvest.catalogue.errors import HarvestMismatch, PageGone, PageMissing
+from contextunity.modules.harvest.catalogue.harvests import (
+    HarvestTotals,
+    begin_harvest,
+    harvest_totals,
+    in_catalogue,
+    in_harvest,
+    lock_catalogue,
+    on_page,
+    recorded_counts,
+)
+from contextunity.modules.harvest.catalogue.products import replace_nul
+from contextunity.modules.harvest.catalogue.tables import (
+    fetched_pages,
+    harvest_pages,
+    harvests,
+    staged_pages,
+    suppliers,
+)
+
+__all__ = [
+    "CurrentReading",
+    "FetchedFrom",
+    "Kind",
+    "check_fetch",
+    "check_last",
+    "check_page",
+    "drop_page",
+    "find_current_reading",
+    "finish_unchanged",
+    "get_page",
+    "put_page",
+    "record_fetch",
+    "record_transform",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchedFrom:
+    """Who fetched a page, and which part of which feed it is."""
+
+    workflow_id: str
+    """Id of the workflow that the activity belongs to, as Temporal tells it."""
+    feed: Feed
+    """The feed; its address and currency are not recorded, since the settings say them."""
+    end: FeedCursor
+    """Where the page ends."""
+    end_of_feed: bool
+    """Whether the feed ends there."""
+    seconds: float = 0.0
+    """What it took to read it."""
+    incomplete: HarvestIncomplete = HarvestIncomplete.UNSPECIFIED
+    """What is missing of the feed, as the page shows."""
+    incomplete_detail: str = ""
+    """The same for people."""
+    read_by: str = ""
+    """What it was fetched by; see Resources.read_by."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CurrentReading:
+    """A complete reading of a feed that the catalogue still shows, so that an unchanged feed need not be read."""
+
+    reading: str
+    """The harvest that read it."""
+    newest: str
+    """The harvest that began last: that one, or one that found the feed unchanged since."""
+    version: str
+    """As in `Feed.version`."""
+    read_at: datetime
+    """When reading it began, UTC."""
+
+
+Kind = Literal["raw", "product"]
+"""Whether rows as the feed has them, or after the transformation."""
+
+
+def put_page(database: Database, connection: Connection, ref: PageRef, kind: Kind, compressed: bytes) -> None:
+    """Stage the rows of a page, encoded and compressed, in place of what was staged for it before.
+
+    Raises:
+        HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
+    """
+    begin_harvest(database, connection, ref.tenant_id, ref.supplier_code, ref.harvest_id)
+    statement = database.insert(staged_pages).values(
+        tenant_id=ref.tenant_id,
+        supplier_code=ref.supplier_code,
+        harvest_id=ref.harvest_id,
+        page=ref.page,
+        kind=kind,
+        data=compressed,
+    )
+    key = list(staged_pages.primary_key.columns)
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_={"data": statement.excluded.data}))
+
+
+def get_page(database: Database, connection: Connection, ref: PageRef, kind: Kind) -> bytes:
+    """Give the encoded rows of a page.
+
+    Raises:
+        PageGone: the page was synced already.
+        PageMissing: it was never staged, or its harvest is over.
+    """
+    data = connection.scalar(select(staged_pages.c.data).where(on_page(staged_pages, ref), staged_pages.c.kind == kind))
+    if data is not None:
+        return zlib.decompress(data)
+    what = f"catalogue {database.shown}: {kind} page {ref.page} of harvest {ref.harvest_id!r}"
+    if recorded_counts(connection, ref) is not None:
+        raise PageGone(
+            f"{what} was synced already, so it is staged no more; ask for its counts instead",
+            catalogue=database.shown,
+            harvest_id=ref.harvest_id,
+            page=ref.page,
+        )
+    raise PageMissing(
+        f"{what} is not staged; fetch it again, or start a new harvest if this one is over",
+        catalogue=database.shown,
+        harvest_id=ref.harvest_id,
+        page=ref.page,
+    )
+
+
+def drop_page(connection: Connection, ref: PageRef) -> None:
+    """Clear away both forms of a page."""
+    connection.execute(delete(staged_pages).where(on_page(staged_pages, ref)))
+
+
+_Row: TypeAlias = "Row[*tuple[Any, ...]]"
+
+
+def check_fetch(
+    database: Database,
+    connection: Connection,
+    ref: PageRef,
+    workflow_id: str,
+    feed: Feed | None,
+    cursor: FeedCursor | None,
+) -> float:
+    """See `Catalogue.check_fetch`."""
+    row = _own_harvest(database, connection, ref, workflow_id)
+    if ref.page == 0:
+        if feed is not None or cursor is not None:
+            _raise_mismatch(database, ref, "the first page comes with a feed or a cursor, which only it can find out")
+        return _read_seconds(row)
+    if feed is None or cursor is None:
+        _raise_mismatch(database, ref, "only the first page comes without a feed and a cursor")
+    if row is None:
+        _raise_mismatch(database, ref, "this harvest has not begun")
+    if row.workflow_id is None and row.finished_at is not None:
+        _raise_mismatch(database, ref, "this harvest is finished")
+    _check_feed(database, ref, row, feed)
+    before = PageRef(
+        tenant_id=ref.tenant_id, supplier_code=ref.supplier_code, harvest_id=ref.harvest_id, page=ref.page - 1
+    )
+    end = _page_end(connection, before)
+    if end is None:
+        if not _fetched_before_records(connection, before):
+            _raise_mismatch(database, ref, f"page {before.page} was not fetched")
+    elif (end.end_offset, end.end_line) != (cursor.offset, cursor.line):
+        _raise_mismatch(
+            database,
+            ref,
+            f"page {before.page} ended at byte {end.end_offset}, line {end.end_line}, and the cursor says byte "
+            f"{cursor.offset}, line {cursor.line}",
+        )
+    return _read_seconds(row)
+
+
+def check_page(database: Database, connection: Connection, ref: PageRef, workflow_id: str) -> _Row | None:
+    """See `Catalogue.check_page`.
+
+    Returns:
+        Where the page ended; None where an earlier release fetched it.
+    """
+    if _own_harvest(database, connection, ref, workflow_id) is None:
+        _raise_mismatch(database, ref, "this harvest has not begun")
+    end = _page_end(connection, ref)
+    if end is None and not _fetched_before_records(connection, ref):
+        _raise_mismatch(database, ref, "it was not fetched")
+    return end
+
+
+def check_last(database: Database, connection: Connection, ref: PageRef, workflow_id: str, *, complete: bool) -> None:
+    """See `Catalogue.check_last`."""
+    end = check_page(database, connection, ref, workflow_id)
+    if end is not None and end.end_of_feed != complete:
+        ends = "ends" if end.end_of_feed else "does not end"
+        _raise_mismatch(
+            database, ref, f"it is said to be {'' if complete else 'not '}the end of the feed, which {ends} with it"
+        )
+    this_harvest = in_harvest(fetched_pages, ref.tenant_id, ref.supplier_code, ref.harvest_id)
+    newest = connection.scalar(select(func.max(fetched_pages.c.page)).where(this_harvest))
+    if newest is not None and newest > ref.page:
+        _raise_mismatch(database, ref, f"it is said to be the last one, but page {newest} was fetched after it")
+    this_harvest = in_harvest(harvest_pages, ref.tenant_id, ref.supplier_code, ref.harvest_id)
+    synced = connection.scalar(select(func.count()).where(this_harvest, harvest_pages.c.page < ref.page)) or 0
+    if synced < ref.page:
+        _raise_mismatch(
+            database, ref, f"it is said to be the last one, but of the {ref.page} pages before it {synced} are synced"
+        )
+
+
+def record_fetch(database: Database, connection: Connection, ref: PageRef, fetched: FetchedFrom) -> None:
+    """Record where a page came from; its harvest has begun, in this transaction or before."""
+    row = _own_harvest(database, connection, ref, fetched.workflow_id)
+    if row is None:
+        _raise_mismatch(database, ref, "this harvest has not begun")
+    if row.unchanged_since is not None:
+        _raise_mismatch(database, ref, "another attempt found the feed unchanged, and the harvest is finished")
+    after = PageRef(
+        tenant_id=ref.tenant_id, supplier_code=ref.supplier_code, harvest_id=ref.harvest_id, page=ref.page + 1
+    )
+    # Until the next page is fetched a repeated attempt may well find another version, or end elsewhere, and it is its
+    # answer that counts. Afterwards it can only be one that was given up, whose answer nobody waits for.
+    followed = _page_end(connection, after) is not None
+    if row.feed_version is None or (ref.page == 0 and not followed):
+        connection.execute(
+            update(harvests)
+            .where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
+            .values(workflow_id=fetched.workflow_id, **_feed_columns(fetched.feed))
+        )
+    else:
+        _check_feed(database, ref, row, fetched.feed)
+    connection.execute(
+        update(harvests)
+        .where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
+        .values(read_seconds=func.coalesce(harvests.c.read_seconds, 0.0) + fetched.seconds)
+    )
+    values: dict[str, Any] = {
+        "end_offset": fetched.end.offset,
+        "end_line": fetched.end.line,
+        "end_of_feed": fetched.end_of_feed,
+    }
+    if followed:
+        end = _page_end(connection, ref)
+        if end is not None and any(getattr(end, name) != value for name, value in values.items()):
+            _raise_mismatch(database, ref, f"page {after.page} was fetched already, from where another attempt ended")
+    if fetched.incomplete:
+        values |= {"incomplete": fetched.incomplete.name, "incomplete_detail": replace_nul(fetched.incomplete_detail)}
+    else:
+        values |= {"incomplete": None, "incomplete_detail": None}
+    values |= {"fetched_by": fetched.read_by or None, "transformed_by": None, "holds_until": None}
+    statement = database.insert(fetched_pages).values(
+        tenant_id=ref.tenant_id,
+        supplier_code=ref.supplier_code,
+        harvest_id=ref.harvest_id,
+        page=ref.page,
+        **values,
+    )
+    key = list(fetched_pages.primary_key.columns)
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=values))
+
+
+def record_transform(connection: Connection, ref: PageRef, *, read_by: str, holds_until: datetime | None) -> None:
+    """Record what a page was transformed by, and until when that gives the same."""
+    connection.execute(
+        update(fetched_pages)
+        .where(on_page(fetched_pages, ref))
+        .values(transformed_by=read_by or None, holds_until=holds_until)
+    )
+
+
+def find_current_reading(
+    database: Database, connection: Connection, ref: PageRef, workflow_id: str, read_by: str
+) -> CurrentReading | None:
+    """See `Catalogue.find_current_reading`."""
+    own = _own_harvest(database, connection, ref, workflow_id)
+    here = in_catalogue(suppliers, ref.tenant_id, ref.supplier_code)
+    newest = connection.scalar(select(suppliers.c.current_harvest).where(here))
+    if newest is None or (newest == ref.harvest_id and (own is None or own.unchanged_since is None)):
+        return None
+    table = harvests.c
+    columns = select(table.started_at, table.complete, table.unchanged_since, table.feed_version)
+
+    def harvest(harvest_id: str) -> _Row | None:
+        where = in_harvest(harvests, ref.tenant_id, ref.supplier_code, harvest_id)
+        return connection.execute(columns.where(where, table.complete)).one_or_none()
+
+    row = harvest(newest)
+    if row is None:
+        return None
+    reading = row.unchanged_since or newest
+    row = harvest(reading)
+    if row is None or not row.feed_version:
+        return None
+    standing = CurrentReading(reading=reading, newest=newest, version=row.feed_version, read_at=row.started_at)
+    if newest == ref.harvest_id:
+        return standing
+    pages = fetched_pages.c
+    all_pages = in_harvest(fetched_pages, ref.tenant_id, ref.supplier_code, reading)
+    holds = pages.holds_until.is_(None) | (pages.holds_until > datetime.now(UTC))
+    alike = and_(all_pages, pages.fetched_by == read_by, pages.transformed_by == read_by, holds)
+    total, good = (
+        connection.scalar(select(func.count()).select_from(fetched_pages).where(which)) or 0
+        for which in (all_pages, alike)
+    )
+    return standing if 0 < total == good else None
+
+
+def finish_unchanged(
+    database: Database, connection: Connection, ref: PageRef, workflow_id: str, standing: CurrentReading
+) -> HarvestTotals:
+    """See `Catalogue.finish_unchanged`."""
+    if ref.page:
+        _raise_mismatch(database, ref, "only the first page finds out whether the feed has changed")
+    newest = lock_catalogue(connection, ref.tenant_id, ref.supplier_code)
+    own = _own_harvest(database, connection, ref, workflow_id)
+    if own is None:
+        if newest != standing.newest:
+            _raise_mismatch(database, ref, f"harvest {newest!r} began while the feed's server was asked for changes")
+        begin_harvest(database, connection, ref.tenant_id, ref.supplier_code, ref.harvest_id)
+        connection.execute(
+            update(harvests)
+            .where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
+            .values(
+                workflow_id=workflow_id,
+                unchanged_since=standing.reading,
+                finished_at=datetime.now(UTC),
+                complete=True,
+                delisted=0,
+            )
+        )
+    elif own.unchanged_since != standing.reading:
+        _raise_mismatch(database, ref, "another attempt found the feed changed, and reads it")
+    return harvest_totals(connection, ref.tenant_id, ref.supplier_code, standing.reading)
+
+
+def _own_harvest(database: Database, connection: Connection, ref: PageRef, workflow_id: str) -> _Row | None:
+    """Give what is recorded of a harvest, or None where it has not begun; it is this workflow's or nobody's yet."""
+    if not workflow_id:
+        _raise_mismatch(database, ref, "the activity does not belong to a workflow")
+    table = harvests.c
+    row = connection.execute(
+        select(
+            table.workflow_id,
+            table.finished_at,
+            table.feed_version,
+            table.feed_format,
+            table.feed_bytes,
+            table.feed_ranges,
+            table.prologue_hash,
+            table.read_seconds,
+            table.unchanged_since,
+        ).where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
+    ).one_or_none()
+    if row is not None and row.workflow_id is not None and row.workflow_id != workflow_id:
+        # The other workflow is not named: it may be another tenant's.
+        _raise_mismatch(database, ref, f"this harvest does not belong to workflow {workflow_id!r}")
+    return row
+
+
+def _read_seconds(row: _Row | None) -> float:
+    return 0.0 if row is None or row.read_seconds is None else float(row.read_seconds)
+
+
+def _feed_columns(feed: Feed) -> dict[str, Any]:
+    """Give what is recorded of a feed, by column."""
+    return {
+        "feed_version": feed.version,
+        "feed_format": feed.format.name or str(int(feed.format)),
+        "feed_bytes": feed.total_bytes,
+        "feed_ranges": feed.ranges,
+        "prologue_hash": hashlib.sha256(feed.prologue).hexdigest(),
+    }
+
+
+def _check_feed(database: Database, ref: PageRef, row: _Row, feed: Feed) -> None:
+    if row.feed_version is None:
+        return
+    for name, value in _feed_columns(feed).items():
+        recorded = getattr(row, name)
+        if recorded != value:
+            _raise_mismatch(database, ref, f"{name} is {str(value)[:200]!r}, and the harvest began with {recorded!r}")
+
+
+def _page_end(connection: Connection, ref: PageRef) -> _Row | None:
+    table = fetched_pages.c
+    return connection.execute(
+        select(table.end_offset, table.end_line, table.end_of_feed).where(on_page(fetched_pages, ref))
+    ).one_or_none()
+
+
+def _fetched_before_records(connection: Connection, ref: PageRef) -> bool:
+    """Tell whether a page without a record was fetched all the same: by a release that kept none.
+
+    Such a release may still run beside this one during an upgrade. No payload leads here, since whatever this release
+    stages it records.
+    """
+    return any(
+        connection.scalar(select(table.c.page).where(on_page(table, ref)).limit(1)) is not None
+        for table in (staged_pages, harvest_pages)
+    )
+
+
+def _raise_mismatch(database: Database, ref: PageRef, detail: str) -> NoReturn:
+    raise HarvestMismatch(
+        f"catalogue {database.shown}: page {ref.page} of harvest {ref.harvest_id!r} of supplier {ref.supplier_code!r} "
+        f"of tenant {ref.tenant_id!r} is not as recorded: {detail}; start a new harvest",
+        catalogue=database.shown,
+        harvest_id=ref.harvest_id,
+        page=ref.page,
+    )

@@ -1,0 +1,174 @@
+"""betterproto2's dataclasses, by its own generator, run where it cannot trip over the project around it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from google.protobuf import descriptor_pb2
+from google.protobuf.compiler import plugin_pb2
+
+from .errors import UsageError
+from .request import declarations
+
+_GOOGLE = "google/protobuf/__init__.py"
+
+_POOL_NAME = "message_pool.py"
+_POOL = '''\
+import copyreg
+
+import betterproto2
+
+
+class MessagePool(betterproto2.MessagePool):
+    """The messages of this tree."""
+
+    def register_message(self, package_name: str, message_name: str, message_type: type[betterproto2.Message]) -> None:
+        super().register_message(package_name, message_name, message_type)
+        message_type.__reduce__ = _reduce
+
+
+def _reduce(message: betterproto2.Message) -> tuple[object, ...]:
+    """What a message is pickled as: its attributes, where betterproto2's bytes would lose nanoseconds and signs."""
+    return copyreg.__newobj__, (type(message),), vars(message)
+
+
+default_message_pool = MessagePool()
+'''
+
+_CLASS = re.compile(
+    r"^(?P<head>@dataclass\(.*\)\n)(?P<body>class \w+\(betterproto2\.Message\):\n(?:(?:    .*)?\n)*)", re.MULTILINE
+)
+_PRIVATE_FIELD = re.compile(r"^    (__\w+): \"", re.MULTILINE)
+_CHECKED = "betterproto2.check_compiler_version(_COMPILER_VERSION)\n"
+_NAMED = '''
+
+def _named(*names):
+    """Gives fields their names back: in the body of a class, Python puts the class's name before two underscores."""
+
+    def rename(cls):
+        changed = {f"_{cls.__name__.lstrip('_')}{name}": name for name in names}
+        cls.__annotations__ = {changed.get(name, name): hint for name, hint in cls.__annotations__.items()}
+        for private, name in changed.items():
+            setattr(cls, name, vars(cls)[private])
+            delattr(cls, private)
+        return cls
+
+    return rename
+'''
+
+
+def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]) -> dict[str, str]:
+    """Generates the packages of `targets`, and google.protobuf as far as they use it.
+
+    Args:
+        files: the targets and all that they import, dependencies first.
+        targets: names of the files to generate.
+
+    Returns:
+        Text by path, relative to the output folder.
+    """
+    if not files:
+        return {}
+    request = plugin_pb2.CodeGeneratorRequest(
+        file_to_generate=targets,
+        # descriptor.proto is there for options alone, and dataclasses carry none.
+        proto_file=[_with_presence(file) for file in files if file.name != "google/protobuf/descriptor.proto"],
+        parameter="client_generation=none,server_generation=none",
+    )
+    wanted = _packages(files, targets)
+    # In an empty folder, because the generator leaves out each __init__.py that it finds in the current one.
+    with tempfile.TemporaryDirectory() as folder:
+        # Without a configuration here, ruff reads that of the folders above, or of the user's home.
+        (Path(folder) / "ruff.toml").touch()
+        done = subprocess.run(
+            [sys.executable, "-m", "betterproto2_compiler.plugin.main"],
+            input=request.SerializeToString(deterministic=True),
+            capture_output=True,
+            check=False,
+            cwd=folder,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"},
+        )
+        if done.returncode:
+            raise UsageError(f"betterproto2's generator failed: {_reason(done.stderr, Path(folder))}")
+    response = plugin_pb2.CodeGeneratorResponse.FromString(done.stdout)
+    texts = {file.name: file.content for file in response.file if _is_wanted(file.name, wanted)}
+    private = {field.name for each in declarations(files) for field in _fields(each.proto) if _is_private(field.name)}
+    texts = {name: _with_private_names(text, private) for name, text in texts.items()}
+    return texts | {name: _POOL for name in texts if name == _POOL_NAME}
+
+
+def _with_presence(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
+    """A file whose `optional` fields are those of proto3; betterproto2 takes proto2's for fields without presence."""
+    # A file that says nothing about its syntax has proto2's.
+    if file.syntax not in ("", "proto2"):
+        return file
+    copy = descriptor_pb2.FileDescriptorProto()
+    copy.CopyFrom(file)
+    pending = list(copy.message_type)
+    while pending:
+        message = pending.pop()
+        pending += message.nested_type
+        for field in message.field:
+            field.proto3_optional = _is_optional(field) and not message.options.map_entry
+    return copy
+
+
+def _is_optional(field: descriptor_pb2.FieldDescriptorProto) -> bool:
+    return field.label == field.LABEL_OPTIONAL and not field.HasField("oneof_index")
+
+
+def _reason(stderr: bytes, folder: Path) -> str:
+    left = folder / "invalid-generated-code.py"
+    if left.exists():
+        try:
+            compile(left.read_text(encoding="utf-8"), "", "exec")
+        except SyntaxError as error:
+            return f"it wrote what is not Python: {(error.text or '').strip()}"
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it says nothing"
+
+
+def _fields(
+    proto: descriptor_pb2.DescriptorProto | descriptor_pb2.EnumDescriptorProto,
+) -> Iterable[descriptor_pb2.FieldDescriptorProto]:
+    return proto.field if isinstance(proto, descriptor_pb2.DescriptorProto) else ()
+
+
+def _is_private(name: str) -> bool:
+    """Whether Python changes the name in the body of a class."""
+    return name.startswith("__") and not name.endswith("__")
+
+
+def _with_private_names(text: str, private: set[str]) -> str:
+    """A module whose classes give fields such as `__doc__x` their names back.
+
+    Args:
+        text: the module.
+        private: names of such fields, whichever messages have them.
+    """
+
+    def with_decorator(found: re.Match[str]) -> str:
+        names = [name for name in _PRIVATE_FIELD.findall(found["body"]) if name in private]
+        decorator = f"@_named({', '.join(map(repr, names))})\n" if names else ""
+        return f"{found['head']}{decorator}{found['body']}"
+
+    named = _CLASS.sub(with_decorator, text) if private else text
+    return named if named == text else named.replace(_CHECKED, f"{_CHECKED}{_NAMED}", 1)
+
+
+def _packages(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]) -> set[str]:
+    packages = {file.package for file in files if file.name in targets}
+    return {"/".join([*package.split("."), "__init__.py"]).lstrip("/") for package in packages}
+
+
+def _is_wanted(name: str, wanted: set[str]) -> bool:
+    if name in (_POOL_NAME, "py.typed", _GOOGLE) or name in wanted:
+        return True
+    folder = name.removesuffix("__init__.py")
+    return name.endswith("__init__.py") and any(path.startswith(folder) for path in (*wanted, _GOOGLE))

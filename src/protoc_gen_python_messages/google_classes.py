@@ -1,0 +1,94 @@
+"""Google's message classes, grpcio's stubs and servicers, and types for both, each by its own generator."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from google.protobuf import descriptor_pb2
+
+from .errors import UsageError
+from .request import module_of, rewrite_imports
+
+_MYPY_PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
+
+
+def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str], package: str) -> dict[str, str]:
+    """Generates the modules of `targets`.
+
+    Args:
+        files: the targets and all that they import, dependencies first.
+        targets: names of the files to generate.
+        package: Python package of the output folder; imports among the modules are written for it.
+
+    Returns:
+        Text by path, relative to the output folder.
+    """
+    if not targets:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        out = root / "out"
+        out.mkdir()
+        descriptors = root / "request.binpb"
+        descriptors.write_bytes(descriptor_pb2.FileDescriptorSet(file=files).SerializeToString(deterministic=True))
+        command = [sys.executable, "-m", "grpc_tools.protoc", f"--descriptor_set_in={descriptors}"]
+        command += [f"--plugin={name}={executable(name)}" for name in _MYPY_PLUGINS]
+        command += [f"--{flag}_out={out}" for flag in ("python", "grpc_python", "mypy", "mypy_grpc")]
+        done = subprocess.run([*command, *targets], cwd=root, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise UsageError(f"Google's generator refused the files: {done.stderr.strip()}")
+        served = {_path(file.name) for file in files if file.service}
+        return {
+            path.relative_to(out).as_posix(): rewrite_imports(path.read_text(encoding="utf-8"), targets, package)
+            for path in sorted(out.rglob("*.py*"))
+            if _is_wanted(path.relative_to(out).as_posix(), served)
+        }
+
+
+def _is_wanted(path: str, served: set[str]) -> bool:
+    """Whether a module has content; files without services get an empty grpc module, which nobody needs."""
+    stem = path.rpartition(".")[0]
+    return not stem.endswith("_pb2_grpc") or stem.removesuffix("_grpc") in served
+
+
+def _path(proto: str) -> str:
+    return module_of(proto).replace(".", "/")
+
+
+_INSTALL = "pip install 'contextworker[generate]'"
+_PACKAGES = {"betterproto2_compiler": "betterproto2_compiler", "grpc_tools": "grpcio-tools"}
+_PROGRAMS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc", "ruff")
+
+
+def require_generators() -> None:
+    """Checks that all generators are there.
+
+    Raises:
+        UsageError: some are not installed; its text names them.
+    """
+    missing = [name for module, name in _PACKAGES.items() if importlib.util.find_spec(module) is None]
+    missing += [name for name in _PROGRAMS if _find(name) is None]
+    if missing:
+        raise UsageError(f"not installed: {', '.join(missing)}; {_INSTALL}")
+
+
+def executable(name: str) -> str:
+    """Path of a program beside this Python, or else on the path.
+
+    Raises:
+        UsageError: it is in neither place.
+    """
+    found = _find(name)
+    if found is None:
+        raise UsageError(f"not installed: {name}; {_INSTALL}")
+    return found
+
+
+def _find(name: str) -> str | None:
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else shutil.which(name)

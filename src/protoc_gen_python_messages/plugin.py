@@ -1,0 +1,47 @@
+"""The plugin's entry point: a CodeGeneratorRequest on stdin, a CodeGeneratorResponse on stdout."""
+
+from __future__ import annotations
+
+import sys
+
+from google.protobuf.compiler import plugin_pb2
+from google.protobuf.message import DecodeError
+
+from . import betterproto_classes, google_classes
+from .errors import UsageError
+from .google_classes import require_generators
+from .request import files_without_annotations, parse_options, targets_of
+
+
+def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGeneratorResponse:
+    """Answers a request; a mistake of the user's is the response's `error`."""
+    response = plugin_pb2.CodeGeneratorResponse(
+        supported_features=plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
+    )
+    try:
+        options = parse_options(request.parameter)
+        require_generators()
+        # Not before, because it imports a part of betterproto2's generator.
+        from .check import check
+
+        targets = targets_of(request)
+        files = files_without_annotations(request)
+        check(files, targets)
+        texts = betterproto_classes.generate(files, targets) | google_classes.generate(files, targets, options.package)
+    except UsageError as error:
+        response.error = f"protoc-gen-python_messages: {error}"
+        return response
+    for name in sorted(texts):
+        response.file.add(name=name, content=texts[name])
+    return response
+
+
+def main() -> None:
+    """Runs the plugin as protoc and buf do."""
+    try:
+        request = plugin_pb2.CodeGeneratorRequest.FromString(sys.stdin.buffer.read())
+    except DecodeError as error:
+        raise SystemExit(
+            f"protoc-gen-python_messages is run by buf or protoc; stdin holds no request: {error}"
+        ) from None
+    sys.stdout.buffer.write(generate(request).SerializeToString())

@@ -1,0 +1,180 @@
+"""The request's descriptors with their custom options readable, and the places and comments of what they declare."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.compiler import plugin_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError
+
+from .errors import Place, UsageError
+
+__all__ = ["ProtoFile", "Schema", "field_value", "set_fields"]
+
+
+_INTERNAL_METHOD = "contextunity.worker.internal_method"
+_EXTENSIONS = ("service", "cli", "workflow", "activity", "query", "signal", "update", "field")
+
+
+@dataclass(frozen=True, slots=True)
+class ProtoFile:
+    """One file of the request.
+
+    Attributes:
+        proto: its descriptor as a message whose options are known fields.
+    """
+
+    proto: Any
+    _places: dict[tuple[int, ...], Any]
+
+    @property
+    def name(self) -> str:
+        """Its path, as imports name it."""
+        return str(self.proto.name)
+
+    @property
+    def package(self) -> str:
+        """Its proto package; empty where it has none."""
+        return str(self.proto.package)
+
+    def place(self, *path: int) -> Place:
+        """Where a declaration or an option stands; the nearest enclosing one that the request knows a place of."""
+        for length in range(len(path), 0, -1):
+            location = self._places.get(path[:length])
+            if location is not None:
+                return Place(file=self.name, line=location.span[0] + 1)
+        return Place(file=self.name)
+
+    def comment(self, *path: int) -> str:
+        """The comment that leads a declaration, without the space that follows `//`."""
+        location = self._places.get(path)
+        if location is None:
+            return ""
+        text = location.leading_comments or location.trailing_comments
+        if isinstance(text, bytes):
+            # protoc passes on the comments of a file that is not in UTF-8 as they are.
+            text = text.decode(errors="replace")
+        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        lines = (line.removeprefix(" ").rstrip() for line in text.split("\n"))
+        return "\n".join(lines).strip("\n")
+
+
+class Schema:
+    """All files of a request.
+
+    The pool holds this request alone: options are read by the schema that came with it, whatever Python has imported.
+    """
+
+    def __init__(self, request: plugin_pb2.CodeGeneratorRequest) -> None:
+        self.pool = descriptor_pool.DescriptorPool()
+        for file in request.proto_file:
+            try:
+                self.pool.Add(file)
+            except TypeError as error:
+                raise UsageError(f"{file.name}: its descriptor is not valid: {error}") from None
+        self._raw = {file.name: file for file in request.proto_file}
+        self._files: dict[str, ProtoFile] = {}
+        self._class: Any = descriptor_pb2.FileDescriptorProto
+        self._extensions: dict[str, Any] = {}
+        self._internal: Any = None
+        try:
+            descriptor = self.pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")
+        except KeyError:
+            return  # No file imports descriptor.proto, so none has an annotation.
+        self._class = message_factory.GetMessageClass(descriptor)
+        with contextlib.suppress(KeyError):
+            self._internal = self.pool.FindExtensionByName(_INTERNAL_METHOD)
+            message_factory.GetMessageClass(cast("Descriptor", self._internal.containing_type))
+        for name in _EXTENSIONS:
+            try:
+                extension = self.pool.FindExtensionByName(f"temporal.v1.{name}")
+            except KeyError:
+                continue  # A schema of another vintage; what it does not know cannot be set either.
+            # Extensions are parsed into known fields only where the class of what they extend has been made.
+            message_factory.GetMessageClass(cast("Descriptor", extension.containing_type))
+            if extension.message_type is not None:
+                message_factory.GetMessageClass(extension.message_type)
+            if extension.message_type is None or extension.is_repeated:
+                raise UsageError(f"the option temporal.v1.{name} is not the one of Temporal's schema; import that one")
+            self._extensions[name] = extension
+
+    def file(self, name: str) -> ProtoFile:
+        """A file by its name."""
+        if not name.isprintable():
+            raise UsageError(f"the file name {name!r} holds characters that cannot be shown; rename the file")
+        if name not in self._files:
+            if name not in self._raw:
+                raise UsageError(f"the request asks for {name}, but does not hold it")
+            raw = self._raw[name]
+            try:
+                proto = self._class.FromString(raw.SerializeToString())
+            except DecodeError as error:
+                raise UsageError(f"{name}: its options do not fit the options schema it imports: {error}") from None
+            places = {tuple(location.path): location for location in raw.source_code_info.location}
+            self._files[name] = ProtoFile(proto, places)
+        return self._files[name]
+
+    def file_of_method(self, full_name: str) -> str:
+        """Name of the file that declares a method.
+
+        Raises:
+            KeyError: there is no such method.
+        """
+        service, _, method = full_name.rpartition(".")
+        return str(self.pool.FindServiceByName(service).methods_by_name[method].containing_service.file.name)
+
+    def dependencies(self, name: str) -> set[str]:
+        """Names of the files that a file imports, directly or not, itself included."""
+        seen, pending = set[str](), [name]
+        while pending:
+            current = pending.pop()
+            if current not in seen:
+                seen.add(current)
+                pending.extend(self._raw[current].dependency)
+        return seen
+
+    def annotation(self, options: Any, name: str) -> Any | None:
+        """An annotation of a service or method, by its extension's short name; None where it is not set."""
+        extension = self._extensions.get(name)
+        if extension is None or extension.containing_type.full_name != options.DESCRIPTOR.full_name:
+            return None
+        return options.Extensions[extension] if options.HasExtension(extension) else None
+
+    def is_internal(self, options: Any) -> bool:
+        """Whether the options of a method mark it as internal to workflows."""
+        return self._internal is not None and bool(options.Extensions[self._internal])
+
+    def number(self, name: str) -> int:
+        """Field number of an annotation's extension."""
+        return int(self._extensions[name].number) if name in self._extensions else 0
+
+    def message(self, type_name: str) -> Descriptor:
+        """A message by its name as fields and methods have it, with a leading dot.
+
+        Raises:
+            UsageError: the request holds no such message.
+        """
+        try:
+            return self.pool.FindMessageTypeByName(type_name.removeprefix("."))
+        except KeyError:
+            raise UsageError(f"the request names the message {type_name}, but does not hold it") from None
+
+
+def field_value(message: Any, name: str, default: Any = "") -> Any:
+    """A field of an options message; `default` where the schema that came with the request has no such field."""
+    return getattr(message, name) if name in message.DESCRIPTOR.fields_by_name else default
+
+
+def set_fields(message: Any, prefix: str = "") -> Iterator[tuple[str, FieldDescriptor, Any]]:
+    """Every field that is set in an options message, and in the messages within it, by dotted path."""
+    for field, value in message.ListFields():
+        path = f"{prefix}{field.name}"
+        yield path, field, value
+        if field.message_type is not None and not field.message_type.full_name.startswith("google.protobuf."):
+            for item in value if field.is_repeated else (value,):
+                yield from set_fields(item, f"{path}.")

@@ -147,11 +147,10 @@ def _read_exceptions(file: Path) -> list[_Exception]:
         data = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ContractUsageError(f"{file} cannot be read: {error}") from None
-    entries: Any = data.pop("exception", [])
-    if data or not isinstance(entries, list):
+    tables: list[Any] = data.pop("exception", [])
+    if data or type(tables) is not list:
         raise ContractUsageError(f"{file} holds tables [[exception]] alone, each with rule, path and reason")
     heads = (number for number, line in enumerate(text.splitlines(), 1) if _HEAD.match(line))
-    tables: list[Any] = entries
     return [_exception(entry, Place(str(file), next(heads, 0))) for entry in tables]
 
 

@@ -364,4 +364,4 @@ def plain_text(expression: str) -> str:
 
 def is_map(field: FieldDescriptor) -> bool:
     """Whether a field is a map."""
-    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+    return field.is_repeated and field.message_type is not None and bool(field.message_type.GetOptions().map_entry)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from .changes import ContractChange, changes
 from .compare import compare
 from .findings import RULES, Finding, Place, Severity
 from .schema import Schema
-from .versions import Buf, Comparison, ContractUsageError, own_protos, replaced, versions
+from .versions import Buf, Comparison, ContractUsageError, own_protos, versions
 
 __all__ = ["EXCEPTIONS_FILE", "Report", "check", "diff", "release"]
 
@@ -60,12 +60,17 @@ def check(root: Path, against: str | None, *, strict: bool = False) -> Report:
         ContractUsageError: something is named or written wrongly.
         IncomparableError: the two could not be compared.
     """
-    return _judge(root, versions(root, against), strict=strict)
+    return _check(root, against, strict=strict)[0]
 
 
-def _judge(root: Path, comparison: Comparison, *, strict: bool) -> Report:
-    found = [*comparison.wire, *compare(comparison.old, comparison.new)]
+def _check(root: Path, against: str | None, *, strict: bool) -> tuple[Report, Schema]:
     exceptions = _read_exceptions(root / EXCEPTIONS_FILE)
+    comparison = versions(root, against)
+    return _judge(root, comparison, exceptions, strict=strict), comparison.new
+
+
+def _judge(root: Path, comparison: Comparison, exceptions: Sequence[_Exception], *, strict: bool) -> Report:
+    found = [*comparison.wire, *compare(comparison.old, comparison.new)]
     findings, excepted, used = list[Finding](), list[Finding](), set[int]()
     for finding in found:
         number = next((index for index, each in enumerate(exceptions) if each.covers(finding)), None)
@@ -95,24 +100,23 @@ def release(root: Path, folder: Path, modules: list[str], *, strict: bool = Fals
     """
     report = None
     if folder.is_dir() and any(folder.rglob("*.proto")):
-        comparison = versions(root, str(folder))
-        report = _judge(root, comparison, strict=strict)
+        report, schema = _check(root, str(folder), strict=strict)
         if report.breaking:
             return report, 0
-        schema = comparison.new
     else:
-        buf = Buf(root)
-        schema = Schema(buf.build(".", f"the protos in {root} do not compile"))
-    places = own_protos(root, schema, modules)
-    with replaced(folder) as fresh:
-        for name, source in places.items():
-            target = fresh / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+        schema = Schema(Buf(root).build(".", f"the protos in {root} do not compile"))
+    contents = {name: path.read_bytes() for name, path in own_protos(root, schema, modules, folder).items()}
+    for stale in list(folder.rglob("*.proto")):
+        stale.unlink()
+        with suppress(OSError):  # It holds more.
+            stale.parent.rmdir()
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
     if report is not None:
         # Each of them was for a difference that is gone now, so the next check would complain of all.
         (root / EXCEPTIONS_FILE).unlink(missing_ok=True)
-    return report, len(places)
+    return report, len(contents)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..errors import WorkerError
 from .findings import RULES, Finding, Place, wire_rule
 from .schema import IncomparableError, Schema
 
-__all__ = ["Buf", "Comparison", "ContractUsageError", "own_protos", "replaced", "versions"]
+__all__ = ["Buf", "Comparison", "ContractUsageError", "own_protos", "versions"]
 
 _BREAKING = 100
 _PATIENCE = 300.0
@@ -354,15 +354,20 @@ def _of_buf(told: Mapping[str, object], path: str, new: Place | None, old: Place
     return Finding(rule=rule, path=path, text=str(told["message"]), new=new, old=old, breaks=rule.breaks)
 
 
-def own_protos(root: Path, schema: Schema, chosen: list[str]) -> dict[str, Path]:
+def own_protos(root: Path, schema: Schema, chosen: list[str], target: Path) -> dict[str, Path]:
     """The files to release by their name in imports: those of the chosen modules, else of all that git does not ignore.
 
     What git ignores was collected from elsewhere, as protos of others are; so it is passed over everywhere.
 
     Raises:
-        ContractUsageError: a module is not among buf.yaml's.
+        ContractUsageError: a module is not among buf.yaml's, or the files lie in the target already.
     """
     modules = Buf(root).modules()
+    for module in modules:
+        if (root / module).resolve().is_relative_to(target.resolve()):
+            raise ContractUsageError(
+                f"{target} holds the protos themselves; release them to another folder, such as contract"
+            )
     wanted = [name.rstrip("/") for name in chosen]
     for name in wanted:
         if name not in modules:
@@ -383,16 +388,3 @@ def _ignored(root: Path, module: str) -> bool:
     if shutil.which("git") is None:
         return False
     return _run(["git", "check-ignore", "--quiet", module], root).returncode == 0
-
-
-@contextmanager
-def replaced(folder: Path) -> Generator[Path]:
-    """A folder beside another one that takes its place at the end, so that it never is half of each."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
-        fresh = Path(place) / "new"
-        fresh.mkdir()
-        yield fresh
-        if folder.exists():
-            folder.rename(Path(place) / "old")
-        fresh.rename(folder)

@@ -219,6 +219,11 @@ class Schema:
                 tuple(location.path): int(location.span[0]) + 1 for location in proto.source_code_info.location
             }
         places = self._places[file]
+        if path not in places:
+            # Of a message in an option only the fields have places.
+            within = [line for other, line in places.items() if other[: len(path)] == path]
+            if within:
+                return Place(self._locate(file), min(within))
         for length in range(len(path), 0, -1):
             line = places.get(path[:length])
             if line is not None:

@@ -14,7 +14,7 @@ import pytest
 
 from contextunity.worker.cli import main
 
-from .conftest import BUF
+from .conftest import BUF, ROOT
 
 _GREET = """\
 syntax = "proto3";
@@ -245,6 +245,36 @@ def test_all_families_come_in_one_report(orders: Path, command: Command) -> None
     assert done.json["warnings"] == 1
     [warning] = [each for each in done.json["findings"] if each["severity"] == "warning"]
     assert warning["text"] == "execution_timeout 86400s → 60s"
+
+
+def test_every_break_of_our_own_protos_is_found_at_once(tmp_path: Path, command: Command, imports: Path) -> None:
+    for name in ("proto", "contract"):
+        shutil.copytree(ROOT / "proto", tmp_path / name)
+    shutil.copytree(imports, tmp_path / ".build/protos")
+    for name in ("contextunity", "temporal/v1"):
+        shutil.rmtree(tmp_path / ".build/protos" / name)
+    shutil.copy(ROOT / "buf.yaml", tmp_path / "buf.yaml")
+    unit = tmp_path / "proto/contextunity/core/context_unit.proto"
+    harvest = tmp_path / "proto/contextunity/harvest/v1/harvest.proto"
+    _edit(unit, "string trace_id = 2;", "string trace_id = 21;")
+    _edit(unit, "string parent_unit_id = 3;", "string parent = 3;")
+    _edit(unit, "AUDIO = 1;", "SOUND = 1;")
+    _edit(unit, "int64 latency_ms = 1;", "int32 latency_ms = 1;")
+    _edit(harvest, "rpc Harvest(HarvestRequest)", "rpc Reap(HarvestRequest)")
+    _edit(harvest, "message RawPage {", "message RawSheet {")
+    (tmp_path / "proto/contextunity/worker/context.proto").unlink()
+    done = command("check", "--root", str(tmp_path), "--json")
+    assert done.code == 1
+    found = {(each["rule"], each["path"]) for each in done.json["findings"]}
+    assert {
+        ("FIELD_NO_DELETE", "contextunity.core.ContextUnit.trace_id"),
+        ("FIELD_SAME_NAME", "contextunity.core.ContextUnit.parent_unit_id"),
+        ("ENUM_VALUE_SAME_NAME", "contextunity.core.Modality.AUDIO"),
+        ("FIELD_SAME_TYPE", "contextunity.core.UnitMetrics.latency_ms"),
+        ("RPC_NO_DELETE", "contextunity.harvest.v1.HarvestService.Harvest"),
+        ("MESSAGE_NO_DELETE", "contextunity.harvest.v1.RawPage"),
+        ("FILE_NO_DELETE", "contextunity/worker/context.proto"),
+    } <= found, found
 
 
 def test_warnings_are_errors_when_it_is_strict(orders: Path, command: Command) -> None:

@@ -276,7 +276,7 @@ class Text:
         """Bounds of its length in characters and in bytes, as all conditions together imply them."""
         low, high = self.chars
         low_bytes, high_bytes = self.size
-        parts = [part for part in (self.prefix, self.suffix, self.contains) if part]
+        parts = [part for part in (_merged(self.prefix, self.suffix), self.contains) if part]
         low = max(low, *(len(part) for part in parts), 0)
         if self.zero in self.not_values or any(each not in _EMPTY_TOO for each in self.formats):
             low = max(low, 1)
@@ -338,6 +338,14 @@ class Text:
     def blame(self, *kinds: str) -> tuple[str, ...]:
         """Names of the rules of the first of these kinds that are set."""
         return next((self.options[kind] for kind in kinds if self.options.get(kind)), ())
+
+
+def _merged(prefix: Any, suffix: Any) -> Any:
+    """The shortest text that begins and ends so."""
+    if not prefix or not suffix:
+        return prefix or suffix
+    shared = next(size for size in range(len(suffix), -1, -1) if prefix.endswith(suffix[:size]))
+    return prefix + suffix[shared:]
 
 
 _TEXT_OPTIONS = {

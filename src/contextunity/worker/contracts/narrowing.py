@@ -61,7 +61,9 @@ def side_of(each: FieldDescriptor, rules: Any | None, *, element: bool = False, 
     if rules is not None and rules.ignore == ALWAYS:
         rules = None
     ignored = rules is not None and (rules.ignore == _IF_ZERO or (if_zero and not rules.ignore))
-    return Side(field=each, rules=rules, tracked=each.has_presence or element, element=element, if_zero=ignored)
+    tracked = each.has_presence or element
+    # Where zero can be told from absence, only absence is passed over.
+    return Side(field=each, rules=rules, tracked=tracked, element=element, if_zero=ignored and (element or not tracked))
 
 
 def absence_refused(side: Side) -> tuple[str, ...]:
@@ -207,23 +209,36 @@ def _narrowed_sizes(before: Side, after: Side, kind: str, options: tuple[str, st
 
 
 def _narrowed_mask(was: Any | None, now: Any) -> list[Change]:
-    def covered(path: str, by: Sequence[str]) -> bool:
-        return any(path == each or path.startswith(f"{each}.") for each in by)
-
-    allowed, banned = list(getattr(was, "in", ())), list(getattr(was, "not_in", ()))
-    fixed = list(was.const.paths) if was is not None and was.HasField("const") else None
+    allowed, banned = _listed(was, "in"), _listed(was, "not_in")
+    fixed = list[str](was.const.paths) if was is not None and was.HasField("const") else None
+    within, without = _listed(now, "in"), _listed(now, "not_in")
     names: list[str] = []
     if now.HasField("const") and fixed != list(now.const.paths):
         names.append("field_mask.const")
     paths = fixed if fixed is not None else allowed
-    within, without = list(getattr(now, "in")), list(now.not_in)
-    if within and not (paths and all(covered(path, within) for path in paths)):
+    if within and not (paths and all(_covered(path, within) for path in paths)):
         names.append("field_mask.in")
-    if any(covered(path, without) for path in fixed or ()):
-        names.append("field_mask.not_in")
-    if fixed is None and any(not covered(path, banned) for path in without):
+    if fixed is not None:
+        refused = any(_covered(path, without) for path in fixed)
+    else:
+        # Of what is allowed some lies in what is refused, or around it.
+        met = [path for path in without if not allowed or _covered(path, allowed) or _covers_any(path, allowed)]
+        refused = any(not _covered(path, banned) for path in met)
+    if refused:
         names.append("field_mask.not_in")
     return [Change("values", tuple(names))] if names else []
+
+
+def _listed(rules: Any | None, name: str) -> list[str]:
+    return list(getattr(rules, name)) if rules is not None else []
+
+
+def _covered(path: str, by: Sequence[str]) -> bool:
+    return any(path == each or path.startswith(f"{each}.") for each in by)
+
+
+def _covers_any(path: str, others: Sequence[str]) -> bool:
+    return any(_covered(each, [path]) for each in others)
 
 
 def _narrowed_expressions(before: Side, after: Side) -> list[Change]:

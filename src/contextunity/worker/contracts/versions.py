@@ -340,7 +340,7 @@ def _finding(told: Mapping[str, object], root: Path, old: Schema, new: Schema) -
     # What is gone or has another name now is named in the text; it stood where the old version has it.
     for base in dict.fromkeys((scope, scope.rpartition(".")[0])):
         found = next((f"{base}.{word}" for word in words if f"{base}.{word}" in old.declarations), None)
-        if found is not None and found not in new.declarations:
+        if found is not None and (found not in new.declarations or str(told["type"]).endswith("_NO_DELETE")):
             path = found
             break
     was = old.place_of(path) if path != file else None

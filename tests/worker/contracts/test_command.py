@@ -92,6 +92,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ".gitignore": "/imports\n",
             "proto/acme/greet/v1/greet.proto": _GREET,
             "imports/shared/v1/shared.proto": _SHARED,
+            "imports/unused/v1/unused.proto": _SHARED.replace("shared", "unused"),
         },
     )
     _git(folder, "init", "--quiet")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 __all__ = [
     "FAMILIES",
     "RULES",
     "Breaks",
+    "ContractError",
     "Family",
     "Finding",
     "Findings",
@@ -18,6 +19,14 @@ __all__ = [
     "Severity",
     "wire_rule",
 ]
+
+
+class ContractError(Exception):
+    """Base of the gate's errors.
+
+    It is none of ContextUnityError, which brings the codec and the generated messages along: buf starts its plugin
+    several times for one comparison, and each start would take three times as long.
+    """
 
 
 class Severity(Enum):
@@ -77,10 +86,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a declaration or an option stands; line 0 where only the file is known."""
+    """Where a declaration or an option stands; line 0 where only the file is known.
+
+    Attributes:
+        path: in the file's descriptor, as its source code info has it.
+    """
 
     file: str
     line: int = 0
+    path: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.line else self.file

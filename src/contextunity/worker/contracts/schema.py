@@ -13,8 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from ..errors import WorkerError
-from .findings import Place
+from .findings import ContractError, Place
 
 __all__ = ["KINDS", "Element", "IncomparableError", "Schema", "Service", "plain_text"]
 
@@ -33,7 +32,7 @@ _EXTENSIONS = {
 _BUF_EXTENSION, _IS_IMPORT = 8042, 1
 
 
-class IncomparableError(WorkerError):
+class IncomparableError(ContractError):
     """The two versions could not be compared, so nothing is known about what breaks."""
 
 
@@ -221,13 +220,13 @@ class Schema:
         places = self._places[file]
         if path not in places:
             # Of a message in an option only the fields have places.
-            within = [line for other, line in places.items() if other[: len(path)] == path]
+            within = [(line, other) for other, line in places.items() if other[: len(path)] == path]
             if within:
-                return Place(self._locate(file), min(within))
+                return Place(self._locate(file), *min(within))
         for length in range(len(path), 0, -1):
             line = places.get(path[:length])
             if line is not None:
-                return Place(self._locate(file), line)
+                return Place(self._locate(file), line, path[:length])
         return Place(self._locate(file))
 
     def declared_at(self, file: str, line: int) -> str:

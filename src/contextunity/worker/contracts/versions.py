@@ -17,8 +17,7 @@ from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 
-from ..errors import WorkerError
-from .findings import RULES, Finding, Place, wire_rule
+from .findings import RULES, ContractError, Finding, Place, wire_rule
 from .schema import IncomparableError, Schema
 
 __all__ = ["Buf", "Comparison", "ContractUsageError", "own_protos", "versions"]
@@ -30,7 +29,7 @@ _IMPORT_MARK = bytes.fromhex("d2f603020801")
 """`buf_extension {is_import: true}` of an image's file; what is appended to a message counts last."""
 
 
-class ContractUsageError(WorkerError):
+class ContractUsageError(ContractError):
     """What to compare with is named wrongly, or there is nothing of a contract here."""
 
 
@@ -284,7 +283,8 @@ def _wire(buf: Buf, modules: list[str], old: Schema, new: Schema, image: bytes) 
         with tempfile.TemporaryDirectory() as place:
             against = Path(place) / "against.binpb"
             against.write_bytes(b"".join(_entry(file, own=file.name in names) for file in released.file))
-            done = buf.run("breaking", module, "--against", str(against), "--error-format", "json")
+            words = ("breaking", module, "--against", str(against), "--exclude-imports", "--error-format", "json")
+            done = buf.run(*words)
         if done.returncode not in (0, _BREAKING):
             raise IncomparableError(f"buf breaking could not compare {module}: {_first_line(done)}")
         for line in done.stdout.splitlines():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -424,3 +425,19 @@ def test_numbers_that_others_use_for_options_of_their_own_are_not_ours(repositor
     _edit(repository / file, "string name = 1;", "string name = 1 [(acme.options.v1.shown) = true];")
     done = command("check")
     assert (done.code, done.out) == (0, "nothing breaks, compared with contract\n")
+
+
+def test_the_commands_of_the_guide_work_as_they_stand_there(
+    repository: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guide = (ROOT / "docs/how-to/guard-your-contract.md").read_text()
+    blocks = "\n".join(re.findall(r"```(?:sh|yaml)\n(.*?)```", guide, re.DOTALL))
+    commands = re.findall(r"(?:^|run: |entry: )contextworker ([^>|\n]*)", blocks, re.MULTILINE)
+    assert len(commands) >= 7
+    for words in (each.split() for each in commands):
+        if words[0] == "contract":
+            done = command(*words[1:])
+            assert done.code == 0, (words, done.out, done.err)
+        else:
+            assert main(words) == 0
+            capsys.readouterr()

@@ -158,6 +158,26 @@ def test_it_compares_with(kind: str, repository: Path, command: Command, tmp_pat
     assert finding["breaks"] == ["callers", "workers on the old build", "running tasks"]
 
 
+def test_a_folder_within_a_git_repository_is_compared_by_itself(
+    repository: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("buf.yaml", "proto", "imports")
+    for name in names:
+        (repository / "service" / name).parent.mkdir(exist_ok=True)
+        (repository / name).rename(repository / "service" / name)
+    _git(repository, "add", ".")
+    _git(repository, "commit", "--quiet", "-m", "moved")
+    _edit(repository / "service/proto/acme/greet/v1/greet.proto", "  string name = 1;\n", "")
+    done = command("check", "--against", "HEAD", "--root", "service")
+    assert done.code == 1
+    assert "service/proto/acme/greet/v1/greet.proto:7: error FIELD_NO_DELETE: acme.greet.v1.Greeting.name" in done.out
+    monkeypatch.chdir(repository / "service")
+    done = command("check", "--against", "HEAD")
+    assert done.code == 1
+    assert "before   HEAD:proto/acme/greet/v1/greet.proto:8" in done.out
+    assert "v1 has no buf.yaml" in command("check", "--against", "v1").err
+
+
 def test_what_was_deleted_is_named_where_it_was(repository: Path, command: Command) -> None:
     file = repository / "proto/acme/greet/v1/greet.proto"
     _edit(file, "  string name = 1;\n", "")

@@ -17,6 +17,7 @@ __all__ = [
     "Place",
     "Rule",
     "Severity",
+    "order",
     "wire_rule",
 ]
 
@@ -150,10 +151,11 @@ class Findings:
 
     def sorted(self) -> list[Finding]:
         """All of them, by file and line, those without a place now first by where they were."""
-        return sorted(self._found.values(), key=_order)
+        return sorted(self._found.values(), key=order)
 
 
-def _order(finding: Finding) -> tuple[str, int, str, str]:
+def order(finding: Finding) -> tuple[str, int, str, str]:
+    """By what findings are sorted: file, line, rule and path."""
     place = finding.new or finding.old or Place("")
     return (place.file, place.line, finding.rule.id, finding.path)
 

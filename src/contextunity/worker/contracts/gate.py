@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from .changes import ContractChange, changes
 from .compare import compare
-from .findings import RULES, Finding, Place, Severity
+from .findings import RULES, Finding, Place, Severity, order
 from .schema import Schema
 from .versions import Buf, Comparison, ContractUsageError, own_protos, versions
 
@@ -70,7 +70,7 @@ def _check(root: Path, against: str | None, *, strict: bool) -> tuple[Report, Sc
 
 
 def _judge(root: Path, comparison: Comparison, exceptions: Sequence[_Exception], *, strict: bool) -> Report:
-    found = [*comparison.wire, *compare(comparison.old, comparison.new)]
+    found = sorted([*comparison.wire, *compare(comparison.old, comparison.new)], key=order)
     findings, excepted, used = list[Finding](), list[Finding](), set[int]()
     for finding in found:
         number = next((index for index, each in enumerate(exceptions) if each.covers(finding)), None)

@@ -11,7 +11,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from .accepted import NO_EXPRESSIONS, Change, Expressions, expressions, matches_all
 from .findings import Breaks, Findings
-from .narrowing import ALWAYS, absence_refused, narrowed, side_of, value_text
+from .narrowing import absence_refused, held_message, held_rules, narrowed, side_of, value_text
 from .schema import KINDS, Schema, is_map
 from .temporal import Pairs
 
@@ -152,13 +152,12 @@ class _Reach:
         while self._pending:
             pair, label = self._pending.popleft()
             for was, now in _common_fields(pair.old, pair.new):
-                before, after = _value_message(was), _value_message(now)
+                before, after = held_message(was), held_message(now)
                 if before is None or after is None:
                     continue
                 rules = (_field_rules(self._old, was), _field_rules(self._new, now))
                 free = (pair.free[0] or _skips(rules[0], was), pair.free[1] or _skips(rules[1], now))
-                # Those of a list are about the list.
-                own = (NO_EXPRESSIONS, NO_EXPRESSIONS) if was.is_repeated else (_own(rules[0]), _own(rules[1]))
+                own = (expressions(held_rules(was, rules[0])), expressions(held_rules(now, rules[1])))
                 self._reach(before, after, free, label, own)
 
     def _reach(
@@ -184,14 +183,6 @@ def _common_fields(old: Descriptor, new: Descriptor) -> Iterator[tuple[FieldDesc
             yield each, numbered[each.number]
 
 
-def _value_message(each: FieldDescriptor) -> Descriptor | None:
-    """The message that a field, a list or the values of a map hold, where its rules are its own."""
-    message = each.message_type
-    if message is not None and is_map(each):
-        message = message.fields_by_name["value"].message_type
-    return None if message is None or message.full_name.startswith("google.protobuf.") else message
-
-
 def _field_rules(schema: Schema, each: FieldDescriptor) -> Any | None:
     found = schema.declarations.get(each.full_name)
     return schema.option(found[2].options, "buf.validate.field") if found is not None else None
@@ -199,12 +190,7 @@ def _field_rules(schema: Schema, each: FieldDescriptor) -> Any | None:
 
 def _skips(rules: Any | None, each: FieldDescriptor) -> bool:
     """Whether a field's rules have what it holds not validated."""
-    if rules is None:
-        return False
-    inner: Any = None
-    if each.is_repeated:
-        inner = rules.map.values if is_map(each) else rules.repeated.items
-    return rules.ignore == ALWAYS or (inner is not None and inner.ignore == ALWAYS)
+    return rules is not None and held_rules(each, rules) is None
 
 
 class _PairComparison:
@@ -241,7 +227,7 @@ class _PairComparison:
         if before_free:
             before = side_of(before.field, None)
         changes = narrowed(before, after)
-        if was.message_type is not None and not was.is_repeated:
+        if held_message(was) is not None:
             changes += self._on_field(was, now, before_free=before_free)
         for change in changes:
             places = self._new.place_of(now.full_name), self._old.place_of(was.full_name)
@@ -253,13 +239,16 @@ class _PairComparison:
 
     def _on_field(self, was: FieldDescriptor, now: FieldDescriptor, *, before_free: bool) -> list[Change]:
         """Expressions on a field that holds a message; those that its message had before say the same."""
-        own = (_own(_field_rules(self._old, was)), _own(_field_rules(self._new, now)))
+        rules = (_field_rules(self._old, was), _field_rules(self._new, now))
+        own = (expressions(held_rules(was, rules[0])), expressions(held_rules(now, rules[1])))
         inner = (_inner(self._old, was), _inner(self._new, now))
         before, after = (0, 1) if self._input else (1, 0)
         held = NO_EXPRESSIONS if before_free else own[before] | inner[before]
         added, _ = held.compare(own[after])
         _, removed = own[before].compare(own[after] | inner[after])
-        return [Change("changed" if removed else "added", tuple(dict.fromkeys(added)))] if added else []
+        prefix = "" if not was.is_repeated else "map.values." if is_map(was) else "repeated.items."
+        options = tuple(f"{prefix}{option}" for option in dict.fromkeys(added))
+        return [Change("changed" if removed else "added", options)] if added else []
 
     def _new_field(self, each: FieldDescriptor) -> None:
         side = side_of(each, _field_rules(self._new, each), if_zero=each.name in self._zeroed[1])
@@ -308,13 +297,8 @@ class _PairComparison:
         self._findings.add(self._rules[kind], old, f"{text} ({self._where})", *places, self._breaks)
 
 
-def _own(rules: Any | None) -> Expressions:
-    """Expressions on a field, where its rules are looked at."""
-    return expressions(None if rules is not None and rules.ignore == ALWAYS else rules)
-
-
 def _inner(schema: Schema, each: FieldDescriptor) -> Expressions:
-    message = _value_message(each)
+    message = held_message(each)
     return expressions(_message_rules(schema, message)) if message is not None else NO_EXPRESSIONS
 
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from .accepted import NUMERIC, Change, Numbers, Text, expressions, matches_all, numbers, text_rules
+from .schema import is_map
 
-__all__ = ["ALWAYS", "Side", "absence_refused", "narrowed", "side_of", "value_text"]
+__all__ = ["ALWAYS", "Side", "absence_refused", "held_message", "held_rules", "narrowed", "side_of", "value_text"]
 
 _IF_ZERO, ALWAYS = 1, 3
 """Values of buf.validate.Ignore."""
@@ -107,9 +108,28 @@ def narrowed(before: Side, after: Side) -> list[Change]:
         changes.append(Change("required", refused))
     if after.kind is not None:
         changes += _narrowed_kind(before, after, after.kind)
-    if before.field.message_type is None or before.field.is_repeated or before.element:
+    # Those about a message are compared with those of the message itself, which may say the same.
+    if held_message(before.field) is None or (before.field.is_repeated and not before.element):
         changes += _narrowed_expressions(before, after)
     return changes
+
+
+def held_message(each: FieldDescriptor) -> Descriptor | None:
+    """The message that a field, a list or the values of a map hold, where its rules are its own."""
+    message = each.message_type
+    if message is not None and is_map(each):
+        message = message.fields_by_name["value"].message_type
+    return None if message is None or message.full_name.startswith("google.protobuf.") else message
+
+
+def held_rules(each: FieldDescriptor, rules: Any | None) -> Any | None:
+    """The rules about the message that a field, a list or the values of a map hold; None where none are looked at."""
+    if rules is None or rules.ignore == ALWAYS:
+        return None
+    held: Any = rules
+    if each.is_repeated:
+        held = rules.map.values if is_map(each) else rules.repeated.items
+    return None if held.ignore == ALWAYS else held
 
 
 def _narrowed_kind(before: Side, after: Side, kind: str) -> list[Change]:

@@ -15,19 +15,16 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from .findings import ContractError, Place
 
-__all__ = ["KINDS", "Element", "IncomparableError", "Schema", "Service", "plain_text"]
+__all__ = ["KINDS", "Element", "IncomparableError", "Schema", "Service", "enum_name", "is_map", "plain_text"]
 
 KINDS = ("workflow", "activity", "query", "signal", "update")
 """What an annotation makes of a method."""
 
-_TEMPORAL = {"service": 7233, "workflow": 7233, "activity": 7234, "query": 7235, "signal": 7236, "update": 7237}
-_OWN = {"internal": 50010, "internal_method": 50010, "schedule": 50001}
-_RULES = {"field": 1159, "message": 1159, "oneof": 1159}
-_EXTENSIONS = {
-    **{f"temporal.v1.{name}": number for name, number in _TEMPORAL.items()},
-    **{f"contextunity.worker.{name}": number for name, number in _OWN.items()},
-    **{f"buf.validate.{name}": number for name, number in _RULES.items()},
-}
+_EXTENSIONS = (
+    *(f"temporal.v1.{name}" for name in ("service", *KINDS)),
+    *(f"contextunity.worker.{name}" for name in ("internal", "internal_method", "schedule")),
+    *(f"buf.validate.{name}" for name in ("field", "message", "oneof")),
+)
 # buf marks in each file of an image whether it was built for itself or is only imported.
 _BUF_EXTENSION, _IS_IMPORT = 8042, 1
 
@@ -183,16 +180,13 @@ class Schema:
             descriptor = self.pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")
         except KeyError:
             return descriptor_pb2.FileDescriptorProto  # No file imports descriptor.proto, so none has an annotation.
-        for name, number in _EXTENSIONS.items():
+        for name in _EXTENSIONS:
             try:
                 extension = self.pool.FindExtensionByName(name)
             except KeyError:
-                continue
-            if extension.number != number:
-                raise IncomparableError(
-                    f"option ({name}) has the number {extension.number} instead of {number}; import the schema that "
-                    "`contextworker protos` writes"
-                )
+                continue  # A schema of another vintage; what it does not know cannot be set either.
+            if name.startswith("temporal.v1.") and extension.message_type is None:
+                raise IncomparableError(f"option ({name}) is not the one of Temporal's schema; import that one")
             message_factory.GetMessageClass(cast("Descriptor", extension.containing_type))
             self._extensions[name] = extension
         return message_factory.GetMessageClass(descriptor)

@@ -191,6 +191,7 @@ def _read_commit(buf: Buf, reference: str, commit: str, stack: ExitStack) -> _Ol
     """The protos as a commit has them, whatever lies in the folder now."""
     listed = _run(["git", "ls-tree", "-r", "-z", "--name-only", commit, "--", "."], buf.root).stdout
     names = [name for name in listed.split("\0") if name.endswith(".proto") or name in ("buf.yaml", "buf.lock")]
+    names = [name for name in names if "\n" not in name]  # buf takes none of them either.
     if "buf.yaml" not in names:
         raise ContractUsageError(f"{reference} has no buf.yaml in this folder")
     work = _workspace(buf, stack)
@@ -218,7 +219,11 @@ def _read_commit(buf: Buf, reference: str, commit: str, stack: ExitStack) -> _Ol
 def _contents(root: Path, commit: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
     # Relative to the folder, which need not be the repository's top.
     wanted = "".join(f"{commit}:./{name}\n" for name in names).encode()
-    done = subprocess.run(["git", "cat-file", "--batch"], cwd=root, input=wanted, capture_output=True, check=True)
+    done = subprocess.run(
+        ["git", "cat-file", "--batch"], cwd=root, input=wanted, capture_output=True, check=False, timeout=_PATIENCE
+    )
+    if done.returncode:
+        raise IncomparableError(f"git cannot read {commit}: {done.stderr.decode(errors='replace').strip()}")
     rest = done.stdout
     for name in names:
         head, _, rest = rest.partition(b"\n")

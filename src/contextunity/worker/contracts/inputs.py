@@ -281,15 +281,17 @@ class _PairComparison:
         _, removed = own[before].compare(own[after] | _common([each[after] for each in self._pair.on_way]))
         if added:
             kind = "changed" if removed else "added"
-            self._add_message(kind, f"{', '.join(dict.fromkeys(added))} of the message {kind}")
+            what = kind if self._input or removed else "removed"
+            self._add_message(kind, f"{', '.join(dict.fromkeys(added))} of the message {what}")
         sides = ((self._old, self._pair.old), (self._new, self._pair.new))
         nothing = _Oneofs(required=frozenset(), single=frozenset())
         was, now = nothing if before_free else _oneofs(*sides[before]), _oneofs(*sides[after])
         known = {each.name for each in sides[before][1].fields}
         for names in sorted(map(sorted, was.lost_required(now))):
-            self._add_message("oneof", f"one of {', '.join(names)} is required")
+            self._add_message("oneof", f"one of {', '.join(names)} is {'now' if self._input else 'no longer'} required")
         for names in sorted(map(sorted, was.lost_single(now, known))):
-            self._add_message("oneof", f"at most one of {', '.join(names)} may be set")
+            limit = "at most one" if self._input else "more than one"
+            self._add_message("oneof", f"{limit} of {', '.join(names)} may be set now")
 
     def _add_message(self, kind: str, text: str) -> None:
         old, new = self._pair.old.full_name, self._pair.new.full_name

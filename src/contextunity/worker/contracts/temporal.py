@@ -112,7 +112,15 @@ class _Comparison:
 
     def element(self, old: Element, new: Element) -> None:
         self._names(old, new)
-        if old.task_queue != new.task_queue:
+        types = [(each.method.input_type, each.method.output_type) for each in (old, new)]
+        # Of one method buf's own rules tell it.
+        if new.full_name != old.full_name and types[0] != types[1]:
+            form = " → ".join(each.removeprefix(".") for each in types[1])
+            self.add(
+                f"{old.kind.upper()}_NAME_CHANGED", old, new, f"name {old.name!r} now names another method: {form}"
+            )
+        # Queries, signals and updates come by way of their workflow.
+        if old.kind in ("workflow", "activity") and old.task_queue != new.task_queue:
             place = (_queue_place(old), _queue_place(new))
             self._moved.setdefault((old.task_queue, new.task_queue, *place), []).append(old)
         if new.is_internal and not old.is_internal:

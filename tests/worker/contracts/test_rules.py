@@ -218,6 +218,10 @@ PAIRS: dict[str, tuple[Edit, Edit]] = {
         (r'(?=option \(temporal.v1.signal\) = {name: "cancel")', f"{_INTERNAL} = true;\n    "),
         (r'(?=option \(temporal.v1.signal\) = {name: "cancel")', f"{_INTERNAL} = false;\n    "),
     ),
+    "OPTION_CHANGED": (
+        (r'colour\) = "red"', 'colour) = "blue"'),
+        (r"    option \(temporal.v1.query\) = (.*)\n(.*)\n", r"\2\n    option (temporal.v1.query) = \1\n"),
+    ),
     "SCHEDULE_REMOVED": (
         (r'id: "nightly"', 'id: "daily"'),
         (r'id: "nightly"', 'id: "nightly" description: "at night"'),

@@ -393,6 +393,10 @@ _OPTIONS = _rules(
         (_CALLERS, _SCHEDULES), "Leave it to callers, and add an internal method beside it.",
     ),
     (
+        "OPTION_CHANGED", _W, "Another option changed, of which this version cannot tell whom it breaks.",
+        (_CALLERS, _WORKERS, _TASKS), "Look at what the option does, or upgrade ContextWorker.",
+    ),
+    (
         "SCHEDULE_REMOVED", _E, "A `schedule` was removed, or has another `id`.", (_SCHEDULES,),
         "Keep its `id`: one of a new id is created beside the old one, which goes on.",
     ),

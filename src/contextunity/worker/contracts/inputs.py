@@ -59,7 +59,7 @@ def compare_inputs(old: Schema, new: Schema, pairs: Pairs, findings: Findings) -
         _PairComparison(old, new, pair, findings, is_input=True).run()
     for pair in outputs.pairs.values():
         _PairComparison(old, new, pair, findings, is_input=False).run()
-    _compare_internal(old, new, findings)
+    _compare_options(old, new, findings)
 
 
 def _methods(old: Schema, new: Schema, pairs: Pairs) -> Iterator[tuple[str, Any, Any]]:
@@ -93,15 +93,22 @@ def _messages(schema: Schema) -> Iterator[str]:
             yield from nested(file.message_type, file.package)
 
 
-def _compare_internal(old: Schema, new: Schema, findings: Findings) -> None:
-    option = "contextunity.worker.internal"
+def _compare_options(old: Schema, new: Schema, findings: Findings) -> None:
+    internal = "contextunity.worker.internal"
     for name, (_, _, proto) in old.declarations.items():
-        if not hasattr(proto, "label") or name not in new.declarations:
+        now = new.declarations[name][2] if name in new.declarations else None
+        if now is None or now.DESCRIPTOR.name != proto.DESCRIPTOR.name:
             continue
-        now = new.declarations[name][2]
-        if hasattr(now, "label") and new.option(now.options, option) and not old.option(proto.options, option):
+        if hasattr(now, "label") and new.option(now.options, internal) and not old.option(proto.options, internal):
             text = "internal false → true, so callers who set it are refused"
             findings.add("FIELD_BECAME_INTERNAL", name, text, new.place_of(name), old.place_of(name))
+        before, after = (
+            schema.others(each.options, "contextunity.worker") for schema, each in ((old, proto), (new, now))
+        )
+        for option in sorted({*before, *after}):
+            if before.get(option) != after.get(option):
+                text = f"{option} {before.get(option, 'none')} → {after.get(option, 'none')}"
+                findings.add("OPTION_CHANGED", name, text, new.place_of(name), old.place_of(name))
 
 
 @dataclass(slots=True)

@@ -279,9 +279,10 @@ def _narrowed_expressions(before: Side, after: Side) -> list[Change]:
 
 def value_text(rules: Any | None, option: str) -> str:
     """A rule's value for people; `none` where it is not set."""
+    path, _, extension = option.partition(".[")
     current: Any = rules
-    for part in option.split("."):
-        if current is None or part.startswith("["):
+    for part in path.split("."):
+        if current is None:
             break
         descriptor = current.DESCRIPTOR.fields_by_name.get(part)
         if descriptor is None:
@@ -291,6 +292,9 @@ def value_text(rules: Any | None, option: str) -> str:
         if not current.HasField(part):
             return "none"
         current = getattr(current, part)
+    if extension and current is not None:
+        given = {field.full_name: value for field, value in current.ListFields() if field.is_extension}
+        current = given.get(extension.removesuffix("]"))
     return _shown(current) if current is not None else "none"
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, empty_pb2, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -175,7 +175,7 @@ class Schema:
             add(next(iter(pending)))
 
     def _prepare(self) -> Any:
-        """Makes the classes that options are read by; extensions are fields only where their class has been made."""
+        """Makes the classes that files and their options are read by."""
         try:
             descriptor = self.pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")
         except KeyError:
@@ -187,8 +187,10 @@ class Schema:
                 continue  # A schema of another vintage; what it does not know cannot be set either.
             if name.startswith("temporal.v1.") and extension.message_type is None:
                 raise IncomparableError(f"option ({name}) is not the one of Temporal's schema; import that one")
-            message_factory.GetMessageClass(cast("Descriptor", extension.containing_type))
             self._extensions[name] = extension
+        # Extensions are fields only where the class of what they extend has been made.
+        for kind in ("Message", "Field", "Oneof", "Enum", "EnumValue", "Service", "Method"):
+            message_factory.GetMessageClass(self.pool.FindMessageTypeByName(f"google.protobuf.{kind}Options"))
         return message_factory.GetMessageClass(descriptor)
 
     def extension(self, name: str) -> Any:
@@ -203,6 +205,14 @@ class Schema:
         if extension.is_repeated:
             return options.Extensions[extension]
         return options.Extensions[extension] if options.HasExtension(extension) else None
+
+    def others(self, options: Any, package: str) -> dict[str, str]:
+        """Options of a package that this module does not read by itself, as text by full name."""
+        return {
+            field.full_name: str(value).strip().replace("\n", " ")
+            for field, value in options.ListFields()
+            if field.is_extension and field.file.package == package and field.full_name not in self._extensions
+        }
 
     def place(self, file: str, *path: int) -> Place:
         """Where a declaration or an option stands; the nearest enclosing one whose place is known."""

@@ -422,9 +422,10 @@ def test_a_diff_of_the_same_is_empty(repository: Path, command: Command) -> None
 
 def test_a_release_leaves_other_files_alone_and_never_replaces_the_protos(repository: Path, command: Command) -> None:
     _write(repository, {"contract/README": "ours", "contract/acme/old/v1/old.proto": _SHARED})
-    done = command("release", "--to", ".")
-    assert done.code == 2
-    assert "holds the protos themselves" in done.err
+    for target in (".", "proto", "proto/released"):
+        done = command("release", "--to", target)
+        assert done.code == 2
+        assert f"{target} and the protos in " in done.err
     (repository / "contract/acme/old/v1/old.proto").unlink()
     assert command("release").code == 0
     kept = {path.relative_to(repository / "contract").as_posix() for path in repository.glob("contract/**/*.*")}

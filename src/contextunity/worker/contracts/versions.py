@@ -80,11 +80,9 @@ class Buf:
             return out.read_bytes()
 
 
-def _run(command: list[str], folder: Path, text: str | None = None) -> subprocess.CompletedProcess[str]:
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=False, timeout=_PATIENCE, input=text
-        )
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=_PATIENCE)
     except subprocess.TimeoutExpired:
         raise IncomparableError(f"{Path(command[0]).name} {command[1]} took more than {_PATIENCE:g} s") from None
 
@@ -369,9 +367,11 @@ def own_protos(root: Path, schema: Schema, chosen: list[str], target: Path) -> d
     """
     modules = Buf(root).modules()
     for module in modules:
-        if (root / module).resolve().is_relative_to(target.resolve()):
+        place, goal = (root / module).resolve(), target.resolve()
+        # Of the folder that is all of the repository, buf.yaml excludes the baseline.
+        if place.is_relative_to(goal) or (module != "." and goal.is_relative_to(place)):
             raise ContractUsageError(
-                f"{target} holds the protos themselves; release them to another folder, such as contract"
+                f"{target} and the protos in {module} are not apart; release them to another folder, such as contract"
             )
     wanted = [name.rstrip("/") for name in chosen]
     for name in wanted:

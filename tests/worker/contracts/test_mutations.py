@@ -348,6 +348,23 @@ def add_a_pattern(schema: Schema, tree: Tree) -> Mutated:
             yield path
 
 
+@_breaking("INPUT_EXPRESSION_")
+def add_an_expression(schema: Schema, tree: Tree) -> Mutated:
+    for path, message in _messages(schema, tree.inputs):
+        rules = message.options.Extensions[schema.pool.FindExtensionByName("buf.validate.message")]
+        rules.cel.add(id="surprise", expression="1 > 2")
+        yield path
+
+
+@_breaking("INPUT_ONEOF_NARROWED")
+def allow_one_field_alone(schema: Schema, tree: Tree) -> Mutated:
+    for path, message in _messages(schema, tree.inputs):
+        if len(message.field) > 1 and not message.oneof_decl:
+            rules = message.options.Extensions[schema.pool.FindExtensionByName("buf.validate.message")]
+            rules.oneof.add(fields=[field.name for field in message.field])
+            yield path
+
+
 @_breaking("FIELD_BECAME_INTERNAL")
 def make_fields_internal(schema: Schema, tree: Tree) -> Mutated:
     extension = schema.pool.FindExtensionByName("contextunity.worker.internal")
@@ -372,13 +389,18 @@ def raise_bounds_of_outputs(schema: Schema, tree: Tree) -> Mutated:
 
 
 def _added(schema: Schema, names: frozenset[str]) -> Iterator[tuple[str, Any]]:
+    for name, message in _messages(schema, names):
+        field = message.field.add(name="added", number=999, json_name="added")
+        field.type, field.label = field.TYPE_STRING, field.LABEL_OPTIONAL
+        yield f"{name}.added", field
+
+
+def _messages(schema: Schema, names: frozenset[str]) -> Iterator[tuple[str, Any]]:
     for name in sorted(names):
         if name in schema.declarations and schema.declarations[name][0] not in schema.imported:
             message = schema.declarations[name][2]
             if not message.options.map_entry:
-                field = message.field.add(name="added", number=999, json_name="added")
-                field.type, field.label = field.TYPE_STRING, field.LABEL_OPTIONAL
-                yield f"{name}.added", field
+                yield name, message
 
 
 # What breaks nobody.
@@ -479,6 +501,41 @@ def declare_another_of_each(schema: Schema, tree: Tree) -> Mutated:
             if schema.option(method.options, "contextunity.worker.schedule"):
                 copy.options.ClearExtension(schema.extension("contextunity.worker.schedule"))
             yield f"{service.full_name}.{copy.name}"
+
+
+@_harmless
+def turn_everything_round(schema: Schema, tree: Tree) -> Mutated:
+    for name, (file, _, proto) in list(schema.declarations.items()):
+        if file not in schema.imported:
+            # The first value of an enum is zero, and stays the first.
+            for part in ("field", "method"):
+                if hasattr(proto, part):
+                    _turn(getattr(proto, part))
+                    yield name
+    for each in _of_kind(schema, "workflow"):
+        for part in ("query", "signal", "update", "aliases"):
+            _turn(getattr(each.options, part))
+    for _, _, rules in _fields(schema, tree.inputs | tree.outputs):
+        kind = rules.WhichOneof("type")
+        for part in ("in", "not_in") if kind else ():
+            _turn(getattr(getattr(rules, kind), part, []))
+
+
+def _turn(items: Any) -> None:
+    turned = list(items)[::-1]
+    if turned and hasattr(turned[0], "DESCRIPTOR"):
+        turned = [type(each).FromString(each.SerializeToString()) for each in turned]
+    if turned:
+        del items[:]
+        items.extend(turned)
+
+
+@_harmless
+def add_values_to_enums(schema: Schema, tree: Tree) -> Mutated:
+    for name, (file, _, proto) in list(schema.declarations.items()):
+        if file not in schema.imported and proto.DESCRIPTOR.name == "EnumDescriptorProto":
+            proto.value.add(name=f"{proto.value[0].name}_ADDED", number=999)
+            yield name
 
 
 @_harmless

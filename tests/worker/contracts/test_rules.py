@@ -311,6 +311,17 @@ def test_what_breaks_a_rule_is_found_by_it_alone(
         assert (each.old is not None and each.old.line) or "NEW_FIELD" in rule, each
 
 
+def test_what_cannot_be_proved_says_so(found: tuple[dict[str, list[Finding]], dict[str, list[Finding]]]) -> None:
+    [pattern] = found[0]["INPUT_EXPRESSION_CHANGED"]
+    assert pattern.text == (
+        "string.pattern ^[A-Z0-9-]+$ → ^[A-Z0-9_-]+$; that it accepts no less cannot be proved "
+        "(input of workflow input_expression_changed.place_order, "
+        "workflow acme.input_expression_changed.v1.OrderService.Reorder)"
+    )
+    [pattern] = found[0]["OUTPUT_EXPRESSION_CHANGED"]
+    assert "that it accepts no more cannot be proved" in pattern.text
+
+
 @pytest.mark.parametrize("rule", PAIRS)
 def test_what_does_not_break_it_is_quiet(
     rule: str, found: tuple[dict[str, list[Finding]], dict[str, list[Finding]]]

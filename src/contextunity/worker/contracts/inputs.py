@@ -209,6 +209,7 @@ class _PairComparison:
         self._input = is_input
         self._rules = _INPUT_RULES if is_input else _OUTPUT_RULES
         self._breaks = pair.breaks() if is_input else None
+        self._unproved = f"; that it accepts no {'less' if is_input else 'more'} cannot be proved"
         self._where = pair.where("input" if is_input else "output")
         self._zeroed = (_zeroed(old, pair.old), _zeroed(new, pair.new))
 
@@ -241,7 +242,7 @@ class _PairComparison:
             told = "; ".join(
                 f"{name} {value_text(rules[0], name)} → {value_text(rules[1], name)}" for name in change.options
             )
-            text = f"{told} ({self._where})"
+            text = f"{told}{self._unproved if change.kind == 'changed' else ''} ({self._where})"
             self._findings.add(self._rules[change.kind], was.full_name, text, *places, self._breaks)
 
     def _on_field(self, was: FieldDescriptor, now: FieldDescriptor, *, before_free: bool) -> list[Change]:
@@ -289,7 +290,8 @@ class _PairComparison:
         if added:
             kind = "changed" if removed else "added"
             what = kind if self._input or removed else "removed"
-            self._add_message(kind, f"{', '.join(dict.fromkeys(added))} of the message {what}")
+            unproved = self._unproved if removed else ""
+            self._add_message(kind, f"{', '.join(dict.fromkeys(added))} of the message {what}{unproved}")
         sides = ((self._old, self._pair.old), (self._new, self._pair.new))
         nothing = _Oneofs(required=frozenset(), single=frozenset())
         was, now = nothing if before_free else _oneofs(*sides[before]), _oneofs(*sides[after])

@@ -49,6 +49,7 @@ generate: $(READY) ## Write gen/ and docs/contracts/ anew from proto/, and docs/
 	@$(BIN)/python tools/third_party_protos.py .build/protos
 	@$(BIN)/buf generate
 	@$(BIN)/python tools/access_reference.py
+	@$(BIN)/python tools/contract_rules_reference.py
 	@$(BIN)/python tools/sync_client.py
 
 format: $(READY) ## Format Python and proto files.
@@ -75,10 +76,11 @@ check-sync-client: $(READY) ## Fail where the client for threads is not what tha
 
 check-contract: $(READY) ## Fail where proto/ breaks the contract as last released.
 	@$(BIN)/python tools/third_party_protos.py .build/protos
-	@$(BIN)/python tools/check_contract.py
+	@$(BIN)/contextworker contract check
 
-release-contract: check-contract ## Make proto/ the released contract.
-	@$(BIN)/python tools/check_contract.py --release
+release-contract: $(READY) ## Make proto/ the released contract, where nothing breaks.
+	@$(BIN)/python tools/third_party_protos.py .build/protos
+	@$(BIN)/contextworker contract release
 
 conformance: $(READY) ## Run Google's conformance tests on the codec, where their runner can be had.
 	@$(BIN)/python tools/conformance.py

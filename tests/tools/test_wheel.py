@@ -16,6 +16,7 @@ _PACKAGES = (
     "contextunity.gen",
     "contextunity.modules",
     "contextunity.worker",
+    "contextunity.worker.contracts",
     "process_jail",
     "protoc_gen_python_messages",
     "protoc_gen_python_temporal",
@@ -48,6 +49,22 @@ def test_it_has_every_package(unpacked_wheel: Path) -> None:
     places = dict(line.split(" ", 1) for line in _run(unpacked_wheel, program).splitlines())
     assert places.keys() == set(_PACKAGES)
     assert {name for name, place in places.items() if not Path(place).is_relative_to(unpacked_wheel)} == set()
+
+
+def test_the_gate_needs_no_source_tree(unpacked_wheel: Path, tmp_path: Path) -> None:
+    (tmp_path / "buf.yaml").write_text("version: v2\n")
+    (tmp_path / "a.proto").write_text('syntax = "proto3";\npackage a;\nmessage A { int32 size = 1; }\n')
+    shutil.copytree(tmp_path, tmp_path.with_name("released"))
+    (tmp_path / "a.proto").write_text('syntax = "proto3";\npackage a;\nmessage A {}\n')
+    told = _run(
+        unpacked_wheel,
+        "import sys, pathlib; from contextunity.worker.contracts import check; "
+        f"found = check(pathlib.Path({str(tmp_path)!r}), {str(tmp_path.with_name('released'))!r}).findings; "
+        "print(*(each.path for each in found))",
+    )
+    assert told == "a.A.size"
+    scripts = next(unpacked_wheel.glob("*.dist-info/entry_points.txt")).read_text()
+    assert "contextworker-buf-plugin = contextunity.worker.contracts.buf_plugin:main" in scripts
 
 
 def test_it_has_the_compiled_codec(unpacked_wheel: Path) -> None:

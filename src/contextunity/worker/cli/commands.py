@@ -84,6 +84,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "temporal": (SERVE, "run Temporal workers, as --temporal does"),
     "protos": (SERVE, "write the proto files that contracts import, for buf or protoc"),
     "contracts": ("contextunity.worker.cli.contracts", "tell what can be started, and with what"),
+    "contract": ("contextunity.worker.cli.contract", "check your protos against those last released, and release them"),
     "start": ("contextunity.worker.cli.start", "start a task"),
     "list": (_TASKS, "list tasks, newest first"),
     "status": (_TASKS, "tell how a task goes"),

@@ -14,6 +14,7 @@ from ._model import (
     UpdateBinding,
     UpdateContract,
     WorkflowContract,
+    file_descriptor_set,
     generated_modules,
 )
 from ._start import start_arguments
@@ -34,6 +35,7 @@ __all__ = [
     "WorkflowContract",
     "check",
     "contract_of",
+    "file_descriptor_set",
     "generated_modules",
     "service_of",
     "start_arguments",

@@ -1,4 +1,4 @@
-"""Prints the descriptors of a file and of all that it imports, as a module that is imported only where they are asked for.
+"""Prints the descriptors of a file and of all that it imports, as a module that is imported when they are asked for.
 
 The `_pb2` modules have the descriptors without temporal.v1's annotations, since no Python module stands for those. What
 a service tells other teams are the files as their authors wrote them.
@@ -36,7 +36,7 @@ def print_descriptors(files: Mapping[str, descriptor_pb2.FileDescriptorProto], s
         "FILE_DESCRIPTOR_SET = (",
         *(f"    {piece!r}" for piece in pieces),
         ")",
-        '"""A serialized google.protobuf.FileDescriptorSet, every file after those that it imports: bzip2, in base64."""',
+        '"""A serialized google.protobuf.FileDescriptorSet, files after those that they import: bzip2, in base64."""',
     ]
 
 

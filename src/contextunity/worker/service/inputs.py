@@ -25,7 +25,7 @@ from python_temporal.contract import ContractError, MethodContract, WorkflowCont
 from .call import Call
 from .payloads import Descriptor, check_rules, misfits, payload_of, unpack
 
-__all__ = ["StartRequest", "contract_for", "handler_input", "read_start"]
+__all__ = ["StartRequest", "contract_for", "filled_fields", "handler_input", "read_start"]
 
 _TENANT_FIELD = "tenant_id"
 _TENANT_PATH = re.compile(r"\$\{!\s*(this\.)?tenantId(\.string\(\))?\s*\}")
@@ -157,6 +157,11 @@ def handler_input(
     if request is not None:
         check_rules(request, "args" if packed is None else "input")
     return request
+
+
+def filled_fields(contract: WorkflowContract) -> frozenset[str]:
+    """Names of the fields of a workflow's input that the service fills in where a start leaves them out."""
+    return frozenset({_TENANT_FIELD}) if _has_tenant(contract) else frozenset()
 
 
 def _contract_of(registry: WorkerRegistry, body: betterproto2.Message, workflow_type: str) -> WorkflowContract:

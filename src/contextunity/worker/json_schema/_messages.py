@@ -42,7 +42,7 @@ def message_schema(
     writer = _Writer(comments, is_output)
     made = {"$schema": _DIALECT, "title": message.full_name}
     special = _SPECIAL.get(message.full_name)
-    made |= special(writer, None) if special else writer.fields(message, frozenset(fills), "#")
+    made |= special(None) if special else writer.fields(message, frozenset(fills), "#")
     return made | ({"$defs": dict(sorted(writer.definitions.items()))} if writer.definitions else {})
 
 
@@ -55,8 +55,10 @@ class _Writer:
     def message(self, message: _Descriptor, rules: Rules, is_ruled: bool) -> Schema:
         """What a field holds that is a message: one of its own, or one with a JSON form of its own."""
         special = _SPECIAL.get(message.full_name)
+        if special is not None and rules is None and message.full_name in _TIMES:
+            return self._shared(message.full_name, lambda: special(None))
         if special is not None:
-            return special(self, rules)
+            return special(rules)
         name = str(message.full_name) + ("" if is_ruled else _UNRULED)
         if name not in self.definitions:
             self.definitions[name] = {}
@@ -142,6 +144,8 @@ class _Writer:
         names = key_schema(key, of.keys if of is not None and of.HasField("keys") else None)
         made |= {"propertyNames": names} if names != {"type": "string"} else {}
         made["additionalProperties"] = self._element(value, of and of.values, is_ruled)
+        if key.type != FieldDescriptor.TYPE_STRING and key.type != FieldDescriptor.TYPE_BOOL:
+            made |= comment(["no key twice, however it is written"])
         least = max(of.min_pairs if of else 0, 1 if needed else 0)
         made |= {"minProperties": least} if least else {}
         made |= {"maxProperties": of.max_pairs} if of is not None and of.HasField("max_pairs") else {}
@@ -159,7 +163,16 @@ class _Writer:
         """A single value. `zero` tells whether the zero of its type is let in or kept out, whatever the rules say."""
         if field.message_type is not None:
             return self.message(field.message_type, rules, is_ruled)
+        name = _LONG.get(field.cpp_type, "")
+        if name and rules is None and zero is None:
+            return self._shared(name, lambda: scalar_schema(field, None, None))
         return scalar_schema(field, rules, zero)
+
+    def _shared(self, name: str, make: Callable[[], Schema]) -> Schema:
+        """A definition of what many fields hold and takes many words."""
+        if name not in self.definitions:
+            self.definitions[name] = make()
+        return {"$ref": f"#/$defs/{name}"}
 
 
 def _needed(message: _Descriptor) -> frozenset[str]:
@@ -189,7 +202,7 @@ def _message_rules(rules: Rules, keys: Mapping[str, _Descriptor]) -> Iterator[tu
         yield (_present(names) if oneof.required else {}), f"at most one of these may be set: {', '.join(oneof.fields)}"
 
 
-_Special: TypeAlias = Callable[[_Writer, Rules], Schema]
+_Special: TypeAlias = Callable[[Rules], Schema]
 
 
 def _in_words(schema: Schema, rules: Rules) -> Schema:
@@ -206,10 +219,10 @@ def _short(value: Any) -> str:
 
 
 def _fixed(**schema: Any) -> _Special:
-    return lambda _writer, rules: _in_words(schema, rules)
+    return lambda rules: _in_words(schema, rules)
 
 
-def _any_schema(_writer: _Writer, rules: Rules) -> Schema:
+def _any_schema(rules: Rules) -> Schema:
     of = typed(rules)
     url: Schema = {"type": "string", "pattern": "/"}
     listed, refused = (list(getattr(of, name)) if of is not None else [] for name in ("in", "not_in"))
@@ -225,9 +238,11 @@ def _any_schema(_writer: _Writer, rules: Rules) -> Schema:
 
 def _of_wrapper(name: str) -> _Special:
     field = wrappers_pb2.DESCRIPTOR.message_types_by_name[name].fields_by_name["value"]
-    return lambda _writer, rules: scalar_schema(field, rules, None)
+    return lambda rules: scalar_schema(field, rules, None)
 
 
+_LONG = {FieldDescriptor.CPPTYPE_INT64: "int64", FieldDescriptor.CPPTYPE_UINT64: "uint64"}
+_TIMES = ("google.protobuf.Duration", "google.protobuf.Timestamp")
 _SPECIAL: dict[str, _Special] = {
     "google.protobuf.Any": _any_schema,
     "google.protobuf.Duration": _fixed(type="string", pattern=DURATION),

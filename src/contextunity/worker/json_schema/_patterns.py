@@ -305,9 +305,9 @@ TEXT_FORMATS: dict[str, TextFormat] = {
 """By the name of the rule in `buf.validate.StringRules`."""
 
 HEADERS: dict[tuple[int, bool], TextFormat] = {
-    (1, True): _matching(":?[0-9A-Za-z!#$%&'*+\\-.^_|~\\x60]+"),
-    (1, False): _matching("[^\\u0000\\n\\r]+"),
-    (2, True): _matching("[^\\u0000-\\u0008\\n-\\u001F\\u007F]*"),
-    (2, False): _matching("[^\\u0000\\n\\r]*"),
+    (1, True): _matching(":?[0-9A-Za-z!#$%&'*+,.^_|~`-]+"),
+    (1, False): _matching(r"[^\u0000\n\r]+"),
+    (2, True): _matching(r"[^\u0000-\u0008\n-\u001F\u007F]*"),
+    (2, False): _matching(r"[^\u0000\n\r]*"),
 }
 """By the value of `well_known_regex` and that of `strict`."""

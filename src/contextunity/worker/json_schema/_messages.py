@@ -27,7 +27,12 @@ _NOTHING: Schema = {"type": "object", "properties": {}, "additionalProperties": 
 
 
 def message_schema(
-    message: _Descriptor | None, comments: Mapping[str, str], *, is_output: bool = False, fills: Iterable[str] = ()
+    message: _Descriptor | None,
+    comments: Mapping[str, str],
+    *,
+    is_output: bool = False,
+    fills: Iterable[str] = (),
+    names: Iterable[str] = (),
 ) -> Schema:
     """The schema of a message.
 
@@ -35,14 +40,15 @@ def message_schema(
         message: its descriptor; None stands for an object without content.
         comments: what the proto says about messages and fields, by their full names.
         is_output: whether the service gives it: then fields that only workflows set are in it.
-        fills: names of fields of the message that the service fills in where they are absent or empty.
+        fills: fields of the message that the service fills in where they are absent or empty.
+        names: fields of the message, in ProtoJSON, that an id is made of, and so have to be there and not empty.
     """
     if message is None:
         return {"$schema": _DIALECT, **_NOTHING}
     writer = _Writer(comments, is_output)
     made = {"$schema": _DIALECT, "title": message.full_name}
     special = _SPECIAL.get(message.full_name)
-    made |= special(None) if special else writer.fields(message, frozenset(fills), "#")
+    made |= special(None) if special else writer.fields(message, "#", fills=frozenset(fills), named=frozenset(names))
     return made | ({"$defs": dict(sorted(writer.definitions.items()))} if writer.definitions else {})
 
 
@@ -62,10 +68,17 @@ class _Writer:
         name = str(message.full_name) + ("" if is_ruled else _UNRULED)
         if name not in self.definitions:
             self.definitions[name] = {}
-            self.definitions[name] = self.fields(message, frozenset(), f"#/$defs/{name}", is_ruled)
+            self.definitions[name] = self.fields(message, f"#/$defs/{name}", is_ruled)
         return {"$ref": f"#/$defs/{name}"}
 
-    def fields(self, message: _Descriptor, fills: frozenset[str], where: str, is_ruled: bool = True) -> Schema:
+    def fields(
+        self,
+        message: _Descriptor,
+        where: str,
+        is_ruled: bool = True,
+        fills: frozenset[str] = frozenset(),
+        named: frozenset[str] = frozenset(),
+    ) -> Schema:
         """An object with the fields of a message, each under the name in the proto and under that of ProtoJSON."""
         keys = {key: field for field in message.fields for key in (field.name, field.json_name)}
         names = dict[int, list[str]]()
@@ -77,7 +90,12 @@ class _Writer:
         required = list[str]()
         for number, (first, *others) in names.items():
             field = message.fields_by_number[number]
-            made = self._field(field, is_ruled, is_filled=field.name in fills)
+            made = self._field(field, is_ruled)
+            if field.name in fills and made != {"type": "string"}:
+                made = {"anyOf": [{"const": ""}, made]}
+            if field.json_name in named and field.name not in fills:
+                made = _not_empty(field, made)
+                needed |= {field.name} if field.has_presence or field.type in _TEXTS else set[str]()
             text = self._comments.get(field.full_name)
             properties[first] = {**made, **({"description": text} if text else {})}
             for other in others:
@@ -108,7 +126,7 @@ class _Writer:
             **comment(told),
         }
 
-    def _field(self, field: _Descriptor, is_ruled: bool, *, is_filled: bool) -> Schema:
+    def _field(self, field: _Descriptor, is_ruled: bool) -> Schema:
         rules = rules_of(field) if is_ruled else None
         if rules is not None and rules.ignore == ALWAYS:
             rules, is_ruled = None, False
@@ -120,8 +138,6 @@ class _Writer:
             made = self._list(field, rules, is_ruled, ignored, needed)
         else:
             made = self._value(field, rules, is_ruled, zero=True if ignored else False if needed else None)
-            if is_filled and made != {"type": "string"}:
-                made = {"anyOf": [{"const": ""}, made]}
         return noted(made, cel_of(rules))
 
     def _list(self, field: _Descriptor, rules: Rules, is_ruled: bool, ignored: bool, needed: bool) -> Schema:
@@ -182,6 +198,15 @@ def _needed(message: _Descriptor) -> frozenset[str]:
     except CodecError:
         return frozenset()  # Its rules cannot be evaluated, and every message is refused for that.
     return frozenset(each.path for each in found if each.path)
+
+
+_TEXTS = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
+
+
+def _not_empty(field: _Descriptor, made: Schema) -> Schema:
+    if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated and "minLength" not in made:
+        return {**made, "minLength": 1}
+    return made
 
 
 def _present(names: list[str]) -> Schema:

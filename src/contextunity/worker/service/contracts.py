@@ -33,7 +33,7 @@ from python_temporal.contract import ActivityContract, MethodContract, WorkflowC
 
 from .call import Call, Engine
 from .descriptors import bound, comments_of, descriptors, whole_descriptors
-from .inputs import contract_for, filled_fields
+from .inputs import contract_for, filled_fields, named_fields
 
 __all__ = ["Describing"]
 
@@ -63,7 +63,9 @@ class Describing:
                 description.options = _options(contract)
         return DescribeContractsResult(
             contracts=described,
-            file_descriptor_set=whole_descriptors(plain) if request.include_descriptors else descriptors(plain),
+            file_descriptor_set=await asyncio.to_thread(whole_descriptors, plain)
+            if request.include_descriptors
+            else descriptors(plain),
             activities=_activities(contracts) if request.include_options else [],
         )
 
@@ -182,8 +184,9 @@ def _schemas(workflow: WorkflowContract, contract: MethodContract) -> tuple[str,
     from contextunity.worker.json_schema import message_schema
 
     comments = comments_of(workflow)
-    fills = filled_fields(workflow) if contract is workflow else frozenset[str]()
-    taken = message_schema(_descriptor(contract.input_type), comments, fills=fills)
+    # What the service fills in, and what the workflow id is made of, is of starts alone.
+    fills, names = (filled_fields(workflow), named_fields(workflow)) if contract is workflow else ((), ())
+    taken = message_schema(_descriptor(contract.input_type), comments, fills=fills, names=names)
     given = message_schema(_descriptor(contract.output_type), comments, is_output=True)
     return json.dumps(taken, ensure_ascii=False), json.dumps(given, ensure_ascii=False)
 

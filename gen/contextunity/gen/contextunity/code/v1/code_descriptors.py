@@ -265,4 +265,4 @@ FILE_DESCRIPTOR_SET = (
     'cq2UK7kmZnOBiSlb3ghTEvLrDS1F96rusTTcGBMyY2gAIENE3E+Zcox6BjGxWMPhuGnHgFcVr3oeoMIGwtAUkAWa3uzBCNEYsGgKcgKy15FJJ0mS'
     'TdwkP6Xj2gLBhl/+LuSKcKEg91VUEA=='
 )
-"""A serialized google.protobuf.FileDescriptorSet, every file after those that it imports: bzip2, in base64."""
+"""A serialized google.protobuf.FileDescriptorSet, files after those that they import: bzip2, in base64."""

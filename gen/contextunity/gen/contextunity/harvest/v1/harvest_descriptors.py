@@ -382,4 +382,4 @@ FILE_DESCRIPTOR_SET = (
     'rGNAzrNZpT+qAHd3FC0tgSC8AG1hf3JpMm7wmyAFEKDXNIAAEJARQSAZzC4F5p8+oqLY+oQW1E1qtU/cADGmuo2Apw32La/bgPsxUd02y4z8y0+o'
     'AbJDA5ll8bxFWTkRdAKDK1Rehhii+0CNuYN96tQXRbXilS6LCrWZEMUp9p02+YCWxAlf/xdyRThQkI4SmBA='
 )
-"""A serialized google.protobuf.FileDescriptorSet, every file after those that it imports: bzip2, in base64."""
+"""A serialized google.protobuf.FileDescriptorSet, files after those that they import: bzip2, in base64."""

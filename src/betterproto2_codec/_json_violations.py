@@ -223,6 +223,14 @@ _EXACT = 1 << 53
 
 _INTEGER = re.compile(r"-?[0-9]+")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_TEXTS = {
+    Timestamp: re.compile(
+        r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+    ),
+    Duration: re.compile(r"-?[0-9]+(\.[0-9]{1,9})?s"),
+    FieldMask: re.compile(r"[^_]*"),
+}
+"""What ProtoJSON writes. Google's parsers look for less: they take `1_0s` and digits of other scripts."""
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 TIME = "an RFC 3339 time, such as 2030-01-31T12:00:00Z"
 DURATION = "a duration in seconds, such as 1.5s"
@@ -377,10 +385,11 @@ def text_reason(parser: type[Timestamp | Duration | FieldMask], data: Any, expec
     if not isinstance(data, str):
         return f"expected {expected}, got {kind_of(data)}"
     try:
+        fits = _TEXTS[parser].fullmatch(data) is not None
         parser().FromJsonString(data)
     except (ValueError, OverflowError):
-        return f"{_quoted(data)} is not {expected}"
-    return ""
+        fits = False
+    return "" if fits else f"{_quoted(data)} is not {expected}"
 
 
 def is_digits(text: str) -> bool:

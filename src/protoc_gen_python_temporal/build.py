@@ -103,23 +103,30 @@ class _FileBuilder:
     @property
     def module(self) -> str:
         """Dotted name of the generated module."""
-        return ".".join(filter(None, (self.options.package, self._stem)))
+        return self._module("temporal")
 
-    @property
-    def path(self) -> str:
-        """The module's file, in the output folder; dots in the proto's name are folders, as for `_pb2` modules."""
-        return self._stem.replace(".", "/") + ".py"
+    def _module(self, kind: str) -> str:
+        return ".".join(filter(None, (self.options.package, self._stem(kind))))
 
-    @property
-    def _stem(self) -> str:
-        return self.file.name.removesuffix(".proto").replace("-", "_").replace("/", ".") + "_temporal"
+    def _path(self, kind: str) -> str:
+        """A module's file, in the output folder; dots in the proto's name are folders, as for `_pb2` modules."""
+        return self._stem(kind).replace(".", "/") + ".py"
+
+    def _stem(self, kind: str) -> str:
+        return f"{self.file.name.removesuffix('.proto').replace('-', '_').replace('/', '.')}_{kind}"
 
     def build(self) -> FileModel | None:
         self._reject_field_options()
         if not self.services:
             return None
         services = tuple(service.build() for service in self.services)
-        return FileModel(source=self.file.name, path=self.path, services=services)
+        return FileModel(
+            source=self.file.name,
+            path=self._path("temporal"),
+            descriptors=self._module("descriptors"),
+            descriptors_path=self._path("descriptors"),
+            services=services,
+        )
 
     def type_of(self, type_name: str, place: Place) -> TypeRef | None:
         """The dataclass of a message; None for google.protobuf.Empty."""

@@ -225,9 +225,13 @@ class FileModel:
     Attributes:
         source: the proto file.
         path: the module to write, relative to the output folder.
+        descriptors: the module with the descriptors, by its dotted name.
+        descriptors_path: the same, relative to the output folder.
         services: in the order of the file.
     """
 
     source: str
     path: str
+    descriptors: str
+    descriptors_path: str
     services: tuple[ServiceModel, ...] = field(default=())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .model import (
     ActivityModel,
     BindingModel,
+    FileModel,
     MessageModel,
     Method,
     PathPart,
@@ -247,11 +248,12 @@ def _print_activity(text: PythonText, activity: ActivityModel, service: ServiceM
     text.line()
 
 
-def print_service(text: PythonText, service: ServiceModel, source: str) -> None:
+def print_service(text: PythonText, service: ServiceModel, file: FileModel) -> None:
     """Prints the contract of the service as a whole."""
     text.line(f"{service.symbol}: {text.imported('typing', 'Final')}[_t.ServiceContract] = _t.ServiceContract(")
     text.line(f"full_name={service.full_name!r},", 1)
-    text.line(f"source={source!r},", 1)
+    text.line(f"source={file.source!r},", 1)
+    text.line(f"descriptors={file.descriptors!r},", 1)
     if service.task_queue:
         text.line(f"task_queue={service.constant},", 1)
     _print_parts(text, "workflows", [(each.method.proto, f"{each.symbol}.contract") for each in service.workflows])

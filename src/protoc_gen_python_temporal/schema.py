@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -102,6 +102,11 @@ class Schema:
             if extension.message_type is None or extension.is_repeated:
                 raise UsageError(f"the option temporal.v1.{name} is not the one of Temporal's schema; import that one")
             self._extensions[name] = extension
+
+    @property
+    def raw(self) -> Mapping[str, descriptor_pb2.FileDescriptorProto]:
+        """The descriptors as they came, by the names of their files."""
+        return self._raw
 
     def file(self, name: str) -> ProtoFile:
         """A file by its name."""

@@ -234,6 +234,15 @@ def test_an_unknown_name_of_an_enum_is_passed_over_as_an_unknown_field_is(shapes
     [
         pytest.param("duration", "5", "is not a duration", id="duration without unit"),
         pytest.param("duration", "1e999s", "is not a duration", id="duration in another notation"),
+        # Google's parser takes these, as Python's int and strptime do.
+        pytest.param("duration", "1_0s", "is not a duration", id="duration with an underscore"),
+        pytest.param("duration", " 1s", "is not a duration", id="duration with a space"),
+        pytest.param("duration", "\u0661s", "is not a duration", id="duration in other digits"),
+        pytest.param("timestamp", "2030-1-1T1:1:1Z", "is not an RFC 3339 time", id="time of single digits"),
+        pytest.param("timestamp", "2030-01-31T12:00:00+24:00", "is not an RFC 3339 time", id="time beyond offsets"),
+        pytest.param(
+            "timestamp", "2030-01-31T12:00:00+1_0:00", "is not an RFC 3339 time", id="time with an underscore"
+        ),
         pytest.param("field_mask", 5, "expected paths", id="field mask"),
         pytest.param("list_value", {}, "expected a list", id="list value"),
         pytest.param(

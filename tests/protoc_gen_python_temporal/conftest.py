@@ -56,9 +56,9 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The one generated file."""
+        """The one generated module with a Temporal side."""
         assert not self.error, self.error
-        [text] = self.files.values()
+        [text] = [text for name, text in self.files.items() if not name.endswith("_descriptors.py")]
         return text
 
 

@@ -49,7 +49,7 @@ def test_it_answers_on_stdout_and_warns_on_stderr(request_bytes: bytes, command:
     done = _run(request_bytes, *command)
     assert done.returncode == 0
     response = plugin_pb2.CodeGeneratorResponse.FromString(done.stdout)
-    assert [file.name for file in response.file] == ["acme/v1/acme_temporal.py"]
+    assert [file.name for file in response.file] == ["acme/v1/acme_descriptors.py", "acme/v1/acme_temporal.py"]
     assert response.supported_features & plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
     assert b"activity Act is tried without end" in done.stderr
 
@@ -176,7 +176,7 @@ def test_buf_runs_it_for_each_folder(framed: Callable[[str], dict[str, str]], tm
     assert done.returncode == 0, done.stderr
     assert "activity Act is tried without end" in done.stderr
     written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
-    assert written == {"acme/v1/acme_temporal.py", "all.md"}
+    assert written == {"acme/v1/acme_descriptors.py", "acme/v1/acme_temporal.py", "all.md"}
     (tmp_path / "proto" / name).write_text(text.replace('{name: "work"}', '{namespace: "x"}'))
     failed = subprocess.run([buf, "generate"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert failed.returncode != 0

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from contextunity.gen.contextunity.worker import ExecuteCodeResult, TaskStatus
+from google.protobuf import descriptor_pb2
 
 from contextunity.worker.cli import main
 from contextunity.worker.client import SyncTaskHandle, SyncWorkerClient, WorkerServiceError
@@ -215,6 +216,48 @@ def test_contracts_are_told(command: Command) -> None:
     assert "contextunity.harvest.v1.SetPageSizeRequest → contextunity.harvest.v1.SetPageSizeResponse" in one.out
     (contract,) = command("contracts", "harvest", "--json").json["contracts"]
     assert contract["input_type"] == "contextunity.harvest.v1.HarvestRequest"
+
+
+def test_a_contract_is_printed_as_schemas_as_a_manifest_and_as_descriptors(command: Command, tmp_path: Path) -> None:
+    schema = command("contracts", "--schema", "harvest").json
+    assert (schema["type"], schema["title"]) == ("object", "contextunity.harvest.v1.HarvestRequest")
+    assert {"anyOf": [{"required": ["supplier_code"]}, {"required": ["supplierCode"]}]} in schema["allOf"]
+    assert command("contracts", "--output-schema", "harvest").json["title"] == "contextunity.harvest.v1.HarvestResponse"
+    handler = command("contracts", "--output-schema", "harvest", "--handler", "get_progress").json
+    assert handler["title"] == "contextunity.harvest.v1.HarvestProgress"
+    manifest = command("contracts", "--manifest", "harvest").json
+    (contract,) = manifest["contracts"]
+    assert (contract["workflow_type"], contract["task_queue"]) == ("harvest", "harvest")
+    assert contract["id_expression"] == "harvest/${! tenantId }/${! supplierCode }"
+    assert contract["method"] == "contextunity.harvest.v1.HarvestService.Harvest"
+    assert "fields" not in contract
+    activities = {each["name"]: each for each in manifest["activities"]}
+    assert activities["fetch_products"]["input_type"] == "contextunity.harvest.v1.FetchProductsRequest"
+    assert activities["fetch_products"]["start_to_close_timeout"].endswith("s")
+    assert activities["fetch_products"]["retry_policy"]["maximum_attempts"] > 1
+    written = command("contracts", "--descriptors", str(tmp_path / "image.binpb"))
+    assert (written.code, written.out) == (0, "")
+    files = descriptor_pb2.FileDescriptorSet.FromString((tmp_path / "image.binpb").read_bytes()).file
+    assert {"contextunity/code/v1/code.proto", "contextunity/harvest/v1/harvest.proto"} < {file.name for file in files}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        pytest.param(["--schema", "nothing"], 1, "there is no workflow_type 'nothing'; known ones: ", id="type"),
+        pytest.param(
+            ["--schema", "harvest", "--handler", "no"], 2, "query, signal or update no; it has ", id="handler"
+        ),
+        pytest.param(["--schema", "harvest", "code"], 2, "a schema is of one workflow_type", id="two"),
+        pytest.param(["--handler", "no"], 2, "--handler goes with --schema or --output-schema", id="alone"),
+        pytest.param(["--schema", "harvest", "--manifest"], 2, "not allowed with argument", id="forms"),
+        pytest.param(["--descriptors", "/nowhere/image"], 2, "cannot write /nowhere/image: No such file", id="file"),
+    ],
+)
+def test_a_contract_that_cannot_be_printed(command: Command, words: list[str], code: int, said: str) -> None:
+    done = command("contracts", *words)
+    assert done.code == code
+    assert said in done.err
 
 
 def test_programs_are_run(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

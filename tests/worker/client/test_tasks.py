@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -155,6 +156,13 @@ async def test_contracts_are_described(client: Any) -> None:
     assert contract.input_type == "contextunity.harvest.v1.HarvestRequest"
     assert [each.name for each in contract.queries] == ["get_progress"]
     assert result.file_descriptor_set
+    assert (contract.input_schema, contract.options, result.activities) == ("", None, [])
+    asked = {"include_descriptors": True, "include_schemas": True, "include_options": True}
+    full = await settle(client.describe_contracts("harvest", **asked))
+    assert json.loads(full.contracts[0].input_schema)["title"] == "contextunity.harvest.v1.HarvestRequest"
+    assert full.contracts[0].options.method == "contextunity.harvest.v1.HarvestService.Harvest"
+    assert "fetch_products" in [each.name for each in full.activities]
+    assert b"temporal/v1/temporal.proto" in full.file_descriptor_set
     assert {each.workflow_type for each in (await settle(client.describe_contracts())).contracts} == {
         "execute_code",
         "harvest",

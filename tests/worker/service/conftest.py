@@ -174,7 +174,8 @@ def _generate(target: Path) -> None:
         script.write_text(f"#!/bin/sh\nexec {sys.executable} -m protoc_gen_{name}\n")
         script.chmod(0o755)
         command += [f"--plugin=protoc-gen-{name}={script}", f"--{name}_out=package=desk_gen:{output}"]
-    done = subprocess.run([*command, "acme/desk/v1/desk.proto"], capture_output=True, text=True, check=False)
+    names = [path.relative_to(protos).as_posix() for path in sorted(protos.rglob("*.proto"))]
+    done = subprocess.run([*command, *names], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     text = (_HERE / "desk/desk_module.py").read_text(encoding="utf-8")
     # The first line is for pyright in this repository, where desk_gen does not exist.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .commands import COMMANDS, Commands
-from .connection import add_json, add_options, run_with_client
+from .connection import UsageError, add_options, run_with_client
 from .output import headline, print_json, print_table, say
 from .watching import follow_up
 
@@ -23,7 +26,20 @@ def add_parser(commands: Commands) -> None:
     """Adds the command."""
     parser = commands.add_parser("contracts", help=COMMANDS["contracts"][1])
     parser.add_argument("workflow_type", nargs="*", metavar="WORKFLOW_TYPE", help="tell all about these")
-    add_json(parser)
+    parser.add_argument("--handler", metavar="NAME", help="with a schema: that of this query, signal or update")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON document, for programs")
+    form.add_argument("--schema", metavar="WORKFLOW_TYPE", help="print the JSON Schema of its input")
+    form.add_argument("--output-schema", metavar="WORKFLOW_TYPE", help="print the JSON Schema of its output")
+    form.add_argument(
+        "--manifest", action="store_true", help="print names, queues, time limits, retries, ids and types as JSON"
+    )
+    form.add_argument(
+        "--descriptors",
+        type=Path,
+        metavar="FILE",
+        help="write the proto files, annotations included, as a FileDescriptorSet, which buf and protoc take",
+    )
     add_options(parser)
 
 
@@ -35,6 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _contracts(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
     from contextunity.core import codec
 
+    if arguments.schema or arguments.output_schema:
+        return _print_schema(client, arguments)
+    if arguments.handler:
+        raise UsageError("--handler goes with --schema or --output-schema")
+    if arguments.manifest:
+        return _print_manifest(client, arguments)
+    if arguments.descriptors:
+        return _write_descriptors(client, arguments)
     contracts = client.describe_contracts(*arguments.workflow_type).contracts
     if arguments.json:
         print_json({"contracts": [codec.to_dict(each, preserving_proto_field_name=True) for each in contracts]})
@@ -51,6 +75,47 @@ def _contracts(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
         [(each.workflow_type, each.module, each.task_queue, headline(each.description)) for each in contracts],
     )
     say(f"\nAll about one of them:\n  {follow_up(arguments, 'contracts', contracts[0].workflow_type)}")
+    return 0
+
+
+def _print_schema(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
+    workflow_type = arguments.schema or arguments.output_schema
+    if arguments.workflow_type:
+        raise UsageError(f"a schema is of one workflow_type, here {workflow_type}; leave the others out")
+    (contract,) = client.describe_contracts(workflow_type, include_schemas=True).contracts
+    described: ContractDescription | HandlerDescription = contract
+    if arguments.handler:
+        handlers = {each.name: each for each in (*contract.queries, *contract.signals, *contract.updates)}
+        if arguments.handler not in handlers:
+            known = ", ".join(sorted(handlers)) or "none"
+            raise UsageError(f"{workflow_type} has no query, signal or update {arguments.handler}; it has {known}")
+        described = handlers[arguments.handler]
+    schema = described.input_schema if arguments.schema else described.output_schema
+    # Over several lines, in its own order: a schema is kept in files and read by people.
+    say(json.dumps(json.loads(schema), ensure_ascii=False, indent=2))
+    return 0
+
+
+def _print_manifest(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
+    from contextunity.core import codec
+
+    answer = client.describe_contracts(*arguments.workflow_type, include_options=True)
+    contracts = list[dict[str, Any]]()
+    for contract in answer.contracts:
+        told: dict[str, Any] = codec.to_dict(replace(contract, fields=[]), preserving_proto_field_name=True)
+        options = told.pop("options", {})
+        contracts.append({**told, **options})
+    activities = [codec.to_dict(each, preserving_proto_field_name=True) for each in answer.activities]
+    print_json({"contracts": contracts, "activities": activities})
+    return 0
+
+
+def _write_descriptors(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
+    answer = client.describe_contracts(*arguments.workflow_type, include_descriptors=True)
+    try:
+        arguments.descriptors.write_bytes(answer.file_descriptor_set)
+    except OSError as error:
+        raise UsageError(f"cannot write {arguments.descriptors}: {error.strerror}") from None
     return 0
 
 

@@ -327,9 +327,27 @@ class SyncWorkerClient(SyncCalls):
                 return
             request = replace(request, page_token=page.next_page_token)
 
-    def describe_contracts(self, *workflow_types: str) -> bodies.DescribeContractsResult:
-        """Describes what can be started: the contracts named, or all."""
-        request = bodies.DescribeContractsRequest(workflow_type=list(workflow_types))
+    def describe_contracts(
+        self,
+        *workflow_types: str,
+        include_descriptors: bool = False,
+        include_schemas: bool = False,
+        include_options: bool = False,
+    ) -> bodies.DescribeContractsResult:
+        """Describes what can be started: the contracts named, or all.
+
+        Args:
+            workflow_types: names of contracts; none means all.
+            include_descriptors: whether `file_descriptor_set` has annotations and comments, as the proto files do.
+            include_schemas: whether to give a JSON Schema, as text, of each input and output.
+            include_options: whether to give time limits, retries and policies, and the activities.
+        """
+        request = bodies.DescribeContractsRequest(
+            workflow_type=list(workflow_types),
+            include_descriptors=include_descriptors,
+            include_schemas=include_schemas,
+            include_options=include_options,
+        )
         return self.call(methods.DESCRIBE_CONTRACTS, request).body
 
     def execute_code(

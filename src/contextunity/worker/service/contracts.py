@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import enum
 import functools
 import inspect
+import json
 import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import betterproto2
 from contextunity.gen.contextunity.worker import (
+    ActivityDescription,
     ContractDescription,
     DescribeContractsRequest,
     DescribeContractsResult,
     FieldDescription,
     HandlerDescription,
+    RetryDescription,
+    WorkflowDescription,
 )
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    duration_pb2,
-    field_mask_pb2,
-    message_factory,
-    timestamp_pb2,
-)
-from google.protobuf.message import Message
+from google.protobuf import descriptor_pb2
+from temporalio.common import RetryPolicy
 
 from contextunity.core import codec
 from contextunity.worker.internal_fields import is_internal
 from contextunity.worker.modules.registry import WorkerRegistry
-from python_temporal.contract import MethodContract, WorkflowContract
+from python_temporal.contract import ActivityContract, MethodContract, WorkflowContract
 
 from .call import Call, Engine
-from .inputs import contract_for
+from .descriptors import bound, comments_of, descriptors, whole_descriptors
+from .inputs import contract_for, filled_fields, named_fields
 
 __all__ = ["DescribeContractsHandler"]
 
@@ -52,9 +52,21 @@ class DescribeContractsHandler:
             for module, contract in _contracts(self._registry)
             if not wanted or contract.name in wanted
         ]
+        described = [_describe(module, contract) for module, contract in contracts]
+        plain = [contract for _, contract in contracts]
+        if request.include_schemas:
+            # The first time it takes some ten milliseconds for each contract, in which other calls go on.
+            for description, contract in zip(described, plain, strict=True):
+                await asyncio.to_thread(_add_schemas, description, contract)
+        if request.include_options:
+            for description, contract in zip(described, plain, strict=True):
+                description.options = _options(contract)
         return DescribeContractsResult(
-            contracts=[_describe(module, contract) for module, contract in contracts],
-            file_descriptor_set=_descriptors(contract for _, contract in contracts),
+            contracts=described,
+            file_descriptor_set=await asyncio.to_thread(whole_descriptors, plain)
+            if request.include_descriptors
+            else descriptors(plain),
+            activities=_activities(contracts) if request.include_options else [],
         )
 
 
@@ -100,6 +112,87 @@ def _handlers(contracts: Iterable[MethodContract]) -> list[HandlerDescription]:
         for contract in contracts
         if not contract.internal
     ]
+
+
+def _options(contract: WorkflowContract) -> WorkflowDescription:
+    return WorkflowDescription(
+        method=contract.method,
+        execution_timeout=contract.execution_timeout,
+        run_timeout=contract.run_timeout,
+        task_timeout=contract.task_timeout,
+        retry_policy=_retries(contract.retry_policy),
+        id_reuse_policy=_policy(contract.id_reuse_policy),
+        parent_close_policy=_policy(contract.parent_close_policy),
+        versioning_behavior=_policy(contract.versioning_behavior),
+    )
+
+
+def _policy(policy: enum.IntEnum | None) -> str:
+    return policy.name if policy else ""
+
+
+def _retries(policy: RetryPolicy | None) -> RetryDescription | None:
+    if policy is None:
+        return None
+    return RetryDescription(
+        initial_interval=policy.initial_interval,
+        backoff_coefficient=policy.backoff_coefficient,
+        maximum_interval=policy.maximum_interval,
+        maximum_attempts=policy.maximum_attempts,
+        non_retryable_error_types=list(policy.non_retryable_error_types or ()),
+    )
+
+
+def _activities(contracts: Iterable[tuple[str, WorkflowContract]]) -> list[ActivityDescription]:
+    services = {contract.service: module for module, contract in contracts}
+    found = [
+        _describe_activity(module, contract)
+        for service, module in services.items()
+        for contract in service.activities.values()
+    ]
+    return sorted(found, key=lambda each: each.name)
+
+
+def _describe_activity(module: str, contract: ActivityContract) -> ActivityDescription:
+    return ActivityDescription(
+        name=contract.name,
+        method=contract.method,
+        module=module,
+        description=contract.description,
+        input_type=_name(contract.input_type),
+        output_type=_name(contract.output_type),
+        task_queue=contract.task_queue or "",
+        schedule_to_close_timeout=contract.schedule_to_close_timeout,
+        schedule_to_start_timeout=contract.schedule_to_start_timeout,
+        start_to_close_timeout=contract.start_to_close_timeout,
+        heartbeat_timeout=contract.heartbeat_timeout,
+        retry_policy=_retries(contract.retry_policy),
+    )
+
+
+def _add_schemas(description: ContractDescription, contract: WorkflowContract) -> None:
+    described: dict[str, MethodContract] = {each.name: each for each in bound(contract)}
+    description.input_schema, description.output_schema = _schemas(contract, contract)
+    for handler in (*description.queries, *description.signals, *description.updates):
+        handler.input_schema, handler.output_schema = _schemas(contract, described[handler.name])
+
+
+@functools.cache
+def _schemas(workflow: WorkflowContract, contract: MethodContract) -> tuple[str, str]:
+    """The schemas of the input and of the output of a workflow, or of a query, signal or update that it has."""
+    # Loaded where it is asked for, so that a service starts without it.
+    from contextunity.worker.json_schema import message_schema
+
+    comments = comments_of(workflow)
+    # What the service fills in, and what the workflow id is made of, is of starts alone.
+    fills, names = (filled_fields(workflow), named_fields(workflow)) if contract is workflow else ((), ())
+    taken = message_schema(_descriptor(contract.input_type), comments, fills=fills, names=names)
+    given = message_schema(_descriptor(contract.output_type), comments, is_output=True)
+    return json.dumps(taken, ensure_ascii=False), json.dumps(given, ensure_ascii=False)
+
+
+def _descriptor(message_class: type[betterproto2.Message] | None) -> Any:
+    return None if message_class is None else codec.proto_class(message_class).DESCRIPTOR
 
 
 def _name(message_class: type[betterproto2.Message] | None) -> str:
@@ -165,28 +258,11 @@ def _comments(message_class: type[betterproto2.Message]) -> dict[str, str]:
     return found
 
 
-@functools.cache
-def _rule_options() -> type[Message]:
-    """FieldOptions whose buf.validate rules are fields with names; the process's own pool need not know them."""
-    from protovalidate import FieldPathPb
-
-    pool = descriptor_pool.DescriptorPool()
-    for module in (descriptor_pb2, duration_pb2, timestamp_pb2, field_mask_pb2):
-        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    file = FieldPathPb.desc().file.proto
-    pool.AddSerializedFile(file.to_binary())
-    message_factory.GetMessageClassesForFiles([file.name], pool)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("google.protobuf.FieldOptions"))
-
-
 def _rules(field: Any) -> list[str]:
-    options = _rule_options().FromString(field.GetOptions().SerializeToString())
-    return [
-        line
-        for extension, rules in options.ListFields()
-        if extension.full_name == "buf.validate.field"
-        for line in _rule_lines(rules, "")
-    ]
+    from contextunity.worker.json_schema import rules_of
+
+    rules = rules_of(field)
+    return [] if rules is None else list(_rule_lines(rules, ""))
 
 
 def _rule_lines(rules: Any, prefix: str) -> Iterator[str]:
@@ -202,31 +278,3 @@ def _rule_lines(rules: Any, prefix: str) -> Iterator[str]:
             yield f"{name}: {', '.join(str(each).strip() for each in value)}"
         else:
             yield f"{name}: {str(value).strip()}"
-
-
-def _descriptors(contracts: Iterable[WorkflowContract]) -> bytes:
-    """A serialized FileDescriptorSet of all messages of the contracts, files after those that they import."""
-    seen = dict[str, Any]()
-    for contract in contracts:
-        for method in (contract, *_bound(contract)):
-            for message_class in (method.input_type, method.output_type):
-                if message_class is not None:
-                    _visit(codec.proto_class(message_class).DESCRIPTOR.file, seen)
-    files = descriptor_pb2.FileDescriptorSet()
-    for file in seen.values():
-        files.file.add().ParseFromString(file.serialized_pb)
-    return files.SerializeToString()
-
-
-def _bound(contract: WorkflowContract) -> Iterator[MethodContract]:
-    for bindings in (contract.queries, contract.signals, contract.updates):
-        for binding in bindings.values():
-            yield binding.contract
-
-
-def _visit(file: Any, seen: dict[str, Any]) -> None:
-    if file.name in seen:
-        return
-    for dependency in file.dependencies:
-        _visit(dependency, seen)
-    seen[file.name] = file

@@ -25,10 +25,11 @@ from python_temporal.contract import ContractError, MethodContract, WorkflowCont
 from .call import Call
 from .payloads import Descriptor, check_rules, invalid_fields, payload_of, unpack
 
-__all__ = ["StartRequest", "contract_for", "handler_input", "read_start"]
+__all__ = ["StartRequest", "contract_for", "filled_fields", "handler_input", "named_fields", "read_start"]
 
 _TENANT_FIELD = "tenant_id"
 _TENANT_PATH = re.compile(r"\$\{!\s*(this\.)?tenantId(\.string\(\))?\s*\}")
+_PATH = re.compile(r"\$\{!\s*(?:this\.)?(\w+)(?:\.string\(\))?\s*\}")
 _OF_TENANT = "~"
 """What ids begin with that have their tenant from the service, and no tenant's own id."""
 _TIMEOUT_KEY = "timeout_seconds"
@@ -157,6 +158,16 @@ def handler_input(
     if request is not None:
         check_rules(request, "args" if packed is None else "input")
     return request
+
+
+def filled_fields(contract: WorkflowContract) -> frozenset[str]:
+    """Names of the fields of a workflow's input that the service fills in where a start leaves them out."""
+    return frozenset({_TENANT_FIELD}) if _has_tenant(contract) else frozenset()
+
+
+def named_fields(contract: WorkflowContract) -> frozenset[str]:
+    """Fields of a workflow's input that its id is made of, by their names in ProtoJSON; without those of messages."""
+    return frozenset(_PATH.findall(contract.id_expression))
 
 
 def _contract_of(registry: WorkerRegistry, body: betterproto2.Message, workflow_type: str) -> WorkflowContract:

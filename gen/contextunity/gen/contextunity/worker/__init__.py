@@ -4,6 +4,7 @@
 # This file has been @generated
 
 __all__ = (
+    "ActivityDescription",
     "CancelTaskRequest",
     "ContractDescription",
     "DescribeContractsRequest",
@@ -24,6 +25,7 @@ __all__ = (
     "QueryTaskRequest",
     "RegisterSchedulesRequest",
     "RegisterSchedulesResult",
+    "RetryDescription",
     "ScheduleDifference",
     "ScheduleEntry",
     "ScheduleFault",
@@ -44,6 +46,7 @@ __all__ = (
     "TerminateTaskRequest",
     "UpdateTaskRequest",
     "WatchTaskRequest",
+    "WorkflowDescription",
 )
 
 import datetime
@@ -325,6 +328,100 @@ class TaskState(betterproto2.Enum):
 
 
 @dataclass(eq=False, repr=False)
+class ActivityDescription(betterproto2.Message):
+    """
+    An activity of a service that declares contracts: what its workflows have done by other workers.
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its Temporal name.
+    """
+
+    method: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Full name of the proto method.
+    """
+
+    module: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The module that implements it.
+    """
+
+    description: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    What it does, for people.
+    """
+
+    input_type: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Full name of the input message. Empty means that it takes none.
+    """
+
+    output_type: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    Full name of the output message. Empty means that it gives none.
+    """
+
+    task_queue: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    Queue that its workers poll. Empty means that of the workflow.
+    """
+
+    schedule_to_close_timeout: "datetime.timedelta | None" = betterproto2.field(
+        8,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: __google__protobuf__.Duration,
+        optional=True,
+    )
+    """
+    How long it may take, attempts and pauses included.
+    """
+
+    schedule_to_start_timeout: "datetime.timedelta | None" = betterproto2.field(
+        9,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: __google__protobuf__.Duration,
+        optional=True,
+    )
+    """
+    How long it may wait for a worker.
+    """
+
+    start_to_close_timeout: "datetime.timedelta | None" = betterproto2.field(
+        10,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: __google__protobuf__.Duration,
+        optional=True,
+    )
+    """
+    How long an attempt may take.
+    """
+
+    heartbeat_timeout: "datetime.timedelta | None" = betterproto2.field(
+        11,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: __google__protobuf__.Duration,
+        optional=True,
+    )
+    """
+    How long a worker may be silent.
+    """
+
+    retry_policy: "RetryDescription | None" = betterproto2.field(
+        12, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    How a failed attempt is repeated. Absent means as Temporal does.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.worker", "ActivityDescription", ActivityDescription
+)
+
+
+@dataclass(eq=False, repr=False)
 class CancelTaskRequest(betterproto2.Message):
     """
     Request of CancelTask.
@@ -442,6 +539,23 @@ class ContractDescription(betterproto2.Message):
     Fields of the input message, for people and command lines.
     """
 
+    input_schema: "str" = betterproto2.field(15, betterproto2.TYPE_STRING)
+    """
+    JSON Schema (2020-12) of the parameters, as a payload has them in `args`. Only with `include_schemas`.
+    """
+
+    output_schema: "str" = betterproto2.field(16, betterproto2.TYPE_STRING)
+    """
+    JSON Schema (2020-12) of the result. Only with `include_schemas`.
+    """
+
+    options: "WorkflowDescription | None" = betterproto2.field(
+        17, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    How it runs. Only with `include_options`.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.worker", "ContractDescription", ContractDescription
@@ -459,6 +573,22 @@ class DescribeContractsRequest(betterproto2.Message):
     )
     """
     Names of contracts. Empty means all.
+    """
+
+    include_descriptors: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    Whether `file_descriptor_set` shall have the contracts' files as their authors wrote them, with the annotations of
+    temporal.v1 and all other options, comments, and the files that define them.
+    """
+
+    include_schemas: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    Whether to give a JSON Schema of each input and output.
+    """
+
+    include_options: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    Whether to give the time limits, retries and policies of workflows, and the activities of their services.
     """
 
 
@@ -484,6 +614,17 @@ class DescribeContractsResult(betterproto2.Message):
     """
     Descriptors of all messages that the contracts name and of those that they need: a serialized
     google.protobuf.FileDescriptorSet, every file after those that it imports. It is in the body alone.
+
+    Files are whole, also where a workflow, method or field in them is internal. Without `include_descriptors`
+    they have no annotations of temporal.v1 and no comments. With it they have, where the contract's package was
+    generated by a plugin that writes descriptors.
+    """
+
+    activities: "list[ActivityDescription]" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    Activities of the services that declare the contracts, by name. Only with `include_options`.
     """
 
 
@@ -797,6 +938,16 @@ class HandlerDescription(betterproto2.Message):
     description: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
     What it does, for people.
+    """
+
+    input_schema: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    JSON Schema (2020-12) of the input, as `args` has it. Only with `include_schemas`.
+    """
+
+    output_schema: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    JSON Schema (2020-12) of the output. Only with `include_schemas`.
     """
 
 
@@ -1165,6 +1316,55 @@ class RegisterSchedulesResult(betterproto2.Message):
 
 default_message_pool.register_message(
     "contextunity.worker", "RegisterSchedulesResult", RegisterSchedulesResult
+)
+
+
+@dataclass(eq=False, repr=False)
+class RetryDescription(betterproto2.Message):
+    """
+    How what failed is tried again.
+    """
+
+    initial_interval: "datetime.timedelta | None" = betterproto2.field(
+        1,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: __google__protobuf__.Duration,
+        optional=True,
+    )
+    """
+    Pause before the second attempt. Absent means one second.
+    """
+
+    backoff_coefficient: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
+    """
+    What each further pause is multiplied by. Zero means 2.
+    """
+
+    maximum_interval: "datetime.timedelta | None" = betterproto2.field(
+        3,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: __google__protobuf__.Duration,
+        optional=True,
+    )
+    """
+    Longest pause. Absent means a hundred times the first.
+    """
+
+    maximum_attempts: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
+    """
+    Attempts in all. Zero means no limit.
+    """
+
+    non_retryable_error_types: "list[str]" = betterproto2.field(
+        5, betterproto2.TYPE_STRING, repeated=True
+    )
+    """
+    Types of errors that are not tried again.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.worker", "RetryDescription", RetryDescription
 )
 
 
@@ -1980,6 +2180,75 @@ class WatchTaskRequest(betterproto2.Message):
 
 default_message_pool.register_message(
     "contextunity.worker", "WatchTaskRequest", WatchTaskRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class WorkflowDescription(betterproto2.Message):
+    """
+    How a workflow runs, as its contract says. What is absent or empty is left to Temporal.
+    """
+
+    method: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Full name of the proto method.
+    """
+
+    execution_timeout: "datetime.timedelta | None" = betterproto2.field(
+        2,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: __google__protobuf__.Duration,
+        optional=True,
+    )
+    """
+    How long it may take, runs that it continues as included.
+    """
+
+    run_timeout: "datetime.timedelta | None" = betterproto2.field(
+        3,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: __google__protobuf__.Duration,
+        optional=True,
+    )
+    """
+    How long a single run may take.
+    """
+
+    task_timeout: "datetime.timedelta | None" = betterproto2.field(
+        4,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: __google__protobuf__.Duration,
+        optional=True,
+    )
+    """
+    How long a worker may take for a single workflow task.
+    """
+
+    retry_policy: "RetryDescription | None" = betterproto2.field(
+        5, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    How a failed run is tried again. Absent means not at all.
+    """
+
+    id_reuse_policy: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    What happens when an id was used before, such as REJECT_DUPLICATE.
+    """
+
+    parent_close_policy: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    What happens to it as a child when its parent closes, such as ABANDON.
+    """
+
+    versioning_behavior: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    How running workflows move to a new version of their workers, such as PINNED.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.worker", "WorkflowDescription", WorkflowDescription
 )
 
 

@@ -257,8 +257,8 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DescribeContracts(self, request, context):
-        """Describes what can be started: DescribeContractsRequest {workflow_type?}, answered by DescribeContractsResult
-        {contracts}.
+        """Describes what can be started: DescribeContractsRequest {workflow_type?, include_descriptors?, include_schemas?,
+        include_options?}, answered by DescribeContractsResult {contracts, activities}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

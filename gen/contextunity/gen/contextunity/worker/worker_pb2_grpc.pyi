@@ -126,8 +126,8 @@ class WorkerServiceStub:
     or has ended.
     """
     DescribeContracts: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
-    """Describes what can be started: DescribeContractsRequest {workflow_type?}, answered by DescribeContractsResult
-    {contracts}.
+    """Describes what can be started: DescribeContractsRequest {workflow_type?, include_descriptors?, include_schemas?,
+    include_options?}, answered by DescribeContractsResult {contracts, activities}.
     """
     ExecuteCode: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
     """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
@@ -245,8 +245,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     or has ended.
     """
     DescribeContracts: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
-    """Describes what can be started: DescribeContractsRequest {workflow_type?}, answered by DescribeContractsResult
-    {contracts}.
+    """Describes what can be started: DescribeContractsRequest {workflow_type?, include_descriptors?, include_schemas?,
+    include_options?}, answered by DescribeContractsResult {contracts, activities}.
     """
     ExecuteCode: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
     """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
@@ -421,8 +421,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_unit_pb2.ContextUnit,
         context: _ServicerContext,
     ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
-        """Describes what can be started: DescribeContractsRequest {workflow_type?}, answered by DescribeContractsResult
-        {contracts}.
+        """Describes what can be started: DescribeContractsRequest {workflow_type?, include_descriptors?, include_schemas?,
+        include_options?}, answered by DescribeContractsResult {contracts, activities}.
         """
 
     @_abc_1.abstractmethod

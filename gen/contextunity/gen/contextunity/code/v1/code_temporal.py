@@ -105,6 +105,7 @@ call_tool: _Final[_t.Activity[_v1.CallToolRequest, _v1.CallToolResponse]] = _t.A
 code_service: _Final[_t.ServiceContract] = _t.ServiceContract(
     full_name='contextunity.code.v1.CodeService',
     source='contextunity/code/v1/code.proto',
+    descriptors='contextunity.gen.contextunity.code.v1.code_descriptors',
     task_queue=CODE_SERVICE_TASK_QUEUE,
     workflows={
         'Execute': execute_workflow.contract,

@@ -239,6 +239,7 @@ see, and clears what it had staged.
 harvest_service: _Final[_t.ServiceContract] = _t.ServiceContract(
     full_name='contextunity.harvest.v1.HarvestService',
     source='contextunity/harvest/v1/harvest.proto',
+    descriptors='contextunity.gen.contextunity.harvest.v1.harvest_descriptors',
     task_queue=HARVEST_SERVICE_TASK_QUEUE,
     workflows={
         'Harvest': harvest_workflow.contract,
@@ -465,6 +466,7 @@ repeated by the Temporal server, for as long as the workflow may run.
 catalogue_service: _Final[_t.ServiceContract] = _t.ServiceContract(
     full_name='contextunity.harvest.v1.CatalogueService',
     source='contextunity/harvest/v1/harvest.proto',
+    descriptors='contextunity.gen.contextunity.harvest.v1.harvest_descriptors',
     task_queue=CATALOGUE_SERVICE_TASK_QUEUE,
     workflows={
         'ListRejected': list_rejected_workflow.contract,

@@ -130,6 +130,7 @@ async def running_server(
         await health.enter_graceful_shutdown()
         service.stop()
         await server.stop(_STOP_GRACE)
+        await service.close()
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

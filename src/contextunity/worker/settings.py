@@ -84,6 +84,8 @@ class TenantQuotas(BaseModel):
     """Tasks of one workflow_type that have not ended."""
     programs: int = Field(default=500, ge=1)
     """Programs that have not ended, whether somebody waits for them or not."""
+    running_programs: int = Field(default=8, ge=1)
+    """Of them that Temporal has at once, for each process of the service; further ones wait there for their turn."""
     concurrent_calls: int = Field(default=500, ge=1)
     """Calls but watches under way at once, of callers with the same tenants."""
     watches: int = Field(default=1000, ge=1)

@@ -71,9 +71,10 @@ class WorkerService:
         engine = Engine(client=client, registry=registry, rpc_timeout=rpc_timeout, quotas=self.quotas)
         self.client = client
         """The Temporal client that it works through."""
-        self._watching = Watching(engine)
+        self._watching, starting = Watching(engine), Starting(engine)
+        self._programs = starting.programs
         self.methods: Mapping[str, Method] = MappingProxyType(
-            {method.name: method for method in _methods(engine, self._watching)}
+            {method.name: method for method in _methods(engine, self._watching, starting)}
         )
         """The methods by name."""
 
@@ -88,9 +89,14 @@ class WorkerService:
     def stop(self) -> None:
         """Ends what would otherwise go on for long."""
         self._watching.stop()
+        self._programs.stop()
+
+    async def close(self) -> None:
+        """Lets go of what goes on when there are no calls any more."""
+        await self._programs.close()
 
 
-def _methods(engine: Engine, watching: Watching) -> list[Method]:
+def _methods(engine: Engine, watching: Watching, starting: Starting) -> list[Method]:
     telling, steering, scheduling = Telling(engine), Steering(engine), Scheduling(engine)
     reads = partial(Method, permissions=_READ, access=Access.READ)
     executes = partial(Method, permissions=_EXECUTE, access=Access.WRITE)
@@ -100,7 +106,7 @@ def _methods(engine: Engine, watching: Watching) -> list[Method]:
     steps = partial(schedules, subject=Subject.SCHEDULE, request_type=ScheduleRequest)
     new, task = Subject.NEW_TASK, Subject.TASK
     return [
-        executes(name="StartWorkflow", subject=new, handle=Starting(engine).start_workflow),
+        executes(name="StartWorkflow", subject=new, handle=starting.start_workflow),
         reads(name="GetTaskStatus", subject=task, request_type=GetTaskStatusRequest, handle=telling.get_task_status),
         reads(name="WatchTask", subject=task, request_type=WatchTaskRequest, watch=watching.watch_task),
         reads(
@@ -121,7 +127,7 @@ def _methods(engine: Engine, watching: Watching) -> list[Method]:
             name="ExecuteCode",
             subject=new,
             request_type=ExecuteCodeRequest,
-            handle=Executing(engine).execute_code,
+            handle=Executing(engine, starting).execute_code,
             prepare=without_sandbox,
         ),
         # Its entries are read one by one, so that a faulty one can be left out.

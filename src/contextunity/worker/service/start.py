@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import json
 from typing import Any
 
@@ -38,6 +40,7 @@ from python_temporal.contract import WorkflowContract
 
 from .call import Call, Engine, Seen
 from .inputs import StartRequest, read_start
+from .programs import Programs, Running
 
 __all__ = ["Blanks", "Starting", "quoted"]
 
@@ -175,14 +178,24 @@ class Starting:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._blanks = Blanks(engine)
+        self.programs = Programs(engine.client, engine.quotas)
+        """Programs on their way."""
 
     async def start_workflow(self, call: Call) -> StartWorkflowResult:
         """Starts the workflow of a workflow_type; see StartWorkflow in worker.proto."""
         request = await call.read(read_start, call, self._engine.registry)
-        workflow_id, run_id = await self.start(call, request)
+        if request.contract.name == _PROGRAMS:
+            # Whoever asked may go away, and its program still counts until it has ended.
+            workflow_id, run_id = await asyncio.shield((await self.send(call, request)).started)
+        else:
+            workflow_id, run_id = await self.start(call, request)
         seen = Seen(run_id=run_id, tenant_id=request.tenant_id, contract=request.contract)
         self._engine.seen.keep(workflow_id, seen)
         return StartWorkflowResult(workflow_id=workflow_id, run_id=run_id, status=TASK_STATE_STARTED)
+
+    async def send(self, call: Call, request: StartRequest) -> Running:
+        """Starts a program when it is its turn; see `Programs`."""
+        return await self.programs.send(call, request.tenant_id, functools.partial(self.start, call, request))
 
     async def start(self, call: Call, request: StartRequest) -> tuple[str, str]:
         """Starts what was asked for, or finds the run that the same unit started.

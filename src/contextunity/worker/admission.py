@@ -24,11 +24,12 @@ from grpc_status import rpc_status
 from contextunity.core import worker_pb2
 
 from .auth import AuthenticationError, Authenticator, Caller, record_call
+from .fair_gate import FairGate, Turn
 from .grpc_errors import Reason, ServiceError, to_status
 from .quotas import Quotas, over
 from .service import Method, require_permission
 
-__all__ = ["Admission", "Answering", "BodyLimits", "Strangers", "trace_id_of"]
+__all__ = ["Admission", "Answering", "BodyLimits", "RefusalPace", "Strangers", "trace_id_of"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,6 +43,14 @@ _SMALL = 64 * 1024
 """Bytes up to which units are held without counting them: the number of calls bounds them."""
 _BRIEFLY = 1.0
 """Seconds that a unit which is there waits for others to be done with."""
+_AT_ONCE, _SHARE = 32, 4
+"""Calls that are answered at once, in all, and of a tenant while others call too: those that wait take turns by tenant.
+A call of one tenant then has few of another's beside it on the Temporal server, and waits for one of them at most."""
+_LARGE_AT_ONCE = 2
+"""The same for large units, of which a tenant has one."""
+_MOMENT = 0.25
+"""Seconds after which a call makes room for others: it waits for something itself by then."""
+_LARGE_MOMENT = 1.0
 _REFUSALS_PER_SECOND = 200
 """Calls a second that are refused by their headers, or cancelled before their unit is there."""
 _REFUSALS_AT_ONCE = 100
@@ -59,11 +68,37 @@ _stream_stream: Any = grpc.stream_stream_rpc_method_handler
 T = TypeVar("T")
 
 
+class RefusalPace(Protocol):
+    """Tells calls that come to nothing when they end."""
+
+    def take(self, context: object, size: int = 0) -> float:
+        """Takes a turn, or as many as the call has cost; gives the seconds until it comes."""
+        ...
+
+
 class Answering(Protocol):
     """What answers the calls that are let in."""
 
-    async def answer(self, method: Method, data: bytes, context: _Context, caller: Caller) -> bytes:
-        """Answers a call with the bytes of a unit."""
+    async def answer(
+        self,
+        method: Method,
+        data: bytes,
+        context: _Context,
+        caller: Caller,
+        turn: Turn | None = None,
+        turns: RefusalPace | None = None,
+    ) -> bytes:
+        """Answers a call with the bytes of a unit.
+
+        Args:
+            method: that is called.
+            data: the unit.
+            context: grpcio's.
+            caller: who calls.
+            turn: the caller's among tenants, to be left early where there is but waiting to do; None where callers are
+                not asked who they are.
+            turns: of calls that come to nothing; None for the same.
+        """
         ...
 
     def answers(self, method: Method, data: bytes, context: _Context, caller: Caller) -> AsyncIterator[bytes]:
@@ -118,11 +153,16 @@ class _Turns:
     def __init__(self) -> None:
         self._next = 0.0
 
-    def take(self, context: object) -> float:
-        """Takes a turn; gives the seconds until it comes. Until then the call is kept, even one that was cancelled."""
+    def take(self, context: object, size: int = 0) -> float:
+        """Takes a turn, and one more for each so many bytes that were read for nothing.
+
+        Returns:
+            The seconds until it comes. Until then the call is kept, even one that was cancelled.
+        """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        at = max(self._next, now - _REFUSALS_AT_ONCE / _REFUSALS_PER_SECOND) + 1 / _REFUSALS_PER_SECOND
+        count = 1 + size // _SMALL
+        at = max(self._next, now - _REFUSALS_AT_ONCE / _REFUSALS_PER_SECOND) + count / _REFUSALS_PER_SECOND
         if at - now > _LONGEST_TURN:
             return 0
         self._next = at
@@ -252,6 +292,7 @@ class Admission(grpc.GenericRpcHandler):
         self._limits, self._quotas = limits, quotas
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
         self._arrivals = _Arrivals(limits)
+        self._gate, self._large = FairGate(_AT_ONCE, seconds=_MOMENT), FairGate(_LARGE_AT_ONCE, seconds=_LARGE_MOMENT)
         self._turns = _Turns()
         self._accounts = dict[frozenset[str] | None, _Account]()
 
@@ -313,7 +354,7 @@ class Admission(grpc.GenericRpcHandler):
     def _unary(self, method: Method, caller: Caller, account: _Account) -> Callable[[Any, _Context], Any]:
         async def handle(_requests: Any, context: _Context) -> bytes:
             account.calls += 1
-            held = 0
+            held, turn, large = 0, None, None
             try:
                 stack: contextlib.AsyncExitStack | None = None
                 try:
@@ -325,13 +366,26 @@ class Admission(grpc.GenericRpcHandler):
                         record_call(method.name, caller, None, error)
                         await asyncio.sleep(account.turns.take(context))
                         await _refuse(error, context)
-                    return await self._answering.answer(method, data, context, caller)
+                    if caller.tenants is None:
+                        return await self._answering.answer(method, data, context, caller)
+                    if held:
+                        large = await self._large.enter(account.name, 1, 1)
+                    turn = self._gate.try_enter(account.name, _AT_ONCE, _SHARE)
+                    if turn is None:
+                        turn = await self._gate.enter(account.name, _AT_ONCE, _SHARE)
+                    return await self._answering.answer(method, data, context, caller, turn, account.turns)
                 finally:
                     if stack is not None:
                         await stack.aclose()
             finally:
                 account.calls -= 1
-                self._release(account, held)
+                if held:
+                    account.held.give(held)
+                    self._held.give(held)
+                    if large is not None:
+                        large.leave()
+                if turn is not None:
+                    turn.leave()
 
         return handle
 
@@ -424,11 +478,6 @@ class Admission(grpc.GenericRpcHandler):
                 raise over("bytes_in_flight", size, text, method=method) from None
             raise
         return count
-
-    def _release(self, account: _Account, held: int) -> None:
-        if held:
-            account.held.give(held)
-            self._held.give(held)
 
 
 def _refusing(error: ServiceError, turns: _Turns, trace_of: Callable[[_Context], Awaitable[str]] | None = None) -> Any:

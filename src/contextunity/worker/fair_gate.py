@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 
 __all__ = ["FairGate", "Turn"]
 
+_CALM = 5.0
+"""Seconds without a call of another tenant after which one has the gate to itself."""
+
 
 class Turn:
     """Somebody who was let through, until it leaves."""
@@ -31,9 +34,10 @@ class Turn:
 
 @dataclass(slots=True)
 class _Line:
-    """Those of a tenant that wait, and how many of them may be through at once."""
+    """Those of a tenant that wait, and how many of them may be through at once: alone, and beside other tenants."""
 
     limit: int
+    share: int
     waiting: OrderedDict[asyncio.Future[Turn], None] = field(default_factory=OrderedDict[asyncio.Future[Turn], None])
 
 
@@ -46,33 +50,45 @@ class FairGate:
             takes longer waits for others itself, such as for a worker's answer, and takes next to nothing meanwhile.
     """
 
-    def __init__(self, total: int, seconds: float | None = None) -> None:
+    def __init__(self, total: int, *, seconds: float | None = None) -> None:
         self._free, self._seconds = total, seconds
         self._through = dict[Turn, None]()
         self._of_tenant = dict[str, int]()
         self._lines = OrderedDict[str, _Line]()
         self._timer: asyncio.TimerHandle | None = None
         self._closed: Exception | None = None
+        self._last_tenant, self._last_change = "", float("-inf")
 
     def waiting(self, tenant: str) -> int:
         """How many of a tenant wait."""
         line = self._lines.get(tenant)
         return len(line.waiting) if line is not None else 0
 
-    def try_enter(self, tenant: str, limit: int, now: float) -> Turn | None:
+    def try_enter(self, tenant: str, limit: int, share: int) -> Turn | None:
         """Goes through at once; None where that would be out of turn, or too many.
 
         Args:
             tenant: whose turn it is.
             limit: how many of the tenant's may be through at once.
-            now: the event loop's time.
+            share: how many while other tenants call too.
         """
-        if self._free <= 0 or self._of_tenant.get(tenant, 0) >= limit or tenant in self._lines:
+        now = asyncio.get_running_loop().time()
+        if tenant != self._last_tenant:
+            self._last_tenant, self._last_change = tenant, now
+        if self._free <= 0 or tenant in self._lines:
+            return None
+        count = self._of_tenant.get(tenant, 0)
+        if count >= limit or (count >= share and now - self._last_change < _CALM):
             return None
         return self._let_through(tenant, now)
 
-    async def enter(self, tenant: str, limit: int) -> Turn:
+    async def enter(self, tenant: str, limit: int, share: int) -> Turn:
         """Goes through when it is the tenant's turn.
+
+        Args:
+            tenant: whose turn it is.
+            limit: how many of the tenant's may be through at once.
+            share: how many while other tenants call too.
 
         Raises:
             Exception: the one that the gate was closed with.
@@ -80,11 +96,11 @@ class FairGate:
         loop = asyncio.get_running_loop()
         if self._closed is not None:
             raise self._closed
-        turn = self.try_enter(tenant, limit, loop.time())
+        turn = self.try_enter(tenant, limit, share)
         if turn is not None:
             return turn
-        line = self._lines.setdefault(tenant, _Line(limit))
-        line.limit = limit
+        line = self._lines.setdefault(tenant, _Line(limit, share))
+        line.limit, line.share = limit, share
         waiting: asyncio.Future[Turn] = loop.create_future()
         line.waiting[waiting] = None
         self._watch_the_clock(loop)
@@ -128,12 +144,14 @@ class FairGate:
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         """Lets through those whose turn it is: the tenant that was served longest ago comes first."""
-        found = True
+        now, found = loop.time(), True
+        is_calm = now - self._last_change >= _CALM
         while found:
             found = False
             for tenant, line in list(self._lines.items()):
-                if self._free > 0 and self._of_tenant.get(tenant, 0) < line.limit:
-                    found = self._let_one_through(tenant, line, loop.time()) or found
+                limit = line.limit if is_calm else min(line.limit, line.share)
+                if self._free > 0 and self._of_tenant.get(tenant, 0) < limit:
+                    found = self._let_one_through(tenant, line, now) or found
         self._watch_the_clock(loop)
 
     def _let_one_through(self, tenant: str, line: _Line, now: float) -> bool:

@@ -24,9 +24,10 @@ from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
-from .admission import Admission, BodyLimits, Strangers, trace_id_of
+from .admission import Admission, BodyLimits, RefusalPace, Strangers, trace_id_of
 from .auth import EVERYBODY, AuthenticationError, Authenticator, Caller, record_call
 from .errors import PortTakenError
+from .fair_gate import Turn
 from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
 from .readiness import Pace, following_temporal, temporal_probe
 from .service import Call, Method, WorkerService, aside, respond, stream
@@ -221,15 +222,23 @@ class Boundary:
 
         return handle
 
-    async def answer(self, method: Method, data: bytes, context: _Context, caller: Caller | None = None) -> bytes:
+    async def answer(
+        self,
+        method: Method,
+        data: bytes,
+        context: _Context,
+        caller: Caller | None = None,
+        turn: Turn | None = None,
+        turns: RefusalPace | None = None,
+    ) -> bytes:
         """Answers a call with the bytes of a unit; the metadata is asked for the caller where none is given."""
         call: Call | None = None
         try:
-            call = await self._admit(data, context, caller)
+            call = await self._admit(data, context, caller, turn)
             answer = self._encode(await respond(method, call))
         # The boundary: whatever it is, the caller gets a status, and the log the rest.
         except Exception as error:  # noqa: BLE001
-            await self._refuse(error, method, data, call, context, caller)
+            await self._refuse(error, method, data, call, context, caller, turn, turns)
         except asyncio.CancelledError:
             # What was asked of Temporal by then is done or not; whether is for the task to tell.
             record_call(method.name, caller or EVERYBODY, call, "CANCELLED")
@@ -250,7 +259,7 @@ class Boundary:
         except Exception as error:  # noqa: BLE001 - as above
             await self._refuse(error, method, data, call, context)
 
-    async def _admit(self, data: bytes, context: _Context, caller: Caller | None) -> Call:
+    async def _admit(self, data: bytes, context: _Context, caller: Caller | None, turn: Turn | None = None) -> Call:
         if caller is None:
             # Who calls is asked first: strangers are not to have units of any size decoded.
             caller = self._authenticator.authenticate(_Metadata(context))
@@ -268,7 +277,7 @@ class Boundary:
             unit, payload = await aside(read_unit, data, max_values=self._max_payload_values)
         else:
             unit, payload = read_unit(data, max_values=self._max_payload_values)
-        return Call(unit=unit, payload=payload, caller=caller, deadline=deadline, is_large=is_large)
+        return Call(unit=unit, payload=payload, caller=caller, deadline=deadline, is_large=is_large, turn=turn)
 
     def _encode(self, unit: UnitMessage) -> bytes:
         data = unit.SerializeToString()
@@ -288,11 +297,18 @@ class Boundary:
         call: Call | None,
         context: _Context,
         caller: Caller | None = None,
+        turn: Turn | None = None,
+        turns: RefusalPace | None = None,
     ) -> NoReturn:
         trace_id = call.trace_id if call is not None else trace_id_of(data)
         told = _service_error(error, method, trace_id)
         if caller is not None:
             record_call(method.name, caller, call, told)
+        if turns is not None and (told.reason is Reason.QUOTA or len(data) > _LARGE):
+            # Who calls again at once is not to have it done all over for nothing.
+            if turn is not None:
+                turn.leave()
+            await asyncio.sleep(turns.take(context, len(data)))
         status = to_status(told, trace_id)
         _forget_frames(error)
         packed = rpc_status.to_status(status)  # pyright: ignore[reportUnknownMemberType]  # no types

@@ -76,19 +76,19 @@ class TenantQuotas(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    starts_per_second: float = Field(default=100, gt=0)
+    starts_per_second: float = Field(default=20, gt=0)
     """Tasks and programs that may be started a second, in the long run."""
-    starts_burst: int = Field(default=1000, ge=1)
+    starts_burst: int = Field(default=100, ge=1)
     """How many of them at once, after a while without any."""
     open_tasks: int = Field(default=10_000, ge=1)
     """Tasks of one workflow_type that have not ended."""
-    programs: int = Field(default=500, ge=1)
+    programs: int = Field(default=100, ge=1)
     """Programs that have not ended, whether somebody waits for them or not."""
-    running_programs: int = Field(default=8, ge=1)
+    running_programs: int = Field(default_factory=lambda: max(4, 2 * (os.cpu_count() or 1)), ge=1)
     """Of them that Temporal has at once, for each process of the service; further ones wait there for their turn."""
-    concurrent_calls: int = Field(default=500, ge=1)
+    concurrent_calls: int = Field(default=100, ge=1)
     """Calls but watches under way at once, of callers with the same tenants."""
-    watches: int = Field(default=1000, ge=1)
+    watches: int = Field(default=200, ge=1)
     """Watches under way at once, of callers with the same tenants."""
     schedules: int = Field(default=1000, ge=0)
     """Schedules registered, of all projects."""
@@ -132,7 +132,7 @@ class Settings(BaseModel):
     max_bytes_in_flight: int = Field(default=512 * 1024 * 1024, ge=1024)
     """Bytes of all units that are on their way at once, and as many of those that are worked on.
     Environment: CONTEXTWORKER_MAX_BYTES_IN_FLIGHT."""
-    max_tenant_bytes_in_flight: int = Field(default=128 * 1024 * 1024, ge=1024)
+    max_tenant_bytes_in_flight: int = Field(default=64 * 1024 * 1024, ge=1024)
     """The same for callers of one tenant, where callers show tokens.
     Environment: CONTEXTWORKER_MAX_TENANT_BYTES_IN_FLIGHT."""
     max_connection_calls: int = Field(default=1024, ge=1, le=100_000)

@@ -74,6 +74,7 @@ class Executing:
 
 async def _wait(call: Call, running: Running, workflow_id: str) -> ExecuteResponse | None:
     """What came of a program; None where the caller's deadline is nearer."""
+    call.rest()
     remaining = call.remaining
     try:
         async with asyncio.timeout(None if remaining is None else max(0.0, remaining - ANSWER_MARGIN)):

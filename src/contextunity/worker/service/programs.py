@@ -25,8 +25,12 @@ __all__ = ["ANSWER_MARGIN", "Programs", "Running"]
 
 ANSWER_MARGIN = 0.5
 """Seconds before the caller's deadline at which it is told to come back, so that the answer still arrives."""
-_AT_ONCE = 64
-"""Programs that Temporal has at once, of all tenants of this process together."""
+_TENANTS = 4
+"""How many tenants may have as many programs on Temporal as each may; beyond, all take turns."""
+_SHARES = 4
+"""What part of its programs a tenant may begin at once while other tenants have programs too."""
+_BEGINNING = 1.0
+"""Seconds after which a program counts as begun: it waits for a tool by then, or has a place in a sandbox for long."""
 _Start = Callable[[], Coroutine[Any, Any, tuple[str, str]]]
 
 
@@ -53,7 +57,8 @@ class Programs:
 
     def __init__(self, client: Client, quotas: Quotas) -> None:
         self._client, self._quotas = client, quotas
-        self._gate = FairGate(_AT_ONCE)
+        total = _TENANTS * quotas.of("").running_programs
+        self._gate, self._beginning = FairGate(total), FairGate(total, seconds=_BEGINNING)
         self._running = dict[tuple[str, str], Running]()
 
     async def send(self, call: Call, tenant_id: str, start: _Start) -> Running:
@@ -68,30 +73,40 @@ class Programs:
             ServiceError: its turn did not come before the caller's deadline.
         """
         key = (tenant_id, call.request_id)
-        turn: Turn | None = None
+        turns = list[Turn]()
         if key not in self._running and call.caller.tenants is not None:
-            turn = await self._turn(call, tenant_id)
+            turns = await self._turns(call, tenant_id)
         known = self._running.get(key)
         if known is not None:
             # The same unit again: it joins what it started.
-            if turn is not None:
-                turn.leave()
+            _leave(turns)
             return known
         started = asyncio.create_task(start())
         ended = asyncio.create_task(self._end(started))
         running = self._running[key] = Running(started, ended)
-        ended.add_done_callback(functools.partial(self._forget, key, turn))
+        ended.add_done_callback(functools.partial(self._forget, key, turns))
         return running
 
-    async def _turn(self, call: Call, tenant_id: str) -> Turn:
+    async def _turns(self, call: Call, tenant_id: str) -> list[Turn]:
         limit = self._quotas.of(tenant_id).running_programs
+        share = max(1, limit // _SHARES)
         remaining = call.remaining
+        turns = list[Turn]()
         try:
             async with asyncio.timeout(None if remaining is None else max(0.0, remaining - ANSWER_MARGIN)):
-                return await self._gate.enter(tenant_id, limit)
-        except TimeoutError:
+                for gate, most in ((self._gate, limit), (self._beginning, share)):
+                    turn = gate.try_enter(tenant_id, limit, most)
+                    if turn is None:
+                        call.rest()
+                        turn = await gate.enter(tenant_id, limit, most)
+                    turns.append(turn)
+        except BaseException as error:
+            _leave(turns)
+            if not isinstance(error, TimeoutError):
+                raise
             text = "as many run, and the turn of this one did not come before the deadline of its call"
             raise over("running_programs", limit, text, tenant_id, method=call.method) from None
+        return turns
 
     async def _end(self, started: asyncio.Task[tuple[str, str]]) -> ExecuteResponse | None:
         workflow_id, run_id = await started
@@ -99,10 +114,9 @@ class Programs:
         response: Any = await handle.result()
         return response if isinstance(response, ExecuteResponse) else None
 
-    def _forget(self, key: tuple[str, str], turn: Turn | None, ended: asyncio.Task[ExecuteResponse | None]) -> None:
+    def _forget(self, key: tuple[str, str], turns: list[Turn], ended: asyncio.Task[ExecuteResponse | None]) -> None:
         del self._running[key]
-        if turn is not None:
-            turn.leave()
+        _leave(turns)
         if not ended.cancelled():
             # Where nobody waits for it any more, its failure is nobody's either.
             ended.exception()
@@ -118,3 +132,8 @@ class Programs:
         """Refuses programs that wait for their turn."""
         text = "the service is being stopped, and the program was not started; send the same unit again"
         self._gate.close(ServiceError(Reason.STOPPING, text))
+
+
+def _leave(turns: list[Turn]) -> None:
+    for turn in turns:
+        turn.leave()

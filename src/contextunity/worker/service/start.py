@@ -25,7 +25,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core import codec
 from contextunity.core.context import HEADER
-from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error
+from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error, too_large
 from contextunity.worker.tenancy import (
     ATTRIBUTES,
     TENANT_ATTRIBUTE,
@@ -38,7 +38,7 @@ from contextunity.worker.tenancy import (
 from python_temporal.codegen import text
 from python_temporal.contract import WorkflowContract
 
-from .call import Call, Engine, Seen
+from .call import Call, Engine, Seen, aside
 from .inputs import StartRequest, read_start
 from .programs import Programs, Running
 
@@ -172,6 +172,12 @@ _PROGRAMS = "execute_code"
 """The workflow of programs, whichever way they are started."""
 
 
+_LARGEST_INPUT = 4 * 1024 * 1024
+"""Bytes of a request that a Temporal server takes, whatever is configured; most take half as much input."""
+_LARGEST_ID = 64 * 1024
+"""Characters of an id; the server says of shorter ones itself whether they are too long."""
+
+
 class Starting:
     """StartWorkflow."""
 
@@ -184,6 +190,8 @@ class Starting:
     async def start_workflow(self, call: Call) -> StartWorkflowResult:
         """Starts the workflow of a workflow_type; see StartWorkflow in worker.proto."""
         request = await call.read(read_start, call, self._engine.registry)
+        if call.is_large and self._engine.has_plain_payloads:
+            await aside(_check_size, request)
         if request.contract.name == _PROGRAMS:
             # Whoever asked may go away, and its program still counts until it has ended.
             workflow_id, run_id = await asyncio.shield((await self.send(call, request)).started)
@@ -323,6 +331,17 @@ class Starting:
                 return None
             raise from_rpc_error(error, workflow_id=workflow_id) from error
         return tenant_in(description.workflow_execution_info.search_attributes)
+
+
+def _check_size(request: StartRequest) -> None:
+    """Refuses what no Temporal server takes, before it is sent there.
+
+    Raises:
+        ServiceError: the id or the input is larger.
+    """
+    size = 0 if request.message is None else request.message.ByteSize()
+    if len(request.workflow_id) > _LARGEST_ID or size > _LARGEST_INPUT:
+        raise too_large({})
 
 
 def quoted(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
@@ -93,7 +94,7 @@ class WorkerService:
 
     async def close(self) -> None:
         """Lets go of what goes on when there are no calls any more."""
-        await self._programs.close()
+        await asyncio.gather(self._programs.close(), self._watching.close())
 
 
 def _methods(engine: Engine, watching: Watching, starting: Starting) -> list[Method]:

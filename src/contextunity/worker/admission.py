@@ -12,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
@@ -29,7 +28,7 @@ from .grpc_errors import Reason, ServiceError, to_status
 from .quotas import Quotas, over
 from .service import Method, require_permission
 
-__all__ = ["Admission", "Answering", "BodyLimits", "RefusalPace", "Strangers", "trace_id_of"]
+__all__ = ["Admission", "Answering", "BodyLimits", "RefusalPace", "refuse", "trace_id_of"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,10 +56,6 @@ _REFUSALS_AT_ONCE = 100
 """How many of them right away, after a while without any."""
 _LONGEST_TURN = 10.0
 """Seconds that such a call waits for its turn; it bounds how many wait."""
-_STRANGERS = 64
-"""Requests of health checks and reflection, which need no token, that a connection may have on their way."""
-_STRANGERS_SECONDS = 1.0
-"""Seconds in which a request of theirs is there. They are small, and sent at once."""
 
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 _stream_unary: Any = grpc.stream_unary_rpc_method_handler
@@ -365,7 +360,7 @@ class Admission(grpc.GenericRpcHandler):
                     except ServiceError as error:
                         record_call(method.name, caller, None, error)
                         await asyncio.sleep(account.turns.take(context))
-                        await _refuse(error, context)
+                        await refuse(error, context)
                     if caller.tenants is None:
                         return await self._answering.answer(method, data, context, caller)
                     if held:
@@ -400,7 +395,7 @@ class Admission(grpc.GenericRpcHandler):
                         data = await self._read(account, context, method.name)
                     except ServiceError as error:
                         await asyncio.sleep(account.turns.take(context))
-                        await _refuse(error, context)
+                        await refuse(error, context)
                     async for unit in self._answering.answers(method, data, context, caller):
                         yield unit
                 finally:
@@ -492,100 +487,17 @@ def _refusing(error: ServiceError, turns: _Turns, trace_of: Callable[[_Context],
     async def handle(_requests: Any, context: _Context) -> bytes:
         # What grpcio has begun for the call is done first, even if that takes no time; without it, it logs an error.
         await asyncio.sleep(turns.take(context))
-        await _refuse(error, context, await trace_of(context) if trace_of is not None else "")
+        await refuse(error, context, await trace_of(context) if trace_of is not None else "")
 
     return _stream_unary(handle)
 
 
-async def _refuse(error: ServiceError, context: Any, trace_id: str = "") -> NoReturn:
+async def refuse(error: ServiceError, context: Any, trace_id: str = "") -> NoReturn:
+    """Ends a call with an error."""
     packed = rpc_status.to_status(to_status(error, trace_id))  # pyright: ignore[reportUnknownMemberType]  # no types
     error.__traceback__ = None
     await context.abort_with_status(packed)
     raise AssertionError("abort_with_status raises")
-
-
-class Strangers(grpc.GenericRpcHandler):
-    """Methods that need no token: a connection may have few requests of them on their way, and they are there soon."""
-
-    def __init__(self) -> None:
-        self._handlers = list[grpc.GenericRpcHandler]()
-        self._reading = dict[str, int]()
-
-    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Takes handlers as grpcio's server does."""
-        self._handlers += handlers
-
-    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
-        """Is called by generated code; grpcio's asynchronous server does nothing here either."""
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a call, which refuses or answers it; None where the method is another's."""
-        for each in self._handlers:
-            handler: Any = each.service(handler_call_details)
-            if handler is not None:
-                return self._bounded(handler)
-        return None
-
-    def _bounded(self, handler: Any) -> Any:
-        coders = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.response_streaming:
-            return _stream_stream(self._stream(handler), **coders)
-        return _stream_unary(self._unary(handler), **coders)
-
-    def _unary(self, handler: Any) -> Callable[[Any, Any], Any]:
-        async def handle(_requests: Any, context: Any) -> Any:
-            return await handler.unary_unary(await self._first(context), context)
-
-        return handle
-
-    def _stream(self, handler: Any) -> Callable[[Any, Any], Any]:
-        async def handle(_requests: Any, context: Any) -> AsyncIterator[Any]:
-            first = await self._first(context)
-            if handler.request_streaming:
-                answers = handler.stream_stream(self._following(first, context), context)
-            else:
-                answers = handler.unary_stream(first, context)
-            if inspect.isawaitable(answers):
-                # Such as the health service's Watch, which writes to the context instead of yielding.
-                await answers
-                return
-            async for answer in answers:
-                yield answer
-
-        return handle
-
-    async def _first(self, context: Any) -> Any:
-        request = await self._next(context)
-        if request is grpc.aio.EOF:
-            await _refuse(ServiceError(Reason.UNIT_LATE, "the call has no message; send one at once"), context)
-        return request
-
-    async def _following(self, first: Any, context: Any) -> AsyncIterator[Any]:
-        """The requests of a stream; it ends where none comes for a while, for a part of one may be all that comes."""
-        request = first
-        while request is not grpc.aio.EOF:
-            yield request
-            request = await self._next(context)
-
-    async def _next(self, context: Any) -> Any:
-        """The next request; EOF where there is none, or not soon."""
-        connection = context.peer()
-        reading = self._reading.get(connection, 0)
-        if reading >= _STRANGERS:
-            await _refuse(over("calls_without_token", _STRANGERS, "the connection waits to send as many"), context)
-        self._reading[connection] = reading + 1
-        try:
-            async with asyncio.timeout(_STRANGERS_SECONDS):
-                return await context.read()
-        except TimeoutError:
-            return grpc.aio.EOF
-        finally:
-            self._reading[connection] -= 1
-            if not self._reading[connection]:
-                del self._reading[connection]
 
 
 _FIELD: int = worker_pb2.ContextUnit.DESCRIPTOR.fields_by_name["trace_id"].number

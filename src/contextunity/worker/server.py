@@ -24,7 +24,7 @@ from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
-from .admission import Admission, BodyLimits, RefusalPace, Strangers, trace_id_of
+from .admission import Admission, BodyLimits, RefusalPace, trace_id_of
 from .auth import EVERYBODY, AuthenticationError, Authenticator, Caller, record_call
 from .errors import PortTakenError
 from .fair_gate import Turn
@@ -32,6 +32,7 @@ from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
 from .readiness import Pace, following_temporal, temporal_probe
 from .service import Call, Method, WorkerService, aside, respond, stream
 from .settings import Settings
+from .strangers import Strangers
 
 __all__ = ["SERVICE_NAME", "Boundary", "RunningServer", "read_unit", "running_server"]
 

@@ -76,7 +76,7 @@ class TenantQuotas(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    starts_per_second: float = Field(default=20, gt=0)
+    starts_per_second: float = Field(default=10, gt=0)
     """Tasks and programs that may be started a second, in the long run."""
     starts_burst: int = Field(default=100, ge=1)
     """How many of them at once, after a while without any."""

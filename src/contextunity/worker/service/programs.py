@@ -123,7 +123,9 @@ class Programs:
 
     async def close(self) -> None:
         """Lets go of programs that nobody waits for any more; Temporal has them."""
-        tasks = [task for each in self._running.values() for task in (each.started, each.ended)]
+        tasks: list[asyncio.Task[Any]] = [
+            task for each in self._running.values() for task in (each.started, each.ended)
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

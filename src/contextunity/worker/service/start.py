@@ -25,6 +25,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core import codec
 from contextunity.core.context import HEADER
+from contextunity.worker.fair_gate import FairGate
 from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error, too_large
 from contextunity.worker.tenancy import (
     ATTRIBUTES,
@@ -172,6 +173,11 @@ _PROGRAMS = "execute_code"
 """The workflow of programs, whichever way they are started."""
 
 
+_AT_ONCE, _SHARE = 16, 1
+"""Starts that are on their way to Temporal at once, in all, and of a tenant while others start something too. They cost
+the server the most; one after the other they slow down as it does, and leave it time for the others'."""
+_MOMENT = 1.0
+"""Seconds after which a start makes room for others."""
 _LARGEST_INPUT = 4 * 1024 * 1024
 """Bytes of a request that a Temporal server takes, whatever is configured; most take half as much input."""
 _LARGEST_ID = 64 * 1024
@@ -184,6 +190,7 @@ class Starting:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._blanks = Blanks(engine)
+        self._gate = FairGate(_AT_ONCE, seconds=_MOMENT)
         self.programs = Programs(engine.client, engine.quotas)
         """Programs on their way."""
 
@@ -214,8 +221,19 @@ class Starting:
         Raises:
             ServiceError: the id is taken and the contract allows no second task under it; or Temporal does not answer.
         """
-        if call.caller.tenants is not None:
-            await self._count(call, request)
+        if call.caller.tenants is None:
+            return await self._start(call, request)
+        await self._count(call, request)
+        turn = self._gate.try_enter(request.tenant_id, _AT_ONCE, _SHARE)
+        if turn is None:
+            call.rest()
+            turn = await self._gate.enter(request.tenant_id, _AT_ONCE, _SHARE)
+        try:
+            return await self._start(call, request)
+        finally:
+            turn.leave()
+
+    async def _start(self, call: Call, request: StartRequest) -> tuple[str, str]:
         # With the tenant in it, a unit id that two tenants happen to share is no repetition.
         request_id = f"{request.tenant_id}/{call.request_id}"
         wanted = await self._blanks.filled(call, request, request_id)

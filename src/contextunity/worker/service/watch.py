@@ -254,8 +254,9 @@ class _Follower:
         if not self._looks.try_poll(self._tenant):
             await asyncio.sleep(patience)
             return
+        within = asyncio.timeout(patience if has_activities else None)
         try:
-            async with asyncio.timeout(patience if has_activities else None) as within:
+            async with within:
                 await growth.wait()
         except TimeoutError:
             if not within.expired():

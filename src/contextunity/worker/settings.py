@@ -132,7 +132,7 @@ class Settings(BaseModel):
     max_bytes_in_flight: int = Field(default=512 * 1024 * 1024, ge=1024)
     """Bytes of all units that are on their way at once, and as many of those that are worked on.
     Environment: CONTEXTWORKER_MAX_BYTES_IN_FLIGHT."""
-    max_tenant_bytes_in_flight: int = Field(default=64 * 1024 * 1024, ge=1024)
+    max_tenant_bytes_in_flight: int = Field(default=128 * 1024 * 1024, ge=1024)
     """The same for callers of one tenant, where callers show tokens.
     Environment: CONTEXTWORKER_MAX_TENANT_BYTES_IN_FLIGHT."""
     max_connection_calls: int = Field(default=1024, ge=1, le=100_000)

@@ -15,7 +15,7 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 import grpc
 from grpc_status import rpc_status
@@ -28,7 +28,7 @@ from .grpc_errors import Reason, ServiceError, to_status
 from .quotas import Quotas, over
 from .service import Method, require_permission
 
-__all__ = ["Admission", "Answering", "BodyLimits", "RefusalPace", "refuse", "trace_id_of"]
+__all__ = ["Admission", "Answering", "BodyLimits", "Refused", "refuse", "trace_id_of"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,12 +63,16 @@ _stream_stream: Any = grpc.stream_stream_rpc_method_handler
 T = TypeVar("T")
 
 
-class RefusalPace(Protocol):
-    """Tells calls that come to nothing when they end."""
+class Refused(NamedTuple):
+    """What a caller is told whose call came to nothing.
 
-    def take(self, context: object, size: int = 0) -> float:
-        """Takes a turn, or as many as the call has cost; gives the seconds until it comes."""
-        ...
+    Attributes:
+        status: as grpcio takes it.
+        size: bytes that were read for nothing.
+    """
+
+    status: Any
+    size: int
 
 
 class Answering(Protocol):
@@ -81,8 +85,7 @@ class Answering(Protocol):
         context: _Context,
         caller: Caller,
         turn: Turn | None = None,
-        turns: RefusalPace | None = None,
-    ) -> bytes:
+    ) -> bytes | Refused:
         """Answers a call with the bytes of a unit.
 
         Args:
@@ -92,7 +95,10 @@ class Answering(Protocol):
             caller: who calls.
             turn: the caller's among tenants, to be left early where there is but waiting to do; None where callers are
                 not asked who they are.
-            turns: of calls that come to nothing; None for the same.
+
+        Returns:
+            The answer; what the caller is to be told later, where it came to nothing and has cost a lot. Where there is
+            no turn, all errors end the call at once.
         """
         ...
 
@@ -362,13 +368,18 @@ class Admission(grpc.GenericRpcHandler):
                         await asyncio.sleep(account.turns.take(context))
                         await refuse(error, context)
                     if caller.tenants is None:
-                        return await self._answering.answer(method, data, context, caller)
+                        return cast("bytes", await self._answering.answer(method, data, context, caller))
                     if held:
                         large = await self._large.enter(account.name, 1, 1)
                     turn = self._gate.try_enter(account.name, _AT_ONCE, _SHARE)
                     if turn is None:
                         turn = await self._gate.enter(account.name, _AT_ONCE, _SHARE)
-                    return await self._answering.answer(method, data, context, caller, turn, account.turns)
+                    # It goes along, so that nobody holds it who does not read it.
+                    unit = [data]
+                    del data
+                    answer = await self._answering.answer(method, unit.pop(), context, caller, turn)
+                    if not isinstance(answer, Refused):
+                        return answer
                 finally:
                     if stack is not None:
                         await stack.aclose()
@@ -381,6 +392,10 @@ class Admission(grpc.GenericRpcHandler):
                         large.leave()
                 if turn is not None:
                     turn.leave()
+            # Who calls again at once is not to have it done all over for nothing.
+            await asyncio.sleep(account.turns.take(context, answer.size))
+            await context.abort_with_status(answer.status)
+            raise AssertionError("abort_with_status raises")
 
         return handle
 

@@ -24,7 +24,7 @@ from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
-from .admission import Admission, BodyLimits, RefusalPace, trace_id_of
+from .admission import Admission, BodyLimits, Refused, trace_id_of
 from .auth import EVERYBODY, AuthenticationError, Authenticator, Caller, record_call
 from .errors import PortTakenError
 from .fair_gate import Turn
@@ -213,7 +213,7 @@ class Boundary:
 
     def _unary(self, method: Method) -> Callable[[bytes, _Context], Awaitable[bytes]]:
         async def handle(data: bytes, context: _Context) -> bytes:
-            return await self.answer(method, data, context)
+            return cast("bytes", await self.answer(method, data, context))
 
         return handle
 
@@ -230,8 +230,7 @@ class Boundary:
         context: _Context,
         caller: Caller | None = None,
         turn: Turn | None = None,
-        turns: RefusalPace | None = None,
-    ) -> bytes:
+    ) -> bytes | Refused:
         """Answers a call with the bytes of a unit; the metadata is asked for the caller where none is given."""
         call: Call | None = None
         try:
@@ -239,7 +238,10 @@ class Boundary:
             answer = self._encode(await respond(method, call))
         # The boundary: whatever it is, the caller gets a status, and the log the rest.
         except Exception as error:  # noqa: BLE001
-            await self._refuse(error, method, data, call, context, caller, turn, turns)
+            status, reason = self._told(error, method, data, call, caller)
+            if turn is None or not (reason is Reason.QUOTA or len(data) > _LARGE):
+                await _abort(status, context)
+            return Refused(status, len(data))
         except asyncio.CancelledError:
             # What was asked of Temporal by then is done or not; whether is for the task to tell.
             record_call(method.name, caller or EVERYBODY, call, "CANCELLED")
@@ -258,7 +260,8 @@ class Boundary:
                 async for unit in units:
                     yield self._encode(unit)
         except Exception as error:  # noqa: BLE001 - as above
-            await self._refuse(error, method, data, call, context)
+            status, _ = self._told(error, method, data, call)
+            await _abort(status, context)
 
     async def _admit(self, data: bytes, context: _Context, caller: Caller | None, turn: Turn | None = None) -> Call:
         if caller is None:
@@ -290,31 +293,22 @@ class Boundary:
             )
         return data
 
-    async def _refuse(
-        self,
-        error: Exception,
-        method: Method,
-        data: bytes,
-        call: Call | None,
-        context: _Context,
-        caller: Caller | None = None,
-        turn: Turn | None = None,
-        turns: RefusalPace | None = None,
-    ) -> NoReturn:
+    def _told(
+        self, error: Exception, method: Method, data: bytes, call: Call | None, caller: Caller | None = None
+    ) -> tuple[Any, Reason]:
+        """What the caller is told of an error, as grpcio takes it, and why."""
         trace_id = call.trace_id if call is not None else trace_id_of(data)
         told = _service_error(error, method, trace_id)
         if caller is not None:
             record_call(method.name, caller, call, told)
-        if turns is not None and (told.reason is Reason.QUOTA or len(data) > _LARGE):
-            # Who calls again at once is not to have it done all over for nothing.
-            if turn is not None:
-                turn.leave()
-            await asyncio.sleep(turns.take(context, len(data)))
-        status = to_status(told, trace_id)
         _forget_frames(error)
-        packed = rpc_status.to_status(status)  # pyright: ignore[reportUnknownMemberType]  # no types
-        await context.abort_with_status(packed)
-        raise AssertionError("abort_with_status raises")
+        status = to_status(told, trace_id)
+        return rpc_status.to_status(status), told.reason  # pyright: ignore[reportUnknownMemberType]  # no types
+
+
+async def _abort(status: Any, context: _Context) -> NoReturn:
+    await context.abort_with_status(status)
+    raise AssertionError("abort_with_status raises")
 
 
 def _service_error(error: Exception, method: Method, trace_id: str) -> ServiceError:

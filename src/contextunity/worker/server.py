@@ -29,6 +29,7 @@ from .auth import EVERYBODY, AuthenticationError, Authenticator, Caller, record_
 from .errors import PortTakenError
 from .fair_gate import Turn
 from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
+from .memory import giving_back
 from .readiness import Pace, following_temporal, temporal_probe
 from .service import Call, Method, WorkerService, aside, respond, stream
 from .settings import Settings
@@ -126,7 +127,7 @@ async def running_server(
     port = _bind(server, settings)
     await server.start()
     try:
-        async with following_temporal(health, (SERVICE_NAME,), temporal_probe(service.client), pace):
+        async with giving_back(), following_temporal(health, (SERVICE_NAME,), temporal_probe(service.client), pace):
             yield RunningServer(host=settings.listen_host, port=port, server=server)
     finally:
         await health.enter_graceful_shutdown()

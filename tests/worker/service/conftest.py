@@ -29,6 +29,7 @@ from contextunity.core.tokens import ContextToken, mint
 from contextunity.worker.auth import Authenticator, authenticator_for
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.embedded import EmbeddedServer
+from contextunity.worker.plugin import ContextWorkerPlugin
 from contextunity.worker.protos import export
 from contextunity.worker.server import RunningServer, running_server
 from contextunity.worker.service import WorkerService
@@ -260,7 +261,7 @@ async def serving(
 ) -> AsyncGenerator[RunningServer]:
     """A service that asks for tokens. What is called here needs no Temporal, and nothing listens where it would be."""
     made = Settings.model_validate({**_GUARDED, **settings})
-    client = await Client.connect("127.0.0.1:1", lazy=True)
+    client = await Client.connect("127.0.0.1:1", lazy=True, plugins=[ContextWorkerPlugin()])
     async with running_server(
         WorkerService(client, registry), made, authenticator or authenticator_for(made)
     ) as server:

@@ -12,11 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 import grpc
 from grpc_status import rpc_status
@@ -25,11 +24,12 @@ from contextunity.core import worker_pb2
 
 from .auth import Authenticator, Caller, record_call
 from .errors import AuthenticationError
+from .fair_gate import FairGate, Turn
 from .grpc_errors import Reason, ServiceError, to_status
 from .quotas import Quotas, over_quota
 from .service import Method, require_permission
 
-__all__ = ["Admission", "Answering", "BodyLimits", "Strangers", "trace_id_of"]
+__all__ = ["Admission", "Answering", "BodyLimits", "Refused", "refuse", "trace_id_of"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,16 +43,20 @@ _SMALL = 64 * 1024
 """Bytes up to which units are held without counting them: the number of calls bounds them."""
 _BRIEFLY = 1.0
 """Seconds that a unit which is there waits for others to be done with."""
+_AT_ONCE, _SHARE = 32, 4
+"""Calls that are answered at once, in all, and of a tenant while others call too: those that wait take turns by tenant.
+A call of one tenant then has few of another's beside it on the Temporal server, and waits for one of them at most."""
+_LARGE_AT_ONCE = 2
+"""The same for large units, of which a tenant has one."""
+_MOMENT = 0.25
+"""Seconds after which a call makes room for others: it waits for something itself by then."""
+_LARGE_MOMENT = 1.0
 _REFUSALS_PER_SECOND = 200
 """Calls a second that are refused by their headers, or cancelled before their unit is there."""
 _REFUSALS_AT_ONCE = 100
 """How many of them right away, after a while without any."""
 _LONGEST_TURN = 10.0
 """Seconds that such a call waits for its turn; it bounds how many wait."""
-_STRANGERS = 64
-"""Requests of health checks and reflection, which need no token, that a connection may have on their way."""
-_STRANGERS_SECONDS = 1.0
-"""Seconds in which a request of theirs is there. They are small, and sent at once."""
 
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 _stream_unary: Any = grpc.stream_unary_rpc_method_handler
@@ -60,11 +64,43 @@ _stream_stream: Any = grpc.stream_stream_rpc_method_handler
 T = TypeVar("T")
 
 
+class Refused(NamedTuple):
+    """What a caller is told whose call came to nothing.
+
+    Attributes:
+        status: as grpcio takes it.
+        size: bytes that were read for nothing.
+    """
+
+    status: Any
+    size: int
+
+
 class Answering(Protocol):
     """What answers the calls that are let in."""
 
-    async def answer(self, method: Method, data: bytes, context: _Context, caller: Caller) -> bytes:
-        """Answers a call with the bytes of a unit."""
+    async def answer(
+        self,
+        method: Method,
+        data: bytes,
+        context: _Context,
+        caller: Caller,
+        turn: Turn | None = None,
+    ) -> bytes | Refused:
+        """Answers a call with the bytes of a unit.
+
+        Args:
+            method: that is called.
+            data: the unit.
+            context: grpcio's.
+            caller: who calls.
+            turn: the caller's among tenants, to be left early where there is but waiting to do; None where callers are
+                not asked who they are.
+
+        Returns:
+            The answer; what the caller is to be told later, where it came to nothing and has cost a lot. Where there is
+            no turn, all errors end the call at once.
+        """
         ...
 
     def answers(self, method: Method, data: bytes, context: _Context, caller: Caller) -> AsyncIterator[bytes]:
@@ -119,11 +155,16 @@ class _Turns:
     def __init__(self) -> None:
         self._next = 0.0
 
-    def take(self, context: object) -> float:
-        """Takes a turn; gives the seconds until it comes. Until then the call is kept, even one that was cancelled."""
+    def take(self, context: object, size: int = 0) -> float:
+        """Takes a turn, and one more for each so many bytes that were read for nothing.
+
+        Returns:
+            The seconds until it comes. Until then the call is kept, even one that was cancelled.
+        """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        at = max(self._next, now - _REFUSALS_AT_ONCE / _REFUSALS_PER_SECOND) + 1 / _REFUSALS_PER_SECOND
+        count = 1 + size // _SMALL
+        at = max(self._next, now - _REFUSALS_AT_ONCE / _REFUSALS_PER_SECOND) + count / _REFUSALS_PER_SECOND
         if at - now > _LONGEST_TURN:
             return 0
         self._next = at
@@ -253,6 +294,7 @@ class Admission(grpc.GenericRpcHandler):
         self._limits, self._quotas = limits, quotas
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
         self._arrivals = _Arrivals(limits)
+        self._gate, self._large = FairGate(_AT_ONCE, seconds=_MOMENT), FairGate(_LARGE_AT_ONCE, seconds=_LARGE_MOMENT)
         self._turns = _Turns()
         self._accounts = dict[frozenset[str] | None, _Account]()
 
@@ -314,7 +356,7 @@ class Admission(grpc.GenericRpcHandler):
     def _unary(self, method: Method, caller: Caller, account: _Account) -> Callable[[Any, _Context], Any]:
         async def handle(_requests: Any, context: _Context) -> bytes:
             account.calls += 1
-            held = 0
+            held, turn, large = 0, None, None
             try:
                 stack: contextlib.AsyncExitStack | None = None
                 try:
@@ -325,14 +367,36 @@ class Admission(grpc.GenericRpcHandler):
                     except ServiceError as error:
                         record_call(method.name, caller, None, error)
                         await asyncio.sleep(account.turns.take(context))
-                        await _abort(error, context)
-                    return await self._answering.answer(method, data, context, caller)
+                        await refuse(error, context)
+                    if caller.tenants is None:
+                        return cast("bytes", await self._answering.answer(method, data, context, caller))
+                    if held:
+                        large = await self._large.enter(account.name, 1, 1)
+                    turn = self._gate.try_enter(account.name, _AT_ONCE, _SHARE)
+                    if turn is None:
+                        turn = await self._gate.enter(account.name, _AT_ONCE, _SHARE)
+                    # It goes along, so that nobody holds it who does not read it.
+                    unit = [data]
+                    del data
+                    answer = await self._answering.answer(method, unit.pop(), context, caller, turn)
+                    if not isinstance(answer, Refused):
+                        return answer
                 finally:
                     if stack is not None:
                         await stack.aclose()
             finally:
                 account.calls -= 1
-                self._release(account, held)
+                if held:
+                    account.held.give(held)
+                    self._held.give(held)
+                    if large is not None:
+                        large.leave()
+                if turn is not None:
+                    turn.leave()
+            # Who calls again at once is not to have it done all over for nothing.
+            await asyncio.sleep(account.turns.take(context, answer.size))
+            await context.abort_with_status(answer.status)
+            raise AssertionError("abort_with_status raises")
 
         return handle
 
@@ -347,7 +411,7 @@ class Admission(grpc.GenericRpcHandler):
                         data = await self._read(account, context, method.name)
                     except ServiceError as error:
                         await asyncio.sleep(account.turns.take(context))
-                        await _abort(error, context)
+                        await refuse(error, context)
                     async for unit in self._answering.answers(method, data, context, caller):
                         yield unit
                 finally:
@@ -426,11 +490,6 @@ class Admission(grpc.GenericRpcHandler):
             raise
         return count
 
-    def _release(self, account: _Account, held: int) -> None:
-        if held:
-            account.held.give(held)
-            self._held.give(held)
-
 
 def _rejecting(error: ServiceError, turns: _Turns, trace_of: Callable[[_Context], Awaitable[str]] | None = None) -> Any:
     """A handler that refuses, when its turn comes.
@@ -444,100 +503,17 @@ def _rejecting(error: ServiceError, turns: _Turns, trace_of: Callable[[_Context]
     async def handle(_requests: Any, context: _Context) -> bytes:
         # What grpcio has begun for the call is done first, even if that takes no time; without it, it logs an error.
         await asyncio.sleep(turns.take(context))
-        await _abort(error, context, await trace_of(context) if trace_of is not None else "")
+        await refuse(error, context, await trace_of(context) if trace_of is not None else "")
 
     return _stream_unary(handle)
 
 
-async def _abort(error: ServiceError, context: Any, trace_id: str = "") -> NoReturn:
+async def refuse(error: ServiceError, context: Any, trace_id: str = "") -> NoReturn:
+    """Ends a call with an error."""
     packed = rpc_status.to_status(to_status(error, trace_id))  # pyright: ignore[reportUnknownMemberType]  # no types
     error.__traceback__ = None
     await context.abort_with_status(packed)
     raise AssertionError("abort_with_status raises")
-
-
-class Strangers(grpc.GenericRpcHandler):
-    """Methods that need no token: a connection may have few requests of them on their way, and they are there soon."""
-
-    def __init__(self) -> None:
-        self._handlers = list[grpc.GenericRpcHandler]()
-        self._reading = dict[str, int]()
-
-    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Takes handlers as grpcio's server does."""
-        self._handlers += handlers
-
-    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
-        """Is called by generated code; grpcio's asynchronous server does nothing here either."""
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a call, which refuses or answers it; None where the method is another's."""
-        for each in self._handlers:
-            handler: Any = each.service(handler_call_details)
-            if handler is not None:
-                return self._bounded(handler)
-        return None
-
-    def _bounded(self, handler: Any) -> Any:
-        coders = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.response_streaming:
-            return _stream_stream(self._stream(handler), **coders)
-        return _stream_unary(self._unary(handler), **coders)
-
-    def _unary(self, handler: Any) -> Callable[[Any, Any], Any]:
-        async def handle(_requests: Any, context: Any) -> Any:
-            return await handler.unary_unary(await self._first(context), context)
-
-        return handle
-
-    def _stream(self, handler: Any) -> Callable[[Any, Any], Any]:
-        async def handle(_requests: Any, context: Any) -> AsyncIterator[Any]:
-            first = await self._first(context)
-            if handler.request_streaming:
-                answers = handler.stream_stream(self._following(first, context), context)
-            else:
-                answers = handler.unary_stream(first, context)
-            if inspect.isawaitable(answers):
-                # Such as the health service's Watch, which writes to the context instead of yielding.
-                await answers
-                return
-            async for answer in answers:
-                yield answer
-
-        return handle
-
-    async def _first(self, context: Any) -> Any:
-        request = await self._next(context)
-        if request is grpc.aio.EOF:
-            await _abort(ServiceError(Reason.UNIT_LATE, "the call has no message; send one at once"), context)
-        return request
-
-    async def _following(self, first: Any, context: Any) -> AsyncIterator[Any]:
-        """The requests of a stream; it ends where none comes for a while, for a part of one may be all that comes."""
-        request = first
-        while request is not grpc.aio.EOF:
-            yield request
-            request = await self._next(context)
-
-    async def _next(self, context: Any) -> Any:
-        """The next request; EOF where there is none, or not soon."""
-        connection = context.peer()
-        reading = self._reading.get(connection, 0)
-        if reading >= _STRANGERS:
-            await _abort(over_quota("calls_without_token", _STRANGERS, "the connection waits to send as many"), context)
-        self._reading[connection] = reading + 1
-        try:
-            async with asyncio.timeout(_STRANGERS_SECONDS):
-                return await context.read()
-        except TimeoutError:
-            return grpc.aio.EOF
-        finally:
-            self._reading[connection] -= 1
-            if not self._reading[connection]:
-                del self._reading[connection]
 
 
 _FIELD: int = worker_pb2.ContextUnit.DESCRIPTOR.fields_by_name["trace_id"].number

@@ -24,13 +24,16 @@ from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
-from .admission import Admission, BodyLimits, Strangers, trace_id_of
+from .admission import Admission, BodyLimits, Refused, trace_id_of
 from .auth import EVERYBODY, Authenticator, Caller, record_call
 from .errors import AuthenticationError, PortTakenError
+from .fair_gate import Turn
 from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
+from .memory import giving_back
 from .readiness import Pace, following_temporal, temporal_probe
 from .service import Call, Method, WorkerService, respond, run_in_thread, stream
 from .settings import Settings
+from .strangers import Strangers
 
 __all__ = ["SERVICE_NAME", "Boundary", "RunningServer", "read_unit", "running_server"]
 
@@ -124,12 +127,13 @@ async def running_server(
     port = _bind(server, settings)
     await server.start()
     try:
-        async with following_temporal(health, (SERVICE_NAME,), temporal_probe(service.client), pace):
+        async with giving_back(), following_temporal(health, (SERVICE_NAME,), temporal_probe(service.client), pace):
             yield RunningServer(host=settings.listen_host, port=port, server=server)
     finally:
         await health.enter_graceful_shutdown()
         service.stop()
         await server.stop(_STOP_GRACE)
+        await service.close()
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
@@ -210,7 +214,7 @@ class Boundary:
 
     def _unary(self, method: Method) -> Callable[[bytes, _Context], Awaitable[bytes]]:
         async def handle(data: bytes, context: _Context) -> bytes:
-            return await self.answer(method, data, context)
+            return cast("bytes", await self.answer(method, data, context))
 
         return handle
 
@@ -220,15 +224,25 @@ class Boundary:
 
         return handle
 
-    async def answer(self, method: Method, data: bytes, context: _Context, caller: Caller | None = None) -> bytes:
+    async def answer(
+        self,
+        method: Method,
+        data: bytes,
+        context: _Context,
+        caller: Caller | None = None,
+        turn: Turn | None = None,
+    ) -> bytes | Refused:
         """Answers a call with the bytes of a unit; the metadata is asked for the caller where none is given."""
         call: Call | None = None
         try:
-            call = await self._decode_call(data, context, caller)
+            call = await self._decode_call(data, context, caller, turn)
             answer = self._encode(await respond(method, call))
         # The boundary: whatever it is, the caller gets a status, and the log the rest.
         except Exception as error:  # noqa: BLE001
-            await self._abort(error, method, data, call, context, caller)
+            status, reason = self._told(error, method, data, call, caller)
+            if turn is None or not (reason is Reason.QUOTA or len(data) > _LARGE):
+                await _abort(status, context)
+            return Refused(status, len(data))
         except asyncio.CancelledError:
             # What was asked of Temporal by then is done or not; whether is for the task to tell.
             record_call(method.name, caller or EVERYBODY, call, "CANCELLED")
@@ -247,9 +261,12 @@ class Boundary:
                 async for unit in units:
                     yield self._encode(unit)
         except Exception as error:  # noqa: BLE001 - as above
-            await self._abort(error, method, data, call, context)
+            status, _ = self._told(error, method, data, call)
+            await _abort(status, context)
 
-    async def _decode_call(self, data: bytes, context: _Context, caller: Caller | None) -> Call:
+    async def _decode_call(
+        self, data: bytes, context: _Context, caller: Caller | None, turn: Turn | None = None
+    ) -> Call:
         if caller is None:
             # Who calls is asked first: strangers are not to have units of any size decoded.
             caller = self._authenticator.authenticate(_Metadata(context))
@@ -267,7 +284,7 @@ class Boundary:
             unit, payload = await run_in_thread(read_unit, data, max_values=self._max_payload_values)
         else:
             unit, payload = read_unit(data, max_values=self._max_payload_values)
-        return Call(unit=unit, payload=payload, caller=caller, deadline=deadline, is_large=is_large)
+        return Call(unit=unit, payload=payload, caller=caller, deadline=deadline, is_large=is_large, turn=turn)
 
     def _encode(self, unit: UnitMessage) -> bytes:
         data = unit.SerializeToString()
@@ -279,24 +296,22 @@ class Boundary:
             )
         return data
 
-    async def _abort(
-        self,
-        error: Exception,
-        method: Method,
-        data: bytes,
-        call: Call | None,
-        context: _Context,
-        caller: Caller | None = None,
-    ) -> NoReturn:
+    def _told(
+        self, error: Exception, method: Method, data: bytes, call: Call | None, caller: Caller | None = None
+    ) -> tuple[Any, Reason]:
+        """What the caller is told of an error, as grpcio takes it, and why."""
         trace_id = call.trace_id if call is not None else trace_id_of(data)
         service_error = _service_error(error, method, trace_id)
         if caller is not None:
             record_call(method.name, caller, call, service_error)
-        status = to_status(service_error, trace_id)
         _forget_frames(error)
-        packed = rpc_status.to_status(status)  # pyright: ignore[reportUnknownMemberType]  # no types
-        await context.abort_with_status(packed)
-        raise AssertionError("abort_with_status raises")
+        status = to_status(service_error, trace_id)
+        return rpc_status.to_status(status), service_error.reason  # pyright: ignore[reportUnknownMemberType]  # no types
+
+
+async def _abort(status: Any, context: _Context) -> NoReturn:
+    await context.abort_with_status(status)
+    raise AssertionError("abort_with_status raises")
 
 
 def _service_error(error: Exception, method: Method, trace_id: str) -> ServiceError:

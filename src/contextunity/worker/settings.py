@@ -94,17 +94,19 @@ class TenantQuotas(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    starts_per_second: float = Field(default=100, gt=0)
+    starts_per_second: float = Field(default=10, gt=0)
     """Tasks and programs that may be started a second, in the long run."""
-    starts_burst: int = Field(default=1000, ge=1)
+    starts_burst: int = Field(default=100, ge=1)
     """How many of them at once, after a while without any."""
     open_tasks: int = Field(default=10_000, ge=1)
     """Tasks of one workflow_type that have not ended."""
-    programs: int = Field(default=500, ge=1)
+    programs: int = Field(default=100, ge=1)
     """Programs that have not ended, whether somebody waits for them or not."""
-    concurrent_calls: int = Field(default=500, ge=1)
+    running_programs: int = Field(default_factory=lambda: max(4, 2 * (os.cpu_count() or 1)), ge=1)
+    """Of them that Temporal has at once, for each process of the service; further ones wait there for their turn."""
+    concurrent_calls: int = Field(default=100, ge=1)
     """Calls but watches under way at once, of callers with the same tenants."""
-    watches: int = Field(default=1000, ge=1)
+    watches: int = Field(default=200, ge=1)
     """Watches under way at once, of callers with the same tenants."""
     schedules: int = Field(default=1000, ge=0)
     """Schedules registered, of all projects."""

@@ -34,6 +34,7 @@ from contextunity.worker.server import RunningServer, running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings
 from contextunity.worker.temporal.client import connect
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 from contextunity.worker.temporal.worker import running_workers
 
 _HERE = Path(__file__).parent
@@ -262,7 +263,7 @@ async def serving(
 ) -> AsyncGenerator[RunningServer]:
     """A service that asks for tokens. What is called here needs no Temporal, and nothing listens where it would be."""
     made = Settings.model_validate({**_GUARDED, **settings})
-    client = await Client.connect("127.0.0.1:1", lazy=True)
+    client = await Client.connect("127.0.0.1:1", lazy=True, plugins=[ContextWorkerPlugin()])
     async with running_server(
         WorkerService(client, registry), made, authenticator or authenticator_for(made)
     ) as server:

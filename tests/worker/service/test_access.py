@@ -26,11 +26,12 @@ from contextunity.modules.code.plugin import module as code_module
 from contextunity.worker.auth import authenticator_for
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.modules.registry import WorkerRegistry
+from contextunity.worker.quotas import Quotas
 from contextunity.worker.server import running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.service.code import runs_code
-from contextunity.worker.settings import Settings
-from contextunity.worker.temporal.client import connect
+from contextunity.worker.settings import Settings, TenantQuotas
+from contextunity.worker.temporal import connect
 
 from .conftest import Desk, Refusal, raw_unit, refusal_of
 
@@ -224,9 +225,9 @@ async def guarded(
     registry.register_all([*desk_messages.modules, dataclasses.replace(code_module, contracts=[aliased])])
     settings = Settings(host="127.0.0.1", port=0, data_folder=tmp_path, auth="token", token_secret=SecretStr(_SECRET))
     client = await connect(settings, address=temporal_server.address)
-    authenticator = authenticator_for(settings)
+    authenticator, quotas = authenticator_for(settings), Quotas(TenantQuotas(running_programs=1000))
     async with (
-        running_server(WorkerService(client, registry), settings, authenticator) as server,
+        running_server(WorkerService(client, registry, quotas=quotas), settings, authenticator) as server,
         grpc.aio.insecure_channel(server.target) as channel,
     ):
         guarded = Guarded(stub=worker_pb2_grpc.WorkerServiceStub(channel))

@@ -12,6 +12,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
+from contextunity.worker import admission
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.server import RunningServer
 
@@ -97,3 +99,24 @@ async def test_what_a_caller_lacks_is_told_with_the_trace(registry: WorkerRegist
             await ask(server, "a.b.c")
         assert caught.value.reason == "TOKEN_REFUSED"
         assert "trace_id" not in caught.value.metadata
+
+
+async def test_what_no_temporal_server_takes_is_not_sent_there(registry: WorkerRegistry) -> None:
+    """Nothing listens where it would be, and asking there would be told as UNAVAILABLE."""
+    unit = ContextUnit(payload={"workflow_type": "join", "name": "x" * _LARGE}).to_protobuf(worker_pb2)
+    options = [("grpc.max_send_message_length", -1)]
+    async with (
+        serving(registry, max_unit_bytes=2 * _LARGE) as server,
+        grpc.aio.insecure_channel(server.target, options=options) as channel,
+    ):
+        stub: Any = worker_pb2_grpc.WorkerServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.StartWorkflow(unit, metadata=[("authorization", f"Bearer {Desk.token('one')}")], timeout=60)
+    assert refusal_of(caught.value).reason == "UNIT_TOO_LARGE"
+
+
+async def test_a_large_unit_that_comes_to_nothing_counts_as_many_small_ones() -> None:
+    small, large = admission._Turns(), admission._Turns()
+    context = object()
+    assert [small.take(context) for _ in range(50)] == [0] * 50, "the first come at once"
+    assert [large.take(context, _LARGE) == 0 for _ in range(2)] == [True, False]

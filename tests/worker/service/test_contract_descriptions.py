@@ -16,14 +16,14 @@ from jsonschema import Draft202012Validator
 from contextunity.core import codec
 from contextunity.worker.core.registry import WorkerRegistry
 from contextunity.worker.service import descriptors
-from contextunity.worker.service.contracts import Describing
+from contextunity.worker.service.contracts import DescribeContractsHandler
 from python_temporal.contract import ServiceContract
 
 from .conftest import Desk, Refusal
 
 
 async def _described(registry: WorkerRegistry, *names: str, **asked: bool) -> DescribeContractsResult:
-    describing: Any = Describing(SimpleNamespace(registry=registry))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    describing: Any = DescribeContractsHandler(SimpleNamespace(registry=registry))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     answer: DescribeContractsResult = await describing.describe_contracts(
         None, DescribeContractsRequest(workflow_type=list(names), **asked)
     )

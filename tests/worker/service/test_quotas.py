@@ -15,6 +15,7 @@ import pytest
 from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
+from contextunity.modules.code.plugin import module as code_module
 from contextunity.worker import quotas as quotas_module
 from contextunity.worker.auth import authenticator_for
 from contextunity.worker.embedded import EmbeddedServer
@@ -52,6 +53,15 @@ class _Service:
         except grpc.RpcError as error:
             raise refusal_of(error) from None
         return int(cast("int", ContextUnit.from_protobuf(answer).payload["registered_count"]))
+
+    def execute(self, tenant: str, *, timeout: float = 60) -> Any:
+        """A program that nobody waits for to end; the call waits until it is its turn."""
+        unit = ContextUnit(payload={"code": "1", "wait": False})
+        return self.stub.ExecuteCode(unit.to_protobuf(worker_pb2), metadata=_as(tenant), timeout=timeout)
+
+    async def terminate(self, tenant: str, workflow_id: str) -> None:
+        unit = ContextUnit(payload={"workflow_id": workflow_id})
+        await self.stub.TerminateTask(unit.to_protobuf(worker_pb2), metadata=_as(tenant), timeout=20)
 
     def watch(self, tenant: str, workflow_id: str) -> Any:
         unit = ContextUnit(payload={"workflow_id": workflow_id})
@@ -134,6 +144,71 @@ async def test_watches_have_a_number(temporal_server: EmbeddedServer, registry: 
                 await asyncio.sleep(0.02)
 
 
+@pytest.fixture
+def code_registry() -> WorkerRegistry:
+    """The code module, for which no worker is there: its programs stay where they are."""
+    registry = WorkerRegistry()
+    registry.register(code_module)
+    return registry
+
+
+async def test_a_tenants_programs_wait_here_and_another_tenants_starts_next(
+    temporal_server: EmbeddedServer, code_registry: WorkerRegistry
+) -> None:
+    quotas = Quotas(TenantQuotas(running_programs=1, concurrent_calls=200))
+    async with serving(temporal_server, code_registry, quotas) as service:
+        calls = [service.execute("held") for _ in range(101)]
+        done, waiting = await asyncio.wait(
+            [asyncio.ensure_future(_told(each)) for each in calls], return_when=asyncio.FIRST_COMPLETED
+        )
+        assert len(done) == 1
+        other = await _told(service.execute("another"))
+        assert len([each for each in waiting if each.done()]) == 0, "the hundred still wait"
+        (first,) = done
+        await service.terminate("held", first.result())
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert len(done) == 1, "one that has ended makes room for one"
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for each in done:
+            await service.terminate("held", each.result())
+        await service.terminate("another", other)
+
+
+async def test_a_program_whose_turn_does_not_come_is_refused_before_the_deadline(
+    temporal_server: EmbeddedServer, code_registry: WorkerRegistry
+) -> None:
+    async with serving(temporal_server, code_registry, Quotas(TenantQuotas(running_programs=1))) as service:
+        # Who goes away after the start takes its turn along, until the program has ended.
+        running = await _told(service.execute("patient"))
+        with pytest.raises(grpc.RpcError) as caught:
+            await service.execute("patient", timeout=1.5)
+        refusal = refusal_of(caught.value)
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA")
+        assert (refusal.metadata["quota"], refusal.metadata["limit"]) == ("running_programs", "1")
+        assert refusal.retry_after is not None
+        await service.terminate("patient", running)
+
+
+async def test_a_start_of_a_program_waits_for_the_same_turn(
+    temporal_server: EmbeddedServer, code_registry: WorkerRegistry
+) -> None:
+    async with serving(temporal_server, code_registry, Quotas(TenantQuotas(running_programs=1))) as service:
+        running = await _told(service.execute("mixed"))
+        unit = ContextUnit(payload={"workflow_type": "execute_code", "code": "1"}).to_protobuf(worker_pb2)
+        start = asyncio.ensure_future(_told(service.stub.StartWorkflow(unit, metadata=_as("mixed"), timeout=30)))
+        await _told(service.execute("another-mixed"))
+        assert not start.done()
+        await service.terminate("mixed", running)
+        await service.terminate("mixed", await start)
+
+
+async def _told(call: Any) -> str:
+    """The workflow_id that an answer tells."""
+    return str(ContextUnit.from_protobuf(await call).payload["workflow_id"])
+
+
 async def _first(call: Any) -> Any:
     try:
         return await call.read()
@@ -197,7 +272,7 @@ def test_a_file_of_quotas_is_read_again(
     path = tmp_path / "quotas.toml"
     path.write_text("[tenants.one]\nwatches = 3\n", encoding="utf-8")
     quotas = Quotas(TenantQuotas(watches=5), path)
-    assert (quotas.of("one").watches, quotas.of("one").programs, quotas.of("two").watches) == (3, 500, 5)
+    assert (quotas.of("one").watches, quotas.of("one").programs, quotas.of("two").watches) == (3, 100, 5)
     path.write_text("[tenants.two]\nwatches = 44\n", encoding="utf-8")
     assert (quotas.of("one").watches, quotas.of("two").watches) == (5, 44)
     path.write_text("[tenants.two]\nwatches = -100\nprogramms = 1\n", encoding="utf-8")

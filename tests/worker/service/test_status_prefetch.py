@@ -23,7 +23,7 @@ from .conftest import Desk
 _DESCRIBE, _EVENTS, _QUERY = "describe_workflow_execution", "get_workflow_execution_history_reverse", "query_workflow"
 
 
-class _Temporal:
+class Temporal:
     """The server's API, which remembers what was asked, and does something before it passes a question on."""
 
     def __init__(self, real: Any) -> None:
@@ -57,7 +57,7 @@ class _Temporal:
 class _Asking:
     """A service of its own, beside the desk's: it has not seen what that has."""
 
-    def __init__(self, service: WorkerService, temporal: _Temporal) -> None:
+    def __init__(self, service: WorkerService, temporal: Temporal) -> None:
         self._service = service
         self.temporal = temporal
 
@@ -73,7 +73,7 @@ class _Asking:
 @pytest.fixture
 async def asking(desk: Desk, registry: WorkerRegistry) -> _Asking:
     client = await connect(Settings(), address=desk.temporal.address)
-    temporal = _Temporal(client.workflow_service)
+    temporal = Temporal(client.workflow_service)
     services: Any = client.service_client
     services.workflow_service = temporal
     return _Asking(WorkerService(client, registry), temporal)

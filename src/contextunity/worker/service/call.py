@@ -27,6 +27,7 @@ from temporalio.client import Client
 from contextunity.core import codec
 from contextunity.core.context import MAX_PROVENANCE, with_step
 from contextunity.worker.auth import EVERYBODY, Access, Caller, Subject
+from contextunity.worker.fair_gate import Turn
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import OpenTasks, Quotas
@@ -158,6 +159,7 @@ class Call:
         deadline: when the caller stops waiting, in the event loop's time; None where it does not.
         label: the method, as its provenance tells it.
         method: its name.
+        turn: the caller's among tenants; None where it is not asked who it is.
         about: which task, schedule and tenant it turned out to be about, for the audit log.
         is_large: whether reading its content takes so long that others should not wait for it.
         unit_id: that of the unit; empty where it has none.
@@ -172,6 +174,7 @@ class Call:
     label: str = ""
     method: str = ""
     is_large: bool = False
+    turn: Turn | None = None
     about: dict[str, Any] = field(default_factory=dict[str, Any])
     unit_id: str = field(init=False)
     trace_id: str = field(init=False)
@@ -181,6 +184,11 @@ class Call:
         self.unit_id = self.unit.unit_id
         self.trace_id = self.unit.trace_id or str(uuid.uuid4())
         self.request_id = self.unit_id or str(uuid.uuid4())
+
+    def rest(self) -> None:
+        """Makes room for others' calls, where there is but waiting to do."""
+        if self.turn is not None:
+            self.turn.leave()
 
     async def run_off_loop_if_large(
         self, function: Callable[Parameters, T], *arguments: Parameters.args, **named: Parameters.kwargs

@@ -19,6 +19,7 @@ from python_temporal.contract import WorkflowContract
 from .call import Call, Engine
 from .inputs import StartRequest
 from .payloads import check_rules
+from .programs import ANSWER_MARGIN, Running
 from .start import StartWorkflowHandler
 
 __all__ = ["STARTS_CODE", "ExecuteCodeHandler", "runs_code", "without_sandbox"]
@@ -26,8 +27,6 @@ __all__ = ["STARTS_CODE", "ExecuteCodeHandler", "runs_code", "without_sandbox"]
 STARTS_CODE = ("worker:execute",)
 """Permissions of which who has callers' code run needs one, also by a schedule."""
 _WORKFLOW_TYPE = "execute_code"
-_ANSWER_MARGIN = 0.5
-"""Seconds before the caller's deadline at which it is told to come back, so that the answer still arrives."""
 _REJECTIONS = frozenset({"InvalidInput", "LanguageUnknown", "LimitExceeded", "RequestInvalid", "ToolUnknown"})
 """Types of application errors by which the code module refuses a request, rather than fails at it."""
 
@@ -35,9 +34,8 @@ _REJECTIONS = frozenset({"InvalidInput", "LanguageUnknown", "LimitExceeded", "Re
 class ExecuteCodeHandler:
     """ExecuteCode."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._start_workflow = StartWorkflowHandler(engine)
+    def __init__(self, engine: Engine, starting: StartWorkflowHandler) -> None:
+        self._engine, self._starting = engine, starting
 
     async def execute_code(self, call: Call, request: ExecuteCodeRequest) -> ExecuteCodeResult:
         """Runs a small program in a sandbox; see ExecuteCode in worker.proto."""
@@ -45,21 +43,21 @@ class ExecuteCodeHandler:
         tenant_id = call.acting_tenant(request.tenant_id)
         program = _program(request, tenant_id)
         checked = check_rules(program, "payload" if call.unit.body is None else "body")
-        workflow_id, run_id = await self._start_workflow.start(
-            call,
-            StartRequest(
-                contract=contract,
-                input=program,
-                message=checked,
-                tenant_id=tenant_id,
-                workflow_id="",
-                task_queue=contract.task_queue or "",
-            ),
+        start = StartRequest(
+            contract=contract,
+            input=program,
+            message=checked,
+            tenant_id=tenant_id,
+            workflow_id="",
+            task_queue=contract.task_queue or "",
         )
+        running = await self._starting.send(call, start)
+        # Whoever asked may go away, and its program still counts until it has ended.
+        workflow_id, run_id = await asyncio.shield(running.started)
         result = ExecuteCodeResult(workflow_id=workflow_id, run_id=run_id, status="started")
         if request.wait is False:
             return result
-        response = await self._wait(call, workflow_id, run_id)
+        response = await _wait(call, running, workflow_id)
         if response is None:
             result.status = "running"
             return result
@@ -73,22 +71,22 @@ class ExecuteCodeHandler:
             )
         return contract
 
-    async def _wait(self, call: Call, workflow_id: str, run_id: str) -> ExecuteResponse | None:
-        """What came of the program; None where the caller's deadline is nearer."""
-        handle = self._engine.client.get_workflow_handle(workflow_id, run_id=run_id, result_type=ExecuteResponse)
-        remaining = call.remaining
-        try:
-            async with asyncio.timeout(None if remaining is None else max(0.0, remaining - _ANSWER_MARGIN)):
-                response: Any = await handle.result()
-        except TimeoutError:
-            return None
-        except WorkflowFailureError as error:
-            raise _failed(error, workflow_id) from None
-        except CodecError as error:
-            raise unreadable("the program", workflow_id, error) from None
-        except RPCError as error:
-            raise from_rpc_error(error, workflow_id=workflow_id) from error
-        return response if isinstance(response, ExecuteResponse) else None
+
+async def _wait(call: Call, running: Running, workflow_id: str) -> ExecuteResponse | None:
+    """What came of a program; None where the caller's deadline is nearer."""
+    call.rest()
+    remaining = call.remaining
+    try:
+        async with asyncio.timeout(None if remaining is None else max(0.0, remaining - ANSWER_MARGIN)):
+            return await asyncio.shield(running.ended)
+    except TimeoutError:
+        return None
+    except WorkflowFailureError as error:
+        raise _failed(error, workflow_id) from None
+    except CodecError as error:
+        raise unreadable("the program", workflow_id, error) from None
+    except RPCError as error:
+        raise from_rpc_error(error, workflow_id=workflow_id) from error
 
 
 def runs_code(contract: WorkflowContract) -> bool:

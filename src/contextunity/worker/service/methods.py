@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
@@ -71,9 +72,10 @@ class WorkerService:
         engine = Engine(client=client, registry=registry, rpc_timeout=rpc_timeout, quotas=self.quotas)
         self.client = client
         """The Temporal client that it works through."""
-        self._watch_task = WatchTaskHandler(engine)
+        self._watch_task, start_workflow = WatchTaskHandler(engine), StartWorkflowHandler(engine)
+        self._programs = start_workflow.programs
         self.methods: Mapping[str, Method] = MappingProxyType(
-            {method.name: method for method in _methods(engine, self._watch_task)}
+            {method.name: method for method in _methods(engine, self._watch_task, start_workflow)}
         )
         """The methods by name."""
 
@@ -88,9 +90,14 @@ class WorkerService:
     def stop(self) -> None:
         """Ends what would otherwise go on for long."""
         self._watch_task.stop()
+        self._programs.stop()
+
+    async def close(self) -> None:
+        """Ends what goes on without a call: followers of tasks and programs that wait."""
+        await asyncio.gather(self._programs.close(), self._watch_task.close())
 
 
-def _methods(engine: Engine, watch_task: WatchTaskHandler) -> list[Method]:
+def _methods(engine: Engine, watch_task: WatchTaskHandler, start_workflow: StartWorkflowHandler) -> list[Method]:
     task_status, task_control, schedule_handlers = (
         TaskStatusHandler(engine),
         TaskControlHandlers(engine),
@@ -104,7 +111,7 @@ def _methods(engine: Engine, watch_task: WatchTaskHandler) -> list[Method]:
     steps = partial(schedules, subject=Subject.SCHEDULE, request_type=ScheduleRequest)
     new, task = Subject.NEW_TASK, Subject.TASK
     return [
-        executes(name="StartWorkflow", subject=new, handle=StartWorkflowHandler(engine).start_workflow),
+        executes(name="StartWorkflow", subject=new, handle=start_workflow.start_workflow),
         reads(
             name="GetTaskStatus", subject=task, request_type=GetTaskStatusRequest, handle=task_status.get_task_status
         ),
@@ -132,7 +139,7 @@ def _methods(engine: Engine, watch_task: WatchTaskHandler) -> list[Method]:
             name="ExecuteCode",
             subject=new,
             request_type=ExecuteCodeRequest,
-            handle=ExecuteCodeHandler(engine).execute_code,
+            handle=ExecuteCodeHandler(engine, start_workflow).execute_code,
             prepare=without_sandbox,
         ),
         # Its entries are read one by one, so that a faulty one can be left out.

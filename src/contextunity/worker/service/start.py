@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import json
 from typing import Any
 
@@ -23,7 +25,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core import codec
 from contextunity.core.context import HEADER
-from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error
+from contextunity.worker.fair_gate import FairGate
+from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error, too_large
 from contextunity.worker.temporal.search_attributes import (
     ATTRIBUTES,
     TENANT_ATTRIBUTE,
@@ -36,8 +39,9 @@ from contextunity.worker.temporal.tenancy import fairness_key
 from python_temporal.codegen import text
 from python_temporal.contract import WorkflowContract
 
-from .call import Call, Engine, KnownTask
+from .call import Call, Engine, KnownTask, run_in_thread
 from .inputs import StartRequest, read_start
+from .programs import Programs, Running
 
 __all__ = ["StartRequestBuilder", "StartWorkflowHandler", "quoted"]
 
@@ -169,20 +173,44 @@ _PROGRAMS = "execute_code"
 """The workflow of programs, whichever way they are started."""
 
 
+_AT_ONCE, _SHARE = 16, 1
+"""Starts that are on their way to Temporal at once, in all, and of a tenant while others start something too. They cost
+the server the most; one after the other they slow down as it does, and leave it time for the others'."""
+_MOMENT = 1.0
+"""Seconds after which a start makes room for others."""
+_LARGEST_INPUT = 4 * 1024 * 1024
+"""Bytes of a request that a Temporal server takes, whatever is configured; most take half as much input."""
+_LARGEST_ID = 64 * 1024
+"""Characters of an id; the server says of shorter ones itself whether they are too long."""
+
+
 class StartWorkflowHandler:
     """StartWorkflow."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._builder = StartRequestBuilder(engine)
+        self._gate = FairGate(_AT_ONCE, seconds=_MOMENT)
+        self.programs = Programs(engine.client, engine.quotas)
+        """Programs on their way."""
 
     async def start_workflow(self, call: Call) -> StartWorkflowResult:
         """Starts the workflow of a workflow_type; see StartWorkflow in worker.proto."""
         request = await call.run_off_loop_if_large(read_start, call, self._engine.registry)
-        workflow_id, run_id = await self.start(call, request)
-        known = KnownTask(run_id=run_id, tenant_id=request.tenant_id, contract=request.contract)
-        self._engine.known_tasks.keep(workflow_id, known)
+        if call.is_large and self._engine.has_plain_payloads:
+            await run_in_thread(_check_size, request)
+        if request.contract.name == _PROGRAMS:
+            # Whoever asked may go away, and its program still counts until it has ended.
+            workflow_id, run_id = await asyncio.shield((await self.send(call, request)).started)
+        else:
+            workflow_id, run_id = await self.start(call, request)
+        seen = KnownTask(run_id=run_id, tenant_id=request.tenant_id, contract=request.contract)
+        self._engine.known_tasks.keep(workflow_id, seen)
         return StartWorkflowResult(workflow_id=workflow_id, run_id=run_id, status=TASK_STATE_STARTED)
+
+    async def send(self, call: Call, request: StartRequest) -> Running:
+        """Starts a program when it is its turn; see `Programs`."""
+        return await self.programs.send(call, request.tenant_id, functools.partial(self.start, call, request))
 
     async def start(self, call: Call, request: StartRequest) -> tuple[str, str]:
         """Starts what was asked for, or finds the run that the same unit started.
@@ -193,8 +221,19 @@ class StartWorkflowHandler:
         Raises:
             ServiceError: the id is taken and the contract allows no second task under it; or Temporal does not answer.
         """
-        if call.caller.tenants is not None:
-            await self._count(call, request)
+        if call.caller.tenants is None:
+            return await self._start(call, request)
+        await self._count(call, request)
+        turn = self._gate.try_enter(request.tenant_id, _AT_ONCE, _SHARE)
+        if turn is None:
+            call.rest()
+            turn = await self._gate.enter(request.tenant_id, _AT_ONCE, _SHARE)
+        try:
+            return await self._start(call, request)
+        finally:
+            turn.leave()
+
+    async def _start(self, call: Call, request: StartRequest) -> tuple[str, str]:
         # With the tenant in it, a unit id that two tenants happen to share is no repetition.
         request_id = f"{request.tenant_id}/{call.request_id}"
         wanted = await self._builder.build(call, request, request_id)
@@ -310,6 +349,17 @@ class StartWorkflowHandler:
                 return None
             raise from_rpc_error(error, workflow_id=workflow_id) from error
         return tenant_in(description.workflow_execution_info.search_attributes)
+
+
+def _check_size(request: StartRequest) -> None:
+    """Refuses what no Temporal server takes, before it is sent there.
+
+    Raises:
+        ServiceError: the id or the input is larger.
+    """
+    size = 0 if request.message is None else request.message.ByteSize()
+    if len(request.workflow_id) > _LARGEST_ID or size > _LARGEST_INPUT:
+        raise too_large({})
 
 
 def quoted(text: str) -> str:

@@ -55,6 +55,7 @@ __all__ = [
     "chain_of",
     "check_ids",
     "find_run",
+    "follow_run",
     "instant",
     "last_events",
     "notice_in",
@@ -172,6 +173,15 @@ async def find_run(call: Call, engine: Engine, workflow_id: str, run_id: str, te
     """
     tenants = call.visible_tenants(tenant_id)
     check_ids(workflow_id, run_id)
+    return await follow_run(engine, workflow_id, run_id, tenants)
+
+
+async def follow_run(engine: Engine, workflow_id: str, run_id: str, tenants: frozenset[str] | None = None) -> Run:
+    """The same for somebody who sees the tasks of these tenants; None for all.
+
+    Raises:
+        ServiceError: as above.
+    """
     while True:
         run = await _describe(engine, workflow_id, run_id)
         if tenants is not None and run.tenant_id not in tenants:

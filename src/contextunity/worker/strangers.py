@@ -1,0 +1,108 @@
+"""Methods that need no token, such as health checks and reflection: what a connection may have of them on their way."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import grpc
+
+from .admission import refuse
+from .grpc_errors import Reason, ServiceError
+from .quotas import over_quota
+
+__all__ = ["Strangers"]
+
+_STRANGERS = 64
+"""Requests of health checks and reflection, which need no token, that a connection may have on their way."""
+_STRANGERS_SECONDS = 1.0
+"""Seconds in which a request of theirs is there. They are small, and sent at once."""
+
+_stream_unary: Any = grpc.stream_unary_rpc_method_handler
+_stream_stream: Any = grpc.stream_stream_rpc_method_handler
+
+
+class Strangers(grpc.GenericRpcHandler):
+    """Methods that need no token: a connection may have few requests of them on their way, and they are there soon."""
+
+    def __init__(self) -> None:
+        self._handlers = list[grpc.GenericRpcHandler]()
+        self._reading = dict[str, int]()
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Takes handlers as grpcio's server does."""
+        self._handlers += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
+        """Is called by generated code; grpcio's asynchronous server does nothing here either."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The handler of a call, which refuses or answers it; None where the method is another's."""
+        for each in self._handlers:
+            handler: Any = each.service(handler_call_details)
+            if handler is not None:
+                return self._bounded(handler)
+        return None
+
+    def _bounded(self, handler: Any) -> Any:
+        coders = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.response_streaming:
+            return _stream_stream(self._stream(handler), **coders)
+        return _stream_unary(self._unary(handler), **coders)
+
+    def _unary(self, handler: Any) -> Callable[[Any, Any], Any]:
+        async def handle(_requests: Any, context: Any) -> Any:
+            return await handler.unary_unary(await self._first(context), context)
+
+        return handle
+
+    def _stream(self, handler: Any) -> Callable[[Any, Any], Any]:
+        async def handle(_requests: Any, context: Any) -> AsyncIterator[Any]:
+            first = await self._first(context)
+            if handler.request_streaming:
+                answers = handler.stream_stream(self._following(first, context), context)
+            else:
+                answers = handler.unary_stream(first, context)
+            if inspect.isawaitable(answers):
+                # Such as the health service's Watch, which writes to the context instead of yielding.
+                await answers
+                return
+            async for answer in answers:
+                yield answer
+
+        return handle
+
+    async def _first(self, context: Any) -> Any:
+        request = await self._next(context)
+        if request is grpc.aio.EOF:
+            await refuse(ServiceError(Reason.UNIT_LATE, "the call has no message; send one at once"), context)
+        return request
+
+    async def _following(self, first: Any, context: Any) -> AsyncIterator[Any]:
+        """The requests of a stream; it ends where none comes for a while, for a part of one may be all that comes."""
+        request = first
+        while request is not grpc.aio.EOF:
+            yield request
+            request = await self._next(context)
+
+    async def _next(self, context: Any) -> Any:
+        """The next request; EOF where there is none, or not soon."""
+        connection = context.peer()
+        reading = self._reading.get(connection, 0)
+        if reading >= _STRANGERS:
+            await refuse(over_quota("calls_without_token", _STRANGERS, "the connection waits to send as many"), context)
+        self._reading[connection] = reading + 1
+        try:
+            async with asyncio.timeout(_STRANGERS_SECONDS):
+                return await context.read()
+        except TimeoutError:
+            return grpc.aio.EOF
+        finally:
+            self._reading[connection] -= 1
+            if not self._reading[connection]:
+                del self._reading[connection]

@@ -6,7 +6,7 @@ Counts stay, whosever rows go: what was rejected is part of what a harvest tells
 from __future__ import annotations
 
 from contextunity.gen.contextunity.harvest.v1 import PageRef
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._harvests import in_harvest, lock_catalogue, on_page
@@ -16,6 +16,14 @@ __all__ = ["ROW_BYTES", "dropped_rows", "make_room"]
 
 ROW_BYTES = 100
 """What a row takes beside its texts, about."""
+
+
+_USED = (
+    select(func.count() - func.count(harvest_pages.c.rejected_bytes), func.sum(harvest_pages.c.rejected_bytes))
+    .select_from(harvest_pages)
+    .where(harvest_pages.c.tenant_id == bindparam("of_tenant"))
+)
+"""Pages of a tenant of which it is not known, and what all others take."""
 
 
 def make_room(database: Database, ref: PageRef, budget: int) -> list[str]:
@@ -70,25 +78,13 @@ def dropped_rows(connection: Connection, tenant_id: str, supplier_code: str, har
 
 def _total(database: Database, tenant_id: str) -> int:
     """Add up what a tenant's rejected rows take."""
-    table = harvest_pages.c
-    own = table.tenant_id == tenant_id
     with database.reading() as connection:
-        unknown, total = connection.execute(
-            select(func.count() - func.count(table.rejected_bytes), func.coalesce(func.sum(table.rejected_bytes), 0))
-            .select_from(harvest_pages)
-            .where(own)
-        ).one()
+        unknown, total = connection.execute(_USED, {"of_tenant": tenant_id}).one()
     if unknown:
         with database.writing() as connection:
             _add_up(connection, tenant_id)
-        return _total_known(database, tenant_id)
-    return int(total)
-
-
-def _total_known(database: Database, tenant_id: str) -> int:
-    table = harvest_pages.c
-    with database.reading() as connection:
-        return int(connection.scalar(select(func.sum(table.rejected_bytes)).where(table.tenant_id == tenant_id)) or 0)
+            _, total = connection.execute(_USED, {"of_tenant": tenant_id}).one()
+    return int(total or 0)
 
 
 def _add_up(connection: Connection, tenant_id: str) -> None:

@@ -6,11 +6,11 @@ import zlib
 from typing import Literal
 
 from contextunity.gen.contextunity.harvest.v1 import PageRef
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, bindparam, delete, select
 
 from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._errors import PageGone, PageMissing
-from contextunity.modules.harvest.catalogue._harvests import begin_harvest, on_page, recorded_counts
+from contextunity.modules.harvest.catalogue._harvests import begin_harvest, given, given_page, recorded_counts
 from contextunity.modules.harvest.catalogue._tables import staged_pages
 
 __all__ = ["Kind", "compress_page", "drop_page", "find_page", "get_page", "put_page"]
@@ -20,6 +20,9 @@ Kind = Literal["raw", "product"]
 
 # Level 1 shrinks a page to about a third; higher levels take several times as long for little more.
 _COMPRESSION_LEVEL = 1
+
+_FIND = select(staged_pages.c.data).where(given_page(staged_pages), staged_pages.c.kind == bindparam("of_kind"))
+_DROP = delete(staged_pages).where(given_page(staged_pages))
 
 
 def compress_page(data: bytes) -> bytes:
@@ -34,21 +37,20 @@ def put_page(database: Database, connection: Connection, ref: PageRef, kind: Kin
         HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
     """
     begin_harvest(database, connection, ref.tenant_id, ref.supplier_code, ref.harvest_id)
-    statement = database.insert(staged_pages).values(
-        tenant_id=ref.tenant_id,
-        supplier_code=ref.supplier_code,
-        harvest_id=ref.harvest_id,
-        page=ref.page,
-        kind=kind,
-        data=compressed,
-    )
-    key = list(staged_pages.primary_key.columns)
-    connection.execute(statement.on_conflict_do_update(index_elements=key, set_={"data": statement.excluded.data}))
+    row = {
+        "tenant_id": ref.tenant_id,
+        "supplier_code": ref.supplier_code,
+        "harvest_id": ref.harvest_id,
+        "page": ref.page,
+        "kind": kind,
+        "data": compressed,
+    }
+    connection.execute(database.upsert(staged_pages, "data"), row)
 
 
 def find_page(connection: Connection, ref: PageRef, kind: Kind) -> bytes | None:
     """Give the encoded rows of a page, or None where none are staged."""
-    data = connection.scalar(select(staged_pages.c.data).where(on_page(staged_pages, ref), staged_pages.c.kind == kind))
+    data = connection.scalar(_FIND, {**given(ref), "of_kind": kind})
     return None if data is None else zlib.decompress(data)
 
 
@@ -80,4 +82,4 @@ def get_page(database: Database, connection: Connection, ref: PageRef, kind: Kin
 
 def drop_page(connection: Connection, ref: PageRef) -> None:
     """Clear away both forms of a page."""
-    connection.execute(delete(staged_pages).where(on_page(staged_pages, ref)))
+    connection.execute(_DROP, given(ref))

@@ -12,7 +12,13 @@ from sqlalchemy import Connection, Select, Text, bindparam, func, select, true, 
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from contextunity.modules.harvest.catalogue._database import Database
-from contextunity.modules.harvest.catalogue._harvests import in_catalogue, lock_catalogue, recorded_counts, superseded
+from contextunity.modules.harvest.catalogue._harvests import (
+    given_catalogue,
+    in_catalogue,
+    lock_catalogue,
+    recorded_counts,
+    superseded,
+)
 from contextunity.modules.harvest.catalogue._product_json import product_to_json
 from contextunity.modules.harvest.catalogue._room import ROW_BYTES
 from contextunity.modules.harvest.catalogue._rows import (
@@ -33,6 +39,11 @@ _LOOKUP_SIZE = 500
 # The longest SKU that fits into an index entry of PostgreSQL beside the names of tenant and supplier.
 _MAX_SKU_LENGTH = 500
 _MAX_RAW_LENGTH = 2_000
+
+_CREATE = products.insert()
+_RECORD = harvest_pages.insert()
+_REJECT = rejected_rows.insert()
+_UPDATE = update(products).where(given_catalogue(products), products.c.sku == bindparam("of_sku"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,11 +103,11 @@ def write_page(database: Database, connection: Connection, ref: PageRef, page: h
     """
     plan = _plan_page(database, connection, ref, page)
     counts = plan.counts()
-    _write_products(connection, ref, plan)
-    _write_listed(connection, ref, page.rejected)
+    _write_products(database, connection, ref, plan)
+    _write_listed(database, connection, ref, page.rejected)
     rejected = [*plan.rejected, *plan.warnings]
     _write_record(connection, ref, counts, sum(map(_stored_bytes, rejected)))
-    _write_rejected(connection, ref, rejected)
+    _write_rejected(database, connection, ref, rejected)
     return counts
 
 
@@ -184,36 +195,26 @@ def _rejected(row: ProductRow, reason: RejectReason, detail: str) -> harvest_pb2
     )
 
 
-def _write_products(connection: Connection, ref: PageRef, plan: _Plan) -> None:
+def _write_products(database: Database, connection: Connection, ref: PageRef, plan: _Plan) -> None:
     now = datetime.now(UTC)
-    this_product = (in_catalogue(products, ref.tenant_id, ref.supplier_code), products.c.sku == bindparam("of_sku"))
-    if plan.created:
-        key = {"tenant_id": ref.tenant_id, "supplier_code": ref.supplier_code}
-        stamps = {"seen_in": ref.harvest_id, "created_at": now, "updated_at": now}
-        connection.execute(
-            products.insert(), [{**key, "sku": row.sku, **product_values(row), **stamps} for row in plan.created]
-        )
-    if plan.changed:
-        stamps = {"seen_in": ref.harvest_id, "updated_at": now, "delisted_at": None}
-        connection.execute(
-            update(products).where(*this_product),
-            [{"of_sku": row.sku, **product_values(row), **stamps} for row in plan.changed],
-        )
-    if plan.unchanged:
-        connection.execute(
-            update(products).where(*this_product).values(seen_in=ref.harvest_id, first_line=bindparam("on_line")),
-            [{"of_sku": row.sku, "on_line": row.line} for row in plan.unchanged],
-        )
+    seen = {"seen_in": ref.harvest_id}
+    created = [{"sku": row.sku, **product_values(row)} for row in plan.created]
+    key = {"tenant_id": ref.tenant_id, "supplier_code": ref.supplier_code}
+    database.execute_many(connection, _CREATE, created, {**key, **seen, "created_at": now, "updated_at": now})
+    key = {"of_tenant": ref.tenant_id, "of_supplier": ref.supplier_code}
+    changed = [{"of_sku": row.sku, **product_values(row)} for row in plan.changed]
+    database.execute_many(connection, _UPDATE, changed, {**key, **seen, "updated_at": now, "delisted_at": None})
+    unchanged = [{"of_sku": row.sku, "first_line": row.line} for row in plan.unchanged]
+    database.execute_many(connection, _UPDATE, unchanged, {**key, **seen})
 
 
-def _write_listed(connection: Connection, ref: PageRef, rejected: Iterable[harvest_pb2.RejectedRow]) -> None:
+def _write_listed(
+    database: Database, connection: Connection, ref: PageRef, rejected: Iterable[harvest_pb2.RejectedRow]
+) -> None:
     """Note which products the page lists in rows that cannot be used: they are not gone."""
-    skus = sorted({clean_text(row.sku) for row in rejected if row.sku})
-    if skus:
-        this_product = (in_catalogue(products, ref.tenant_id, ref.supplier_code), products.c.sku == bindparam("of_sku"))
-        connection.execute(
-            update(products).where(*this_product).values(listed_in=ref.harvest_id), [{"of_sku": sku} for sku in skus]
-        )
+    skus = [{"of_sku": sku} for sku in sorted({clean_text(row.sku) for row in rejected if row.sku})]
+    key = {"of_tenant": ref.tenant_id, "of_supplier": ref.supplier_code}
+    database.execute_many(connection, _UPDATE, skus, {**key, "listed_in": ref.harvest_id})
 
 
 def _page_key(ref: PageRef) -> dict[str, Any]:
@@ -231,37 +232,34 @@ def _stored_bytes(row: harvest_pb2.RejectedRow) -> int:
 
 def _write_record(connection: Connection, ref: PageRef, counts: SyncCounts, rejected_bytes: int) -> None:
     connection.execute(
-        harvest_pages.insert().values(
+        _RECORD,
+        {
             **_page_key(ref),
-            created=counts.created,
-            changed=counts.changed,
-            unchanged=counts.unchanged,
-            rejected=counts.rejected,
-            warnings=counts.warnings,
-            rejected_bytes=rejected_bytes,
-            synced_at=datetime.now(UTC),
-        )
+            "created": counts.created,
+            "changed": counts.changed,
+            "unchanged": counts.unchanged,
+            "rejected": counts.rejected,
+            "warnings": counts.warnings,
+            "rejected_bytes": rejected_bytes,
+            "synced_at": datetime.now(UTC),
+        },
     )
 
 
-def _write_rejected(connection: Connection, ref: PageRef, rejected: list[harvest_pb2.RejectedRow]) -> None:
-    if not rejected:
-        return
-    key = _page_key(ref)
-    connection.execute(
-        rejected_rows.insert(),
-        [
-            {
-                **key,
-                "position": position,
-                "line": row.line,
-                "sku": clean_text(row.sku),
-                "reason": clean_text(row.reason),
-                "detail": clean_text(row.detail),
-                "raw": clean_text(row.raw),
-                # A release before this one may have staged the page, and all it knew were rejected rows.
-                "severity": "warning" if row.severity == harvest_pb2.ROW_SEVERITY_WARNING else "rejected",
-            }
-            for position, row in enumerate(sorted(rejected, key=lambda row: row.line))
-        ],
-    )
+def _write_rejected(
+    database: Database, connection: Connection, ref: PageRef, rejected: list[harvest_pb2.RejectedRow]
+) -> None:
+    rows = [
+        {
+            "position": position,
+            "line": row.line,
+            "sku": clean_text(row.sku),
+            "reason": clean_text(row.reason),
+            "detail": clean_text(row.detail),
+            "raw": clean_text(row.raw),
+            # A release before this one may have staged the page, and all it knew were rejected rows.
+            "severity": "warning" if row.severity == harvest_pb2.ROW_SEVERITY_WARNING else "rejected",
+        }
+        for position, row in enumerate(sorted(rejected, key=lambda row: row.line))
+    ]
+    database.execute_many(connection, _REJECT, rows, _page_key(ref))

@@ -59,7 +59,8 @@ def plan_message(descriptor: Descriptor) -> _Convert:
         result: dict[str, Any] = {}
         for field, value in message.ListFields():
             name, convert_value = plan[field.number]
-            result[name] = convert_value(value)
+            # Most are texts, and a call for each would take as long as all the rest.
+            result[name] = value if convert_value is _as_is else convert_value(value)
         return result
 
     return convert
@@ -74,6 +75,8 @@ def _plan_field(field: FieldDescriptor) -> _Convert:
         raise _unplanned(field)
     convert = _plan_value(field)
     if field.is_repeated:
+        if convert is _as_is:
+            return list
         return lambda values: [convert(value) for value in values]
     return convert
 

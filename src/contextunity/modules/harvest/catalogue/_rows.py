@@ -58,13 +58,14 @@ def product_row(product: harvest_pb2.Product) -> ProductRow:
 def product_values(row: ProductRow) -> dict[str, Any]:
     """Spread a product over the columns that hold its content."""
     product = row.product
+    price = product.price
     priced = product.HasField("price")
     return {
         "title": clean_text(product.title),
         "brand": clean_text(product.brand),
-        "price_units": product.price.units if priced else None,
-        "price_nanos": product.price.nanos if priced else None,
-        "currency_code": clean_text(product.price.currency_code),
+        "price_units": price.units if priced else None,
+        "price_nanos": price.nanos if priced else None,
+        "currency_code": clean_text(price.currency_code),
         "gtin": clean_text(product.gtin),
         "stock": product.stock if product.HasField("stock") else None,
         "availability": _AVAILABILITY.get(product.availability, str(product.availability)),

@@ -14,7 +14,6 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from contextunity.modules.harvest.catalogue._database import Database
 from contextunity.modules.harvest.catalogue._harvests import (
     given_catalogue,
-    in_catalogue,
     lock_catalogue,
     recorded_counts,
     superseded,
@@ -44,6 +43,22 @@ _CREATE = products.insert()
 _RECORD = harvest_pages.insert()
 _REJECT = rejected_rows.insert()
 _UPDATE = update(products).where(given_catalogue(products), products.c.sku == bindparam("of_sku"))
+_KNOWN = select(
+    products.c.sku, products.c.content_hash, products.c.seen_in, products.c.first_line, products.c.delisted_at
+).where(given_catalogue(products))
+_BY_LIST = _KNOWN.where(products.c.sku.in_(bindparam("skus", expanding=True)))
+
+
+def _one_by_one() -> Select[Any, Any, Any, Any, Any]:
+    # Until PostgreSQL has analyzed a new table it takes every catalogue for tiny: for IN it reads all products of the
+    # supplier and compares each with every SKU, so pages get slower and slower. The limit leaves it no way but to
+    # look up SKU after SKU in the index.
+    wanted = func.unnest(bindparam("skus", type_=ARRAY(Text))).table_valued("sku").render_derived(name="wanted")
+    found = _KNOWN.where(products.c.sku == wanted.c.sku).limit(1).lateral("found")
+    return select(*found.c).select_from(wanted.join(found, true()))
+
+
+_ONE_BY_ONE = _one_by_one()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,32 +153,13 @@ def _plan_page(database: Database, connection: Connection, ref: PageRef, page: h
 
 
 def _look_up(database: Database, connection: Connection, ref: PageRef, rows: list[ProductRow]) -> dict[str, _Known]:
-    statement = _select_one_by_one(ref) if database.is_postgresql else _select_by_list(ref)
+    statement = _ONE_BY_ONE if database.is_postgresql else _BY_LIST
+    key = {"of_tenant": ref.tenant_id, "of_supplier": ref.supplier_code}
     return {
         sku: _Known(content_hash=content_hash, seen_in=seen_in, first_line=first_line, delisted=delisted_at is not None)
         for skus in _slices([row.sku for row in rows])
-        for sku, content_hash, seen_in, first_line, delisted_at in connection.execute(statement, {"skus": skus})
+        for sku, content_hash, seen_in, first_line, delisted_at in connection.execute(statement, {**key, "skus": skus})
     }
-
-
-def _select_known(ref: PageRef) -> Select[Any, Any, Any, Any, Any]:
-    table = products.c
-    return select(table.sku, table.content_hash, table.seen_in, table.first_line, table.delisted_at).where(
-        in_catalogue(products, ref.tenant_id, ref.supplier_code)
-    )
-
-
-def _select_by_list(ref: PageRef) -> Select[Any, Any, Any, Any, Any]:
-    return _select_known(ref).where(products.c.sku.in_(bindparam("skus", expanding=True)))
-
-
-def _select_one_by_one(ref: PageRef) -> Select[Any, Any, Any, Any, Any]:
-    # Until PostgreSQL has analyzed a new table it takes every catalogue for tiny: for IN it reads all products of the
-    # supplier and compares each with every SKU, so pages get slower and slower. The limit leaves it no way but to
-    # look up SKU after SKU in the index.
-    wanted = func.unnest(bindparam("skus", type_=ARRAY(Text))).table_valued("sku").render_derived(name="wanted")
-    found = _select_known(ref).where(products.c.sku == wanted.c.sku).limit(1).lateral("found")
-    return select(*found.c).select_from(wanted.join(found, true()))
 
 
 def _slices(skus: list[str]) -> Iterator[list[str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
     RejectedRow,
     RowSeverity,
 )
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Engine, create_engine, event, inspect, text
 
 from contextunity.modules.harvest.catalogue import Catalogue, FetchedFrom, HarvestMismatch
 
@@ -287,3 +288,47 @@ def test_rows_that_may_be_any_product_are_counted_unless_they_were_there_before(
     assert catalogue.count("acme", "camping-trade", delisted=True) == 1
     # Nothing is unseen, so it does not matter.
     assert harvest("h5", "other") == 0
+
+
+@contextmanager
+def _executed() -> Iterator[list[object]]:
+    """What is executed meanwhile, as SQLAlchemy is given it."""
+    statements: list[object] = []
+
+    def note(_connection: object, statement: object, *_rest: object) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(Engine, "before_execute", note)
+
+
+def test_a_page_builds_no_statement_that_the_page_before_has_built(begun: Catalogue, make_ref: Refs) -> None:
+    _sync(begun, make_ref())
+
+    def harvest_page(page: int) -> list[object]:
+        ref, end = make_ref(page), FeedCursor(offset=500 + page, line=10)
+        before = FeedCursor(offset=500 + page - 1, line=10)
+        with _executed() as statements:
+            begun.check_fetch(ref, _WORKFLOW, _FEED, before)
+            begun.put_raw_page(ref, RawPage(), _fetched(end))
+            begun.check_page(ref, _WORKFLOW)
+            begun.put_product_page(ref, ProductPage(products=[Product(sku=f"sku-{page}")]))
+            begun.sync_page(ref)
+            begun.trim_rejected(ref, 1)
+        return statements
+
+    first, second = harvest_page(1), harvest_page(2)
+    assert len(first) == len(second) > 10
+    built = [statement for statement in second if not any(statement is before for before in first)]
+    # The driver's own SQL, which nothing has to be built for.
+    assert [statement for statement in built if not isinstance(statement, str)] == []
+
+
+def test_a_claim_is_held_against_the_record_with_one_statement(begun: Catalogue, make_ref: Refs) -> None:
+    with _executed() as statements:
+        begun.check_fetch(make_ref(1), _WORKFLOW, _FEED, _FIRST_END)
+        begun.check_page(make_ref(), _WORKFLOW)
+    assert len([statement for statement in statements if not isinstance(statement, str)]) == 2

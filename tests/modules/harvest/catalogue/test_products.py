@@ -9,7 +9,7 @@ import pytest
 from contextunity.gen.contextunity.harvest.v1 import harvest_pb2
 from google.protobuf import api_pb2, json_format, struct_pb2, wrappers_pb2
 from google.protobuf.message import Message
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contextunity.modules.harvest.catalogue.products import compile_to_object, product_from_json, product_to_json
@@ -37,6 +37,7 @@ def test_every_field_of_the_contract_is_tried() -> None:
 
 
 @given(values=st.fixed_dictionaries(_FIELDS))
+@settings(deadline=None)
 def test_the_text_is_what_google_protobuf_writes_and_reads(values: dict[str, Any]) -> None:
     product = harvest_pb2.Product(**values)
     written = product_to_json(product)

@@ -13,13 +13,17 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn, TypeAlias
 
 from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, HarvestIncomplete, PageRef
-from sqlalchemy import Connection, Row, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, bindparam, delete, func, select, update
 
 from contextunity.modules.harvest.catalogue.database import Database
 from contextunity.modules.harvest.catalogue.errors import HarvestMismatch, PageGone, PageMissing
 from contextunity.modules.harvest.catalogue.harvests import (
     HarvestTotals,
     begin_harvest,
+    given,
+    given_harvest,
+    given_names,
+    given_page,
     harvest_totals,
     in_catalogue,
     in_harvest,
@@ -92,6 +96,9 @@ class CurrentReading:
 Kind = Literal["raw", "product"]
 """Whether rows as the feed has them, or after the transformation."""
 
+_FIND = select(staged_pages.c.data).where(given_page(staged_pages), staged_pages.c.kind == bindparam("of_kind"))
+_DROP = delete(staged_pages).where(given_page(staged_pages))
+
 
 def put_page(database: Database, connection: Connection, ref: PageRef, kind: Kind, compressed: bytes) -> None:
     """Stage the rows of a page, encoded and compressed, in place of what was staged for it before.
@@ -100,16 +107,15 @@ def put_page(database: Database, connection: Connection, ref: PageRef, kind: Kin
         HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
     """
     begin_harvest(database, connection, ref.tenant_id, ref.supplier_code, ref.harvest_id)
-    statement = database.insert(staged_pages).values(
-        tenant_id=ref.tenant_id,
-        supplier_code=ref.supplier_code,
-        harvest_id=ref.harvest_id,
-        page=ref.page,
-        kind=kind,
-        data=compressed,
-    )
-    key = list(staged_pages.primary_key.columns)
-    connection.execute(statement.on_conflict_do_update(index_elements=key, set_={"data": statement.excluded.data}))
+    row = {
+        "tenant_id": ref.tenant_id,
+        "supplier_code": ref.supplier_code,
+        "harvest_id": ref.harvest_id,
+        "page": ref.page,
+        "kind": kind,
+        "data": compressed,
+    }
+    connection.execute(database.upsert(staged_pages, "data"), row)
 
 
 def get_page(database: Database, connection: Connection, ref: PageRef, kind: Kind) -> bytes:
@@ -119,7 +125,7 @@ def get_page(database: Database, connection: Connection, ref: PageRef, kind: Kin
         PageGone: the page was synced already.
         PageMissing: it was never staged, or its harvest is over.
     """
-    data = connection.scalar(select(staged_pages.c.data).where(on_page(staged_pages, ref), staged_pages.c.kind == kind))
+    data = connection.scalar(_FIND, {**given(ref), "of_kind": kind})
     if data is not None:
         return zlib.decompress(data)
     what = f"catalogue {database.shown}: {kind} page {ref.page} of harvest {ref.harvest_id!r}"
@@ -140,10 +146,48 @@ def get_page(database: Database, connection: Connection, ref: PageRef, kind: Kin
 
 def drop_page(connection: Connection, ref: PageRef) -> None:
     """Clear away both forms of a page."""
-    connection.execute(delete(staged_pages).where(on_page(staged_pages, ref)))
+    connection.execute(_DROP, given(ref))
 
 
 _Row: TypeAlias = "Row[*tuple[Any, ...]]"
+
+
+def _same_harvest(table: Table) -> ColumnElement[bool]:
+    return and_(*(table.c[name] == harvests.c[name] for name in ("tenant_id", "supplier_code", "harvest_id")))
+
+
+_RECORD = (
+    select(
+        harvests.c.workflow_id,
+        harvests.c.finished_at,
+        harvests.c.feed_version,
+        harvests.c.feed_format,
+        harvests.c.feed_bytes,
+        harvests.c.feed_ranges,
+        harvests.c.prologue_hash,
+        harvests.c.read_seconds,
+        harvests.c.unchanged_since,
+        fetched_pages.c.page,
+        fetched_pages.c.end_offset,
+        fetched_pages.c.end_line,
+        fetched_pages.c.end_of_feed,
+    )
+    .outerjoin_from(
+        harvests, fetched_pages, and_(_same_harvest(fetched_pages), fetched_pages.c.page == bindparam("of_page"))
+    )
+    .where(given_harvest(harvests))
+)
+"""A harvest, and where one of its pages ended; `page` is NULL where that was not fetched."""
+_READ = (
+    update(harvests)
+    .where(given_harvest(harvests))
+    .values(read_seconds=func.coalesce(harvests.c.read_seconds, 0.0) + bindparam("more"))
+)
+_TRANSFORMED = (
+    update(fetched_pages)
+    .where(given_page(fetched_pages))
+    .values(transformed_by=bindparam("by"), holds_until=bindparam("until"))
+)
 
 
 def check_fetch(
@@ -155,7 +199,8 @@ def check_fetch(
     cursor: FeedCursor | None,
 ) -> float:
     """See `Catalogue.check_fetch`."""
-    row = _own_harvest(database, connection, ref, workflow_id)
+    # Where the page before ended is asked along with it.
+    row = _own_harvest(database, connection, ref, workflow_id, page=ref.page - 1)
     if ref.page == 0:
         if feed is not None or cursor is not None:
             _raise_mismatch(database, ref, "the first page comes with a feed or a cursor, which only it can find out")
@@ -170,15 +215,14 @@ def check_fetch(
     before = PageRef(
         tenant_id=ref.tenant_id, supplier_code=ref.supplier_code, harvest_id=ref.harvest_id, page=ref.page - 1
     )
-    end = _page_end(connection, before)
-    if end is None:
+    if row.page is None:
         if not _fetched_before_records(connection, before):
             _raise_mismatch(database, ref, f"page {before.page} was not fetched")
-    elif (end.end_offset, end.end_line) != (cursor.offset, cursor.line):
+    elif (row.end_offset, row.end_line) != (cursor.offset, cursor.line):
         _raise_mismatch(
             database,
             ref,
-            f"page {before.page} ended at byte {end.end_offset}, line {end.end_line}, and the cursor says byte "
+            f"page {before.page} ended at byte {row.end_offset}, line {row.end_line}, and the cursor says byte "
             f"{cursor.offset}, line {cursor.line}",
         )
     return _read_seconds(row)
@@ -190,12 +234,14 @@ def check_page(database: Database, connection: Connection, ref: PageRef, workflo
     Returns:
         Where the page ended; None where an earlier release fetched it.
     """
-    if _own_harvest(database, connection, ref, workflow_id) is None:
+    row = _own_harvest(database, connection, ref, workflow_id, page=ref.page)
+    if row is None:
         _raise_mismatch(database, ref, "this harvest has not begun")
-    end = _page_end(connection, ref)
-    if end is None and not _fetched_before_records(connection, ref):
+    if row.page is not None:
+        return row
+    if not _fetched_before_records(connection, ref):
         _raise_mismatch(database, ref, "it was not fetched")
-    return end
+    return None
 
 
 def check_last(database: Database, connection: Connection, ref: PageRef, workflow_id: str, *, complete: bool) -> None:
@@ -220,17 +266,14 @@ def check_last(database: Database, connection: Connection, ref: PageRef, workflo
 
 def record_fetch(database: Database, connection: Connection, ref: PageRef, fetched: FetchedFrom) -> None:
     """Record where a page came from; its harvest has begun, in this transaction or before."""
-    row = _own_harvest(database, connection, ref, fetched.workflow_id)
+    row = _own_harvest(database, connection, ref, fetched.workflow_id, page=ref.page + 1)
     if row is None:
         _raise_mismatch(database, ref, "this harvest has not begun")
     if row.unchanged_since is not None:
         _raise_mismatch(database, ref, "another attempt found the feed unchanged, and the harvest is finished")
-    after = PageRef(
-        tenant_id=ref.tenant_id, supplier_code=ref.supplier_code, harvest_id=ref.harvest_id, page=ref.page + 1
-    )
     # Until the next page is fetched a repeated attempt may well find another version, or end elsewhere, and it is its
     # answer that counts. Afterwards it can only be one that was given up, whose answer nobody waits for.
-    followed = _page_end(connection, after) is not None
+    followed = row.page is not None
     if row.feed_version is None or (ref.page == 0 and not followed):
         connection.execute(
             update(harvests)
@@ -240,9 +283,7 @@ def record_fetch(database: Database, connection: Connection, ref: PageRef, fetch
     else:
         _check_feed(database, ref, row, fetched.feed)
     connection.execute(
-        update(harvests)
-        .where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
-        .values(read_seconds=func.coalesce(harvests.c.read_seconds, 0.0) + fetched.seconds)
+        _READ, {**given_names(ref.tenant_id, ref.supplier_code, ref.harvest_id), "more": fetched.seconds}
     )
     values: dict[str, Any] = {
         "end_offset": fetched.end.offset,
@@ -250,32 +291,30 @@ def record_fetch(database: Database, connection: Connection, ref: PageRef, fetch
         "end_of_feed": fetched.end_of_feed,
     }
     if followed:
-        end = _page_end(connection, ref)
-        if end is not None and any(getattr(end, name) != value for name, value in values.items()):
-            _raise_mismatch(database, ref, f"page {after.page} was fetched already, from where another attempt ended")
+        end = _own_harvest(database, connection, ref, fetched.workflow_id, page=ref.page)
+        if (
+            end is not None
+            and end.page is not None
+            and any(getattr(end, name) != value for name, value in values.items())
+        ):
+            _raise_mismatch(database, ref, f"page {ref.page + 1} was fetched already, from where another attempt ended")
     if fetched.incomplete:
         values |= {"incomplete": fetched.incomplete.name, "incomplete_detail": replace_nul(fetched.incomplete_detail)}
     else:
         values |= {"incomplete": None, "incomplete_detail": None}
     values |= {"fetched_by": fetched.read_by or None, "transformed_by": None, "holds_until": None}
-    statement = database.insert(fetched_pages).values(
-        tenant_id=ref.tenant_id,
-        supplier_code=ref.supplier_code,
-        harvest_id=ref.harvest_id,
-        page=ref.page,
-        **values,
-    )
-    key = list(fetched_pages.primary_key.columns)
-    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=values))
+    key = {
+        "tenant_id": ref.tenant_id,
+        "supplier_code": ref.supplier_code,
+        "harvest_id": ref.harvest_id,
+        "page": ref.page,
+    }
+    connection.execute(database.upsert(fetched_pages, *values), {**key, **values})
 
 
 def record_transform(connection: Connection, ref: PageRef, *, read_by: str, holds_until: datetime | None) -> None:
     """Record what a page was transformed by, and until when that gives the same."""
-    connection.execute(
-        update(fetched_pages)
-        .where(on_page(fetched_pages, ref))
-        .values(transformed_by=read_by or None, holds_until=holds_until)
-    )
+    connection.execute(_TRANSFORMED, {**given(ref), "by": read_by or None, "until": holds_until})
 
 
 def find_current_reading(
@@ -343,24 +382,16 @@ def finish_unchanged(
     return harvest_totals(connection, ref.tenant_id, ref.supplier_code, standing.reading)
 
 
-def _own_harvest(database: Database, connection: Connection, ref: PageRef, workflow_id: str) -> _Row | None:
-    """Give what is recorded of a harvest, or None where it has not begun; it is this workflow's or nobody's yet."""
+def _own_harvest(
+    database: Database, connection: Connection, ref: PageRef, workflow_id: str, *, page: int = 0
+) -> _Row | None:
+    """Give what is recorded of a harvest and one of its pages, or None where it has not begun.
+
+    It is this workflow's or nobody's yet.
+    """
     if not workflow_id:
         _raise_mismatch(database, ref, "the activity does not belong to a workflow")
-    table = harvests.c
-    row = connection.execute(
-        select(
-            table.workflow_id,
-            table.finished_at,
-            table.feed_version,
-            table.feed_format,
-            table.feed_bytes,
-            table.feed_ranges,
-            table.prologue_hash,
-            table.read_seconds,
-            table.unchanged_since,
-        ).where(in_harvest(harvests, ref.tenant_id, ref.supplier_code, ref.harvest_id))
-    ).one_or_none()
+    row = connection.execute(_RECORD, {**given(ref), "of_page": page}).one_or_none()
     if row is not None and row.workflow_id is not None and row.workflow_id != workflow_id:
         # The other workflow is not named: it may be another tenant's.
         _raise_mismatch(database, ref, f"this harvest does not belong to workflow {workflow_id!r}")
@@ -389,13 +420,6 @@ def _check_feed(database: Database, ref: PageRef, row: _Row, feed: Feed) -> None
         recorded = getattr(row, name)
         if recorded != value:
             _raise_mismatch(database, ref, f"{name} is {str(value)[:200]!r}, and the harvest began with {recorded!r}")
-
-
-def _page_end(connection: Connection, ref: PageRef) -> _Row | None:
-    table = fetched_pages.c
-    return connection.execute(
-        select(table.end_offset, table.end_line, table.end_of_feed).where(on_page(fetched_pages, ref))
-    ).one_or_none()
 
 
 def _fetched_before_records(connection: Connection, ref: PageRef) -> bool:

@@ -70,13 +70,14 @@ def product_row(product: harvest_pb2.Product) -> ProductRow:
 def product_values(row: ProductRow) -> dict[str, Any]:
     """Spread a product over the columns that hold its content."""
     product = row.product
+    price = product.price
     priced = product.HasField("price")
     return {
         "title": replace_nul(product.title),
         "brand": replace_nul(product.brand),
-        "price_units": product.price.units if priced else None,
-        "price_nanos": product.price.nanos if priced else None,
-        "currency_code": replace_nul(product.price.currency_code),
+        "price_units": price.units if priced else None,
+        "price_nanos": price.nanos if priced else None,
+        "currency_code": replace_nul(price.currency_code),
         "gtin": replace_nul(product.gtin),
         "stock": product.stock if product.HasField("stock") else None,
         "availability": _AVAILABILITY.get(product.availability, str(product.availability)),
@@ -154,7 +155,8 @@ def compile_to_object(descriptor: Descriptor) -> _Convert:
         result: dict[str, Any] = {}
         for field, value in message.ListFields():
             name, convert_value = plan[field.number]
-            result[name] = convert_value(value)
+            # Most are texts, and a call for each would take as long as all the rest.
+            result[name] = value if convert_value is _as_is else convert_value(value)
         return result
 
     return convert
@@ -169,6 +171,8 @@ def _compile_field(field: FieldDescriptor) -> _Convert:
         raise _unsupported_type(field)
     convert = _compile_value(field)
     if field.is_repeated:
+        if convert is _as_is:
+            return list
         return lambda values: [convert(value) for value in values]
     return convert
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from contextunity.gen.contextunity.harvest.v1 import PageRef, RejectedRow, RowSeverity
-from sqlalchemy import Connection, Row, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, func, or_, select, update
 
 from contextunity.modules.harvest.catalogue.database import Database
 from contextunity.modules.harvest.catalogue.harvests import in_harvest, lock_catalogue, on_page
@@ -26,6 +26,12 @@ __all__ = [
 ROW_BYTES = 100
 """What a row takes beside its texts, about."""
 
+_USED = (
+    select(func.count() - func.count(harvest_pages.c.rejected_bytes), func.sum(harvest_pages.c.rejected_bytes))
+    .select_from(harvest_pages)
+    .where(harvest_pages.c.tenant_id == bindparam("of_tenant"))
+)
+"""Pages of a tenant of which it is not known, and what all others take."""
 
 _SEVERITIES = {RowSeverity.REJECTED: "rejected", RowSeverity.WARNING: "warning"}
 _BY_WORD = {word: severity for severity, word in _SEVERITIES.items()}
@@ -167,19 +173,13 @@ def dropped_rows(connection: Connection, tenant_id: str, supplier_code: str, har
 
 def _total(database: Database, tenant_id: str) -> int:
     """Add up what a tenant's rejected rows take."""
-    table = harvest_pages.c
-    own = table.tenant_id == tenant_id
     with database.reading() as connection:
-        unknown, total = connection.execute(
-            select(func.count() - func.count(table.rejected_bytes), func.coalesce(func.sum(table.rejected_bytes), 0))
-            .select_from(harvest_pages)
-            .where(own)
-        ).one()
-    if not unknown:
-        return int(total)
-    with database.writing() as connection:
-        _add_up(connection, tenant_id)
-        return int(connection.scalar(select(func.sum(table.rejected_bytes)).where(own)) or 0)
+        unknown, total = connection.execute(_USED, {"of_tenant": tenant_id}).one()
+    if unknown:
+        with database.writing() as connection:
+            _add_up(connection, tenant_id)
+            _, total = connection.execute(_USED, {"of_tenant": tenant_id}).one()
+    return int(total or 0)
 
 
 def _add_up(connection: Connection, tenant_id: str) -> None:

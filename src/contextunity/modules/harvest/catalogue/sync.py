@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from contextunity.modules.harvest.catalogue.database import Database
 from contextunity.modules.harvest.catalogue.harvests import (
     SyncCounts,
-    in_catalogue,
+    given_catalogue,
     lock_catalogue,
     recorded_counts,
     superseded_error,
@@ -38,6 +38,27 @@ _LOOKUP_SIZE = 500
 # The longest SKU that fits into an index entry of PostgreSQL beside the names of tenant and supplier.
 _MAX_SKU_LENGTH = 500
 _MAX_RAW_LENGTH = 2_000
+
+_CREATE = products.insert()
+_RECORD = harvest_pages.insert()
+_REJECT = rejected_rows.insert()
+_UPDATE = update(products).where(given_catalogue(products), products.c.sku == bindparam("of_sku"))
+_KNOWN = select(
+    products.c.sku, products.c.content_hash, products.c.seen_in, products.c.first_line, products.c.delisted_at
+).where(given_catalogue(products))
+_BY_LIST = _KNOWN.where(products.c.sku.in_(bindparam("skus", expanding=True)))
+
+
+def _one_by_one() -> Select[Any, Any, Any, Any, Any]:
+    # Until PostgreSQL has analyzed a new table it takes every catalogue for tiny: for IN it reads all products of the
+    # supplier and compares each with every SKU, so pages get slower and slower. The limit leaves it no way but to
+    # look up SKU after SKU in the index.
+    wanted = func.unnest(bindparam("skus", type_=ARRAY(Text))).table_valued("sku").render_derived(name="wanted")
+    found = _KNOWN.where(products.c.sku == wanted.c.sku).limit(1).lateral("found")
+    return select(*found.c).select_from(wanted.join(found, true()))
+
+
+_ONE_BY_ONE = _one_by_one()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,11 +118,11 @@ def write_page(database: Database, connection: Connection, ref: PageRef, page: h
     """
     plan = _plan_page(database, connection, ref, page)
     counts = plan.counts()
-    _write_products(connection, ref, plan)
-    _write_listed(connection, ref, page.rejected)
+    _write_products(database, connection, ref, plan)
+    _write_listed(database, connection, ref, page.rejected)
     rejected = [*plan.rejected, *plan.warnings]
     _write_record(connection, ref, counts, sum(map(_stored_bytes, rejected)))
-    _write_rejected(connection, ref, rejected)
+    _write_rejected(database, connection, ref, rejected)
     return counts
 
 
@@ -132,32 +153,13 @@ def _plan_page(database: Database, connection: Connection, ref: PageRef, page: h
 
 
 def _find_known(database: Database, connection: Connection, ref: PageRef, rows: list[ProductRow]) -> dict[str, _Known]:
-    statement = _select_one_by_one(ref) if database.is_postgresql else _select_by_list(ref)
+    statement = _ONE_BY_ONE if database.is_postgresql else _BY_LIST
+    key = {"of_tenant": ref.tenant_id, "of_supplier": ref.supplier_code}
     return {
         sku: _Known(content_hash=content_hash, seen_in=seen_in, first_line=first_line, delisted=delisted_at is not None)
         for skus in _slices([row.sku for row in rows])
-        for sku, content_hash, seen_in, first_line, delisted_at in connection.execute(statement, {"skus": skus})
+        for sku, content_hash, seen_in, first_line, delisted_at in connection.execute(statement, {**key, "skus": skus})
     }
-
-
-def _select_known(ref: PageRef) -> Select[Any, Any, Any, Any, Any]:
-    table = products.c
-    return select(table.sku, table.content_hash, table.seen_in, table.first_line, table.delisted_at).where(
-        in_catalogue(products, ref.tenant_id, ref.supplier_code)
-    )
-
-
-def _select_by_list(ref: PageRef) -> Select[Any, Any, Any, Any, Any]:
-    return _select_known(ref).where(products.c.sku.in_(bindparam("skus", expanding=True)))
-
-
-def _select_one_by_one(ref: PageRef) -> Select[Any, Any, Any, Any, Any]:
-    # Until PostgreSQL has analyzed a new table it takes every catalogue for tiny: for IN it reads all products of the
-    # supplier and compares each with every SKU, so pages get slower and slower. The limit leaves it no way but to
-    # look up SKU after SKU in the index.
-    wanted = func.unnest(bindparam("skus", type_=ARRAY(Text))).table_valued("sku").render_derived(name="wanted")
-    found = _select_known(ref).where(products.c.sku == wanted.c.sku).limit(1).lateral("found")
-    return select(*found.c).select_from(wanted.join(found, true()))
 
 
 def _slices(skus: list[str]) -> Iterator[list[str]]:
@@ -189,36 +191,26 @@ def _rejected(row: ProductRow, reason: RejectReason, detail: str) -> harvest_pb2
     )
 
 
-def _write_products(connection: Connection, ref: PageRef, plan: _Plan) -> None:
+def _write_products(database: Database, connection: Connection, ref: PageRef, plan: _Plan) -> None:
     now = datetime.now(UTC)
-    this_product = (in_catalogue(products, ref.tenant_id, ref.supplier_code), products.c.sku == bindparam("of_sku"))
-    if plan.created:
-        key = {"tenant_id": ref.tenant_id, "supplier_code": ref.supplier_code}
-        stamps = {"seen_in": ref.harvest_id, "created_at": now, "updated_at": now}
-        connection.execute(
-            products.insert(), [{**key, "sku": row.sku, **product_values(row), **stamps} for row in plan.created]
-        )
-    if plan.changed:
-        stamps = {"seen_in": ref.harvest_id, "updated_at": now, "delisted_at": None}
-        connection.execute(
-            update(products).where(*this_product),
-            [{"of_sku": row.sku, **product_values(row), **stamps} for row in plan.changed],
-        )
-    if plan.unchanged:
-        connection.execute(
-            update(products).where(*this_product).values(seen_in=ref.harvest_id, first_line=bindparam("on_line")),
-            [{"of_sku": row.sku, "on_line": row.line} for row in plan.unchanged],
-        )
+    seen = {"seen_in": ref.harvest_id}
+    created = [{"sku": row.sku, **product_values(row)} for row in plan.created]
+    key = {"tenant_id": ref.tenant_id, "supplier_code": ref.supplier_code}
+    database.execute_many(connection, _CREATE, created, {**key, **seen, "created_at": now, "updated_at": now})
+    key = {"of_tenant": ref.tenant_id, "of_supplier": ref.supplier_code}
+    changed = [{"of_sku": row.sku, **product_values(row)} for row in plan.changed]
+    database.execute_many(connection, _UPDATE, changed, {**key, **seen, "updated_at": now, "delisted_at": None})
+    unchanged = [{"of_sku": row.sku, "first_line": row.line} for row in plan.unchanged]
+    database.execute_many(connection, _UPDATE, unchanged, {**key, **seen})
 
 
-def _write_listed(connection: Connection, ref: PageRef, rejected: Iterable[harvest_pb2.RejectedRow]) -> None:
+def _write_listed(
+    database: Database, connection: Connection, ref: PageRef, rejected: Iterable[harvest_pb2.RejectedRow]
+) -> None:
     """Note which products the page lists in rows that cannot be used: they are not gone."""
-    skus = sorted({replace_nul(row.sku) for row in rejected if row.sku})
-    if skus:
-        this_product = (in_catalogue(products, ref.tenant_id, ref.supplier_code), products.c.sku == bindparam("of_sku"))
-        connection.execute(
-            update(products).where(*this_product).values(listed_in=ref.harvest_id), [{"of_sku": sku} for sku in skus]
-        )
+    skus = [{"of_sku": sku} for sku in sorted({replace_nul(row.sku) for row in rejected if row.sku})]
+    key = {"of_tenant": ref.tenant_id, "of_supplier": ref.supplier_code}
+    database.execute_many(connection, _UPDATE, skus, {**key, "listed_in": ref.harvest_id})
 
 
 def _page_key(ref: PageRef) -> dict[str, Any]:
@@ -236,37 +228,34 @@ def _stored_bytes(row: harvest_pb2.RejectedRow) -> int:
 
 def _write_record(connection: Connection, ref: PageRef, counts: SyncCounts, rejected_bytes: int) -> None:
     connection.execute(
-        harvest_pages.insert().values(
+        _RECORD,
+        {
             **_page_key(ref),
-            created=counts.created,
-            changed=counts.changed,
-            unchanged=counts.unchanged,
-            rejected=counts.rejected,
-            warnings=counts.warnings,
-            rejected_bytes=rejected_bytes,
-            synced_at=datetime.now(UTC),
-        )
+            "created": counts.created,
+            "changed": counts.changed,
+            "unchanged": counts.unchanged,
+            "rejected": counts.rejected,
+            "warnings": counts.warnings,
+            "rejected_bytes": rejected_bytes,
+            "synced_at": datetime.now(UTC),
+        },
     )
 
 
-def _write_rejected(connection: Connection, ref: PageRef, rejected: list[harvest_pb2.RejectedRow]) -> None:
-    if not rejected:
-        return
-    key = _page_key(ref)
-    connection.execute(
-        rejected_rows.insert(),
-        [
-            {
-                **key,
-                "position": position,
-                "line": row.line,
-                "sku": replace_nul(row.sku),
-                "reason": replace_nul(row.reason),
-                "detail": replace_nul(row.detail),
-                "raw": replace_nul(row.raw),
-                # A release before this one may have staged the page, and all it knew were rejected rows.
-                "severity": "warning" if row.severity == harvest_pb2.ROW_SEVERITY_WARNING else "rejected",
-            }
-            for position, row in enumerate(sorted(rejected, key=lambda row: row.line))
-        ],
-    )
+def _write_rejected(
+    database: Database, connection: Connection, ref: PageRef, rejected: list[harvest_pb2.RejectedRow]
+) -> None:
+    rows = [
+        {
+            "position": position,
+            "line": row.line,
+            "sku": replace_nul(row.sku),
+            "reason": replace_nul(row.reason),
+            "detail": replace_nul(row.detail),
+            "raw": replace_nul(row.raw),
+            # A release before this one may have staged the page, and all it knew were rejected rows.
+            "severity": "warning" if row.severity == harvest_pb2.ROW_SEVERITY_WARNING else "rejected",
+        }
+        for position, row in enumerate(sorted(rejected, key=lambda row: row.line))
+    ]
+    database.execute_many(connection, _REJECT, rows, _page_key(ref))

@@ -21,7 +21,6 @@ from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
 from contextunity.gen.contextunity.worker import RegisterSchedulesResult, TaskContext
 from contextunity.gen.contextunity.worker.context_pb2 import TaskContext as TaskContextMessage
-from google.protobuf.message import Message
 from temporalio.client import Client
 
 from contextunity.core import codec
@@ -345,7 +344,7 @@ class Method:
     subject: Subject
     code_permissions: tuple[str, ...] = ()
     request_type: type[betterproto2.Message] | None = None
-    handle: Callable[..., Awaitable[betterproto2.Message | Message]] | None = None
+    handle: Callable[..., Awaitable[betterproto2.Message]] | None = None
     watch: Callable[..., AsyncIterator[betterproto2.Message]] | None = None
     prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import math
-import os
 import re
 import time
+import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import betterproto2
 from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
 from contextunity.gen.contextunity.worker import ExecuteCodeResult, RegisterSchedulesResult, StartWorkflowResult
-from google.protobuf.any_pb2 import Any as PackedMessage
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
@@ -30,7 +28,6 @@ __all__ = [
     "WHOLE",
     "Convert",
     "Descriptor",
-    "NotPlainError",
     "as_payload",
     "check_rules",
     "elementwise",
@@ -38,7 +35,6 @@ __all__ = [
     "from_payload",
     "invalid_fields",
     "is_plain",
-    "payload_data",
     "payload_of",
     "read_payload",
     "read_request",
@@ -90,173 +86,6 @@ WHOLE = frozenset(
 PAYLOAD_LEVELS = 32
 """Objects and lists in each other that a payload can surely hold: each takes up to three of protobuf's 100 levels."""
 
-_Encode: TypeAlias = Callable[[Any, int], Any]
-"""Gives a field's value as a payload has it, which may hold so many levels more."""
-
-
-class NotPlainError(Exception):
-    """Something in the message is not for here."""
-
-
-def payload_data(message: Message) -> dict[str, Any]:
-    """A message as the plain data of a payload.
-
-    Raises:
-        NotPlainError: it holds something that goes the long way.
-    """
-    try:
-        return _payload_of_message(message, False, PAYLOAD_LEVELS)
-    # ValueError: a time out of range; the long way tells which.
-    except (CodecError, DecodeError, ValueError) as error:
-        raise NotPlainError from error
-
-
-def _payload_of_message(message: Message, packed: bool, levels: int) -> dict[str, Any]:
-    if not levels:
-        raise NotPlainError
-    encoders, defaults = _encoders(type(message).DESCRIPTOR, packed)
-    data = dict[str, Any]()
-    for field, value in codec.list_fields(message):
-        entry = encoders.get(field.number, _UNKNOWN)
-        if entry is not None:
-            name, encode = entry
-            data[name] = encode(value, levels)
-    for name, make in defaults:
-        if name not in data:
-            data[name] = make()
-    return data
-
-
-_Entry: TypeAlias = tuple[str, _Encode] | None
-_Encoders: TypeAlias = tuple[Mapping[int, _Entry], tuple[tuple[str, Callable[[], Any]], ...]]
-
-
-@functools.cache
-def _encoders(descriptor: Descriptor, packed: bool) -> _Encoders:
-    """How each field is taken, by number, None where it is left out; and what stands for absent ones.
-
-    Args:
-        descriptor: the message's.
-        packed: whether it was packed in another one, and so is told in ProtoJSON rather than in the words of payloads.
-    """
-    encoders = {
-        field.number: None
-        if field.type == FieldDescriptor.TYPE_BYTES and not packed
-        else (str(field.name), _encoder(field, packed))
-        for field in descriptor.fields
-    }
-    if packed or descriptor.full_name not in WHOLE:
-        return encoders, ()
-    defaults = [(field, encoders[field.number]) for field in descriptor.fields]
-    return encoders, tuple((entry[0], _default(field)) for field, entry in defaults if entry is not None)
-
-
-def _default(field: FieldDescriptor) -> Callable[[], Any]:
-    if field.is_repeated:
-        return list[Any]
-    value = None if field.message_type is not None else field.default_value
-    return lambda: value
-
-
-def _encoder(field: FieldDescriptor, packed: bool) -> _Encode:
-    if field.message_type is not None:
-        one = _message_encoder(field.message_type, packed)
-    elif field.enum_type is not None:
-        one = _enum_encoder(field.enum_type, packed)
-    else:
-        one = _SCALARS.get(field.cpp_type, _not_plain)
-        if field.type == FieldDescriptor.TYPE_BYTES:
-            one = _encode_bytes
-    return _list_encoder(one) if field.is_repeated else one
-
-
-def _message_encoder(message: Descriptor, packed: bool) -> _Encode:
-    match message.full_name:
-        case "google.protobuf.Timestamp":
-            return _encode_json
-        case "google.protobuf.Duration":
-            return _encode_json if packed else _encode_seconds
-        case "google.protobuf.Any":
-            # One in a packed message keeps its type.
-            return _not_plain if packed else _encode_packed
-        case _ if is_plain(message):
-            return _not_plain
-        case _:
-            return lambda value, levels: _payload_of_message(value, packed, levels - 1)
-
-
-def _enum_encoder(enum: EnumDescriptor, packed: bool) -> _Encode:
-    if any(value.has_options for value in enum.values) or enum.full_name.startswith("google.protobuf."):
-        return _not_plain
-    # The first of several names for a number is the one that JSON has.
-    first = {value.number: value.name for value in reversed(enum.values)}
-    names = {number: name if packed else word(name, enum) for number, name in first.items()}
-    return lambda value, _levels: names.get(value, value)
-
-
-def _list_encoder(one: _Encode) -> _Encode:
-    def encode(values: Any, levels: int) -> list[Any]:
-        if levels < 2:
-            raise NotPlainError
-        return [one(value, levels - 1) for value in values]
-
-    return encode
-
-
-def _encode_packed(value: PackedMessage, levels: int) -> dict[str, Any]:
-    name = value.type_url.rpartition("/")[2]
-    if not name or name.startswith("google.protobuf."):
-        # These have a JSON form of their own.
-        raise NotPlainError
-    inner = codec.proto_class(codec.message_class(name)).FromString(value.value)
-    return _payload_of_message(inner, True, levels - 1)
-
-
-def _encode_as_is(value: Any, _levels: int) -> Any:
-    return value
-
-
-def _encode_bytes(value: Any, _levels: int) -> str:
-    return base64.b64encode(value).decode()
-
-
-def _encode_number(value: Any, _levels: int) -> Any:
-    if not math.isfinite(value):
-        raise NotPlainError
-    return value
-
-
-def _encode_digits(value: Any, _levels: int) -> str:
-    # As ProtoJSON has integers of 64 bits.
-    return str(value)
-
-
-def _encode_json(value: Any, _levels: int) -> str:
-    return cast("str", value.ToJsonString())
-
-
-def _encode_seconds(value: Any, _levels: int) -> float:
-    return float(value.ToJsonString().removesuffix("s"))
-
-
-def _not_plain(_value: Any, _levels: int) -> Any:
-    raise NotPlainError
-
-
-_UNKNOWN: tuple[str, _Encode] = ("", _not_plain)
-"""What stands for extensions, which only messages of proto2 have."""
-# Floats of 32 bits are not among them: their JSON has the shortest digits that tell them.
-_SCALARS: dict[int, _Encode] = {
-    FieldDescriptor.CPPTYPE_STRING: _encode_as_is,
-    FieldDescriptor.CPPTYPE_BOOL: _encode_as_is,
-    FieldDescriptor.CPPTYPE_INT32: _encode_as_is,
-    FieldDescriptor.CPPTYPE_UINT32: _encode_as_is,
-    FieldDescriptor.CPPTYPE_INT64: _encode_digits,
-    FieldDescriptor.CPPTYPE_UINT64: _encode_digits,
-    FieldDescriptor.CPPTYPE_DOUBLE: _encode_number,
-}
-
-
 _NANOS = 1_000_000_000
 _EMPTY = ContextUnit()
 
@@ -271,10 +100,9 @@ class UnitCall(Protocol):
     trace_id: str
 
 
-def encode_answer(call: UnitCall, message: betterproto2.Message | Message) -> UnitMessage:
-    """The unit that answers a call, as Google's message; so is `message`, where it was made as such."""
-    sent = message if isinstance(message, Message) else codec.to_proto(message)
-    unit = UnitMessage(unit_id=_new_id(), trace_id=call.trace_id, parent_unit_id=call.unit_id)
+def encode_answer(call: UnitCall, message: betterproto2.Message) -> UnitMessage:
+    """The unit that answers a call, as Google's message, with the answer in its body and its payload."""
+    unit = UnitMessage(unit_id=str(uuid.uuid4()), trace_id=call.trace_id, parent_unit_id=call.unit_id)
     now = time.time_ns()
     created_at = unit.created_at
     # As many digits as Python callers can hold.
@@ -288,32 +116,16 @@ def encode_answer(call: UnitCall, message: betterproto2.Message | Message) -> Un
     provenance = unit.provenance
     provenance.extend(call.unit.provenance)
     provenance.append(call.label)
-    body = unit.body
-    body.type_url = codec.type_url(sent.DESCRIPTOR.full_name)
-    body.value = sent.SerializeToString()
-    try:
-        data = payload_data(sent)
-    except NotPlainError:
-        data = as_payload(message if isinstance(message, betterproto2.Message) else _dataclass_of(message))
-    unit.MergeFromString(_with_payload(data))
+    unit.body.type_url = codec.type_url(codec.full_name(message))
+    unit.body.value = codec.encode(message)
+    unit.MergeFromString(_with_payload(as_payload(message)))
     return unit
-
-
-def _new_id() -> str:
-    """A new UUIDv4, without the object that `uuid` makes of it first: each answer has one."""
-    digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def as_payload(message: betterproto2.Message) -> dict[str, Any]:
     """A message as the plain data of a payload."""
     data = codec.to_dict(message, preserving_proto_field_name=True)
     return _write(data, codec.proto_class(type(message)).DESCRIPTOR)
-
-
-def _dataclass_of(message: Message) -> betterproto2.Message:
-    return codec.from_proto(codec.message_class(message.DESCRIPTOR.full_name), message)
 
 
 def _with_payload(data: dict[str, Any]) -> bytes:

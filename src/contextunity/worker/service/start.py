@@ -7,8 +7,7 @@ import functools
 import json
 from typing import Any
 
-from contextunity.gen.contextunity.worker import TaskContext
-from contextunity.gen.contextunity.worker.tasks_pb2 import TASK_STATE_STARTED, StartWorkflowResult
+from contextunity.gen.contextunity.worker import StartWorkflowResult, TaskContext, TaskState
 from temporalio import common, converter
 from temporalio.api.common.v1 import Payload, Priority, WorkflowExecution
 from temporalio.api.enums.v1 import WorkflowIdConflictPolicy as Conflict
@@ -45,9 +44,7 @@ from .programs import Programs, Running
 
 __all__ = ["StartRequestBuilder", "StartWorkflowHandler", "quoted"]
 
-_CONTEXT = codec.full_name(TaskContext)
-_TEXT = json.encoder.encode_basestring_ascii
-"""A text as JSON, without the search for an encoder."""
+_CONTEXT = codec.full_name(TaskContext).encode()
 
 
 class StartRequestBuilder:
@@ -59,8 +56,6 @@ class StartRequestBuilder:
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._client = engine, engine.client
-        # Bytes, because reading a message takes half the time of copying one.
-        self._templates = dict[WorkflowContract, bytes]()
 
     async def build(self, call: Call, request: StartRequest, request_id: str) -> StartWorkflowExecutionRequest:
         """The request that starts what a call asks for.
@@ -71,78 +66,58 @@ class StartRequestBuilder:
             request_id: what the Temporal server knows a repetition by.
         """
         contract = request.contract
-        template = self._templates.get(contract)
-        if template is None:
-            template = self._templates[contract] = self._template(contract)
-        wanted = StartWorkflowExecutionRequest.FromString(template)
-        # Units choose their own ids; with the tenant in it, none of them can take the id of another tenant's task.
-        wanted.workflow_id = request.workflow_id or (
-            f"{contract.name}/{text(request.tenant_id, 'tenant_id', contract.name, '/')}/{call.request_id}"
-        )
-        wanted.request_id = request_id
-        wanted.task_queue.name = request.task_queue
-        if request.execution_timeout is not None:
-            wanted.workflow_execution_timeout.FromTimedelta(request.execution_timeout)
-        if request.tenant_id:
-            # Activities, children and the runs that it continues as inherit it. As in `fair_priority`.
-            wanted.priority.fairness_key = fairness_key(request.tenant_id)
-        wanted.header.fields[HEADER].data = call.context_message(request.tenant_id).SerializeToString()
-        if contract.search_attributes is None:
-            fields = wanted.search_attributes.indexed_fields
-            for name, value in ((TENANT_ATTRIBUTE.name, request.tenant_id), (UNIT_ATTRIBUTE.name, call.unit_id)):
-                if value:
-                    fields[name].data = _TEXT(value).encode()
-                else:
-                    del fields[name]
-        else:
-            others = contract.search_attributes(request.input)
-            attributes = bound_attributes(request.tenant_id, call.unit_id, others)
-            converter.encode_search_attributes(attributes, wanted.search_attributes)
-        if request.message is not None:
-            if self._engine.has_plain_payloads:
-                wanted.input.payloads[0].data = codec.serialize(request.message)
-            else:
-                del wanted.input.payloads[:]
-                wanted.input.payloads.extend(await self._client.data_converter.encode([request.input]))
-        return wanted
-
-    def _template(self, contract: WorkflowContract) -> bytes:
-        """What all starts of a workflow have in common; where each has data of its own, it is left out."""
-        template = StartWorkflowExecutionRequest(
+        wanted = StartWorkflowExecutionRequest(
             namespace=self._client.namespace,
             identity=self._client.identity,
+            request_id=request_id,
+            # Units choose their own ids; with the tenant in it, none of them can take the id of another tenant's task.
+            workflow_id=request.workflow_id
+            or f"{contract.name}/{text(request.tenant_id, 'tenant_id', contract.name, '/')}/{call.request_id}",
             workflow_id_reuse_policy=_number(contract.id_reuse_policy),
             workflow_id_conflict_policy=_number(contract.id_conflict_policy),
         )
-        template.workflow_type.name = contract.name
-        if contract.input_type is not None:
-            _write_metadata(
-                template.input.payloads.add(), "binary/protobuf", messageType=codec.full_name(contract.input_type)
-            )
+        wanted.workflow_type.name = contract.name
+        wanted.task_queue.name = request.task_queue
         for name, timeout in (
-            ("workflow_execution_timeout", contract.execution_timeout),
+            ("workflow_execution_timeout", request.execution_timeout or contract.execution_timeout),
             ("workflow_run_timeout", contract.run_timeout),
             ("workflow_task_timeout", contract.task_timeout),
         ):
             if timeout is not None:
-                getattr(template, name).FromTimedelta(timeout)
+                getattr(wanted, name).FromTimedelta(timeout)
         if contract.retry_policy is not None:
-            contract.retry_policy.apply_to_proto(template.retry_policy)
+            contract.retry_policy.apply_to_proto(wanted.retry_policy)
         if contract.priority is not None:
-            template.priority.CopyFrom(_priority(contract.priority))
+            wanted.priority.CopyFrom(_priority(contract.priority))
+        if request.tenant_id:
+            # Activities, children and the runs that it continues as inherit it. As in `fair_priority`.
+            wanted.priority.fairness_key = fairness_key(request.tenant_id)
+        context = call.context_message(request.tenant_id).SerializeToString()
+        _write(wanted.header.fields[HEADER], context, encoding=b"binary/protobuf", messageType=_CONTEXT)
         if contract.search_attributes is None:
-            fields = template.search_attributes.indexed_fields
-            for key in (TENANT_ATTRIBUTE, UNIT_ATTRIBUTE):
-                _write_metadata(fields[key.name], "json/plain", type="Keyword")
-        _write_metadata(template.header.fields[HEADER], "binary/protobuf", messageType=_CONTEXT)
-        if template.workflow_id_conflict_policy == Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
-            template.on_conflict_options.CopyFrom(OnConflictOptions(attach_request_id=True))
-        return template.SerializeToString()
+            fields = wanted.search_attributes.indexed_fields
+            for name, value in ((TENANT_ATTRIBUTE.name, request.tenant_id), (UNIT_ATTRIBUTE.name, call.unit_id)):
+                if value:
+                    _write(fields[name], json.dumps(value).encode(), encoding=b"json/plain", type=b"Keyword")
+        else:
+            others = contract.search_attributes(request.input)
+            attributes = bound_attributes(request.tenant_id, call.unit_id, others)
+            converter.encode_search_attributes(attributes, wanted.search_attributes)
+        if request.input is not None and request.message is not None and self._engine.has_plain_payloads:
+            kind = codec.full_name(request.input).encode()
+            data = codec.serialize(request.message)
+            _write(wanted.input.payloads.add(), data, encoding=b"binary/protobuf", messageType=kind)
+        elif request.input is not None:
+            wanted.input.payloads.extend(await self._client.data_converter.encode([request.input]))
+        if wanted.workflow_id_conflict_policy == Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
+            wanted.on_conflict_options.CopyFrom(OnConflictOptions(attach_request_id=True))
+        return wanted
 
 
-def _write_metadata(payload: Payload, encoding: str, **others: str) -> None:
-    for name, value in {"encoding": encoding, **others}.items():
-        payload.metadata[name] = value.encode()
+def _write(payload: Payload, data: bytes, **metadata: bytes) -> None:
+    payload.data = data
+    for name, value in metadata.items():
+        payload.metadata[name] = value
 
 
 def _number(policy: Any) -> Any:
@@ -197,7 +172,7 @@ class StartWorkflowHandler:
     async def start_workflow(self, call: Call) -> StartWorkflowResult:
         """Starts the workflow of a workflow_type; see StartWorkflow in worker.proto."""
         request = await call.run_off_loop_if_large(read_start, call, self._engine.registry)
-        if call.is_large and self._engine.has_plain_payloads:
+        if call.is_large:
             await run_in_thread(_check_size, request)
         if request.contract.name == _PROGRAMS:
             # Whoever asked may go away, and its program still counts until it has ended.
@@ -206,7 +181,7 @@ class StartWorkflowHandler:
             workflow_id, run_id = await self.start(call, request)
         seen = KnownTask(run_id=run_id, tenant_id=request.tenant_id, contract=request.contract)
         self._engine.known_tasks.keep(workflow_id, seen)
-        return StartWorkflowResult(workflow_id=workflow_id, run_id=run_id, status=TASK_STATE_STARTED)
+        return StartWorkflowResult(workflow_id=workflow_id, run_id=run_id, status=TaskState.STARTED)
 
     async def send(self, call: Call, request: StartRequest) -> Running:
         """Starts a program when it is its turn; see `Programs`."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from temporalio.worker import ResourceBasedSlotConfig, Worker, WorkerDeploymentC
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from python_temporal import generated_modules
+from python_temporal.contract import WorkflowContract
 
 from .core.registry import ModuleContext, RegisteredModule
 from .data_folder import naming_the_folder
@@ -97,7 +98,12 @@ async def _knock(address: str) -> None:
 
 @contextlib.asynccontextmanager
 async def running_workers(
-    client: Client, modules: Sequence[RegisteredModule], settings: Settings, *, tenant: str = ""
+    client: Client,
+    modules: Sequence[RegisteredModule],
+    settings: Settings,
+    *,
+    tenant: str = "",
+    workflows: Mapping[str, WorkflowContract] | None = None,
 ) -> AsyncGenerator[asyncio.Task[None], None]:
     """Runs a worker for each task queue of the modules while the context is open.
 
@@ -106,6 +112,7 @@ async def running_workers(
         modules: whose workflows and activities to run.
         settings: of the process.
         tenant: whose own task queues to poll; unless given, those that all tenants share.
+        workflows: contracts by workflow_type that the modules may reach, also of modules that run elsewhere.
 
     Yields:
         A task that ends, with the error, when a worker fails. Leaving the context stops all workers in order: no new
@@ -119,7 +126,12 @@ async def running_workers(
         quotas = await stack.enter_async_context(open_quotas(settings))
         for module in modules:
             if module.config.lifespan is not None:
-                context = ModuleContext(settings=module.settings, data_folder=settings.data_folder, quotas=quotas)
+                context = ModuleContext(
+                    settings=module.settings,
+                    data_folder=settings.data_folder,
+                    quotas=quotas,
+                    workflows=workflows or {},
+                )
                 with naming_the_folder(settings.data_folder):
                     await stack.enter_async_context(module.config.lifespan(context))
         threads = settings.max_concurrent_activities + max((module.waiting_slots for module in modules), default=0)

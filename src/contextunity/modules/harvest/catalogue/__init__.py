@@ -11,6 +11,7 @@ from contextunity.modules.harvest.catalogue._errors import (
 from contextunity.modules.harvest.catalogue._store import Catalogue
 from contextunity.modules.harvest.catalogue._values import (
     CatalogueRow,
+    EnrichedRow,
     FetchedFrom,
     HarvestTotals,
     Standing,
@@ -22,6 +23,7 @@ __all__ = [
     "CatalogueError",
     "CatalogueRow",
     "CatalogueUnavailable",
+    "EnrichedRow",
     "FetchedFrom",
     "HarvestMismatch",
     "HarvestSuperseded",

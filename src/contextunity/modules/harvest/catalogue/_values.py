@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from contextunity.gen.contextunity.harvest.v1 import Feed, FeedCursor, HarvestIncomplete
 
-__all__ = ["CatalogueRow", "FetchedFrom", "HarvestTotals", "Standing", "SyncCounts", "Unseen"]
+__all__ = ["CatalogueRow", "EnrichedRow", "FetchedFrom", "HarvestTotals", "Standing", "SyncCounts", "Unseen"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,3 +120,35 @@ class CatalogueRow:
     """active, draft, archived or unpublished. Empty means not told."""
     delisted_at: datetime | None
     """When it was marked as no longer listed, UTC. None means that it is listed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnrichedRow:
+    """What was made of a product, for display."""
+
+    supplier_code: str
+    """Whose product."""
+    sku: str
+    """Which."""
+    title: str
+    """As its supplier has it."""
+    category: str
+    """Path in the taxonomy; empty where none was found."""
+    colors: tuple[str, ...]
+    """Colours by their plain names."""
+    size: str
+    """Size; empty where none was found."""
+    materials: tuple[str, ...]
+    """Materials."""
+    brand: str
+    """Brand in one spelling."""
+    completeness: int
+    """How complete the product is, 0 to 100."""
+    missing: tuple[str, ...]
+    """What keeps it from 100."""
+    rules_version: str
+    """By which rules."""
+    enricher: str
+    """rules or router."""
+    is_current: bool
+    """Whether the product is still what it was made from."""

@@ -689,6 +689,11 @@ class FetchProductsResponse(betterproto2.Message):
     With `standing`: see HarvestResponse.catalogue.
     """
 
+    on_finished: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
+    """
+    With `standing`: see SyncToBrainResponse.on_finished.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "FetchProductsResponse", FetchProductsResponse

@@ -759,6 +759,7 @@ class FetchProductsResponse(_message.Message):
     INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
     STANDING_FIELD_NUMBER: _builtins.int
     CATALOGUE_FIELD_NUMBER: _builtins.int
+    ON_FINISHED_FIELD_NUMBER: _builtins.int
     end_of_feed: _builtins.bool
     """Whether the feed ends here."""
     fetched: _builtins.int
@@ -773,6 +774,8 @@ class FetchProductsResponse(_message.Message):
     """The same for people."""
     catalogue: _builtins.str
     """With `standing`: see HarvestResponse.catalogue."""
+    on_finished: _builtins.str
+    """With `standing`: see SyncToBrainResponse.on_finished."""
     @_builtins.property
     def feed(self) -> Global___Feed:
         """The feed, as it was found. Absent where the request had it: it would be in the history once more for each page."""
@@ -800,10 +803,11 @@ class FetchProductsResponse(_message.Message):
         incomplete_detail: _builtins.str = ...,
         standing: Global___HarvestCounts | None = ...,
         catalogue: _builtins.str = ...,
+        on_finished: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["feed", b"feed", "next_cursor", b"next_cursor", "standing", b"standing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "end_of_feed", b"end_of_feed", "entries", b"entries", "feed", b"feed", "fetched", b"fetched", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "next_cursor", b"next_cursor", "page_size", b"page_size", "standing", b"standing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "end_of_feed", b"end_of_feed", "entries", b"entries", "feed", b"feed", "fetched", b"fetched", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "next_cursor", b"next_cursor", "on_finished", b"on_finished", "page_size", b"page_size", "standing", b"standing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,357 @@
+"""The workflows `gardener`, which keeps a tenant's products enriched, and `enrich`, which enriches some once.
+
+Both go through the products page by page: a page is listed by harvest's activity, enriched by ours, and written by
+harvest's. Listing is sequential, since only a page tells where the next one begins; the rest runs beside it, a few
+batches at once. Of the catalogue's content the workflows decide nothing, so they hold nothing but where they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import final
+
+from contextunity.gen.contextunity.gardener.v1 import (
+    EnrichBatchRequest,
+    EnrichRequest,
+    EnrichResponse,
+    GardenerProgress,
+    GardenerRequest,
+    GardenerResponse,
+    GardenerStage,
+    GardenerState,
+    GetRulesRequest,
+    SetBatchSizeRequest,
+    SetBatchSizeResponse,
+)
+from contextunity.gen.contextunity.gardener.v1 import gardener_temporal as contract
+from contextunity.gen.contextunity.harvest.v1 import (
+    ListForEnrichmentRequest,
+    ProductToEnrich,
+    WriteEnrichmentsRequest,
+)
+from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as harvest
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+from contextunity.core import context
+from contextunity.worker.places import until_placed
+
+__all__ = ["EnrichWorkflow", "GardenerWorkflow"]
+
+_BATCH_SIZE, _PARALLEL_BATCHES, _RETRY_MAX = 50, 2, 3
+_POLL_INTERVAL = timedelta(seconds=900)
+_BATCHES_PER_RUN = 100
+"""Batches after which a workflow continues as new: some 20 events each keep a history far below Temporal's limits.
+Batches that are large in bytes are bounded by what the server suggests."""
+_LOOKS_PER_RUN = 50
+_MAX_ERROR = 500
+_DEFAULT_TENANT = "default"
+
+
+class _Flow:
+    """Takes products through listing, enriching and writing, look by look.
+
+    Args:
+        state: where an earlier run left off; changed as it goes.
+        parallel_batches: enriched at once.
+        retry_max: attempts at enriching a batch.
+        supplier_code: whose products alone; empty for all.
+        skus: which alone; empty for all.
+        force: whether also those that are enriched already.
+    """
+
+    def __init__(
+        self,
+        state: GardenerState,
+        *,
+        parallel_batches: int,
+        retry_max: int,
+        supplier_code: str = "",
+        skus: Sequence[str] = (),
+        force: bool = False,
+    ) -> None:
+        self.state = state
+        self.ending = False
+        self._parallel_batches = parallel_batches
+        self._retry_max = retry_max
+        self._supplier_code, self._skus, self._force = supplier_code, skus, force
+        self._under_way = list[asyncio.Task[None]]()
+        self._batches = self._looks = 0
+
+    @property
+    def progress(self) -> GardenerProgress:
+        """What was done so far, as it is kept."""
+        assert self.state.progress is not None
+        return self.state.progress
+
+    @property
+    def run_is_long(self) -> bool:
+        """Whether the workflow is to continue as new."""
+        return (
+            self._batches >= _BATCHES_PER_RUN
+            or self._looks >= _LOOKS_PER_RUN
+            or workflow.info().is_continue_as_new_suggested()
+        )
+
+    async def look(self) -> bool:
+        """Enriches what is to be enriched, or the part of it that fits one history.
+
+        Returns:
+            Whether the look is over; else a further run goes on with it.
+
+        Raises:
+            ActivityError: products cannot be listed. Batches at hand are finished then, as they are on cancellation.
+        """
+        try:
+            over = await self._list()
+        except (Exception, asyncio.CancelledError) as error:
+            # Not in a `finally`: a workflow that leaves the worker's memory is closed there, and must not wait.
+            self.ending = self.ending or is_cancelled_exception(error)
+            await self._finish()
+            raise
+        await self._finish()
+        self.state.looking = not over
+        return over
+
+    async def _list(self) -> bool:
+        state, progress = self.state, self.progress
+        if not state.looking:
+            state.looking, state.again, state.cursor = True, False, None
+            progress.looks += 1
+            progress.due = progress.done = 0
+        self._looks += 1
+        progress.rules_version = (await contract.get_rules(GetRulesRequest())).version
+        while True:
+            await workflow.wait_condition(self._may_begin)
+            self._reap()
+            if self.run_is_long:
+                return False
+            page = await harvest.list_for_enrichment(
+                ListForEnrichmentRequest(
+                    supplier_code=self._supplier_code,
+                    skus=[*self._skus],
+                    rules_version=progress.rules_version,
+                    force=self._force,
+                    after=state.cursor,
+                    limit=progress.batch_size,
+                )
+            )
+            if state.cursor is None:
+                progress.due = page.due
+            if page.products:
+                self._batches += 1
+                self._under_way.append(asyncio.create_task(self._process(page.products)))
+            state.cursor = page.next
+            if page.next is None:
+                return True
+
+    async def _process(self, products: list[ProductToEnrich]) -> None:
+        """Enriches one batch and has it written; where that fails, the others go on."""
+        progress, declared = self.progress, contract.enrich_batch.contract.retry_policy
+        assert declared is not None
+        retry_policy = dataclasses.replace(declared, maximum_attempts=self._retry_max)
+        request = EnrichBatchRequest(products=products)
+        try:
+            made = await until_placed(lambda: contract.enrich_batch(request, retry_policy=retry_policy))
+            written = await harvest.write_enrichments(
+                WriteEnrichmentsRequest(enrichments=made.enrichments, rules_version=made.rules_version)
+            )
+        except ActivityError as error:
+            progress.failed += len(products)
+            progress.last_error = _told(error)
+        else:
+            progress.enriched += written.written
+            if made.metrics is not None:
+                progress.cost_usd += made.metrics.cost_usd
+                progress.tokens_used += made.metrics.tokens_used
+        progress.done += len(products)
+        progress.batches += 1
+
+    async def _finish(self) -> None:
+        """Waits for the batches at hand."""
+        await workflow.wait_condition(lambda: all(task.done() for task in self._under_way))
+        self._reap()
+
+    def _reap(self) -> None:
+        """Takes out the batches that are over; what went wrong with their code goes wrong here."""
+        over = [task for task in self._under_way if task.done()]
+        self._under_way = [task for task in self._under_way if not task.done()]
+        for task in over:
+            task.result()
+
+    def _may_begin(self) -> bool:
+        return sum(not task.done() for task in self._under_way) < self._parallel_batches and not self.state.paused
+
+
+def _told(error: ActivityError) -> str:
+    """Why an activity failed, in one line."""
+    cause = error.cause
+    if isinstance(cause, ApplicationError):
+        return f"{cause.type}: {cause.message}"[:_MAX_ERROR]
+    return str(cause or error)[:_MAX_ERROR]
+
+
+def _check_tenant(tenant_id: str) -> None:
+    """Refuses a task whose input names another tenant than the one that it is run for.
+
+    Activities go by the latter, so it would do its work, and not where its id says.
+
+    Raises:
+        ApplicationError: TenantMismatch.
+    """
+    own = context.current().tenant_id or _DEFAULT_TENANT
+    if (tenant_id or _DEFAULT_TENANT) != own:
+        raise ApplicationError(
+            f"tenant_id is {tenant_id!r}, but the task is run for the tenant {own!r}; start it for one of the two",
+            type="TenantMismatch",
+            non_retryable=True,
+        )
+
+
+def _state(resume: GardenerState | None, batch_size: int) -> GardenerState:
+    if resume is not None and resume.progress is not None:
+        return resume
+    return GardenerState(
+        progress=GardenerProgress(batch_size=batch_size or _BATCH_SIZE, started_at=workflow.now()),
+    )
+
+
+@final
+class GardenerWorkflow(contract.GardenerWorkflowBase):
+    """Keeps a tenant's products enriched until it is cancelled."""
+
+    @workflow.init
+    def __init__(self, request: GardenerRequest) -> None:
+        self._state = _state(request.resume, request.batch_size)
+        self._resting = False
+        self._flow = _Flow(
+            self._state,
+            parallel_batches=request.parallel_batches or _PARALLEL_BATCHES,
+            retry_max=request.retry_max or _RETRY_MAX,
+        )
+
+    async def run(self, request: GardenerRequest) -> GardenerResponse:
+        """Looks for products, and rests, until it is cancelled or its history is long."""
+        _check_tenant(request.tenant_id)
+        while True:
+            over = await self._look()
+            if self._flow.run_is_long:
+                break
+            if over:
+                await self._rest(request.poll_interval or _POLL_INTERVAL)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        contract.gardener_workflow.continue_as_new(
+            GardenerRequest(
+                tenant_id=request.tenant_id,
+                batch_size=request.batch_size,
+                parallel_batches=request.parallel_batches,
+                poll_interval=request.poll_interval,
+                retry_max=request.retry_max,
+                resume=self._state,
+            )
+        )
+
+    async def _look(self) -> bool:
+        try:
+            return await self._flow.look()
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            # It lives for years, and a catalogue that is gone for an hour must not end it.
+            self._state.looking, self._state.cursor = False, None
+            self._flow.progress.last_error = _told(error)
+            return True
+
+    async def _rest(self, poll_interval: timedelta) -> None:
+        self._resting = True
+        try:
+            await workflow.wait_condition(lambda: self._state.again, timeout=poll_interval)
+        except TimeoutError:
+            pass
+        finally:
+            self._resting = False
+
+    def get_progress(self) -> GardenerProgress:
+        """Tells what was done so far."""
+        stage = GardenerStage.WAITING if self._resting else GardenerStage.RUNNING
+        if self._state.paused:
+            stage = GardenerStage.PAUSED
+        if self._flow.ending:
+            stage = GardenerStage.ENDING
+        return dataclasses.replace(self._flow.progress, stage=stage)
+
+    def pause(self) -> None:
+        """Begins no further batches."""
+        self._state.paused = True
+
+    def resume(self) -> None:
+        """Goes on."""
+        self._state.paused = False
+
+    def run_now(self) -> None:
+        """Looks for products now; while a look is at hand, once more after it, as it may be past what is new."""
+        self._state.again = True
+
+    def set_batch_size(self, request: SetBatchSizeRequest) -> SetBatchSizeResponse:
+        """Changes the size of the batches to come."""
+        progress = self._flow.progress
+        previous, progress.batch_size = progress.batch_size, request.batch_size
+        return SetBatchSizeResponse(previous_batch_size=previous)
+
+    def validate_set_batch_size(self, request: SetBatchSizeRequest) -> None:
+        """Refuses a size where there are no batches to come; which sizes there are, the contract says."""
+        if self._flow.ending:
+            raise ValueError("the gardener is ending, so there is no batch to give another size")
+
+
+@final
+class EnrichWorkflow(contract.EnrichWorkflowBase):
+    """Enriches products of a supplier, or SKUs, once."""
+
+    @workflow.init
+    def __init__(self, request: EnrichRequest) -> None:
+        self._state = _state(request.resume, request.batch_size)
+        self._done = False
+        self._flow = _Flow(
+            self._state,
+            parallel_batches=request.parallel_batches or _PARALLEL_BATCHES,
+            retry_max=request.retry_max or _RETRY_MAX,
+            supplier_code=request.supplier_code,
+            skus=request.skus,
+            force=request.force,
+        )
+
+    async def run(self, request: EnrichRequest) -> EnrichResponse:
+        """Enriches them, or the part of them that fits one history."""
+        _check_tenant(request.tenant_id)
+        if not await self._flow.look():
+            contract.enrich_workflow.continue_as_new(
+                EnrichRequest(
+                    tenant_id=request.tenant_id,
+                    supplier_code=request.supplier_code,
+                    skus=request.skus,
+                    force=request.force,
+                    batch_size=request.batch_size,
+                    parallel_batches=request.parallel_batches,
+                    retry_max=request.retry_max,
+                    resume=self._state,
+                )
+            )
+        self._done = True
+        progress = self._flow.progress
+        return EnrichResponse(
+            enriched=progress.enriched,
+            failed=progress.failed,
+            last_error=progress.last_error,
+            cost_usd=progress.cost_usd,
+            tokens_used=progress.tokens_used,
+            rules_version=progress.rules_version,
+        )
+
+    def get_progress(self) -> GardenerProgress:
+        """Tells what was done so far."""
+        stage = GardenerStage.ENDING if self._flow.ending else GardenerStage.RUNNING
+        return dataclasses.replace(self._flow.progress, stage=GardenerStage.DONE if self._done else stage)

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from contextunity.gen.contextunity.harvest.v1 import Enrichment, ProductToEnrich
 
-__all__ = ["Enriched", "Enricher"]
+from contextunity.core.errors import ContextUnityError
+
+__all__ = ["Enriched", "Enricher", "EnricherError"]
+
+
+class EnricherError(ContextUnityError):
+    """A batch cannot be enriched.
+
+    Attributes:
+        type: the word that goes into `ApplicationError.type`; gardener.proto names it.
+        retryable: whether the same batch may be enriched later without anybody doing something.
+    """
+
+    type: ClassVar[str] = "Enricher"
+    retryable: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

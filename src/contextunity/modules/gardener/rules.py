@@ -10,14 +10,13 @@ import asyncio
 import functools
 import hashlib
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from contextunity.gen.contextunity.harvest.v1 import Enrichment, ProductToEnrich
 
 from .enricher import Enriched
-from .taxonomy import Taxonomy, is_within, words_of
+from .taxonomy import Taxonomy, folded, is_within, words_of
 
 __all__ = ["COMPLETENESS", "RuleEnricher"]
 
@@ -37,7 +36,7 @@ COMPLETENESS = {
 _SHORT_DESCRIPTION = 80
 _QUALIFIERS = re.compile(r"\s[-\u2013\u2014|]\s|[,(;]|\b(?:for|with|w/|from|by|in|of)\s", re.IGNORECASE)
 """Behind these a title says more of the thing that it has named."""
-_NO_HEAD = re.compile(r"\d|^(?:in|inch|cm|mm|ml|l|kg|g|oz|lb|v|vol|set|men|women|womens|kid|unisex|new)$")
+_NO_HEAD = re.compile(r"\d|^(?:in|inch|cm|mm|ml|l|kg|g|oz|lb|v|vol|men|women|womens|kid|unisex|new)$")
 """Words at the end of a title that name no thing: measures, years and for whom it is."""
 _NEGATION = re.compile(r"\b(?:without|no|not|non|free of|instead of|than|like)\W+(?:\w+\W+)?$")
 _NEGATION_REACH = 40
@@ -68,10 +67,11 @@ class RuleEnricher:
         self.taxonomy = taxonomy
         self.version = hashlib.sha256(f"{_code()}\n{taxonomy.version}".encode()).hexdigest()[:12]
         self._longest = max((phrase.count(" ") + 1 for phrase in taxonomy.categories), default=1)
-        self._materials_in = _finder(taxonomy.materials)
+        self._materials_in_text = _finder(taxonomy.materials)
+        self._materials_in_title = _finder({**taxonomy.materials, **taxonomy.title_materials})
         # Variants of a product come one after another, and have their description and types in common.
         self._of_description: Callable[[str], tuple[str, ...]] = functools.lru_cache(256)(self._find_in_description)
-        self._of_type: Callable[[str], str] = functools.lru_cache(1024)(self._find_type)
+        self._of_type: Callable[[str], tuple[str, str] | None] = functools.lru_cache(1024)(self._find_type)
 
     async def enrich(self, tenant_id: str, products: Sequence[ProductToEnrich]) -> Enriched:
         """Enriches a batch; it is nothing but processor time, so it goes into a thread."""
@@ -103,7 +103,7 @@ class RuleEnricher:
 
     # Category.
 
-    def _category(self, words: list[str], head: int, product: ProductToEnrich) -> str:
+    def _category(self, words: Sequence[str], head: int, product: ProductToEnrich) -> str:
         """The category that the title names, the type agrees with, or else the tags have.
 
         Args:
@@ -111,30 +111,34 @@ class RuleEnricher:
             head: how many of them are left where it has named the thing.
             product: the product.
         """
-        of_type = next(filter(None, map(self._of_type, product.categories)), "")
-        best, best_rank = "", (False, False, 0, 0)
+        type_phrase, of_type = next(filter(None, map(self._of_type, product.categories)), ("", ""))
+        best, best_rank = "", (False, False, False, 0, 0)
+        phrase = ""
         for end, length, path in self._phrases(words):
             if end > head:
                 continue
-            rank = (bool(of_type) and is_within(path, of_type), end == head, length, end)
+            at_head = end == head
+            rank = (at_head and length > 1, is_within(path, of_type), at_head, length, end)
             if not best or rank > best_rank:
-                best, best_rank = path, rank
-        within, at_head, length, _ = best_rank
-        if of_type and not within and not (at_head and (length > 1 or is_within(of_type, best))):
-            # One word of a title that the type knows nothing of is more often a part of a name.
-            return of_type
-        if of_type and is_within(of_type, best):
-            return of_type
-        return best or next(filter(None, (self._of_type(tag) for tag in product.tags)), "")
+                best, best_rank, phrase = path, rank, " ".join(words[end - length : end])
+        if not of_type:
+            return best or next((found[1] for tag in product.tags if (found := self._of_type(tag))), "")
+        named, within, at_head, *_ = best_rank
+        if within or named:
+            return best
+        # One word of a title is more often a part of a name, unless it is the thing's, and the type is of its kind.
+        is_sibling = at_head and best.partition("/")[0] == of_type.partition("/")[0]
+        return best if is_sibling and phrase not in type_phrase and not is_within(of_type, best) else of_type
 
-    def _find_type(self, text: str) -> str:
-        """The category of a type, tag or path such as `Home > Kitchen > Pans`: of its last part that names one."""
+    def _find_type(self, text: str) -> tuple[str, str] | None:
+        """What a type, tag or path such as `Home > Pans` names: a phrase of its last part, and its category."""
         for part in reversed(text.split(">")):
             words = words_of(part)
             found = max(self._phrases(words), key=lambda each: (each[0] == len(words), each[1], each[0]), default=None)
             if found is not None:
-                return found[2]
-        return ""
+                end, length, path = found
+                return " ".join(words[end - length : end]), path
+        return None
 
     def _phrases(self, words: Sequence[str]) -> Iterator[tuple[int, int, str]]:
         """The phrases of categories among words: where each ends, how many words it has, and its category."""
@@ -147,11 +151,15 @@ class RuleEnricher:
 
     # Attributes.
 
-    def _colors(self, words: list[str], product: ProductToEnrich) -> list[str]:
+    def _colors(self, words: Sequence[str], product: ProductToEnrich) -> list[str]:
         values = self._options(product, "color")
         if values:
             found = [color for value in values for part in _SPLIT.split(value) for color in self._color_of(part)]
             return list(dict.fromkeys(found))
+        # An option that nobody named, such as Shopify's Title, may hold one too.
+        others = [self.taxonomy.colors.get(" ".join(words_of(value))) for value in product.options.values()]
+        if any(others):
+            return [color for color in others if color is not None]
         named = [self.taxonomy.colors[word] for word in words if word in self.taxonomy.colors]
         return named[:1]
 
@@ -164,7 +172,7 @@ class RuleEnricher:
                 return [color]
         return []
 
-    def _size(self, title: str, words: list[str], category: str, product: ProductToEnrich) -> str:
+    def _size(self, title: str, words: Sequence[str], category: str, product: ProductToEnrich) -> str:
         values = self._options(product, "size")
         if values:
             return " / ".join(self._size_of(value) for value in values)[:100]
@@ -180,11 +188,11 @@ class RuleEnricher:
         spelt = " ".join(words_of(value))
         return self.taxonomy.sizes.get(spelt) or _SPACE.sub(" ", value.strip().lower())
 
-    def _materials(self, words: list[str], category: str, product: ProductToEnrich) -> list[str]:
+    def _materials(self, words: Sequence[str], category: str, product: ProductToEnrich) -> list[str]:
         found = list[str]()
         for value in self._options(product, "material"):
-            found += self._materials_in(" ".join(words_of(value)))
-        found += self._materials_in(" ".join(words))
+            found += self._materials_in_title(" ".join(words_of(value)))
+        found += self._materials_in_title(" ".join(words))
         found += self._of_description(product.description)
         may_be = self.taxonomy.may_be_of
         kept = [each for each in dict.fromkeys(found) if may_be(each, category)]
@@ -195,7 +203,7 @@ class RuleEnricher:
     def _find_in_description(self, text: str) -> tuple[str, ...]:
         if not text:
             return ()
-        return tuple(self._materials_in(_folded(text)))
+        return tuple(self._materials_in_text(folded(text).replace("-", " ")))
 
     def _options(self, product: ProductToEnrich, kind: str) -> list[str]:
         options = self.taxonomy.options
@@ -214,7 +222,7 @@ class RuleEnricher:
         known = self.taxonomy.brands.get(" ".join(words_of(tidy)))
         return (tidy if known is None else known)[:500]
 
-    def _title_words(self, title: str, brand: str) -> list[str]:
+    def _title_words(self, title: str, brand: str) -> Sequence[str]:
         """The words of a title without the brand before them: Black Diamond is no colour."""
         words, own = words_of(title), words_of(brand)
         return words[len(own) :] if own and words[: len(own)] == own else words
@@ -249,7 +257,7 @@ def _without_options(title: str, options: dict[str, str]) -> str:
     return title
 
 
-def _head_length(title: str, words: list[str]) -> int:
+def _head_length(title: str, words: Sequence[str]) -> int:
     """How many words of a title are left where it has named the thing."""
     found = _QUALIFIERS.search(title, 1)
     length = len(words)
@@ -259,13 +267,6 @@ def _head_length(title: str, words: list[str]) -> int:
     while length > 1 and _NO_HEAD.search(words[length - 1]):
         length -= 1
     return length
-
-
-def _folded(text: str) -> str:
-    """A text as phrases are looked for in it: in lower case, without accents and hyphens, with its stops."""
-    if not text.isascii():
-        text = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
-    return text.replace("-", " ").casefold()
 
 
 def _finder(phrases: Mapping[str, str]) -> Callable[[str], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import unicodedata
@@ -16,6 +17,7 @@ __all__ = [
     "MAX_PHRASE_WORDS",
     "Taxonomy",
     "TaxonomyError",
+    "folded",
     "is_within",
     "load_taxonomy",
     "parse_taxonomy",
@@ -29,6 +31,7 @@ _OPTION_KINDS = ("color", "size", "material")
 MAX_PHRASE_WORDS = 4
 _PATH = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*")
 _WORD = re.compile(r"[^\W_]+")
+_ACCENT = re.compile("[\u0300-\u036f]")
 _APOSTROPHE = re.compile("['\u2019]")
 
 
@@ -56,8 +59,9 @@ class Taxonomy:
         paths: all paths, in the order of the file.
         colors: colour by a phrase that names it anywhere.
         option_colors: colour by a phrase that names it in an option's value.
-        materials: material by phrase.
-        made_of: categories that are made of a material; none for all.
+        materials: material by a phrase that names it anywhere.
+        title_materials: material by a phrase that names it in a title or an option alone.
+        made_of: categories that are made of a material, those that are not with ! in front; none for all.
         options: what an option tells, color, size or material, by its name.
         sizes: size by spelling.
         brands: brand by spelling; empty for what is no brand.
@@ -69,6 +73,7 @@ class Taxonomy:
     colors: dict[str, str] = field(default_factory=dict[str, str])
     option_colors: dict[str, str] = field(default_factory=dict[str, str])
     materials: dict[str, str] = field(default_factory=dict[str, str])
+    title_materials: dict[str, str] = field(default_factory=dict[str, str])
     made_of: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     options: dict[str, str] = field(default_factory=dict[str, str])
     sizes: dict[str, str] = field(default_factory=dict[str, str])
@@ -77,6 +82,8 @@ class Taxonomy:
     def may_be_of(self, material: str, category: str) -> bool:
         """Whether things of a category are made of a material; of what has no category, nothing is known."""
         limits = self.made_of.get(material, ())
+        if any(limit[0] == "!" and is_within(category, limit[1:]) for limit in limits):
+            return False
         return not limits or any(is_within(category, limit) for limit in limits)
 
 
@@ -85,21 +92,27 @@ def is_within(path: str, above: str) -> bool:
     return path == above or path.startswith(f"{above}/")
 
 
-def words_of(text: str) -> list[str]:
+@functools.lru_cache(8192)
+def words_of(text: str) -> tuple[str, ...]:
     """The words of a text as phrases have them: lower case, without accents and without a plural s.
+
+    Names and values of options, types and titles come again with every variant, so they are kept.
 
     Example:
         >>> words_of("Crêpe Pans, 22 cm")
-        ['crepe', 'pan', '22', 'cm']
+        ('crepe', 'pan', '22', 'cm')
     """
-    if not text.isascii():
-        text = _APOSTROPHE.sub("", text)
-        decomposed = unicodedata.normalize("NFKD", text)
-        text = "".join(char for char in decomposed if not unicodedata.combining(char))
-    return [
+    return tuple(
         word[:-1] if len(word) > 3 and word[-1] == "s" and word[-2] != "s" else word
-        for word in _WORD.findall(text.replace("'", "").casefold())
-    ]
+        for word in _WORD.findall(_APOSTROPHE.sub("", folded(text)))
+    )
+
+
+def folded(text: str) -> str:
+    """A text in lower case and without accents."""
+    if not text.isascii():
+        text = _ACCENT.sub("", unicodedata.normalize("NFKD", text))
+    return text.casefold()
 
 
 def load_taxonomy(path: Path) -> Taxonomy:
@@ -192,11 +205,13 @@ class _Parser:
     def _read_materials(self, material: str, limits: str, phrases: str) -> None:
         known = tuple(limits.split())
         for limit in known:
-            if not any(is_within(path, limit) for path in self.taxonomy.paths):
+            if not any(is_within(path, limit.removeprefix("!")) for path in self.taxonomy.paths):
                 self._fault(f"{material!r} is of the category {limit!r}, which stands nowhere before it")
         if known:
             self.taxonomy.made_of[material] = known
-        self._keep(self.taxonomy.materials, material, phrases)
+        anywhere, _, in_titles = phrases.partition("|")
+        self._keep(self.taxonomy.materials, material, anywhere)
+        self._keep(self.taxonomy.title_materials, material, in_titles)
 
     def _read_options(self, kind: str, _limits: str, phrases: str) -> None:
         if kind not in _OPTION_KINDS:

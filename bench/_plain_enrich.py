@@ -1,7 +1,7 @@
-"""`python -m bench._plain_enrich DATABASE BATCH_SIZE`: an enrichment as a plain loop does it, without Temporal.
+"""`python -m bench._plain_enrich DATABASE PAGE_SIZE`: an enrichment as a plain loop does it, without Temporal.
 
-It goes through the products batch by batch with the functions that the activities call: list, enrich, write. The rules
-and the catalogue are the same, with one transaction a batch and its flushes; where it dies, somebody starts it again.
+It goes through the products page by page with the functions that the activities call: list, enrich, write. The rules
+and the catalogue are the same, with one transaction a page and its flushes; where it dies, somebody starts it again.
 
 It says "ready" once everything is imported and opened, begins when it reads a line, and answers with one line of JSON.
 """
@@ -21,7 +21,7 @@ _TENANT, _SUPPLIER = "bench", "supplier"
 
 def main() -> None:
     """Waits for its line, enriches, and prints what it did."""
-    url, batch_size = sys.argv[1], int(sys.argv[2])
+    url, page_size = sys.argv[1], int(sys.argv[2])
     rules = RuleEnricher(load_taxonomy(BUNDLED_TAXONOMY))
     with Catalogue.open(url) as catalogue:
         print("ready", flush=True)
@@ -30,7 +30,7 @@ def main() -> None:
         enriched, after = 0, None
         catalogue.count_to_enrich(_TENANT, wanted)
         while True:
-            page, after = catalogue.to_enrich(_TENANT, wanted, after=after, limit=batch_size)
+            page, after = catalogue.to_enrich(_TENANT, wanted, after=after, limit=page_size)
             enriched += catalogue.put_enrichments(_TENANT, rules.enrich_all(page), rules_version=rules.version)
             if after is None:
                 break

@@ -139,7 +139,9 @@ async def _enrich_by_worker(catalogue: Path, folder: Path, batch_size: int) -> _
 def _enrich_plainly(catalogue: Path, folder: Path, batch_size: int) -> _Took:
     path = folder / "catalogue.db"
     _copy(catalogue, path)
-    loop = Child("-m", "bench._plain_enrich", f"sqlite:///{path}", str(batch_size), folder=folder, name="loop")
+    # As many products are listed, and written in one transaction, as the workflow lists and writes at once.
+    page_size = min(1000, 10 * batch_size)
+    loop = Child("-m", "bench._plain_enrich", f"sqlite:///{path}", str(page_size), folder=folder, name="loop")
     with loop:
         loop.wait_for("ready")
         before = loop.cpu_seconds()

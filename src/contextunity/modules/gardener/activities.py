@@ -28,7 +28,8 @@ _DEFAULT_TENANT = "default"
 @contract.get_rules.defn
 async def get_rules(request: GetRulesRequest) -> GetRulesResponse:
     """Tells by which rules this worker enriches."""
-    return GetRulesResponse(version=current().enricher.version)
+    enricher = current().enricher
+    return GetRulesResponse(version=enricher.version, quick=enricher.is_quick)
 
 
 @contract.enrich_batch.defn

@@ -48,6 +48,11 @@ class Enricher(Protocol):
         """What its enrichments are made by, in up to 100 characters: other where they may come out otherwise."""
         ...
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether a batch takes milliseconds of this process and nobody else."""
+        ...
+
     async def enrich(self, tenant_id: str, products: Sequence[ProductToEnrich]) -> Enriched:
         """Enriches a batch.
 

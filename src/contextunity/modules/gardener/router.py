@@ -110,6 +110,8 @@ class RouterEnricher:
         rules: fill in what it leaves out.
     """
 
+    is_quick = False
+
     def __init__(self, settings: GardenerSettings, rules: RuleEnricher) -> None:
         assert settings.router_url is not None
         self.version = f"router-{rules.version}"

@@ -63,6 +63,8 @@ class RuleEnricher:
         taxonomy: the words.
     """
 
+    is_quick = True
+
     def __init__(self, taxonomy: Taxonomy) -> None:
         self.taxonomy = taxonomy
         self.version = hashlib.sha256(f"{_code()}\n{taxonomy.version}".encode()).hexdigest()[:12]

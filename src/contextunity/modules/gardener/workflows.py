@@ -1,8 +1,8 @@
 """The workflows `gardener`, which keeps a tenant's products enriched, and `enrich`, which enriches some once.
 
-Both go through the products page by page: a page is listed by harvest's activity, enriched by ours, and written by
-harvest's. Listing is sequential, since only a page tells where the next one begins; the rest runs beside it, a few
-batches at once. Of the catalogue's content the workflows decide nothing, so they hold nothing but where they are.
+Products are listed by harvest's activity, a few batches at once, enriched by ours, batch by batch, and written by
+harvest's, again a few batches at once. Listing is sequential, since only a page tells where the next one begins; the
+rest runs beside it. What is made and not written yet is in the history, so a worker's death loses none of it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from contextunity.gen.contextunity.gardener.v1 import (
 )
 from contextunity.gen.contextunity.gardener.v1 import gardener_temporal as contract
 from contextunity.gen.contextunity.harvest.v1 import (
+    Enrichment,
     ListForEnrichmentRequest,
     ProductToEnrich,
     WriteEnrichmentsRequest,
@@ -43,8 +44,9 @@ __all__ = ["EnrichWorkflow", "GardenerWorkflow"]
 
 _BATCH_SIZE, _PARALLEL_BATCHES, _RETRY_MAX = 50, 2, 3
 _POLL_INTERVAL = timedelta(seconds=900)
-_BATCHES_PER_RUN = 100
-"""Batches after which a workflow continues as new: some 20 events each keep a history far below Temporal's limits.
+_BATCHES_A_PAGE, _MAX_PAGE = 10, 1000
+_BATCHES_PER_RUN = 200
+"""Batches after which a workflow continues as new: some 10 events each keep a history far below Temporal's limits.
 Batches that are large in bytes are bounded by what the server suggests."""
 _LOOKS_PER_RUN = 50
 _MAX_ERROR = 500
@@ -76,9 +78,14 @@ class _Flow:
         self.state = state
         self.ending = False
         self._parallel_batches = parallel_batches
-        self._retry_max = retry_max
+        declared = contract.enrich_batch.contract.retry_policy
+        assert declared is not None
+        self._retry_policy = dataclasses.replace(declared, maximum_attempts=retry_max)
         self._supplier_code, self._skus, self._force = supplier_code, skus, force
+        self._listed = list[ProductToEnrich]()
         self._under_way = list[asyncio.Task[None]]()
+        self._made = dict[str, list[Enrichment]]()
+        self._is_quick = False
         self._batches = self._looks = 0
 
     @property
@@ -106,7 +113,7 @@ class _Flow:
             ActivityError: products cannot be listed. Batches at hand are finished then, as they are on cancellation.
         """
         try:
-            over = await self._list()
+            over = await self._go()
         except (Exception, asyncio.CancelledError) as error:
             # Not in a `finally`: a workflow that leaves the worker's memory is closed there, and must not wait.
             self.ending = self.ending or is_cancelled_exception(error)
@@ -116,64 +123,101 @@ class _Flow:
         self.state.looking = not over
         return over
 
-    async def _list(self) -> bool:
+    async def _go(self) -> bool:
         state, progress = self.state, self.progress
         if not state.looking:
             state.looking, state.again, state.cursor = True, False, None
             progress.looks += 1
             progress.due = progress.done = 0
         self._looks += 1
-        progress.rules_version = (await contract.get_rules(GetRulesRequest())).version
-        while True:
-            await workflow.wait_condition(self._may_begin)
+        rules = await contract.get_rules(GetRulesRequest())
+        progress.rules_version, self._is_quick = rules.version, rules.quick
+        listed_all = False
+        while self._listed or not listed_all:
+            await workflow.wait_condition(lambda: self._may_begin() or self._is_at_rest())
             self._reap()
-            if self.run_is_long:
-                return False
-            page = await harvest.list_for_enrichment(
-                ListForEnrichmentRequest(
-                    supplier_code=self._supplier_code,
-                    skus=[*self._skus],
-                    rules_version=progress.rules_version,
-                    force=self._force,
-                    after=state.cursor,
-                    limit=progress.batch_size,
-                )
+            if self._is_at_rest():
+                await self._write(1)
+                await workflow.wait_condition(self._may_begin)
+            if not self._listed:
+                if self.run_is_long:
+                    return False
+                listed_all = await self._list()
+            if self._listed:
+                self._begin()
+        return True
+
+    async def _list(self) -> bool:
+        """Lists the products of the next batches; whether they are the last ones."""
+        state, progress = self.state, self.progress
+        page = await harvest.list_for_enrichment(
+            ListForEnrichmentRequest(
+                supplier_code=self._supplier_code,
+                skus=[*self._skus],
+                rules_version=progress.rules_version,
+                force=self._force,
+                after=state.cursor,
+                limit=self._page_size,
             )
-            if state.cursor is None:
-                progress.due = page.due
-            if page.products:
-                self._batches += 1
-                self._under_way.append(asyncio.create_task(self._process(page.products)))
-            state.cursor = page.next
-            if page.next is None:
-                return True
+        )
+        if state.cursor is None:
+            progress.due = page.due
+        self._listed, state.cursor = page.products, page.next
+        return page.next is None
+
+    def _begin(self) -> None:
+        """Begins with the next batch."""
+        size = self.progress.batch_size
+        products, self._listed = self._listed[:size], self._listed[size:]
+        self._batches += 1
+        self._under_way.append(asyncio.create_task(self._process(products)))
 
     async def _process(self, products: list[ProductToEnrich]) -> None:
-        """Enriches one batch and has it written; where that fails, the others go on."""
-        progress, declared = self.progress, contract.enrich_batch.contract.retry_policy
-        assert declared is not None
-        retry_policy = dataclasses.replace(declared, maximum_attempts=self._retry_max)
-        request = EnrichBatchRequest(products=products)
-        try:
-            made = await until_placed(lambda: contract.enrich_batch(request, retry_policy=retry_policy))
-            written = await harvest.write_enrichments(
-                WriteEnrichmentsRequest(enrichments=made.enrichments, rules_version=made.rules_version)
-            )
-        except ActivityError as error:
-            progress.failed += len(products)
-            progress.last_error = _told(error)
-        else:
-            progress.enriched += written.written
-            if made.metrics is not None:
-                progress.cost_usd += made.metrics.cost_usd
-                progress.tokens_used += made.metrics.tokens_used
-        progress.done += len(products)
+        """Enriches one batch, and writes when enough are made; where that fails, the others go on."""
+        progress, request = self.progress, EnrichBatchRequest(products=products)
         progress.batches += 1
+        try:
+            if self._is_quick:
+                # In the workflow's own worker, without a turn of the server: that took most of the time.
+                made = await contract.enrich_batch.local(request, retry_policy=self._retry_policy)
+            else:
+                made = await until_placed(lambda: contract.enrich_batch(request, retry_policy=self._retry_policy))
+        except ActivityError as error:
+            self._failed(len(products), error)
+            return
+        if made.metrics is not None:
+            progress.cost_usd += made.metrics.cost_usd
+            progress.tokens_used += made.metrics.tokens_used
+        self._made.setdefault(made.rules_version, []).extend(made.enrichments)
+        await self._write(self._page_size)
+
+    async def _write(self, least: int) -> None:
+        """Writes what is made by the same rules, where there are so many."""
+        for version in [version for version, made in self._made.items() if len(made) >= least]:
+            made = self._made.pop(version)
+            for start in range(0, len(made), _MAX_PAGE):
+                some = made[start : start + _MAX_PAGE]
+                try:
+                    written = await harvest.write_enrichments(
+                        WriteEnrichmentsRequest(enrichments=some, rules_version=version)
+                    )
+                except ActivityError as error:
+                    self._failed(len(some), error)
+                else:
+                    self.progress.enriched += written.written
+                    self.progress.done += len(some)
+
+    def _failed(self, products: int, error: ActivityError) -> None:
+        self.progress.failed += products
+        self.progress.done += products
+        self.progress.last_error = _told(error)
 
     async def _finish(self) -> None:
-        """Waits for the batches at hand."""
+        """Waits for the batches at hand, and has written what is made."""
         await workflow.wait_condition(lambda: all(task.done() for task in self._under_way))
         self._reap()
+        self._listed = []
+        await self._write(1)
 
     def _reap(self) -> None:
         """Takes out the batches that are over; what went wrong with their code goes wrong here."""
@@ -184,6 +228,15 @@ class _Flow:
 
     def _may_begin(self) -> bool:
         return sum(not task.done() for task in self._under_way) < self._parallel_batches and not self.state.paused
+
+    def _is_at_rest(self) -> bool:
+        """Whether it is paused, and nothing is at hand but to write what is made."""
+        return self.state.paused and all(task.done() for task in self._under_way) and bool(self._made)
+
+    @property
+    def _page_size(self) -> int:
+        """Products that are listed at once, and written at once: of a few batches, which spares the server much."""
+        return min(_MAX_PAGE, _BATCHES_A_PAGE * self.progress.batch_size)
 
 
 def _told(error: ActivityError) -> str:

@@ -68,9 +68,16 @@ def to_enrich(
         ),
         tenant_id,
         wanted,
-    ).order_by(table.supplier_code, table.sku)
-    if after is not None:
-        statement = statement.where(tuple_(table.supplier_code, table.sku) > (after.supplier_code, after.sku))
+    )
+    if wanted.supplier_code:
+        # SQLite sorts all that is left, page after page, where it is told to compare and order by what is fixed.
+        statement = statement.order_by(table.sku)
+        if after is not None:
+            statement = statement.where(table.sku > after.sku)
+    else:
+        statement = statement.order_by(table.supplier_code, table.sku)
+        if after is not None:
+            statement = statement.where(tuple_(table.supplier_code, table.sku) > (after.supplier_code, after.sku))
     page: list[ProductToEnrich] = []
     size = 0
     for row in connection.execute(statement.limit(limit + 1)):

@@ -452,6 +452,12 @@ class GetRulesResponse(betterproto2.Message):
     Their version: other where the taxonomy, the code or the enricher is another.
     """
 
+    quick: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    Whether a batch takes milliseconds and nobody else. The workflow has it enriched by its own worker then, as a local
+    activity, and elsewhere otherwise.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.gardener.v1", "GetRulesResponse", GetRulesResponse

@@ -363,16 +363,22 @@ class GetRulesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
+    QUICK_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Their version: other where the taxonomy, the code or the enricher is another."""
+    quick: _builtins.bool
+    """Whether a batch takes milliseconds and nobody else. The workflow has it enriched by its own worker then, as a local
+    activity, and elsewhere otherwise.
+    """
     def __init__(
         self,
         *,
         version: _builtins.str = ...,
+        quick: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quick", b"quick", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

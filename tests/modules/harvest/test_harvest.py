@@ -462,7 +462,7 @@ def test_a_feed_that_comes_back_in_time_is_harvested(house: Any, tmp_path: Path)
             {"workflow_type": "harvset"},
             grpc.StatusCode.NOT_FOUND,
             "WORKFLOW_TYPE_UNKNOWN",
-            "known ones: execute_code, harvest",
+            "known ones: enrich, execute_code, gardener, harvest",
             id="workflow_type that does not exist",
         ),
         pytest.param(

@@ -123,7 +123,7 @@ async def test_refusals_have_reason_violations_and_trace(client: Any) -> None:
     assert not error.unreachable
     with pytest.raises(WorkerServiceError, match="NOT_FOUND WORKFLOW_TYPE_UNKNOWN") as unknown:
         await settle(client.start("harvst", {}))
-    assert unknown.value.metadata["known"] == "execute_code, harvest, list_rejected"
+    assert unknown.value.metadata["known"] == "enrich, execute_code, gardener, harvest, list_rejected"
     with pytest.raises(WorkerServiceError, match="TASK_UNKNOWN"):
         await collect(client.watch("nobody"))
     with pytest.raises(ValueError, match="is not a UUID"):
@@ -156,7 +156,9 @@ async def test_contracts_are_described(client: Any) -> None:
     assert [each.name for each in contract.queries] == ["get_progress"]
     assert result.file_descriptor_set
     assert {each.workflow_type for each in (await settle(client.describe_contracts())).contracts} == {
+        "enrich",
         "execute_code",
+        "gardener",
         "harvest",
         "list_rejected",
     }

@@ -35,7 +35,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as harvest
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
 from contextunity.core import context
 from contextunity.worker.places import until_placed
@@ -182,7 +182,8 @@ class _Flow:
                 made = await contract.enrich_batch.local(request, retry_policy=self._retry_policy)
             else:
                 made = await until_placed(lambda: contract.enrich_batch(request, retry_policy=self._retry_policy))
-        except ActivityError as error:
+        except FailureError as error:
+            # A local activity's failure comes as it is, any other's in an ActivityError.
             self._failed(len(products), error)
             return
         if made.metrics is not None:
@@ -201,13 +202,13 @@ class _Flow:
                     written = await harvest.write_enrichments(
                         WriteEnrichmentsRequest(enrichments=some, rules_version=version)
                     )
-                except ActivityError as error:
+                except FailureError as error:
                     self._failed(len(some), error)
                 else:
                     self.progress.enriched += written.written
                     self.progress.done += len(some)
 
-    def _failed(self, products: int, error: ActivityError) -> None:
+    def _failed(self, products: int, error: FailureError) -> None:
         self.progress.failed += products
         self.progress.done += products
         self.progress.last_error = _told(error)
@@ -239,12 +240,12 @@ class _Flow:
         return min(_MAX_PAGE, _BATCHES_A_PAGE * self.progress.batch_size)
 
 
-def _told(error: ActivityError) -> str:
+def _told(error: FailureError) -> str:
     """Why an activity failed, in one line."""
-    cause = error.cause
-    if isinstance(cause, ApplicationError):
-        return f"{cause.type}: {cause.message}"[:_MAX_ERROR]
-    return str(cause or error)[:_MAX_ERROR]
+    reason = error.cause if isinstance(error, ActivityError) else error
+    if isinstance(reason, ApplicationError):
+        return f"{reason.type}: {reason.message}"[:_MAX_ERROR]
+    return str(reason or error)[:_MAX_ERROR]
 
 
 def _check_tenant(tenant_id: str) -> None:

@@ -247,6 +247,7 @@ enrich_batch: _Final[_t.Activity[_v1.EnrichBatchRequest, _v1.EnrichBatchResponse
         handler='enrich_batch',
         task_queue=GARDENER_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=660),
+        heartbeat_timeout=_timedelta(seconds=10),
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=3, non_retryable_error_types=('RouterRefused',)),
     ),
 )

@@ -465,6 +465,7 @@ list_for_enrichment: _Final[_t.Activity[_v1.ListForEnrichmentRequest, _v1.ListFo
         handler='list_for_enrichment',
         task_queue=CATALOGUE_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=120),
+        heartbeat_timeout=_timedelta(seconds=10),
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=60), maximum_attempts=20),
     ),
 )
@@ -483,6 +484,7 @@ write_enrichments: _Final[_t.Activity[_v1.WriteEnrichmentsRequest, _v1.WriteEnri
         handler='write_enrichments',
         task_queue=CATALOGUE_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=120),
+        heartbeat_timeout=_timedelta(seconds=10),
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=60), maximum_attempts=20),
     ),
 )

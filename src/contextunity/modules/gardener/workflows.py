@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import final
@@ -45,6 +46,7 @@ __all__ = ["EnrichWorkflow", "GardenerWorkflow"]
 _BATCH_SIZE, _PARALLEL_BATCHES, _RETRY_MAX = 50, 2, 3
 _POLL_INTERVAL = timedelta(seconds=900)
 _BATCHES_A_PAGE, _MAX_PAGE = 10, 1000
+_MAX_WRITES = 2
 _BATCHES_PER_RUN = 200
 """Batches after which a workflow continues as new: some 10 events each keep a history far below Temporal's limits.
 Batches that are large in bytes are bounded by what the server suggests."""
@@ -83,7 +85,9 @@ class _Flow:
         self._retry_policy = dataclasses.replace(declared, maximum_attempts=retry_max)
         self._supplier_code, self._skus, self._force = supplier_code, skus, force
         self._listed = list[ProductToEnrich]()
+        self._listing: asyncio.Task[bool] | None = None
         self._under_way = list[asyncio.Task[None]]()
+        self._writing = list[asyncio.Task[None]]()
         self._made = dict[str, list[Enrichment]]()
         self._is_quick = False
         self._batches = self._looks = 0
@@ -132,20 +136,31 @@ class _Flow:
         self._looks += 1
         rules = await contract.get_rules(GetRulesRequest())
         progress.rules_version, self._is_quick = rules.version, rules.quick
-        listed_all = False
-        while self._listed or not listed_all:
-            await workflow.wait_condition(lambda: self._may_begin() or self._is_at_rest())
+        over = False
+        while True:
+            if self._listing is None and not over and self._may_list():
+                self._listing = asyncio.create_task(self._list())
+            await workflow.wait_condition(functools.partial(self._has_something_to_do, over))
             self._reap()
-            if self._is_at_rest():
+            if self._listing is not None and self._listing.done():
+                over, self._listing = self._listing.result(), None
+            elif self._is_at_rest():
                 await self._write(1)
-                await workflow.wait_condition(self._may_begin)
-            if not self._listed:
-                if self.run_is_long:
-                    return False
-                listed_all = await self._list()
-            if self._listed:
+            elif self._listed:
                 self._begin()
-        return True
+            elif over or self.run_is_long:
+                return over
+
+    def _may_list(self) -> bool:
+        """Whether to list further products: there is always a page to go on with, but for the end of a run."""
+        return len(self._listed) < self._page_size and not self.state.paused and not self.run_is_long
+
+    def _has_something_to_do(self, over: bool) -> bool:
+        if self._listing is not None and self._listing.done():
+            return True
+        if self._listed:
+            return self._may_begin() or self._is_at_rest()
+        return self._is_at_rest() or (self._listing is None and (over or not self.state.paused))
 
     async def _list(self) -> bool:
         """Lists the products of the next batches; whether they are the last ones."""
@@ -161,13 +176,15 @@ class _Flow:
             )
         )
         if state.cursor is None:
+            # Told with the first page alone.
             progress.due = page.due
-        self._listed, state.cursor = page.products, page.next
+        self._listed += page.products
+        state.cursor = page.next
         return page.next is None
 
     def _begin(self) -> None:
-        """Begins with the next batch."""
-        size = self.progress.batch_size
+        """Begins with the next batch; the rules take several at once, as each costs more than they do."""
+        size = self._page_size if self._is_quick else self.progress.batch_size
         products, self._listed = self._listed[:size], self._listed[size:]
         self._batches += 1
         self._under_way.append(asyncio.create_task(self._process(products)))
@@ -190,7 +207,8 @@ class _Flow:
             progress.cost_usd += made.metrics.cost_usd
             progress.tokens_used += made.metrics.tokens_used
         self._made.setdefault(made.rules_version, []).extend(made.enrichments)
-        await self._write(self._page_size)
+        # Not here: the next batch need not wait for it.
+        self._writing.append(asyncio.create_task(self._write(self._page_size)))
 
     async def _write(self, least: int) -> None:
         """Writes what is made by the same rules, where there are so many."""
@@ -215,24 +233,32 @@ class _Flow:
 
     async def _finish(self) -> None:
         """Waits for the batches at hand, and has written what is made."""
-        await workflow.wait_condition(lambda: all(task.done() for task in self._under_way))
+        if self._listing is not None:
+            self._listing.cancel()
+        tasks = [*self._under_way, *self._writing, *filter(None, [self._listing])]
+        await workflow.wait_condition(lambda: all(task.done() for task in tasks))
+        # What a batch that was at hand gives to write comes on top.
+        await workflow.wait_condition(lambda: all(task.done() for task in self._writing))
         self._reap()
-        self._listed = []
+        self._listing, self._listed = None, []
         await self._write(1)
 
     def _reap(self) -> None:
         """Takes out the batches that are over; what went wrong with their code goes wrong here."""
-        over = [task for task in self._under_way if task.done()]
+        over = [task for task in (*self._under_way, *self._writing) if task.done()]
         self._under_way = [task for task in self._under_way if not task.done()]
+        self._writing = [task for task in self._writing if not task.done()]
         for task in over:
             task.result()
 
     def _may_begin(self) -> bool:
-        return sum(not task.done() for task in self._under_way) < self._parallel_batches and not self.state.paused
+        under_way, writing = (sum(not task.done() for task in tasks) for tasks in (self._under_way, self._writing))
+        return under_way < self._parallel_batches and writing < _MAX_WRITES and not self.state.paused
 
     def _is_at_rest(self) -> bool:
         """Whether it is paused, and nothing is at hand but to write what is made."""
-        return self.state.paused and all(task.done() for task in self._under_way) and bool(self._made)
+        at_hand = any(not task.done() for task in (*self._under_way, *self._writing))
+        return self.state.paused and not at_hand and bool(self._made)
 
     @property
     def _page_size(self) -> int:

@@ -13,9 +13,11 @@ from contextunity.gen.contextunity.gardener.v1 import (
     GetRulesResponse,
 )
 from contextunity.gen.contextunity.gardener.v1 import gardener_temporal as contract
+from contextunity.gen.contextunity.harvest.v1 import ListOfEnrichments, ListOfProductsToEnrich, PackedEnrichments
 from temporalio.exceptions import ApplicationError
 
-from contextunity.core import context
+from contextunity.core import CodecError, context
+from contextunity.core.packing import pack, unpack
 
 from .enricher import EnricherError
 from .resources import current
@@ -37,13 +39,19 @@ async def enrich_batch(request: EnrichBatchRequest) -> EnrichBatchResponse:
     """Enriches one batch of products; whose they are, the context of the task says."""
     resources, tenant_id = current(), context.current().tenant_id or _DEFAULT_TENANT
     began = time.monotonic()
+    try:
+        products = unpack(ListOfProductsToEnrich, b"" if request.products is None else request.products.data).products
+    except CodecError as error:
+        raise ApplicationError(f"packed products: {error}", type="RequestInvalid", non_retryable=True) from error
     with contextlib.nullcontext() if resources.calls is None else resources.calls.hold(tenant=tenant_id):
         try:
-            made = await resources.enricher.enrich(tenant_id, request.products)
+            made = await resources.enricher.enrich(tenant_id, products)
         except EnricherError as error:
             raise ApplicationError(str(error), type=error.type, non_retryable=not error.retryable) from error
     return EnrichBatchResponse(
-        enrichments=made.enrichments,
+        enrichments=PackedEnrichments(
+            count=len(made.enrichments), data=pack(ListOfEnrichments(enrichments=made.enrichments))
+        ),
         rules_version=resources.enricher.version,
         metrics=UnitMetrics(
             latency_ms=round(1000 * (time.monotonic() - began)),

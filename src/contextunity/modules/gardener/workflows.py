@@ -29,9 +29,9 @@ from contextunity.gen.contextunity.gardener.v1 import (
 )
 from contextunity.gen.contextunity.gardener.v1 import gardener_temporal as contract
 from contextunity.gen.contextunity.harvest.v1 import (
-    Enrichment,
     ListForEnrichmentRequest,
-    ProductToEnrich,
+    PackedEnrichments,
+    PackedProducts,
     WriteEnrichmentsRequest,
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as harvest
@@ -84,11 +84,11 @@ class _Flow:
         assert declared is not None
         self._retry_policy = dataclasses.replace(declared, maximum_attempts=retry_max)
         self._supplier_code, self._skus, self._force = supplier_code, skus, force
-        self._listed = list[ProductToEnrich]()
+        self._listed = list[PackedProducts]()
         self._listing: asyncio.Task[bool] | None = None
         self._under_way = list[asyncio.Task[None]]()
         self._writing = list[asyncio.Task[None]]()
-        self._made = dict[str, list[Enrichment]]()
+        self._made = dict[str, list[PackedEnrichments]]()
         self._is_quick = False
         self._batches = self._looks = 0
 
@@ -153,7 +153,7 @@ class _Flow:
 
     def _may_list(self) -> bool:
         """Whether to list further products: there is always a page to go on with, but for the end of a run."""
-        return len(self._listed) < self._page_size and not self.state.paused and not self.run_is_long
+        return _count(self._listed) < self._page_size and not self.state.paused and not self.run_is_long
 
     def _has_something_to_do(self, over: bool) -> bool:
         if self._listing is not None and self._listing.done():
@@ -173,24 +173,24 @@ class _Flow:
                 force=self._force,
                 after=state.cursor,
                 limit=self._page_size,
+                # The rules take several batches at once, as each of them costs more than they do.
+                batch_size=self._page_size if self._is_quick else progress.batch_size,
             )
         )
         if state.cursor is None:
             # Told with the first page alone.
             progress.due = page.due
-        self._listed += page.products
+        self._listed += page.batches
         state.cursor = page.next
         return page.next is None
 
     def _begin(self) -> None:
-        """Begins with the next batch; the rules take several at once, as each costs more than they do."""
-        size = self._page_size if self._is_quick else self.progress.batch_size
-        products, self._listed = self._listed[:size], self._listed[size:]
+        """Begins with the next batch."""
         self._batches += 1
-        self._under_way.append(asyncio.create_task(self._process(products)))
+        self._under_way.append(asyncio.create_task(self._process(self._listed.pop(0))))
 
-    async def _process(self, products: list[ProductToEnrich]) -> None:
-        """Enriches one batch, and writes when enough are made; where that fails, the others go on."""
+    async def _process(self, products: PackedProducts) -> None:
+        """Enriches one batch, and has it written when enough are made; where that fails, the others go on."""
         progress, request = self.progress, EnrichBatchRequest(products=products)
         progress.batches += 1
         try:
@@ -201,30 +201,33 @@ class _Flow:
                 made = await until_placed(lambda: contract.enrich_batch(request, retry_policy=self._retry_policy))
         except FailureError as error:
             # A local activity's failure comes as it is, any other's in an ActivityError.
-            self._failed(len(products), error)
+            self._failed(products.count, error)
             return
         if made.metrics is not None:
             progress.cost_usd += made.metrics.cost_usd
             progress.tokens_used += made.metrics.tokens_used
-        self._made.setdefault(made.rules_version, []).extend(made.enrichments)
+        if made.enrichments is not None:
+            self._made.setdefault(made.rules_version, []).append(made.enrichments)
         # Not here: the next batch need not wait for it.
         self._writing.append(asyncio.create_task(self._write(self._page_size)))
 
     async def _write(self, least: int) -> None:
         """Writes what is made by the same rules, where there are so many."""
-        for version in [version for version, made in self._made.items() if len(made) >= least]:
+        for version in [version for version, made in self._made.items() if _count(made) >= least]:
             made = self._made.pop(version)
-            for start in range(0, len(made), _MAX_PAGE):
-                some = made[start : start + _MAX_PAGE]
+            while made:
+                some = [made.pop(0)]
+                while made and _count(some) + made[0].count <= _MAX_PAGE:
+                    some.append(made.pop(0))
                 try:
                     written = await harvest.write_enrichments(
-                        WriteEnrichmentsRequest(enrichments=some, rules_version=version)
+                        WriteEnrichmentsRequest(batches=some, rules_version=version)
                     )
                 except FailureError as error:
-                    self._failed(len(some), error)
+                    self._failed(_count(some), error)
                 else:
                     self.progress.enriched += written.written
-                    self.progress.done += len(some)
+                    self.progress.done += _count(some)
 
     def _failed(self, products: int, error: FailureError) -> None:
         self.progress.failed += products
@@ -264,6 +267,10 @@ class _Flow:
     def _page_size(self) -> int:
         """Products that are listed at once, and written at once: of a few batches, which spares the server much."""
         return min(_MAX_PAGE, _BATCHES_A_PAGE * self.progress.batch_size)
+
+
+def _count(batches: Sequence[PackedEnrichments | PackedProducts]) -> int:
+    return sum(batch.count for batch in batches)
 
 
 def _told(error: FailureError) -> str:

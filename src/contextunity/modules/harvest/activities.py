@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from contextunity.gen.contextunity.harvest.v1 import (
+    Enrichment,
     Feed,
     FeedCursor,
     FetchProductsRequest,
@@ -24,9 +25,12 @@ from contextunity.gen.contextunity.harvest.v1 import (
     HarvestIncomplete,
     ListForEnrichmentRequest,
     ListForEnrichmentResponse,
+    ListOfEnrichments,
+    ListOfProductsToEnrich,
     ListRejectedResponse,
     NotifyFinishedRequest,
     NotifyFinishedResponse,
+    PackedProducts,
     PageRef,
     RawPage,
     ReadRejectedRequest,
@@ -49,7 +53,8 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError, RPCStatusCode
 
-from contextunity.core import context
+from contextunity.core import CodecError, context, validation
+from contextunity.core.packing import pack, unpack
 from contextunity.worker.quotas import EgressBudgetError, note, on_budget
 
 from .catalogue import CatalogueError, FetchedFrom, HarvestMismatch, PageGone, Standing
@@ -432,17 +437,26 @@ def list_for_enrichment(request: ListForEnrichmentRequest) -> ListForEnrichmentR
     with _as_application_error():
         due = 0 if request.after is not None else catalogue.count_to_enrich(tenant_id, wanted)
         page, end = catalogue.to_enrich(tenant_id, wanted, after=request.after, limit=request.limit)
-    return ListForEnrichmentResponse(products=page, next=end, due=due)
+    size = request.batch_size
+    batches = [page[start : start + size] for start in range(0, len(page), size)]
+    packed = [PackedProducts(count=len(batch), data=pack(ListOfProductsToEnrich(products=batch))) for batch in batches]
+    return ListForEnrichmentResponse(batches=packed, next=end, due=due)
 
 
 @contract.write_enrichments.defn
 def write_enrichments(request: WriteEnrichmentsRequest) -> WriteEnrichmentsResponse:
     """Writes enrichments beside the tenant's products."""
+    found = list[Enrichment]()
+    for batch in request.batches:
+        try:
+            made = unpack(ListOfEnrichments, batch.data)
+            validation.check(made)
+        except CodecError as error:
+            raise ApplicationError(f"packed enrichments: {error}", type="RequestInvalid", non_retryable=True) from error
+        found += made.enrichments
     with _as_application_error():
-        written = current().catalogue.put_enrichments(
-            _tenant(), request.enrichments, rules_version=request.rules_version
-        )
-    return WriteEnrichmentsResponse(written=written, unknown=len(request.enrichments) - written)
+        written = current().catalogue.put_enrichments(_tenant(), found, rules_version=request.rules_version)
+    return WriteEnrichmentsResponse(written=written, unknown=len(found) - written)
 
 
 def _tenant() -> str:

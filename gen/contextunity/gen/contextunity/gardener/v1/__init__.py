@@ -94,8 +94,8 @@ class EnrichBatchRequest(betterproto2.Message):
     Asks to enrich products.
     """
 
-    products: "list[__harvest__v1__.ProductToEnrich]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
+    products: "__harvest__v1__.PackedProducts | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
     At most 1000.
@@ -113,8 +113,8 @@ class EnrichBatchResponse(betterproto2.Message):
     What enriching gave.
     """
 
-    enrichments: "list[__harvest__v1__.Enrichment]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
+    enrichments: "__harvest__v1__.PackedEnrichments | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
     One for each product, in their order.

@@ -392,15 +392,15 @@ class EnrichBatchRequest(_message.Message):
 
     PRODUCTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def products(self) -> _containers.RepeatedCompositeFieldContainer[_harvest_pb2.ProductToEnrich]:
+    def products(self) -> _harvest_pb2.PackedProducts:
         """At most 1000."""
 
     def __init__(
         self,
         *,
-        products: _abc.Iterable[_harvest_pb2.ProductToEnrich] | None = ...,
+        products: _harvest_pb2.PackedProducts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["products", b"products"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["products", b"products"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -420,7 +420,7 @@ class EnrichBatchResponse(_message.Message):
     rules_version: _builtins.str
     """Version of the rules that they were made by."""
     @_builtins.property
-    def enrichments(self) -> _containers.RepeatedCompositeFieldContainer[_harvest_pb2.Enrichment]:
+    def enrichments(self) -> _harvest_pb2.PackedEnrichments:
         """One for each product, in their order."""
 
     @_builtins.property
@@ -430,11 +430,11 @@ class EnrichBatchResponse(_message.Message):
     def __init__(
         self,
         *,
-        enrichments: _abc.Iterable[_harvest_pb2.Enrichment] | None = ...,
+        enrichments: _harvest_pb2.PackedEnrichments | None = ...,
         rules_version: _builtins.str = ...,
         metrics: _context_unit_pb2.UnitMetrics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["enrichments", b"enrichments", "metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["enrichments", b"enrichments", "metrics", b"metrics", "rules_version", b"rules_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

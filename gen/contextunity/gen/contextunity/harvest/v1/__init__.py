@@ -21,11 +21,15 @@ __all__ = (
     "HarvestState",
     "ListForEnrichmentRequest",
     "ListForEnrichmentResponse",
+    "ListOfEnrichments",
+    "ListOfProductsToEnrich",
     "ListRejectedRequest",
     "ListRejectedResponse",
     "Money",
     "NotifyFinishedRequest",
     "NotifyFinishedResponse",
+    "PackedEnrichments",
+    "PackedProducts",
     "PageRef",
     "Product",
     "ProductPage",
@@ -1053,7 +1057,12 @@ class ListForEnrichmentRequest(betterproto2.Message):
 
     limit: "int" = betterproto2.field(6, betterproto2.TYPE_INT32)
     """
-    Products in a page. A page has fewer where they are long: it stays below 1 MiB.
+    Products in a page. A page has fewer where they are long: unpacked it stays below 1 MiB.
+    """
+
+    batch_size: "int" = betterproto2.field(7, betterproto2.TYPE_INT32)
+    """
+    Products that are packed together.
     """
 
 
@@ -1068,11 +1077,11 @@ class ListForEnrichmentResponse(betterproto2.Message):
     A page of products to enrich.
     """
 
-    products: "list[ProductToEnrich]" = betterproto2.field(
+    batches: "list[PackedProducts]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    The products.
+    The products, in batches.
     """
 
     next: "EnrichmentCursor | None" = betterproto2.field(
@@ -1090,6 +1099,44 @@ class ListForEnrichmentResponse(betterproto2.Message):
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "ListForEnrichmentResponse", ListForEnrichmentResponse
+)
+
+
+@dataclass(eq=False, repr=False)
+class ListOfEnrichments(betterproto2.Message):
+    """
+    What PackedEnrichments.data holds.
+    """
+
+    enrichments: "list[Enrichment]" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    At most one for each product.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "ListOfEnrichments", ListOfEnrichments
+)
+
+
+@dataclass(eq=False, repr=False)
+class ListOfProductsToEnrich(betterproto2.Message):
+    """
+    What PackedProducts.data holds.
+    """
+
+    products: "list[ProductToEnrich]" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    In the order of supplier and SKU.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "ListOfProductsToEnrich", ListOfProductsToEnrich
 )
 
 
@@ -1232,6 +1279,51 @@ class NotifyFinishedResponse(betterproto2.Message):
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "NotifyFinishedResponse", NotifyFinishedResponse
+)
+
+
+@dataclass(eq=False, repr=False)
+class PackedEnrichments(betterproto2.Message):
+    """
+    Enrichments on their way through a workflow, as PackedProducts are.
+    """
+
+    count: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
+    """
+    How many they are.
+    """
+
+    data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    A ListOfEnrichments, compressed by zlib.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "PackedEnrichments", PackedEnrichments
+)
+
+
+@dataclass(eq=False, repr=False)
+class PackedProducts(betterproto2.Message):
+    """
+    Products on their way through a workflow, which looks at none of them: packed they take a tenth of the room in its
+    history, and of the time to get there.
+    """
+
+    count: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
+    """
+    How many they are.
+    """
+
+    data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    A ListOfProductsToEnrich, compressed by zlib.
+    """
+
+
+default_message_pool.register_message(
+    "contextunity.harvest.v1", "PackedProducts", PackedProducts
 )
 
 
@@ -1994,11 +2086,11 @@ class WriteEnrichmentsRequest(betterproto2.Message):
     Asks to write enrichments.
     """
 
-    enrichments: "list[Enrichment]" = betterproto2.field(
+    batches: "list[PackedEnrichments]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    At most one for each product.
+    In batches, in all at most 1000.
     """
 
     rules_version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)

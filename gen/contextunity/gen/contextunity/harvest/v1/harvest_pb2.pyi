@@ -1645,6 +1645,7 @@ class ListForEnrichmentRequest(_message.Message):
     FORCE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
     supplier_code: _builtins.str
     """Of which supplier. Empty means all."""
     rules_version: _builtins.str
@@ -1652,7 +1653,9 @@ class ListForEnrichmentRequest(_message.Message):
     force: _builtins.bool
     """Whether to list also what was enriched by these rules and has not changed since."""
     limit: _builtins.int
-    """Products in a page. A page has fewer where they are long: it stays below 1 MiB."""
+    """Products in a page. A page has fewer where they are long: unpacked it stays below 1 MiB."""
+    batch_size: _builtins.int
+    """Products that are packed together."""
     @_builtins.property
     def skus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Which SKUs alone. Empty means all."""
@@ -1670,10 +1673,11 @@ class ListForEnrichmentRequest(_message.Message):
         force: _builtins.bool = ...,
         after: Global___EnrichmentCursor | None = ...,
         limit: _builtins.int = ...,
+        batch_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "force", b"force", "limit", b"limit", "rules_version", b"rules_version", "skus", b"skus", "supplier_code", b"supplier_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "batch_size", b"batch_size", "force", b"force", "limit", b"limit", "rules_version", b"rules_version", "skus", b"skus", "supplier_code", b"supplier_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1685,14 +1689,14 @@ class ListForEnrichmentResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    PRODUCTS_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
     DUE_FIELD_NUMBER: _builtins.int
     due: _builtins.int
     """With the first page: how many products are to be enriched, those of this page included."""
     @_builtins.property
-    def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProductToEnrich]:
-        """The products."""
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___PackedProducts]:
+        """The products, in batches."""
 
     @_builtins.property
     def next(self) -> Global___EnrichmentCursor:
@@ -1701,17 +1705,69 @@ class ListForEnrichmentResponse(_message.Message):
     def __init__(
         self,
         *,
-        products: _abc.Iterable[Global___ProductToEnrich] | None = ...,
+        batches: _abc.Iterable[Global___PackedProducts] | None = ...,
         next: Global___EnrichmentCursor | None = ...,
         due: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["due", b"due", "next", b"next", "products", b"products"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "due", b"due", "next", b"next"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListForEnrichmentResponse: _TypeAlias = ListForEnrichmentResponse  # noqa: Y015
+
+@_typing.final
+class PackedProducts(_message.Message):
+    """Products on their way through a workflow, which looks at none of them: packed they take a tenth of the room in its
+    history, and of the time to get there.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many they are."""
+    data: _builtins.bytes
+    """A ListOfProductsToEnrich, compressed by zlib."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PackedProducts: _TypeAlias = PackedProducts  # noqa: Y015
+
+@_typing.final
+class ListOfProductsToEnrich(_message.Message):
+    """What PackedProducts.data holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProductToEnrich]:
+        """In the order of supplier and SKU."""
+
+    def __init__(
+        self,
+        *,
+        products: _abc.Iterable[Global___ProductToEnrich] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["products", b"products"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOfProductsToEnrich: _TypeAlias = ListOfProductsToEnrich  # noqa: Y015
 
 @_typing.final
 class ProductToEnrich(_message.Message):
@@ -1880,15 +1936,38 @@ class Enrichment(_message.Message):
 Global___Enrichment: _TypeAlias = Enrichment  # noqa: Y015
 
 @_typing.final
-class WriteEnrichmentsRequest(_message.Message):
-    """Asks to write enrichments."""
+class PackedEnrichments(_message.Message):
+    """Enrichments on their way through a workflow, as PackedProducts are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many they are."""
+    data: _builtins.bytes
+    """A ListOfEnrichments, compressed by zlib."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PackedEnrichments: _TypeAlias = PackedEnrichments  # noqa: Y015
+
+@_typing.final
+class ListOfEnrichments(_message.Message):
+    """What PackedEnrichments.data holds."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENRICHMENTS_FIELD_NUMBER: _builtins.int
-    RULES_VERSION_FIELD_NUMBER: _builtins.int
-    rules_version: _builtins.str
-    """Version of the rules that they were made by."""
     @_builtins.property
     def enrichments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Enrichment]:
         """At most one for each product."""
@@ -1897,11 +1976,38 @@ class WriteEnrichmentsRequest(_message.Message):
         self,
         *,
         enrichments: _abc.Iterable[Global___Enrichment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enrichments", b"enrichments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOfEnrichments: _TypeAlias = ListOfEnrichments  # noqa: Y015
+
+@_typing.final
+class WriteEnrichmentsRequest(_message.Message):
+    """Asks to write enrichments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    RULES_VERSION_FIELD_NUMBER: _builtins.int
+    rules_version: _builtins.str
+    """Version of the rules that they were made by."""
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___PackedEnrichments]:
+        """In batches, in all at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        batches: _abc.Iterable[Global___PackedEnrichments] | None = ...,
         rules_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enrichments", b"enrichments", "rules_version", b"rules_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "rules_version", b"rules_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,14 +6,20 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import pytest
 import pytest_asyncio
 from contextunity.gen.contextunity.core import UnitMetrics
-from contextunity.gen.contextunity.gardener.v1 import EnrichBatchRequest, EnrichBatchResponse
-from contextunity.gen.contextunity.harvest.v1 import ProductToEnrich
+from contextunity.gen.contextunity.gardener.v1 import EnrichBatchRequest
+from contextunity.gen.contextunity.harvest.v1 import (
+    Enrichment,
+    ListOfEnrichments,
+    ListOfProductsToEnrich,
+    PackedProducts,
+    ProductToEnrich,
+)
 from contextunity.gen.contextunity.router import router_pb2_grpc
 from pydantic import ValidationError
 from temporalio.exceptions import ApplicationError
@@ -21,6 +27,7 @@ from temporalio.testing import ActivityEnvironment
 
 from contextunity.core import ContextUnit, worker_pb2
 from contextunity.core.context import TaskContext, using
+from contextunity.core.packing import pack, unpack
 from contextunity.modules.gardener.activities import enrich_batch, get_rules
 from contextunity.modules.gardener.resources import lifespan
 from contextunity.modules.gardener.settings import GardenerSettings
@@ -72,19 +79,28 @@ async def _asking(router: Router, tmp_path: Path, **values: Any) -> AsyncIterato
         yield
 
 
+class Made(NamedTuple):
+    """What came of a batch."""
+
+    enrichments: list[Enrichment]
+    rules_version: str
+    metrics: UnitMetrics | None
+
+
 _PRODUCTS = [
     ProductToEnrich(supplier_code="s", sku="A", content_hash="h", title="Abisko", categories=["Tents"], images=1),
     ProductToEnrich(supplier_code="s", sku="B", content_hash="h", title="Merino Socks", brand="Nordpfad"),
 ]
 
 
-async def _enrich(tenant: str = "acme", products: list[ProductToEnrich] = _PRODUCTS) -> EnrichBatchResponse:
+async def _enrich(tenant: str = "acme", products: list[ProductToEnrich] = _PRODUCTS) -> Made:
     context = TaskContext(tenant_id=tenant, trace_id=_TRACE, provenance=["test:caller"])
+    packed = PackedProducts(count=len(products), data=pack(ListOfProductsToEnrich(products=products)))
     with using(context):
-        response: EnrichBatchResponse = await ActivityEnvironment().run(
-            enrich_batch, EnrichBatchRequest(products=products)
-        )
-    return response
+        response = await ActivityEnvironment().run(enrich_batch, EnrichBatchRequest(products=packed))
+    assert response.enrichments is not None
+    made = unpack(ListOfEnrichments, response.enrichments.data).enrichments
+    return Made(enrichments=made, rules_version=response.rules_version, metrics=response.metrics)
 
 
 async def _fails(**values: Any) -> ApplicationError:
@@ -253,3 +269,15 @@ def test_tokens_are_shown_nowhere() -> None:
         {"router_url": "https://router:443", "router_tokens": {"acme": "s3cret"}}
     )
     assert "s3cret" not in f"{settings} {settings!r} {settings.model_dump()}"
+
+
+async def test_what_is_not_packed_products_is_refused(tmp_path: Path, router: Router) -> None:
+    async with _asking(router, tmp_path):
+        for data, says in (
+            (b"nonsense", "are not compressed by zlib"),
+            (pack(ListOfProductsToEnrich())[:-3], "break off"),
+        ):
+            request = EnrichBatchRequest(products=PackedProducts(count=1, data=data))
+            with pytest.raises(ApplicationError, match=says) as caught:
+                await ActivityEnvironment().run(enrich_batch, request)
+            assert (caught.value.type, caught.value.non_retryable) == ("RequestInvalid", True)

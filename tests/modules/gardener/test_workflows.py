@@ -27,6 +27,10 @@ from contextunity.gen.contextunity.harvest.v1 import (
     EnrichmentCursor,
     ListForEnrichmentRequest,
     ListForEnrichmentResponse,
+    ListOfEnrichments,
+    ListOfProductsToEnrich,
+    PackedEnrichments,
+    PackedProducts,
     ProductToEnrich,
     WriteEnrichmentsRequest,
     WriteEnrichmentsResponse,
@@ -36,6 +40,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, Wor
 from temporalio.exceptions import ActivityError, ApplicationError, CancelledError
 
 from contextunity.core.context import TaskContext, using
+from contextunity.core.packing import pack, unpack
 from contextunity.modules.gardener.workflows import EnrichWorkflow, GardenerWorkflow
 from contextunity.worker.testing import WorkflowHarness, time_skipping_environment
 
@@ -52,7 +57,7 @@ class Shop:
         self.enriched = dict[str, int]()
         self.batches = list[list[str]]()
         self.lists = self.writes = 0
-        self.quick = True
+        self.quick = False
         self.fail: Callable[[list[str]], BaseException | None] = lambda skus: None
         self.gate: asyncio.Event | None = None
         self.begun = asyncio.Event()
@@ -71,14 +76,17 @@ class Shop:
         page = [sku for sku in due if sku > after]
         more = len(page) > request.limit
         page = page[: request.limit]
+        size = request.batch_size
         return ListForEnrichmentResponse(
-            products=[ProductToEnrich(supplier_code="s", sku=sku) for sku in page],
+            batches=[_packed(page[start : start + size]) for start in range(0, len(page), size)],
             next=EnrichmentCursor(supplier_code="s", sku=page[-1]) if more else None,
             due=0 if request.after is not None else len(due),
         )
 
     async def _enrich(self, request: EnrichBatchRequest) -> EnrichBatchResponse:
-        skus = [product.sku for product in request.products]
+        assert request.products is not None
+        skus = [product.sku for product in unpack(ListOfProductsToEnrich, request.products.data).products]
+        assert request.products.count == len(skus)
         self.batches.append(skus)
         self.begun.set()
         if self.gate is not None:
@@ -86,17 +94,19 @@ class Shop:
         error = self.fail(skus)
         if error is not None:
             raise error
+        made = ListOfEnrichments(enrichments=[Enrichment(supplier_code="s", sku=sku) for sku in skus])
         return EnrichBatchResponse(
-            enrichments=[Enrichment(supplier_code="s", sku=sku) for sku in skus],
+            enrichments=PackedEnrichments(count=len(skus), data=pack(made)),
             rules_version="r1",
             metrics=UnitMetrics(cost_usd=0.5, tokens_used=10),
         )
 
     def _write(self, request: WriteEnrichmentsRequest) -> WriteEnrichmentsResponse:
         self.writes += 1
-        for each in request.enrichments:
+        made = [each for batch in request.batches for each in unpack(ListOfEnrichments, batch.data).enrichments]
+        for each in made:
             self.enriched[each.sku] = self.enriched.get(each.sku, 0) + 1
-        return WriteEnrichmentsResponse(written=len(request.enrichments))
+        return WriteEnrichmentsResponse(written=len(made))
 
     @property
     def client(self) -> gardener_temporal.GardenerServiceClient:
@@ -104,6 +114,11 @@ class Shop:
 
     async def gardener(self, **values: Any) -> gardener_temporal.GardenerHandle:
         return await self.client.start_gardener(GardenerRequest(tenant_id=_TENANT, **values))
+
+
+def _packed(skus: list[str]) -> PackedProducts:
+    products = [ProductToEnrich(supplier_code="s", sku=sku) for sku in skus]
+    return PackedProducts(count=len(skus), data=pack(ListOfProductsToEnrich(products=products)))
 
 
 async def _until(
@@ -153,6 +168,17 @@ async def test_it_enriches_all_in_batches_and_looks_again_when_told(workflows: W
         await _end(handle)
 
 
+async def test_the_rules_take_a_page_at_once(workflows: WorkflowHarness) -> None:
+    async with _running(workflows, 1250) as shop:
+        shop.quick = True
+        handle = await shop.gardener()
+        progress = await _until(handle, lambda it: it.stage == GardenerStage.WAITING)
+        assert (progress.enriched, progress.batches, progress.looks) == (1250, 2, 1)
+        assert sorted(map(len, shop.batches)) == [250, 1000]
+        assert set(shop.enriched.values()) == {1}
+        await _end(handle)
+
+
 async def test_a_tenant_without_products_is_looked_at_by_a_timer(workflows: WorkflowHarness) -> None:
     async with _running(workflows) as shop:
         handle = await shop.gardener()
@@ -174,7 +200,6 @@ async def test_the_poll_interval_is_in_the_input(workflows: WorkflowHarness) -> 
 
 async def test_a_batch_that_fails_is_told_and_the_others_go_on(workflows: WorkflowHarness) -> None:
     async with _running(workflows, 30) as shop:
-        shop.quick = False
         shop.fail = lambda skus: ApplicationError("not now", type="RouterUnavailable") if "S0010" in skus else None
         handle = await shop.gardener(batch_size=10, retry_max=2)
         progress = await _until(handle, lambda it: it.stage == GardenerStage.WAITING)
@@ -203,9 +228,8 @@ async def test_a_catalogue_that_cannot_be_read_ends_a_look_and_not_the_gardener(
 
 
 async def test_a_pause_writes_what_is_at_hand_and_begins_nothing(workflows: WorkflowHarness) -> None:
-    async with _running(workflows, 100) as shop:
+    async with _running(workflows, 400) as shop:
         shop.gate = asyncio.Event()
-        shop.quick = False
         handle = await shop.gardener(batch_size=10, parallel_batches=2)
         await shop.begun.wait()
         await handle.pause()
@@ -217,7 +241,8 @@ async def test_a_pause_writes_what_is_at_hand_and_begins_nothing(workflows: Work
         assert progress.enriched == 10 * begun
         assert (await handle.set_batch_size(SetBatchSizeRequest(batch_size=20))).previous_batch_size == 10
         await handle.resume()
-        await _until(handle, lambda it: it.enriched == 100)
+        await _until(handle, lambda it: it.enriched == 400)
+        # Those that were listed already keep their size.
         assert max(map(len, shop.batches)) == 20
         assert set(shop.enriched.values()) == {1}
         await _end(handle)
@@ -237,7 +262,6 @@ async def test_an_update_out_of_range_is_rejected_by_the_contract(workflows: Wor
 async def test_a_cancelled_one_ends_after_the_batches_at_hand(workflows: WorkflowHarness) -> None:
     async with _running(workflows, 100) as shop:
         shop.gate = asyncio.Event()
-        shop.quick = False
         handle = await shop.gardener(batch_size=10, parallel_batches=2)
         await shop.begun.wait()
         await handle.cancel()

@@ -266,7 +266,7 @@ class _Flow:
     @property
     def _page_size(self) -> int:
         """Products that are listed at once, and written at once: of a few batches, which spares the server much."""
-        return min(_MAX_PAGE, _BATCHES_A_PAGE * self.progress.batch_size)
+        return _MAX_PAGE if self._is_quick else min(_MAX_PAGE, _BATCHES_A_PAGE * self.progress.batch_size)
 
 
 def _count(batches: Sequence[PackedEnrichments | PackedProducts]) -> int:

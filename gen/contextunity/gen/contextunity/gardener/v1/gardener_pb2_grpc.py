@@ -158,7 +158,8 @@ class GardenerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetBatchSize(self, request, context):
-        """Changes how many products the batches from now on hold, and answers the number that was in force before.
+        """Changes how many products the batches that are listed from now on hold, and answers the number that was in force
+        before. Rules alone take a page of products at once, whatever the number.
 
         Errors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.
         """

@@ -68,7 +68,8 @@ class GardenerServiceStub:
     RunNow: _grpc.UnaryUnaryMultiCallable[_empty_pb2.Empty, _empty_pb2.Empty]
     """Looks for products now, and not only when the poll interval is over. A pause stays."""
     SetBatchSize: _grpc.UnaryUnaryMultiCallable[_gardener_pb2.SetBatchSizeRequest, _gardener_pb2.SetBatchSizeResponse]
-    """Changes how many products the batches from now on hold, and answers the number that was in force before.
+    """Changes how many products the batches that are listed from now on hold, and answers the number that was in force
+    before. Rules alone take a page of products at once, whatever the number.
 
     Errors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.
     """
@@ -112,7 +113,8 @@ class GardenerServiceAsyncStub(GardenerServiceStub):
     RunNow: _aio.UnaryUnaryMultiCallable[_empty_pb2.Empty, _empty_pb2.Empty]  # type: ignore[assignment]
     """Looks for products now, and not only when the poll interval is over. A pause stays."""
     SetBatchSize: _aio.UnaryUnaryMultiCallable[_gardener_pb2.SetBatchSizeRequest, _gardener_pb2.SetBatchSizeResponse]  # type: ignore[assignment]
-    """Changes how many products the batches from now on hold, and answers the number that was in force before.
+    """Changes how many products the batches that are listed from now on hold, and answers the number that was in force
+    before. Rules alone take a page of products at once, whatever the number.
 
     Errors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.
     """
@@ -207,7 +209,8 @@ class GardenerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gardener_pb2.SetBatchSizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gardener_pb2.SetBatchSizeResponse, _abc.Awaitable[_gardener_pb2.SetBatchSizeResponse]]:
-        """Changes how many products the batches from now on hold, and answers the number that was in force before.
+        """Changes how many products the batches that are listed from now on hold, and answers the number that was in force
+        before. Rules alone take a page of products at once, whatever the number.
 
         Errors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.
         """

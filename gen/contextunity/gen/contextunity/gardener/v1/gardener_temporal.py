@@ -113,9 +113,10 @@ set_batch_size_update: _Final[_t.UpdateContract[_v1.SetBatchSizeResponse]] = _t.
     method='contextunity.gardener.v1.GardenerService.SetBatchSize',
     input_type=_v1.SetBatchSizeRequest,
     output_type=_v1.SetBatchSizeResponse,
-    description='Changes how many products the batches from now on hold, and answers the number that was in force before.\n\nErrors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.',
+    description='Changes how many products the batches that are listed from now on hold, and answers the number that was in force\nbefore. Rules alone take a page of products at once, whatever the number.\n\nErrors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.',
 )
-"""Changes how many products the batches from now on hold, and answers the number that was in force before.
+"""Changes how many products the batches that are listed from now on hold, and answers the number that was in force
+before. Rules alone take a page of products at once, whatever the number.
 
 Errors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.
 """
@@ -328,7 +329,8 @@ class GardenerWorkflowBase(_t.WorkflowBase, contract=gardener_workflow.contract)
 
     @_abstractmethod
     def set_batch_size(self, request: _v1.SetBatchSizeRequest) -> _Awaitable[_v1.SetBatchSizeResponse] | _v1.SetBatchSizeResponse:
-        """Changes how many products the batches from now on hold, and answers the number that was in force before.
+        """Changes how many products the batches that are listed from now on hold, and answers the number that was in force
+        before. Rules alone take a page of products at once, whatever the number.
 
         Errors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.
         """
@@ -396,7 +398,8 @@ class GardenerHandle(_t.Handle[_v1.GardenerResponse]):
         await self._signal(run_now_signal, None, options)
 
     async def set_batch_size(self, request: _v1.SetBatchSizeRequest, **options: _Unpack[_t.UpdateOptions]) -> _v1.SetBatchSizeResponse:
-        """Changes how many products the batches from now on hold, and answers the number that was in force before.
+        """Changes how many products the batches that are listed from now on hold, and answers the number that was in force
+        before. Rules alone take a page of products at once, whatever the number.
 
         Errors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.
         """

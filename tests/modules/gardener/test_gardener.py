@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import signal
+import threading
 import uuid
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from contextunity.gen.contextunity.gardener.v1 import gardener_temporal
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal
+from contextunity.gen.contextunity.router import router_pb2_grpc
 
+from contextunity.core import ContextUnit, worker_pb2
 from contextunity.modules.harvest.catalogue import Catalogue
 from contextunity.modules.harvest.following import follower_for
 from contextunity.worker.embedded import EmbeddedServer
@@ -61,32 +68,70 @@ def test_a_harvest_has_the_gardener_of_its_tenant_enrich_what_came(house: Any) -
     assert house.wait(gardener)["status"] == "cancelled"
 
 
-def test_a_killed_worker_loses_and_repeats_nothing(house: Any) -> None:
-    tenant = _tenant()
-    house.configure("[modules.harvest]\nsample_products = 250\n")
+class _Router(router_pb2_grpc.RouterServiceServicer):
+    """Answers so many batches, and holds the others back until it is told to go on."""
+
+    def __init__(self, batches: int) -> None:
+        self._left = batches
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        self.asked = Counter[str]()
+        self._lock = threading.Lock()
+
+    def ExecuteAgent(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract names it so
+        told: Any = ContextUnit.from_protobuf(request).payload["input"]
+        skus = [product["sku"] for product in told["products"]]
+        with self._lock:
+            self.asked.update(skus)
+            self._left -= 1
+            held = self._left < 0
+        if held:
+            self.reached.set()
+            self.go_on.wait(60)
+        return ContextUnit(payload={"enrichments": [{"sku": sku} for sku in skus]}).to_protobuf(worker_pb2)
+
+
+@pytest.fixture
+def router() -> Iterator[tuple[_Router, int]]:
+    servicer = _Router(batches=15)
+    server = grpc.server(ThreadPoolExecutor(8))
+    router_pb2_grpc.add_RouterServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield servicer, port
+    servicer.go_on.set()
+    server.stop(None).wait()
+
+
+def test_a_killed_worker_loses_and_repeats_nothing(house: Any, router: tuple[_Router, int]) -> None:
+    tenant, (servicer, port) = _tenant(), router
+    house.configure(
+        f'[modules.harvest]\nsample_products = 120\n[modules.gardener]\nrouter_url = "http://127.0.0.1:{port}"\n'
+    )
     house.serve()
     first = house.work(*_BOTH)
     harvested = house.wait(house.start(supplier_code=_SUPPLIER, tenant_id=tenant))
     products = int(harvested["result"]["counts"]["synced"])
-    assert products > 400
-    # Batches of one product, so that there is a middle to be killed in.
-    workflow_id = house.start(workflow_type="enrich", supplier_code=_SUPPLIER, tenant_id=tenant, batch_size=1)
-    middle = house.wait_until(workflow_id, lambda status: _enriched(status) > 0)
+    assert products > 200
+    workflow_id = house.start(workflow_type="enrich", supplier_code=_SUPPLIER, tenant_id=tenant, batch_size=10)
+    # Ten batches are written at once, so that some are written, some made, and some at hand when it is killed.
+    assert servicer.reached.wait(60)
+    house.wait_until(workflow_id, lambda status: _enriched(status) == 100)
     first.send(signal.SIGKILL)
     first.wait()
-    assert middle["status"] == "running"
+    servicer.go_on.set()
     with Catalogue.open(house.catalogue_url) as catalogue:
-        assert catalogue.count_enriched(tenant, _SUPPLIER) < products
+        assert catalogue.count_enriched(tenant, _SUPPLIER) == 100
         house.work(*_BOTH)
         ended = house.wait(workflow_id)
         assert ended["status"] == "completed", ended
         assert int(ended["result"]["enriched"]) == products
         assert int(ended["result"].get("failed", 0)) == 0
         assert catalogue.count_enriched(tenant, _SUPPLIER) == products
-        assert all(row.is_current for row in catalogue.enriched(tenant, _SUPPLIER, products))
-    # Nothing is left to do.
-    again = house.wait(house.start(workflow_type="enrich", supplier_code=_SUPPLIER, tenant_id=tenant))
-    assert int(again["result"].get("enriched", 0)) == 0
+        rows = catalogue.enriched(tenant, _SUPPLIER, products)
+        assert all(row.is_current and row.enricher == "router" for row in rows)
+    # What was made before is in the history: only the two batches that were at hand were asked for again.
+    assert len(servicer.asked) == products
+    assert sum(servicer.asked.values()) - products <= 20
 
 
 def test_a_follower_that_is_none_stops_the_worker_with_a_line(

@@ -153,7 +153,7 @@ async def test_what_is_no_file_of_schedules_is_said_so(
 @pytest.mark.usefixtures("worker")
 async def test_schedules_are_listed_and_steered(run: Run, eventually: Callable[..., Awaitable[Any]]) -> None:
     assert await run("list") == (0, "no schedules\n", "")
-    await run("apply")
+    await run("apply", "--module", "reports")
     assert await run("pause", "weekly", "--note", "holidays") == (0, "weekly: paused\n", "")
     code, out, _ = await run("trigger", "hourly")
     assert code == 0

@@ -19,7 +19,15 @@ from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 from ._processes import Child, cpu_seconds
 
-__all__ = ["WorkerHarvest", "harvest_by_worker", "histories_of_harvest", "histories_of_json_harvest"]
+__all__ = [
+    "House",
+    "WorkerHarvest",
+    "harvest_by_worker",
+    "histories_of",
+    "histories_of_harvest",
+    "histories_of_json_harvest",
+    "running_house",
+]
 
 JSON_QUEUE, JSON_WORKFLOW = "json-harvest", "json_harvest"
 """Of the worker in `_json_harvest`."""
@@ -57,7 +65,7 @@ class WorkerHarvest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _House:
+class House:
     temporal: EmbeddedServer
     client: Client
     worker: Child
@@ -74,13 +82,13 @@ async def harvest_by_worker(url: str, folder: Path, *, page_size: int = 0) -> Wo
         folder: made anew, for everything that the processes write.
         page_size: feed entries in a page; 0 leaves it to the supplier's setting.
     """
-    async with _house(folder, url) as house:
+    async with running_house(folder, url) as house:
         cpu_before = house.worker.cpu_seconds(), cpu_seconds(house.temporal.pid)
         began = time.perf_counter()
         workflow_id, result = await _harvested(house, page_size)
         wall = time.perf_counter() - began
         cpu_after = house.worker.cpu_seconds(), cpu_seconds(house.temporal.pid)
-        histories = await _histories(house.client, workflow_id, result.harvest_id)
+        histories = await histories_of(house.client, workflow_id, result.harvest_id)
         return WorkerHarvest(
             wall=wall,
             products=result.counts.created,
@@ -97,7 +105,7 @@ async def harvest_by_worker(url: str, folder: Path, *, page_size: int = 0) -> Wo
 
 async def histories_of_harvest(url: str, folder: Path) -> list[WorkflowHistory]:
     """Harvests a feed with everything fresh, and gives the history of each run."""
-    async with _house(folder, url) as house:
+    async with running_house(folder, url) as house:
         workflow_id, result = await _harvested(house)
         if result.counts is None or not result.counts.created:
             raise RuntimeError(f"the harvest gave nothing: {result}")
@@ -121,8 +129,8 @@ async def histories_of_json_harvest(url: str, folder: Path) -> list[WorkflowHist
 
 
 @asynccontextmanager
-async def _house(folder: Path, url: str) -> AsyncGenerator[_House]:
-    folder.mkdir()
+async def running_house(folder: Path, url: str) -> AsyncGenerator[House]:
+    folder.mkdir(exist_ok=True)
     (folder / "contextworker.toml").write_text(_SETTINGS.format(url=url))
     port = usual_or_free_port(0)
     async with AsyncExitStack() as stack:
@@ -145,10 +153,10 @@ async def _house(folder: Path, url: str) -> AsyncGenerator[_House]:
         await channel.channel_ready()
         client = await Client.connect(temporal.address, plugins=[ContextWorkerPlugin()])
         stub = worker_pb2_grpc.WorkerServiceStub(channel)
-        yield _House(temporal=temporal, client=client, worker=worker, stub=stub)
+        yield House(temporal=temporal, client=client, worker=worker, stub=stub)
 
 
-async def _harvested(house: _House, page_size: int = 0) -> tuple[str, Any]:
+async def _harvested(house: House, page_size: int = 0) -> tuple[str, Any]:
     """Starts a harvest as any client does, and waits for it: its workflow id, and what came of it."""
     payload = {"workflow_type": "harvest", "supplier_code": "supplier", "tenant_id": "bench", "page_size": page_size}
     # Its second harvest of the same feed is to be measured, not its request of whether the feed has changed.
@@ -159,7 +167,7 @@ async def _harvested(house: _House, page_size: int = 0) -> tuple[str, Any]:
     return workflow_id, await house.client.get_workflow_handle(workflow_id).result()
 
 
-async def _histories(client: Client, workflow_id: str, first_run_id: str) -> list[tuple[int, int]]:
+async def histories_of(client: Client, workflow_id: str, first_run_id: str) -> list[tuple[int, int]]:
     """Events and bytes of the history of each run."""
     histories: list[tuple[int, int]] = []
     async for handle, _ in _runs(client, workflow_id, first_run_id):

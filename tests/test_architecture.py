@@ -36,6 +36,8 @@ _LAYERS = {
     "src/contextunity/core": ("contextunity.worker", "contextunity.modules", "process_jail", *_PLUGINS),
     "src/contextunity/worker": ("contextunity.modules", "process_jail", *_PLUGINS),
     "src/contextunity/modules": _PLUGINS,
+    # It reads and writes the catalogue by the contract, as a module in another repository would.
+    "src/contextunity/modules/gardener": ("contextunity.modules.harvest", "contextunity.modules.code"),
 }
 """What the files of a folder may not import."""
 

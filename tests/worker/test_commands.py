@@ -139,7 +139,7 @@ def test_settings_of_a_module_that_does_not_exist_are_told(spawn: Any, tmp_path:
     (tmp_path / "contextworker.toml").write_text("[modules.harvset]\nsample_products = 1\n")
     process = spawn(*_WORKER)
     assert process.wait() == 2
-    assert "modules.harvset: there is no such module; known modules: code, harvest" in process.output
+    assert "modules.harvset: there is no such module; known modules: code, gardener, harvest" in process.output
 
 
 def test_every_module_that_does_not_load_is_listed(spawn: Any, tmp_path: Path) -> None:

@@ -66,7 +66,9 @@ async def running_dev_server(
             embedded_server(settings.data_folder, port=temporal_port, ui_port=ui_port)
         )
         client = await connect(settings, address=temporal.address)
-        workers = await stack.enter_async_context(running_workers(client, selected, settings))
+        workers = await stack.enter_async_context(
+            running_workers(client, selected, settings, workflows=registry.workflows)
+        )
         service = WorkerService(
             client,
             registry,

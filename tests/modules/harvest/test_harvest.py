@@ -89,12 +89,15 @@ def test_the_main_job_runs_ends_and_leaves_nothing_running(spawn: Any, tmp_path:
     assert sample[0].sku in first.output
     for told in ("100%", ".contextworker/harvest/catalogue.db", "http://127.0.0.1:", "contextunity.worker dev"):
         assert told in first.output
+    assert f"Enriched: {total:,} products, 0 failed" in first.output
+    assert "sleeping-bags/" in first.output
     assert "Traceback" not in first.output
     assert "Warning" not in first.output
 
     second = spawn("-m", "contextunity.modules.harvest")
     assert second.wait() == 0, second.output
     assert f"0 created, 0 changed, {total:,} unchanged" in second.output
+    assert "Nothing has changed since they were enriched" in second.output
     for told in ("has not changed since the last harvest (304 Not Modified)", "harvest --force", sample[0].sku):
         assert told in second.output
     with sqlite3.connect(tmp_path / ".contextworker/harvest/catalogue.db") as connection:
@@ -462,7 +465,7 @@ def test_a_feed_that_comes_back_in_time_is_harvested(house: Any, tmp_path: Path)
             {"workflow_type": "harvset"},
             grpc.StatusCode.NOT_FOUND,
             "WORKFLOW_TYPE_UNKNOWN",
-            "known ones: execute_code, harvest",
+            "known ones: enrich, execute_code, gardener, harvest",
             id="workflow_type that does not exist",
         ),
         pytest.param(

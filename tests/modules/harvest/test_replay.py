@@ -33,7 +33,12 @@ async def test_a_recorded_harvest_replays(path: Path) -> None:
 
 
 def test_there_are_histories_from_before_and_of_each_way_to_end() -> None:
-    assert {path.stem for path in _HISTORIES} >= {"harvest_before_unchanged", "harvest_read", "harvest_unchanged"}
+    assert {path.stem for path in _HISTORIES} >= {
+        "harvest_before_unchanged",
+        "harvest_followed",
+        "harvest_read",
+        "harvest_unchanged",
+    }
 
 
 async def test_a_history_of_another_order_does_not_replay() -> None:

@@ -117,7 +117,7 @@ def test_flags_may_be_written_like_their_fields(command: Command) -> None:
 def test_an_unknown_workflow_type_is_told_with_those_known(command: Command) -> None:
     done = command("start", "harvst")
     assert done.code == 1
-    assert "there is no workflow_type 'harvst'; known ones: execute_code, harvest" in done.err
+    assert "there is no workflow_type 'harvst'; known ones: enrich, execute_code, gardener, harvest" in done.err
     assert command("start").code == 2
     done = command("start", "--supplier-code", "harvest", "harvest")
     assert done.code == 2

@@ -209,7 +209,12 @@ def test_where_a_token_is_refused_it_is_told_what_takes_one(command: Command, mo
 def test_contracts_are_told(command: Command) -> None:
     table = command("contracts")
     assert table.code == 0
-    assert [line.split()[0] for line in table.out.splitlines()[1:3]] == ["execute_code", "harvest"]
+    assert [line.split()[0] for line in table.out.splitlines()[1:5]] == [
+        "enrich",
+        "execute_code",
+        "gardener",
+        "harvest",
+    ]
     one = command("contracts", "harvest")
     assert "  workflow id    harvest/${! tenantId }/${! supplierCode }\n" in one.out
     assert "    page_size            int32 [int32.lte: 1000; int32.gte: 0]\n" in one.out

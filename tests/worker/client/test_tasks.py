@@ -124,7 +124,7 @@ async def test_refusals_have_reason_violations_and_trace(client: Any) -> None:
     assert not error.unreachable
     with pytest.raises(WorkerServiceError, match="NOT_FOUND WORKFLOW_TYPE_UNKNOWN") as unknown:
         await settle(client.start("harvst", {}))
-    assert unknown.value.metadata["known"] == "execute_code, harvest, list_rejected"
+    assert unknown.value.metadata["known"] == "enrich, execute_code, gardener, harvest, list_rejected"
     with pytest.raises(WorkerServiceError, match="TASK_UNKNOWN"):
         await collect(client.watch("nobody"))
     with pytest.raises(ValueError, match="is not a UUID"):
@@ -164,7 +164,9 @@ async def test_contracts_are_described(client: Any) -> None:
     assert "fetch_products" in [each.name for each in full.activities]
     assert b"temporal/v1/temporal.proto" in full.file_descriptor_set
     assert {each.workflow_type for each in (await settle(client.describe_contracts())).contracts} == {
+        "enrich",
         "execute_code",
+        "gardener",
         "harvest",
         "list_rejected",
     }

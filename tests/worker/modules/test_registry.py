@@ -36,7 +36,7 @@ def test_a_module_is_found_by_name_and_its_workflows_by_type() -> None:
     assert registry.modules["harvest"].task_queues == ("harvest",)
     workflows, activities = registry.modules["harvest"].handlers("harvest")
     assert workflows == [HarvestWorkflow, ListRejectedWorkflow]
-    assert len(activities) == 5
+    assert len(activities) == 8
 
 
 def test_modules_are_selected_in_the_order_asked_for_and_unknown_ones_named() -> None:

@@ -50,24 +50,29 @@ async def test_declared_schedules_are_shown_then_applied(run: Run) -> None:
     code, out, err = await run("apply", "--diff", "--dry-run", "--module", "reports")
     assert (code, err) == (0, "")
     assert out.splitlines() == [*shown, "3 created (dry run: nothing was done)"]
-    code, out, _ = await run("apply")
+    code, out, _ = await run("apply", "--module", "reports")
     assert (code, out.splitlines()) == (0, [*shown, "3 created"])
-    assert (await run("apply"))[1] == "3 unchanged\n"
-    assert (await run("apply", "--diff"))[1].splitlines() == ["= weekly", "= hourly", "= sweep", "3 unchanged"]
+    assert (await run("apply", "--module", "reports"))[1] == "3 unchanged\n"
+    unchanged = ["= weekly", "= hourly", "= sweep", "3 unchanged"]
+    assert (await run("apply", "--diff", "--module", "reports"))[1].splitlines() == unchanged
+    # Without a module it is those of all; the service here does not know harvest.
+    code, out, err = await run("apply")
+    assert code != 0
+    assert "harvest-nightly" in out + err
 
 
 async def test_a_module_without_schedules_prunes_nothing_by_mistake(run: Run) -> None:
-    assert await run("apply", "--module", "harvest") == (
+    assert await run("apply", "--module", "code") == (
         0,
         "nothing to do\n",
         "contextworker: no contract declares a schedule\n",
     )
-    code, _, err = await run("apply", "--module", "harvest", "--prune")
+    code, _, err = await run("apply", "--module", "code", "--prune")
     assert code == 2
     assert "so all would be removed" in err
-    code, _, err = await run("apply", "--module", "gardener")
+    code, _, err = await run("apply", "--module", "farmer")
     assert code == 2
-    assert "unknown module 'gardener'" in err
+    assert "unknown module 'farmer'" in err
 
 
 @pytest.mark.parametrize("kind", ["json", "toml"])
@@ -148,7 +153,7 @@ async def test_what_is_no_file_of_schedules_is_said_so(
 @pytest.mark.usefixtures("worker")
 async def test_schedules_are_listed_and_steered(run: Run, eventually: Callable[..., Awaitable[Any]]) -> None:
     assert await run("list") == (0, "no schedules\n", "")
-    await run("apply")
+    await run("apply", "--module", "reports")
     assert await run("pause", "weekly", "--note", "holidays") == (0, "weekly: paused\n", "")
     code, out, _ = await run("trigger", "hourly")
     assert code == 0

@@ -72,10 +72,11 @@ def test_all_are_read_with_what_they_say(registry: WorkerRegistry, reports: Any)
 
 def test_those_of_some_modules_alone_can_be_asked_for(registry: WorkerRegistry) -> None:
     registry.register(harvest)
-    assert len(declared_schedules(registry)) == 3
-    assert declared_schedules(registry, ["harvest"]) == []
-    with pytest.raises(UnknownModuleError, match="gardener"):
-        declared_schedules(registry, ["gardener"])
+    assert len(declared_schedules(registry)) == 4
+    [nightly] = declared_schedules(registry, ["harvest"])
+    assert (nightly.schedule_id, nightly.workflow_type, nightly.cron) == ("harvest-nightly", "harvest", "0 2 * * *")
+    with pytest.raises(UnknownModuleError, match="farmer"):
+        declared_schedules(registry, ["farmer"])
 
 
 async def test_they_can_be_applied_as_they_are(

@@ -57,5 +57,6 @@ def test_the_contract_can_be_generated(generate: Any, tmp_path: Path) -> None:
     assert b"camping-trade" in (tmp_path / "acme_docs/acme/docs/v1/docs_pb2.py").read_bytes()
 
 
-def test_harvest_itself_declares_none() -> None:
-    assert declared_schedules(_harvest()) == []
+def test_harvest_itself_declares_the_one_that_is_named() -> None:
+    (nightly,) = declared_schedules(_harvest())
+    assert f"`{nightly.schedule_id}`" in _TEXT

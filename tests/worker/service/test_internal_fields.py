@@ -219,6 +219,15 @@ _INPUTS = {
         "public": {"code", "language", "limits", "inputs", "files", "tools", "tenant_id", "lower_timeout"},
         "internal": set[str](),
     },
+    "contextunity.gardener.v1.EnrichRequest": {
+        "public": {"tenant_id", "supplier_code", "skus", "force", "batch_size", "parallel_batches", "retry_max"},
+        "internal": {"resume"},
+    },
+    "contextunity.gardener.v1.GardenerRequest": {
+        "public": {"tenant_id", "batch_size", "parallel_batches", "poll_interval", "retry_max"},
+        "internal": {"resume"},
+    },
+    "contextunity.gardener.v1.SetBatchSizeRequest": {"public": {"batch_size"}, "internal": set[str]()},
     "contextunity.harvest.v1.HarvestRequest": {
         "public": {"tenant_id", "supplier_code", "page_size", "max_products", "allow_delisting", "force"},
         "internal": {"resume"},
@@ -285,7 +294,11 @@ def test_no_input_of_any_call_reaches_what_modules_keep_for_themselves() -> None
     for name, descriptor in inputs.items():
         reached |= _reached(descriptor, name, frozenset())
     assert "contextunity.code.v1.Limits" in reached
-    kept = {"contextunity.code.v1.ProgramState", "contextunity.harvest.v1.HarvestState"}
+    kept = {
+        "contextunity.code.v1.ProgramState",
+        "contextunity.gardener.v1.GardenerState",
+        "contextunity.harvest.v1.HarvestState",
+    }
     assert {kind: path for kind, path in reached.items() if kind in kept} == {}
 
 

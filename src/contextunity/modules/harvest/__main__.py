@@ -1,7 +1,7 @@
 """`make run`: harvests a supplier end to end, with a Temporal server, the gRPC service and workers of its own.
 
-It talks to the service over gRPC alone, as any caller would; only the rows that it shows at the end are read from the
-catalogue.
+Where a module enriches products, what came is then enriched once. It talks to the service over gRPC alone, as any
+caller would, and knows that module by its workflow_type; only the rows that it shows are read from the catalogue.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from .settings import BUNDLED_SUPPLIER, HarvestSettings
 _PLAIN_SECONDS = 2.0
 """Seconds between progress lines where the output is no terminal."""
 _SAMPLE_ROWS = 5
+_ENRICH_WORKFLOW = "enrich"
+"""workflow_type of a module that enriches what harvests bring; nothing is shown of it where there is none."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,60 +68,87 @@ async def _run(console: Console, settings: Settings, registry: WorkerRegistry, a
                 parameters = {"supplier_code": supplier_code, "force": arguments.force}
                 started = await client.start(HARVEST_WORKFLOW_NAME, parameters)
                 console.print(f"StartWorkflow answered: workflow_id [bold]{started.workflow_id}[/bold]\n")
-                task = await _watch(console, started)
+                task = await _watch(console, started, "opening the feed …", _of_harvest)
+                if not _completed(console, "harvest", task):
+                    return 1
+                _show_result(console, settings, task["result"], tenant_id, supplier_code)
+                if _ENRICH_WORKFLOW in registry.workflows:
+                    started = await client.start(_ENRICH_WORKFLOW, {"supplier_code": supplier_code})
+                    console.print(f"\nEnriching it: workflow_id [bold]{started.workflow_id}[/bold]\n", soft_wrap=True)
+                    task = await _watch(console, started, "looking for products …", _of_enrichment)
+                    if not _completed(console, "enrichment", task):
+                        return 1
+                    _show_enriched(console, settings, task["result"], tenant_id, supplier_code)
             except WorkerServiceError as error:
                 console.print(str(error), style="red", markup=False, highlight=False)
                 return 1
-    if task["status"] != "completed":
-        console.print(f"The harvest {task['status']}: {task.get('error', '')}", style="red", markup=False)
-        return 1
-    _show_result(console, settings, task["result"], tenant_id, supplier_code)
     _show_next(console)
     return 0
 
 
-async def _watch(console: Console, started: TaskHandle) -> dict[str, Any]:
+def _completed(console: Console, what: str, task: Mapping[str, Any]) -> bool:
+    if task["status"] == "completed":
+        return True
+    console.print(f"The {what} {task['status']}: {task.get('error', '')}", style="red", markup=False)
+    return False
+
+
+_Tell = Callable[[Mapping[str, Any], float], tuple[str, float]]
+"""Tells of a task after so many seconds how far it is: in words, and as a part from 0 to 1."""
+
+
+async def _watch(console: Console, started: TaskHandle, beginning: str, tell: _Tell) -> dict[str, Any]:
     """Follows the task until it ends, and shows its progress meanwhile."""
-    view = _Bar(console) if console.is_terminal else _Lines(console)
+    view = _Bar(console, beginning) if console.is_terminal else _Lines(console)
     task: dict[str, Any] = {}
+    began = time.monotonic()
     with view:
         async for answer in started.watch():
             task = answer.payload
-            if task["status"] == "completed":
-                view.show(task["result"].get("counts", {}), 1.0)
-            elif task["status"] == "running":
-                progress = task.get("progress", {})
-                total = int(progress.get("bytes_total", 0))
-                view.show(progress.get("counts", {}), int(progress.get("bytes_done", 0)) / total if total else 0.0)
+            if task["status"] in ("completed", "running"):
+                view.show(*tell(task, max(time.monotonic() - began, 0.001)))
     return task
 
 
+def _of_harvest(task: Mapping[str, Any], seconds: float) -> tuple[str, float]:
+    over = task["status"] == "completed"
+    progress = task["result"] if over else task.get("progress", {})
+    counts, total = progress.get("counts", {}), int(progress.get("bytes_total", 0))
+    number = {key: int(counts.get(key, 0)) for key in ("pages", "fetched", "synced", "rejected")}
+    rate = (number["synced"] + number["rejected"]) / seconds
+    text = (
+        f"{number['pages']} pages  {number['fetched']:,} fetched  {number['synced']:,} synced  "
+        f"{number['rejected']} rejected  {rate:,.0f}/s"
+    )
+    return text, 1.0 if over else int(progress.get("bytes_done", 0)) / total if total else 0.0
+
+
+def _of_enrichment(task: Mapping[str, Any], seconds: float) -> tuple[str, float]:
+    over = task["status"] == "completed"
+    progress = task["result"] if over else task.get("progress", {})
+    enriched, failed = (int(progress.get(key, 0)) for key in ("enriched", "failed"))
+    due = int(progress.get("due", 0))
+    text = f"{enriched:,} enriched  {failed:,} failed  {enriched / seconds:,.0f}/s"
+    return text, 1.0 if over else (enriched + failed) / due if due else 0.0
+
+
 class _View:
-    """Shows how far a harvest is."""
+    """Shows how far a task is."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._began = time.monotonic()
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...
 
-    def show(self, counts: Mapping[str, Any], done: float) -> None:
+    def show(self, text: str, done: float) -> None:
         """Shows the numbers and the part, 0 to 1, that is done."""
         raise NotImplementedError
 
-    def _text(self, counts: Mapping[str, Any]) -> str:
-        number = {key: int(counts.get(key, 0)) for key in ("pages", "fetched", "synced", "rejected")}
-        rate = (number["synced"] + number["rejected"]) / max(time.monotonic() - self._began, 0.001)
-        return (
-            f"{number['pages']} pages  {number['fetched']:,} fetched  {number['synced']:,} synced  "
-            f"{number['rejected']} rejected  {rate:,.0f}/s"
-        )
-
 
 class _Bar(_View):
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, beginning: str) -> None:
         super().__init__(console)
         self._progress = Progress(
             BarColumn(bar_width=24),
@@ -128,7 +157,7 @@ class _Bar(_View):
             TimeRemainingColumn(compact=True),
             console=console,
         )
-        self._task = self._progress.add_task("opening the feed …", total=1.0)
+        self._task = self._progress.add_task(beginning, total=1.0)
 
     def __enter__(self) -> None:
         self._progress.start()
@@ -136,8 +165,8 @@ class _Bar(_View):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def show(self, counts: Mapping[str, Any], done: float) -> None:
-        self._progress.update(self._task, completed=done, description=self._text(counts))
+    def show(self, text: str, done: float) -> None:
+        self._progress.update(self._task, completed=done, description=text)
 
 
 class _Lines(_View):
@@ -145,11 +174,11 @@ class _Lines(_View):
         super().__init__(console)
         self._shown = 0.0
 
-    def show(self, counts: Mapping[str, Any], done: float) -> None:
+    def show(self, text: str, done: float) -> None:
         now = time.monotonic()
         if done >= 1.0 or now - self._shown >= _PLAIN_SECONDS:
             self._shown = now
-            self.console.print(f"{done:4.0%}  {self._text(counts)}", highlight=False, markup=False)
+            self.console.print(f"{done:4.0%}  {text}", highlight=False, markup=False)
 
 
 def _show_stack(console: Console, stack: DevServer) -> None:
@@ -178,14 +207,34 @@ def _show_result(
             highlight=False,
             soft_wrap=True,
         )
-    section, where = dict(settings.modules.get("harvest", {})), {"settings_folder": settings.settings_folder}
-    module_settings = HarvestSettings.model_validate(section, context=where)
-    catalogue = Catalogue.open(module_settings.catalogue_in(settings.data_folder))
-    try:
+    with _open_catalogue(settings) as catalogue:
         _show_rows(console, catalogue, tenant_id, supplier_code)
         console.print(f"\nThe catalogue is at {_short(catalogue.url_for_display)}", highlight=False, soft_wrap=True)
-    finally:
-        catalogue.close()
+
+
+def _open_catalogue(settings: Settings) -> Catalogue:
+    section, where = dict(settings.modules.get("harvest", {})), {"settings_folder": settings.settings_folder}
+    module_settings = HarvestSettings.model_validate(section, context=where)
+    return Catalogue.open(module_settings.catalogue_in(settings.data_folder))
+
+
+def _show_enriched(
+    console: Console, settings: Settings, result: Mapping[str, Any], tenant_id: str, supplier_code: str
+) -> None:
+    failed, enriched = int(result.get("failed", 0)), int(result.get("enriched", 0))
+    console.print(f"\nEnriched: {enriched:,} products, {failed:,} failed", highlight=False)
+    if not enriched and not failed:
+        console.print("Nothing has changed since they were enriched, so nothing was to be done.")
+    if failed:
+        console.print(result.get("last_error", ""), style="red", markup=False, highlight=False, soft_wrap=True)
+    rows = list[tuple[str, ...]]()
+    with _open_catalogue(settings) as catalogue:
+        for row in catalogue.enriched(tenant_id, supplier_code, _SAMPLE_ROWS):
+            color, material = ", ".join(row.colors), ", ".join(row.materials)
+            rows.append((row.sku, row.category, color, row.size, material, row.brand, f"{row.completeness} %"))
+    console.print()
+    _print_table(console, ("sku", "category", "color", "size", "material", "brand", "complete"), rows)
+    console.print()
 
 
 def _show_rows(console: Console, catalogue: Catalogue, tenant_id: str, supplier_code: str) -> None:
@@ -194,7 +243,10 @@ def _show_rows(console: Console, catalogue: Catalogue, tenant_id: str, supplier_
         price = "" if row.price is None else f"{row.price} {row.currency_code}"
         stock = "" if row.stock is None else str(row.stock)
         rows.append((row.sku, row.title, row.brand, price, stock, row.publication))
-    headers = ("sku", "title", "brand", "price", "stock", "publication")
+    _print_table(console, ("sku", "title", "brand", "price", "stock", "publication"), rows)
+
+
+def _print_table(console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for line in table_lines(headers, rows, console.width if console.is_terminal else None):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

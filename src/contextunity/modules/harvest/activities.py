@@ -16,13 +16,21 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from contextunity.gen.contextunity.harvest.v1 import (
+    Enrichment,
     Feed,
     FeedCursor,
     FetchProductsRequest,
     FetchProductsResponse,
     HarvestCounts,
     HarvestIncomplete,
+    ListForEnrichmentRequest,
+    ListForEnrichmentResponse,
+    ListOfEnrichments,
+    ListOfProductsToEnrich,
     ListRejectedResponse,
+    NotifyFinishedRequest,
+    NotifyFinishedResponse,
+    PackedProducts,
     PageRef,
     RawPage,
     ReadRejectedRequest,
@@ -33,6 +41,8 @@ from contextunity.gen.contextunity.harvest.v1 import (
     TakeTurnResponse,
     TransformDataRequest,
     TransformDataResponse,
+    WriteEnrichmentsRequest,
+    WriteEnrichmentsResponse,
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
 from temporalio import activity
@@ -43,9 +53,12 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError, RPCStatusCode
 
+from contextunity.core import CodecError, context, validation
+from contextunity.core.packing import pack, unpack
 from contextunity.worker.quotas import EgressBudgetError, note, on_budget
 
 from .catalogue import CatalogueError, CurrentReading, FetchedFrom, HarvestMismatch, PageGone
+from .catalogue.enrichments import Wanted
 from .errors import HARVESTS_TAKEN, FeedChangedError, FeedUnreachableError, HarvestError
 from .feeds import FeedUnchangedError, KnownVersion, open_feed, read_page
 from .resources import Resources, current
@@ -53,7 +66,16 @@ from .transform import clean_text, sale_dates, transform_page
 
 _Value = TypeVar("_Value")
 
-__all__ = ["fetch_products", "read_rejected", "sync_to_brain", "take_turn", "transform_data"]
+__all__ = [
+    "fetch_products",
+    "list_for_enrichment",
+    "notify_finished",
+    "read_rejected",
+    "sync_to_brain",
+    "take_turn",
+    "transform_data",
+    "write_enrichments",
+]
 
 _MAX_RETRY_SECONDS = 3600.0
 """The longest Retry-After that is waited for; a server that asks for more is asked again after this."""
@@ -225,6 +247,7 @@ def _finish_unchanged(
             warnings=totals.warnings,
         ),
         catalogue=resources.catalogue.url_for_display,
+        on_finished=_on_finished(resources),
     )
 
 
@@ -324,7 +347,22 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
         catalogue=catalogue.url_for_display if request.last else "",
         incomplete=incomplete,
         incomplete_detail=detail,
+        on_finished=_on_finished(resources) if request.last else "",
     )
+
+
+def _on_finished(resources: Resources) -> str:
+    """The workflow_type that is to be told of a harvest that has ended; empty for none."""
+    return "" if resources.follower is None else resources.follower.workflow_type
+
+
+@contract.notify_finished.defn
+async def notify_finished(request: NotifyFinishedRequest) -> NotifyFinishedResponse:
+    """Tells the workflow that the settings name that the tenant's catalogue may have changed."""
+    follower = current().follower
+    if follower is None:
+        return NotifyFinishedResponse()
+    return NotifyFinishedResponse(workflow_id=await follower.tell(activity.client(), _tenant()))
 
 
 def _trim_rejected(resources: Resources, page: PageRef) -> None:
@@ -390,6 +428,46 @@ def read_rejected(request: ReadRejectedRequest) -> ReadRejectedResponse:
     token = "" if end is None else f"{end[0]}.{end[1]}.{harvest_id}"
     page = ListRejectedResponse(harvest_id=harvest_id, rows=rows, next_page_token=token, dropped=dropped)
     return ReadRejectedResponse(page=page)
+
+
+@contract.list_for_enrichment.defn
+def list_for_enrichment(request: ListForEnrichmentRequest) -> ListForEnrichmentResponse:
+    """Lists one page of the tenant's products that are to be enriched."""
+    catalogue, tenant_id = current().catalogue, _tenant()
+    wanted = Wanted(
+        rules_version=request.rules_version,
+        supplier_code=request.supplier_code,
+        skus=tuple(request.skus),
+        force=request.force,
+    )
+    with _as_application_error():
+        due = 0 if request.after is not None else catalogue.count_to_enrich(tenant_id, wanted)
+        page, end = catalogue.to_enrich(tenant_id, wanted, after=request.after, limit=request.limit)
+    size = request.batch_size
+    batches = [page[start : start + size] for start in range(0, len(page), size)]
+    packed = [PackedProducts(count=len(batch), data=pack(ListOfProductsToEnrich(products=batch))) for batch in batches]
+    return ListForEnrichmentResponse(batches=packed, next=end, due=due)
+
+
+@contract.write_enrichments.defn
+def write_enrichments(request: WriteEnrichmentsRequest) -> WriteEnrichmentsResponse:
+    """Writes enrichments beside the tenant's products."""
+    found = list[Enrichment]()
+    for batch in request.batches:
+        try:
+            made = unpack(ListOfEnrichments, batch.data)
+            validation.check(made)
+        except CodecError as error:
+            raise ApplicationError(f"packed enrichments: {error}", type="RequestInvalid", non_retryable=True) from error
+        found += made.enrichments
+    with _as_application_error():
+        written = current().catalogue.put_enrichments(_tenant(), found, rules_version=request.rules_version)
+    return WriteEnrichmentsResponse(written=written, unknown=len(found) - written)
+
+
+def _tenant() -> str:
+    """Whose the task is, as its context tells; no payload is asked."""
+    return context.current().tenant_id or _DEFAULT_TENANT
 
 
 @contextlib.contextmanager

@@ -6,7 +6,16 @@ from contextunity.gen.contextunity.harvest.v1.harvest_temporal import HARVEST_WO
 
 from contextunity.worker.core.registry import ModuleConfig
 
-from .activities import fetch_products, read_rejected, sync_to_brain, take_turn, transform_data
+from .activities import (
+    fetch_products,
+    list_for_enrichment,
+    notify_finished,
+    read_rejected,
+    sync_to_brain,
+    take_turn,
+    transform_data,
+    write_enrichments,
+)
 from .resources import lifespan
 from .settings import BUNDLED_SUPPLIER, HarvestSettings
 from .workflows import HarvestWorkflow, ListRejectedWorkflow
@@ -17,7 +26,16 @@ module = ModuleConfig(
     name="harvest",
     description="Keeps a catalogue in step with the product feeds of suppliers.",
     workflows=[HarvestWorkflow, ListRejectedWorkflow],
-    activities=[take_turn, fetch_products, transform_data, sync_to_brain, read_rejected],
+    activities=[
+        take_turn,
+        fetch_products,
+        transform_data,
+        sync_to_brain,
+        notify_finished,
+        read_rejected,
+        list_for_enrichment,
+        write_enrichments,
+    ],
     settings=HarvestSettings,
     lifespan=lifespan,
     waiting_slots=lambda settings: settings.max_fetches,

@@ -25,6 +25,7 @@ from .catalogue import Catalogue
 from .errors import SupplierUnknownError
 from .feed_server import FeedServer
 from .feeds import FeedSource
+from .following import Follower, follower_for
 from .sample import write_sample
 from .settings import BUNDLED_SUPPLIER, HarvestSettings, SupplierSettings
 
@@ -50,6 +51,7 @@ class Resources:
         sample_path: where the feed of the bundled supplier lies once it is made.
         resolver: what resolves the names of feed servers.
         quotas: what tenants may take.
+        follower: who is told of a harvest that has ended; None for nobody.
     """
 
     settings: HarvestSettings
@@ -60,6 +62,7 @@ class Resources:
     sample_path: Path
     resolver: egress.Resolver = egress.resolve
     quotas: Quotas = field(default_factory=Quotas)
+    follower: Follower | None = None
     _server: FeedServer | None = None
     _clients: dict[str, httpx.AsyncClient] = field(default_factory=dict[str, httpx.AsyncClient])
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
@@ -209,6 +212,7 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
     global _current
     settings = context.settings if context.settings is not None else HarvestSettings()
     folder = context.data_folder / "harvest"
+    follower = follower_for(settings.on_finished, context.workflows)
     async with contextlib.AsyncExitStack() as stack:
         catalogue = await asyncio.to_thread(Catalogue.open, settings.catalogue_in(context.data_folder))
         stack.callback(catalogue.close)
@@ -224,6 +228,7 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
             spool_folder=folder / "spool",
             sample_path=folder / f"{BUNDLED_SUPPLIER}-{settings.sample_products}.csv",
             quotas=context.quotas,
+            follower=follower,
             _stack=stack,
         )
         _current = resources

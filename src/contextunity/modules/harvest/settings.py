@@ -104,6 +104,9 @@ class HarvestSettings(BaseModel):
     listed; up to ten always are."""
     timeout: float = Field(default=30.0, gt=0)
     """Seconds of silence after which a feed counts as unreachable."""
+    on_finished: str = ""
+    """workflow_type, such as gardener, that is signalled when a harvest has ended, and started for the tenant where it
+    does not run; none unless given."""
 
     @field_validator("feed_folders")
     @classmethod

@@ -16,6 +16,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
     HarvestState,
     ListRejectedRequest,
     ListRejectedResponse,
+    NotifyFinishedRequest,
     PageRef,
     ReadRejectedRequest,
     SetPageSizeRequest,
@@ -27,7 +28,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as contract
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from contextunity.worker.temporal.concurrency import retry_until_free
 
@@ -84,6 +85,8 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
                     force=request.force,
                 )
             )
+        if last.on_finished:
+            await self._notify(last.on_finished)
         self._stage = HarvestStage.DONE
         return HarvestResponse(
             harvest_id=self._state.harvest_id,
@@ -150,7 +153,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
                 if fetched.standing is not None:
                     # Nothing has been read, so nothing is transformed or synced; the activity has ended the harvest.
                     self._unchanged, self._state.counts = True, fetched.standing
-                    return SyncToBrainResponse(catalogue=fetched.catalogue)
+                    return SyncToBrainResponse(catalogue=fetched.catalogue, on_finished=fetched.on_finished)
                 over = fetched.end_of_feed or self._trial_is_over()
                 pages += 1
                 self._in_flight += 1
@@ -165,6 +168,15 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
             raise
         last = await syncing if syncing is not None else None
         return last if over else None
+
+    async def _notify(self, workflow_type: str) -> None:
+        """Tells the workflow that the settings name. Where that cannot be done, the harvest is done all the same."""
+        try:
+            await contract.notify_finished(NotifyFinishedRequest())
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            workflow.logger.warning("%r was not told that the harvest has ended: %s", workflow_type, error.cause)
 
     async def _fetch(self, page: PageRef) -> FetchProductsResponse:
         state = self._state

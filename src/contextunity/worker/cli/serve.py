@@ -98,7 +98,7 @@ async def _temporal(
         raise SettingsError([f"--tenant {tenant!r} {tenant_violation(tenant)}"])
     modules = registry.select(names)
     client = await connect(settings, address=address and with_port(address))
-    async with running_workers(client, modules, settings, tenant=tenant) as workers:
+    async with running_workers(client, modules, settings, tenant=tenant, workflows=registry.workflows) as workers:
         listed = ", ".join(module.config.name for module in modules) or "none"
         _settle()
         alone = f" of the tenant {tenant} alone" if tenant else ""

@@ -37,11 +37,14 @@ class ModuleContext:
         settings: the module's own settings, checked; None where it declares no model for them.
         data_folder: folder for embedded databases and spooled files; it may not exist yet.
         quotas: what tenants may take.
+        workflows: contracts of all registered modules by workflow_type. By them a module reaches the workflows of
+            others, which it does not import.
     """
 
     settings: Any
     data_folder: Path
     quotas: Quotas = field(default_factory=Quotas)
+    workflows: Mapping[str, WorkflowContract] = field(default_factory=dict[str, WorkflowContract])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

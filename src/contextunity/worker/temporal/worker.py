@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -15,6 +15,7 @@ from temporalio.worker import ResourceBasedSlotConfig, Worker, WorkerDeploymentC
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from python_temporal import generated_modules
+from python_temporal.contract import WorkflowContract
 
 from ..errors import RegistryError, SettingsError
 from ..modules.registry import ModuleContext, RegisteredModule
@@ -33,7 +34,12 @@ _GRACEFUL_SHUTDOWN = timedelta(seconds=10)
 
 @contextlib.asynccontextmanager
 async def running_workers(
-    client: Client, modules: Sequence[RegisteredModule], settings: Settings, *, tenant: str = ""
+    client: Client,
+    modules: Sequence[RegisteredModule],
+    settings: Settings,
+    *,
+    tenant: str = "",
+    workflows: Mapping[str, WorkflowContract] | None = None,
 ) -> AsyncGenerator[asyncio.Task[None], None]:
     """Runs a worker for each task queue of the modules while the context is open.
 
@@ -42,6 +48,7 @@ async def running_workers(
         modules: whose workflows and activities to run.
         settings: of the process.
         tenant: whose own task queues to poll; unless given, those that all tenants share.
+        workflows: contracts by workflow_type that the modules may reach, also of modules that run elsewhere.
 
     Yields:
         A task that ends, with the error, when a worker fails. Leaving the context stops all workers in order: no new
@@ -55,7 +62,12 @@ async def running_workers(
         quotas = await stack.enter_async_context(open_quotas(settings))
         for module in modules:
             if module.config.lifespan is not None:
-                context = ModuleContext(settings=module.settings, data_folder=settings.data_folder, quotas=quotas)
+                context = ModuleContext(
+                    settings=module.settings,
+                    data_folder=settings.data_folder,
+                    quotas=quotas,
+                    workflows=workflows or {},
+                )
                 with naming_data_folder(settings.data_folder):
                     await stack.enter_async_context(module.config.lifespan(context))
         threads = settings.max_concurrent_activities + max((module.waiting_slots for module in modules), default=0)

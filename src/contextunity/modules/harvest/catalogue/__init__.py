@@ -1,5 +1,6 @@
 """The catalogue of the harvest module: products of every tenant and supplier, and the pages on their way there."""
 
+from contextunity.modules.harvest.catalogue.enrichments import EnrichedRow
 from contextunity.modules.harvest.catalogue.errors import (
     CatalogueError,
     CatalogueUnavailable,
@@ -18,6 +19,7 @@ __all__ = [
     "CatalogueRow",
     "CatalogueUnavailable",
     "CurrentReading",
+    "EnrichedRow",
     "FetchedFrom",
     "HarvestMismatch",
     "HarvestSuperseded",

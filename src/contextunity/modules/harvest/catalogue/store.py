@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
 
 from contextunity.gen.contextunity.harvest.v1 import (
+    Enrichment,
+    EnrichmentCursor,
     Feed,
     FeedCursor,
     HarvestIncomplete,
     PageRef,
     Product,
     ProductPage,
+    ProductToEnrich,
     RawPage,
     RejectedRow,
     RowSeverity,
@@ -22,8 +26,9 @@ from contextunity.gen.contextunity.harvest.v1 import (
 from sqlalchemy import func, select
 
 from contextunity.core.codec import decode, encode
-from contextunity.modules.harvest.catalogue import harvests, pages, rejected_rows, sync, tables
+from contextunity.modules.harvest.catalogue import enrichments, harvests, pages, rejected_rows, sync, tables
 from contextunity.modules.harvest.catalogue.database import Database
+from contextunity.modules.harvest.catalogue.enrichments import EnrichedRow
 from contextunity.modules.harvest.catalogue.harvests import HarvestTotals, MissingProducts, SyncCounts
 from contextunity.modules.harvest.catalogue.pages import CurrentReading, FetchedFrom
 from contextunity.modules.harvest.catalogue.products import decimal_price, product_from_json, replace_nul
@@ -504,6 +509,52 @@ class Catalogue:
         """Count the rejected rows of a harvest, or the warnings about rows that were used, by reason."""
         with self._database.reading() as connection:
             return rejected_rows.rejected_by_reason(connection, tenant_id, supplier_code, harvest_id, severity)
+
+    # Enrichments.
+
+    def to_enrich(
+        self,
+        tenant_id: str,
+        wanted: enrichments.Wanted,
+        *,
+        after: EnrichmentCursor | None = None,
+        limit: int = 50,
+        max_bytes: int = 1024 * 1024,
+    ) -> tuple[list[ProductToEnrich], EnrichmentCursor | None]:
+        """Give listed products that are to be enriched, by supplier and SKU, and where the next page begins.
+
+        Args:
+            tenant_id: whose.
+            wanted: which.
+            after: where the page before ended.
+            limit: how many at most.
+            max_bytes: of them together, as messages, at most; one product is always given.
+        """
+        with self._database.reading() as connection:
+            return enrichments.to_enrich(connection, tenant_id, wanted, after=after, limit=limit, max_bytes=max_bytes)
+
+    def count_to_enrich(self, tenant_id: str, wanted: enrichments.Wanted) -> int:
+        """Count what to_enrich gives on all its pages."""
+        with self._database.reading() as connection:
+            return enrichments.count_to_enrich(connection, tenant_id, wanted)
+
+    def put_enrichments(self, tenant_id: str, found: Sequence[Enrichment], *, rules_version: str) -> int:
+        """Write enrichments in place of those that the products had, and give how many products there are of them.
+
+        What is of no product of the tenant's is passed over. Writing again changes nothing but the time.
+        """
+        with self._database.writing() as connection:
+            return enrichments.put_enrichments(self._database, connection, tenant_id, found, rules_version)
+
+    def enriched(self, tenant_id: str, supplier_code: str, limit: int = 5) -> list[EnrichedRow]:
+        """Give up to `limit` enriched products for display, in the order of their SKUs."""
+        with self._database.reading() as connection:
+            return enrichments.sample_enriched(connection, tenant_id, supplier_code, limit)
+
+    def count_enriched(self, tenant_id: str, supplier_code: str) -> int:
+        """Count the products of a supplier that have an enrichment, of whatever version."""
+        with self._database.reading() as connection:
+            return enrichments.count_enriched(connection, tenant_id, supplier_code)
 
     def _pack(self, ref: PageRef, page: RawPage | ProductPage) -> bytes:
         self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)

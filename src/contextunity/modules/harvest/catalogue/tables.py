@@ -33,6 +33,7 @@ from contextunity.modules.harvest.catalogue.errors import CatalogueError
 
 __all__ = [
     "SCHEMA_VERSION",
+    "enrichments",
     "fetched_pages",
     "harvest_pages",
     "harvest_turns",
@@ -229,6 +230,31 @@ products = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("delisted_at", UtcDateTime),
+    PrimaryKeyConstraint("tenant_id", "supplier_code", "sku"),
+)
+
+# What was made of a product beside what its supplier says of it; a table of its own, so that a harvest, which writes
+# all columns of a product, touches none of it. A product without a row was never enriched.
+enrichments = Table(
+    "enrichments",
+    metadata,
+    *_catalogue_key(),
+    Column("sku", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    # JSON lists of texts, as is `missing`.
+    Column("colors", Text, nullable=False),
+    Column("size", Text, nullable=False),
+    Column("materials", Text, nullable=False),
+    Column("brand", Text, nullable=False),
+    # 0 to 100, and why it is not 100.
+    Column("completeness", Integer, nullable=False),
+    Column("missing", Text, nullable=False),
+    # rules or router.
+    Column("enricher", Text, nullable=False),
+    # What it was made by and from: another version, or another content of the product, and it is made anew.
+    Column("rules_version", Text, nullable=False),
+    Column("content_hash", Text, nullable=False),
+    Column("enriched_at", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("tenant_id", "supplier_code", "sku"),
 )
 

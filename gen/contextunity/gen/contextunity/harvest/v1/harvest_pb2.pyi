@@ -759,6 +759,7 @@ class FetchProductsResponse(_message.Message):
     INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
     STANDING_FIELD_NUMBER: _builtins.int
     CATALOGUE_FIELD_NUMBER: _builtins.int
+    ON_FINISHED_FIELD_NUMBER: _builtins.int
     end_of_feed: _builtins.bool
     """Whether the feed ends here."""
     fetched: _builtins.int
@@ -773,6 +774,8 @@ class FetchProductsResponse(_message.Message):
     """The same for people."""
     catalogue: _builtins.str
     """With `standing`: see HarvestResponse.catalogue."""
+    on_finished: _builtins.str
+    """With `standing`: see SyncToBrainResponse.on_finished."""
     @_builtins.property
     def feed(self) -> Global___Feed:
         """The feed, as it was found. Absent where the request had it: it would be in the history once more for each page."""
@@ -800,10 +803,11 @@ class FetchProductsResponse(_message.Message):
         incomplete_detail: _builtins.str = ...,
         standing: Global___HarvestCounts | None = ...,
         catalogue: _builtins.str = ...,
+        on_finished: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["feed", b"feed", "next_cursor", b"next_cursor", "standing", b"standing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "end_of_feed", b"end_of_feed", "entries", b"entries", "feed", b"feed", "fetched", b"fetched", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "next_cursor", b"next_cursor", "page_size", b"page_size", "standing", b"standing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "end_of_feed", b"end_of_feed", "entries", b"entries", "feed", b"feed", "fetched", b"fetched", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "next_cursor", b"next_cursor", "on_finished", b"on_finished", "page_size", b"page_size", "standing", b"standing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -922,6 +926,7 @@ class SyncToBrainResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     INCOMPLETE_FIELD_NUMBER: _builtins.int
     INCOMPLETE_DETAIL_FIELD_NUMBER: _builtins.int
+    ON_FINISHED_FIELD_NUMBER: _builtins.int
     created: _builtins.int
     """Products the catalogue did not have."""
     changed: _builtins.int
@@ -940,6 +945,10 @@ class SyncToBrainResponse(_message.Message):
     """With the last page: see HarvestResponse.incomplete."""
     incomplete_detail: _builtins.str
     """With the last page: see HarvestResponse.incomplete_detail."""
+    on_finished: _builtins.str
+    """With the last page: workflow_type that `on_finished` of the settings names, to be told by NotifyFinished. Empty means
+    none.
+    """
     def __init__(
         self,
         *,
@@ -952,14 +961,56 @@ class SyncToBrainResponse(_message.Message):
         warnings: _builtins.int = ...,
         incomplete: Global___HarvestIncomplete.ValueType = ...,
         incomplete_detail: _builtins.str = ...,
+        on_finished: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "changed", b"changed", "created", b"created", "delisted", b"delisted", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "rejected", b"rejected", "unchanged", b"unchanged", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "changed", b"changed", "created", b"created", "delisted", b"delisted", "incomplete", b"incomplete", "incomplete_detail", b"incomplete_detail", "on_finished", b"on_finished", "rejected", b"rejected", "unchanged", b"unchanged", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SyncToBrainResponse: _TypeAlias = SyncToBrainResponse  # noqa: Y015
+
+@_typing.final
+class NotifyFinishedRequest(_message.Message):
+    """Asks to tell the workflow that the settings name of a harvest that has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NotifyFinishedRequest: _TypeAlias = NotifyFinishedRequest  # noqa: Y015
+
+@_typing.final
+class NotifyFinishedResponse(_message.Message):
+    """Tells who was told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    workflow_id: _builtins.str
+    """Id of the workflow that was signalled, and started where it did not run. Empty means that the settings name none any
+    more.
+    """
+    def __init__(
+        self,
+        *,
+        workflow_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NotifyFinishedResponse: _TypeAlias = NotifyFinishedResponse  # noqa: Y015
 
 @_typing.final
 class SetPageSizeRequest(_message.Message):
@@ -1555,3 +1606,435 @@ class ReadRejectedResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadRejectedResponse: _TypeAlias = ReadRejectedResponse  # noqa: Y015
+
+@_typing.final
+class EnrichmentCursor(_message.Message):
+    """A place in the list of a tenant's products, which is in the order of supplier and SKU."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPLIER_CODE_FIELD_NUMBER: _builtins.int
+    SKU_FIELD_NUMBER: _builtins.int
+    supplier_code: _builtins.str
+    """Supplier of the last product before it."""
+    sku: _builtins.str
+    """SKU of that product."""
+    def __init__(
+        self,
+        *,
+        supplier_code: _builtins.str = ...,
+        sku: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sku", b"sku", "supplier_code", b"supplier_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnrichmentCursor: _TypeAlias = EnrichmentCursor  # noqa: Y015
+
+@_typing.final
+class ListForEnrichmentRequest(_message.Message):
+    """Which products to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPLIER_CODE_FIELD_NUMBER: _builtins.int
+    SKUS_FIELD_NUMBER: _builtins.int
+    RULES_VERSION_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    supplier_code: _builtins.str
+    """Of which supplier. Empty means all."""
+    rules_version: _builtins.str
+    """Version of the rules at hand: products that were enriched by another are listed."""
+    force: _builtins.bool
+    """Whether to list also what was enriched by these rules and has not changed since."""
+    limit: _builtins.int
+    """Products in a page. A page has fewer where they are long: unpacked it stays below 1 MiB."""
+    batch_size: _builtins.int
+    """Products that are packed together."""
+    @_builtins.property
+    def skus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which SKUs alone. Empty means all."""
+
+    @_builtins.property
+    def after(self) -> Global___EnrichmentCursor:
+        """`next` of the page before, with the other fields as they were. Absent means the first page."""
+
+    def __init__(
+        self,
+        *,
+        supplier_code: _builtins.str = ...,
+        skus: _abc.Iterable[_builtins.str] | None = ...,
+        rules_version: _builtins.str = ...,
+        force: _builtins.bool = ...,
+        after: Global___EnrichmentCursor | None = ...,
+        limit: _builtins.int = ...,
+        batch_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "batch_size", b"batch_size", "force", b"force", "limit", b"limit", "rules_version", b"rules_version", "skus", b"skus", "supplier_code", b"supplier_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListForEnrichmentRequest: _TypeAlias = ListForEnrichmentRequest  # noqa: Y015
+
+@_typing.final
+class ListForEnrichmentResponse(_message.Message):
+    """A page of products to enrich."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    DUE_FIELD_NUMBER: _builtins.int
+    due: _builtins.int
+    """With the first page: how many products are to be enriched, those of this page included."""
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___PackedProducts]:
+        """The products, in batches."""
+
+    @_builtins.property
+    def next(self) -> Global___EnrichmentCursor:
+        """Where the next page begins. Absent means that there is none."""
+
+    def __init__(
+        self,
+        *,
+        batches: _abc.Iterable[Global___PackedProducts] | None = ...,
+        next: Global___EnrichmentCursor | None = ...,
+        due: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "due", b"due", "next", b"next"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListForEnrichmentResponse: _TypeAlias = ListForEnrichmentResponse  # noqa: Y015
+
+@_typing.final
+class PackedProducts(_message.Message):
+    """Products on their way through a workflow, which looks at none of them: packed they take a tenth of the room in its
+    history, and of the time to get there.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many they are."""
+    data: _builtins.bytes
+    """A ListOfProductsToEnrich, compressed by zlib."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PackedProducts: _TypeAlias = PackedProducts  # noqa: Y015
+
+@_typing.final
+class ListOfProductsToEnrich(_message.Message):
+    """What PackedProducts.data holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProductToEnrich]:
+        """In the order of supplier and SKU."""
+
+    def __init__(
+        self,
+        *,
+        products: _abc.Iterable[Global___ProductToEnrich] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["products", b"products"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOfProductsToEnrich: _TypeAlias = ListOfProductsToEnrich  # noqa: Y015
+
+@_typing.final
+class ProductToEnrich(_message.Message):
+    """What an enricher is told of a product."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SUPPLIER_CODE_FIELD_NUMBER: _builtins.int
+    SKU_FIELD_NUMBER: _builtins.int
+    CONTENT_HASH_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    BRAND_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    GTIN_FIELD_NUMBER: _builtins.int
+    PRICED_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    WEIGHT_GRAMS_FIELD_NUMBER: _builtins.int
+    supplier_code: _builtins.str
+    """Whose product."""
+    sku: _builtins.str
+    """Which."""
+    content_hash: _builtins.str
+    """Version of its content. Goes back with its enrichment, so that a change in between is not lost."""
+    title: _builtins.str
+    """As in Product."""
+    brand: _builtins.str
+    """As in Product."""
+    description: _builtins.str
+    """As in Product, its first 4,000 characters."""
+    gtin: _builtins.str
+    """As in Product."""
+    priced: _builtins.bool
+    """Whether it has a price."""
+    images: _builtins.int
+    """How many pictures it has."""
+    weight_grams: _builtins.int
+    """As in Product."""
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in Product."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in Product."""
+
+    @_builtins.property
+    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As in Product."""
+
+    def __init__(
+        self,
+        *,
+        supplier_code: _builtins.str = ...,
+        sku: _builtins.str = ...,
+        content_hash: _builtins.str = ...,
+        title: _builtins.str = ...,
+        brand: _builtins.str = ...,
+        description: _builtins.str = ...,
+        categories: _abc.Iterable[_builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        gtin: _builtins.str = ...,
+        priced: _builtins.bool = ...,
+        images: _builtins.int = ...,
+        weight_grams: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight_grams", b"_weight_grams", "weight_grams", b"weight_grams"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight_grams", b"_weight_grams", "brand", b"brand", "categories", b"categories", "content_hash", b"content_hash", "description", b"description", "gtin", b"gtin", "images", b"images", "options", b"options", "priced", b"priced", "sku", b"sku", "supplier_code", b"supplier_code", "tags", b"tags", "title", b"title", "weight_grams", b"weight_grams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__weight_grams: _TypeAlias = _typing.Literal["weight_grams"]  # noqa: Y015
+    _WhichOneofArgType__weight_grams: _TypeAlias = _typing.Literal["_weight_grams", b"_weight_grams"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_grams) -> _WhichOneofReturnType__weight_grams | None: ...
+
+Global___ProductToEnrich: _TypeAlias = ProductToEnrich  # noqa: Y015
+
+@_typing.final
+class Enrichment(_message.Message):
+    """What enriching a product gave."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPLIER_CODE_FIELD_NUMBER: _builtins.int
+    SKU_FIELD_NUMBER: _builtins.int
+    CONTENT_HASH_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    COLORS_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    MATERIALS_FIELD_NUMBER: _builtins.int
+    BRAND_FIELD_NUMBER: _builtins.int
+    COMPLETENESS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    ENRICHER_FIELD_NUMBER: _builtins.int
+    supplier_code: _builtins.str
+    """Whose product."""
+    sku: _builtins.str
+    """Which."""
+    content_hash: _builtins.str
+    """ProductToEnrich.content_hash of what it was made from."""
+    category: _builtins.str
+    """Path in the taxonomy, such as "tents/tunnel". Empty means that none was found."""
+    size: _builtins.str
+    """Size as one text, such as "XL", "42-44", "2 person", "0.9 l". Empty means none was found."""
+    brand: _builtins.str
+    """Brand in one spelling. Empty means none."""
+    completeness: _builtins.int
+    """How complete the product is for a shop, 0 to 100."""
+    enricher: _builtins.str
+    """Who made it: "rules", or "router"."""
+    @_builtins.property
+    def colors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Colours by their plain names, such as "blue"."""
+
+    @_builtins.property
+    def materials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Materials, such as "merino wool"."""
+
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What keeps it from 100, as stable words: missing_image, short_description and the like; docs/gardener.md lists them."""
+
+    def __init__(
+        self,
+        *,
+        supplier_code: _builtins.str = ...,
+        sku: _builtins.str = ...,
+        content_hash: _builtins.str = ...,
+        category: _builtins.str = ...,
+        colors: _abc.Iterable[_builtins.str] | None = ...,
+        size: _builtins.str = ...,
+        materials: _abc.Iterable[_builtins.str] | None = ...,
+        brand: _builtins.str = ...,
+        completeness: _builtins.int = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+        enricher: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand", "category", b"category", "colors", b"colors", "completeness", b"completeness", "content_hash", b"content_hash", "enricher", b"enricher", "materials", b"materials", "missing", b"missing", "size", b"size", "sku", b"sku", "supplier_code", b"supplier_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Enrichment: _TypeAlias = Enrichment  # noqa: Y015
+
+@_typing.final
+class PackedEnrichments(_message.Message):
+    """Enrichments on their way through a workflow, as PackedProducts are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many they are."""
+    data: _builtins.bytes
+    """A ListOfEnrichments, compressed by zlib."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PackedEnrichments: _TypeAlias = PackedEnrichments  # noqa: Y015
+
+@_typing.final
+class ListOfEnrichments(_message.Message):
+    """What PackedEnrichments.data holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENRICHMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def enrichments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Enrichment]:
+        """At most one for each product."""
+
+    def __init__(
+        self,
+        *,
+        enrichments: _abc.Iterable[Global___Enrichment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enrichments", b"enrichments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOfEnrichments: _TypeAlias = ListOfEnrichments  # noqa: Y015
+
+@_typing.final
+class WriteEnrichmentsRequest(_message.Message):
+    """Asks to write enrichments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    RULES_VERSION_FIELD_NUMBER: _builtins.int
+    rules_version: _builtins.str
+    """Version of the rules that they were made by."""
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___PackedEnrichments]:
+        """In batches, in all at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        batches: _abc.Iterable[Global___PackedEnrichments] | None = ...,
+        rules_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "rules_version", b"rules_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteEnrichmentsRequest: _TypeAlias = WriteEnrichmentsRequest  # noqa: Y015
+
+@_typing.final
+class WriteEnrichmentsResponse(_message.Message):
+    """What was written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WRITTEN_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    written: _builtins.int
+    """Products that have their enrichment now."""
+    unknown: _builtins.int
+    """Enrichments of products that the tenant does not have. Nothing is kept of them."""
+    def __init__(
+        self,
+        *,
+        written: _builtins.int = ...,
+        unknown: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unknown", b"unknown", "written", b"written"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteEnrichmentsResponse: _TypeAlias = WriteEnrichmentsResponse  # noqa: Y015

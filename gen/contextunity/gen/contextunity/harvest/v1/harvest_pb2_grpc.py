@@ -443,6 +443,21 @@ class CatalogueServiceStub:
                 request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedRequest.SerializeToString,
                 response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedResponse.FromString,
                 _registered_method=True)
+        self.ListForEnrichment = channel.unary_unary(
+                '/contextunity.harvest.v1.CatalogueService/ListForEnrichment',
+                request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ListForEnrichmentRequest.SerializeToString,
+                response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ListForEnrichmentResponse.FromString,
+                _registered_method=True)
+        self.WriteEnrichments = channel.unary_unary(
+                '/contextunity.harvest.v1.CatalogueService/WriteEnrichments',
+                request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.WriteEnrichmentsRequest.SerializeToString,
+                response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.WriteEnrichmentsResponse.FromString,
+                _registered_method=True)
+        self.NotifyFinished = channel.unary_unary(
+                '/contextunity.harvest.v1.CatalogueService/NotifyFinished',
+                request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.NotifyFinishedRequest.SerializeToString,
+                response_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.NotifyFinishedResponse.FromString,
+                _registered_method=True)
         self.TakeTurn = channel.unary_unary(
                 '/contextunity.harvest.v1.CatalogueService/TakeTurn',
                 request_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.TakeTurnRequest.SerializeToString,
@@ -470,6 +485,31 @@ class CatalogueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListForEnrichment(self, request, context):
+        """Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that were
+        never enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are left
+        out. Whose they are, the context of the task says, and no payload.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteEnrichments(self, request, context):
+        """Writes what enriching gave beside the tenant's products; what suppliers said stays as it is. The same written again
+        gives the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def NotifyFinished(self, request, context):
+        """Signals the workflow that `on_finished` of the settings names, and starts it where it does not run: it is told that
+        the tenant's catalogue may have changed. The signal is the one that its contract declares with `start`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TakeTurn(self, request, context):
         """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
         further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
@@ -491,6 +531,21 @@ def add_CatalogueServiceServicer_to_server(servicer, server):
                     servicer.ReadRejected,
                     request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedRequest.FromString,
                     response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedResponse.SerializeToString,
+            ),
+            'ListForEnrichment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListForEnrichment,
+                    request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ListForEnrichmentRequest.FromString,
+                    response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ListForEnrichmentResponse.SerializeToString,
+            ),
+            'WriteEnrichments': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteEnrichments,
+                    request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.WriteEnrichmentsRequest.FromString,
+                    response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.WriteEnrichmentsResponse.SerializeToString,
+            ),
+            'NotifyFinished': grpc.unary_unary_rpc_method_handler(
+                    servicer.NotifyFinished,
+                    request_deserializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.NotifyFinishedRequest.FromString,
+                    response_serializer=contextunity_dot_harvest_dot_v1_dot_harvest__pb2.NotifyFinishedResponse.SerializeToString,
             ),
             'TakeTurn': grpc.unary_unary_rpc_method_handler(
                     servicer.TakeTurn,
@@ -553,6 +608,87 @@ class CatalogueService:
             '/contextunity.harvest.v1.CatalogueService/ReadRejected',
             contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedRequest.SerializeToString,
             contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ReadRejectedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListForEnrichment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.harvest.v1.CatalogueService/ListForEnrichment',
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ListForEnrichmentRequest.SerializeToString,
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.ListForEnrichmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteEnrichments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.harvest.v1.CatalogueService/WriteEnrichments',
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.WriteEnrichmentsRequest.SerializeToString,
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.WriteEnrichmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NotifyFinished(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contextunity.harvest.v1.CatalogueService/NotifyFinished',
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.NotifyFinishedRequest.SerializeToString,
+            contextunity_dot_harvest_dot_v1_dot_harvest__pb2.NotifyFinishedResponse.FromString,
             options,
             channel_credentials,
             insecure,

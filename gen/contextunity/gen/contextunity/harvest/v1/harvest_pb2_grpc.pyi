@@ -207,6 +207,19 @@ class CatalogueServiceStub:
     """
     ReadRejected: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.ReadRejectedRequest, _harvest_pb2.ReadRejectedResponse]
     """Reads one page of rejected rows."""
+    ListForEnrichment: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.ListForEnrichmentRequest, _harvest_pb2.ListForEnrichmentResponse]
+    """Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that were
+    never enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are left
+    out. Whose they are, the context of the task says, and no payload.
+    """
+    WriteEnrichments: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.WriteEnrichmentsRequest, _harvest_pb2.WriteEnrichmentsResponse]
+    """Writes what enriching gave beside the tenant's products; what suppliers said stays as it is. The same written again
+    gives the same.
+    """
+    NotifyFinished: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.NotifyFinishedRequest, _harvest_pb2.NotifyFinishedResponse]
+    """Signals the workflow that `on_finished` of the settings names, and starts it where it does not run: it is told that
+    the tenant's catalogue may have changed. The signal is the one that its contract declares with `start`.
+    """
     TakeTurn: _grpc.UnaryUnaryMultiCallable[_harvest_pb2.TakeTurnRequest, _harvest_pb2.TakeTurnResponse]
     """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
     further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
@@ -225,6 +238,19 @@ class CatalogueServiceAsyncStub(CatalogueServiceStub):
     """
     ReadRejected: _aio.UnaryUnaryMultiCallable[_harvest_pb2.ReadRejectedRequest, _harvest_pb2.ReadRejectedResponse]  # type: ignore[assignment]
     """Reads one page of rejected rows."""
+    ListForEnrichment: _aio.UnaryUnaryMultiCallable[_harvest_pb2.ListForEnrichmentRequest, _harvest_pb2.ListForEnrichmentResponse]  # type: ignore[assignment]
+    """Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that were
+    never enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are left
+    out. Whose they are, the context of the task says, and no payload.
+    """
+    WriteEnrichments: _aio.UnaryUnaryMultiCallable[_harvest_pb2.WriteEnrichmentsRequest, _harvest_pb2.WriteEnrichmentsResponse]  # type: ignore[assignment]
+    """Writes what enriching gave beside the tenant's products; what suppliers said stays as it is. The same written again
+    gives the same.
+    """
+    NotifyFinished: _aio.UnaryUnaryMultiCallable[_harvest_pb2.NotifyFinishedRequest, _harvest_pb2.NotifyFinishedResponse]  # type: ignore[assignment]
+    """Signals the workflow that `on_finished` of the settings names, and starts it where it does not run: it is told that
+    the tenant's catalogue may have changed. The signal is the one that its contract declares with `start`.
+    """
     TakeTurn: _aio.UnaryUnaryMultiCallable[_harvest_pb2.TakeTurnRequest, _harvest_pb2.TakeTurnResponse]  # type: ignore[assignment]
     """Waits until it is the harvest's turn: a tenant has no more than `harvests` of its quotas under way at once, and
     further ones begin in the order in which they came. As long as it is not, attempts fail with HarvestsTaken and are
@@ -252,6 +278,37 @@ class CatalogueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_harvest_pb2.ReadRejectedResponse, _abc.Awaitable[_harvest_pb2.ReadRejectedResponse]]:
         """Reads one page of rejected rows."""
+
+    @_abc_1.abstractmethod
+    def ListForEnrichment(
+        self,
+        request: _harvest_pb2.ListForEnrichmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_harvest_pb2.ListForEnrichmentResponse, _abc.Awaitable[_harvest_pb2.ListForEnrichmentResponse]]:
+        """Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that were
+        never enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are left
+        out. Whose they are, the context of the task says, and no payload.
+        """
+
+    @_abc_1.abstractmethod
+    def WriteEnrichments(
+        self,
+        request: _harvest_pb2.WriteEnrichmentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_harvest_pb2.WriteEnrichmentsResponse, _abc.Awaitable[_harvest_pb2.WriteEnrichmentsResponse]]:
+        """Writes what enriching gave beside the tenant's products; what suppliers said stays as it is. The same written again
+        gives the same.
+        """
+
+    @_abc_1.abstractmethod
+    def NotifyFinished(
+        self,
+        request: _harvest_pb2.NotifyFinishedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_harvest_pb2.NotifyFinishedResponse, _abc.Awaitable[_harvest_pb2.NotifyFinishedResponse]]:
+        """Signals the workflow that `on_finished` of the settings names, and starts it where it does not run: it is told that
+        the tenant's catalogue may have changed. The signal is the one that its contract declares with `start`.
+        """
 
     @_abc_1.abstractmethod
     def TakeTurn(

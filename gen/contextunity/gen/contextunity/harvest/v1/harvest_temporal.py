@@ -30,11 +30,13 @@ __all__ = (
     "HarvestServiceActivities",
     "HarvestServiceClient",
     "HarvestWorkflowBase",
+    "LIST_FOR_ENRICHMENT_ACTIVITY_NAME",
     "LIST_REJECTED_WORKFLOW_NAME",
     "ListRejectedChild",
     "ListRejectedExternal",
     "ListRejectedHandle",
     "ListRejectedWorkflowBase",
+    "NOTIFY_FINISHED_ACTIVITY_NAME",
     "PAUSE_SIGNAL_NAME",
     "READ_REJECTED_ACTIVITY_NAME",
     "RESUME_SIGNAL_NAME",
@@ -42,12 +44,15 @@ __all__ = (
     "SYNC_TO_BRAIN_ACTIVITY_NAME",
     "TAKE_TURN_ACTIVITY_NAME",
     "TRANSFORM_DATA_ACTIVITY_NAME",
+    "WRITE_ENRICHMENTS_ACTIVITY_NAME",
     "catalogue_service",
     "fetch_products",
     "get_progress_query",
     "harvest_service",
     "harvest_workflow",
+    "list_for_enrichment",
     "list_rejected_workflow",
+    "notify_finished",
     "pause_signal",
     "read_rejected",
     "resume_signal",
@@ -55,6 +60,7 @@ __all__ = (
     "sync_to_brain",
     "take_turn",
     "transform_data",
+    "write_enrichments",
 )
 
 # contextunity.harvest.v1.HarvestService
@@ -399,6 +405,12 @@ LIST_REJECTED_WORKFLOW_NAME: _Final = 'list_rejected'
 """Temporal name of the workflow ListRejected."""
 READ_REJECTED_ACTIVITY_NAME: _Final = 'read_rejected'
 """Temporal name of the activity ReadRejected."""
+LIST_FOR_ENRICHMENT_ACTIVITY_NAME: _Final = 'list_for_enrichment'
+"""Temporal name of the activity ListForEnrichment."""
+WRITE_ENRICHMENTS_ACTIVITY_NAME: _Final = 'write_enrichments'
+"""Temporal name of the activity WriteEnrichments."""
+NOTIFY_FINISHED_ACTIVITY_NAME: _Final = 'notify_finished'
+"""Temporal name of the activity NotifyFinished."""
 TAKE_TURN_ACTIVITY_NAME: _Final = 'take_harvest_turn'
 """Temporal name of the activity TakeTurn."""
 
@@ -444,6 +456,60 @@ read_rejected: _Final[_t.Activity[_v1.ReadRejectedRequest, _v1.ReadRejectedRespo
 )
 """Reads one page of rejected rows."""
 
+list_for_enrichment: _Final[_t.Activity[_v1.ListForEnrichmentRequest, _v1.ListForEnrichmentResponse]] = _t.Activity(
+    _t.ActivityContract(
+        name=LIST_FOR_ENRICHMENT_ACTIVITY_NAME,
+        method='contextunity.harvest.v1.CatalogueService.ListForEnrichment',
+        input_type=_v1.ListForEnrichmentRequest,
+        output_type=_v1.ListForEnrichmentResponse,
+        description='Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that were\nnever enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are left\nout. Whose they are, the context of the task says, and no payload.',
+        handler='list_for_enrichment',
+        task_queue=CATALOGUE_SERVICE_TASK_QUEUE,
+        start_to_close_timeout=_timedelta(seconds=120),
+        heartbeat_timeout=_timedelta(seconds=10),
+        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=60), maximum_attempts=20),
+    ),
+)
+"""Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that were
+never enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are left
+out. Whose they are, the context of the task says, and no payload.
+"""
+
+write_enrichments: _Final[_t.Activity[_v1.WriteEnrichmentsRequest, _v1.WriteEnrichmentsResponse]] = _t.Activity(
+    _t.ActivityContract(
+        name=WRITE_ENRICHMENTS_ACTIVITY_NAME,
+        method='contextunity.harvest.v1.CatalogueService.WriteEnrichments',
+        input_type=_v1.WriteEnrichmentsRequest,
+        output_type=_v1.WriteEnrichmentsResponse,
+        description="Writes what enriching gave beside the tenant's products; what suppliers said stays as it is. The same written again\ngives the same.",
+        handler='write_enrichments',
+        task_queue=CATALOGUE_SERVICE_TASK_QUEUE,
+        start_to_close_timeout=_timedelta(seconds=120),
+        heartbeat_timeout=_timedelta(seconds=10),
+        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=60), maximum_attempts=20),
+    ),
+)
+"""Writes what enriching gave beside the tenant's products; what suppliers said stays as it is. The same written again
+gives the same.
+"""
+
+notify_finished: _Final[_t.Activity[_v1.NotifyFinishedRequest, _v1.NotifyFinishedResponse]] = _t.Activity(
+    _t.ActivityContract(
+        name=NOTIFY_FINISHED_ACTIVITY_NAME,
+        method='contextunity.harvest.v1.CatalogueService.NotifyFinished',
+        input_type=_v1.NotifyFinishedRequest,
+        output_type=_v1.NotifyFinishedResponse,
+        description="Signals the workflow that `on_finished` of the settings names, and starts it where it does not run: it is told that\nthe tenant's catalogue may have changed. The signal is the one that its contract declares with `start`.",
+        handler='notify_finished',
+        task_queue=CATALOGUE_SERVICE_TASK_QUEUE,
+        start_to_close_timeout=_timedelta(seconds=30),
+        retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=5),
+    ),
+)
+"""Signals the workflow that `on_finished` of the settings names, and starts it where it does not run: it is told that
+the tenant's catalogue may have changed. The signal is the one that its contract declares with `start`.
+"""
+
 take_turn: _Final[_t.Activity[_v1.TakeTurnRequest, _v1.TakeTurnResponse]] = _t.Activity(
     _t.ActivityContract(
         name=TAKE_TURN_ACTIVITY_NAME,
@@ -473,6 +539,9 @@ catalogue_service: _Final[_t.ServiceContract] = _t.ServiceContract(
     },
     activities={
         'ReadRejected': read_rejected.contract,
+        'ListForEnrichment': list_for_enrichment.contract,
+        'WriteEnrichments': write_enrichments.contract,
+        'NotifyFinished': notify_finished.contract,
         'TakeTurn': take_turn.contract,
     },
     description='What may be asked of the catalogue that harvests fill.',
@@ -502,6 +571,25 @@ class CatalogueServiceActivities(_t.ActivityBase, service=catalogue_service):
     @_abstractmethod
     def read_rejected(self, request: _v1.ReadRejectedRequest) -> _Awaitable[_v1.ReadRejectedResponse] | _v1.ReadRejectedResponse:
         """Reads one page of rejected rows."""
+
+    @_abstractmethod
+    def list_for_enrichment(self, request: _v1.ListForEnrichmentRequest) -> _Awaitable[_v1.ListForEnrichmentResponse] | _v1.ListForEnrichmentResponse:
+        """Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that were
+        never enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are left
+        out. Whose they are, the context of the task says, and no payload.
+        """
+
+    @_abstractmethod
+    def write_enrichments(self, request: _v1.WriteEnrichmentsRequest) -> _Awaitable[_v1.WriteEnrichmentsResponse] | _v1.WriteEnrichmentsResponse:
+        """Writes what enriching gave beside the tenant's products; what suppliers said stays as it is. The same written again
+        gives the same.
+        """
+
+    @_abstractmethod
+    def notify_finished(self, request: _v1.NotifyFinishedRequest) -> _Awaitable[_v1.NotifyFinishedResponse] | _v1.NotifyFinishedResponse:
+        """Signals the workflow that `on_finished` of the settings names, and starts it where it does not run: it is told that
+        the tenant's catalogue may have changed. The signal is the one that its contract declares with `start`.
+        """
 
     @_abstractmethod
     def take_turn(self, request: _v1.TakeTurnRequest) -> _Awaitable[_v1.TakeTurnResponse] | _v1.TakeTurnResponse:

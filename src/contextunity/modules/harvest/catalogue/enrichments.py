@@ -1,0 +1,266 @@
+"""Enrichments: what is made of products beside what their suppliers say, and which products are to be enriched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from contextunity.gen.contextunity.harvest.v1 import Enrichment, EnrichmentCursor, ProductToEnrich
+from pydantic_core import from_json
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select, tuple_
+
+from contextunity.core import codec
+from contextunity.modules.harvest.catalogue.database import Database
+from contextunity.modules.harvest.catalogue.harvests import in_catalogue
+from contextunity.modules.harvest.catalogue.products import replace_nul
+from contextunity.modules.harvest.catalogue.tables import enrichments, products
+
+__all__ = ["Wanted", "count_enriched", "count_to_enrich", "put_enrichments", "sample_enriched", "to_enrich"]
+
+_LOOKUP_SIZE = 500
+_MAX_DESCRIPTION = 4000
+"""Characters. What a shop says of itself at the end of every text is cut off, and a page stays of a size."""
+_LISTS = ("colors", "materials", "missing")
+_VALUES = (
+    *("category", "colors", "size", "materials", "brand"),
+    *("completeness", "missing", "enricher", "rules_version", "content_hash", "enriched_at"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnrichedRow:
+    """What was made of a product, for display."""
+
+    supplier_code: str
+    """Whose product."""
+    sku: str
+    """Which."""
+    title: str
+    """As its supplier has it."""
+    category: str
+    """Path in the taxonomy; empty where none was found."""
+    colors: tuple[str, ...]
+    """Colours by their plain names."""
+    size: str
+    """Size; empty where none was found."""
+    materials: tuple[str, ...]
+    """Materials."""
+    brand: str
+    """Brand in one spelling."""
+    completeness: int
+    """How complete the product is, 0 to 100."""
+    missing: tuple[str, ...]
+    """What keeps it from 100."""
+    rules_version: str
+    """By which rules."""
+    enricher: str
+    """rules or router."""
+    is_current: bool
+    """Whether the product is still what it was made from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """Which products are to be enriched."""
+
+    rules_version: str
+    """Those that were enriched by another version, or never."""
+    supplier_code: str = ""
+    """Of which supplier; empty for all."""
+    skus: tuple[str, ...] = ()
+    """Of which SKUs alone; empty for all."""
+    force: bool = False
+    """Whether also those that are enriched by this version, and have not changed since."""
+
+
+def to_enrich(
+    connection: Connection,
+    tenant_id: str,
+    wanted: Wanted,
+    *,
+    after: EnrichmentCursor | None,
+    limit: int,
+    max_bytes: int,
+) -> tuple[list[ProductToEnrich], EnrichmentCursor | None]:
+    """Give a page of products to enrich, and where the next one begins; None where it is the last one."""
+    table = products.c
+    statement = _wanted(
+        select(
+            table.supplier_code,
+            table.sku,
+            table.content_hash,
+            table.gtin,
+            table.price_units,
+            table.weight_grams,
+            table.data,
+        ),
+        tenant_id,
+        wanted,
+    )
+    if wanted.supplier_code:
+        # SQLite sorts all that is left, page after page, where it is told to compare and order by what is fixed.
+        statement = statement.order_by(table.sku)
+        if after is not None:
+            statement = statement.where(table.sku > after.sku)
+    else:
+        statement = statement.order_by(table.supplier_code, table.sku)
+        if after is not None:
+            statement = statement.where(tuple_(table.supplier_code, table.sku) > (after.supplier_code, after.sku))
+    page: list[ProductToEnrich] = []
+    size = 0
+    for row in connection.execute(statement.limit(limit + 1)):
+        product = _to_message(row)
+        size += len(codec.encode(product))
+        if len(page) == limit or (page and size > max_bytes):
+            return page, EnrichmentCursor(supplier_code=page[-1].supplier_code, sku=page[-1].sku)
+        page.append(product)
+    return page, None
+
+
+def count_to_enrich(connection: Connection, tenant_id: str, wanted: Wanted) -> int:
+    """Count what is to be enriched."""
+    return connection.scalar(_wanted(select(func.count()), tenant_id, wanted)) or 0
+
+
+def _wanted(columns: Select[*tuple[Any, ...]], tenant_id: str, wanted: Wanted) -> Select[*tuple[Any, ...]]:
+    made = enrichments.c
+    statement = columns.select_from(products.outerjoin(enrichments, _of_product())).where(
+        products.c.tenant_id == tenant_id, products.c.delisted_at.is_(None)
+    )
+    if not wanted.force:
+        statement = statement.where(
+            or_(
+                made.sku.is_(None),
+                made.rules_version != wanted.rules_version,
+                made.content_hash != products.c.content_hash,
+            )
+        )
+    if wanted.supplier_code:
+        statement = statement.where(products.c.supplier_code == wanted.supplier_code)
+    if wanted.skus:
+        statement = statement.where(products.c.sku.in_([replace_nul(sku) for sku in wanted.skus]))
+    return statement
+
+
+def _of_product() -> ColumnElement[bool]:
+    return and_(
+        enrichments.c.tenant_id == products.c.tenant_id,
+        enrichments.c.supplier_code == products.c.supplier_code,
+        enrichments.c.sku == products.c.sku,
+    )
+
+
+def _to_message(row: Row[Any]) -> ProductToEnrich:
+    # Plain JSON: the message's own reader takes ten times as long, for values of which a few are asked for.
+    data: dict[str, Any] = from_json(row.data)
+    return ProductToEnrich(
+        supplier_code=row.supplier_code,
+        sku=row.sku,
+        content_hash=row.content_hash,
+        title=data.get("title", ""),
+        brand=data.get("brand", ""),
+        description=data.get("description", "")[:_MAX_DESCRIPTION],
+        categories=data.get("categories", []),
+        tags=data.get("tags", []),
+        options=data.get("options", {}),
+        gtin=row.gtin,
+        priced=row.price_units is not None,
+        images=len(data.get("image_urls", ())),
+        weight_grams=row.weight_grams,
+    )
+
+
+def put_enrichments(
+    database: Database, connection: Connection, tenant_id: str, found: Sequence[Enrichment], rules_version: str
+) -> int:
+    """Write enrichments of products that are there; those of a product that stand twice are one, the last."""
+    by_key = {(each.supplier_code, replace_nul(each.sku)): each for each in found}
+    there = _existing(connection, tenant_id, by_key)
+    if there:
+        now = datetime.now(UTC)
+        insert = database.insert(enrichments)
+        upsert = insert.on_conflict_do_update(
+            index_elements=list(enrichments.primary_key), set_={name: insert.excluded[name] for name in _VALUES}
+        )
+        # In the order of the key, so that two writers of the same rows wait for one another instead of deadlocking.
+        rows = [_to_row(tenant_id, *key, by_key[key], rules_version, now) for key in sorted(there)]
+        connection.execute(upsert, rows)
+    return len(there)
+
+
+def _existing(connection: Connection, tenant_id: str, keys: dict[tuple[str, str], Enrichment]) -> set[tuple[str, str]]:
+    there = set[tuple[str, str]]()
+    for supplier_code in {supplier_code for supplier_code, _ in keys}:
+        skus = [sku for of_supplier, sku in keys if of_supplier == supplier_code]
+        for some in _slices(skus):
+            known = select(products.c.sku).where(
+                in_catalogue(products, tenant_id, supplier_code), products.c.sku.in_(some)
+            )
+            there.update((supplier_code, sku) for sku in connection.scalars(known))
+    return there
+
+
+def _slices(skus: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(skus), _LOOKUP_SIZE):
+        yield skus[start : start + _LOOKUP_SIZE]
+
+
+def _to_row(
+    tenant_id: str, supplier_code: str, sku: str, made: Enrichment, rules_version: str, now: datetime
+) -> dict[str, Any]:
+    return {
+        "tenant_id": tenant_id,
+        "supplier_code": supplier_code,
+        "sku": sku,
+        "category": replace_nul(made.category),
+        "colors": _to_list(made.colors),
+        "size": replace_nul(made.size),
+        "materials": _to_list(made.materials),
+        "brand": replace_nul(made.brand),
+        "completeness": made.completeness,
+        "missing": _to_list(made.missing),
+        "enricher": replace_nul(made.enricher),
+        "rules_version": replace_nul(rules_version),
+        "content_hash": replace_nul(made.content_hash),
+        "enriched_at": now,
+    }
+
+
+def _to_list(texts: Sequence[str]) -> str:
+    return json.dumps([replace_nul(text) for text in texts], ensure_ascii=False)
+
+
+def sample_enriched(connection: Connection, tenant_id: str, supplier_code: str, limit: int) -> list[EnrichedRow]:
+    """Give a few enriched products, in the order of their SKUs."""
+    found = connection.execute(
+        select(enrichments, products.c.title, products.c.content_hash.label("content_now"))
+        .select_from(products.join(enrichments, _of_product()))
+        .where(in_catalogue(enrichments, tenant_id, supplier_code))
+        .order_by(enrichments.c.sku)
+        .limit(limit)
+    )
+    return [
+        EnrichedRow(
+            supplier_code=row.supplier_code,
+            sku=row.sku,
+            title=row.title,
+            category=row.category,
+            size=row.size,
+            brand=row.brand,
+            completeness=row.completeness,
+            rules_version=row.rules_version,
+            enricher=row.enricher,
+            is_current=row.content_hash == row.content_now,
+            **{name: tuple(json.loads(getattr(row, name))) for name in _LISTS},
+        )
+        for row in found
+    ]
+
+
+def count_enriched(connection: Connection, tenant_id: str, supplier_code: str) -> int:
+    """Count the products of a supplier that have an enrichment."""
+    where = in_catalogue(enrichments, tenant_id, supplier_code)
+    return connection.scalar(select(func.count()).select_from(enrichments).where(where)) or 0

@@ -1,4 +1,4 @@
-"""The base of every error that ContextUnity packages raise on purpose, and the codec's own error."""
+"""The base class of all errors that ContextUnity packages raise on purpose, and the codec's error."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ __all__ = ["CodecError", "ContextUnityError", "Violation"]
 
 
 class ContextUnityError(Exception):
-    """An error whose text is written for the person who can mend its cause."""
+    """Base class. The text is for the person who can fix the cause."""

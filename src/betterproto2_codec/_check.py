@@ -1,7 +1,7 @@
-"""Checks plain data against a message before Google's JSON parser reads it, and reports every fault at once.
+"""Check plain data against a message before Google's JSON parser reads it, and report every fault.
 
-The parser stops at the first fault and tells its place in prose only. It also lets pass what a caller of ours surely
-did not mean, such as null for a value or text for a 32-bit integer; `strict` refuses these.
+The parser stops at the first fault, and names its place in prose only. It also accepts what callers rarely mean, such
+as null for a value or text for a 32-bit integer; `strict` rejects these.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from ._runtime import MAX_DEPTH
 from .errors import CodecError, Violation
 
 _MOST = 1000
-"""Faults that are looked for: each takes time to put into words, and nobody reads more."""
+"""Maximum number of reported faults: each takes time to describe, and no reader needs more."""
 
 
 def violations_of(cls: type, data: Any, *, strict: bool = True, ignore_unknown_fields: bool = False) -> list[Violation]:
-    """Returns what keeps `data`, plain ProtoJSON, from being a message of `cls`: all of it, up to a thousand faults."""
+    """Return why `data`, plain ProtoJSON, is not a valid message of `cls`: up to a thousand faults."""
     found = Checker(strict=strict, ignore_unknown_fields=ignore_unknown_fields).message(cls, data, "", 0)
     told = list(itertools.islice(found, _MOST))
     if len(told) == _MOST and next(found, None) is not None:
-        told.append(Violation("", f"there are more faults than the {_MOST:,} that were looked for"))
+        told.append(Violation("", f"there are more faults; only the first {_MOST:,} are listed"))
     return told
 
 
 class Checker:
-    """Walks data along the models of messages."""
+    """Walk data along the models of messages."""
 
     def __init__(self, *, strict: bool, ignore_unknown_fields: bool) -> None:
         self._strict = strict
         self._ignore_unknown_fields = ignore_unknown_fields
 
     def message(self, cls: type, data: Any, path: str, depth: int) -> Iterator[Violation]:
-        """Checks what stands for a message, whether of a well-known type or not."""
+        """Check the data of one message, of a well-known type or not."""
         if depth > MAX_DEPTH:
             yield Violation(path, f"messages are nested more than {MAX_DEPTH} deep")
             return
@@ -70,7 +70,7 @@ class Checker:
             yield from self.fields(cls, data, path, depth)
 
     def fields(self, cls: type, data: Mapping[Any, Any], path: str, depth: int) -> Iterator[Violation]:
-        """Checks the keys of an object and the values under them."""
+        """Check the keys of an object and the values under them."""
         by_key = model_of(cls).by_key
         given: dict[int, str] = {}
         oneofs: dict[str, str] = {}
@@ -96,7 +96,7 @@ class Checker:
         elif not self._ignore_unknown_fields:
             names = list(dict.fromkeys(field.name for field in known.values()))
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-            advice = f"; did you mean {known[near[0]].name}?" if near else hint(key, names, "there are")
+            advice = f"; did you mean {known[near[0]].name}?" if near else hint(key, names, "known fields:")
             yield Violation(join(path, key), f"no such field{advice}")
 
     def _is_absent(self, field: FieldModel, value: Any) -> bool:
@@ -105,7 +105,7 @@ class Checker:
     def _field(self, field: FieldModel, data: Any, path: str, depth: int) -> Iterator[Violation]:
         if data is None and not (takes_null(field.value) and not field.repeated and field.key is None):
             if self._strict:
-                yield Violation(path, "null is no value; leave the field out")
+                yield Violation(path, "null is not allowed; leave the field out")
         elif field.key is not None:
             yield from self._map(field, field.key, data, path, depth)
         elif field.repeated:
@@ -132,7 +132,7 @@ class Checker:
 
     def _element(self, value: ValueType, data: Any, path: str, depth: int) -> Iterator[Violation]:
         if data is None and not takes_null(value):
-            yield Violation(path, "null is no value")
+            yield Violation(path, "null is not allowed")
         else:
             yield from self._value(value, data, path, depth)
 
@@ -142,7 +142,7 @@ class Checker:
             yield from self.message(value.cls, data, path, depth)
             return
         if value.kind is Kind.ENUM and self._ignore_unknown_fields and isinstance(data, str) and not is_digits(data):
-            return  # A member that is not known here is passed over by Google's parser as an unknown field is.
+            return  # Google's parser skips an unknown enum name as it does an unknown field.
         yield from _violation(path, json_reason(value, data, strict=self._strict))
 
     def any(self, model: MessageModel, data: Any, path: str, depth: int) -> Iterator[Violation]:
@@ -164,7 +164,7 @@ class Checker:
         if model_of(cls).name not in _SPECIAL:
             yield from self.fields(cls, rest, path, depth + 1)
         elif "value" not in rest:
-            yield Violation(join(path, "value"), f"missing; {model_of(cls).name} stands under this key inside an Any")
+            yield Violation(join(path, "value"), f"missing; inside an Any, this key holds the {model_of(cls).name}")
         else:
             yield from self.message(cls, rest["value"], join(path, "value"), depth + 1)
 
@@ -225,4 +225,4 @@ _SPECIAL: dict[str, Callable[[Checker, MessageModel, Any, str, int], Iterator[Vi
     "google.protobuf.Value": Checker.json_value,
     **{f"google.protobuf.{name}Value": Checker.wrapper for name in _WRAPPERS},
 }
-"""Messages whose ProtoJSON is not an object of their fields."""
+"""Checks of messages whose ProtoJSON is not an object of their fields."""

@@ -1,4 +1,4 @@
-"""Compiles the conversions of message classes, once for each class and when it is first used."""
+"""Compile the conversions of message classes, once per class and on first use."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Conversions:
     """The compiled conversions of one class.
 
     Attributes:
-        model: what they were compiled from.
-        read: makes a dataclass instance of Google's message.
-        fill: fills an empty one of Google's messages from an instance, which lies `depth` levels below the outermost.
-        schema: what the compiled extension knows the class by; None where bytes go by way of Google's class alone.
+        model: source of the compiled functions.
+        read: converts Google's message to a dataclass instance.
+        fill: fills an empty message of Google's from an instance, `depth` levels below the outermost message.
+        schema: describes the class to the compiled extension; None if bytes go through Google's class only.
     """
 
     model: MessageModel
@@ -45,10 +45,10 @@ _schemas = Schemas()
 
 
 def conversions_of(cls: type) -> Conversions:
-    """Returns the conversions of a dataclass, compiling them and those of all messages inside it on first use.
+    """Return the conversions of a dataclass; on first use, compile them and those of all messages inside it.
 
     Raises:
-        CodecError: the class is not a generated one, or its Google class cannot be found.
+        CodecError: the class is not generated, or its Google class cannot be found.
     """
     found = _compiled.get(cls)
     if found is None:
@@ -59,9 +59,9 @@ def conversions_of(cls: type) -> Conversions:
 
 @functools.cache
 def schema_with_plain(cls: type, name: str) -> Schema | None:
-    """Returns what the extension reads and writes a dataclass by where one of its fields, a Struct, is a dict.
+    """Return a schema for the extension in which one field, a Struct, is a plain dict.
 
-    None where bytes of the class go by way of Google's.
+    None if bytes of the class go through Google's class only.
 
     Raises:
         CodecError: the class has no such field.
@@ -74,14 +74,14 @@ def schema_with_plain(cls: type, name: str) -> Schema | None:
 
 
 def _fill_other(message: Any, pb: Any, depth: int, name: str) -> None:
-    """Fills a message from an instance that is not exactly of the field's class: derived, or of another tree."""
+    """Fill a message from an instance whose class differs from the field's: derived, or of another tree."""
     if not isinstance(message, betterproto2.Message) or full_name(message) != name:
         raise _runtime.MisfitError(f"expected a {name}, got {type(message).__name__}")
     conversions_of(type(message)).fill(message, pb, depth)
 
 
 class _Namespace:
-    """The globals of all compiled functions, and the names of classes in it."""
+    """The globals of all compiled functions, and the names of classes in them."""
 
     def __init__(self) -> None:
         self.globals: dict[str, Any] = {
@@ -128,7 +128,7 @@ _namespace = _Namespace()
 
 
 def reachable(cls: type, *, below: bool = False) -> list[type]:
-    """Returns the generated classes that messages of `cls` can contain at any depth, after `cls` unless `below`."""
+    """Return the generated classes that messages of `cls` can contain at any depth, after `cls` unless `below`."""
     root = model_of(cls).cls
     found: dict[type, None] = {}
     pending = _contained(root) if below else [root]
@@ -145,13 +145,13 @@ def _contained(cls: type) -> list[type]:
 
 
 def _compile(cls: type) -> Conversions:
-    # Published only when all are there, since each calls the others.
+    # Publish only when all are compiled, since they call each other.
     classes = [inner for inner in reachable(cls) if inner not in _compiled]
     models = {inner: model_of(inner) for inner in classes}
     schemas = _schemas.of(models)
     done = {inner: _compile_one(inner, model, schemas.get(inner)) for inner, model in models.items()}
     if cls not in done and cls not in _compiled:
-        # A class derived from a generated one: instances of it are encoded by way of Google's class.
+        # A class derived from a generated one: encode its instances through Google's class.
         base = done.get(model_of(cls).cls) or _compiled[model_of(cls).cls]
         done[cls] = _compile_one(cls, base.model, base.schema)
     _compiled.update(done)
@@ -164,6 +164,6 @@ def _compile_one(cls: type, model: MessageModel, schema: Schema | None) -> Conve
     scope[f"C{suffix}"] = cls
     deep = _namespace.is_deep_class(cls)
     source = f"{decoder_source(model, suffix, _namespace)}\n\n{encoder_source(model, suffix, _namespace, deep=deep)}\n"
-    # The text is made of field names and numbers of generated classes alone, never of data.
+    # Safe to exec: the text consists of field names and numbers of generated classes, never of data.
     exec(compile(source, f"<codec of {model.name}>", "exec"), scope)  # noqa: S102
     return Conversions(model=model, read=scope[f"dec_{suffix}"], fill=scope[f"enc_{suffix}"], schema=schema)

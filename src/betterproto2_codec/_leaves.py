@@ -1,4 +1,4 @@
-"""Says why a piece of plain data does not fit a type that is no message: the leaves of `_check`'s walk."""
+"""Explain why plain data is invalid for a scalar or enum type: the leaves of `_check`'s walk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ._model import Kind, ValueType
 from ._runtime import short
 
 _EXACT = 1 << 53
-"""Beyond it a double no longer tells neighbouring integers apart."""
+"""Beyond this, a double no longer distinguishes neighbouring integers."""
 
 _INTEGER = re.compile(r"-?[0-9]+")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -29,17 +29,17 @@ DURATION = "a duration in seconds, such as 1.5s"
 
 
 def is_object(data: Any) -> TypeGuard[Mapping[Any, Any]]:
-    """Whether it is what stands for a JSON object."""
+    """Return whether the value represents a JSON object."""
     return isinstance(data, Mapping)
 
 
 def is_list(data: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
-    """Whether it is what stands for a JSON list."""
+    """Return whether the value represents a JSON list."""
     return isinstance(data, list | tuple)
 
 
 def json_reason(value: ValueType, data: Any, *, strict: bool) -> str:
-    """Returns why plain data does not fit a type that is no message, or an empty text."""
+    """Return why plain data is invalid for a scalar or enum type; an empty text if it is valid."""
     match value.kind:
         case Kind.WRAPPER:
             assert value.inner is not None
@@ -68,7 +68,7 @@ def _number_reason(value: ValueType, data: Any, *, strict: bool) -> str:
             return ""
         if strict:
             return f"expected a number, got text {_quoted(data)}"
-        return "" if _is_number(data) else f"{_quoted(data)} is no number"
+        return "" if _is_number(data) else f"{_quoted(data)} is not a number"
     if not isinstance(data, int | float) or isinstance(data, bool):
         return f"expected a number, got {kind_of(data)}"
     return reason_against(value, data)
@@ -81,9 +81,9 @@ def _int_reason(value: ValueType, data: Any, *, strict: bool) -> str:
             return f"expected an integer, got text {_quoted(data)}"
         if strict or not _is_exponential(data):
             return _digits_reason(value, data)
-        # 2^53 itself as a float can be what became of a number next to it.
+        # A float of 2^53 may be a rounded neighbour.
         if abs(float(data)) >= _EXACT:
-            return f"{_quoted(data)} is beyond 2^53, where a number loses precision; send it in digits alone"
+            return f"{_quoted(data)} is beyond 2^53, where a number loses precision; send it as digits only"
         data = float(data)
     if isinstance(data, float):
         if not data.is_integer():
@@ -106,18 +106,18 @@ def _enum_reason(value: ValueType, data: Any, *, strict: bool) -> str:
     names = list(value.descriptor.enum_type.values_by_name)
     if data in names or (not strict and is_digits(data) and not _digits_reason(value, data)):
         return ""
-    return f"{_quoted(data)} is no {value.name}{hint(data, names, 'it has')}"
+    return f"{_quoted(data)} is not a value of {value.name}{hint(data, names, 'known values:')}"
 
 
 def json_scalar_reason(data: Any) -> str:
-    """Returns why a value cannot stand in a Struct, or an empty text; lists and objects are not its matter."""
+    """Return why a scalar cannot be in a Struct; an empty text if it can. Lists and objects are checked elsewhere."""
     if data is None or isinstance(data, bool):
         return ""
     if isinstance(data, str):
         return "" if is_text(data) else "not text: it has lone surrogates"
     if isinstance(data, int):
         if abs(data) > _EXACT and not _is_exact(data):
-            return f"{short(data)} cannot be told exactly by a double, as a Struct holds it; give it as text"
+            return f"{short(data)} cannot be stored exactly in a double, as a Struct needs it; send it as text"
         return ""
     if isinstance(data, float):
         return "" if math.isfinite(data) else f"a Struct holds finite numbers, not {data}"
@@ -125,7 +125,7 @@ def json_scalar_reason(data: Any) -> str:
 
 
 def is_text(data: str) -> bool:
-    """Whether UTF-8 can encode it."""
+    """Return whether UTF-8 can encode the text."""
     try:
         data.encode()
     except UnicodeEncodeError:
@@ -158,7 +158,7 @@ def key_reason(key: ValueType, name: Any) -> str:
 
 def _digits_reason(value: ValueType, text: str) -> str:
     if not is_digits(text):
-        return f"{_quoted(text)} is no integer"
+        return f"{_quoted(text)} is not an integer"
     return reason_against_range(value, int(text)) if len(text) <= 32 else f"{_quoted(text)} is out of range"
 
 
@@ -169,7 +169,7 @@ def _base64_reason(data: Any) -> str:
         text = data.encode("ascii").translate(_URL_SAFE).rstrip(b"=")
         base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
-        return f"{_quoted(data)} is no base64"
+        return f"{_quoted(data)} is not base64"
     return ""
 
 
@@ -184,12 +184,12 @@ def text_reason(parser: type[Timestamp | Duration | FieldMask], data: Any, expec
 
 
 def is_digits(text: str) -> bool:
-    """Whether it is an integer in digits alone."""
+    """Return whether the text is an integer written as digits only."""
     return _INTEGER.fullmatch(text) is not None
 
 
 def _is_exponential(text: str) -> bool:
-    """Whether it is a number such as 1e5 or 1.0, which stands for an integer in ProtoJSON too."""
+    """Return whether the text is a number such as 1e5 or 1.0, which ProtoJSON accepts for an integer."""
     return _is_number(text) and not is_digits(text)
 
 
@@ -198,7 +198,7 @@ def _is_number(text: str) -> bool:
 
 
 def kind_of(data: Any) -> str:
-    """What JSON calls a value."""
+    """Name the JSON type of a value."""
     match data:
         case None:
             return "null"

@@ -1,7 +1,7 @@
-"""A short way from plain data to a dataclass, for the data that most requests are made of.
+"""Fast path from plain data to a dataclass, for the data of most requests.
 
-It takes what is surely right: scalars, each just of its field's type, and Structs. Whatever else comes, right or wrong,
-goes the long way over `_check` and Google's JSON parser, which also tells what is wrong with it.
+It accepts only what is certainly valid: scalars of exactly their field's type, and Structs. Everything else, valid or
+not, is left to `_check` and Google's JSON parser, which also report faults.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from ._model import FieldModel, Kind, MessageModel, ValueType, is_struct, model_
 from ._schema import struct_bytes
 
 _Take = Callable[[Any], Any]
-"""Gives what the field holds for a value, or `_UNSURE`."""
+"""Returns the field's value for a plain value, or `_UNSURE`."""
 _UNSURE = object()
 _tables: dict[type, dict[str, tuple[str, _Take]]] = {}
 
 
 def message_of_plain(cls: type, data: Any) -> Any:
-    """Returns a dataclass instance, or None where the long way has to be gone."""
+    """Return a dataclass instance, or None if the data needs the full check."""
     if type(data) is not dict:
         return None
     table = _tables.get(cls)
     if table is None:
-        # A second thread makes the same one.
+        # No lock: another thread creates an equal one.
         table = _tables[cls] = _table(model_of(cls)) if model_of(cls).cls is cls else {}
     values: dict[str, Any] = {}
     given = cast("dict[str, Any]", data)
@@ -46,14 +46,14 @@ def _table(model: MessageModel) -> dict[str, tuple[str, _Take]]:
 
 
 def _take(field: FieldModel) -> _Take | None:
-    """What takes a value that surely fits; None for fields that hold other than a scalar or a Struct."""
+    """Return a function that accepts certainly valid values; None for fields other than scalars and Structs."""
     if field.repeated or field.key is not None or field.oneof:
         return None
     if is_struct(field.value):
         return _struct_taker(field.value)
     match field.value.kind:
         case Kind.STRING:
-            # Text beyond ASCII may have lone surrogates.
+            # Text beyond ASCII may contain lone surrogates.
             return lambda value: value if type(value) is str and value.isascii() else _UNSURE
         case Kind.BOOL:
             return lambda value: value if value is True or value is False else _UNSURE

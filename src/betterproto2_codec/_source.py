@@ -1,8 +1,7 @@
-"""Writes the Python source of the two conversions of a message class.
+"""Generate the Python source of the two conversions of a message class.
 
-The source is straight-line: one statement or two for each field, with the types, names and defaults written in. Names
-that it uses, such as `C3` for a dataclass or `enc_3` for a conversion, are looked up in the namespace that `_compile`
-keeps.
+The source is straight-line: one or two statements per field, with types, names and defaults inlined. Its names, such as
+`C3` for a dataclass or `enc_3` for a conversion, are in the namespace that `_compile` keeps.
 """
 
 from __future__ import annotations
@@ -33,23 +32,23 @@ _READERS = {Kind.TIMESTAMP: "datetime_from_proto", Kind.DURATION: "timedelta_fro
 
 
 class Names(Protocol):
-    """Gives the names that the source uses for classes."""
+    """Returns the names that the source uses for classes."""
 
     def message(self, name: ValueType) -> str:
-        """Returns the suffix of a message type: `C{suffix}`, `enc_{suffix}`, `dec_{suffix}`."""
+        """Return the suffix of a message type: `C{suffix}`, `enc_{suffix}`, `dec_{suffix}`."""
         ...
 
     def enum(self, name: ValueType) -> str:
-        """Returns the name of an enum's table of members."""
+        """Return the name of an enum's table of members."""
         ...
 
     def is_deep(self, name: ValueType) -> bool:
-        """Whether messages of the type can be nested without end, so that their depth is counted."""
+        """Return whether messages of the type can be nested without end, so that depth must be counted."""
         ...
 
 
 def decoder_source(model: MessageModel, suffix: str, names: Names) -> str:
-    """Writes `dec_{suffix}(pb)`, which returns a dataclass instance."""
+    """Generate `dec_{suffix}(pb)`, which returns a dataclass instance."""
     lines = [f"def dec_{suffix}(pb):", f"    o = new(C{suffix})"]
     oneofs = _oneofs(model)
     in_oneof = {field.number for members in oneofs for field in members}
@@ -63,7 +62,7 @@ def decoder_source(model: MessageModel, suffix: str, names: Names) -> str:
 
 
 def encoder_source(model: MessageModel, suffix: str, names: Names, *, deep: bool) -> str:
-    """Writes `enc_{suffix}(m, pb)`, which fills Google's message; with a third argument `depth` where it is `deep`."""
+    """Generate `enc_{suffix}(m, pb)`, which fills Google's message; if `deep`, with a third argument `depth`."""
     lines = [f"def enc_{suffix}(m, pb, depth=0):"]
     if deep:
         lines += ["    if depth > MAX_DEPTH:", "        raise MisfitError('too deep')"]
@@ -85,7 +84,7 @@ def _oneofs(model: MessageModel) -> list[list[FieldModel]]:
 
 
 def _attribute(name: str) -> str:
-    """The expression for a field of Google's message; Python's grammar refuses some names after a dot."""
+    """Return the expression for a field of Google's message; Python's grammar rejects some names after a dot."""
     return f"getattr(pb, {name!r})" if keyword.iskeyword(name) else f"pb.{name}"
 
 
@@ -116,7 +115,7 @@ def _read_field(field: FieldModel, names: Names) -> list[str]:
 
 
 def _read_oneof(members: list[FieldModel], names: Names) -> list[str]:
-    """Asks once which member is set, instead of each member whether it is."""
+    """Ask once which member is set, instead of once per member."""
     targets = " = ".join(f"o.{field.attribute}" for field in members)
     lines = [f"{targets} = None", f"w = which(pb, {members[0].oneof!r})", "if w is None: pass"]
     for field in members:
@@ -137,7 +136,7 @@ def _write_field(field: FieldModel, names: Names) -> list[str]:
 
 
 def _write_implicit(field: FieldModel) -> list[str]:
-    """A field without presence: its default is not written, and a wrong type must not pass for the default."""
+    """Encode a field without presence: skip its default, but never accept a wrong type as the default."""
     put = _put(field.name)
     match field.value.kind:
         case Kind.STRING:
@@ -151,7 +150,7 @@ def _write_implicit(field: FieldModel) -> list[str]:
         case Kind.ENUM:
             return ["if v != 0:", "    v = check_int(v)", f"    {put}"]
         case Kind.DOUBLE:
-            # Written even where it is zero: negative zero is not the default, and compares equal to it.
+            # Written even if zero: negative zero is not the default, but compares equal to it.
             return ["if type(v) is not float:", "    v = check_double(v)", put]
         case _:
             return ["v = check_float(v)", put]
@@ -161,7 +160,7 @@ def _write_present(field: FieldModel, names: Names) -> list[str]:
     value = field.value
     if value.kind in _CHECKS:
         return [*_checked(value, "v"), _put(field.name)]
-    # Only SetInParent tells an empty message from an absent one.
+    # Only SetInParent makes an empty message differ from an absent one.
     return [f"s = {_attribute(field.name)}", "set_in_parent(s)", *_fill(value, "v", "s", names)]
 
 
@@ -185,13 +184,13 @@ def _write_map(field: FieldModel, key: ValueType, names: Names) -> list[str]:
     if value.kind in _CHECKS:
         body += ["for k, x in v.items():", *_indent([*_checked(value, "x"), "t[k] = x"])]
     else:
-        # Reading t[k] makes the entry.
+        # Reading t[k] creates the entry.
         body += ["for k, x in v.items():", *_indent(["s = t[k]", *_fill(value, "x", "s", names, levels=2)])]
     return ["if type(v) is not dict:", "    v = check_dict(v)", "if v:", *_indent(body)]
 
 
 def _fill(value: ValueType, source: str, target: str, names: Names, *, levels: int = 1) -> list[str]:
-    """Statements that put `source` into the message `target`."""
+    """Return statements that put `source` into the message `target`."""
     match value.kind:
         case Kind.MESSAGE:
             suffix = names.message(value)
@@ -218,7 +217,7 @@ def _checked(value: ValueType, source: str) -> list[str]:
 
 
 def _checked_all(value: ValueType, source: str) -> list[str]:
-    """Checks the elements of a list, at C's speed where all have just the expected type."""
+    """Check the elements of a list, at C speed if all have exactly the expected type."""
     expected = _TYPES.get(value.kind)
     check = f"{source} = [{_CHECKS[value.kind]}(x) for x in {source}]"
     if expected is None:

@@ -1,4 +1,4 @@
-"""The error of the codec, with every value that does not fit."""
+"""The error of the codec, with every invalid value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["CodecError", "Violation"]
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One value that does not fit its field.
+    """One invalid value.
 
     Attributes:
         path: dotted path of the field in proto names, such as `products[3].price.units`; empty for the message itself.
@@ -21,22 +21,22 @@ class Violation:
     reason: str
 
     def __str__(self) -> str:
-        """Returns the path and the reason, or the reason alone."""
+        """Return the path and the reason, or the reason alone."""
         return f"{self.path}: {self.reason}" if self.path else self.reason
 
 
 class CodecError(ValueError):
-    """A value does not fit its message.
+    """A message cannot be encoded or decoded, or breaks its rules.
 
     Attributes:
         path: dotted path of the field in proto names, such as `products[3].price.units`; empty for the message itself.
         reason: what is wrong with it, without the path.
         message_type: full name of the outermost message, such as `contextunity.harvest.v1.ProductPage`.
-        violations: all that is wrong, where more was looked for than the first fault; never empty.
+        violations: every fault, or only the first if no others were searched for; never empty.
     """
 
     def __init__(self, reason: str, *, path: str = "", message_type: str = "") -> None:
-        """Makes an error of one fault; its text has the message type and the path in front."""
+        """Create an error with one fault; the text starts with the message type and the path."""
         self.path = path
         self.reason = reason
         self.message_type = message_type
@@ -46,7 +46,7 @@ class CodecError(ValueError):
 
     @classmethod
     def of(cls, violations: Sequence[Violation], *, message_type: str = "") -> CodecError:
-        """Makes one error of one violation or more; of several, the reason tells all and the path is empty."""
+        """Create an error from one or more violations. With several, the reason lists all and the path is empty."""
         first, *more = violations
         if not more:
             return cls(first.reason, path=first.path, message_type=message_type)

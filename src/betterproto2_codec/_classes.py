@@ -120,7 +120,7 @@ def class_in_pool(pool: betterproto2.MessagePool, full_name: str) -> type[better
 
 
 def proto_class(cls: type[betterproto2.Message]) -> type[ProtoMessage]:
-    """Return Google's class for the message that a dataclass stands for.
+    """Return Google's class for a dataclass.
 
     Raises:
         CodecError: no `_pb2` module that is loaded or in the folder of the dataclass has the message.

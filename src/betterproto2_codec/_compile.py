@@ -118,7 +118,7 @@ class _Namespace:
         return self.is_deep_class(cast("type", name.cls))
 
     def is_deep_class(self, cls: type) -> bool:
-        """Whether a message that can contain itself is reachable from the class, itself included."""
+        """Return whether the class, or a message inside it at any depth, can contain itself."""
         if cls not in self._deep:
             self._deep[cls] = any(inner in reachable(inner, below=True) for inner in reachable(cls))
         return self._deep[cls]

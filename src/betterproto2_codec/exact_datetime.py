@@ -105,7 +105,7 @@ class ExactDatetime(datetime):
         parts = {"year": year, "month": month, "day": day, "hour": hour, "minute": minute, "second": second}
         given: dict[str, Any] = {**parts, "microsecond": microsecond, "fold": fold}
         given = {name: value for name, value in given.items() if value is not None}
-        if tzinfo is not True:  # as datetime tells None from what is not given
+        if tzinfo is not True:  # as datetime distinguishes None from an omitted argument
             given["tzinfo"] = tzinfo
         return type(self).of(self.plain().replace(**given), nanosecond)
 

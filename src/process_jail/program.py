@@ -280,7 +280,7 @@ def _execute(main: types.ModuleType, asked: _Asked, body: types.CodeType, last: 
         space.clear()
         _tell(error, asked.error_bytes)
         return _OUT_OF_MEMORY
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is what came of the program
+    except BaseException as error:  # noqa: BLE001 - any exception is an outcome of the program
         _tell(error, asked.error_bytes)
         too_large = isinstance(error, OSError) and error.errno == errno.EFBIG
         return _report("SCRATCH_LIMIT" if too_large else "EXCEPTION", error=_line(error), error_type=_name(error))

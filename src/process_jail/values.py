@@ -45,7 +45,7 @@ _WAYS_OUT = {
 }
 
 
-class CannotCarry(Exception):  # noqa: N818 - it tells of the value, and is no fault of the jail's
+class CannotCarry(Exception):  # noqa: N818 - it describes the value, and is not a fault of the jail
     """A value cannot be a result. The text names its path, its type and the way out."""
 
 

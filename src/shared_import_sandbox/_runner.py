@@ -82,7 +82,7 @@ class _SharedModule:
         self.sandbox.seal()
         try:
             proof = prove(self.sandbox, self._fixed_types)
-        except Exception as error:  # noqa: BLE001 - whatever is in there, the SDK may be able to run it
+        except Exception as error:  # noqa: BLE001 - the SDK may be able to run what cannot be inspected
             self.usable = False
             _LOG.warning(
                 "workflow module %s: imported again for each run, because inspecting it failed: %r", self.name, error

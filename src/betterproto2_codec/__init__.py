@@ -1,13 +1,12 @@
-"""The one codec between betterproto2 dataclasses and what leaves the process.
+"""Encode and decode betterproto2 dataclasses: bytes, ProtoJSON, plain dicts, Structs and Google's messages.
 
-ProtoJSON, plain dicts and Structs go through Google's message classes, by functions that are compiled once for each
-message class. So do bytes, but for the clean and common ones, which a compiled extension reads and writes where it was
-built; both ways give the same. It works on the dataclasses of every tree that protoc-gen-python_messages generated, not
-only on one.
+Google's message classes do the work, through functions that are compiled once per message class. If the optional
+extension is built, it encodes and decodes clean, common bytes directly, with the same result. The codec works with the
+dataclasses of every tree that protoc-gen-python_messages generated.
 
-Read `_model.py` first (what is known of a message class), then `_compile.py` (a function for each direction),
-`_binary.py` and `_json.py` (their use). `_schema.py` hands the same model to the extension in `_wire.pyx`;
-`_violations.py` and `_json_violations.py` find the values that do not fit.
+Read `_model.py` first (describes a message class), then `_compile.py` (one function per direction), `_binary.py` and
+`_json.py` (use them). `_schema.py` passes the model to the extension in `_wire.pyx`; `_violations.py` and
+`_json_violations.py` find invalid values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Messages into google.protobuf.Any and out of it."""
+"""Pack messages into google.protobuf.Any, and unpack them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _ANY = "google.protobuf.Any"
 
 
 def pack_any(message: betterproto2.Message) -> betterproto2.Message:
-    """Packs a message, under `type.googleapis.com/` and its full name.
+    """Pack a message under the type URL `type.googleapis.com/FULL_NAME`.
 
     Returns:
-        An Any of the preferred tree, else of one that is loaded.
+        An Any of the preferred tree, or of another loaded tree.
 
     Raises:
-        CodecError: a value of the message does not fit its field.
+        CodecError: a value of the message is invalid.
     """
     any_class: Anything = message_class(_ANY)
     packed: betterproto2.Message = any_class(type_url=type_url(full_name(message)), value=encode(message))
@@ -29,16 +29,16 @@ def pack_any(message: betterproto2.Message) -> betterproto2.Message:
 
 
 def unpack_any(packed: betterproto2.Message) -> betterproto2.Message:
-    """Unpacks the message in an Any.
+    """Unpack the message in an Any.
 
-    The class is looked for in the generated tree of the Any first, then in all others that are loaded. As usual, only
-    what comes after the last slash of the type URL counts.
+    The class is searched for in the generated tree of the Any first, then in all other loaded trees. Only the part
+    after the last slash of the type URL counts.
 
     Args:
         packed: an Any dataclass of any generated tree.
 
     Raises:
-        CodecError: it is no Any, holds no message or one of an unknown type, or its bytes are not of that type.
+        CodecError: the value is not an Any, is empty or of an unknown type, or its bytes cannot be decoded.
     """
     _cls, name, pool = registration(type(packed))
     if name != _ANY:
@@ -47,5 +47,5 @@ def unpack_any(packed: betterproto2.Message) -> betterproto2.Message:
     _prefix, slash, inner = given.type_url.rpartition("/")
     if not slash or not inner:
         example = type_url("package.Message")
-        raise CodecError(f"{given.type_url!r} is no type URL, such as {example}", path="type_url", message_type=_ANY)
+        raise CodecError(f"{given.type_url!r} is not a type URL, such as {example}", path="type_url", message_type=_ANY)
     return decode(class_in_pool(pool, inner) or message_class(inner), given.value)

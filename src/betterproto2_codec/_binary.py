@@ -1,4 +1,4 @@
-"""Messages to and from bytes and Google's classes."""
+"""Encode messages to bytes and Google's classes, and decode them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=betterproto2.Message)
 
 serialize = SERIALIZE
-"""The bytes of one of Google's messages, also of one with a field that hides its method of that name."""
+"""Serialise one of Google's messages, even if a field hides its method of that name."""
 
 
 def encode(message: betterproto2.Message) -> bytes:
-    """Encodes a message in protobuf's binary form.
+    """Encode a message to protobuf's binary format.
 
-    Map entries and unknown fields keep no particular order, so equal messages can have different bytes.
+    The order of map entries and unknown fields is not defined, so equal messages can have different bytes.
 
     Raises:
-        CodecError: a value does not fit its field; the error names it.
+        CodecError: a value is invalid; the error names its field.
     """
     conversions = conversions_of(type(message))
     if conversions.schema is not None:
@@ -42,18 +42,18 @@ def encode(message: betterproto2.Message) -> bytes:
 
 
 def decode(cls: type[M], data: bytes) -> M:
-    """Decodes protobuf's binary form.
+    """Decode protobuf's binary format.
 
-    Fields that the class does not know are kept in `_unknown_fields` of the message they were found in, and encoded
-    again. The exceptions are Timestamp, Duration and the wrapper types, which become plain Python values.
+    Unknown fields are kept in `_unknown_fields` of their message, and encoded again. Timestamp, Duration and the
+    wrapper types, which become plain Python values, lose theirs.
 
     Args:
-        cls: the dataclass to make.
+        cls: the dataclass to create.
         data: the bytes; empty bytes are an empty message.
 
     Raises:
-        CodecError: the bytes are truncated, wrongly typed, no UTF-8 where text is due or nested more than 100 deep, or
-            a timestamp or duration in them is out of range.
+        CodecError: the bytes are truncated, of a wrong wire type, not UTF-8 in a text field or nested more than 100
+            deep, or a timestamp or duration is out of range.
     """
     conversions = conversions_of(cls)
     if conversions.schema is not None:
@@ -70,14 +70,14 @@ def decode(cls: type[M], data: bytes) -> M:
 
 
 def to_proto(message: betterproto2.Message) -> ProtoMessage:
-    """Converts a dataclass instance into Google's class of the same message.
+    """Convert a dataclass instance to Google's class of the same message.
 
     Raises:
-        CodecError: a value does not fit its field; the error names it.
+        CodecError: a value is invalid; the error names its field.
     """
     conversions = conversions_of(type(message))
     if conversions.schema is not None:
-        # By way of its bytes: both steps are compiled, and together take a third of the time that setting fields does.
+        # Through bytes: both steps are compiled, and together take a third of the time of setting fields.
         data = conversions.schema.encode(message)
         if data is not None:
             return conversions.model.proto.FromString(data)
@@ -85,13 +85,13 @@ def to_proto(message: betterproto2.Message) -> ProtoMessage:
 
 
 def from_proto(cls: type[M], pb: ProtoMessage) -> M:
-    """Converts Google's message into a dataclass instance. The message itself is left as it is.
+    """Convert Google's message to a dataclass instance. The message is not changed.
 
-    Datetimes come back aware, in UTC. A Timestamp or Duration with something below a microsecond becomes an
-    ExactDatetime or ExactTimedelta of `betterproto2_codec.exact_datetime`, all others plain ones.
+    Datetimes are aware, in UTC. A Timestamp or Duration with nanoseconds becomes an ExactDatetime or ExactTimedelta of
+    `betterproto2_codec.exact_datetime`; all others are plain.
 
     Raises:
-        CodecError: the message is another than the class stands for, or a timestamp or duration is out of range.
+        CodecError: the message is of another type than the class, or a timestamp or duration is out of range.
     """
     conversions = conversions_of(cls)
     given = type(pb).DESCRIPTOR.full_name
@@ -105,10 +105,10 @@ def from_proto(cls: type[M], pb: ProtoMessage) -> M:
 
 
 def timestamp_to_datetime(timestamp: Timestamp) -> datetime:
-    """Converts one of Google's Timestamps, UTC; into an ExactDatetime where it has something below a microsecond.
+    """Convert one of Google's Timestamps to a datetime in UTC; with nanoseconds, to an ExactDatetime.
 
     Raises:
-        CodecError: it is out of range.
+        CodecError: the timestamp is out of range.
     """
     try:
         return datetime_from_proto(timestamp)
@@ -131,7 +131,7 @@ def _read_by_bytes(pb: ProtoMessage, schema: Schema) -> Any:
     try:
         return schema.decode(SERIALIZE(pb))
     except EncodeError:
-        return None  # Nested deeper than bytes can be; it can be read all the same.
+        return None  # Nested deeper than bytes allow; it can be read field by field.
 
 
 def _read(cls: type[M], pb: Any, conversions: Conversions) -> M:
@@ -146,7 +146,7 @@ def _read(cls: type[M], pb: Any, conversions: Conversions) -> M:
 
 
 def _derived(cls: type[M], made: Any) -> M:
-    """The same fields, in a class that was derived from the generated one."""
+    """Return a copy as an instance of a class derived from the generated one."""
     derived: Any = object.__new__(cls)
     derived.__dict__.update(made.__dict__)
     return cast("M", derived)
@@ -160,7 +160,7 @@ def _explained(message: Any, name: str, error: Exception) -> CodecError:
 
 
 def _detail(error: DecodeError) -> str:
-    """upb's reason without the message type in front, which the CodecError names itself."""
+    """Return upb's reason without its message type, since the CodecError names that."""
     text = str(error)
     if "MaxDepth" in text:
         return f"not the bytes of this message: messages are nested more than {MAX_DEPTH} deep, the maximum depth"

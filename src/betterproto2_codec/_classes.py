@@ -1,4 +1,4 @@
-"""Finds the classes of a message: its full name, its betterproto2 dataclass, and Google's class for it."""
+"""Find the classes of a message: its full name, its betterproto2 dataclass and Google's class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .errors import CodecError
 
 _POOL = "default_message_pool"
 _URL = "type.googleapis.com/"
-"""What stands before the full name in a type URL."""
+"""Prefix of a type URL, before the full name."""
 _GOOGLE = "google.protobuf"
 _GOOGLE_MODULES = (
     "any",
@@ -33,8 +33,8 @@ _GOOGLE_MODULES = (
     "wrappers",
 )
 
-# Temporal's sandbox shows workflow code a sys.modules of its own, which cannot be gone through. It shares generated
-# packages with the process, so what is looked for among all modules is looked for in the process's own.
+# Temporal's sandbox gives workflow code its own sys.modules, which cannot be iterated. Generated packages are passed
+# through, so search the process's sys.modules.
 _modules = sys.modules
 _lock = threading.RLock()
 _classes: dict[str, type[betterproto2.Message]] = {}
@@ -44,10 +44,10 @@ _preferred = ""
 
 
 def prefer_tree(root: str) -> None:
-    """Has messages that several generated trees define come from one of them.
+    """Choose the generated tree that messages come from if several trees define them.
 
     Args:
-        root: package that the tree was generated into, such as `acme.gen`.
+        root: package that contains the generated tree, such as `acme.gen`.
     """
     global _preferred
     with _lock:
@@ -56,12 +56,12 @@ def prefer_tree(root: str) -> None:
 
 
 def google_package() -> Any:
-    """Returns the module of google.protobuf's own messages in the preferred tree, else in one that is loaded."""
+    """Return the module of google.protobuf's own messages, of the preferred tree or of another loaded one."""
     return _modules[message_class(f"{_GOOGLE}.Struct").__module__]
 
 
 def full_name(message: betterproto2.Message | type[betterproto2.Message]) -> str:
-    """Returns the full proto name of a message or of its class, such as `contextunity.harvest.v1.Product`.
+    """Return the full proto name of a message or of its class, such as `contextunity.harvest.v1.Product`.
 
     A class that was derived from a generated one has the name of the generated one.
 
@@ -73,7 +73,7 @@ def full_name(message: betterproto2.Message | type[betterproto2.Message]) -> str
 
 
 def registration(cls: type) -> tuple[type[betterproto2.Message], str, betterproto2.MessagePool]:
-    """Returns the generated class behind `cls`, its full name, and the pool of the tree it was generated into."""
+    """Return the generated class that `cls` is or derives from, its full name, and the pool of its tree."""
     found = _registrations.get(cls)
     if found is not None:
         return found
@@ -82,7 +82,7 @@ def registration(cls: type) -> tuple[type[betterproto2.Message], str, betterprot
         url = pool.type_to_url.get(base) if isinstance(pool, betterproto2.MessagePool) else None
         if pool is not None and url is not None:
             if base is cls:
-                # Only generated classes, which stay: derived ones can be made and dropped without end.
+                # Cache generated classes only: derived ones can be created and dropped without end.
                 _registrations[cls] = base, _name_in_url(url), pool
             return base, _name_in_url(url), pool
     raise CodecError(
@@ -92,10 +92,10 @@ def registration(cls: type) -> tuple[type[betterproto2.Message], str, betterprot
 
 
 def message_class(full_name: str) -> type[betterproto2.Message]:
-    """Returns the betterproto2 dataclass of a full proto name.
+    """Return the betterproto2 dataclass of a full proto name.
 
-    All generated trees that are loaded are searched, the preferred one first; the module of the name's package is
-    imported where a loaded tree has it.
+    Search all loaded generated trees, the preferred one first, and import the module of the name's package if a loaded
+    tree has it.
 
     Raises:
         CodecError: no loaded tree has a message of that name.
@@ -109,21 +109,21 @@ def message_class(full_name: str) -> type[betterproto2.Message]:
 
 
 def type_url(full_name: str) -> str:
-    """Returns the type URL of a full proto name, as an Any has it."""
+    """Return the type URL of a full proto name, as in an Any."""
     return _URL + full_name
 
 
 def class_in_pool(pool: betterproto2.MessagePool, full_name: str) -> type[betterproto2.Message] | None:
-    """Returns the dataclass that one tree has for a full name, or None."""
-    # The second form is how betterproto2 registers the messages of a file without a package.
+    """Return the dataclass of a full name in one tree, or None."""
+    # betterproto2 registers messages of a file without a package in the second form.
     return pool.url_to_type.get(f"{_URL}{full_name}") or pool.url_to_type.get(f"{_URL}.{full_name}")
 
 
 def proto_class(cls: type[betterproto2.Message]) -> type[ProtoMessage]:
-    """Returns Google's class for the message that a dataclass stands for.
+    """Return Google's class for a dataclass.
 
     Raises:
-        CodecError: the message is in no `_pb2` module, neither loaded nor beside the dataclass.
+        CodecError: no `_pb2` module that is loaded or in the folder of the dataclass has the message.
     """
     found = _proto_classes.get(cls)
     if found is None:
@@ -133,19 +133,19 @@ def proto_class(cls: type[betterproto2.Message]) -> type[ProtoMessage]:
 
 
 def proto_class_by_name(name: str, module: str) -> type[ProtoMessage]:
-    """Returns Google's class of a full name, importing the `_pb2` modules beside the dataclasses of `module`."""
+    """Return Google's class of a full name, importing the `_pb2` modules in the folder of `module`."""
     found = _loaded_proto_class(name)
     if found is None:
         import_pb2_beside(module, google=name.startswith(_GOOGLE + "."))
         found = _loaded_proto_class(name)
     if found is None:
-        # Dataclasses lie where the proto's package says, _pb2 modules where its file lay. Where the two differ, it can
-        # be any module of the tree.
+        # The folder of a dataclass follows the proto's package, that of a _pb2 module follows its file. If the two
+        # differ, any module of the tree can have it.
         _import_pb2_of_tree(module)
         found = _loaded_proto_class(name)
     if found is None:
         raise CodecError(
-            f"there is no Google class for it: no _pb2 module in the tree of {module} defines it; "
+            f"it has no Google class: no _pb2 module in the tree of {module} defines it; "
             "generate both with protoc-gen-python_messages",
             message_type=name,
         )
@@ -153,7 +153,7 @@ def proto_class_by_name(name: str, module: str) -> type[ProtoMessage]:
 
 
 def import_pb2_beside(module: str, *, google: bool) -> None:
-    """Imports the `_pb2` modules in the folder of a generated package."""
+    """Import the `_pb2` modules in the folder of a generated package."""
     if google:
         for stem in _GOOGLE_MODULES:
             importlib.import_module(f"{_GOOGLE}.{stem}_pb2")
@@ -163,14 +163,14 @@ def import_pb2_beside(module: str, *, google: bool) -> None:
 
 
 def import_all_pb2() -> None:
-    """Imports the `_pb2` modules of every loaded dataclass, so that Google's JSON finds what an Any holds."""
+    """Import the `_pb2` modules of every loaded dataclass, so that Google's JSON finds the types inside Any."""
     modules = {cls.__module__ for pool in loaded_pools() for cls in tuple(pool.type_to_url)}
     for module in sorted(modules):
         import_pb2_beside(module, google=False)
 
 
 def loaded_pools() -> list[betterproto2.MessagePool]:
-    """Returns the pools of all loaded trees, the preferred one first."""
+    """Return the pools of all loaded trees, the preferred one first."""
     return [pool for _, pool in _loaded_trees()]
 
 
@@ -178,7 +178,7 @@ def _import_pb2(name: str) -> None:
     try:
         importlib.import_module(name)
     except (ImportError, TypeError) as error:
-        # TypeError is what the descriptor pool raises for a file that another tree has loaded with other content.
+        # The descriptor pool raises TypeError for a file that another tree loaded with different content.
         raise CodecError(f"{name} cannot be imported: {error}") from error
 
 
@@ -211,11 +211,11 @@ def _find_class(name: str) -> type[betterproto2.Message]:
         found = class_in_pool(pool, name)
         if found is not None:
             return found
-    raise CodecError(f"no generated tree that is loaded has a message {name!r}; import the package it is generated in")
+    raise CodecError(f"no loaded tree has a message {name!r}; import the package it is generated in")
 
 
 def _import_package_of(name: str, root: str) -> None:
-    """Imports the deepest package of `root` that the dotted name leads to."""
+    """Import the deepest existing package of `root` along a dotted name."""
     module = root
     for part in name.split(".")[:-1]:
         parent = _modules.get(module)

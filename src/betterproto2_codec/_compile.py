@@ -1,4 +1,4 @@
-"""Compiles the conversions of message classes, once for each class and when it is first used."""
+"""Compile the conversions of message classes, once per class and on first use."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Conversions:
     """The compiled conversions of one class.
 
     Attributes:
-        model: what they were compiled from.
-        read: makes a dataclass instance of Google's message.
-        fill: fills an empty one of Google's messages from an instance, which lies `depth` levels below the outermost.
-        schema: what the compiled extension knows the class by; None where bytes go by way of Google's class alone.
+        model: source of the compiled functions.
+        read: converts Google's message to a dataclass instance.
+        fill: fills an empty message of Google's from an instance, `depth` levels below the outermost message.
+        schema: describes the class to the compiled extension; None if bytes go through Google's class only.
     """
 
     model: MessageModel
@@ -45,10 +45,10 @@ _schemas = Schemas()
 
 
 def conversions_of(cls: type) -> Conversions:
-    """Returns the conversions of a dataclass, compiling them and those of all messages inside it on first use.
+    """Return the conversions of a dataclass; on first use, compile them and those of all messages inside it.
 
     Raises:
-        CodecError: the class is not a generated one, or its Google class cannot be found.
+        CodecError: the class is not generated, or its Google class cannot be found.
     """
     found = _compiled.get(cls)
     if found is None:
@@ -59,9 +59,9 @@ def conversions_of(cls: type) -> Conversions:
 
 @functools.cache
 def schema_with_plain(cls: type, name: str) -> Schema | None:
-    """Returns what the extension reads and writes a dataclass by where one of its fields, a Struct, is a dict.
+    """Return a schema for the extension in which one field, a Struct, is a plain dict.
 
-    None where bytes of the class go by way of Google's.
+    None if bytes of the class go through Google's class only.
 
     Raises:
         CodecError: the class has no such field.
@@ -74,14 +74,14 @@ def schema_with_plain(cls: type, name: str) -> Schema | None:
 
 
 def _fill_other(message: Any, pb: Any, depth: int, name: str) -> None:
-    """Fills a message from an instance that is not exactly of the field's class: derived, or of another tree."""
+    """Fill a message from an instance whose class differs from the field's: derived, or of another tree."""
     if not isinstance(message, betterproto2.Message) or full_name(message) != name:
         raise _runtime.InvalidValueError(f"expected a {name}, got {type(message).__name__}")
     conversions_of(type(message)).fill(message, pb, depth)
 
 
 class _Namespace:
-    """The globals of all compiled functions, and the names of classes in it."""
+    """The globals of all compiled functions, and the names of classes in them."""
 
     def __init__(self) -> None:
         self.globals: dict[str, Any] = {
@@ -102,14 +102,14 @@ class _Namespace:
         self._deep: dict[type, bool] = {}
 
     def suffix(self, cls: type) -> str:
-        """Returns what the names of a class end with: `C{suffix}`, `enc_{suffix}`, `dec_{suffix}`."""
+        """Return the suffix of the names of a class: `C{suffix}`, `enc_{suffix}`, `dec_{suffix}`."""
         return self._suffixes.setdefault(cls, f"{len(self._suffixes)}_{cls.__name__}")
 
     def message(self, name: ValueType) -> str:
         return self.suffix(cast("type", name.cls))
 
     def enum(self, name: ValueType) -> str:
-        """Returns the name of an enum's table of members."""
+        """Return the name of an enum's table of members."""
         cls = cast("type[betterproto2.Enum]", name.cls)
         key = f"E{self.suffix(cls)}"
         if key not in self.globals:
@@ -117,11 +117,11 @@ class _Namespace:
         return key
 
     def is_deep(self, name: ValueType) -> bool:
-        """Whether messages of the type can be nested without end, so that their depth is counted."""
+        """Return whether messages of the type can be nested without end, so that depth must be counted."""
         return self.is_deep_class(cast("type", name.cls))
 
     def is_deep_class(self, cls: type) -> bool:
-        """Whether a message that can contain itself is reachable from the class, itself included."""
+        """Return whether the class, or a message inside it at any depth, can contain itself."""
         if cls not in self._deep:
             self._deep[cls] = any(inner in reachable(inner, below=True) for inner in reachable(cls))
         return self._deep[cls]
@@ -131,7 +131,7 @@ _namespace = _Namespace()
 
 
 def reachable(cls: type, *, below: bool = False) -> list[type]:
-    """Returns the generated classes that messages of `cls` can contain at any depth, after `cls` unless `below`."""
+    """Return the generated classes that messages of `cls` can contain at any depth, after `cls` unless `below`."""
     root = model_of(cls).cls
     found: dict[type, None] = {}
     pending = _contained(root) if below else [root]
@@ -148,13 +148,13 @@ def _contained(cls: type) -> list[type]:
 
 
 def _compile(cls: type) -> Conversions:
-    # Published only when all are there, since each calls the others.
+    # Publish only when all are compiled, since they call each other.
     classes = [inner for inner in reachable(cls) if inner not in _compiled]
     models = {inner: model_of(inner) for inner in classes}
     schemas = _schemas.of(models)
     done = {inner: _compile_one(inner, model, schemas.get(inner)) for inner, model in models.items()}
     if cls not in done and cls not in _compiled:
-        # A class derived from a generated one: instances of it are encoded by way of Google's class.
+        # A class derived from a generated one: encode its instances through Google's class.
         base = done.get(model_of(cls).cls) or _compiled[model_of(cls).cls]
         done[cls] = _compile_one(cls, base.model, base.schema)
     _compiled.update(done)
@@ -169,13 +169,12 @@ def _compile_one(cls: type, model: MessageModel, schema: Schema | None) -> Conve
     source = (
         f"{_decoder_source(model, suffix, _namespace)}\n\n{_encoder_source(model, suffix, _namespace, deep=deep)}\n"
     )
-    # The text is made of field names and numbers of generated classes alone, never of data.
+    # Safe to exec: the text consists of field names and numbers of generated classes, never of data.
     exec(compile(source, f"<codec of {model.name}>", "exec"), scope)  # noqa: S102
     return Conversions(model=model, read=scope[f"dec_{suffix}"], fill=scope[f"enc_{suffix}"], schema=schema)
 
 
-# The source of a conversion is straight-line: one statement or two for each field, with the types, names and defaults
-# written in.
+# The source of a conversion is straight-line: one or two statements per field, with types, names and defaults inlined.
 
 _CHECKS = {
     Kind.STRING: "check_str",
@@ -198,7 +197,7 @@ _READERS = {Kind.TIMESTAMP: "datetime_from_proto", Kind.DURATION: "timedelta_fro
 
 
 def _decoder_source(model: MessageModel, suffix: str, names: _Namespace) -> str:
-    """Writes `dec_{suffix}(pb)`, which returns a dataclass instance."""
+    """Generate `dec_{suffix}(pb)`, which returns a dataclass instance."""
     lines = [f"def dec_{suffix}(pb):", f"    o = new(C{suffix})"]
     oneofs = _oneofs(model)
     in_oneof = {field.number for members in oneofs for field in members}
@@ -212,7 +211,7 @@ def _decoder_source(model: MessageModel, suffix: str, names: _Namespace) -> str:
 
 
 def _encoder_source(model: MessageModel, suffix: str, names: _Namespace, *, deep: bool) -> str:
-    """Writes `enc_{suffix}(m, pb)`, which fills Google's message; with a third argument `depth` where it is `deep`."""
+    """Generate `enc_{suffix}(m, pb)`, which fills Google's message; if `deep`, with a third argument `depth`."""
     lines = [f"def enc_{suffix}(m, pb, depth=0):"]
     if deep:
         lines += ["    if depth > MAX_DEPTH:", "        raise InvalidValueError('too deep')"]
@@ -234,7 +233,7 @@ def _oneofs(model: MessageModel) -> list[list[FieldModel]]:
 
 
 def _attribute(name: str) -> str:
-    """The expression for a field of Google's message; Python's grammar refuses some names after a dot."""
+    """Return the expression for a field of Google's message; Python's grammar rejects some names after a dot."""
     return f"getattr(pb, {name!r})" if keyword.iskeyword(name) else f"pb.{name}"
 
 
@@ -265,7 +264,7 @@ def _read_field(field: FieldModel, names: _Namespace) -> list[str]:
 
 
 def _read_oneof(members: list[FieldModel], names: _Namespace) -> list[str]:
-    """Asks once which member is set, instead of each member whether it is."""
+    """Ask once which member is set, instead of once per member."""
     targets = " = ".join(f"o.{field.attribute}" for field in members)
     lines = [f"{targets} = None", f"w = which(pb, {members[0].oneof!r})", "if w is None: pass"]
     for field in members:
@@ -286,7 +285,7 @@ def _write_field(field: FieldModel, names: _Namespace) -> list[str]:
 
 
 def _write_implicit(field: FieldModel) -> list[str]:
-    """A field without presence: its default is not written, and a wrong type must not pass for the default."""
+    """Encode a field without presence: skip its default, but never accept a wrong type as the default."""
     put = _put(field.name)
     match field.value.kind:
         case Kind.STRING:
@@ -300,7 +299,7 @@ def _write_implicit(field: FieldModel) -> list[str]:
         case Kind.ENUM:
             return ["if v != 0:", "    v = check_int(v)", f"    {put}"]
         case Kind.DOUBLE:
-            # Written even where it is zero: negative zero is not the default, and compares equal to it.
+            # Written even if zero: negative zero is not the default, but compares equal to it.
             return ["if type(v) is not float:", "    v = check_double(v)", put]
         case _:
             return ["v = check_float(v)", put]
@@ -310,7 +309,7 @@ def _write_present(field: FieldModel, names: _Namespace) -> list[str]:
     value = field.value
     if value.kind in _CHECKS:
         return [*_checked(value, "v"), _put(field.name)]
-    # Only SetInParent tells an empty message from an absent one.
+    # Only SetInParent makes an empty message differ from an absent one.
     return [f"s = {_attribute(field.name)}", "set_in_parent(s)", *_fill(value, "v", "s", names)]
 
 
@@ -334,13 +333,13 @@ def _write_map(field: FieldModel, key: ValueType, names: _Namespace) -> list[str
     if value.kind in _CHECKS:
         body += ["for k, x in v.items():", *_indent([*_checked(value, "x"), "t[k] = x"])]
     else:
-        # Reading t[k] makes the entry.
+        # Reading t[k] creates the entry.
         body += ["for k, x in v.items():", *_indent(["s = t[k]", *_fill(value, "x", "s", names, levels=2)])]
     return ["if type(v) is not dict:", "    v = check_dict(v)", "if v:", *_indent(body)]
 
 
 def _fill(value: ValueType, source: str, target: str, names: _Namespace, *, levels: int = 1) -> list[str]:
-    """Statements that put `source` into the message `target`."""
+    """Return statements that put `source` into the message `target`."""
     match value.kind:
         case Kind.MESSAGE:
             suffix = names.message(value)
@@ -367,7 +366,7 @@ def _checked(value: ValueType, source: str) -> list[str]:
 
 
 def _checked_all(value: ValueType, source: str) -> list[str]:
-    """Checks the elements of a list, at C's speed where all have just the expected type."""
+    """Check the elements of a list, at C speed if all have exactly the expected type."""
     expected = _TYPES.get(value.kind)
     check = f"{source} = [{_CHECKS[value.kind]}(x) for x in {source}]"
     if expected is None:

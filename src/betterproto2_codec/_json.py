@@ -1,4 +1,4 @@
-"""Messages to and from ProtoJSON, as text and as plain dicts, by Google's implementation of it."""
+"""Convert messages to and from ProtoJSON, as text and as plain dicts, with Google's implementation."""
 
 from __future__ import annotations
 
@@ -28,78 +28,76 @@ JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, J
 
 M = TypeVar("M", bound=betterproto2.Message)
 
-# What Google's implementation raises, wrapped or not, where a message has no JSON form or JSON is not the message's. It
-# reaches for methods by name, so a message with a field of such a name gives it an AttributeError or a TypeError.
+# Errors of Google's implementation, wrapped or not, if a message has no JSON form or the JSON is invalid. It looks up
+# methods by name, so a message with a field of such a name causes an AttributeError or a TypeError.
 _JSON_ERRORS = (json_format.Error, DecodeError, ValueError, TypeError, AttributeError)
 
 
 def to_json(message: betterproto2.Message, *, indent: int | None = None) -> str:
-    """Writes a message as ProtoJSON text.
+    """Convert a message to ProtoJSON text.
 
     Args:
-        message: what to write. Fields at their default are left out, unless they have presence and are set.
-        indent: spaces of each level; None writes one line.
+        message: the message. Fields with their default value are left out, unless they have presence and are set.
+        indent: spaces per level; None writes one line.
 
     Raises:
-        CodecError: a value does not fit its field, or has no JSON form, such as NaN in a Struct.
+        CodecError: a value is invalid, or has no JSON form, such as NaN in a Struct.
     """
     return json.dumps(_to_data(message, preserving_proto_field_name=False), indent=indent, ensure_ascii=False)
 
 
 def to_dict(message: betterproto2.Message, *, preserving_proto_field_name: bool = False) -> dict[str, JsonValue]:
-    """Writes a message as the plain dict that its ProtoJSON would parse to.
+    """Convert a message to a plain dict, as parsing its ProtoJSON would.
 
     Args:
-        message: what to write.
+        message: the message.
         preserving_proto_field_name: whether keys are the names in the proto file instead of lowerCamelCase.
 
     Raises:
-        CodecError: a value does not fit its field or has no JSON form; or the JSON of the message is no object, as that
-            of a Timestamp is not.
+        CodecError: a value is invalid or has no JSON form; or the JSON of the message is not an object, such as that of
+            a Timestamp.
     """
     data = _to_data(message, preserving_proto_field_name=preserving_proto_field_name)
     if isinstance(data, dict):
         return cast("dict[str, JsonValue]", data)
-    raise CodecError("its JSON form is no object; use to_json", message_type=full_name(message))
+    raise CodecError("its JSON form is not an object; use to_json", message_type=full_name(message))
 
 
 def from_json(cls: type[M], text: str | bytes, *, ignore_unknown_fields: bool = False) -> M:
-    """Reads ProtoJSON text, with all the freedom that ProtoJSON has: null for absent, text for numbers.
+    """Parse ProtoJSON text with all variants that ProtoJSON allows: null for absent, text for numbers.
 
     Args:
-        cls: the dataclass to make.
+        cls: the dataclass to create.
         text: JSON; bytes are UTF-8.
-        ignore_unknown_fields: whether keys that the message does not know are skipped instead of refused, and with them
-            names that an enum does not know.
+        ignore_unknown_fields: skip unknown keys and unknown enum names instead of rejecting them.
 
     Raises:
-        CodecError: not JSON, or not the JSON of this message; `violations` has everything that is wrong.
+        CodecError: not JSON, or not valid for this message; `violations` lists every fault.
     """
     name = full_name(cls)
     try:
         data = json.loads(text, object_pairs_hook=_refuse_duplicates)
     except RecursionError:
-        raise CodecError("not JSON that can be read: nested too deep", message_type=name) from None
+        raise CodecError("not valid JSON: nested too deep", message_type=name) from None
     except (ValueError, TypeError) as error:
         raise CodecError(f"not JSON: {error}", message_type=name) from None
     return _from_data(cls, data, strict=False, ignore_unknown_fields=ignore_unknown_fields)
 
 
 def from_dict(cls: type[M], mapping: Mapping[str, Any], *, ignore_unknown_fields: bool = False) -> M:
-    """Reads a plain dict in ProtoJSON form, strictly.
+    """Convert a plain dict in ProtoJSON form to a message, strictly.
 
-    Both the proto name and the JSON name of a field are taken as its key. Refused beside what ProtoJSON refuses: null
-    for a field that has no null, text for a number (but 64-bit integers are text in ProtoJSON, and may be either), and
-    integers beyond 2^53 that come as floats, as they do out of a Struct.
+    Accept the proto name or the JSON name of a field as its key. Reject, in addition to what ProtoJSON rejects: null
+    for a field without null, text for a number (except for 64-bit integers, which may be text or number), and integers
+    beyond 2^53 given as floats, as they come out of a Struct.
 
     Args:
-        cls: the dataclass to make.
-        mapping: the values, such as `struct_to_dict` gives.
-        ignore_unknown_fields: whether keys that the message does not know are skipped instead of refused, and with them
-            names that an enum does not know.
+        cls: the dataclass to create.
+        mapping: the values, such as `struct_to_dict` returns.
+        ignore_unknown_fields: skip unknown keys and unknown enum names instead of rejecting them.
 
     Raises:
-        CodecError: the mapping does not fit; `violations` has everything that is wrong with it.
+        CodecError: the mapping is invalid; `violations` lists every fault.
     """
     made = _simple_message(cls, mapping)
     if made is not None:
@@ -121,16 +119,16 @@ def _from_data(cls: type[M], data: Any, *, strict: bool, ignore_unknown_fields: 
             _plain(data), pb, ignore_unknown_fields=ignore_unknown_fields, max_recursion_depth=4 * MAX_DEPTH
         )
     except RecursionError:
-        # The check does not look into what it ignores, so this can still happen.
+        # The check skips ignored values, so this can still happen.
         raise CodecError("it contains itself, or is nested without end", message_type=name) from None
     except _JSON_ERRORS as error:
-        # The check above should have found it first; whatever it overlooks is still refused, in Google's words.
+        # The check above should find every fault first; what it misses is still rejected, with Google's text.
         raise CodecError(str(error), message_type=name) from error
     return from_proto(cls, pb)
 
 
 def _plain(data: Any) -> Any:
-    """Google's parser knows dict and list alone."""
+    """Convert mappings and sequences to dict and list: Google's parser accepts no others."""
     if is_object(data):
         return {key: _plain(value) for key, value in data.items()}
     if is_list(data):
@@ -143,8 +141,8 @@ def _to_data(message: betterproto2.Message, *, preserving_proto_field_name: bool
     try:
         return _message_to_data(pb, preserving_proto_field_name)
     except _JSON_ERRORS:
-        # An Any can hold a message whose Google class nobody has imported yet. A tree that fails to import is not the
-        # reason; the second try fails for that of the first.
+        # An Any can hold a message whose Google class is not imported yet. A tree that cannot be imported is not the
+        # fault to report: the second attempt then fails with the first one's error.
         with contextlib.suppress(CodecError):
             import_all_pb2()
     try:
@@ -159,7 +157,7 @@ def _message_to_data(pb: ProtoMessage, preserving_proto_field_name: bool) -> Any
 
 
 def _locate(pb: ProtoMessage, path: str, error: Exception) -> tuple[str, str]:
-    """Finds the innermost message that has no JSON form."""
+    """Find the innermost message without a JSON form."""
     for where, inner in _inner_messages(pb, path):
         try:
             _message_to_data(inner, preserving_proto_field_name=False)
@@ -198,18 +196,18 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # parser, and `violations_of` tells what is wrong with it.
 
 _Take = Callable[[Any], Any]
-"""Gives what the field holds for a value, or `_UNSURE`."""
+"""Returns the field's value for a plain value, or `_UNSURE`."""
 _UNSURE = object()
 _tables: dict[type, dict[str, tuple[str, _Take]]] = {}
 
 
 def _simple_message(cls: type, data: Any) -> Any:
-    """Returns a dataclass instance, or None where only Google's parser can tell."""
+    """Return a dataclass instance, or None if the data needs the full check."""
     if type(data) is not dict:
         return None
     table = _tables.get(cls)
     if table is None:
-        # A second thread makes the same one.
+        # No lock: another thread creates an equal one.
         table = _tables[cls] = _table(model_of(cls)) if model_of(cls).cls is cls else {}
     values: dict[str, Any] = {}
     given = cast("dict[str, Any]", data)
@@ -230,14 +228,14 @@ def _table(model: MessageModel) -> dict[str, tuple[str, _Take]]:
 
 
 def _take(field: FieldModel) -> _Take | None:
-    """What takes a value that surely fits; None for fields that hold other than a scalar or a Struct."""
+    """Return a function that accepts certainly valid values; None for fields other than scalars and Structs."""
     if field.repeated or field.key is not None or field.oneof:
         return None
     if is_struct(field.value):
         return _struct_taker(field.value)
     match field.value.kind:
         case Kind.STRING:
-            # Text beyond ASCII may have lone surrogates.
+            # Text beyond ASCII may contain lone surrogates.
             return lambda value: value if type(value) is str and value.isascii() else _UNSURE
         case Kind.BOOL:
             return lambda value: value if value is True or value is False else _UNSURE

@@ -1,7 +1,7 @@
-"""Checks plain data against a message before Google's JSON parser reads it, and reports every violation at once.
+"""Check plain data against a message before Google's JSON parser reads it, and report every violation.
 
-The parser stops at the first one and tells its place in prose only. It also lets pass what a caller of ours surely
-did not mean, such as null for a value or text for a 32-bit integer; `strict` refuses these.
+The parser stops at the first violation, and names its place in prose only. It also accepts what callers rarely mean,
+such as null for a value or text for a 32-bit integer; `strict` rejects these.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from ._violations import item, join, reason_against, reason_against_range
 from .errors import CodecError, Violation
 
 _MOST = 1000
-"""Violations that are looked for: each takes time to put into words, and nobody reads more."""
+"""Maximum number of reported violations: each takes time to describe, and no reader needs more."""
 
 
 def violations_of(cls: type, data: Any, *, strict: bool = True, ignore_unknown_fields: bool = False) -> list[Violation]:
-    """Returns what keeps `data`, plain ProtoJSON, from being a message of `cls`: the first thousand violations."""
+    """Return why `data`, plain ProtoJSON, is not a valid message of `cls`: up to a thousand violations."""
     found = Checker(strict=strict, ignore_unknown_fields=ignore_unknown_fields).message(cls, data, "", 0)
     told = list(itertools.islice(found, _MOST))
     if len(told) == _MOST and next(found, None) is not None:
-        told.append(Violation("", f"there are more faults than the {_MOST:,} that were looked for"))
+        told.append(Violation("", f"there are more faults; only the first {_MOST:,} are listed"))
     return told
 
 
 class Checker:
-    """Walks data along the models of messages."""
+    """Walk data along the models of messages."""
 
     def __init__(self, *, strict: bool, ignore_unknown_fields: bool) -> None:
         self._strict = strict
         self._ignore_unknown_fields = ignore_unknown_fields
 
     def message(self, cls: type, data: Any, path: str, depth: int) -> Iterator[Violation]:
-        """Checks what stands for a message, whether of a well-known type or not."""
+        """Check the data of one message, of a well-known type or not."""
         if depth > MAX_DEPTH:
             yield Violation(path, f"messages are nested more than {MAX_DEPTH} deep")
             return
@@ -60,7 +60,7 @@ class Checker:
             yield from self.fields(cls, data, path, depth)
 
     def fields(self, cls: type, data: Mapping[Any, Any], path: str, depth: int) -> Iterator[Violation]:
-        """Checks the keys of an object and the values under them."""
+        """Check the keys of an object and the values under them."""
         by_key = model_of(cls).by_key
         given: dict[int, str] = {}
         oneofs: dict[str, str] = {}
@@ -86,7 +86,7 @@ class Checker:
         elif not self._ignore_unknown_fields:
             names = list(dict.fromkeys(field.name for field in known.values()))
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-            advice = f"; did you mean {known[near[0]].name}?" if near else hint(key, names, "there are")
+            advice = f"; did you mean {known[near[0]].name}?" if near else hint(key, names, "known fields:")
             yield Violation(join(path, key), f"no such field{advice}")
 
     def _is_absent(self, field: FieldModel, value: Any) -> bool:
@@ -95,7 +95,7 @@ class Checker:
     def _field(self, field: FieldModel, data: Any, path: str, depth: int) -> Iterator[Violation]:
         if data is None and not (takes_null(field.value) and not field.repeated and field.key is None):
             if self._strict:
-                yield Violation(path, "null is no value; leave the field out")
+                yield Violation(path, "null is not allowed; leave the field out")
         elif field.key is not None:
             yield from self._map(field, field.key, data, path, depth)
         elif field.repeated:
@@ -122,7 +122,7 @@ class Checker:
 
     def _element(self, value: ValueType, data: Any, path: str, depth: int) -> Iterator[Violation]:
         if data is None and not takes_null(value):
-            yield Violation(path, "null is no value")
+            yield Violation(path, "null is not allowed")
         else:
             yield from self._value(value, data, path, depth)
 
@@ -132,7 +132,7 @@ class Checker:
             yield from self.message(value.cls, data, path, depth)
             return
         if value.kind is Kind.ENUM and self._ignore_unknown_fields and isinstance(data, str) and not is_digits(data):
-            return  # A member that is not known here is passed over by Google's parser as an unknown field is.
+            return  # Google's parser skips an unknown enum name as it does an unknown field.
         yield from _violation(path, json_reason(value, data, strict=self._strict))
 
     def any(self, model: MessageModel, data: Any, path: str, depth: int) -> Iterator[Violation]:
@@ -154,7 +154,7 @@ class Checker:
         if model_of(cls).name not in _SPECIAL:
             yield from self.fields(cls, rest, path, depth + 1)
         elif "value" not in rest:
-            yield Violation(join(path, "value"), f"missing; {model_of(cls).name} stands under this key inside an Any")
+            yield Violation(join(path, "value"), f"missing; inside an Any, this key holds the {model_of(cls).name}")
         else:
             yield from self.message(cls, rest["value"], join(path, "value"), depth + 1)
 
@@ -215,11 +215,11 @@ _SPECIAL: dict[str, Callable[[Checker, MessageModel, Any, str, int], Iterator[Vi
     "google.protobuf.Value": Checker.json_value,
     **{f"google.protobuf.{name}Value": Checker.wrapper for name in _WRAPPERS},
 }
-"""Messages whose ProtoJSON is not an object of their fields."""
+"""Checks of messages whose ProtoJSON is not an object of their fields."""
 
 
 _EXACT = 1 << 53
-"""Beyond it a double no longer tells neighbouring integers apart."""
+"""Beyond this, a double no longer distinguishes neighbouring integers."""
 
 _INTEGER = re.compile(r"-?[0-9]+")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -237,17 +237,17 @@ DURATION = "a duration in seconds, such as 1.5s"
 
 
 def is_object(data: Any) -> TypeGuard[Mapping[Any, Any]]:
-    """Whether it is what stands for a JSON object."""
+    """Return whether the value represents a JSON object."""
     return isinstance(data, Mapping)
 
 
 def is_list(data: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
-    """Whether it is what stands for a JSON list."""
+    """Return whether the value represents a JSON list."""
     return isinstance(data, list | tuple)
 
 
 def json_reason(value: ValueType, data: Any, *, strict: bool) -> str:
-    """Returns why plain data does not fit a type that is no message, or an empty text."""
+    """Return why plain data is invalid for a scalar or enum type; an empty text if it is valid."""
     match value.kind:
         case Kind.WRAPPER:
             assert value.inner is not None
@@ -276,7 +276,7 @@ def _number_reason(value: ValueType, data: Any, *, strict: bool) -> str:
             return ""
         if strict:
             return f"expected a number, got text {_quoted(data)}"
-        return "" if _is_number(data) else f"{_quoted(data)} is no number"
+        return "" if _is_number(data) else f"{_quoted(data)} is not a number"
     if not isinstance(data, int | float) or isinstance(data, bool):
         return f"expected a number, got {kind_of(data)}"
     return reason_against(value, data)
@@ -289,9 +289,9 @@ def _int_reason(value: ValueType, data: Any, *, strict: bool) -> str:
             return f"expected an integer, got text {_quoted(data)}"
         if strict or not _is_exponential(data):
             return _digits_reason(value, data)
-        # 2^53 itself as a float can be what became of a number next to it.
+        # A float of 2^53 may be a rounded neighbour.
         if abs(float(data)) >= _EXACT:
-            return f"{_quoted(data)} is beyond 2^53, where a number loses precision; send it in digits alone"
+            return f"{_quoted(data)} is beyond 2^53, where a number loses precision; send it as digits only"
         data = float(data)
     if isinstance(data, float):
         if not data.is_integer():
@@ -314,18 +314,18 @@ def _enum_reason(value: ValueType, data: Any, *, strict: bool) -> str:
     names = list(value.descriptor.enum_type.values_by_name)
     if data in names or (not strict and is_digits(data) and not _digits_reason(value, data)):
         return ""
-    return f"{_quoted(data)} is no {value.name}{hint(data, names, 'it has')}"
+    return f"{_quoted(data)} is not a value of {value.name}{hint(data, names, 'known values:')}"
 
 
 def json_scalar_reason(data: Any) -> str:
-    """Returns why a value cannot stand in a Struct, or an empty text; lists and objects are not its matter."""
+    """Return why a scalar cannot be in a Struct; an empty text if it can. Lists and objects are checked elsewhere."""
     if data is None or isinstance(data, bool):
         return ""
     if isinstance(data, str):
         return "" if is_text(data) else "not text: it has lone surrogates"
     if isinstance(data, int):
         if abs(data) > _EXACT and not _is_exact(data):
-            return f"{short(data)} cannot be told exactly by a double, as a Struct holds it; give it as text"
+            return f"{short(data)} cannot be stored exactly in a double, as a Struct needs it; send it as text"
         return ""
     if isinstance(data, float):
         return "" if math.isfinite(data) else f"a Struct holds finite numbers, not {data}"
@@ -333,7 +333,7 @@ def json_scalar_reason(data: Any) -> str:
 
 
 def is_text(data: str) -> bool:
-    """Whether UTF-8 can encode it."""
+    """Return whether UTF-8 can encode the text."""
     try:
         data.encode()
     except UnicodeEncodeError:
@@ -366,7 +366,7 @@ def key_reason(key: ValueType, name: Any) -> str:
 
 def _digits_reason(value: ValueType, text: str) -> str:
     if not is_digits(text):
-        return f"{_quoted(text)} is no integer"
+        return f"{_quoted(text)} is not an integer"
     return reason_against_range(value, int(text)) if len(text) <= 32 else f"{_quoted(text)} is out of range"
 
 
@@ -377,7 +377,7 @@ def _base64_reason(data: Any) -> str:
         text = data.encode("ascii").translate(_URL_SAFE).rstrip(b"=")
         base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
-        return f"{_quoted(data)} is no base64"
+        return f"{_quoted(data)} is not base64"
     return ""
 
 
@@ -393,12 +393,12 @@ def text_reason(parser: type[Timestamp | Duration | FieldMask], data: Any, expec
 
 
 def is_digits(text: str) -> bool:
-    """Whether it is an integer in digits alone."""
+    """Return whether the text is an integer written as digits only."""
     return _INTEGER.fullmatch(text) is not None
 
 
 def _is_exponential(text: str) -> bool:
-    """Whether it is a number such as 1e5 or 1.0, which stands for an integer in ProtoJSON too."""
+    """Return whether the text is a number such as 1e5 or 1.0, which ProtoJSON accepts for an integer."""
     return _is_number(text) and not is_digits(text)
 
 
@@ -407,7 +407,7 @@ def _is_number(text: str) -> bool:
 
 
 def kind_of(data: Any) -> str:
-    """What JSON calls a value."""
+    """Name the JSON type of a value."""
     match data:
         case None:
             return "null"

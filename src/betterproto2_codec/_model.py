@@ -1,7 +1,7 @@
-"""Describes a message class field by field, as everything else in the codec needs it.
+"""Describe a message class field by field, for the rest of the codec.
 
-A description joins what the dataclass says (attribute names, Python types) with what Google's descriptor says (types,
-presence). Fields are matched by number, because betterproto2 renames those whose names Python cannot have.
+A model combines the dataclass (attribute names, Python types) with Google's descriptor (types, presence). Fields are
+matched by number, because betterproto2 renames fields whose names are not valid in Python.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .errors import CodecError
 
 
 class Kind(enum.Enum):
-    """What a single value of a field is on the Python side."""
+    """The Python kind of a single value."""
 
     STRING = "str"
     BYTES = "bytes"
@@ -40,16 +40,16 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValueType:
-    """The type of a single value: of a field, of an element of a list, or of a key or value of a map.
+    """The type of a single value: of a field, a list element, a map key or a map value.
 
     Attributes:
-        kind: what it is in Python.
-        bits: of an integer, 32 or 64; else 0.
-        signed: of an integer, whether it can be negative.
-        cls: the dataclass of a message or the Enum class of an enum; else None.
-        name: full proto name of a message or enum; else empty.
-        inner: of a wrapper, the type of what it wraps; else None.
-        descriptor: Google's descriptor of the field that has the type.
+        kind: its Python kind.
+        bits: for an integer, 32 or 64; otherwise 0.
+        signed: for an integer, whether it can be negative.
+        cls: the dataclass of a message or the Enum class of an enum; otherwise None.
+        name: full proto name of a message or enum; otherwise empty.
+        inner: for a wrapper, the type of the wrapped value; otherwise None.
+        descriptor: Google's descriptor of the field.
     """
 
     kind: Kind
@@ -78,11 +78,11 @@ class FieldModel:
         name: name in the proto file, and in Google's class.
         json_name: name in ProtoJSON.
         number: field number.
-        value: type of the value, of an element, or of a map's values.
+        value: type of the value, of a list's elements, or of a map's values.
         key: type of a map's keys; None for other fields.
         repeated: whether it is a list.
-        presence: whether absent differs from default; such a field is None when absent.
-        oneof: name of the oneof it is a member of; empty for none and for proto3 `optional`.
+        presence: whether absent differs from the default; such a field is None when absent.
+        oneof: name of its oneof; empty for none and for proto3 `optional`.
     """
 
     attribute: str
@@ -104,8 +104,8 @@ class MessageModel:
         cls: the generated dataclass.
         proto: Google's class.
         name: full proto name.
-        fields: its fields, in the order of their numbers.
-        by_key: the fields by each name that ProtoJSON may call them.
+        fields: its fields, ordered by number.
+        by_key: its fields by each key that ProtoJSON accepts.
     """
 
     cls: type[betterproto2.Message]
@@ -144,10 +144,10 @@ _SCALARS: dict[int, tuple[Kind, int, bool]] = {
 
 
 def model_of(cls: type) -> MessageModel:
-    """Returns the model of a dataclass; it is made once.
+    """Return the model of a dataclass; it is cached.
 
     Raises:
-        CodecError: the class is not a generated one, or does not agree with Google's class of its name.
+        CodecError: the class is not generated, or does not match Google's class of its name.
     """
     found = _models.get(cls)
     if found is None:
@@ -164,13 +164,13 @@ def _describe(cls: type) -> MessageModel:
     proto = proto_class_by_name(name, base.__module__)
     descriptor = proto.DESCRIPTOR
     declared = {_meta(field).number: field for field in dataclasses.fields(cast("Any", base))}
-    # The stubs tell upb's descriptors from the pure Python ones; at run time one stands for the other.
+    # The stubs distinguish upb's descriptors from the pure Python ones; at run time they are interchangeable.
     described = {field.number: cast("FieldDescriptor", field) for field in descriptor.fields}
     if declared.keys() != described.keys():
         odd = ", ".join(str(number) for number in sorted(declared.keys() ^ described.keys()))
         raise CodecError(
             f"its dataclass and its _pb2 module disagree on the fields numbered {odd}; "
-            "generate both again, and see that no two fields get one Python name",
+            "generate both again, and check that no two fields get the same Python name",
             message_type=name,
         )
     fields = tuple(
@@ -210,7 +210,7 @@ def _field(context: _Context, field: dataclasses.Field[Any], descriptor: FieldDe
         key=key,
         repeated=descriptor.is_repeated and entry is None,
         presence=descriptor.has_presence,
-        # The oneof of a proto3 `optional` field is synthetic: descriptors name it after the field, with an underscore.
+        # A proto3 `optional` field has a synthetic oneof: descriptors name it after the field, with an underscore.
         oneof=oneof.name if oneof is not None and meta.group else "",
     )
 
@@ -259,14 +259,14 @@ def _wrapped_type(
 
 
 def _enum_class(context: _Context, field: dataclasses.Field[Any]) -> type[betterproto2.Enum]:
-    """Reads the Enum class off the field's annotation; betterproto2 registers enums nowhere."""
+    """Read the Enum class off the field's annotation; betterproto2 registers enums nowhere."""
     scope = vars(sys.modules[context.cls.__module__])
     hint = field.type
-    # Annotations are text in generated code. They are read in the module's scope alone, since in the scope of the class
-    # a field can have the name of its type.
+    # Annotations are text in generated code. Evaluate them in the module's scope, since in the scope of the class a
+    # field can have the same name as its type.
     resolved: Any = eval(hint, scope) if isinstance(hint, str) else hint  # noqa: S307 - text of generated code
     candidates = (resolved, *getattr(resolved, "__args__", ()))
     for candidate in candidates:
         if isinstance(candidate, type) and issubclass(candidate, betterproto2.Enum):
             return candidate
-    raise CodecError(f"its annotation {hint!r} names no enum", path=field.name, message_type=context.name)
+    raise CodecError(f"its annotation {hint!r} does not name an enum", path=field.name, message_type=context.name)

@@ -1,7 +1,7 @@
-"""What the compiled conversions call: times, unknown fields, and the checks that upb leaves open.
+"""Functions that the compiled conversions call: times, unknown fields, and checks that upb does not do.
 
-Errors raised here carry no path. The compiled code is straight-line and does not keep track of where it is; whoever
-calls it looks for the place afterwards, in `_violations`.
+Errors raised here have no path. The compiled code does not track where it is; its caller searches for the place
+afterwards, with `_violations`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from google.protobuf.message import Message as ProtoMessage
 
 from .exact_datetime import ExactDatetime, ExactTimedelta
 
-# A field of a message may have the name of one of Google's methods, and then hides it on the instance. So the methods
-# are called by way of a class that has no fields; they are the same functions for all classes.
+# A field of a message may have the name of one of Google's methods, and then hides it on the instance. So call the
+# methods through a class without fields; they are the same functions for all classes.
 _ANY: type[ProtoMessage] = Empty
 HAS_FIELD = _ANY.HasField
 LIST_FIELDS: Callable[..., Any] = _ANY.ListFields
@@ -28,12 +28,12 @@ SET_IN_PARENT = _ANY.SetInParent
 WHICH_ONEOF = _ANY.WhichOneof
 
 MAX_DEPTH = 100
-"""Levels of messages below the outermost one. Parsers of protobuf refuse what is deeper, so writing it helps nobody."""
+"""Maximum levels of messages below the outermost one. Protobuf parsers reject more, so encoding more is useless."""
 
 MAX_DURATION_SECONDS = 315_576_000_000
-"""Of whole seconds; a fraction may come on top. Source: google/protobuf/duration.proto, `Duration.seconds`."""
+"""Whole seconds; a fraction may be added. Source: google/protobuf/duration.proto, `Duration.seconds`."""
 
-# Little-endian, because only the formats with a fixed layout refuse what is too large.
+# Little-endian, because only formats with a fixed layout reject values that are too large.
 _FLOAT = struct.Struct("<f")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,11 +43,11 @@ _FROM_TIMESTAMP = datetime.fromtimestamp
 
 
 class InvalidValueError(Exception):
-    """A value does not fit; the text is the reason."""
+    """A value is invalid; the text is the reason."""
 
 
 class EnumTable(dict[int, Any]):
-    """Members of an enum by number. Numbers that it does not know become unnamed members, and are not kept."""
+    """Members of an enum by number. Unknown numbers become unnamed members, which are not cached."""
 
     def __init__(self, cls: type[betterproto2.Enum]) -> None:
         super().__init__({member.value: member for member in cls})
@@ -58,27 +58,27 @@ class EnumTable(dict[int, Any]):
 
 
 def datetime_from_proto(pb: Any) -> datetime:
-    """Converts a Timestamp; into an ExactDatetime where it has something below a microsecond."""
+    """Convert a Timestamp to a datetime; with nanoseconds, to an ExactDatetime."""
     seconds, nanos = pb.seconds, pb.nanos
     if not nanos and 0 <= seconds <= MAX_TIMESTAMP_SECONDS:
         return _FROM_TIMESTAMP(seconds, UTC)
     if not 0 <= nanos <= 999_999_999:
-        raise InvalidValueError(f"a timestamp's nanos are 0 to 999999999, not {nanos}")
+        raise InvalidValueError(f"a timestamp's nanos must be 0 to 999999999, not {nanos}")
     try:
         moment = EPOCH + timedelta(0, seconds, nanos // 1000)
     except OverflowError:
-        raise InvalidValueError(f"a timestamp lies in the years 1 to 9999, and {seconds} seconds do not") from None
+        raise InvalidValueError(f"a timestamp must be in the years 1 to 9999; {seconds} seconds are not") from None
     return ExactDatetime.of(moment, nanos % 1000) if nanos % 1000 else moment
 
 
 def timedelta_from_proto(pb: Any) -> timedelta:
-    """Converts a Duration; into an ExactTimedelta where it has something below a microsecond."""
+    """Convert a Duration to a timedelta; with nanoseconds, to an ExactTimedelta."""
     seconds, nanos = pb.seconds, pb.nanos
     if not -MAX_DURATION_SECONDS <= seconds <= MAX_DURATION_SECONDS:
-        raise InvalidValueError(f"a duration is at most {MAX_DURATION_SECONDS} seconds either way, not {seconds}")
+        raise InvalidValueError(f"a duration must be within {MAX_DURATION_SECONDS} seconds of zero, not {seconds}")
     if not -999_999_999 <= nanos <= 999_999_999 or (seconds < 0 < nanos) or (nanos < 0 < seconds):
         raise InvalidValueError(
-            f"a duration's nanos are within a second and have the sign of its seconds, not {seconds} s {nanos} ns"
+            f"a duration's nanos must be within a second and have the sign of its seconds, not {seconds} s {nanos} ns"
         )
     if nanos % 1000:
         return ExactTimedelta(0, seconds, nanoseconds=nanos)
@@ -86,7 +86,7 @@ def timedelta_from_proto(pb: Any) -> timedelta:
 
 
 def datetime_to_proto(value: Any, pb: Any) -> None:
-    """Fills a Timestamp."""
+    """Fill a Timestamp from a datetime."""
     if not isinstance(value, datetime):
         raise InvalidValueError(f"expected a datetime, got {type(value).__name__}")
     if value.tzinfo is None:
@@ -94,7 +94,7 @@ def datetime_to_proto(value: Any, pb: Any) -> None:
     try:
         since = value - EPOCH
     except TypeError:
-        raise InvalidValueError("the datetime's time zone does not tell its offset from UTC") from None
+        raise InvalidValueError("the datetime's time zone returns no offset from UTC") from None
     seconds = since.days * 86_400 + since.seconds
     if not MIN_TIMESTAMP_SECONDS <= seconds <= MAX_TIMESTAMP_SECONDS:
         raise InvalidValueError(f"{value.isoformat()} is outside the years 1 to 9999 in UTC")
@@ -103,7 +103,7 @@ def datetime_to_proto(value: Any, pb: Any) -> None:
 
 
 def timedelta_to_proto(value: Any, pb: Any) -> None:
-    """Fills a Duration; both of its parts get the sign of the whole."""
+    """Fill a Duration from a timedelta; both parts get the sign of the whole."""
     if not isinstance(value, timedelta):
         raise InvalidValueError(f"expected a timedelta, got {type(value).__name__}")
     seconds, nanos = value.days * 86_400 + value.seconds, value.microseconds * 1000
@@ -112,15 +112,15 @@ def timedelta_to_proto(value: Any, pb: Any) -> None:
     if seconds < 0 and nanos:
         seconds, nanos = seconds + 1, nanos - 1_000_000_000
     if abs(seconds) > MAX_DURATION_SECONDS:
-        raise InvalidValueError(f"a duration is at most {MAX_DURATION_SECONDS} seconds either way, not {value}")
+        raise InvalidValueError(f"a duration must be within {MAX_DURATION_SECONDS} seconds of zero, not {value}")
     pb.seconds = seconds
     pb.nanos = nanos
 
 
 def unknown_fields(pb: ProtoMessage) -> bytes:
-    """Returns the bytes of the unknown fields of this message alone, not of those inside it.
+    """Return the bytes of this message's own unknown fields, without those of messages inside it.
 
-    It takes its time; ask UnknownFieldSet first whether there are any.
+    This is slow; check with UnknownFieldSet first whether there are any.
     """
     rest = type(pb)()
     _ANY.CopyFrom(rest, pb)
@@ -163,7 +163,7 @@ def check_double(value: Any) -> float:
 
 
 def check_float(value: Any) -> float:
-    """Checks a 32-bit float; upb would turn what is too large into infinity."""
+    """Check a 32-bit float; upb would turn a value that is too large into infinity."""
     number = check_double(value)
     try:
         _FLOAT.pack(number)

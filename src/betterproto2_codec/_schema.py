@@ -1,7 +1,7 @@
-"""Describes messages to `_wire`, the extension module that reads and writes their bytes without google.protobuf.
+"""Describe messages to `_wire`, the extension module that encodes and decodes bytes without google.protobuf.
 
-It is optional, and handles what is clean and common; without it, and for all that it gives up on, bytes go by way of
-google.protobuf. CONTEXTWORKER_PURE_PYTHON=1 in the environment does without it, when running as when installing.
+It is optional, and handles clean, common bytes. Without it, and for bytes that it does not handle, google.protobuf does
+the work. CONTEXTWORKER_PURE_PYTHON=1 in the environment disables it, at run time and when installing.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 
 
 def _is_available() -> bool:
-    # The extension takes numbers of a fixed width as they lie in memory.
+    # The extension copies numbers of a fixed width directly from memory, which must be little-endian.
     if os.environ.get("CONTEXTWORKER_PURE_PYTHON", "0") not in ("", "0") or sys.byteorder != "little":
         return False
     return importlib.util.find_spec(f"{__package__}._wire") is not None
 
 
 IS_NATIVE = _is_available()
-"""Whether the extension was built and is used."""
+"""Whether the extension was built and is enabled."""
 
 if IS_NATIVE:
     from . import _wire
 
 
 def struct_bytes(mapping: object) -> bytes | None:
-    """The bytes of the Struct that a dict stands for, or None where the extension has no say."""
+    """Encode a dict as a Struct; None if the extension does not handle it."""
     return _wire.struct_bytes(mapping) if IS_NATIVE else None
 
 
-# Kinds of fields for which descriptors have no number.
+# Kinds of fields without a number in descriptors.
 _TIMESTAMP, _DURATION, _WRAPPER, _MAP, _UNFIT, _PLAIN = 19, 20, 21, 22, 23, 24
 _DEFAULTS: Mapping[Kind, Any] = {
     Kind.STRING: "",
@@ -55,17 +55,17 @@ _DEFAULTS: Mapping[Kind, Any] = {
 
 
 class Schemas:
-    """The schemas of message classes, which refer to each other."""
+    """The schemas of message classes, which reference each other."""
 
     def __init__(self) -> None:
         self._schemas: dict[type, _wire.Schema] = {}
         self._enums: dict[type, EnumTable] = {}
 
     def of(self, models: Mapping[type, MessageModel]) -> dict[type, _wire.Schema]:
-        """Returns the schemas of those messages that the extension can handle.
+        """Return the schemas of the messages that the extension can handle.
 
         Args:
-            models: by generated class, and with them those of all messages inside, unless they were given before.
+            models: by generated class, including all messages inside unless they were passed before.
         """
         fit = {cls: _wire.Schema(cls) for cls, model in models.items() if _is_fit(model)} if IS_NATIVE else {}
         self._schemas |= fit
@@ -74,10 +74,10 @@ class Schemas:
         return fit
 
     def with_plain(self, model: MessageModel, plain: FieldModel) -> _wire.Schema | None:
-        """Returns a schema by which one field, a Struct, is a dict; None where the extension cannot.
+        """Return a schema in which one field, a Struct, is a dict; None if the extension cannot handle it.
 
         Args:
-            model: of a message whose schema was made before.
+            model: of a message that already has a schema.
             plain: the field.
         """
         if model.cls not in self._schemas:
@@ -108,7 +108,7 @@ class Schemas:
                 packed=field.repeated and field.value.descriptor.is_packed,
                 group=oneofs.index(field.oneof) if field.oneof else -1,
             )
-        # What holds a message that it cannot handle, it gives up on where it meets it.
+        # A message type that it cannot handle makes the whole decode or encode fall back when it occurs.
         return made or _wire.Field(field.number, _UNFIT, presence=True)
 
     def _value(self, number: int, value: ValueType, *, presence: bool = False, **traits: Any) -> _wire.Field | None:
@@ -149,17 +149,17 @@ def _is_fit(model: MessageModel) -> bool:
 
 @functools.cache
 def _is_proto3(file: FileDescriptor) -> bool:
-    # Other editions can have what google.protobuf alone does: closed enums, fields that are required or delimited.
+    # Other editions can have what only google.protobuf supports: closed enums, required or delimited fields.
     described = FileDescriptorProto()
     file.CopyToProto(described)
     return described.syntax == "proto3"
 
 
 def _accessors(model: MessageModel) -> tuple[Callable[..., None], Callable[[Any], tuple[Any, ...]]]:
-    """Compiles what sets all attributes of an instance, and what reads them, the unknown fields last.
+    """Compile two functions: one sets all attributes of an instance, one reads them, with the unknown fields last.
 
-    The extension learns by them where the attributes lie, and calls them where it cannot. The interpreter reads and
-    sets attributes of one class several times faster than C code does by their names.
+    The extension uses them to find the positions of attributes, and calls them if it cannot find those. The interpreter
+    gets and sets attributes of one class several times faster than C code does by name.
     """
     names = [field.attribute for field in model.fields]
     values = ", ".join(f"v{index}" for index in range(len(names)))
@@ -168,6 +168,6 @@ def _accessors(model: MessageModel) -> tuple[Callable[..., None], Callable[[Any]
     source = f"def fill(o, {values}):\n{sets}\n    o._unknown_fields = b''\n\n\ndef read(o):\n"
     source += f"    return ({reads}o._unknown_fields,)\n"
     scope: dict[str, Any] = {}
-    # The text is made of attribute names of generated classes alone, never of data.
+    # Safe to exec: the text consists of attribute names of generated classes, never of data.
     exec(compile(source, f"<attributes of {model.name}>", "exec"), scope)  # noqa: S102
     return scope["fill"], scope["read"]

@@ -1,4 +1,4 @@
-"""Structs to and from plain dicts, without a detour through JSON."""
+"""Convert Structs to and from plain dicts, without going through JSON."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _EXACT = float(1 << 53)
 
 
 def struct_to_dict(struct: betterproto2.Message | ProtoStruct) -> dict[str, JsonValue]:
-    """Returns what a Struct holds.
+    """Convert a Struct to a dict.
 
-    Numbers of a Struct are doubles. Whole ones up to 2^53 come back as int, all others and negative zero as float. A
-    value of which no kind is set comes back as None.
+    Numbers in a Struct are doubles. Integers up to 2^53 become int, all others and negative zero become float. A value
+    with no kind set becomes None.
 
     Args:
         struct: a Struct dataclass of any generated tree, or Google's Struct.
 
     Raises:
-        CodecError: it is no Struct, or holds NaN or infinity, which a Struct may not.
+        CodecError: the value is not a Struct, or contains NaN or infinity, which a Struct must not.
     """
     if isinstance(struct, betterproto2.Message):
         if full_name(struct) != _STRUCT:
@@ -45,20 +45,19 @@ def struct_to_dict(struct: betterproto2.Message | ProtoStruct) -> dict[str, Json
 
 
 def decode_apart(cls: type[M], data: bytes, field: str) -> tuple[M, dict[str, JsonValue]] | None:
-    """Decodes a message, and one of its Structs apart from it as plain data.
+    """Decode a message, and one of its Struct fields separately as plain data.
 
-    That is several times faster than `decode` and `struct_to_dict`, and tens of times where there is much in it: the
-    messages that stand for the values of a Struct are never made.
+    This is several times faster than `decode` and `struct_to_dict`, and tens of times for large Structs: no messages
+    are created for the values of the Struct.
 
     Args:
-        cls: the dataclass to make.
+        cls: the dataclass to create.
         data: the bytes.
         field: attribute of the dataclass that holds a Struct.
 
     Returns:
-        The message without that field, and what `struct_to_dict` would return of it; empty where it is not set. None
-        where this is not for the compiled extension: `decode` and `struct_to_dict` then tell what there is, or what is
-        wrong with it.
+        The message without that field, and what `struct_to_dict` would return for it; empty if it is not set. None if
+        the compiled extension does not handle the bytes: use `decode` and `struct_to_dict`, which also report faults.
 
     Raises:
         CodecError: the class has no such Struct.
@@ -73,15 +72,15 @@ def decode_apart(cls: type[M], data: bytes, field: str) -> tuple[M, dict[str, Js
 
 
 def encode_apart(message: betterproto2.Message, field: str, mapping: Mapping[str, Any]) -> bytes:
-    """Encodes a message, with one of its Structs given apart from it as plain data; `decode_apart` is the way back.
+    """Encode a message, with one of its Struct fields given separately as plain data; the inverse of `decode_apart`.
 
     Args:
-        message: what that field of it holds counts for nothing.
+        message: the message; its value of that field is ignored.
         field: attribute of the dataclass that holds a Struct.
-        mapping: what the Struct is to hold, as for `dict_to_struct`.
+        mapping: content of the Struct, as for `dict_to_struct`.
 
     Raises:
-        CodecError: a value of the message or the mapping does not fit, or the class has no such Struct.
+        CodecError: a value of the message or the mapping is invalid, or the class has no such Struct.
     """
     cls = type(message)
     schema = schema_with_plain(cls, field)
@@ -99,14 +98,14 @@ def encode_apart(message: betterproto2.Message, field: str, mapping: Mapping[str
 
 
 def dict_to_struct(mapping: Mapping[str, Any]) -> betterproto2.Message:
-    """Returns a Struct that holds a mapping.
+    """Convert a mapping to a Struct.
 
     Args:
         mapping: values are None, bool, int, float, str, lists or tuples, and mappings with text as keys. An int must be
-            one that a double can tell exactly; others travel as text.
+            exact as a double; send others as text.
 
     Raises:
-        CodecError: a value or key does not fit; the error names its place.
+        CodecError: a value or key is invalid; the error names its path.
     """
     data = struct_bytes(mapping)
     return decode(message_class(_STRUCT), data) if data is not None else _to_struct(mapping, "", 0)
@@ -116,7 +115,7 @@ def _fields(struct: Any, path: str) -> dict[str, JsonValue]:
     try:
         return {key: _value(value, path, key) for key, value in struct.fields.items()}
     except (AttributeError, TypeError):
-        # Not what a Struct dataclass holds: the conversion tells where and why.
+        # Not a valid Struct dataclass: the conversion reports where and why.
         to_proto(struct)
         raise
 

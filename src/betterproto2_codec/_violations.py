@@ -1,6 +1,6 @@
-"""Finds the first value of a message that does not fit its field, after a compiled conversion has failed.
+"""Find the value that made a compiled conversion fail, and its path. Slow, and only used after a failure.
 
-It walks a message along its model and checks each value by itself, so it also holds the rules that a value must keep.
+It walks a message along its model and checks each value, so it also contains the rules that a value must obey.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _MISSING = object()
 
 
 def join(path: str, name: str) -> str:
-    """Appends a field name to a path."""
+    """Append a field name to a path."""
     return f"{path}.{name}" if path else name
 
 
 def item(path: str, key: object) -> str:
-    """Appends a list index or a map key to a path."""
+    """Append a list index or a map key to a path."""
     return f"{path}[{key!r}]" if not isinstance(key, str) else f'{path}["{key}"]'
 
 
 def violation_in_message(message: betterproto2.Message) -> Violation | None:
-    """Returns the first violation that keeps a dataclass instance from being encoded, or None."""
+    """Return the first violation that prevents encoding a dataclass instance, or None."""
     return next(_message(message, "", 0), None)
 
 
 def violation_in_proto(pb: Any, model: MessageModel) -> Violation | None:
-    """Returns the first violation that keeps Google's message from becoming a dataclass instance, or None."""
+    """Return the first violation that prevents converting Google's message to a dataclass instance, or None."""
     return next(_proto(pb, model, ""), None)
 
 
@@ -52,14 +52,14 @@ def _message(message: betterproto2.Message, path: str, depth: int) -> Iterator[V
     for field in model.fields:
         value = getattr(message, field.attribute, _MISSING)
         if value is _MISSING:
-            yield Violation(join(path, field.name), "the instance has no such attribute")
+            yield Violation(join(path, field.name), "the instance does not have this attribute")
             continue
         if field.oneof and value is not None:
             members.setdefault(field.oneof, []).append(field.name)
         yield from _field(field, value, join(path, field.name), depth)
     for oneof, names in members.items():
         if len(names) > 1:
-            yield Violation(join(path, names[1]), f"oneof {oneof} holds one of its members, not {' and '.join(names)}")
+            yield Violation(join(path, names[1]), f"oneof {oneof} can hold only one member, not {' and '.join(names)}")
     yield from _unknown(message, model, path)
 
 
@@ -114,7 +114,7 @@ def _value(value: ValueType, given: Any, path: str, depth: int) -> Iterator[Viol
 
 
 def reason_against(value: ValueType, given: Any) -> str:
-    """Returns why a single value that is no message does not fit its type, or an empty text."""
+    """Return why a single value, not a message, is invalid for its type; an empty text if it is valid."""
     match value.kind:
         case Kind.WRAPPER:
             assert value.inner is not None
@@ -138,7 +138,7 @@ def reason_against(value: ValueType, given: Any) -> str:
 
 
 def reason_against_range(value: ValueType, number: int) -> str:
-    """Returns why an int is out of range for its type, or an empty text."""
+    """Return why an int is out of range for its type; an empty text if it is not."""
     if value.low <= number <= value.high:
         return ""
     kind = "an enum" if value.kind is Kind.ENUM else f"{'an int' if value.signed else 'a uint'}{value.bits}"

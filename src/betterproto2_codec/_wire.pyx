@@ -1,13 +1,13 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, initializedcheck=True
-"""Protobuf's binary form to dataclasses and back, at C's speed, for what is clean and common.
+"""Decode and encode protobuf's binary format for dataclasses at C speed, for clean, common messages.
 
-Bytes reach this file as strangers sent them. They are read by `_varint`, `_tag`, `_length` and `_fixed` alone, and each
-of these looks at the end first. Whatever is out of the ordinary is given up on: unknown fields, other wire types, text
-that is no UTF-8, values that do not fit, deep nesting. `Schema.decode` and `Schema.encode` then return None, and the
-caller goes by way of google.protobuf, which has the say on what is right and on what an error tells.
+The bytes are untrusted. Only `_varint`, `_tag`, `_length` and `_fixed` read them, and each checks the end first.
+Anything unusual falls back: unknown fields, other wire types, text that is not UTF-8, invalid values, deep nesting.
+`Schema.decode` and `Schema.encode` then return None, and the caller uses google.protobuf, which decides what is valid
+and what the error says.
 
-Lists, dicts and attributes can change while they are encoded, since what is below them can let other code run. So each
-access is checked anew, and what is in hand meanwhile is held by a reference.
+Lists, dicts and attributes can change while they are encoded, since encoding what is inside can run other code. So each
+access is checked again, and objects in use are kept alive by a reference.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -66,7 +66,7 @@ cdef extern from "Python.h":
 cdef extern from *:
     """
     #if defined(__GNUC__) || defined(__clang__)
-    /* An instance and its attributes take some lines of the cache, and a text begins in the first. */
+    /* An instance and its attributes take several cache lines; a text starts in the first. */
     #define wire_line(object, offset) __builtin_prefetch((const void *)((uintptr_t)(object) + (offset)))
     #define wire_prefetch(object) (wire_line(object, 0), wire_line(object, 64), wire_line(object, 128))
     #else
@@ -76,7 +76,7 @@ cdef extern from *:
     void wire_prefetch(PyObject *value) noexcept
 
 
-# Scalars have the numbers that they have in google.protobuf's FieldDescriptor.
+# Scalars have the numbers of google.protobuf's FieldDescriptor.
 cdef enum Kind:
     DOUBLE = 1
     FLOAT = 2
@@ -100,27 +100,27 @@ cdef enum Kind:
     WRAPPER = 21
     MAP = 22
     UNFIT = 23
-    PLAIN = 24  # a Struct that is a dict here
+    PLAIN = 24  # a Struct, as a dict
 
 cdef enum Wire:
     VARINT = 0
     BITS64 = 1
     LENGTH = 2
     BITS32 = 5
-    NO_WIRE = 8  # what no tag can say
+    NO_WIRE = 8  # not a wire type of any tag
 
 cdef enum:
-    FIELDS = 128  # of a message at most, since its values lie on the stack
-    COMMON = 32  # members of an enum that are looked up in a table
+    FIELDS = 128  # maximum per message, since its values are on the stack
+    COMMON = 32  # enum members below this number are looked up in a table
     GROUPS = 32
     DENSE = 256  # smaller field numbers are looked up in a table
-    DEPTH = 90  # less than google.protobuf takes, whose own count decides near the limit
-    FIRST_ROOM = 1024  # bytes that are written before memory is asked for
-    KEPT = 1 << 20  # bytes of memory at most that are kept for the next message
-    TEXTS = 512  # that are looked at for repetition
-    LONGEST = 4096  # bytes of those
-    REPEATING = 4096  # bytes of a message from which on it is worth to look
-    TURN = 4096  # plain values after which other threads may have theirs
+    DEPTH = 90  # less than google.protobuf's limit, which decides near the maximum
+    FIRST_ROOM = 1024  # bytes to encode before memory is allocated
+    KEPT = 1 << 20  # maximum bytes of memory kept for the next message
+    TEXTS = 512  # texts that are checked for repetition
+    LONGEST = 4096  # their maximum bytes
+    REPEATING = 4096  # minimum bytes of a message for that check
+    TURN = 4096  # plain values between two chances for other threads to run
 
 MAX_FIELDS = FIELDS
 MAX_GROUPS = GROUPS
@@ -128,7 +128,7 @@ MAX_GROUPS = GROUPS
 cdef int64_t MIN_TIMESTAMP = -62_135_596_800
 cdef int64_t MAX_TIMESTAMP = 253_402_300_799
 cdef int64_t MAX_DURATION = 315_576_000_000
-cdef double EXACT = 9_007_199_254_740_992.0  # up to here a double tells every whole number
+cdef double EXACT = 9_007_199_254_740_992.0  # up to here every integer is exact as a double
 
 import_datetime()
 cdef object UTC = get_utc()
@@ -142,15 +142,15 @@ cdef list KEYS = [None] * 512
 
 
 class _Unfit(Exception):
-    """Not for here, or wrong; google.protobuf tells."""
+    """Fall back to google.protobuf: unusual, or invalid."""
 
 
 cdef struct Spec:
-    # What is looked at for each value. The Field that it lies in holds the objects, and a schema its fields.
+    # Data needed per value. Its Field keeps the objects alive, and the schema its fields.
     int kind
     int wire
     uint32_t number
-    uint32_t tag  # 0, which no tag is, where there is no wire type
+    uint32_t tag  # 0, which is not a valid tag, if there is no wire type
     uint32_t group
     bint repeated
     bint presence
@@ -171,7 +171,7 @@ cdef struct Text:
 
 
 cdef class Field:
-    """One field, or the key, the value or the wrapped value of one."""
+    """One field, or a map's key or value, or the wrapped value of a wrapper."""
 
     cdef Spec spec
     cdef tuple held
@@ -227,7 +227,7 @@ cdef int _wire_of(int kind):
 
 
 cdef class Schema:
-    """One message class: its fields, a function that sets all attributes of an instance, and one that reads them."""
+    """One message class: its fields, a function that sets all attributes of an instance, and one that gets them."""
 
     cdef object cls
     cdef tuple fields
@@ -236,9 +236,9 @@ cdef class Schema:
     cdef object read
     cdef short dense[DENSE]
     cdef Spec *specs[FIELDS]
-    cdef PyObject *defaults[FIELDS]  # the fields hold them; none for lists and maps, which are made anew each time
-    cdef uint8_t places[FIELDS + 1]  # of the attributes, those of unknown fields last
-    cdef int room  # that an instance has if it has these places, or 0
+    cdef PyObject *defaults[FIELDS]  # borrowed from the fields; NULL for lists and maps, which are created each time
+    cdef uint8_t places[FIELDS + 1]  # positions of the attributes, the unknown fields last
+    cdef int room  # capacity of an instance with these positions, or 0
 
     def __init__(self, cls):
         if not isinstance(cls, type):
@@ -251,7 +251,7 @@ cdef class Schema:
         self.room = 0
 
     def define(self, tuple fields, object fill, object read):
-        """Gives it its fields, in the order of their numbers; schemas refer to each other, so it is done afterwards."""
+        """Set the fields, ordered by number. Separate from creation, since schemas reference each other."""
         cdef Field field
         cdef int slot
         if len(fields) > FIELDS or self.fields:
@@ -270,7 +270,7 @@ cdef class Schema:
         _learn_places(self)
 
     def decode(self, data):
-        """The instance that the bytes are of, or None where google.protobuf has to look at them."""
+        """Decode an instance; None if google.protobuf has to do it."""
         cdef const uint8_t *start
         cdef Text[TEXTS] texts
         cdef Py_ssize_t size
@@ -291,7 +291,7 @@ cdef class Schema:
             return None
 
     def encode(self, message):
-        """The bytes of an instance, or None where google.protobuf has to look at it."""
+        """Encode an instance; None if google.protobuf has to do it."""
         cdef uint8_t[FIRST_ROOM] room
         cdef Writer writer
         writer.start = room

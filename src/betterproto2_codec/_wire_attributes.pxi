@@ -1,10 +1,10 @@
-# Where the attributes of an instance lie.
+# The position of attributes in an instance. A trick: it reads CPython's internal layout, and saves a third of the time.
 #
-# An instance of a plain class has no dict until somebody asks for it: its attributes lie in an array, in places that
-# all instances of the class share, for good, since a place is given to a name once and never taken back. A schema
-# learns the places from an instance that it fills itself, checks there that all lies as it is said here, and from then
-# on reads and writes the array. Wherever something differs (another interpreter, an instance with a dict, a name
-# deleted, a class of too many attributes) attributes go through the functions `fill` and `read` of the schema.
+# An instance of a plain class has no dict until code asks for it: its attributes are in an array, at positions that all
+# instances of the class share and that never change. A schema learns the positions from an instance that it fills
+# itself, checks there that the layout is as described here, and then reads and writes the array. If anything differs
+# (another interpreter, an instance with a dict, a deleted name, too many attributes), attributes go through the
+# functions `fill` and `read` of the schema.
 
 cdef extern from *:
     """
@@ -15,11 +15,11 @@ cdef extern from *:
     #elif PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x030E0000
     #define WIRE_PLACES 1
     #else
-    #define WIRE_PLACES 0  /* a version whose layout nobody has looked at */
+    #define WIRE_PLACES 0  /* a version whose layout was not checked */
     #endif
 
     #if WIRE_PLACES && PY_VERSION_HEX >= 0x030D0000
-    /* `struct _dictvalues`, which follows the head of the object. */
+    /* `struct _dictvalues`, directly after the object's head. */
     typedef struct {
         uint8_t capacity, size, embedded, valid;
         PyObject *values[1];
@@ -40,7 +40,7 @@ cdef extern from *:
     }
 
     #elif WIRE_PLACES
-    /* An array of its own; before it, and backwards: room, size, and the places in the order that they were set in. */
+    /* A separate array; before it, backwards: capacity, size, and the positions in the order in which they were set. */
     static inline PyObject **wire_values(PyObject *object) {
     #if PY_VERSION_HEX >= 0x030C0000
         char *found = ((char **)object)[-3];
@@ -72,12 +72,12 @@ cdef extern from *:
 
 
 cdef inline object _bare(Schema schema):
-    """`object.__new__`. The bare allocation would give it a dict, which is slower for ever."""
+    """Call `object.__new__`. A bare allocation would create a dict, which makes the instance slower for good."""
     return PyBaseObject_Type.tp_new(<PyTypeObject *>schema.cls, <PyObject *>NOTHING, NULL)
 
 
 cdef int _learn_places(Schema schema) except -1:
-    """Finds the places of all attributes, the unknown fields last; leaves `room` at 0 where attributes have none."""
+    """Find the positions of all attributes, the unknown fields last; leave `room` at 0 if there are none."""
     cdef list marks = [object() for _ in range(schema.count)]
     cdef PyObject **values
     cdef Py_ssize_t index
@@ -95,7 +95,7 @@ cdef int _learn_places(Schema schema) except -1:
     if values is NULL or wire_size(values)[0] != schema.count + 1 or wire_capacity(values) < schema.count + 1:
         return 0
     for index in range(schema.count + 1):
-        # They were set in this order, one after another.
+        # They were set in this order.
         place = wire_order(values, <int>index)[0]
         if place >= wire_capacity(values) or values[place] != <PyObject *>marks[index]:
             return 0
@@ -106,7 +106,7 @@ cdef int _learn_places(Schema schema) except -1:
 
 
 cdef inline bint _place(Schema schema, object made, PyObject **values) noexcept:
-    """Moves values, one for each field, into an instance that has no attributes yet; says whether it did."""
+    """Move values, one per field, into an instance without attributes; return whether that was possible."""
     cdef PyObject **target
     cdef Py_ssize_t index
     if not schema.room:
@@ -124,7 +124,7 @@ cdef inline bint _place(Schema schema, object made, PyObject **values) noexcept:
 
 
 cdef inline PyObject **_attributes(Schema schema, object message) noexcept:
-    """Where the attributes of an instance lie just now, or NULL."""
+    """Return the current array of an instance's attributes, or NULL."""
     cdef PyObject **values
     if not schema.room:
         return NULL

@@ -1,4 +1,4 @@
-# Structs as plain data: what `_struct` makes of them and for them, without the messages in between.
+# Structs as plain data, with the same results as `_struct`, but without creating messages.
 
 cdef int SINCE_TURN = 0
 cdef object GIVE_WAY = eval("lambda: None")  # compiled by the interpreter, not by Cython
@@ -105,7 +105,7 @@ cdef inline object _plain_number(double number):
 
 
 def struct_bytes(mapping):
-    """The bytes of the Struct that a dict stands for, or None where Python code has to look at it."""
+    """Encode a dict as a Struct; None if Python code has to do it."""
     cdef uint8_t[FIRST_ROOM] room
     cdef Writer writer
     writer.start = room
@@ -121,7 +121,7 @@ def struct_bytes(mapping):
 
 
 cdef int _write_struct(Writer *writer, object value, int depth) except -1:
-    """Writes the entries of a Struct, without its length."""
+    """Encode the entries of a Struct, without its length."""
     cdef list entries
     cdef tuple entry
     cdef Py_ssize_t index
@@ -143,7 +143,7 @@ cdef int _write_struct(Writer *writer, object value, int depth) except -1:
 
 
 cdef int _write_element(Writer *writer, object value, uint32_t number, int depth) except -1:
-    """Writes a Value with its length and tag, the number being that of the field which it is the value of."""
+    """Encode a Value with its length and tag; `number` is that of its field."""
     cdef size_t before = writer.end - writer.at
     _write_plain_value(writer, value, depth)
     _put_length(writer, before)
@@ -185,7 +185,7 @@ cdef int _write_plain_value(Writer *writer, object value, int depth) except -1:
 
 
 cdef int _write_text(Writer *writer, object value) except -1:
-    """Writes a text with its length."""
+    """Encode a text with its length."""
     cdef Py_ssize_t size = 0
     cdef const char *text
     if not PyUnicode_CheckExact(value):
@@ -201,7 +201,7 @@ cdef double _plain_double(object value) except? -1:
     if PyLong_CheckExact(value):
         whole = PyLong_AsLongLong(value)
         if not -<int64_t>EXACT <= whole <= <int64_t>EXACT:
-            raise _Unfit  # it may be exact all the same, or not
+            raise _Unfit  # Python code decides whether it is exact
         return <double>whole
     number = PyFloat_AS_DOUBLE(value)
     if not isfinite(number):
@@ -210,10 +210,10 @@ cdef double _plain_double(object value) except? -1:
 
 
 cdef inline int _let_others_run() except -1:
-    """Gives way, now and then, to a thread that has waited for its turn, which nothing else here would do.
+    """Let a waiting thread run, now and then; otherwise a large Struct would block all others.
 
-    The interpreter does that where a function of Python's begins. Releasing the lock for a moment does not: who waits
-    for it is woken each time, and each time too late.
+    The interpreter switches threads at the start of a Python function. Releasing the lock for a moment does not work:
+    the waiting thread wakes each time, and each time too late.
     """
     global SINCE_TURN
     SINCE_TURN += 1

@@ -1,4 +1,4 @@
-# Reading. `end` is the first byte that does not belong to the message; nothing looks at it or beyond.
+# Decoding. `end` is the first byte after the message; no function reads it or anything beyond.
 
 cdef inline const uint8_t *_varint(const uint8_t *at, const uint8_t *end, uint64_t *value) except NULL:
     cdef uint64_t result = 0
@@ -30,7 +30,7 @@ cdef inline const uint8_t *_tag(const uint8_t *at, const uint8_t *end, uint32_t 
 cdef const uint8_t *_long_tag(const uint8_t *at, const uint8_t *end, uint32_t *tag) except NULL:
     cdef uint64_t value = 0
     cdef const uint8_t *after = _varint(at, end, &value)
-    # A tag written longer than it needs to be, or than 32 bits, or of field number 0.
+    # A tag longer than necessary, of more than 32 bits, or of field number 0.
     if (after - at > 1 and (after - 1)[0] == 0) or value > UINT32_MAX or value < 8:
         raise _Unfit
     tag[0] = <uint32_t>value
@@ -61,7 +61,7 @@ cdef inline const uint8_t *_fixed(const uint8_t *at, const uint8_t *end, void *v
 
 
 cdef object _read_message(Schema schema, const uint8_t *at, const uint8_t *end, int depth, Text *texts):
-    cdef PyObject *values[FIELDS + 1]  # the first is for the instance
+    cdef PyObject *values[FIELDS + 1]  # the first is the instance
     cdef Py_ssize_t index
     cdef object made
     cdef bint placed = False
@@ -133,7 +133,7 @@ cdef int _read_fields(Schema schema, PyObject **values, const uint8_t *at, const
             raise _Unfit
         if values[slot] is not NULL:
             if spec.kind in (MESSAGE, TIMESTAMP, DURATION, WRAPPER, PLAIN):
-                raise _Unfit  # it would have to be merged
+                raise _Unfit  # a second occurrence must be merged
         elif spec.group:
             if groups & spec.group:
                 raise _Unfit
@@ -190,7 +190,7 @@ cdef int _read_entry(Spec *field, dict entries, const uint8_t *at, const uint8_t
 
 
 cdef object _read_key(const uint8_t **place, const uint8_t *end):
-    """A text that is the key of a map. Those of one service are few, so the objects of short ones are kept."""
+    """Decode the text of a map key. A service has few different ones, so short ones are cached."""
     cdef const uint8_t *stop = NULL
     cdef const uint8_t *at = _length(place[0], end, &stop)
     cdef Py_ssize_t size = stop - at
@@ -233,7 +233,7 @@ cdef inline object _new_text(const uint8_t *at, Py_ssize_t size):
 
 
 cdef object _read_text(const uint8_t *at, Py_ssize_t size, Text *texts):
-    """A text of a value. Those that repeat within the bytes, as brands and currencies do, become one object."""
+    """Decode the text of a value. Repeated texts, such as brands and currencies, become one object."""
     cdef Text *same
     cdef uint64_t[3] sample
     cdef object text
@@ -258,7 +258,7 @@ cdef object _read_text(const uint8_t *at, Py_ssize_t size, Text *texts):
 
 
 cdef object _absent(Spec *field, int depth, Text *texts):
-    """What stands for a map's value that the entry leaves out."""
+    """Return the default for a map value that the entry leaves out."""
     cdef const uint8_t *nothing = <const uint8_t *>b""
     if field.kind == MESSAGE:
         return _read_message(<Schema>field.schema, nothing, nothing, depth + 1, texts)
@@ -268,7 +268,7 @@ cdef object _absent(Spec *field, int depth, Text *texts):
 
 
 cdef object _read_value(Spec *field, const uint8_t **place, const uint8_t *end, int depth, Text *texts):
-    """Reads one value and moves `place` behind it; its wire type has been found to be the field's."""
+    """Decode one value and move `place` after it; its wire type was already checked."""
     cdef const uint8_t *at = place[0]
     cdef const uint8_t *stop = at
     cdef uint64_t bits64 = 0
@@ -299,7 +299,7 @@ cdef object _read_value(Spec *field, const uint8_t **place, const uint8_t *end, 
     if kind == FLOAT:
         place[0] = _fixed(at, end, &single, 4)
         return <double>single
-    # Two returns each: one expression of both would take the unsigned type for both.
+    # Two returns each: a conditional expression would use the unsigned type for both.
     if field.wire == BITS64:
         place[0] = _fixed(at, end, &bits64, 8)
         if kind == SFIXED64:
@@ -312,7 +312,7 @@ cdef object _read_value(Spec *field, const uint8_t **place, const uint8_t *end, 
 
 
 cdef object _of_varint(Spec *field, uint64_t bits):
-    """Narrower types take the lower bits, as all readers of protobuf do."""
+    """Convert to the field's type; narrower types take the lower bits, as all protobuf parsers do."""
     cdef int kind = field.kind
     cdef object member
     if kind == ENUM:
@@ -370,7 +370,7 @@ cdef object _datetime(int64_t seconds, int32_t nanos):
     cdef object moment
     if not MIN_TIMESTAMP <= seconds <= MAX_TIMESTAMP or not 0 <= nanos <= 999_999_999:
         raise _Unfit
-    # From here on counted from the start of the year 1, and days from 1 March of the year 0: neither is negative.
+    # Count seconds from the start of year 1, and days from 1 March of year 0: neither is negative.
     rest = (seconds - MIN_TIMESTAMP) % 86_400
     days = (seconds - MIN_TIMESTAMP) // 86_400 + 306
     era, of_era = days // 146_097, days % 146_097
@@ -403,7 +403,7 @@ cdef object _timedelta(int64_t seconds, int32_t nanos):
         raise _Unfit
     if seconds < 0 < nanos or nanos < 0 < seconds:
         raise _Unfit
-    micros = nanos // 1000  # towards minus infinity, as Python divides
+    micros = nanos // 1000  # rounded towards minus infinity, as in Python
     if nanos % 1000:
         span = NEW_TIMEDELTA(EXACT_TIMEDELTA, 0, seconds, micros)
         PyObject_GenericSetAttr(span, "nanoseconds", nanos % 1000)

@@ -1,13 +1,13 @@
-# Writing goes backwards, from the last byte to the first: so a length is known when its turn comes.
+# Encoding runs backwards, from the last byte to the first, so a length is known when it has to be written.
 
 cdef struct Writer:
     uint8_t *start
-    uint8_t *at  # the first byte that is written
+    uint8_t *at  # the first byte written so far
     uint8_t *end
-    void *heap  # what has to be freed
+    void *heap  # memory to free
 
 
-# Memory that the last large message was written in, for the next one: to ask for it anew costs as much as to write.
+# Memory of the last large message, reused for the next one: allocating it again costs as much as encoding.
 cdef void *SPARE = NULL
 cdef size_t SPARE_SIZE = 0
 
@@ -17,7 +17,7 @@ cdef bytes _written(Writer *writer):
 
 
 cdef void _finish(Writer *writer) noexcept:
-    """Gives memory back, or keeps it; not more than `KEPT`."""
+    """Free memory, or keep up to `KEPT` bytes of it."""
     global SPARE, SPARE_SIZE
     cdef size_t size = writer.end - writer.start
     if writer.heap is not NULL and SPARE_SIZE < size <= KEPT:
@@ -36,7 +36,7 @@ cdef int _grow(Writer *writer, size_t needed) except -1:
     if needed > INT32_MAX or used + needed > INT32_MAX:
         raise _Unfit
     if size <= SPARE_SIZE:
-        # Others that encode meanwhile find none, and ask for their own.
+        # Encoders that run meanwhile find none, and allocate their own.
         fresh, size = <uint8_t *>SPARE, SPARE_SIZE
         SPARE, SPARE_SIZE = NULL, 0
     else:
@@ -84,12 +84,12 @@ cdef int _put_long_varint(Writer *writer, uint64_t value) except -1:
 
 
 cdef int _put_length(Writer *writer, size_t written) except -1:
-    """Puts the length of what was written since there were `written` bytes."""
+    """Write the length of everything written since there were `written` bytes."""
     return _put_varint(writer, <size_t>(writer.end - writer.at) - written)
 
 
 cdef inline bint _runs_nothing(Spec *spec) noexcept:
-    """Whether writing such a value leaves no chance for other code to run, which could take the value away."""
+    """Return whether encoding such a value runs no other code, which could free the value."""
     return spec.wire != LENGTH or spec.kind == STRING or spec.kind == BYTES
 
 
@@ -104,7 +104,7 @@ cdef int _write_message(Writer *writer, Schema schema, object message, int depth
     if depth > DEPTH or type(message) is not schema.cls:
         raise _Unfit
     values = _attributes(schema, message)
-    # The last one is what is kept of unknown fields.
+    # The last one is the unknown fields.
     if values is NULL or values[schema.places[schema.count]] != <PyObject *>EMPTY:
         return _write_by_reading(writer, schema, message, depth)
     index = schema.count
@@ -114,11 +114,11 @@ cdef int _write_message(Writer *writer, Schema schema, object message, int depth
         if index >= 4:
             wire_prefetch(values[schema.places[index - 4]])
         if value is NULL:
-            # Deleted, so the class has the say.
+            # The attribute was deleted: use the class's.
             writer.at = writer.end - before
             return _write_by_reading(writer, schema, message, depth)
         if value == schema.defaults[index]:
-            continue  # None, or the very object that stands for a default: most fields of most messages
+            continue  # None, or the default object itself: most fields of most messages
         spec = schema.specs[index]
         if not spec.repeated and _runs_nothing(spec):
             _write_field(writer, spec, <object>value, depth, &groups)
@@ -132,7 +132,7 @@ cdef int _write_message(Writer *writer, Schema schema, object message, int depth
 
 
 cdef int _write_by_reading(Writer *writer, Schema schema, object message, int depth) except -1:
-    """Writes a message whose attributes have to be asked for."""
+    """Encode a message whose attributes are read through `read`."""
     cdef tuple values = PyObject_CallOneArg(schema.read, message)
     cdef uint32_t groups = 0
     cdef Py_ssize_t index = schema.count
@@ -179,7 +179,7 @@ cdef int _write_list(Writer *writer, Spec *field, object value, int depth) excep
     while index > 0:
         index -= 1
         if index >= PyList_GET_SIZE(elements):
-            raise _Unfit  # it became shorter meanwhile
+            raise _Unfit  # the list became shorter meanwhile
         if index:
             wire_prefetch(PyList_GET_ITEM(elements, index - 1))
         if is_quick:
@@ -220,7 +220,7 @@ cdef int _write_map(Writer *writer, Spec *field, object value, int depth) except
 
 
 cdef int _write_value(Writer *writer, Spec *field, object value, int depth, bint always) except -1:
-    """Writes one value, with its length and without its tag. Returns 0 for a default, unless it is due `always`."""
+    """Encode one value, with its length and without its tag. Return 0 for a default, unless `always`."""
     cdef int kind = field.kind
     cdef const char *text
     cdef Py_ssize_t size = 0
@@ -292,7 +292,7 @@ cdef int _write_value(Writer *writer, Spec *field, object value, int depth, bint
 
 
 cdef uint64_t _bits_of(Spec *field, object value) except? 1:
-    """An integer, bool or enum as it is written, narrower ones with their sign drawn out to 64 bits."""
+    """Return the varint of an integer, bool or enum; narrower ones are sign-extended to 64 bits."""
     cdef int kind = field.kind
     cdef int64_t number
     cdef uint64_t natural
@@ -342,7 +342,7 @@ cdef int _write_datetime(Writer *writer, object value) except -1:
     if datetime_tzinfo(value) is not UTC:
         raise _Unfit
     year, month = datetime_year(value), datetime_month(value)
-    # Years and months counted from March, so that the odd day is the last of the year.
+    # Count years and months from March, so that the leap day is the last of the year.
     if month > 2:
         month -= 3
     else:

@@ -1,4 +1,4 @@
-"""The error of the codec, with every value that does not fit."""
+"""The error of the codec, with every invalid value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["CodecError", "Violation"]
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One value that does not fit its field.
+    """One invalid value.
 
     Attributes:
         path: dotted path of the field in proto names, such as `products[3].price.units`; empty for the message itself.
@@ -22,22 +22,22 @@ class Violation:
     reason: str
 
     def __str__(self) -> str:
-        """Returns the path and the reason, or the reason alone."""
+        """Return the path and the reason, or the reason alone."""
         return f"{self.path}: {self.reason}" if self.path else self.reason
 
 
 class CodecError(ValueError):
-    """A value does not fit its message.
+    """A message cannot be encoded or decoded, or breaks its rules.
 
     Attributes:
         path: dotted path of the field in proto names, such as `products[3].price.units`; empty for the message itself.
         reason: what is wrong with it, without the path.
         message_type: full name of the outermost message, such as `contextunity.harvest.v1.ProductPage`.
-        violations: all that is wrong, where more was looked for than the first violation; never empty.
+        violations: every violation, or only the first if no others were searched for; never empty.
     """
 
     def __init__(self, reason: str, *, path: str = "", message_type: str = "") -> None:
-        """Makes an error of one violation; its text has the message type and the path in front."""
+        """Create an error with one violation; the text starts with the message type and the path."""
         self.path = path
         self.reason = reason
         self.message_type = message_type
@@ -47,7 +47,7 @@ class CodecError(ValueError):
 
     @classmethod
     def of(cls, violations: Sequence[Violation], *, message_type: str = "") -> CodecError:
-        """Makes one error of one violation or more; of several, the reason tells all and the path is empty."""
+        """Create an error from one or more violations. With several, the reason lists all and the path is empty."""
         first, *more = violations
         if not more:
             return cls(first.reason, path=first.path, message_type=message_type)
@@ -56,7 +56,7 @@ class CodecError(ValueError):
         return error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the text and the attributes; the constructor is not called again."""
+        """Pickle the text and the attributes; unpickling does not call the constructor."""
         return _restore, (type(self), self.args, self.__dict__)
 
 

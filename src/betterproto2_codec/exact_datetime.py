@@ -1,8 +1,7 @@
-"""Moments and spans of time to the nanosecond, for Timestamps and Durations that say more than Python's own types hold.
+"""Datetimes and timedeltas with nanoseconds, for Timestamps and Durations finer than Python's own types.
 
-Only values with something below a microsecond are of these classes; all others are plain `datetime` and `timedelta`.
-The module must be one that Temporal's workflow sandbox shares with the process: inside, the classes that these derive
-from are proxies, which nothing can derive from.
+Only values with nanoseconds are of these classes; all others are plain `datetime` and `timedelta`. Temporal's workflow
+sandbox must pass this module through: inside it, `datetime` is a proxy that cannot be subclassed.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ _FINER: Final = re.compile(r"([.,][0-9]{6})([0-9]{1,3})[0-9]*")
 class ExactDatetime(datetime):
     """A datetime with nanoseconds, such as a Timestamp that Go wrote.
 
-    It compares by all of its nanoseconds, so it equals a plain datetime only where `nanosecond` is 0. Pickling, copies,
-    `replace` and `astimezone` keep `nanosecond`. Adding and subtracting go by the microsecond and give plain values.
+    Comparison includes nanoseconds, so it equals a plain datetime only if `nanosecond` is 0. Pickling, copies,
+    `replace` and `astimezone` keep `nanosecond`. Addition and subtraction ignore it and return plain values.
 
     Args:
-        year: this and what follows as for `datetime`.
-        nanosecond: what there is beyond the microsecond, 0 to 999.
+        year: this and the following as for `datetime`.
+        nanosecond: nanoseconds beyond the microsecond, 0 to 999.
 
     Raises:
         ValueError: a part is out of range.
     """
 
-    # A default of the class: datetime makes instances on its own in many places, and sets nothing on them.
+    # A default on the class: datetime creates instances itself in many places, without setting this attribute.
     nanosecond: int = 0
     """Nanoseconds beyond `microsecond`, 0 to 999."""
 
@@ -49,7 +48,7 @@ class ExactDatetime(datetime):
         fold: int = 0,
         nanosecond: int = 0,
     ) -> Self:
-        """Makes one of its parts."""
+        """Create an instance from its parts."""
         if not 0 <= nanosecond <= 999:
             raise ValueError(f"nanosecond must be in 0..999, not {nanosecond}")
         made = super().__new__(cls, year, month, day, hour, minute, second, microsecond, tzinfo, fold=fold)
@@ -59,7 +58,7 @@ class ExactDatetime(datetime):
 
     @classmethod
     def of(cls, moment: datetime, nanosecond: int) -> Self:
-        """The moment that lies so many nanoseconds, 0 to 999, after the microsecond of another."""
+        """Return a copy of a datetime with `nanosecond`, 0 to 999."""
         day, at = moment.date(), moment.timetz()
         return cls(
             *(day.year, day.month, day.day, at.hour, at.minute, at.second, at.microsecond, at.tzinfo),
@@ -69,17 +68,17 @@ class ExactDatetime(datetime):
 
     @classmethod
     def fromisoformat(cls, date_string: str, /) -> Self:
-        """Reads what `isoformat` writes; digits after the ninth of a second are cut off.
+        """Parse the format of `isoformat`; digits after the ninth of a second are cut off.
 
         Raises:
-            ValueError: it is not ISO 8601.
+            ValueError: the text is not ISO 8601.
         """
         moment = super().fromisoformat(_FINER.sub(r"\1", date_string, count=1))
         nanosecond = nanosecond_in(date_string)
         return cls.of(moment, nanosecond) if nanosecond else moment
 
     def plain(self) -> datetime:
-        """The same moment without its `nanosecond`, as a plain datetime."""
+        """Return a plain datetime without `nanosecond`."""
         return datetime.combine(self.date(), self.timetz())
 
     def replace(
@@ -96,28 +95,28 @@ class ExactDatetime(datetime):
         fold: int | None = None,
         nanosecond: int | None = None,
     ) -> Self:
-        """The same moment with other parts.
+        """Return a copy with other parts.
 
-        A new microsecond comes without nanoseconds unless these are given too: code that sets `microsecond=0` means a
-        whole second.
+        A new microsecond resets `nanosecond` unless it is given too: code that sets `microsecond=0` means a whole
+        second.
         """
         if nanosecond is None:
             nanosecond = self.nanosecond if microsecond is None else 0
         parts = {"year": year, "month": month, "day": day, "hour": hour, "minute": minute, "second": second}
         given: dict[str, Any] = {**parts, "microsecond": microsecond, "fold": fold}
         given = {name: value for name, value in given.items() if value is not None}
-        if tzinfo is not True:  # as datetime tells None from what is not given
+        if tzinfo is not True:  # as datetime distinguishes None from an omitted argument
             given["tzinfo"] = tzinfo
         return type(self).of(self.plain().replace(**given), nanosecond)
 
     __replace__ = replace
 
     def astimezone(self, tz: tzinfo | None = None) -> Self:
-        """The same moment in another time zone; the local one unless given."""
+        """Convert to another time zone; the local one by default."""
         return type(self).of(self.plain().astimezone(tz), self.nanosecond)
 
     def isoformat(self, sep: str = "T", timespec: str = "auto") -> str:
-        """As `datetime.isoformat`, with nine digits of a second where `timespec` is `auto` or `nanoseconds`."""
+        """Format like `datetime.isoformat`, with nine digits of a second if `timespec` is `auto` or `nanoseconds`."""
         if timespec != "nanoseconds" and not (timespec == "auto" and self.nanosecond):
             return super().isoformat(sep, timespec)
         text = super().isoformat(sep, "microseconds")
@@ -180,16 +179,16 @@ class ExactDatetime(datetime):
 class ExactTimedelta(timedelta):
     """A timedelta with nanoseconds, such as a Duration that Go wrote.
 
-    It compares by all of its nanoseconds, so it equals a plain timedelta only where `nanoseconds` is 0. Pickling and
-    copies keep `nanoseconds`. Arithmetic goes by the microsecond and gives plain values.
+    Comparison includes nanoseconds, so it equals a plain timedelta only if `nanoseconds` is 0. Pickling and copies keep
+    `nanoseconds`. Arithmetic ignores them and returns plain values.
 
     Args:
-        days: this and what follows as for `timedelta`.
-        nanoseconds: any whole number of them.
+        days: this and the following as for `timedelta`.
+        nanoseconds: any integer.
     """
 
     nanoseconds: int = 0
-    """Nanoseconds beyond `microseconds`, 0 to 999, also where the whole is negative."""
+    """Nanoseconds beyond `microseconds`, 0 to 999, also if the whole is negative."""
 
     def __new__(
         cls,
@@ -203,7 +202,7 @@ class ExactTimedelta(timedelta):
         *,
         nanoseconds: int = 0,
     ) -> Self:
-        """Makes one of its parts."""
+        """Create an instance from its parts."""
         micros, rest = divmod(nanoseconds, 1000)
         plain = timedelta(days, seconds, microseconds, milliseconds, minutes, hours, weeks) + timedelta(0, 0, micros)
         made = super().__new__(cls, plain.days, plain.seconds, plain.microseconds)
@@ -213,15 +212,15 @@ class ExactTimedelta(timedelta):
 
     @classmethod
     def of(cls, span: timedelta, nanoseconds: int) -> Self:
-        """The span that is so many nanoseconds longer than another, counted to its microseconds."""
+        """Return a timedelta plus `nanoseconds`; nanoseconds of `span` itself are ignored."""
         return cls(span.days, span.seconds, span.microseconds, nanoseconds=nanoseconds)
 
     def plain(self) -> timedelta:
-        """The same span without its `nanoseconds`, as a plain timedelta."""
+        """Return a plain timedelta without `nanoseconds`."""
         return timedelta(self.days, self.seconds, self.microseconds)
 
     def total_seconds(self) -> float:
-        """The span in seconds, as near as a float comes."""
+        """Return the seconds, as exactly as a float can."""
         seconds = self.days * 86_400 + self.seconds
         return ((seconds * 10**6 + self.microseconds) * 1000 + self.nanoseconds) / 10**9
 
@@ -270,16 +269,16 @@ class ExactTimedelta(timedelta):
 
 
 def nanosecond_in(text: str) -> int:
-    """What a time in ISO 8601 says beyond the microsecond, 0 to 999."""
+    """Return the nanoseconds beyond the microsecond of a time in ISO 8601, 0 to 999."""
     finer = _FINER.search(text)
     return int(finer[2].ljust(3, "0")) if finer else 0
 
 
 def read_isoformat(text: str) -> datetime:
-    """Reads a time in ISO 8601: an ExactDatetime where it has something below a microsecond, else a plain datetime.
+    """Parse a time in ISO 8601: an ExactDatetime if it has nanoseconds, otherwise a plain datetime.
 
     Raises:
-        ValueError: it is not ISO 8601.
+        ValueError: the text is not ISO 8601.
     """
     return ExactDatetime.fromisoformat(text) if nanosecond_in(text) else datetime.fromisoformat(text)
 

@@ -1,13 +1,13 @@
-"""Run programs that nobody trusts in a jail of the Linux kernel: Landlock, seccomp and limits, without root.
+"""Run untrusted programs in a jail of the Linux kernel: Landlock, seccomp and limits, without root.
 
-README.md in this folder says what it promises and what it needs. The package stands on the standard library alone.
-Read it in the order of time:
+README.md in this folder says what it promises and what it needs. The package uses only the standard library. Read it in
+the order of a run:
 
-- jail: the worker's side, which starts a zygote and has it run programs
-- zygote: the warm process that forks a child for each program and holds it to its limits
-- confinement: what the jail needs, how a child locks itself in, and a probe whether that holds
-- landlock, seccomp, syscall_policy: which files and which system calls a child is left with
-- program: how a program is handed over, run, and its end reported; values: what its result may be
+- jail: the worker's side; starts a zygote and sends it programs
+- zygote: the warm process that forks a child for each program and enforces its limits
+- confinement: what the jail needs, how a child locks itself in, and a probe that tests the jail
+- landlock, seccomp, syscall_policy: the files and system calls that a child may still use
+- program: how a program is passed to the child, run, and its outcome reported; values: what a result may be
 - scratch: the folders that programs write into
 """
 

@@ -1,7 +1,7 @@
-"""Lock a child in, once and for good, before it reads a word of the program.
+"""Lock a child in for good, before it reads a byte of the program.
 
-In order of time: `missing` lists what the kernel or this process lacks; `enter` locks a child in; `probe` tries the
-walls from within, in a first child that runs no program.
+In this order: `missing` lists what the kernel or this process lacks; `enter` locks a child in; `probe` tests the walls
+from inside, in a first child that runs no program.
 """
 
 from __future__ import annotations
@@ -37,36 +37,36 @@ __all__ = [
 ]
 
 RESULT, REQUEST = 3, 4
-"""Descriptors of a child beside 0, 1 and 2: where it reports, and what it is to run."""
+"""Descriptors of a child in addition to 0, 1 and 2: for its report, and for the program to run."""
 JAILED, NOT_JAILED = b"J", b"E"
-"""First byte that a child reports: it is locked in, and all that follows is the program's word; or it could not be, and
-the reason follows."""
+"""First byte that a child reports. J: it is locked in, and everything that follows is untrusted. E: it could not be
+locked in, and the reason follows."""
 _SHUFFLE = 50
 _OPEN_FILES = 64
 _STACK_BYTES = 8 << 20
 _NICENESS = 5
-"""The worker goes first where processors are short."""
+"""Programs run at a lower priority than the worker."""
 _CAPABILITIES_VERSION = 0x20080522
 _CAPABILITIES_BYTES = 24
 _LAST_CAPABILITY = 63
 _NEEDED_CAPABILITIES = {0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER", 5: "KILL", 6: "SETGID", 7: "SETUID"}
-"""What root needs to run a program as another user, to end it, and to remove its files."""
+"""Capabilities that root needs to run a program as another user, to kill it, and to remove its files."""
 _CLOSE_RANGE = NUMBERS["x86_64"]["close_range"]
 """The same on all machines."""
 _CLONE3 = NUMBERS["x86_64"]["clone3"]
 """The same on all machines."""
 _LAST_DESCRIPTOR = 0x7FFFFFFF
 _UNUSUAL_MODULE = "pyclbr"
-"""A module that is not loaded beforehand."""
+"""A module that is not loaded in advance."""
 _SCRATCH_FILE = "probe"
 
 
 def missing(root: bool, uid: int) -> list[str]:
-    """List what the jail needs and this machine or process lacks; nothing is run unless the list is empty.
+    """List what the jail needs and this machine or process lacks. Programs run only if the list is empty.
 
     Args:
         root: whether this process runs as root.
-        uid: the user that programs then run as.
+        uid: the user of the programs in that case.
     """
     if sys.platform != "linux":
         return [f"Linux (this is {sys.platform})"]
@@ -76,7 +76,7 @@ def missing(root: bool, uid: int) -> list[str]:
         faults.append(f"a processor of the kinds {' and '.join(sorted(NUMBERS))} (this one is {machine})")
     if landlock.abi() < 1:
         faults.append(
-            "Landlock (Linux 5.13 or newer, with landlock among the security modules that are switched on; "
+            "Landlock (Linux 5.13 or newer, with landlock among the enabled security modules; "
             "the seccomp profile of a container may hide it)"
         )
     if not seccomp.available():
@@ -86,7 +86,7 @@ def missing(root: bool, uid: int) -> list[str]:
     if not os.path.exists("/proc/self/statm"):
         faults.append("the proc file system at /proc")
     elif root and (lacking := _lacking_capabilities()):
-        faults.append(f"{' and '.join(lacking)}, for root to run programs as uid {uid}; or another user than root")
+        faults.append(f"{' and '.join(lacking)}, for root to run programs as uid {uid}; or a worker that is not root")
     return faults
 
 
@@ -107,14 +107,14 @@ def _lacking_capabilities() -> list[str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Confinement:
-    """What is the same for all children of a zygote.
+    """The settings that all children of a zygote share.
 
     Attributes:
-        machine: its key in the tables of system calls.
+        machine: key of the machine in the tables of system calls.
         landlock_abi: version of Landlock.
-        rules: what may be read, as Landlock takes it; the scratch folder is added.
-        keep: a descriptor that stays open, or None: the folder of the standard library, if its path is not open to all.
-        user: user and group that a child becomes, or None to stay the same.
+        rules: what may be read, as Landlock rules; the scratch folder is added.
+        keep: a descriptor that stays open, or None: the folder of the standard library, if not every user can reach it.
+        user: user and group that a child becomes, or None to keep them.
         zygote: process id of the zygote.
     """
 
@@ -128,7 +128,7 @@ class Confinement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChildLimits:
-    """What the kernel lets one child use: seconds and bytes."""
+    """Limits that the kernel enforces for one child, in seconds and bytes."""
 
     cpu: float
     memory_bytes: int
@@ -137,7 +137,7 @@ class ChildLimits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Descriptors:
-    """The open descriptors that a child gets from the worker."""
+    """The open descriptors that the worker passes to a child."""
 
     request: int
     stdout: int
@@ -147,11 +147,11 @@ class Descriptors:
 
 
 def enter(confinement: Confinement, descriptors: Descriptors, limits: ChildLimits) -> None:
-    """Lock this process in: a child, just forked.
+    """Lock this process in, a child that was just forked.
 
     Raises:
-        OSError: the kernel refused a step. The process must then end.
-        RuntimeError: the kernel accepted a step that has no effect. The process must then end.
+        OSError: the kernel rejected a step. The process must exit.
+        RuntimeError: the kernel accepted a step without effect. The process must exit.
     """
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -167,7 +167,7 @@ def enter(confinement: Confinement, descriptors: Descriptors, limits: ChildLimit
         _drop_privileges(*confinement.user)
     _clear_capabilities()
     _set_limits(limits, own_bytes)
-    # After the change of user, which would clear it.
+    # Set it after the change of user, which clears it.
     kernel.prctl("PR_SET_PDEATHSIG", kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != confinement.zygote:
         raise RuntimeError("the zygote ended")
@@ -183,8 +183,8 @@ def _drop_privileges(uid: int, gid: int) -> None:
         try:
             kernel.prctl("PR_CAPBSET_DROP", kernel.PR_CAPBSET_DROP, capability)
         except OSError:
-            # Past the last one that the kernel knows. Or not permitted: then only an exec could bring any back, and
-            # seccomp denies that.
+            # After the kernel's last capability. Or not permitted: then only an exec could restore one, and seccomp
+            # denies that.
             break
     os.setgroups([])
     os.setresgid(gid, gid, gid)
@@ -194,17 +194,17 @@ def _drop_privileges(uid: int, gid: int) -> None:
 
 
 def _offer_to_the_oom_killer() -> None:
-    """Have this process killed first if the machine runs out of memory."""
+    """Let the kernel kill this process first if the machine runs out of memory."""
     descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     os.write(descriptor, b"1000")
     os.close(descriptor)
 
 
 def _arrange(descriptors: Descriptors) -> int:
-    """Move each descriptor to its place, and return that of the scratch folder."""
+    """Move each descriptor to its number, and return that of the scratch folder."""
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     sources = (null, descriptors.stdout, descriptors.stderr, descriptors.result, descriptors.request)
-    # First move all away: one may lie where another belongs.
+    # Move all away first: one may have the number that another needs.
     aside = [fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _SHUFFLE) for source in sources]
     scratch = fcntl.fcntl(descriptors.scratch, fcntl.F_DUPFD_CLOEXEC, _SHUFFLE)
     for place, source in enumerate(aside):
@@ -238,7 +238,7 @@ def _clear_capabilities() -> None:
 
 
 def _set_limits(limits: ChildLimits, own_bytes: int) -> None:
-    # Soft and hard alike: the kernel then sends SIGKILL at once instead of a signal that can be caught.
+    # Equal soft and hard limits: the kernel then sends SIGKILL at once instead of a signal that can be caught.
     seconds = max(1, math.ceil(limits.cpu))
     space = own_bytes + limits.memory_bytes
     for limit, value in (
@@ -246,7 +246,7 @@ def _set_limits(limits: ChildLimits, own_bytes: int) -> None:
         (resource.RLIMIT_AS, space),
         (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_NPROC, 0),
-        # No core is that small. With 0 a handler of crashes would still be called, with 1 it is not (man 5 core).
+        # No core file is that small. With 0, a crash handler would still be called; with 1 it is not (man 5 core).
         (resource.RLIMIT_CORE, 1),
         (resource.RLIMIT_STACK, _STACK_BYTES),
         (resource.RLIMIT_MEMLOCK, 0),
@@ -259,7 +259,7 @@ def _set_limits(limits: ChildLimits, own_bytes: int) -> None:
 
 
 def probe() -> list[str]:
-    """Try the walls from within a jailed child: return what a program could do and must not, or cannot and should."""
+    """Test the walls from inside a jailed child: return what a program can do and must not, or cannot do and should."""
     return [fault for wall in _WALLS if (fault := _tried(*wall))] + _missing_within()
 
 
@@ -267,7 +267,7 @@ def _tried(what: str, attempt: Callable[[], object], expected: tuple[int, ...]) 
     try:
         attempt()
     except OSError as error:
-        return "" if error.errno in expected else f"a program that {what} is told {error.strerror}"
+        return "" if error.errno in expected else f"a program that {what} gets the error {error.strerror}"
     return f"a program {what}"
 
 
@@ -305,7 +305,7 @@ _WALLS: tuple[tuple[str, Callable[[], object], tuple[int, ...]], ...] = (
 
 
 def _missing_within() -> list[str]:
-    """Return what a program needs and does not find."""
+    """Return what a program needs and cannot use."""
     faults: list[str] = []
     try:
         descriptor = os.open(_SCRATCH_FILE, os.O_RDWR | os.O_CREAT | os.O_EXCL)

@@ -1,4 +1,4 @@
-"""Start a zygote, have it run programs, and read what they write: the worker's side of the jail."""
+"""Start a zygote, send it programs, and read their output: the worker's side of the jail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Jail", "JailError", "JailFailedError", "JailUnavailableError"]
 _NOBODY = 65534
 _START_TIMEOUT = 30.0
 _GRACE = 10.0
-"""Seconds after a program's time in which the zygote must have ended it."""
+"""Seconds after a program's time limit within which the zygote must end it."""
 _MESSAGE_BYTES = 1 << 16
 _CHUNK = 1 << 16
 _DISCARDED_AT_ONCE = 1 << 20
@@ -42,29 +42,29 @@ package.__path__ = [sys.argv.pop()]
 from process_jail.zygote import main
 main()
 """
-"""Import modules from this package's folder alone: site-packages, in which it may lie, must not get on the path. Its
-`__init__`, which is for the worker, is not run."""
+"""Import modules from this package's folder only: its parent, perhaps site-packages, must not be on the path. The
+package's `__init__`, which is for the worker, does not run."""
 
 
 class JailError(Exception):
-    """A program was not run to its end, and it is not the program's fault."""
+    """Base class: a program did not run to its end, and that is not the program's fault."""
 
 
 class JailUnavailableError(JailError):
-    """The jail cannot work here. The text names all that is missing; no program was run, and trying again is no use."""
+    """The jail cannot work here. The text lists everything that is missing; no program was run. Do not retry."""
 
 
 class JailFailedError(JailError):
-    """The jail broke down, or is closed. The program may be run again."""
+    """The jail broke down, or is closed. You may retry the program."""
 
 
 class _NotJailedError(Exception):
-    """A child could not lock itself in, and has run nothing. The text says why."""
+    """A child could not lock itself in, and ran nothing. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What came of a child: how it ended, what it reported behind the marker, and its output."""
+    """The result of a child: how it ended, its report after the marker, and its output."""
 
     end: ChildEnd
     report: bytes
@@ -75,10 +75,10 @@ class _Run:
 
 
 class Jail:
-    """Run each program in a child of its own, which a warm zygote forks.
+    """Run each program in a separate child of a warm zygote.
 
-    Any number of programs run at once. A jail belongs to the event loop that it is first used in. Cancelling `run` ends
-    its program first. A zygote that was killed is replaced.
+    Any number of programs run at once. A jail belongs to the event loop in which it is first used. Cancelling `run`
+    ends its program first. A killed zygote is replaced.
 
     Example:
         async with Jail() as jail:
@@ -94,18 +94,18 @@ class Jail:
         name: str = "jail",
         prefix: str = "process-jail-",
     ) -> None:
-        """Make a jail; nothing is started before it is entered, or runs a program.
+        """Create a jail. It starts when it is entered, or with its first program.
 
         Args:
-            folder: where scratch folders are made. None, or a folder that the programs' user cannot get to, means the
+            folder: where to create scratch folders. None, or a folder that the programs' user cannot access, means the
                 system's folder for temporary files.
-            uid: user that programs run as if this process is root's; not 0.
-            gid: group that they run as then; not 0.
-            name: what errors call this jail, one or more words without an article.
-            prefix: how the names of its scratch folders begin. What killed processes left of that prefix is removed.
+            uid: user of the programs if this process runs as root; not 0.
+            gid: group of the programs then; not 0.
+            name: name of this jail in errors, without an article.
+            prefix: prefix of the scratch folders' names. Folders of this prefix that killed processes left are removed.
 
         Raises:
-            ValueError: the user or the group is root's.
+            ValueError: the user or the group is root.
         """
         if uid <= 0 or gid <= 0:
             raise ValueError(f"programs must not run as root; got uid {uid} and gid {gid}, choose others")
@@ -134,10 +134,10 @@ class Jail:
         await self.aclose()
 
     async def start(self) -> None:
-        """Start the zygote, and probe whether the jail holds; otherwise the first run does.
+        """Start the zygote and test the jail. If you do not call it, the first run does.
 
         Raises:
-            JailUnavailableError: the kernel, or this process, lacks what the jail needs.
+            JailUnavailableError: the kernel or this process lacks something that the jail needs.
             JailFailedError: it did not start, or is closed.
         """
         await self._ready()
@@ -146,15 +146,15 @@ class Jail:
         """Run a program to its end.
 
         Raises:
-            JailUnavailableError: the kernel, or this process, lacks what the jail needs.
+            JailUnavailableError: the kernel or this process lacks something that the jail needs.
             JailFailedError: the jail broke down, or is closed.
-            TypeError, ValueError: an input is not of the types of JSON.
+            TypeError, ValueError: an input is not of a JSON type.
         """
         try:
             zygote, root = await self._ready()
             run = await self._run(zygote, root, program, probe=False)
         except _NotJailedError as error:
-            raise JailFailedError(f"a program was not let run, for its jail could not be closed: {error}") from None
+            raise JailFailedError(f"the program was not run, because its jail could not be closed: {error}") from None
         return replace(
             outcome_of(program.limits, run.end, run.report, run.report_cut),
             stdout=run.stdout,
@@ -164,7 +164,7 @@ class Jail:
         )
 
     async def aclose(self) -> None:
-        """End what runs, and remove the scratch folders. Closing twice is no error."""
+        """End all programs and remove the scratch folders. You may call it twice."""
         self._closed = True
         async with self._starting:
             if self._zygote is not None:
@@ -200,7 +200,7 @@ class Jail:
             return self._zygote, self._root
 
     async def _probe(self, zygote: _Zygote, root: ScratchRoot) -> None:
-        """Have a first child probe whether the jail holds: the kernel may accept what it does not enforce."""
+        """Test the jail from inside a first child: the kernel may accept a restriction without enforcing it."""
         try:
             run = await self._run(zygote, root, _PROBE, probe=True)
         except _NotJailedError as error:
@@ -260,7 +260,7 @@ async def _end_of(zygote: _Zygote, number: int, ended: asyncio.Future[ChildEnd],
 
 
 def _message(program: Program, *, probe: bool) -> dict[str, float | bool]:
-    """Return the limits as the zygote takes them. Files that the program is given do not count as its own."""
+    """Return the limits for the zygote. The program's input files do not count towards its quota."""
     limits = program.limits
     given = sum(
         (len(content) // BLOCK + 1 + path.count("/")) * BLOCK + BLOCK for path, content in program.files.items()
@@ -276,7 +276,7 @@ def _message(program: Program, *, probe: bool) -> dict[str, float | bool]:
 
 
 class _Zygote:
-    """The worker's end of a zygote, which ends with this process, however this process ends."""
+    """The worker's end of a zygote. The zygote dies with this process, even if this process is killed."""
 
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, name: str) -> None:
         self.name = name
@@ -294,11 +294,11 @@ class _Zygote:
         """Start a zygote, and wait until it is warm.
 
         Args:
-            user: user and group that programs run as if this process is root's.
-            name: what errors call the jail.
+            user: user and group of the programs if this process runs as root.
+            name: name of the jail in errors.
 
         Raises:
-            JailUnavailableError: something that the jail needs is missing here.
+            JailUnavailableError: the jail cannot work here; the text lists what is missing.
             JailFailedError: it did not start.
         """
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -325,20 +325,20 @@ class _Zygote:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether it is still running."""
         return not self._closed
 
     async def fork(
         self, message: dict[str, float | bool], descriptors: Sequence[int]
     ) -> tuple[int, asyncio.Future[ChildEnd]]:
-        """Have a child forked.
+        """Ask the zygote to fork a child.
 
         Args:
-            message: its limits, as the zygote takes them.
+            message: its limits, from `_message`.
             descriptors: of the request, standard output, standard error, the result and the scratch folder.
 
         Returns:
-            Its number, and its end, which is an error if there was no child, or the zygote ended.
+            Its number, and a future of its end, which fails if there was no child or the zygote ended.
 
         Raises:
             JailFailedError: the zygote ended.
@@ -350,19 +350,19 @@ class _Zygote:
         try:
             await self._send({"run": run, **message}, descriptors)
         except BaseException:
-            # Where the zygote ended meanwhile, its runs have been failed and taken away already.
+            # If the zygote ended meanwhile, its runs were already failed and removed.
             if self._runs.pop(run, None) is None and ended.done():
                 ended.exception()
             raise
         return run, ended
 
     async def end(self, run: int) -> None:
-        """Have a child ended, unless it has ended."""
+        """Ask the zygote to end a child, unless it has ended."""
         if run in self._runs:
             await self._send({"end": run}, ())
 
     async def aclose(self) -> None:
-        """End it, and all its children."""
+        """End the zygote and all its children."""
         self._fail(f"the {self.name.rpartition(' ')[2]} was closed")
         self._process.kill()
         await asyncio.to_thread(self._process.wait)
@@ -427,7 +427,7 @@ class _Zygote:
 
 
 def _spawn(control: socket.socket, user: tuple[int, int]) -> subprocess.Popen[bytes]:
-    # Isolated, without site-packages; of the environment it gets only where to find libpython.
+    # Isolated mode, without site-packages. The environment has only the path to libpython.
     environment = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     folder = str(Path(__file__).parent)
     options = ["-I", "-S", "-B", "-X", "utf8", "-c", _BOOTSTRAP]
@@ -439,26 +439,26 @@ def _spawn(control: socket.socket, user: tuple[int, int]) -> subprocess.Popen[by
         env=environment,
         cwd="/",
         pass_fds=(control.fileno(),),
-        # Ctrl-C reaches the whole foreground group; the worker shuts down in its own order.
+        # Ctrl-C goes to the whole foreground group; in a separate one, the worker decides when to end the zygote.
         start_new_session=True,
     )
 
 
 class _Budget:
-    """Bytes that several streams may keep together."""
+    """A limit on the bytes that several streams keep together."""
 
     def __init__(self, size: int) -> None:
         self._left = size
 
     def take(self, data: bytes) -> bytes:
-        """Return the part of the data that there is room for."""
+        """Return the part of the data that fits into the limit."""
         kept = data[: self._left]
         self._left -= len(kept)
         return kept
 
 
 class _Stream:
-    """The reading end of a pipe of which a child holds the other one."""
+    """The reading end of a pipe whose other end a child has."""
 
     def __init__(self, budget: _Budget) -> None:
         self._budget = budget
@@ -473,26 +473,26 @@ class _Stream:
 
     @property
     def data(self) -> bytes:
-        """What was kept."""
+        """The bytes that were kept."""
         return bytes(self._kept)
 
     @property
     def text(self) -> str:
-        """What was kept, as text, without a character that was cut at its end."""
+        """The kept bytes as text, without an incomplete character at the end."""
         return codecs.getincrementaldecoder("utf-8")("replace").decode(self.data, final=not self.truncated)
 
     def release_writer(self) -> None:
-        """Close the writing end, once the child has it."""
+        """Close the writing end after the child received it."""
         if self.writer != -1:
             os.close(self.writer)
             self.writer = -1
 
     async def end(self) -> None:
-        """Wait until the child has closed the other end, or ended."""
+        """Wait until the child closed the other end or ended."""
         await asyncio.shield(self._ended)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close both ends if they are open."""
         self.release_writer()
         if not self._ended.done():
             self._close_reader()
@@ -515,7 +515,7 @@ class _Stream:
             self._ended.set_result(None)
 
     def _discard(self) -> int:
-        """Empty the pipe without a copy: a flood would cost the worker more than the program."""
+        """Discard the pipe's content without copying it, so that a flood costs the worker less than the program."""
         if self._null is None:
             self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         return os.splice(self._reader, self._null, _DISCARDED_AT_ONCE)

@@ -1,4 +1,4 @@
-"""Call the Linux kernel where Python has no function for it."""
+"""System calls for which Python has no function."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def buffer(data: bytes) -> Buffer:
 
 
 def architecture() -> str:
-    """Name the machine as the tables of system calls do: x86_64 or aarch64; any other name has no table.
+    """Return the name of the machine in the tables of system calls: x86_64 or aarch64; other names have no table.
 
-    A 32-bit interpreter on a 64-bit kernel, or a big-endian one, gets another name.
+    A 32-bit interpreter on a 64-bit kernel, or a big-endian one, has another name.
     """
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine())
     return machine if sys.maxsize > 2**32 and sys.byteorder == "little" else f"{machine} (32 bits or big-endian)"
@@ -67,7 +67,7 @@ def syscall(what: str, number: int, *arguments: int | Buffer | None) -> int:
     Args:
         what: its name, for the error.
         number: its number on this machine.
-        arguments: whole numbers, buffers, or None for a null pointer.
+        arguments: integers, buffers, or None for a null pointer.
 
     Raises:
         OSError: the call failed.
@@ -77,7 +77,7 @@ def syscall(what: str, number: int, *arguments: int | Buffer | None) -> int:
 
 
 def prctl(what: str, option: int, *arguments: int | Buffer) -> int:
-    """Make a prctl call; arguments that are left out are 0.
+    """Make a prctl call; omitted arguments are 0.
 
     Raises:
         OSError: the call failed.
@@ -100,21 +100,21 @@ def check(what: str, result: int) -> int:
 
 
 def keep(descriptor: int) -> int:
-    """Move a descriptor out of the range that children use, and return its new number."""
+    """Move a descriptor above the range that children use, and return its new number."""
     kept = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
     os.close(descriptor)
     return kept
 
 
 def unshare(flags: int) -> bool:
-    """Move this process to new namespaces; return False if that is not allowed."""
+    """Move this process to new namespaces; return False if the kernel does not allow it."""
     return int(libc.unshare(ctypes.c_int(flags))) == 0
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time of a process, as exact as the scheduler knows it; 0 if the process is gone."""
+    """Return the processor seconds of a process, with the scheduler's precision; 0 if the process is gone."""
     try:
-        # The id of another process's clock: see man 3 clock_getcpuclockid.
+        # The clock id of another process: see man 3 clock_getcpuclockid.
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:
         return 0.0

@@ -1,4 +1,4 @@
-"""Restrict by Landlock which files a process may reach, whatever its user may."""
+"""Restrict with Landlock which files a process may access, in addition to the rights of its user."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MAKE_DIR, _MAKE_REG, _MAKE_SYM = 1 << 7, 1 << 8, 1 << 12
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
 
 _ALL_OF_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
-"""All rights to files that a version of Landlock knows; each that no rule grants is denied."""
+"""All file rights of a version of Landlock. A right that no rule grants is denied."""
 _OF_FILES = _WRITE_FILE | _READ_FILE | _TRUNCATE
-"""Those of them that a rule for a single file may grant."""
+"""The rights that a rule for a single file may grant."""
 _NETWORK = 0b11
 """Bind and connect TCP sockets; from version 4."""
 _SCOPES = 0b11
@@ -36,15 +36,15 @@ _READ = _READ_FILE | _READ_DIR
 _USE = _READ_FILE | _WRITE_FILE
 """Read and write a device."""
 SCRATCH = _READ | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REFER | _TRUNCATE
-"""Do anything but execute files and make devices, pipes and sockets."""
+"""All rights except executing files and creating devices, pipes and sockets."""
 
 _NOT_READABLE = ("site-packages", "dist-packages", "lib-dynload", "__pycache__")
-"""Beside the standard library, but not of it: packages of the deployment. Extension modules are loaded beforehand."""
+"""Folders inside the standard library's that stay closed. Extension modules are loaded in advance."""
 _READABLE_BESIDE = (("/usr/share/zoneinfo", _READ), ("/dev/null", _USE))
 
 
 def abi() -> int:
-    """Return the kernel's version of Landlock; 0 if it has none, or has it switched off."""
+    """Return the kernel's version of Landlock; 0 if it has none or it is disabled."""
     try:
         return kernel.syscall("landlock_create_ruleset", _CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION)
     except OSError:
@@ -72,11 +72,11 @@ def restrict(rules: Iterable[tuple[int, int]], version: int) -> None:
     """Restrict this process and all its children to what the rules grant.
 
     Args:
-        rules: pairs of an open file or folder (O_PATH suffices) and the rights to it and to all below it.
+        rules: pairs of an open file or folder (O_PATH is enough) and the rights to it and everything below it.
         version: of Landlock, as `abi` returns it.
 
     Raises:
-        OSError: the kernel refused, and the process is not restricted.
+        OSError: the kernel rejected the call, and the process is not restricted.
     """
     handled = _ALL_OF_ABI[max(known for known in _ALL_OF_ABI if known <= version)]
     attributes = struct.pack("=Q", handled)

@@ -1,7 +1,7 @@
-"""Hand a program to a jailed child, run it there, and read what it reports.
+"""Pass a program to a jailed child, run it there, and read its report.
 
-In order of time: the worker packs a program into a file without a name, which no other process reads; the child unpacks
-and runs it, and reports; the worker reads the report. Each byte of that may have been written by a hostile program.
+In this order: the worker packs a program into an unnamed file that no other process reads; the child unpacks and runs
+it, and reports; the worker reads the report. Every byte of the report may come from a hostile program.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from .values import CannotCarry, JsonValue, carry, encode
 __all__ = ["REPORT_BYTES", "ChildEnd", "Limits", "Outcome", "Program", "Status", "outcome_of", "pack", "run"]
 
 REPORT_BYTES = 32 << 10
-"""Bytes of a report beside the result: its texts, at six characters of JSON each at the most."""
+"""Maximum bytes of a report without the result: its texts, with at most six JSON characters per character."""
 _FILE_NAME = "<program>"
 _ERROR_CHARACTERS, _NAME_CHARACTERS = 2000, 200
 _LENGTH_BYTES = 8
 _CHUNK = 1 << 16
 _OUT_OF_MEMORY = b'{"status":"MEMORY_LIMIT","error":"the program ran out of memory","error_type":"MemoryError"}'
 _TIMEOUT_CODE = 124
-"""As the command `timeout` has it; the other codes are as a shell tells the signal of a limit."""
+"""As of the command `timeout`. The other codes are those of a shell for the signal of a limit."""
 _CPU_CODE, _MEMORY_CODE, _SCRATCH_CODE = 128 + signal.SIGXCPU, 128 + signal.SIGKILL, 128 + signal.SIGXFSZ
 
-# Kept, since the program may replace them by the time that they are needed.
+# Keep references, since the program may replace these functions before they are needed.
 _write, _exit, _stderr_lines = os.write, os._exit, traceback.TracebackException
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Bounds on one program; all are above zero.
+    """Limits of one program; all are above zero.
 
     Attributes:
         wall: seconds of wall-clock time.
         cpu: seconds of processor time.
-        memory_bytes: memory beside what the interpreter itself needs; address space counts.
-        output_bytes: standard output and standard error together; more is dropped, and the program goes on.
+        memory_bytes: memory in addition to the interpreter's own; address space counts.
+        output_bytes: standard output and standard error together; the rest is dropped, and the program continues.
         result_bytes: the result as JSON.
-        scratch_bytes: files that the program writes, together.
+        scratch_bytes: all files that the program writes.
     """
 
     wall: float = 5.0
@@ -64,13 +64,13 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Program:
-    """What to run.
+    """A program with its inputs and limits.
 
     Attributes:
-        code: source. Its result is the value of the variable `result`, else of the last expression.
-        limits: the bounds.
-        inputs: variables that the program finds, by name; of the types of JSON.
-        files: files that it finds in its folder, by relative path.
+        code: the source. Its result is the value of the variable `result`, or else of the last expression.
+        limits: its limits.
+        inputs: variables of the program, by name; JSON types.
+        files: files in the program's folder, by relative path.
     """
 
     code: str
@@ -92,11 +92,11 @@ class Status(enum.StrEnum):
     MEMORY_LIMIT = "MEMORY_LIMIT"
     SCRATCH_LIMIT = "SCRATCH_LIMIT"
     CRASHED = "CRASHED"
-    """It ended by a signal, ended its process, or forged its report."""
+    """It was killed by a signal, exited its process, or forged its report."""
 
 
 _REPORTED = frozenset(Status) - {Status.TIMEOUT, Status.CPU_LIMIT, Status.CRASHED}
-"""What a child may report; the others are found out from without."""
+"""Statuses that a child may report; the worker detects the others."""
 _EXIT_CODES = {Status.MEMORY_LIMIT: _MEMORY_CODE, Status.SCRATCH_LIMIT: _SCRATCH_CODE}
 
 
@@ -105,13 +105,13 @@ class Outcome:
     """How a program ended.
 
     Attributes:
-        status: in which way.
-        has_result: whether it gave a result; None is one.
-        result: that result; None if there is none.
-        stdout: what it wrote to standard output.
-        stderr: what it wrote to standard error, with the traceback of an exception.
+        status: the kind of end.
+        has_result: whether it has a result; None counts as one.
+        result: the result; None if there is none.
+        stdout: its standard output.
+        stderr: its standard error, with the traceback of an exception.
         truncated: whether output was dropped.
-        exit_code: as of a process: 0 if the status is OK; 128 plus the number of the signal that ended it.
+        exit_code: as of a process: 0 if the status is OK; 128 plus the number of a signal.
         wall: seconds that it took.
         error: what went wrong, in one line of at most 2,000 characters; empty if nothing did.
         error_type: type of the exception, such as ValueError; empty if there was none.
@@ -131,10 +131,10 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChildEnd:
-    """How a child ended, as the zygote saw it.
+    """How a child ended, as the zygote reports it.
 
     Attributes:
-        reason: why the zygote ended it: wall, cpu, scratch or asked; empty if it ended by itself.
+        reason: why the zygote killed it: wall, cpu, scratch or asked; empty if it was not killed.
         code: its exit code, or the negative number of the signal that ended it.
         cpu: processor seconds that it used.
         wall: seconds that it took.
@@ -150,11 +150,11 @@ class ChildEnd:
 
 
 def pack(program: Program) -> int:
-    """Return an open file that holds a program and its files, for the child.
+    """Return an open file with a program and its files, for the child.
 
     Raises:
-        OSError: there is no memory for it.
-        TypeError, ValueError: an input is not of the types of JSON.
+        OSError: there is not enough memory.
+        TypeError, ValueError: an input is not of a JSON type.
     """
     header = json.dumps(
         {
@@ -189,14 +189,14 @@ class _Asked:
 
 
 def run() -> None:
-    """Run the program of the request, report, and end the process, without handlers of atexit and finalisers."""
+    """Run the program of the request, report, and exit the process without atexit handlers and finalisers."""
     try:
         report = _run()
     except MemoryError:
         report = _OUT_OF_MEMORY
     except BaseException as error:  # noqa: BLE001 - the process ends here
-        # What telling the exception raised, such as its own __str__.
-        report = _report("EXCEPTION", error="the exception cannot be told", error_type=_name(error))
+        # Describing the exception raised another, such as from its `__str__`.
+        report = _report("EXCEPTION", error="the exception cannot be described", error_type=_name(error))
     try:
         _send(RESULT, report)
     finally:
@@ -214,7 +214,7 @@ def _run() -> bytes:
     try:
         body, last = _compile(asked.code)
     except MemoryError:
-        # The parser's way to say that the source is nested too deeply; its own memory is small beside the source.
+        # The parser raises MemoryError for source that is nested too deeply; it needs little memory itself.
         return _report("SYNTAX_ERROR", error="the source is nested too deeply to be compiled", error_type="MemoryError")
     except (SyntaxError, ValueError, RecursionError, OverflowError) as error:
         _tell(error.with_traceback(None), asked.error_bytes)
@@ -234,8 +234,8 @@ def _unpack(descriptor: int) -> _Asked:
     """Read a request, put its files into the current folder, and close the descriptor.
 
     Raises:
-        OSError: a file cannot be written there.
-        ValueError: the path of a file leads out of the folder.
+        OSError: a file cannot be written.
+        ValueError: a file's path leads out of the folder.
     """
     length = int.from_bytes(_read(descriptor, _LENGTH_BYTES), "little")
     header: dict[str, Any] = json.loads(_read(descriptor, length))
@@ -248,7 +248,7 @@ def _unpack(descriptor: int) -> _Asked:
 def _place(descriptor: int, path: str, size: int) -> None:
     parts = path.split("/")
     if not all(parts) or not {".", ".."}.isdisjoint(parts) or "\0" in path:
-        raise ValueError(f"the path of a file must be relative and within the folder, such as data/a.csv; got {path!r}")
+        raise ValueError(f"the path of a file must be relative and inside the folder, such as data/a.csv; got {path!r}")
     if len(parts) > 1:
         os.makedirs("/".join(parts[:-1]), exist_ok=True)
     with open(path, "xb") as file:
@@ -280,7 +280,7 @@ def _execute(main: types.ModuleType, asked: _Asked, body: types.CodeType, last: 
         space.clear()
         _tell(error, asked.error_bytes)
         return _OUT_OF_MEMORY
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is what came of the program
+    except BaseException as error:  # noqa: BLE001 - any exception is an outcome of the program
         _tell(error, asked.error_bytes)
         too_large = isinstance(error, OSError) and error.errno == errno.EFBIG
         return _report("SCRATCH_LIMIT" if too_large else "EXCEPTION", error=_line(error), error_type=_name(error))
@@ -297,7 +297,7 @@ def _with_result(value: object, asked: _Asked) -> bytes:
 
 
 def _exited(error: SystemExit, space: dict[str, object], asked: _Asked) -> bytes:
-    """Treat SystemExit as the interpreter does: None and 0 are a good end, another number is not, text is an error."""
+    """Treat SystemExit as the interpreter does: None and 0 are success, other numbers are not, text is an error."""
     code = error.code
     if code is None or (isinstance(code, int) and code & 0xFF == 0):
         return _with_result(space["result"], asked) if "result" in space else _report("OK")
@@ -308,7 +308,7 @@ def _exited(error: SystemExit, space: dict[str, object], asked: _Asked) -> bytes
 
 
 def _compile(code: str) -> tuple[types.CodeType, types.CodeType | None]:
-    """Compile the program's statements and, if it ends with one, its last expression."""
+    """Compile the program's statements and, if its last statement is an expression, that separately."""
     tree = ast.parse(code, _FILE_NAME)
     last: ast.Expression | None = None
     if tree.body and isinstance(tree.body[-1], ast.Expr):
@@ -319,7 +319,7 @@ def _compile(code: str) -> tuple[types.CodeType, types.CodeType | None]:
 
 
 def _tell(error: BaseException, limit: int) -> None:
-    """Write a traceback to standard error, without its outermost frame, which is of this file."""
+    """Write a traceback to standard error, without its outermost frame, which is in this file."""
     left = limit
     traced = error.__traceback__.tb_next if error.__traceback__ is not None else None
     for line in _stderr_lines(type(error), error, traced, compact=True).format():
@@ -358,7 +358,7 @@ def _send(descriptor: int, data: bytes) -> None:
 
 
 def _open_output(descriptor: int) -> io.TextIOWrapper:
-    # Flushed by lines, so that what was printed before a limit struck is there.
+    # Flush each line, so that output before a limit is not lost.
     raw = io.BufferedWriter(io.FileIO(descriptor, "wb", closefd=False))
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
@@ -367,7 +367,7 @@ def _flush(stream: Any, flush: Callable[[io.TextIOWrapper], None] = io.TextIOWra
     try:
         flush(stream)
     except (OSError, ValueError):
-        # The program closed it, or its descriptor.
+        # The program closed the stream or its descriptor.
         return
 
 
@@ -375,13 +375,13 @@ def _flush(stream: Any, flush: Callable[[io.TextIOWrapper], None] = io.TextIOWra
 
 
 def outcome_of(limits: Limits, end: ChildEnd, report: bytes, cut: bool) -> Outcome:
-    """Tell how a program ended, without its output.
+    """Return the outcome of a program, without its output.
 
     Args:
-        limits: the program's.
+        limits: limits of the program.
         end: how its process ended.
-        report: what it reported.
-        cut: whether it reported more than a report may hold.
+        report: the bytes that it reported.
+        cut: whether it reported more bytes than allowed.
     """
     if end.reason == "wall":
         return _ended(Status.TIMEOUT, _TIMEOUT_CODE, f"the program took longer than {limits.wall:g} s")
@@ -394,7 +394,7 @@ def outcome_of(limits: Limits, end: ChildEnd, report: bytes, cut: bool) -> Outco
         name = signal.Signals(-end.code).name if -end.code in set(signal.Signals) else f"signal {-end.code}"
         return _ended(Status.CRASHED, 128 - end.code, f"the program was ended by {name}")
     if end.code != 0 or not report:
-        return _ended(Status.CRASHED, end.code or 1, f"the program ended itself with exit code {end.code}")
+        return _ended(Status.CRASHED, end.code or 1, f"the program exited its process with code {end.code}")
     if cut:
         return _forged()
     return _reported(report, limits.result_bytes)
@@ -433,7 +433,7 @@ def _exit_code(value: object) -> int:
 
 
 def _forged() -> Outcome:
-    return _ended(Status.CRASHED, 1, "the program wrote on the descriptor that its result is reported on")
+    return _ended(Status.CRASHED, 1, "the program wrote to the descriptor on which its result is reported")
 
 
 def _ended(status: Status, exit_code: int, error: str) -> Outcome:

@@ -1,4 +1,4 @@
-"""Make, measure and remove the scratch folders of programs, which may put anything into them."""
+"""Create, measure and remove the scratch folders of programs. Their content is untrusted."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ __all__ = ["BLOCK", "ScratchRoot", "occupied", "open_to_all", "remove"]
 _log = logging.getLogger(__name__)
 
 BLOCK = 4096
-"""Bytes that each file or folder counts for at least, so that empty ones are not free."""
+"""Minimum bytes that each file or folder counts for, so that empty ones are not free."""
 _MAX_DEPTH = 32
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class ScratchRoot:
-    """The folder that the scratch folders of one jail lie in, locked while this process lives."""
+    """The folder that contains the scratch folders of one jail, locked while this process lives."""
 
     def __init__(self, parent: Path | None, user: tuple[int, int] | None, *, prefix: str) -> None:
-        """Make the folder, and remove those that killed processes left beside it.
+        """Create the folder, and remove those that killed processes left in the same place.
 
         Args:
-            parent: where; created if need be. None, or a folder that the user cannot get to, means the system's folder
-                for temporary files.
+            parent: where to create it; created if missing. None, or a folder that the user cannot access, means the
+                system's folder for temporary files.
             user: user and group of the programs, if not this process's own.
-            prefix: how the folder's name begins. A folder of this prefix that nobody has locked is removed.
+            prefix: prefix of the folder's name. Unlocked folders of this prefix are removed.
 
         Raises:
-            OSError: it cannot be made there.
+            OSError: the folder cannot be created.
         """
         self._user = user
         if parent is not None:
@@ -43,17 +43,17 @@ class ScratchRoot:
             parent if parent is not None and (user is None or open_to_all(str(parent))) else Path(tempfile.gettempdir())
         )
         _remove_left_behind(place, prefix)
-        # Under another name until it is locked: a process that starts now would take it for one left behind.
+        # Use another name until it is locked: a process that starts now would remove it as left behind.
         made = Path(tempfile.mkdtemp(prefix=f"new-{prefix}", dir=place))
         self._lock = os.open(made, _FOLDER)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._path = made.rename(place / f"{prefix}{secrets.token_hex(8)}")
         if user is not None:
-            # Lets that user through to the folder of its run, without a listing on the way.
+            # That user may pass through to the folder of its run, but not list this one.
             self._path.chmod(0o711)
 
     def make(self) -> tuple[str, int]:
-        """Make a scratch folder; return its path, and its open descriptor."""
+        """Create a scratch folder; return its path and its open descriptor."""
         path = str(self._path / secrets.token_hex(8))
         os.mkdir(path, 0o700)
         descriptor = os.open(path, _FOLDER)
@@ -63,14 +63,14 @@ class ScratchRoot:
 
     @staticmethod
     def remove(path: str) -> None:
-        """Remove a scratch folder. Log a failure: the next process that starts here tries again."""
+        """Remove a scratch folder. Only log a failure: the next process that starts here retries."""
         try:
             remove(path)
         except OSError as error:
             _log.warning("the scratch folder %s cannot be removed: %s", path, error)
 
     def close(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder and its content."""
         if self._lock != -1:
             self.remove(str(self._path))
             os.close(self._lock)
@@ -86,7 +86,7 @@ def _remove_left_behind(place: Path, prefix: str) -> None:
 
 
 def _remove_if_left_behind(path: str) -> None:
-    """Remove a folder of this user's that nobody holds the lock of; anybody may have put that name there."""
+    """Remove a folder if it is this user's and unlocked; other users may have created one of that name."""
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         return
@@ -99,7 +99,7 @@ def _remove_if_left_behind(path: str) -> None:
 
 
 def open_to_all(folder: str) -> bool:
-    """Tell whether any user gets to a folder, by the modes of the folders on the way."""
+    """Return whether any user can reach a folder, by the modes of the folders in its path."""
     path: str = os.path.realpath(folder)
     while True:
         if not os.stat(path).st_mode & 0o001:
@@ -110,14 +110,14 @@ def open_to_all(folder: str) -> bool:
 
 
 def occupied(folder: int, enough: int, pid: int | None = None) -> int:
-    """Return the bytes that all files and folders in a folder occupy, while a program may be changing them.
+    """Return the bytes that all files and folders in a folder occupy, even while a program changes them.
 
-    A folder that cannot be read, or is nested deeper than 32, counts as more than enough.
+    A folder that cannot be read, or is nested deeper than 32, counts as more than `enough`.
 
     Args:
         folder: the open folder.
-        enough: stop counting above so many bytes.
-        pid: a process whose open files without a name count too, if this process may look at them.
+        enough: stop counting above this number of bytes.
+        pid: a process whose open unnamed files count too, if this process may inspect them.
     """
     total = _occupied(folder, enough, 0)
     if pid is not None and total <= enough:
@@ -129,7 +129,7 @@ def _occupied(folder: int, enough: int, depth: int) -> int:
     if depth > _MAX_DEPTH:
         return enough + 1
     try:
-        # Opened anew: all who share a descriptor of a folder share the position in it.
+        # Open it again: a shared descriptor of a folder shares its position.
         own = os.open(".", _FOLDER, dir_fd=folder)
     except PermissionError:
         return enough + 1
@@ -151,7 +151,7 @@ def _occupied(folder: int, enough: int, depth: int) -> int:
 
 def _occupied_below(folder: int, name: str, enough: int, depth: int) -> int:
     try:
-        # O_NOFOLLOW: a folder of a moment ago may be a link to somewhere else by now.
+        # O_NOFOLLOW: the program may have replaced the folder with a link.
         below = os.open(name, _FOLDER, dir_fd=folder)
     except PermissionError:
         return enough + 1
@@ -175,10 +175,10 @@ def _occupied_by_nameless_files(pid: int) -> int:
 
 
 def remove(path: str) -> None:
-    """Remove a folder and all below it, however deep, following no link; no process may change it meanwhile.
+    """Remove a folder and everything below it, at any depth, without following links. No process may change it.
 
-    Move each folder within to the top before removing it, so that neither the length of a path nor the number of open
-    files limits the depth.
+    Move each inner folder to the top before removing it, so that neither path length nor the number of open files
+    limits the depth.
 
     Raises:
         OSError: something cannot be removed.
@@ -198,7 +198,7 @@ def remove(path: str) -> None:
 
 
 def _unlinked(folder: int, name: str) -> bool:
-    """Unlink it unless it is a folder, and tell whether that was done."""
+    """Unlink an entry unless it is a folder; return whether it was unlinked."""
     if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
         return False
     os.unlink(name, dir_fd=folder)
@@ -206,13 +206,13 @@ def _unlinked(folder: int, name: str) -> bool:
 
 
 def _empty(top: int, name: str, prefix: str, count: int) -> int:
-    # It may have been made unreadable. It is a folder, no link.
+    # The program may have made it unreadable. It is a folder, not a link.
     os.chmod(name, 0o700, dir_fd=top)
     folder = os.open(name, _FOLDER, dir_fd=top)
     try:
         for below in os.listdir(folder):
             if not _unlinked(folder, below):
-                # Moving a folder writes its entry "..".
+                # Moving a folder writes its "..", which needs write access.
                 os.chmod(below, 0o700, dir_fd=folder)
                 os.rename(below, f"{prefix}{count}", src_dir_fd=folder, dst_dir_fd=top)
                 count += 1

@@ -13,24 +13,24 @@ from .syscall_policy import AUDIT_ARCHITECTURES, NUMBERS, Anything, Fails, If, R
 
 __all__ = ["available", "compile_filter", "install"]
 
-# Classic BPF, as <linux/bpf_common.h> and <linux/seccomp.h> have it.
+# Classic BPF; values from <linux/bpf_common.h> and <linux/seccomp.h>.
 _LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
 _IF_EQUAL, _IF_AT_LEAST = 0x15, 0x35
 _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 _OF_NUMBER, _OF_ARCHITECTURE, _OF_ARGUMENTS = 0, 4, 16
 _X32 = 0x40000000
-"""Bit in the number of each call of x86-64's other interface, x32."""
+"""Bit in each call number of x86-64's second interface, x32."""
 _MODE_FILTER = 2
 
 _Instruction = tuple[int, int, int, int]
 
 
 def available() -> bool:
-    """Tell whether the kernel accepts filters at all."""
+    """Return whether the kernel supports seccomp filters."""
     try:
         kernel.prctl("PR_SET_SECCOMP", kernel.PR_SET_SECCOMP, _MODE_FILTER, 0)
     except OSError as error:
-        # A kernel that accepts filters fails to read the one at address 0.
+        # A kernel that supports filters fails to read one at address 0, with EFAULT.
         return error.errno == errno.EFAULT
     return False
 
@@ -63,7 +63,7 @@ def install(program: bytes) -> None:
     """Install a filter on this process, for good. Set PR_SET_NO_NEW_PRIVS first.
 
     Raises:
-        OSError: the kernel refused.
+        OSError: the kernel rejected the filter.
     """
     instructions = kernel.buffer(program)
     # struct sock_fprog: a count, padding up to the pointer, the pointer.
@@ -72,7 +72,7 @@ def install(program: bytes) -> None:
 
 
 def _block(rule: Rule) -> list[_Instruction]:
-    """Return the instructions for a call whose number has matched; each path through them returns."""
+    """Return the instructions for a call whose number matched; every path through them returns."""
     match rule:
         case Anything():
             return [(_RETURN, 0, 0, _ALLOW)]
@@ -88,11 +88,11 @@ def _block(rule: Rule) -> list[_Instruction]:
 
 
 def _alternative(tests: tuple[Test, ...]) -> list[_Instruction]:
-    """Allow the call if all tests hold; else fall through at the end."""
+    """Allow the call if all tests match; otherwise fall through at the end."""
     block: list[_Instruction] = [(_RETURN, 0, 0, _ALLOW)]
     for test in reversed(tests):
         for offset, mask, value in reversed(_words(test)):
-            # The jump skips the rest of the block, which grows towards the front.
+            # The jump skips the rest of the block, which is built from the end.
             block = [(_LOAD, 0, 0, offset), (_AND, 0, 0, mask), (_IF_EQUAL, 0, len(block), value), *block]
     return block
 

@@ -1,9 +1,9 @@
-"""Decide which system calls a program may make, as data: the rules, and the numbers of the calls on each machine.
+"""The system calls that a program may make, as data: the rules, and the call numbers of each machine.
 
-A call that no rule names fails with EPERM. The calls that are let through reach the program's own memory, its own open
-files, and files, which Landlock guards. Landlock does not guard everything about files: the owner of a file changes its
-mode, owner, times and extended attributes through a path or a descriptor that is only readable, and Landlock before
-version 3 lets a file be truncated. So those calls are never made, whatever they name.
+A call without a rule fails with EPERM. The allowed calls access the program's own memory, its open files, and files,
+which Landlock protects. Landlock does not protect everything: the owner of a file can change its mode, owner, times and
+extended attributes through a read-only path or descriptor, and before version 3 can truncate it. So those calls are
+never made.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["AUDIT_ARCHITECTURES", "DONE", "NUMBERS", "Anything", "Fails", "If", 
 
 @dataclass(frozen=True)
 class Test:
-    """Compare one argument, masked, with a value: its lower 32 bits, or all 64 if `wide`."""
+    """Compare one masked argument with a value: its lower 32 bits, or all 64 if `wide`."""
 
     argument: int
     value: int
@@ -42,7 +42,7 @@ class Fails:
 
 @dataclass(frozen=True)
 class If:
-    """Make the call if all tests of one alternative hold; else fail with EPERM."""
+    """Make the call if all tests of one alternative match; otherwise fail with EPERM."""
 
     alternatives: tuple[tuple[Test, ...], ...]
 
@@ -50,9 +50,9 @@ class If:
 Rule = Anything | Fails | If
 
 DONE = Fails(0)
-"""Pretend success and do nothing: code that copies files sets modes and times, and fails as a whole if that fails."""
+"""Pretend success and do nothing: code that copies files also sets modes and times, and fails if that fails."""
 _NOT_THERE = Fails(errno.ENOSYS)
-"""As on an older kernel: libraries fall back to the older call."""
+"""Fail as on an older kernel: libraries then fall back to the older call."""
 _NO_ATTRIBUTES = Fails(errno.ENOTSUP)
 
 _ANYTHING = """
@@ -81,9 +81,9 @@ def _one_of(argument: int, *values: int) -> If:
 
 
 def _opening(flags: int) -> If:
-    """Leave opening to Landlock, which checks the access mode alone: so truncating must ask for write access.
+    """Leave opening to Landlock, which checks only the access mode: so truncating must request write access.
 
-    Access mode 3 needs no right, yet opens a device for its ioctls. Files without a name (O_TMPFILE) escape the quota.
+    Access mode 3 needs no right, but opens a device for its ioctls. Unnamed files (O_TMPFILE) escape the quota.
     """
     mode = os.O_ACCMODE | _O_TMPFILE
     return If(
@@ -96,19 +96,19 @@ def _opening(flags: int) -> If:
 
 
 def policy(pid: int) -> dict[str, Rule]:
-    """Return the rules for the process `pid` by call name; the names are those of all machines together."""
+    """Return the rules for the process `pid` by call name, for the calls of all machines."""
     of_itself = If(((Test(0, pid),),))
     not_executable = If(((Test(2, 0, _PROT_EXEC),),))
     return {
         **dict.fromkeys(_ANYTHING.split(), Anything()),
         "open": _opening(1),
         "openat": _opening(2),
-        # Machine code comes with the interpreter, and no further is loaded or made.
+        # Machine code comes with the interpreter; no more is loaded or created.
         "mmap": not_executable,
         "mprotect": not_executable,
         "kill": of_itself,
         "tgkill": of_itself,
-        # F_SETOWN and F_SETSIG would have the kernel send signals to others; pipes could be made to hold much memory.
+        # F_SETOWN and F_SETSIG would make the kernel signal other processes; F_SETPIPE_SZ could use much memory.
         "fcntl": If(
             (
                 *_one_of(
@@ -122,10 +122,10 @@ def policy(pid: int) -> dict[str, Rule]:
         "ioctl": _one_of(
             1, termios.FIOCLEX, termios.FIONCLEX, termios.FIONBIO, termios.FIONREAD, termios.TCGETS, termios.TIOCGWINSZ
         ),
-        # asyncio wakes itself through a pair of sockets that lead nowhere else. With an address it could lead there.
+        # asyncio wakes itself through a pair of connected sockets. An address in sendto could reach other sockets.
         "socketpair": If(((Test(0, socket.AF_UNIX), Test(1, socket.SOCK_STREAM, _SOCKET_TYPE)),)),
         "sendto": If(((Test(4, 0, wide=True),),)),
-        # Reads a limit of its own, and sets none.
+        # Reads the process's own limits, and sets none.
         "prlimit64": If(((Test(0, 0), Test(2, 0, wide=True)),)),
         **dict.fromkeys(
             ("chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat"), DONE
@@ -142,10 +142,10 @@ def policy(pid: int) -> dict[str, Rule]:
 
 
 AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-"""How the kernel tells a filter which machine a call is for. A call for another one, such as a 32-bit call on x86-64,
-has other numbers."""
+"""The kernel's number for the machine of a call. A call for another machine, such as a 32-bit call on x86-64, has
+different call numbers."""
 
-# A machine's table leaves out the calls that it does not have. The kernel never changes a number.
+# A table leaves out the calls that its machine does not have. The kernel never changes a number.
 _X86_64 = """
     read=0 write=1 open=2 close=3 stat=4 fstat=5 lstat=6 poll=7 lseek=8 mmap=9 mprotect=10 munmap=11 brk=12
     rt_sigaction=13 rt_sigprocmask=14 rt_sigreturn=15 ioctl=16 pread64=17 pwrite64=18 readv=19 writev=20 access=21

@@ -1,4 +1,4 @@
-"""Encode a result as JSON, exactly, or say why a value cannot be carried."""
+"""Encode a result as JSON without loss, or explain why a value cannot be carried."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["EXACT_INTEGERS", "MAX_DEPTH", "CannotCarry", "JsonValue", "carry", "
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
 EXACT_INTEGERS = 1 << 53
-"""The largest integer, and negated the smallest, that a double holds exactly, as all numbers of JSON may end up."""
+"""Largest integer, and negated the smallest, that is exact as a double, which JSON parsers may use for all numbers."""
 MAX_DEPTH = 24
-"""Levels of lists and dicts. Readers of deeper messages give up, those of protobuf beyond some 30."""
+"""Maximum levels of lists and dicts. Parsers reject deeper messages, those of protobuf beyond some 30."""
 _PATH_CHARACTERS = 120
-# Methods of the builtin types, not those that a derived type puts in their place.
+# Methods of the builtin types, not those with which a derived type overrides them.
 _ITEMS: Callable[[dict[object, object]], Iterable[tuple[object, object]]] = vars(dict)["items"]
 _ITERATE_LIST: Callable[[list[object]], Iterable[object]] = vars(list)["__iter__"]
 _ITERATE_TUPLE: Callable[[tuple[object, ...]], Iterable[object]] = vars(tuple)["__iter__"]
@@ -45,15 +45,15 @@ _WAYS_OUT = {
 }
 
 
-class CannotCarry(Exception):  # noqa: N818 - it tells of the value, and is no fault of the jail's
-    """A value is no result. The text names its place, what it is, and the way out."""
+class CannotCarry(Exception):  # noqa: N818 - it describes the value, and is not a fault of the jail
+    """A value cannot be a result. The text names its path, its type and the way out."""
 
 
 def encode(value: object, limit: int) -> bytes:
     """Encode a value as JSON.
 
     Raises:
-        CannotCarry: JSON does not have it, or it takes more bytes than the limit.
+        CannotCarry: JSON cannot represent the value, or it takes more bytes than the limit.
     """
     text = json.dumps(carry(value, limit), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     data = text.encode("utf-8")
@@ -63,20 +63,20 @@ def encode(value: object, limit: int) -> bytes:
 
 
 def carry(value: object, limit: int) -> JsonValue:
-    """Convert a value to the types of JSON: a tuple to a list, an object of a derived type to what it derives from.
+    """Convert a value to JSON types: a tuple to a list, an object of a derived type to its base type.
 
     Args:
-        value: anything; none of its own methods is called.
-        limit: bytes that it may take as JSON; kept roughly, to stop before anything large is copied.
+        value: any value; its own methods are not called.
+        limit: maximum bytes as JSON; approximate, to stop before anything large is copied.
 
     Raises:
-        CannotCarry: JSON does not have it, or it is larger than the limit.
+        CannotCarry: JSON cannot represent the value, or it is larger than the limit.
     """
     return _Carrier(limit).value(value, "result", 0)
 
 
 class _Carrier:
-    """One walk over a value. It calls the methods of builtin types, never the value's own."""
+    """Convert one value. Call the methods of builtin types, never the value's own."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -87,7 +87,7 @@ class _Carrier:
         self._take(1)
         if value is None or value is True or value is False:
             return value
-        # Not isinstance, which asks the value for its class.
+        # Not isinstance, which reads the value's `__class__`.
         kind = type(value)
         if issubclass(kind, str):
             return self._text(cast("str", value), path)
@@ -142,7 +142,7 @@ class _Carrier:
             try:
                 plain.encode("utf-8")
             except UnicodeEncodeError:
-                raise CannotCarry(f"{_short(path)} holds a lone surrogate, which is no text") from None
+                raise CannotCarry(f"{_short(path)} contains a lone surrogate, which is not valid text") from None
         return plain
 
     def _take(self, size: int) -> None:

@@ -1,7 +1,7 @@
-"""Fork a child for each program from a warm process without threads, the zygote, and hold it to its limits.
+"""Fork a child for each program from a warm process without threads, the zygote, and enforce its limits.
 
-The zygote never sees a program, its inputs or its result: those go between the worker and the child, through
-descriptors that it only passes on. So no trace of a run is in its memory, which each later child gets a copy of.
+The zygote never sees a program, its inputs or its result: they go between worker and child, through descriptors that it
+only passes on. So its memory, which each later child copies, contains no data of a run.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from .confinement import JAILED, NOT_JAILED, RESULT, ChildLimits, Confinement, D
 __all__ = ["main"]
 
 _TICK = 0.025
-"""Seconds between two checks of what a child has used."""
+"""Seconds between two checks of a child's usage."""
 _LOOK_SHARE = 8
-"""After a check of the files, wait so many times as long as it took, so that large folders cost little."""
+"""After a check of the files, wait this many times as long as it took, so that large folders cost little."""
 _MESSAGE_BYTES = 1 << 16
 _DESCRIPTORS = 5
 _NAMESPACES = 0x40000000 | 0x08000000 | 0x04000000
-"""CLONE_NEWNET, CLONE_NEWIPC and CLONE_NEWUTS: no network, no shared memory of others, no name of the machine."""
+"""CLONE_NEWNET, CLONE_NEWIPC and CLONE_NEWUTS: no network, no foreign shared memory, no host name."""
 _HOST_NAME = "sandbox"
 _EXTENSIONS_LEFT_OUT = (
     *("_test", "_xx", "xx", "_curses", "_tkinter", "_dbm", "_gdbm", "_crypt"),
     *("nis", "ossaudiodev", "readline", "spwd", "syslog"),
 )
-"""Extension modules that are of no use in a jail; a program cannot load them later."""
+"""Extension modules that are useless in a jail; a program cannot load them later."""
 _MODULES = """
     abc argparse array ast asyncio base64 binascii bisect bz2 calendar cmath codecs collections collections.abc colorsys
     concurrent.futures configparser contextlib contextvars copy csv ctypes dataclasses datetime decimal difflib dis
@@ -53,20 +53,20 @@ _MODULES = """
 
 @dataclass(kw_only=True, slots=True)
 class _Child:
-    """A child that runs.
+    """A running child.
 
     Attributes:
-        run: number that the worker gave it.
-        pid: its process.
-        process: descriptor of that process.
+        run: the worker's number for it.
+        pid: its process id.
+        process: descriptor of its process.
         folder: descriptor of its scratch folder.
-        started: when, in seconds of the monotonic clock.
-        wall: seconds that it may take.
-        cpu: processor seconds that it may use.
-        quota: bytes that its files may occupy.
-        looked: when its files were last looked at.
-        pause: seconds until they are looked at again.
-        reason: why it was ended, empty where it was not.
+        started: start, in seconds of the monotonic clock.
+        wall: limit of seconds.
+        cpu: limit of processor seconds.
+        quota: limit of bytes that its files occupy.
+        looked: time of the last check of its files.
+        pause: seconds until the next check.
+        reason: why it was killed; empty if it was not.
     """
 
     run: int
@@ -91,7 +91,7 @@ class _Zygote:
         self._poll.register(control, select.POLLIN)
 
     def serve(self) -> None:
-        """Fork and watch until the worker is gone; then end what still runs."""
+        """Fork and watch children until the worker is gone; then kill those that still run."""
         try:
             while True:
                 for descriptor, _ in self._poll.poll(self._patience()):
@@ -151,7 +151,7 @@ class _Zygote:
                 looked=started,
             )
         finally:
-            # Only the child holds them now, so that their other ends see its end.
+            # Now only the child has them, so that their other ends notice when it exits.
             for descriptor in (request, stdout, stderr, result):
                 os.close(descriptor)
 
@@ -162,7 +162,7 @@ class _Zygote:
             )
             self._children.clear()
             enter(self._confinement, descriptors, limits)
-        except BaseException as error:  # noqa: BLE001 - nothing of the program has run, and nothing will
+        except BaseException as error:  # noqa: BLE001 - no code of the program ran, and none will
             _refuse(descriptors.result, f"{type(error).__name__}: {error}")
         os.write(RESULT, JAILED)
         if message["probe"]:
@@ -213,17 +213,17 @@ def _refuse(result: int, reason: str) -> NoReturn:
     try:
         os.write(result, told)
     except OSError:
-        # The descriptor has been moved to its place already.
+        # The descriptor was already moved to its number.
         os.write(RESULT, told)
     finally:
         os._exit(1)
 
 
 def main() -> None:
-    """Serve the worker that started this process, as `sys.argv` tells.
+    """Serve the worker that started this process.
 
-    Its arguments are the descriptor of one end of a pair of SOCK_SEQPACKET sockets, the worker's process id, and the
-    user and group that programs run as if this process is root's. The first message says what is missing here.
+    `sys.argv` has the descriptor of one end of a pair of SOCK_SEQPACKET sockets, the worker's process id, and the user
+    and group of the programs if this process runs as root. The first message lists what is missing here.
     """
     control_descriptor, worker, uid, gid = (int(argument) for argument in sys.argv[1:5])
     kernel.prctl("PR_SET_PDEATHSIG", kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -250,7 +250,7 @@ def main() -> None:
         zygote=os.getpid(),
     )
     control.send(json.dumps({"missing": []}).encode("ascii"))
-    # What is there now stays: children share its memory as long as nobody writes to it.
+    # Freeze all objects: children share their memory as long as no process writes to it.
     gc.collect()
     gc.freeze()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -258,7 +258,7 @@ def main() -> None:
 
 
 def _load_modules() -> None:
-    """Import what programs usually import, and each extension module: a jailed child cannot load machine code."""
+    """Import modules that programs often use, and each extension module: a jailed child cannot load machine code."""
     for name in _MODULES.split():
         importlib.import_module(name)
     for name in _extensions():
@@ -277,8 +277,7 @@ def _extensions() -> list[str]:
 def _keep_library_open(user: tuple[int, int] | None) -> int | None:
     """Keep the standard library readable for children that become another user.
 
-    If that user cannot get to its path, such as root's own interpreter in /root, import it through an open folder from
-    now on.
+    If that user cannot reach its path, such as root's interpreter in /root, import it through an open folder instead.
 
     Returns:
         That folder, which must stay open; None if none is needed.

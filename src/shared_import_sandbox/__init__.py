@@ -1,10 +1,10 @@
-"""Temporal's workflow sandbox, with one import of a workflow's module for all of its runs where that is safe.
+"""Temporal's workflow sandbox, with one import of a workflow's module for all of its runs if that is safe.
 
-Read `_runner.py` first: it puts the parts together as a runner for the SDK's workers.
+Read `_runner.py` first: it combines the parts into a runner for the SDK's workers.
 
-- `_sdk.py` holds all that is taken from private parts of the SDK: the importer, and entering the sandbox.
-- `_proof.py` decides at start-up whether a module may be shared, by `_fixed_values.py` and `_bytecode.py`.
-- `_snapshot.py` finds what a run changed nevertheless, and restores it.
+- `_sdk.py` contains everything that uses private parts of the SDK: the importer, and entering the sandbox.
+- `_proof.py` decides at startup whether a module may be shared, with `_fixed_values.py` and `_bytecode.py`.
+- `_snapshot.py` finds what a run changed anyway, and restores it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def sandboxed_runner(
     *,
     fixed_types: Iterable[type] = (),
 ) -> SandboxedWorkflowRunner:
-    """Returns a sandboxed runner for a worker, a replayer or a test environment.
+    """Return a sandboxed runner for a worker, a replayer or a test environment.
 
     Args:
         restrictions: which modules are passed through, and what is forbidden.
         runner_class: runs the workflow inside the sandbox.
-        fixed_types: further classes whose instances never change, so that a module that holds some can be shared.
+        fixed_types: more classes whose instances never change; a module may contain them and still be shared.
 
     Returns:
-        A runner that shares imports; with a version of temporalio that is not in `PROVED_SDK_VERSIONS`, the SDK's own
-        after one warning in the log.
+        A runner that shares imports. With a version of temporalio outside `PROVED_SDK_VERSIONS`, the SDK's own runner,
+        with one warning in the log.
     """
     if not _is_proved():
         return SandboxedWorkflowRunner(restrictions=restrictions, runner_class=runner_class)

@@ -1,4 +1,4 @@
-"""What the bytecode of functions tells about state that they leave behind."""
+"""Find, in the bytecode of functions, code that leaves state behind."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _BACK_DOORS = frozenset({"globals", "exec", "eval"})
 
 
 def code_faults(function: types.FunctionType, missing: Callable[[str, Sequence[str]], str | None]) -> Iterator[str]:
-    """What a function does, or functions inside of it, that the next run could see.
+    """Yield what a function, or a function inside it, does that a later run could see.
 
     Args:
-        function: of a module that is to be shared.
-        missing: of a module and the names that are imported from it, the module that is not there yet, if any, so that
-            its code would run now.
+        function: a function of the module to share.
+        missing: takes a module and the names imported from it; returns the module that is not imported yet, if any,
+            because importing it would run its code now.
     """
     package = str(function.__globals__.get("__package__") or "")
     yield from _faults(function.__code__, package, missing)
@@ -35,7 +35,7 @@ def _faults(code: types.CodeType, package: str, missing: Callable[[str, Sequence
         elif step.opname == "LOAD_CONST":
             last = [*last[-1:], step.argval]
         elif step.opname == "IMPORT_NAME":
-            level, names = last  # What the instruction takes from the stack.
+            level, names = last  # The operands on the stack.
             absent = missing(_absolute(str(step.argval), package, level), names or ())
             if absent is not None:
                 yield f"imports {absent} while it runs"

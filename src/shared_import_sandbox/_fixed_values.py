@@ -1,4 +1,4 @@
-"""Kinds of values that no run can change, so that all runs may have the same."""
+"""Kinds of values that no run can change, so all runs may share them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _FIXED: frozenset[type[Any]] = frozenset(
         bytes,
         range,
         slice,
-        # Without attributes: people make sentinels of it.
+        # Has no attributes; used for sentinels.
         object,
         types.CodeType,
         types.GenericAlias,
@@ -93,7 +93,7 @@ DESCRIPTORS: tuple[type[Any], ...] = (
     types.MethodDescriptorType,
     types.ClassMethodDescriptorType,
     types.WrapperDescriptorType,
-    _PAIR["one"].__class__,  # What named tuples read by.
+    _PAIR["one"].__class__,  # The field accessors of named tuples.
 )
 
 
@@ -102,8 +102,8 @@ class _Sample: ...
 
 
 KNOWN_CODE: frozenset[types.CodeType] = frozenset({_Sample.__repr__.__code__})
-"""Code of functions that close over something that changes, and leave it as it was: a dataclass's `__repr__` notes whom
-it is just showing."""
+"""Code of functions that change a variable they close over and restore it: a dataclass's `__repr__` records the objects
+it is printing."""
 
 MAINTAINED = frozenset(
     {
@@ -130,14 +130,14 @@ MAINTAINED = frozenset(
         "_abc_impl",
     }
 )
-"""Names in modules and classes that the interpreter keeps; of them only whether they are replaced is watched."""
+"""Names in modules and classes that the interpreter maintains. Only their replacement is detected."""
 
 MADE_LATER = frozenset({"__annotations__", "__annotations_cache__", "__slotnames__", "__warningregistry__"})
-"""Names that the interpreter may add to modules and classes at any time, and that no code keeps state in. Copying an
-object notes the names of its slots in its class."""
+"""Names that the interpreter may add to modules and classes at any time, and that hold no state of code. Copying an
+object stores its slot names in its class."""
 
 MADE_LATER_BY_ENUMS = "_inverted_"
-"""What a member of a flag remembers of itself the first time that it is inverted."""
+"""Attribute in which a flag member caches its inverse."""
 
 
 _INSTEAD: dict[type[Any], str] = {
@@ -146,28 +146,28 @@ _INSTEAD: dict[type[Any], str] = {
     set: "a frozenset",
     bytearray: "a bytes",
 }
-"""What says of a constant that it is one."""
+"""Immutable replacements for mutable constants."""
 
 MADE_BY_LIBRARIES = frozenset({"__attrs_attrs__", "__pydantic_core_schema__", "__pydantic_decorators__"})
-"""Attributes by which models of pydantic and classes of attrs are known; what else is in them tells authors nothing."""
+"""Attributes that identify pydantic models and attrs classes; listing more of their attributes helps no author."""
 
 
 def is_activity(function: types.FunctionType) -> bool:
-    """Whether a function is an activity, which stands beside workflows but does not run in their sandbox."""
+    """Return whether a function is an activity, which may be in a workflow's module but does not run in its sandbox."""
     return "__temporal_activity_definition" in vars(function)
 
 
 def hint(value: Any) -> str:
-    """What to tell the author of a value that could be changed."""
+    """Return advice for the author of a value that could be changed."""
     instead = next((better for kind, better in _INSTEAD.items() if type(value) is kind), None)
-    return f" (if none does, {instead} is shared)" if instead else ""
+    return f" (use {instead} if no run changes it)" if instead else ""
 
 
 def is_plain(value: Any) -> bool:
-    """Whether an object keeps all that can be changed in attributes and slots.
+    """Return whether an object keeps all of its mutable state in attributes and slots.
 
-    That is not so for those of classes derived from list, dict, Exception and the like, nor for those with cached
-    properties, which change them by being read.
+    False for classes derived from list, dict, Exception and similar, and for those with cached properties, which change
+    the object when read.
     """
     for cls in type(value).__mro__:
         members = vars(cls)
@@ -180,12 +180,12 @@ def is_plain(value: Any) -> bool:
 
 
 def is_fixed(value: Any) -> bool:
-    """Whether a value cannot be changed itself, whatever it refers to, and refers to nothing that could be."""
+    """Return whether a value is immutable, and refers to nothing mutable."""
     if type(value) in _FIXED or type(value).__module__ in _TYPING:
         return True
     if isinstance(value, enum.Enum):
         return False
     if isinstance(value, logging.Logger):
-        # Found by its name everywhere: the sandbox never had another one.
+        # Loggers are global by name: the SDK's sandbox shares them too.
         return value is logging.root or logging.Logger.manager.loggerDict.get(value.name) is value
     return False

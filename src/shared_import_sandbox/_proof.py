@@ -1,8 +1,8 @@
-"""Whether the modules that a sandbox imported can serve all runs: nothing in them is there to be changed by a run.
+"""Decide whether the modules that a sandbox imported can serve all runs: no run must be able to change them.
 
-What can be told by looking is told here, once, when the worker starts: values of modules and classes that are lists,
-dicts or objects of unknown kinds, functions that assign globals. What only shows at run time, such as assigning a
-class's attribute, is what the snapshot is for that comes out of it.
+The inspection runs once, when the worker starts. It finds lists, dicts and objects of unknown kinds in modules and
+classes, and functions that assign globals. It also creates the snapshot that detects changes at run time, such as an
+assigned class attribute.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from ._snapshot import MISSING, Snapshot
 __all__ = ["Proof", "prove"]
 
 _ENOUGH = 3
-"""Faults after which looking goes no further: a large library that is not passed through has thousands."""
+"""Number of faults after which the inspection stops: a large library that is not passed through has thousands."""
 
 _IMMUTABLE = 1 << 8
-"""Py_TPFLAGS_IMMUTABLETYPE: the interpreter refuses to assign attributes of the class."""
+"""Py_TPFLAGS_IMMUTABLETYPE: the interpreter rejects assignments to attributes of the class."""
 
 _TABLES_OF_CLASSES = frozenset({"__dataclass_fields__", "_field_defaults"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Proof:
-    """What was found.
+    """The result of an inspection.
 
     Attributes:
-        faults: why the modules cannot be shared, the first few; empty where they can.
-        snapshot: of all that a run could reach and change.
+        faults: the first reasons why the modules cannot be shared; empty if they can.
+        snapshot: everything that a run could reach and change.
     """
 
     faults: tuple[str, ...]
@@ -57,11 +57,11 @@ class Proof:
 
 
 def prove(sandbox: StandingSandbox, fixed_types: Iterable[type] = ()) -> Proof:
-    """Looks at everything that the modules of a sandbox hold.
+    """Inspect everything that the modules of a sandbox contain.
 
     Args:
-        sandbox: with the modules imported.
-        fixed_types: further classes whose instances no run can change.
+        sandbox: has the modules imported.
+        fixed_types: more classes whose instances no run can change.
     """
     prover = _Prover(sandbox, frozenset(fixed_types))
     prover.look()
@@ -78,7 +78,7 @@ class _Prover:
         self._namespaces = {id(vars(module)) for module in self._modules.values()}
         host = {name: module for name, module in list(host_modules().items()) if type(module) is types.ModuleType}
         self._host_namespaces = {id(vars(module)) for module in host.values()} - self._namespaces
-        # What a module holds that is passed through, all runs have in the SDK's own sandbox, too.
+        # Values of passed-through modules are shared by all runs in the SDK's own sandbox, too.
         self._host_values = {
             id(value)
             for name, module in host.items()
@@ -99,7 +99,7 @@ class _Prover:
                 self.faults.append(f"{where} is {fault}")
 
     def _counts(self, name: str, was: Any, value: Any) -> bool:
-        """Whether a new value of a module's name, or a new entry of sys.modules, is more than an import leaves."""
+        """Return whether a new value of a module's name, or a new entry of sys.modules, is more than an import's."""
         if name in MADE_LATER:
             return False
         if was is not MISSING:
@@ -107,7 +107,7 @@ class _Prover:
         return not any(unwrapped(value) is module for module in list(host_modules().values()))
 
     def _module_counts(self, name: str, was: Any, value: Any) -> bool:
-        # importlib itself knows nothing of what is passed through, as where zoneinfo loads tzdata.
+        # importlib ignores passed-through modules, for example when zoneinfo loads tzdata.
         late = was is MISSING and type(value) is types.ModuleType and self._sandbox.passed_through(name)
         return not late and self._counts(name, was, value)
 
@@ -131,8 +131,8 @@ class _Prover:
         self._left.extend((where, value, nested) for value in values)
 
     def _fault(self, where: str, value: Any, nested: bool) -> str | None:
-        """What is wrong with a value; None where nothing is. What it refers to is looked at later."""
-        if is_proxy(value):  # Nothing may be asked of it.
+        """Return why a value cannot be shared, or None. Values that it refers to are queued."""
+        if is_proxy(value):  # Do not read its attributes.
             return "a class derived from a restricted one"
         if (
             is_fixed(value)
@@ -155,7 +155,7 @@ class _Prover:
         return f"{article} {type(value).__name__}, which a run could change{hint(value)}"
 
     def _wraps(self, where: str, value: Any) -> bool:
-        """Looks into what makes functions into something else; False where a value is none of that."""
+        """Inspect wrappers of functions, such as methods and properties; return False for other values."""
         if _is(value, classmethod, staticmethod):
             self._own_names(where, value)
             self._all(where, value.__func__)
@@ -187,7 +187,7 @@ class _Prover:
         self._names(where, value.__dict__)
 
     def _holds(self, where: str, value: Any, nested: bool) -> bool:
-        """Looks into what holds other values, and is not itself there to be changed."""
+        """Inspect immutable containers of other values; return False for other values."""
         if not (_exactly(value, types.MappingProxyType, list, dict) or is_plain(value)):
             return False
         if _is(value, tuple, frozenset):
@@ -201,7 +201,7 @@ class _Prover:
             self._dictionary(where, behind, nested=nested)
         elif dataclasses.is_dataclass(value):
             self._all(where, type(value), *self._attributes(where, value), nested=True)
-        # In a constant such as a RetryPolicy people write lists that nobody means to change; alone they may be state.
+        # A list inside a constant such as a RetryPolicy is rarely meant to change; on its own it may be state.
         elif nested and _exactly(value, list):
             self.snapshot.sequence(where, value)
             self._all(where, *value, nested=True)
@@ -233,7 +233,7 @@ class _Prover:
         return found
 
     def _is_hosts(self, value: Any) -> bool:
-        """Whether a class or function is what one of the process's own modules has under its name."""
+        """Return whether a class or function is the one that the process's own module has under its name."""
         found: Any = host_modules().get(getattr(value, "__module__", None) or "")
         for name in str(value.__qualname__).split("."):
             found = vars(found).get(name) if isinstance(found, types.ModuleType | type) else None
@@ -243,7 +243,7 @@ class _Prover:
         if cls.__flags__ & _IMMUTABLE or self._is_hosts(cls):
             return None
         if MADE_BY_LIBRARIES & vars(cls).keys():
-            return "a class that a library keeps tables in (in a module that is passed through, it is shared)"
+            return "a class in which a library keeps tables (pass its module through to share it)"
         where = f"{cls.__module__}.{cls.__qualname__}"
         self.snapshot.class_(where, cls, lambda name, _was, _now: name not in MADE_LATER)
         if enum.Enum in cls.__mro__:
@@ -256,13 +256,13 @@ class _Prover:
         tables: Mapping[str, Any] = vars(cls)
         self.snapshot.dictionary(f"{where}._member_map_", tables["_member_map_"])
         self.snapshot.sequence(f"{where}._member_names_", tables["_member_names_"])
-        if enum.Flag not in cls.__mro__:  # Combinations of flags are made when they are first asked for.
+        if enum.Flag not in cls.__mro__:  # Combinations of flags are created on first use.
             self.snapshot.dictionary(f"{where}._value2member_map_", tables["_value2member_map_"])
 
     def _members(self, cls: type) -> Iterator[tuple[str, Any]]:
         members: Mapping[str, Any] = vars(cls)
         for name, value in members.items():
-            # Tables that an enum keeps.
+            # Skip the enum's internal tables.
             if not (issubclass(cls, enum.Enum) and name[:1] == name[-1:] == "_" and isinstance(value, dict | list)):
                 yield name, value
         if issubclass(cls, enum.Enum):
@@ -274,18 +274,18 @@ class _Prover:
         self.snapshot.function(where, function)
         self._all(where, function.__defaults__, *(function.__kwdefaults__ or {}).values(), *vars(function).values())
         if function.__code__ not in KNOWN_CODE:
-            self._all(f"what {where} closes over", *(_contents(function.__closure__ or ())))
+            self._all(f"the closure of {where}", *(_contents(function.__closure__ or ())))
         if id(function.__globals__) in self._host_namespaces:
             return None
         if id(function.__globals__) not in self._namespaces:
             self._namespaces.add(id(function.__globals__))
-            self._namespace(f"what {where} has for globals", function.__globals__)
-        # Those do not run in the sandbox.
+            self._namespace(f"the globals of {where}", function.__globals__)
+        # Activities do not run in the sandbox.
         faults = iter(()) if is_activity(function) else code_faults(function, self._missing)
         return next((f"a function that {fault}" for fault in faults), None)
 
     def _missing(self, name: str, names: Sequence[str]) -> str | None:
-        """What `from name import names` would import now, as the code of `code_faults` asks."""
+        """Return the module that `from name import names` would import now, if any; for `code_faults`."""
         modules = self._sandbox.modules
         if self._sandbox.passed_through(name):
             return None
@@ -302,14 +302,14 @@ def _contents(cells: tuple[types.CellType, ...]) -> Iterator[Any]:
         try:
             yield cell.cell_contents
         except ValueError:
-            continue  # Nothing was assigned yet.
+            continue  # Not assigned yet.
 
 
 def _is(value: Any, *kinds: type[Any]) -> bool:
-    """`isinstance`, after which type checkers let the value be what it is: anything."""
+    """Call `isinstance`, without narrowing the type of the value for type checkers."""
     return isinstance(value, kinds)
 
 
 def _exactly(value: Any, *kinds: type[Any]) -> bool:
-    """Whether a value is of one of the kinds, and not of a derived one with more to it."""
+    """Return whether a value is of exactly one of the types, not of a derived one."""
     return type(value) in kinds

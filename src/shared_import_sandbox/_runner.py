@@ -1,4 +1,4 @@
-"""The runner of workflows: one import of a workflow's module for all of its runs, where that is safe."""
+"""The workflow runner: one import of a workflow's module for all of its runs, if that is safe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOG = logging.getLogger("shared_import_sandbox")
 
 
 class SandboxError(Exception):
-    """Runs of a workflow were not kept apart; the workflow task fails and is repeated."""
+    """Runs of a workflow were not isolated; the workflow task fails, and Temporal retries it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the text and the attributes; the constructor is not called again."""
@@ -38,32 +38,32 @@ def _restore(kind: type[SandboxError], args: tuple[Any, ...], attributes: dict[s
 
 
 class WorkflowStateError(SandboxError):
-    """A workflow changed what all runs of its module share; `changed` names it.
+    """A workflow changed shared state of its module; `changed` names it.
 
-    It fails the workflow task, not the workflow: the task is repeated with the module imported for that run alone.
+    It fails the workflow task, not the workflow: Temporal retries the task, with the module imported for that run.
     """
 
     def __init__(self, changed: tuple[str, ...]) -> None:
         self.changed = changed
         advice = "keep state on self"
         if any(name.startswith("sys.modules.") for name in changed):
-            advice += ", and import at the top of a module, or pass through, what a run needs"
+            advice += ", and import what a run needs at the top of a module, or pass it through"
         super().__init__(
-            f"workflow code changed {', '.join(changed)} while it ran, which other runs can see; {advice}. "
-            "The change is undone, and from now on the module is imported anew for each run"
+            f"workflow code changed {', '.join(changed)} at run time, which other runs can see; {advice}. "
+            "The change was undone, and from now on the module is imported again for each run"
         )
 
 
 class _OverlappedError(SandboxError):
     def __init__(self, module: str) -> None:
         super().__init__(
-            f"another run changed shared state of module {module!r} while this one went on, which may have seen it; "
-            "the workflow task is repeated"
+            f"another run changed shared state of module {module!r} during this one, which may have seen it; "
+            "Temporal retries the workflow task"
         )
 
 
 class _SharedModule:
-    """A workflow's module with all it imports, for all runs, and what it looked like at first."""
+    """A workflow's module and its imports, for all runs, with a snapshot of its initial state."""
 
     def __init__(self, restrictions: SandboxRestrictions, name: str, fixed_types: frozenset[type]) -> None:
         self.name = name
@@ -75,7 +75,7 @@ class _SharedModule:
         self._classes = dict[str, type[Any]]()
 
     def workflow_class(self, name: str) -> type[Any]:
-        """The class of the shared import; what may be shared keeps it for good."""
+        """Return the class of the shared import; it is cached."""
         found = self._classes.get(name)
         if found is None:
             found = self._classes[name] = self.sandbox.workflow_class(name)
@@ -84,7 +84,7 @@ class _SharedModule:
     def load(
         self, class_name: str, runner_class: type[Any], failure_exception_types: Sequence[type[BaseException]]
     ) -> None:
-        """Imports the module, with what the SDK imports beside it, and sees whether it may be shared."""
+        """Import the module and what the SDK imports with it, and decide whether it may be shared."""
         self.sandbox.workflow_class(class_name)
         for each in failure_exception_types:
             self.sandbox.imported(each.__module__, each.__qualname__.partition(".")[0])
@@ -93,10 +93,10 @@ class _SharedModule:
         self.sandbox.seal()
         try:
             proof = prove(self.sandbox, self._fixed_types)
-        except Exception as error:  # noqa: BLE001 - whatever is in there, the SDK may be able to run it
+        except Exception as error:  # noqa: BLE001 - the SDK may be able to run what cannot be inspected
             self.usable = False
             _LOG.warning(
-                "workflow module %s: imported anew for each run, as looking at it failed: %r", self.name, error
+                "workflow module %s: imported again for each run, because inspecting it failed: %r", self.name, error
             )
             return
         self._snapshot = proof.snapshot
@@ -104,16 +104,16 @@ class _SharedModule:
         if self.usable:
             _LOG.info("workflow module %s: imported once, for all runs", self.name)
         else:
-            _LOG.info("workflow module %s: imported anew for each run, because %s", self.name, "; ".join(proof.faults))
+            _LOG.info("workflow module %s: imported again for each run, because %s", self.name, "; ".join(proof.faults))
 
     def undo(self, since: int) -> SandboxError | None:
-        """Undoes what runs changed, and stops sharing the module then.
+        """Undo changes of runs; after a change, stop sharing the module.
 
         Args:
-            since: `undone` as it was when the activation began.
+            since: `undone` at the start of the activation.
 
         Returns:
-            What to fail the activation with; None where it changed nothing, and saw no other run's change.
+            The error to fail the activation with; None if it changed nothing and saw no change of another run.
         """
         if self._snapshot.unchanged() and self.undone == since:
             return None
@@ -132,11 +132,11 @@ class _SharedModule:
 
 @dataclasses.dataclass(frozen=True)
 class SharingWorkflowRunner(SandboxedWorkflowRunner):
-    """The SDK's sandbox, with the same restrictions, that imports a workflow's module once instead of for each run.
+    """The SDK's sandbox with the same restrictions, but one import of a workflow's module for all runs.
 
-    Only where the module, and all that it imports inside of the sandbox, holds nothing that a run could change and
-    another see; other modules are imported anew for each run, as the SDK does it. Where a run changes something all the
-    same, its workflow task fails with a WorkflowStateError, and the module is shared no longer.
+    A module is shared only if it, and everything that it imports inside the sandbox, contains nothing that a run could
+    change. Other modules are imported again for each run, as in the SDK. If a run changes a shared module anyway, its
+    workflow task fails with a WorkflowStateError, and the module is shared no longer.
     """
 
     fixed_types: frozenset[type] = frozenset()
@@ -145,7 +145,7 @@ class SharingWorkflowRunner(SandboxedWorkflowRunner):
     )
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
-        """Makes an instance on the shared import, or one with an import of its own."""
+        """Create an instance on the shared import, or one with its own import."""
         shared = self._module_of(det.defn)
         if shared.usable:
             since = shared.undone
@@ -157,7 +157,7 @@ class SharingWorkflowRunner(SandboxedWorkflowRunner):
 
     def _module_of(self, defn: workflow._Definition) -> _SharedModule:
         name = defn.cls.__module__
-        # As the SDK: importing __main__ again would run it again.
+        # As in the SDK: importing __main__ again would run it again.
         name = "__temporal_main__" if name == "__main__" else name
         shared = self._shared.get(name)
         if shared is None:
@@ -189,7 +189,7 @@ class _Instance(WorkflowInstance):
         finally:
             self._thread_id = None
             error = shared.undo(since)
-        # A run that is thrown out of the cache is not to be stopped in that: the SDK would try for ever.
+        # Do not fail the eviction of a run from the cache: the SDK would retry it forever.
         if error is not None and not any(job.HasField("remove_from_cache") for job in act.jobs):
             raise error
         return completion

@@ -1,7 +1,7 @@
-"""All that the sandbox takes from private parts of the SDK, in this one file.
+"""All code that uses private parts of the SDK, in one file.
 
-The restrictions are the SDK's own, importer and proxies included. What differs from its runner is that an importer
-serves all runs of a workflow, in several threads at once, and that entering it compiles nothing.
+The restrictions are the SDK's own, including importer and proxies. In contrast to the SDK's runner, one importer serves
+all runs of a workflow, in several threads at once, and entering it compiles no code.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _IN_SANDBOX = "temporalio.worker.workflow_sandbox._in_sandbox"
 
 
 class _Context(RestrictionContext):
-    """What restrictions depend on: true for good once everything is loaded, and per thread where threads differ.
+    """The state that restrictions depend on: permanent once everything is loaded, and per thread where threads differ.
 
-    The SDK's own switches both on and off with each run; one run's end would unprotect all others here.
+    The SDK's own context switches on and off with each run; here, the end of one run would unprotect all others.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class _Context(RestrictionContext):
         super().__init__()
 
     @property
-    def in_activation(self) -> bool:  # An attribute in the SDK's.
+    def in_activation(self) -> bool:  # A plain attribute in the SDK.
         return getattr(self._thread, "in_activation", False)
 
     @in_activation.setter
@@ -54,7 +54,7 @@ class _Context(RestrictionContext):
 
 
 class _Importer(Importer):
-    """The SDK's importer, for several threads at once, with a memory for imports that code makes while it runs."""
+    """The SDK's importer, for several threads at once, with a cache for imports at run time."""
 
     def __init__(self, restrictions: SandboxRestrictions, context: _Context, module_name: str) -> None:
         self._lock = threading.RLock()
@@ -76,8 +76,8 @@ class _Importer(Importer):
         known = self._known.get(asked)
         if known is not None and self.new_modules.get(name) is known[0]:
             return known[1]
-        # Between marking a module as seen and putting its restrictions around it, the SDK's importer would hand out the
-        # bare module to another thread.
+        # The SDK's importer marks a module as restricted before it wraps it; without the lock, another thread could get
+        # the bare module in between.
         with self._lock:
             given = super()._import(name, globals, locals, fromlist, level)
             entry = self.new_modules.get(name)
@@ -92,11 +92,11 @@ class _Importer(Importer):
 
 
 class StandingSandbox:
-    """A sandbox whose imports stay.
+    """A sandbox that keeps its imports for all runs.
 
     Args:
-        restrictions: the SDK's.
-        module_name: of the workflow.
+        restrictions: the SDK's restrictions.
+        module_name: module of the workflow.
     """
 
     def __init__(self, restrictions: SandboxRestrictions, module_name: str) -> None:
@@ -110,13 +110,13 @@ class StandingSandbox:
         ]
 
     def _restricted_builtins(self) -> list[tuple[str, Any, Any]]:
-        importer: Any = self._importer  # Types of its callables are open.
+        importer: Any = self._importer  # The SDK does not type its callables.
         found: list[tuple[str, Any, Any]] = importer.restricted_builtins
         return found
 
     @property
     def modules(self) -> dict[str, types.ModuleType]:
-        """`sys.modules` as seen inside."""
+        """`sys.modules` as code inside sees it."""
         return self._importer.new_modules
 
     @property
@@ -124,15 +124,15 @@ class StandingSandbox:
         return self._importer
 
     def forget_imports(self) -> None:
-        """Has modules that were taken out of `modules` be imported and restricted again when they are asked for."""
+        """Import and restrict again, on next use, the modules that were removed from `modules`."""
         self._importer.forget()
 
     def seal(self) -> None:
-        """Has what is forbidden at run time be forbidden from now on."""
+        """Apply the restrictions for run time from now on."""
         self.context.is_runtime = True
 
     def imported(self, module_name: str, name: str) -> Any:
-        """`from module_name import name`, inside."""
+        """Execute `from module_name import name` inside, and return the value."""
         with Entered(self, in_activation=False):
             module = self._importer.import_func(module_name, None, None, (name,), 0)
             try:
@@ -146,25 +146,25 @@ class StandingSandbox:
         return found
 
     def inner_class(self) -> type[InSandbox]:
-        """The SDK's own inner half of an instance."""
+        """Return the SDK's class for the inner half of an instance."""
         found: type[InSandbox] = self.imported(_IN_SANDBOX, "InSandbox")
         return found
 
     def passed_through(self, name: str) -> bool:
-        """Whether a module of that name would be the process's own."""
+        """Return whether a module of that name is passed through."""
         return self._importer.module_configured_passthrough(name)
 
     def own_modules(self) -> dict[str, types.ModuleType]:
-        """What was imported inside, by name; all other modules there are the process's own."""
+        """Return the modules that were imported inside, by name; all others are the process's own."""
         host = host_modules()
         inside = {name: unwrapped(module) for name, module in list(self.modules.items())}
         return {name: module for name, module in inside.items() if module is not host.get(name)}
 
 
 class Entered:
-    """The sandbox applied to this thread, as `with`. Other threads see nothing of it.
+    """Context manager that applies the sandbox to this thread only.
 
-    It does what the SDK's `Importer.applied()` does, on the same counters, so that runs of either kind go on at once.
+    It does what the SDK's `Importer.applied()` does, on the same counters, so shared and unshared runs work at once.
     """
 
     __slots__ = ("_before", "_in_activation", "_sandbox", "_undo")
@@ -209,12 +209,12 @@ class Entered:
 
 
 def is_proxy(value: object) -> bool:
-    """Whether a value is the SDK's stand-in for something restricted; asking the value itself could be refused."""
+    """Return whether a value is the SDK's proxy for something restricted, without reading its attributes."""
     return type(value) is _RestrictedProxy or type(value) is RestrictedModule
 
 
 def unwrapped(value: Any) -> Any:
-    """What a stand-in stands for; other values themselves, as are classes that were derived from a stand-in."""
+    """Return the object behind a proxy; other values, and classes derived from a proxy, unchanged."""
     if not is_proxy(value):
         return value
     try:
@@ -224,6 +224,6 @@ def unwrapped(value: Any) -> Any:
 
 
 def host_modules() -> Mapping[str, types.ModuleType]:
-    """The process's own `sys.modules`, wherever it is asked for."""
+    """Return the process's own `sys.modules`, inside the sandbox too."""
     modules: Mapping[str, types.ModuleType] = _thread_local_sys_modules.orig
     return modules

@@ -1,4 +1,4 @@
-"""What shared modules look like once they are loaded, to find and undo what a run leaves behind in them."""
+"""Record the state of shared modules after loading, to find and undo what a run changed in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 __all__ = ["MISSING", "Snapshot"]
 
 MISSING: Any = object()
-"""What stands for a value that is not there."""
+"""Placeholder for a missing value."""
 
 
 class _Namespace:
@@ -33,9 +33,9 @@ class _Namespace:
         self.keys, self.values = list(now), list(now.values())
 
     def restore(self) -> list[str]:
-        """Puts back what changed, and gives its names; what may be there is remembered instead."""
+        """Restore changed names and return them; allowed changes become part of the record."""
         before = dict(zip(self.keys, self.values, strict=True))
-        now = dict(self.now)  # At once: what other threads change from here on is for the next time.
+        now = dict(self.now)  # One atomic copy: changes of other threads after it are found next time.
         kept = dict(now)
         changed = list[str]()
         for key in {**before, **now}:
@@ -56,7 +56,7 @@ class _Namespace:
 
 
 class _Slots(Mapping[str, Any]):
-    """The slots of an object, as far as something is in them."""
+    """The slots of an object that have a value."""
 
     def __init__(self, instance: object, names: list[str]) -> None:
         self._instance, self._names = instance, names
@@ -75,7 +75,7 @@ class _Slots(Mapping[str, Any]):
 
 
 class Snapshot:
-    """The namespaces of shared modules, in all depth that a run can reach into them."""
+    """The namespaces of shared modules, and everything that a run can reach from them."""
 
     def __init__(self) -> None:
         self._namespaces = list[_Namespace]()
@@ -87,19 +87,19 @@ class Snapshot:
     def dictionary(
         self, where: str, namespace: dict[Any, Any], ours: Callable[[Any, Any, Any], bool] | None = None
     ) -> None:
-        """Watches a dict.
+        """Watch a dict.
 
         Args:
-            where: what people know it by.
+            where: its name in error messages.
             namespace: the dict itself.
-            ours: tells of a name, its value at first or MISSING, and its new one whether they count; those that do not
-                may change.
+            ours: takes a name, its first value or MISSING, and its new one; returns whether the change counts. Other
+                changes are allowed.
         """
         self._namespaces.append(_Namespace(where, namespace, namespace.__setitem__, namespace.__delitem__, ours))
 
     def class_(self, where: str, cls: type, ours: Callable[[Any, Any, Any], bool]) -> None:
         def put(name: str, value: Any) -> None:
-            type.__setattr__(cls, name, value)  # Whatever its metaclass has to say about it.
+            type.__setattr__(cls, name, value)  # Bypass the metaclass.
 
         def drop(name: str) -> None:
             type.__delattr__(cls, name)
@@ -109,7 +109,7 @@ class Snapshot:
     def instance(
         self, where: str, instance: object, attributes: dict[str, Any], ours: Callable[[Any, Any, Any], bool]
     ) -> None:
-        """Watches an object's class and attributes, given as its `__dict__`."""
+        """Watch an object's class and attributes, given as its `__dict__`."""
         self._instances.append((where, instance, type(instance), attributes))
         self.dictionary(where, attributes, ours)
 
@@ -135,12 +135,12 @@ class Snapshot:
         self._sequences.append((where, value, list(value)))
 
     def unchanged(self) -> bool:
-        """Whether all is as it was. Costs some tens of nanoseconds for each name."""
+        """Return whether nothing changed. Takes some tens of nanoseconds per name."""
         for each in self._namespaces:
             now, was = each.now, each.values
             if len(now) != len(was):
                 return False
-            # list() is one step of the interpreter, so that other threads change nothing meanwhile.
+            # list() is atomic in the interpreter, so no other thread changes anything meanwhile.
             if was and not (all(map(is_, list(now.values()), was)) and list(now) == each.keys):
                 return False
         for _, function, code, defaults, keyword_defaults in self._functions:
@@ -160,10 +160,10 @@ class Snapshot:
         return True
 
     def restore(self) -> list[str]:
-        """Puts everything back as it was.
+        """Restore everything.
 
         Returns:
-            What had changed, as `module.Class.attribute`.
+            The names that had changed, as `module.Class.attribute`.
         """
         if self.unchanged():
             return []
@@ -176,7 +176,7 @@ class Snapshot:
         for where, cell, content in self._cells:
             if _content(cell) is not content:
                 _fill(cell, content)
-                changed.append(f"a variable that {where} closes over")
+                changed.append(f"a closure variable of {where}")
         for where, value, items in self._sequences:
             if len(value) != len(items) or not all(map(is_, list(value), items)):
                 value[:] = items
@@ -193,7 +193,7 @@ def _content(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
     except ValueError:
-        return MISSING  # Nothing was assigned yet.
+        return MISSING  # Not assigned yet.
 
 
 def _fill(cell: types.CellType, content: Any) -> None:

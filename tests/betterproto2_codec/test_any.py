@@ -43,9 +43,9 @@ def test_a_message_of_another_tree_is_found(shapes: Any) -> None:
 @pytest.mark.parametrize(
     ("packed", "reason"),
     [
-        pytest.param(AnyMessage(), "'' is no type URL", id="empty"),
-        pytest.param(AnyMessage(type_url="contextunity.harvest.v1.Money"), "is no type URL", id="no slash"),
-        pytest.param(AnyMessage(type_url="type.googleapis.com/"), "is no type URL", id="no name"),
+        pytest.param(AnyMessage(), "'' is not a type URL", id="empty"),
+        pytest.param(AnyMessage(type_url="contextunity.harvest.v1.Money"), "is not a type URL", id="no slash"),
+        pytest.param(AnyMessage(type_url="type.googleapis.com/"), "is not a type URL", id="no name"),
         pytest.param(AnyMessage(type_url="type.googleapis.com/no.Such"), "'no.Such'", id="unknown"),
         pytest.param(
             AnyMessage(type_url="type.googleapis.com/contextunity.harvest.v1.Money", value=b"\xff"),

@@ -73,7 +73,7 @@ def test_messages_that_are_no_objects_have_text_alone() -> None:
     moment = Timestamp(seconds=1)
     assert codec.to_json(moment) == '"1970-01-01T00:00:01Z"'
     assert codec.from_json(Timestamp, '"1970-01-01T00:00:01Z"') == moment
-    with pytest.raises(codec.CodecError, match="its JSON form is no object; use to_json"):
+    with pytest.raises(codec.CodecError, match="its JSON form is not an object; use to_json"):
         codec.to_dict(moment)
 
 
@@ -145,7 +145,7 @@ def test_unknown_keys_can_be_ignored_at_every_level() -> None:
     [
         pytest.param(HarvestRequest, {"suplier_code": "a"}, "suplier_code", "no such field; did you mean supplier_code?", id="misspelt"),
         pytest.param(HarvestRequest, {"supplierCod": "a"}, "supplierCod", "did you mean supplier_code?", id="misspelt JSON name"),
-        pytest.param(Money, {"zzz": 1}, "zzz", "no such field; there are currency_code, units, nanos", id="unknown"),
+        pytest.param(Money, {"zzz": 1}, "zzz", "no such field; known fields: currency_code, units, nanos", id="unknown"),
         pytest.param(Money, {5: 1}, "[5]", "expected a str as a key", id="key that is no text"),
         pytest.param(Product, {"weightGrams": 1, "weight_grams": 1}, "weight_grams", "given twice, as 'weightGrams' and as 'weight_grams'", id="both names"),
         pytest.param(Product, {"sku": 5}, "sku", "expected text, got the number 5", id="number for text"),
@@ -154,27 +154,27 @@ def test_unknown_keys_can_be_ignored_at_every_level() -> None:
         pytest.param(Money, {"nanos": True}, "nanos", "expected an integer, got a boolean", id="bool for int"),
         pytest.param(Money, {"units": 5.5}, "units", "expected an integer, got 5.5", id="fraction"),
         pytest.param(Money, {"units": 2.0**60}, "units", "beyond 2^53", id="imprecise float"),
-        pytest.param(Money, {"units": "5.5"}, "units", "'5.5' is no integer", id="fraction as text"),
-        pytest.param(Money, {"units": "1e3"}, "units", "'1e3' is no integer", id="exponent as text"),
-        pytest.param(Money, {"units": "1_0"}, "units", "'1_0' is no integer", id="underscore"),
+        pytest.param(Money, {"units": "5.5"}, "units", "'5.5' is not an integer", id="fraction as text"),
+        pytest.param(Money, {"units": "1e3"}, "units", "'1e3' is not an integer", id="exponent as text"),
+        pytest.param(Money, {"units": "1_0"}, "units", "'1_0' is not an integer", id="underscore"),
         pytest.param(Money, {"units": "9223372036854775808"}, "units", "out of range for an int64", id="int64 as text too large"),
         pytest.param(Money, {"units": "9" * 5000}, "units", "out of range", id="endless text"),
         pytest.param(Money, {"nanos": 2**31}, "nanos", "out of range for an int32", id="int32 too large"),
-        pytest.param(Money, {"units": None}, "units", "null is no value", id="null"),
-        pytest.param(Product, {"tags": None}, "tags", "null is no value", id="null for a list"),
-        pytest.param(Product, {"tags": [None]}, "tags[0]", "null is no value", id="null in a list"),
+        pytest.param(Money, {"units": None}, "units", "null is not allowed", id="null"),
+        pytest.param(Product, {"tags": None}, "tags", "null is not allowed", id="null for a list"),
+        pytest.param(Product, {"tags": [None]}, "tags[0]", "null is not allowed", id="null in a list"),
         pytest.param(Product, {"tags": "abc"}, "tags", "expected a list, got text 'abc'", id="text for a list"),
         pytest.param(Product, {"options": ["a"]}, "options", "expected an object, got a list", id="list for a map"),
         pytest.param(Product, {"options": {"a": 1}}, 'options["a"]', "expected text", id="value of a map"),
         pytest.param(Product, {"options": {1: "a"}}, "options[1]", "as a key: expected a str", id="key of a map"),
-        pytest.param(Product, {"availability": "IN_STOK"}, "availability", "'IN_STOK' is no contextunity.harvest.v1.Availability", id="enum"),
+        pytest.param(Product, {"availability": "IN_STOK"}, "availability", "'IN_STOK' is not a value of contextunity.harvest.v1.Availability", id="enum"),
         pytest.param(Product, {"availability": "AVAILABILITY_IN_STOK"}, "availability", "did you mean AVAILABILITY_IN_STOCK?", id="misspelt enum"),
         pytest.param(Product, {"availability": 2**31}, "availability", "out of range for an enum", id="enum too large"),
         pytest.param(Product, {"availability": False}, "availability", "expected a name of", id="bool for enum"),
         pytest.param(Product, {"price": "5 EUR"}, "price", "expected an object, got text '5 EUR'", id="text for a message"),
         pytest.param(ProductPage, {"products": [{}, {"price": {"units": {"a": 1}}}]}, "products[1].price.units", "expected an integer, got an object", id="deep"),
         pytest.param(Feed, {"ranges": "true"}, "ranges", "expected a boolean, got text 'true'", id="text for bool"),
-        pytest.param(Feed, {"prologue": "%"}, "prologue", "'%' is no base64", id="base64"),
+        pytest.param(Feed, {"prologue": "%"}, "prologue", "'%' is not base64", id="base64"),
         pytest.param(Feed, {"prologue": b"a"}, "prologue", "expected base64 text, got bytes", id="bytes for base64"),
         pytest.param(ContextUnit, {"created_at": "yesterday"}, "created_at", "is not an RFC 3339 time", id="time"),
         pytest.param(ContextUnit, {"created_at": "2030-01-01T00:00:00"}, "created_at", "is not an RFC 3339 time", id="time without zone"),
@@ -182,7 +182,7 @@ def test_unknown_keys_can_be_ignored_at_every_level() -> None:
         pytest.param(ContextUnit, {"metrics": {"cost_usd": "1.5"}}, "metrics.cost_usd", "expected a number, got text '1.5'", id="text for double"),
         pytest.param(ContextUnit, {"metrics": {"cost_usd": 10**400}}, "metrics.cost_usd", "out of range for a double", id="huge double"),
         pytest.param(ContextUnit, {"payload": {"a": [{"b": float("inf")}]}}, 'payload["a"][0]["b"]', "finite", id="infinity in a Struct"),
-        pytest.param(ContextUnit, {"payload": {"a": 2**53 + 1}}, 'payload["a"]', "exactly by a double", id="imprecise int in a Struct"),
+        pytest.param(ContextUnit, {"payload": {"a": 2**53 + 1}}, 'payload["a"]', "exactly in a double", id="imprecise int in a Struct"),
         pytest.param(ContextUnit, {"payload": {"a": datetime(2030, 1, 1, tzinfo=UTC)}}, 'payload["a"]', "not datetime", id="datetime in a Struct"),
         pytest.param(ContextUnit, {"payload": []}, "payload", "expected an object, got a list", id="list for a Struct"),
         pytest.param(ContextUnit, {"body": {"units": 1}}, "body.@type", "expected a type URL", id="Any without type"),
@@ -265,7 +265,7 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
         codec.Violation("products[0].skuu", "no such field; did you mean sku?"),
         codec.Violation("products[0].line", "expected an integer, got 1.5"),
         codec.Violation("products[1].price.units", "expected an integer, got a boolean"),
-        codec.Violation("x", "no such field; there are products, rejected, warnings"),
+        codec.Violation("x", "no such field; known fields: products, rejected, warnings"),
     )
     for violation in caught.value.violations:
         assert str(violation) in str(caught.value)

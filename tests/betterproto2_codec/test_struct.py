@@ -53,8 +53,10 @@ def test_tuples_and_other_mappings_are_taken() -> None:
 @pytest.mark.parametrize(
     ("content", "path", "reason"),
     [
-        pytest.param({"a": 2**53 + 1}, '["a"]', f"{2**53 + 1} cannot be told exactly by a double", id="imprecise int"),
-        pytest.param({"a": {"b": [0, 10**400]}}, '["a"]["b"][1]', "exactly by a double", id="huge int"),
+        pytest.param(
+            {"a": 2**53 + 1}, '["a"]', f"{2**53 + 1} cannot be stored exactly in a double", id="imprecise int"
+        ),
+        pytest.param({"a": {"b": [0, 10**400]}}, '["a"]["b"][1]', "exactly in a double", id="huge int"),
         pytest.param({"a": float("nan")}, '["a"]', "finite numbers, not nan", id="NaN"),
         pytest.param({"a": float("inf")}, '["a"]', "finite numbers, not inf", id="infinity"),
         pytest.param({"a": b"x"}, '["a"]', "not bytes", id="bytes"),

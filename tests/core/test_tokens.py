@@ -125,7 +125,7 @@ def test_a_token_begins_when_it_says() -> None:
     assert _KEYS.verify(_signed({"token_id": "t", "nbf": None}), now=0.0).token.nbf is None
     assert _refused(_signed({"token_id": "t", "nbf": 200, "exp_unix": 100}), now=150.0) == "expired", "never good"
     assert _refused(_signed({"token_id": "t", "nbf": 2e9}, secret=_OTHER)) == "bad_signature"
-    with pytest.raises(TokenError, match="not good yet"):
+    with pytest.raises(TokenError, match="not valid yet"):
         _KEYS.verify(_signed({"token_id": "t", "nbf": 1e12}))
 
 
@@ -377,15 +377,27 @@ def test_every_token_comes_back_as_it_was(token: ContextToken) -> None:
 @pytest.mark.parametrize(
     ("kid", "options", "told"),
     [
-        pytest.param("my_project", {"secret": _SECRET}, "should read PROJECT:hmac-001", id="no number"),
-        pytest.param("*:hmac-001", {"secret": _SECRET}, "should read PROJECT:hmac-001", id="all projects"),
-        pytest.param("my project:hmac-001", {"secret": _SECRET}, "should read", id="blank"),
-        pytest.param("other:hmac-001", {"secret": _SECRET}, "not of the project", id="bound to another"),
+        pytest.param("my_project", {"secret": _SECRET}, "must be of the form PROJECT:hmac-001", id="no number"),
+        pytest.param("*:hmac-001", {"secret": _SECRET}, "must be of the form PROJECT:hmac-001", id="all projects"),
+        pytest.param("my project:hmac-001", {"secret": _SECRET}, "must be of the form", id="blank"),
+        pytest.param(
+            "other:hmac-001",
+            {"secret": _SECRET},
+            "of another project than the token is bound to",
+            id="bound to another",
+        ),
         pytest.param(_KID, {"secret": b"short"}, "has 5 bytes, and needs 32", id="short secret"),
-        pytest.param(_KID, {}, "needs one key", id="no key"),
-        pytest.param(_KID, {"private_key": _PRIVATE}, "needs one key, and of its own", id="key of another algorithm"),
-        pytest.param(_KID, {"secret": _SECRET, "private_key": _PRIVATE}, "needs one key", id="two keys"),
-        pytest.param("my_project:ed25519-001", {"secret": _SECRET}, "of its own algorithm", id="secret for Ed25519"),
+        pytest.param(_KID, {}, "needs exactly one key", id="no key"),
+        pytest.param(
+            _KID,
+            {"private_key": _PRIVATE},
+            "needs exactly one key, of its algorithm hmac",
+            id="key of another algorithm",
+        ),
+        pytest.param(_KID, {"secret": _SECRET, "private_key": _PRIVATE}, "needs exactly one key", id="two keys"),
+        pytest.param(
+            "my_project:ed25519-001", {"secret": _SECRET}, "of its algorithm ed25519", id="secret for Ed25519"
+        ),
     ],
 )
 def test_what_cannot_be_minted(kid: str, options: dict[str, Any], told: str) -> None:
@@ -394,7 +406,7 @@ def test_what_cannot_be_minted(kid: str, options: dict[str, Any], told: str) -> 
 
 
 def test_a_token_that_nobody_would_read_is_not_minted() -> None:
-    with pytest.raises(TokenKeyError, match=f"{MAX_TOKEN_LENGTH} are the most"):
+    with pytest.raises(TokenKeyError, match=f"the maximum is {MAX_TOKEN_LENGTH}"):
         mint(ContextToken(token_id="t" * MAX_TOKEN_LENGTH), kid=_KID, secret=_SECRET)
 
 
@@ -404,7 +416,7 @@ def test_a_keyring_mints_with_the_secret_that_it_verifies_with() -> None:
     token = ContextToken(token_id="t")
     assert keys.mint(token, kid="mine:hmac-001") == mint(token, kid="mine:hmac-001", secret=_OTHER)
     for kid in ("mine:hmac-002", "mine:ed25519-001", "*:hmac-001", "mine"):
-        with pytest.raises(TokenKeyError, match=r"there are keys named \*:hmac-001, mine:hmac-001"):
+        with pytest.raises(TokenKeyError, match=r"known keys: \*:hmac-001, mine:hmac-001"):
             keys.mint(token, kid=kid)
 
 
@@ -416,10 +428,10 @@ def test_every_fault_of_a_keyring_is_named_and_no_key_shown() -> None:
             ed25519={"a:hmac-002": public},
         )
     assert caught.value.faults == (
-        "kid 'c:ed25519-001' should read PROJECT:hmac-001, or *:hmac-001 for every project",
-        "kid 'a:hmac-002' should read PROJECT:ed25519-001, or *:ed25519-001 for every project",
-        "the secret of d:hmac-001 has 11 bytes, and needs 32; `contextworker token secret` prints a good one",
-        "a:hmac-001 and b:hmac-001 have the same key; give each its own, or all projects one under *",
+        "kid 'c:ed25519-001' must be of the form PROJECT:hmac-001, or *:hmac-001 for every project",
+        "kid 'a:hmac-002' must be of the form PROJECT:ed25519-001, or *:ed25519-001 for every project",
+        "the secret of d:hmac-001 has 11 bytes, and needs 32; create one with `contextworker token secret`",
+        "a:hmac-001 and b:hmac-001 have the same key; give each its own, or use one key for all projects under *",
     )
 
 
@@ -433,9 +445,7 @@ def test_public_keys_are_read_as_pem_or_base64() -> None:
         "another algorithm than Ed25519: RSAPublicKey": rsa.public_bytes(
             Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
         ).decode(),
-        "a private key stands where": _PRIVATE.private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-        ).decode(),
+        "got a private key": _PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
         "not a public key": pem[:60],
     }
     for told, text in wrong.items():

@@ -163,7 +163,7 @@ def test_what_root_may_not_is_named() -> None:
     ran = subprocess.run([sys.executable, "-c", _WITHOUT_CAPABILITIES], capture_output=True, text=True, check=True)
     assert ran.stdout == (
         "CAP_CHOWN and CAP_DAC_OVERRIDE and CAP_FOWNER and CAP_KILL and CAP_SETUID, for root to run programs as uid "
-        "65534; or another user than root\n"
+        "65534; or a worker that is not root\n"
     )
 
 

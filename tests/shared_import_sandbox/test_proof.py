@@ -153,7 +153,7 @@ _OWN = {
     "a class in a class": ("class A:\n  class B:\n    a = {}", "{0}.A.B.a is a dict, which a run could change"),
     "a closure": (
         "def make():\n  kept = []\n  return lambda: kept\nf = make()",
-        "what {0}.f closes over is a list, which a run could change",
+        "the closure of {0}.f is a list, which a run could change",
     ),
     "a method of a list": ("keep = [].append", "{0}.keep is a list, which a run could change"),
     "a partial": ("import functools\nf = functools.partial(print, [])", "{0}.f is a list, which a run could change"),
@@ -201,7 +201,7 @@ _OWN = {
     ),
     "a model": (
         "from pydantic import BaseModel\nclass A(BaseModel):\n  a: int",
-        "{0}.A is a class that a library keeps tables in (in a module that is passed through, it is shared)",
+        "{0}.A is a class in which a library keeps tables (pass its module through to share it)",
     ),
     "a dict that is a dataclass": (
         "from dataclasses import dataclass\n@dataclass\nclass A(dict):\n  a: int = 1\nB = A()",
@@ -238,9 +238,9 @@ _OWN = {
     ),
     "a constant that could be a tuple": (
         "A = []",
-        "a list, which a run could change (if none does, a tuple is shared)",
+        "a list, which a run could change (use a tuple if no run changes it)",
     ),
-    "a constant that could be a view": ("A = {}", "(if none does, a types.MappingProxyType is shared)"),
+    "a constant that could be a view": ("A = {}", "(use a types.MappingProxyType if no run changes it)"),
 }
 
 
@@ -263,7 +263,7 @@ async def test_it_is_imported_for_each_run(
 ) -> None:
     module = written(text)
     assert not prepared(sharing_runner(), module.Flow).usable
-    assert f"workflow module {module.__name__}: imported anew for each run, because" in told()
+    assert f"workflow module {module.__name__}: imported again for each run, because" in told()
     assert reason.format(module.__name__) in told()
 
 
@@ -304,7 +304,7 @@ async def test_a_module_that_looking_fails_at(written: Callable[[str], Any], cap
     )
     shared = prepared(sharing_runner(), module.Flow)
     assert not shared.usable
-    assert "imported anew for each run, as looking at it failed: LookupError('nobody knows')" in caplog.text
+    assert "imported again for each run, because inspecting it failed: LookupError('nobody knows')" in caplog.text
 
 
 async def test_a_module_that_cannot_be_imported_is_refused_as_before(written: Callable[[str], Any]) -> None:

@@ -68,7 +68,7 @@ async def test_a_change_ends_the_sharing_and_goes_no_further(
         ("enum_member", "stateful_steps.Color.RED.label"),
         ("function_attribute", "stateful_steps.helper.calls"),
         ("function_defaults", "stateful_steps.helper.__defaults__"),
-        ("closure", "a variable that stateful_steps.counter closes over"),
+        ("closure", "a closure variable of stateful_steps.counter"),
         ("function_defaults_in_place", "stateful_steps.helper.__kwdefaults__.named"),
         ("attributes_of_a_constant", "stateful_steps.SETTINGS"),
         ("class_of_a_constant", "stateful_steps.SETTINGS"),
@@ -189,7 +189,7 @@ async def test_a_module_that_was_taken_out_can_be_imported_again(
             go()
         error = str(shared.undo(shared.undone))
         assert "sys.modules.parts.later" in error
-        assert "import at the top of a module, or pass through, what a run needs" in error
+        assert "import what a run needs at the top of a module, or pass it through" in error
 
 
 def test_a_change_that_is_made_while_others_are_undone_is_found_next() -> None:
@@ -310,5 +310,5 @@ async def test_modules_with_state_are_imported_for_each_run(
         await second.signal("stop")
         assert [await each.result() for each in (first, second)] == [["a", "a"], ["b", "b"]]
     assert module.SEEN == []
-    assert f"workflow module {module.__name__}: imported anew for each run, because" in caplog.text
+    assert f"workflow module {module.__name__}: imported again for each run, because" in caplog.text
     assert f"{module.__name__}.SEEN is a list, which a run could change" in caplog.text

@@ -232,8 +232,8 @@ def test_a_stranger_is_not_told_which_keys_there_are(by_token: Authenticator, ca
             by_token.authenticate([("authorization", f"Bearer {token}")])
         told.add(f"{caught.value.reason}: {caught.value}")
     assert told == {"TOKEN_INVALID: no key verifies the token"}
-    assert "no key has the kid that the token names (kid 'my_project:hmac-007')" in caplog.text
-    assert "signature does not hold (kid 'my_project:hmac-001')" in caplog.text
+    assert "no key has the token's kid (kid 'my_project:hmac-007')" in caplog.text
+    assert "signature is invalid (kid 'my_project:hmac-001')" in caplog.text
 
 
 _values = st.one_of(st.text(), st.binary(), st.text().map("Bearer {}".format), st.binary().map(b"bearer ".__add__))
@@ -386,7 +386,7 @@ _PRIVATE_PEM = _PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncry
         pytest.param(
             None,
             f"[ed25519]\n'a:ed25519-001' = '''{_PRIVATE_PEM}'''",
-            ["a private key stands where its public key belongs"],
+            ["got a private key; give its public key instead"],
             id="private key",
         ),
         pytest.param(_SECRET, f"[hmac]\n'*:hmac-001' = '{_OTHER}'", ["set it in one place"], id="set twice"),

@@ -1,4 +1,4 @@
-"""What all ContextUnity services share: the envelope, its codec and the base of all errors.
+"""The parts that all ContextUnity services share: the envelope, its codec and the base class of all errors.
 
 `worker_pb2` and `worker_pb2_grpc` are Google's generated modules of the WorkerService, for callers.
 """

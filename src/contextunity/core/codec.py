@@ -1,6 +1,6 @@
-"""The codec between betterproto2 dataclasses and what leaves the process; see the package `betterproto2_codec`.
+"""Encode and decode betterproto2 dataclasses; see the package `betterproto2_codec`.
 
-What it makes of google.protobuf's own messages is of ContextUnity's generated tree.
+google.protobuf's own messages, such as Any and Struct, are those of ContextUnity's generated tree.
 """
 
 from __future__ import annotations

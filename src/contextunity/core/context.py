@@ -1,6 +1,6 @@
-"""The context of the work at hand: its trace, its tenant, the way it came, who asked.
+"""The context of the current work: its trace, tenant, provenance and caller.
 
-It travels with the work, through Temporal's headers, and is there in every workflow, activity and log record.
+Temporal's headers carry it to every workflow and activity, and every log record has it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ HEADER = "contextunity-context"
 """Temporal header that holds the context, as the `binary/protobuf` payload of a TaskContext."""
 
 MAX_PROVENANCE = 256
-"""Labels that a provenance holds at most. Work that goes back and forth for ever, such as two workflows that signal
-each other, would otherwise carry more and more of them."""
+"""Maximum number of labels in a provenance. Without a limit, two workflows that signal each other forever would
+collect more and more of them."""
 
 _CURRENT: contextvars.ContextVar[TaskContext | None] = contextvars.ContextVar(HEADER, default=None)
 _fallback: Callable[[], TaskContext | None] | None = None
 
 
 def current() -> TaskContext:
-    """The context of the work at hand; one with nothing set where there is none. It is shared, so do not change it.
+    """Return the current context, or an empty one. It is shared: do not change it.
 
     Example:
         >>> with using(TaskContext(trace_id="t", tenant_id="my_project")):
@@ -52,10 +52,10 @@ def current() -> TaskContext:
 
 @contextlib.contextmanager
 def using(context: TaskContext | None) -> Generator[None]:
-    """Makes a context the current one; what is started by a client within it carries it along.
+    """Make a context the current one inside the `with` block; tasks started there by a client carry it.
 
     Args:
-        context: as from `extended`; None for no context at all.
+        context: such as `extended` returns; None for no context.
     """
     token = _CURRENT.set(context)
     try:
@@ -65,24 +65,24 @@ def using(context: TaskContext | None) -> Generator[None]:
 
 
 def adopt(context: TaskContext) -> None:
-    """Makes a context the current one for the rest of the asyncio task that calls."""
+    """Make a context the current one for the rest of the calling asyncio task."""
     _CURRENT.set(context)
 
 
 def fall_back_on(find: Callable[[], TaskContext | None]) -> None:
-    """Has `current` ask a function where nobody made a context the current one.
+    """Set the function that `current` calls if no context was set.
 
-    The worker knows by it the context of workflow code that runs outside of tasks: constructors and wait conditions.
+    The worker uses it for workflow code that runs outside of tasks: constructors and wait conditions.
     """
     global _fallback
     _fallback = find
 
 
 def with_step(provenance: Sequence[str], label: str) -> list[str]:
-    """A provenance with one more step.
+    """Return a provenance with one more step.
 
-    The label that is there last already is not repeated, so that work which goes round in place leaves one; nor is a
-    label added to MAX_PROVENANCE of them.
+    A label equal to the last one is not repeated, so a loop leaves one label. A provenance of MAX_PROVENANCE labels
+    stays as it is.
     """
     steps = [*provenance]
     if steps[-1:] != [label] and len(steps) < MAX_PROVENANCE:
@@ -91,11 +91,11 @@ def with_step(provenance: Sequence[str], label: str) -> list[str]:
 
 
 def extended(context: TaskContext, label: str) -> TaskContext:
-    """A copy with one more step in its provenance.
+    """Return a copy with one more step in its provenance.
 
     Args:
-        context: stays as it is.
-        label: a `service:action`, which `with_step` adds.
+        context: is not changed.
+        label: `service:action`; added by `with_step`.
     """
     return TaskContext(
         trace_id=context.trace_id,

@@ -1,4 +1,4 @@
-"""The base of every error that ContextUnity packages raise on purpose, and the codec's own error."""
+"""The base class of all errors that ContextUnity packages raise on purpose, and the codec's error."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["CodecError", "ContextUnityError", "Violation"]
 
 
 class ContextUnityError(Exception):
-    """An error whose text is written for the person who can mend its cause.
+    """Base class. The text is for the person who can fix the cause.
 
     Errors can be pickled and copied, whatever their constructors take.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the text and the attributes; the constructor is not called again."""
+        """Pickle the text and the attributes; unpickling does not call the constructor."""
         return _restore, (type(self), self.args, self.__dict__)
 
 

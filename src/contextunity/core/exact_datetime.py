@@ -1,4 +1,4 @@
-"""Times exact to the nanosecond; see `betterproto2_codec.exact_datetime`."""
+"""Times with nanoseconds; see `betterproto2_codec.exact_datetime`."""
 
 from betterproto2_codec.exact_datetime import ExactDatetime, ExactTimedelta, nanosecond_in, read_isoformat
 

@@ -1,4 +1,4 @@
-"""ContextUnit as Python callers hold it: the generated envelope with defaults, checks and plain Python content."""
+"""ContextUnit for Python callers: the generated envelope with defaults, validation and plain Python values."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ __all__ = ["ContextUnit", "EnvelopeModule"]
 
 
 class EnvelopeModule(Protocol):
-    """A generated pb2 module that has the envelope, such as `worker_pb2` or a caller's own copy of it."""
+    """A generated pb2 module that contains the envelope, such as `worker_pb2` or a caller's own copy."""
 
     @property
     def ContextUnit(self) -> type[Any]:  # noqa: N802 - the generated class is called so
-        """Google's message class of the envelope."""
+        """Google's message class for the envelope."""
         ...
 
 
@@ -56,7 +56,7 @@ def _uuid_or_empty(value: str) -> str:
 
 
 def _to_the_nanosecond(value: Any, read: ValidatorFunctionWrapHandler) -> datetime:
-    # pydantic keeps a datetime as it is, but of a text it reads six digits of a second.
+    # pydantic keeps a datetime unchanged, but reads only six digits of a second from text.
     moment: datetime = read(value)
     nanosecond = nanosecond_in(value) if isinstance(value, str) else 0
     return ExactDatetime.of(moment, nanosecond) if nanosecond else moment
@@ -77,16 +77,17 @@ _Id = Annotated[str, AfterValidator(_uuid_or_empty)]
 class ContextUnit(BaseModel):
     """One unit of context.
 
-    It is checked when made, against the generated envelope: a value that the wire cannot carry raises pydantic's
-    ValidationError, which names the field. Fields are those of `contextunity.core.ContextUnit`, described there.
+    It is validated against the generated envelope when created: a value that cannot be encoded raises pydantic's
+    ValidationError, which names the field. The fields are described in the proto message
+    `contextunity.core.ContextUnit`.
 
     Args:
-        payload: the content, as JSON-like data; integers up to 2**53 in size.
-        unit_id: UUID; a fresh one unless given.
-        trace_id: UUID; a fresh one unless given, so hand on the trace_id of the unit that this one follows from.
-        created_at: aware; now unless given.
-        body: the content as a typed message: a generated dataclass, which is packed at once, or google.protobuf.Any as
-            it came. What is read from here is always the latter, or None.
+        payload: the content as JSON-like data; integers up to 2**53.
+        unit_id: UUID; a new one by default.
+        trace_id: UUID; a new one by default. Pass the trace_id of the unit that caused this one.
+        created_at: with a time zone; now by default.
+        body: the content as a typed message: a generated dataclass, which is packed immediately, or a
+            google.protobuf.Any. Reading it always returns an Any or None.
 
     Example:
         >>> unit = ContextUnit(payload={"workflow_type": "harvest"}, provenance=["commerce:trigger"])
@@ -127,7 +128,7 @@ class ContextUnit(BaseModel):
 
     @model_validator(mode="after")
     def _fits_the_wire(self) -> Self:
-        # The codec knows the ranges; it names the field in proto terms.
+        # The codec checks ranges, and names the field by its proto path.
         try:
             self._encode()
         except CodecError as error:
@@ -135,7 +136,7 @@ class ContextUnit(BaseModel):
         return self
 
     def to_dataclass(self) -> gen.ContextUnit:
-        """The generated dataclass with the same content."""
+        """Convert to the generated dataclass."""
         unit = self._without_payload()
         if self.payload or self._has_payload:
             try:
@@ -146,11 +147,11 @@ class ContextUnit(BaseModel):
 
     @classmethod
     def from_dataclass(cls, unit: gen.ContextUnit) -> Self:
-        """The face of a generated dataclass; ids and times that it lacks stay empty."""
+        """Create a unit from a generated dataclass; missing ids and times stay empty."""
         return cls._of(unit, None if unit.payload is None else codec.struct_to_dict(unit.payload))
 
     def to_protobuf(self, pb_module: EnvelopeModule) -> Any:
-        """The message to send: `pb_module.ContextUnit` with the same content.
+        """Convert to the message to send, `pb_module.ContextUnit`.
 
         Args:
             pb_module: module with the generated message class, such as `contextunity.core.worker_pb2`.
@@ -159,7 +160,7 @@ class ContextUnit(BaseModel):
 
     @classmethod
     def from_protobuf(cls, message: Message) -> Self:
-        """The face of a message that was received, unknown fields included.
+        """Create a unit from a received message; unknown fields are kept.
 
         Raises:
             CodecError: the message is not a ContextUnit.
@@ -183,13 +184,13 @@ class ContextUnit(BaseModel):
     def _without_payload(self) -> gen.ContextUnit:
         values = {name: getattr(self, name) for name in type(self).model_fields if name != "payload"}
         unit = gen.ContextUnit(**values)
-        # What betterproto2 keeps of newer peers' fields has no public name.
+        # betterproto2 has no public name for the unknown fields that it keeps.
         unit._unknown_fields = self._unknown_fields  # pyright: ignore[reportPrivateUsage]
         return unit
 
     @classmethod
     def _of(cls, unit: gen.ContextUnit, payload: dict[str, Any] | None) -> Self:
-        """The face of a dataclass, whose payload is given as plain data; None where it has none."""
+        """Create a unit from a dataclass and its payload as plain data; None if it has no payload."""
         values = {name: getattr(unit, name) for name in cls.model_fields if name != "payload"}
         face = cls.model_construct(payload=payload or {}, **values)
         face._unknown_fields = unit._unknown_fields  # pyright: ignore[reportPrivateUsage]

@@ -1,4 +1,4 @@
-"""The rules that a proto states with `buf.validate`, held against messages."""
+"""Validate messages against the `buf.validate` rules of their proto."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 __all__ = ["check", "violations"]
 
 _LEAST = frozenset({"required", "string.min_len", "string.min_bytes", "bytes.min_len", "repeated.min_items"})
-"""Rules that what was left out breaks."""
+"""Rules that a missing value breaks."""
 _LENGTH = re.compile(r"(len|bytes)$")
 _SHOWN = 100
-"""Characters of a value that a violation shows."""
+"""Characters of a value that a violation shows; the rest is cut."""
 
 
 def violations(message: betterproto2.Message | Message) -> list[Violation]:
-    """What in a message breaks the rules of its proto; empty where nothing does.
+    """Return the violations of a message's rules; an empty list if it is valid.
 
     Args:
         message: a generated dataclass, or Google's message.
 
     Raises:
-        CodecError: a value of the dataclass does not even fit its field; or a rule of the proto cannot be evaluated,
-            which is a fault of the proto.
+        CodecError: a value of the dataclass cannot be encoded; or a rule of the proto cannot be evaluated, which is a
+            fault in the proto.
     """
     proto = message if isinstance(message, Message) else codec.to_proto(message)
     collect, faults = _validator()
@@ -41,15 +41,17 @@ def violations(message: betterproto2.Message | Message) -> list[Violation]:
         found = collect(proto)
     except faults as error:
         name: str = proto.DESCRIPTOR.full_name
-        raise CodecError(f"a rule of its proto cannot be evaluated: {error}", message_type=name) from error
+        raise CodecError(
+            f"a rule of its proto cannot be evaluated: {error}; fix the proto", message_type=name
+        ) from error
     return [Violation(_path(each), _reason(each)) for each in found]
 
 
 def check(message: betterproto2.Message | Message) -> None:
-    """Refuses a message that breaks the rules of its proto.
+    """Reject a message that breaks the rules of its proto.
 
     Raises:
-        CodecError: it does; `violations` has everything that is wrong.
+        CodecError: the message is invalid; `violations` lists every fault.
     """
     found = violations(message)
     if found:
@@ -59,8 +61,8 @@ def check(message: betterproto2.Message | Message) -> None:
 
 @functools.cache
 def _validator() -> tuple[Callable[[Any], Sequence[RuleViolation]], tuple[type[Exception], ...]]:
-    """What collects violations, and the errors that it raises about rules that cannot be evaluated."""
-    # Imported where it is first needed: commands that validate nothing start without it.
+    """Return a function that collects violations, and the errors it raises for rules that cannot be evaluated."""
+    # Imported on first use: commands that validate nothing start faster without it.
     from protovalidate import CompilationError, EvaluationError, Validator
 
     return Validator().collect_violations, (CompilationError, EvaluationError)
@@ -84,7 +86,7 @@ def _reason(violation: RuleViolation) -> str:
     if told.rule_id in _LEAST and not value:
         message = "is required"
     elif isinstance(value, int | float | str) and value != "":
-        # Of a text that is too long, how long it is.
+        # For a length rule, show the length of the text instead of the text.
         text = repr(len(value) if isinstance(value, str) and _LENGTH.search(told.rule_id) else value)
         message += f", not {text if len(text) <= _SHOWN else f'{text[:_SHOWN]}…'}"
     return f"as a key: {message}" if told.for_key else message

@@ -159,8 +159,10 @@ def test_tokens_are_signed_with_a_file(tell: _Told, tmp_path: Path) -> None:
         pytest.param(("--secret-file", "nowhere"), "nowhere: cannot be read: no such file", id="no file"),
         pytest.param(("--private-key-file", "short"), "not a private key in PEM", id="no private key"),
         pytest.param(("--secret-file", "short"), "has 11 bytes, and needs 32", id="short secret"),
-        pytest.param(("--kid", "other:hmac-001"), "not of the project", id="kid of another project"),
-        pytest.param(("--kid", "my_project:hmac-002"), "there are keys named *:hmac-001", id="unknown kid"),
+        pytest.param(
+            ("--kid", "other:hmac-001"), "of another project than the token is bound to", id="kid of another project"
+        ),
+        pytest.param(("--kid", "my_project:hmac-002"), "known keys: *:hmac-001", id="unknown kid"),
         pytest.param(("--user-id", "a\nb"), "user_id = 'a\\nb'", id="control character"),
         pytest.param(("--secret-file", "a", "--private-key-file", "b"), "not allowed with", id="two files"),
     ],

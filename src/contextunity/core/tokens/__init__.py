@@ -1,7 +1,7 @@
-"""ContextTokens: what a caller may do and for which tenants, signed by the project that vouches for it.
+"""ContextTokens: the permissions and tenants of a caller, signed by a project.
 
-A token reads `kid.payload.signature`. The kid is the key's name, `my_project:hmac-001`; payload and signature are
-standard padded base64. The signature covers the base64 text of the payload, and not the kid.
+The format is `kid.payload.signature`. The kid is the name of the key, such as `my_project:hmac-001`; payload and
+signature are standard padded base64. The signature covers the base64 text of the payload, and not the kid.
 """
 
 from __future__ import annotations

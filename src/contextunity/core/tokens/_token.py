@@ -16,7 +16,7 @@ from ..errors import ContextUnityError
 
 def _plain(value: str) -> str:
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-        raise ValueError("holds control characters or half a surrogate pair")
+        raise ValueError("contains control characters or half a surrogate pair")
     return value
 
 
@@ -37,56 +37,56 @@ _Seconds = Annotated[float, BeforeValidator(_finite)]
 
 
 class ProjectBinding(BaseModel):
-    """What a token is bound to: `project` to the schedules of that project, `platform` to those of no single one."""
+    """What a token is bound to: `project` to the schedules of one project, `platform` to those of no single project."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     kind: Literal["project", "platform"] = "project"
     project_id: _Text | None = None
-    """Where given, only keys of this project verify the token."""
+    """If set, only keys of this project verify the token."""
 
 
 class ContextToken(BaseModel):
-    """What a token says. One that is read may say more, which is left out."""
+    """The payload of a token. Unknown fields of a decoded token are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     token_id: Annotated[_Text, Field(min_length=1)]
-    """Names the token, for logs."""
+    """Identifies the token in logs."""
     permissions: tuple[_Text, ...] = ()
-    """What its bearer may do, such as `worker:execute`. What implies another is for who reads it."""
+    """What the bearer may do, such as `worker:execute`. The reader decides which permission implies another."""
     provenance: tuple[_Text, ...] = ()
-    """Who made it and handed it on, as `service:action`, oldest first."""
+    """Who created it and passed it on, as `service:action`, oldest first."""
     allowed_tenants: tuple[_Text, ...] | None = None
-    """Whose work its bearer starts and sees, by exact name; nobody's for None."""
+    """Tenants whose tasks the bearer may start and see, by exact name; None allows no tenant."""
     exp_unix: _Seconds | None = None
-    """When it ends, in seconds since 1970; never for None."""
+    """Expiry, in seconds since 1970; None never expires."""
     nbf: _Seconds | None = None
-    """When it begins, in seconds since 1970; it is good at once for None."""
+    """Start of validity, in seconds since 1970; None is valid immediately."""
     iat: _Seconds | _Text | None = None
-    """When it was made, in seconds since 1970 or as its issuer writes times. Nothing is decided by it."""
+    """Time of issue, in seconds since 1970 or in the issuer's format. Not checked."""
     revocation_id: _Text | None = None
-    """What its issuer revokes it by. Nothing is decided by it here."""
+    """The issuer's id for revocation. Not checked."""
     user_id: _Text | None = None
-    """The person it was made for."""
+    """The person it was issued for."""
     agent_id: _Text | None = None
-    """The program it was made for."""
+    """The program it was issued for."""
     user_namespace: _Text | None = None
-    """Where the user_id is from. Nothing is decided by it."""
+    """The namespace of `user_id`. Not checked."""
     project_binding: ProjectBinding | None = None
-    """The project it is bound to; bound to none, every project whose key verifies it."""
+    """The project it is bound to. Without a binding, every project whose key verifies it."""
 
 
 Reason = Literal["malformed", "unknown_kid", "bad_signature", "wrong_project", "expired", "not_yet_valid"]
-"""Why a token is not good. What it says is only looked at once its signature holds."""
+"""Why a token is rejected. The payload is read only after the signature was verified."""
 
 
 class TokenError(ContextUnityError):
-    """A token is not good. The text holds nothing of the token.
+    """A token is rejected. The text contains no part of the token.
 
     Attributes:
         reason: a stable word for programs.
-        kid: the key that the token names, where it could be read: printable ASCII that anybody may have written.
+        kid: the key that the token names, if it could be read: printable ASCII, not verified.
     """
 
     def __init__(self, reason: Reason, text: str, *, kid: str = "") -> None:
@@ -96,10 +96,10 @@ class TokenError(ContextUnityError):
 
 
 class TokenKeyError(ContextUnityError, ValueError):
-    """Keys cannot be used. The text holds nothing of a key but its kid.
+    """Keys cannot be used. The text contains no part of a key except its kid.
 
     Attributes:
-        faults: all that is wrong; never empty.
+        faults: every fault; never empty.
     """
 
     def __init__(self, faults: Iterable[str]) -> None:
@@ -108,7 +108,7 @@ class TokenKeyError(ContextUnityError, ValueError):
 
 
 MAX_TOKEN_LENGTH = 16 * 1024
-"""Characters of the longest token that is read or made."""
+"""Maximum length of a token, in characters."""
 
 
 def join(kid: str, payload: bytes, signature: bytes) -> str:
@@ -116,21 +116,21 @@ def join(kid: str, payload: bytes, signature: bytes) -> str:
 
 
 def split(text: str | bytes) -> tuple[str, bytes, bytes]:
-    """Returns the kid, the base64 text of the payload, and the signature."""
+    """Return the kid, the base64 text of the payload, and the signature."""
     if len(text) > MAX_TOKEN_LENGTH:
         raise TokenError("malformed", f"the token is longer than {MAX_TOKEN_LENGTH} characters")
     try:
         ascii_text = text.encode("ascii").decode() if isinstance(text, str) else text.decode("ascii")
         kid, payload, signature = ascii_text.rsplit(".", 2)
     except ValueError:
-        raise TokenError("malformed", "the token does not read kid.payload.signature, in ASCII") from None
+        raise TokenError("malformed", "the token is not of the form kid.payload.signature in ASCII") from None
     if not kid or not all("!" <= character <= "~" for character in kid):
-        raise TokenError("malformed", "the token's kid is empty or holds blanks or control characters")
+        raise TokenError("malformed", "the token's kid is empty or contains spaces or control characters")
     return kid, payload.encode(), _decode(signature, "signature", kid)
 
 
 def write_payload(token: ContextToken) -> bytes:
-    """Returns the base64 text of the payload, which is what is signed."""
+    """Return the base64 text of the payload, which is the text to sign."""
     return base64.b64encode(token.model_dump_json(exclude_none=True).encode())
 
 
@@ -145,7 +145,7 @@ def read_payload(payload: bytes, kid: str) -> ContextToken:
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
-        text = f"the token's payload does not fit{f' at {where}' if where else ''}: {fault['msg']}"
+        text = f"the token's payload is invalid{f' at {where}' if where else ''}: {fault['msg']}"
         raise TokenError("malformed", text, kid=kid) from None
 
 
@@ -154,7 +154,7 @@ def _decode(text: str, what: str, kid: str) -> bytes:
         data = base64.b64decode(text, validate=True)
     except ValueError:
         data = b""
-    # Python also takes text that no encoder writes, such as stray bits before the padding.
+    # Python also accepts text that no encoder writes, such as stray bits before the padding.
     if not data or base64.b64encode(data).decode() != text:
         raise TokenError("malformed", f"the token's {what} is not standard padded base64", kid=kid)
     return data
@@ -163,7 +163,7 @@ def _decode(text: str, what: str, kid: str) -> bytes:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("duplicate key")
     return values
 
 

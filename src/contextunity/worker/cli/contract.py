@@ -79,6 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
     except IncomparableError as error:
         complain(f"{error}; nothing is known about what breaks")
         return INCOMPARABLE
+    except BrokenPipeError:
+        # Whoever read the report has read enough; `main` ends the command.
+        raise
     except OSError as error:
         complain(str(error))
         return USAGE

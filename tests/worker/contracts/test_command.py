@@ -237,6 +237,19 @@ def test_what_does_not_compile_is_no_breaking_change(repository: Path, command: 
     assert len(done.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "code", "exit_code"),
+    [("message Broken {", "INCOMPARABLE", 3), ("", "USAGE", 2)],
+    ids=["broken", "unknown"],
+)
+def test_for_programs_errors_are_json(text: str, code: str, exit_code: int, repository: Path, command: Command) -> None:
+    with (repository / "proto/acme/greet/v1/greet.proto").open("a") as file:
+        file.write(text)
+    done = command("check", "--against", "v1" if text else "nowhere", "--json")
+    error = json.loads(done.err)["error"]
+    assert (done.code, done.out, error["code"], error["exit_code"]) == (exit_code, "", code, exit_code)
+
+
 def test_without_buf_it_says_what_to_install(
     repository: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .commands import COMMANDS, Commands
 from .connection import FAILED, STOPPED, USAGE
-from .output import complain, print_json, say
+from .output import complain, fail, print_json, say
 
 __all__ = ["add_parser", "run"]
 
@@ -73,18 +73,13 @@ def run(arguments: argparse.Namespace) -> int:
     actions = {"check": _check, "diff": _diff, "release": _release}
     try:
         return actions[arguments.action](arguments)
-    except ContractUsageError as error:
-        complain(str(error))
-        return USAGE
     except IncomparableError as error:
-        complain(f"{error}; nothing is known about what breaks")
-        return INCOMPARABLE
+        return fail(arguments, INCOMPARABLE, f"{error}; nothing is known about what breaks", code="INCOMPARABLE")
     except BrokenPipeError:
         # Whoever read the report has read enough; `main` ends the command.
         raise
-    except OSError as error:
-        complain(str(error))
-        return USAGE
+    except (ContractUsageError, OSError) as error:
+        return fail(arguments, USAGE, str(error), code="USAGE")
     except KeyboardInterrupt:
         return STOPPED
 

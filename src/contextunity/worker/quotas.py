@@ -30,7 +30,7 @@ from temporalio.service import RPCError
 from .errors import EgressBudgetError, SettingsError
 from .grpc_errors import Reason, ServiceError, from_rpc_error
 from .settings import Settings, TenantQuotas, describe_violations
-from .temporal.search_attributes import TENANT_ATTRIBUTE
+from .temporal.search_attributes import TENANT_ATTRIBUTE, quoted
 
 if TYPE_CHECKING:
     from .shared_quotas import SharedCounts
@@ -449,7 +449,7 @@ class OpenTasks:
 
     async def _ask(self, tenant: str, workflow_type: str) -> int:
         conditions = {TENANT_ATTRIBUTE.name: tenant, "WorkflowType": workflow_type, "ExecutionStatus": "Running"}
-        query = " AND ".join(f"{name} = {_quoted(value)}" for name, value in conditions.items())
+        query = " AND ".join(f"{name} = {quoted(value)}" for name, value in conditions.items())
         request = CountWorkflowExecutionsRequest(namespace=self._client.namespace, query=query)
         try:
             answer = await self._client.workflow_service.count_workflow_executions(
@@ -524,7 +524,3 @@ class Registered:
                 raise over_quota("schedules", limit, text, tenant, method=method)
         for name in wanted - kept:
             listed.added[name] = now
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

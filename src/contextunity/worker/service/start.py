@@ -31,6 +31,7 @@ from contextunity.worker.temporal.search_attributes import (
     TENANT_ATTRIBUTE,
     UNIT_ATTRIBUTE,
     bound_attributes,
+    quoted,
     register_attributes,
     tenant_in,
 )
@@ -42,7 +43,7 @@ from .call import Call, Engine, KnownTask, run_in_thread
 from .inputs import StartRequest, read_start
 from .programs import Programs, Running
 
-__all__ = ["StartRequestBuilder", "StartWorkflowHandler", "quoted"]
+__all__ = ["StartRequestBuilder", "StartWorkflowHandler"]
 
 _CONTEXT = codec.full_name(TaskContext).encode()
 
@@ -335,11 +336,6 @@ def _check_size(request: StartRequest) -> None:
     size = 0 if request.message is None else request.message.ByteSize()
     if len(request.workflow_id) > _LARGEST_ID or size > _LARGEST_INPUT:
         raise too_large({})
-
-
-def quoted(text: str) -> str:
-    """A text as a value in a list filter."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _ends_others(wanted: StartWorkflowExecutionRequest) -> bool:

@@ -14,10 +14,9 @@ from temporalio.api.workflowservice.v1 import ListWorkflowExecutionsRequest
 from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, from_rpc_error, invalid
-from contextunity.worker.temporal.search_attributes import TENANT_ATTRIBUTE
+from contextunity.worker.temporal.search_attributes import TENANT_ATTRIBUTE, quoted
 
 from .call import Call, Engine
-from .start import quoted
 from .status import STATES, instant
 
 __all__ = ["ListTasksHandler"]

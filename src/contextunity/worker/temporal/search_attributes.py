@@ -19,6 +19,7 @@ __all__ = [
     "TENANT_ATTRIBUTE",
     "UNIT_ATTRIBUTE",
     "bound_attributes",
+    "quoted",
     "register_attributes",
     "tenant_in",
     "tenant_of",
@@ -45,6 +46,11 @@ def bound_attributes(
     if unit_id:
         pairs.append(SearchAttributePair(UNIT_ATTRIBUTE, unit_id))
     return TypedSearchAttributes(pairs)
+
+
+def quoted(text: str) -> str:
+    """A text as a value in a list filter."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def tenant_of(attributes: TypedSearchAttributes) -> str:

@@ -24,17 +24,12 @@ from contextunity.worker.internal_fields import internal_in_data, internal_in_me
 from contextunity.worker.json_values import is_list, is_object
 
 __all__ = [
-    "PAYLOAD_LEVELS",
-    "WHOLE",
-    "Convert",
     "Descriptor",
     "as_payload",
     "check_rules",
-    "elementwise",
     "encode_answer",
     "from_payload",
     "invalid_fields",
-    "is_plain",
     "payload_of",
     "read_payload",
     "read_request",
@@ -45,16 +40,16 @@ __all__ = [
 Descriptor: TypeAlias = Any
 """A message's descriptor; the stubs know two classes of them that do not fit each other."""
 
-Convert: TypeAlias = Callable[[Any], Any]
+_Convert: TypeAlias = Callable[[Any], Any]
 """Makes one form of a value into the other, and leaves what it does not know as it is."""
 
 
-def is_plain(message: Descriptor) -> bool:
+def _is_plain(message: Descriptor) -> bool:
     """Whether its JSON is as ProtoJSON has it, whatever it holds."""
     return bool(message.full_name.startswith("google.protobuf.") or message.GetOptions().map_entry)
 
 
-def elementwise(one: Convert) -> Convert:
+def _elementwise(one: _Convert) -> _Convert:
     """Converts the elements of a list."""
 
     def convert(values: Any) -> Any:
@@ -78,12 +73,12 @@ def _prefix(enum: EnumDescriptor) -> str:
     return shared[: shared.rfind("_") + 1]
 
 
-WHOLE = frozenset(
+_WHOLE = frozenset(
     codec.full_name(message) for message in (ExecuteCodeResult, RegisterSchedulesResult, StartWorkflowResult)
 )
 """Messages whose payload has every field, as deployed clients expect, also where it is empty, zero or absent."""
 
-PAYLOAD_LEVELS = 32
+_PAYLOAD_LEVELS = 32
 """Objects and lists in each other that a payload can surely hold: each takes up to three of protobuf's 100 levels."""
 
 _NANOS = 1_000_000_000
@@ -133,7 +128,7 @@ def _with_payload(data: dict[str, Any]) -> bytes:
     try:
         return codec.encode_apart(_EMPTY, "payload", data)
     except CodecError:
-        return codec.encode_apart(_EMPTY, "payload", _shallow(data, PAYLOAD_LEVELS))
+        return codec.encode_apart(_EMPTY, "payload", _shallow(data, _PAYLOAD_LEVELS))
 
 
 def _shallow(value: Any, levels: int) -> Any:
@@ -146,7 +141,7 @@ def _shallow(value: Any, levels: int) -> Any:
 
 def _write(data: dict[str, Any], descriptor: Descriptor) -> dict[str, Any]:
     made = dict[str, Any]()
-    whole = descriptor.full_name in WHOLE
+    whole = descriptor.full_name in _WHOLE
     for field in descriptor.fields:
         if field.type == FieldDescriptor.TYPE_BYTES:
             continue
@@ -159,22 +154,22 @@ def _write(data: dict[str, Any], descriptor: Descriptor) -> dict[str, Any]:
 
 
 @functools.cache
-def _writer(field: FieldDescriptor) -> Convert | None:
+def _writer(field: FieldDescriptor) -> _Convert | None:
     if field.enum_type is not None:
         enum = field.enum_type
-        one: Convert = lambda name: word(name, enum) if isinstance(name, str) else name  # noqa: E731 - one of four
+        one: _Convert = lambda name: word(name, enum) if isinstance(name, str) else name  # noqa: E731 - one of four
     elif field.message_type is None or field.message_type.GetOptions().map_entry:
         return None
     elif field.message_type.full_name == "google.protobuf.Any":
         one = _without_type
     elif field.message_type.full_name == "google.protobuf.Duration":
         one = lambda text: float(text.removesuffix("s"))  # noqa: E731
-    elif is_plain(field.message_type):
+    elif _is_plain(field.message_type):
         return None
     else:
         inner = field.message_type
         one = lambda value: _write(value, inner)  # noqa: E731
-    return elementwise(one) if field.is_repeated else one
+    return _elementwise(one) if field.is_repeated else one
 
 
 def _without_type(data: dict[str, Any]) -> Any:
@@ -220,7 +215,7 @@ def unpack(unit: ContextUnit) -> betterproto2.Message | None:
         raise ServiceError(Reason.BODY_INVALID, f"body: {error}", violations=[violation]) from None
 
 
-def read_request(call: UnitCall, message_class: type[M], prepare: Convert | None = None) -> M:
+def read_request(call: UnitCall, message_class: type[M], prepare: _Convert | None = None) -> M:
     """The typed request of a call, from its body or else from its payload, held against the rules of its proto.
 
     Args:
@@ -319,8 +314,8 @@ def _read(data: Any, descriptor: Descriptor) -> Any:
 
 
 @functools.cache
-def _readers(descriptor: Descriptor) -> Mapping[str, Convert]:
-    made = dict[str, Convert]()
+def _readers(descriptor: Descriptor) -> Mapping[str, _Convert]:
+    made = dict[str, _Convert]()
     for field in descriptor.fields:
         convert = _reader(field)
         if convert is not None:
@@ -329,18 +324,18 @@ def _readers(descriptor: Descriptor) -> Mapping[str, Convert]:
     return made
 
 
-def _reader(field: FieldDescriptor) -> Convert | None:
+def _reader(field: FieldDescriptor) -> _Convert | None:
     if field.enum_type is not None:
         words = {word(value.name, field.enum_type): value.name for value in field.enum_type.values}
-        one: Convert = functools.partial(_from_word, words)
+        one: _Convert = functools.partial(_from_word, words)
     elif field.message_type is not None and field.message_type.full_name == "google.protobuf.Duration":
         one = _from_seconds
-    elif field.message_type is not None and not is_plain(field.message_type):
+    elif field.message_type is not None and not _is_plain(field.message_type):
         inner = field.message_type
         one = lambda value: _read(value, inner)  # noqa: E731 - one of three
     else:
         return None
-    return elementwise(one) if field.is_repeated else one
+    return _elementwise(one) if field.is_repeated else one
 
 
 def _from_word(words: Mapping[str, str], value: Any) -> Any:

@@ -18,6 +18,7 @@ _MAX_BYTES = 32 * 1024 * 1024
 
 def pack(message: betterproto2.Message) -> bytes:
     """The wire form of a message, compressed by zlib as quickly as it can."""
+    # Level 1 shrinks a page of products to about a third; higher levels take several times as long for little more.
     return zlib.compress(codec.encode(message), 1)
 
 

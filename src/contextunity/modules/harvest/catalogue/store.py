@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -25,7 +24,8 @@ from contextunity.gen.contextunity.harvest.v1 import (
 )
 from sqlalchemy import func, select
 
-from contextunity.core.codec import decode, encode
+from contextunity.core.codec import decode
+from contextunity.core.packing import pack
 from contextunity.modules.harvest.catalogue import enrichments, harvests, pages, rejected_rows, sync, tables
 from contextunity.modules.harvest.catalogue.database import Database
 from contextunity.modules.harvest.catalogue.enrichments import EnrichedRow
@@ -35,9 +35,6 @@ from contextunity.modules.harvest.catalogue.products import decimal_price, produ
 from contextunity.modules.harvest.catalogue.tables import products, suppliers
 
 __all__ = ["Catalogue", "CatalogueRow"]
-
-# Level 1 shrinks a page to about a third; higher levels take several times as long for little more.
-_COMPRESSION_LEVEL = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -559,7 +556,7 @@ class Catalogue:
     def _pack(self, ref: PageRef, page: RawPage | ProductPage) -> bytes:
         self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
         # Compressed before the database is locked.
-        return zlib.compress(encode(page), _COMPRESSION_LEVEL)
+        return pack(page)
 
     def _get(self, ref: PageRef, kind: pages.Kind) -> bytes:
         with self._database.reading() as connection:

@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
+from .connection import USAGE
 from .output import fail
 
 __all__ = ["COMMANDS", "SERVE", "Commands", "Parser", "did_you_mean"]
-
-_USAGE = 2
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,10 +29,8 @@ class Parser(argparse.ArgumentParser):
         parser = self._of_command()
         message += parser._suggestion(message)
         namespace = argparse.Namespace(json="--json" in self._words)
-        fail(
-            namespace, _USAGE, message, text=f"{message}\n  {parser.prog} --help describes what it takes", code="USAGE"
-        )
-        self.exit(_USAGE)
+        fail(namespace, USAGE, message, text=f"{message}\n  {parser.prog} --help describes what it takes", code="USAGE")
+        self.exit(USAGE)
 
     def _with_dashes(self, word: str) -> str:
         name, equals, value = word.partition("=")

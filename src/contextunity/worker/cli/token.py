@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .commands import COMMANDS, Commands
-from .connection import add_json
+from .connection import USAGE, add_json
 from .output import complain, fail, print_json, say
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             case _:
                 return _secret(arguments)
     except TokenKeyError as error:
-        return fail(arguments, 2, str(error), code="USAGE")
+        return fail(arguments, USAGE, str(error), code="USAGE")
     except WorkerError as error:
         return fail(arguments, error.exit_code, str(error), code="CONFIGURATION")
 
@@ -175,7 +175,7 @@ def _mint(arguments: argparse.Namespace) -> int:
             }
         )
     except ValidationError as error:
-        return fail(arguments, 2, "\n".join(describe_violations(error, {})), code="USAGE")
+        return fail(arguments, USAGE, "\n".join(describe_violations(error, {})), code="USAGE")
     kid = arguments.kid or f"{arguments.project}:{'ed25519' if arguments.private_key_file else 'hmac'}-001"
     text = _sign(token, kid, arguments)
     for what, given in {"tenant": arguments.tenant, "permission": arguments.permission}.items():

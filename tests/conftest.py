@@ -12,15 +12,40 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import betterproto2
 import pytest
 from contextunity.gen.google import protobuf
+from xdist.scheduler import LoadScopeScheduling
 
 from contextunity.worker.embedded import EmbeddedServer, embedded_server
 
 ROOT = Path(__file__).resolve().parents[1]
 _LINE_TIMEOUT = 60.0
+
+
+# Files whose module's fixture takes seconds: one process runs all tests of such a file, or each would make one.
+# Marks for groups of pytest-xdist change node ids, which pytest 9.2 does not let them.
+_TOGETHER = {
+    "tests/tools/test_wheel.py": "wheel",
+    "tests/python_temporal/test_other_repository.py": "wheel",
+    "tests/python_temporal/test_types.py": "types",
+    "tests/python_temporal/test_live.py": "live",
+    "tests/worker/modules/test_outside_module.py": "outside module",
+    "tests/worker/service/test_call_path.py": "call path",
+}
+
+
+class _Scheduling(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return _TOGETHER.get(nodeid.partition("::")[0], nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Sends tests one by one to whichever process is free, and those of some files to one process."""
+    return _Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

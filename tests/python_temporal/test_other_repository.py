@@ -76,7 +76,7 @@ filterwarnings = error
 """
 
 
-pytestmark = [pytest.mark.xdist_group("wheel"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.mark.parametrize("package", ["process_jail", "python_temporal"])

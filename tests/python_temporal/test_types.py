@@ -196,10 +196,6 @@ class Findings:
     pyright: Mapping[str, list[str]]
 
 
-# What the fixture makes takes long, and each process that runs tests would make one.
-pytestmark = pytest.mark.xdist_group("types")
-
-
 @pytest.fixture(scope="module")
 def findings(shop_folder: Path) -> Findings:
     """Runs each checker once, in its strict mode, over the generated code, the shop, and all snippets."""

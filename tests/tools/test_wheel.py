@@ -25,7 +25,7 @@ _PACKAGES = (
 )
 
 
-pytestmark = [pytest.mark.xdist_group("wheel"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 def _run(installed: Path, program: str) -> str:

@@ -270,7 +270,7 @@ def test_no_road_of_a_harvest_uses_another_codec(house: Any, tmp_path: Path) -> 
     # Python runs a module of this name as it starts, in every process that has the folder on its path.
     (tmp_path / "closed" / "sitecustomize.py").write_text(_NO_OTHER_CODEC)
     house.configure("[modules.harvest]\nsample_products = 60\n")
-    service = house.serve(PYTHONPATH=str(tmp_path / "closed"))
+    service = house.serve_alone(PYTHONPATH=str(tmp_path / "closed"))
     worker = house.work(PYTHONPATH=str(tmp_path / "closed"))
     ended = house.wait(house.start(supplier_code="camping-trade", tenant_id=_tenant()))
     assert ended["status"] == "completed", ended

@@ -108,10 +108,6 @@ packages = ["src/acme_greet"]
 }
 
 
-# What the fixture makes takes long, and each process that runs tests would make one.
-pytestmark = pytest.mark.xdist_group("outside_module")
-
-
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that the module is installed into, as pip would, with its entry point."""

@@ -66,10 +66,6 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-# What the fixture makes takes long, and each process that runs tests would make one.
-pytestmark = pytest.mark.xdist_group("call_path")
-
-
 @pytest.fixture(scope="module")
 def entered(temporal_server: EmbeddedServer) -> dict[str, set[str]]:
     """The files of ours that the second call of each method enters, from its bytes to the answer's."""

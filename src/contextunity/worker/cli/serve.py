@@ -82,7 +82,6 @@ async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | Non
         service = WorkerService(client, registry, rpc_timeout=timeout, quotas=quotas)
         server = await stack.enter_async_context(running_server(service, settings, authenticator))
         temporal = client.service_client.config.target_host
-        _settle()
         say(f"WorkerService listens on {server.host}:{server.port}, Temporal at {temporal}")
         await _forever()
 
@@ -100,7 +99,6 @@ async def _temporal(
     client = await connect(settings, address=address and with_port(address))
     async with running_workers(client, modules, settings, tenant=tenant, workflows=registry.workflows) as workers:
         listed = ", ".join(module.config.name for module in modules) or "none"
-        _settle()
         alone = f" of the tenant {tenant} alone" if tenant else ""
         say(
             f"Temporal workers run for modules: {listed}{alone}; Temporal at {client.service_client.config.target_host}"
@@ -147,12 +145,3 @@ async def _until_signal(command: Coroutine[Any, Any, None]) -> None:
 async def _forever(*watched: asyncio.Task[None]) -> None:
     """Waits until cancelled, or until a watched task fails."""
     await asyncio.gather(asyncio.get_running_loop().create_future(), *watched)
-
-
-def _settle() -> None:
-    """Takes what is loaded by now out of the garbage collector's rounds.
-
-    It stays until the end, and to go through it again and again took a twentieth of a busy worker's processor time.
-    """
-    gc.collect()
-    gc.freeze()

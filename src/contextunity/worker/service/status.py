@@ -302,12 +302,6 @@ async def packed(engine: Engine, payloads: Sequence[Payload], output_type: type[
     """
     if output_type is None or not payloads:
         return None
-    payload = payloads[0]
-    name = codec.full_name(output_type)
-    if engine.has_plain_payloads and _is_message(payload, name):
-        # What is packed is the same bytes, once it is certain that they can be read.
-        codec.decode(output_type, payload.data)
-        return PackedMessage(type_url=codec.type_url(name), value=payload.data)
     (message, *_) = await engine.client.data_converter.decode(payloads, [output_type])
     return codec.pack_any(message)
 
@@ -324,11 +318,6 @@ def notice_in(message: PackedMessage | None, output_type: type[Any] | None) -> s
         return ""
     text = getattr(codec.decode(output_type, message.value), _NOTICE)
     return f"incomplete: {text}" if isinstance(text, str) and text else ""
-
-
-def _is_message(payload: Payload, name: str) -> bool:
-    metadata = payload.metadata
-    return metadata.get("encoding") == b"binary/protobuf" and metadata.get("messageType") == name.encode()
 
 
 STATES = {

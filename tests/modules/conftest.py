@@ -12,6 +12,7 @@ import pytest
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.worker.embedded import EmbeddedServer, usual_or_free_port
+from tests.conftest import run_python
 
 _POLL_SECONDS = 0.05
 _TIMEOUT_SECONDS = 90.0
@@ -20,13 +21,13 @@ _TIMEOUT_SECONDS = 90.0
 class House:
     """The processes of a deployment, and a caller of its service."""
 
-    def __init__(self, spawn: Any, temporal: EmbeddedServer, folder: Path) -> None:
+    def __init__(self, spawn: Any, temporal: EmbeddedServer, folder: Path, shared_service: Callable[[], int]) -> None:
         self._spawn = spawn
         self._temporal = temporal
+        self._shared_service = shared_service
+        self._channel: grpc.Channel | None = None
         self.folder = folder
-        self.port = usual_or_free_port(0)
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
-        self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
+        self.port = 0
 
     @property
     def catalogue_url(self) -> str:
@@ -35,17 +36,23 @@ class House:
     def configure(self, text: str) -> None:
         (self.folder / "contextworker.toml").write_text(text)
 
-    def serve(self, **variables: str) -> Any:
-        process = self._spawn(
-            "-m",
-            "contextunity.worker",
-            TEMPORAL_ADDRESS=self._temporal.address,
-            WORKER_HOST="127.0.0.1",
-            WORKER_PORT=str(self.port),
-            **variables,
-        )
+    def serve(self) -> None:
+        """Calls go to the service that the tests of a process share: it knows of no supplier and keeps no feed."""
+        self._reach(self._shared_service())
+
+    def serve_alone(self, **variables: str) -> Any:
+        """Starts a service of its own, in the folder of the test."""
+        port = usual_or_free_port(0)
+        process = self._spawn("-m", "contextunity.worker", **_service_variables(self._temporal, port), **variables)
         process.wait_for("WorkerService listens on")
+        self._reach(port)
         return process
+
+    def _reach(self, port: int) -> None:
+        self.close()
+        self.port = port
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
 
     def work(self, *options: str, **variables: str) -> Any:
         process = self._spawn(
@@ -85,11 +92,29 @@ class House:
         return self.wait_until(workflow_id, lambda status: status["status"] != "running")
 
     def close(self) -> None:
-        self._channel.close()
+        if self._channel is not None:
+            self._channel.close()
+
+
+def _service_variables(temporal: EmbeddedServer, port: int) -> dict[str, str]:
+    return {"TEMPORAL_ADDRESS": temporal.address, "WORKER_HOST": "127.0.0.1", "WORKER_PORT": str(port)}
+
+
+@pytest.fixture(scope="session")
+def service_port(temporal_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Where a service listens that all tests of a process may call; tenants keep them apart."""
+    port = usual_or_free_port(0)
+    folder = tmp_path_factory.mktemp("service")
+    process = run_python(folder, "-m", "contextunity.worker", **_service_variables(temporal_server, port))
+    process.wait_for("WorkerService listens on")
+    yield port
+    process.end()
 
 
 @pytest.fixture
-def house(spawn: Any, temporal_server: EmbeddedServer, tmp_path: Path) -> Iterator[House]:
-    house = House(spawn, temporal_server, tmp_path)
+def house(
+    request: pytest.FixtureRequest, spawn: Any, temporal_server: EmbeddedServer, tmp_path: Path
+) -> Iterator[House]:
+    house = House(spawn, temporal_server, tmp_path, lambda: request.getfixturevalue("service_port"))
     yield house
     house.close()

@@ -23,34 +23,34 @@ _FILE = Path(__file__).resolve().parent.parent / "docs/reference/access.md"
 _HEAD = """\
 # Who may do what
 
-<!-- Written by tools/access_reference.py from the service's table of methods; `make generate` writes it anew. -->
+<!-- Written by tools/access_reference.py from the service's table of methods; run `make generate` to update it. -->
 
-Every method of the service, what it asks of its caller, and what a caller is answered whose token is not for it.
-It holds where the deployment asks for tokens ([security.md](../security.md)); otherwise everybody may do everything.
+Every method of the service, what it requires of its caller, and what it answers to callers without that.
+This applies if the deployment requires tokens ([security.md](../security.md)); otherwise everybody may do everything.
 
 | method | permission, one of | scopes | about | other tenant's | tenant refused | no tenant | other project's | that run code |
 |---|---|---|---|---|---|---|---|---|
 """  # noqa: E501 - in Markdown a row is a line
 
 _FOOT = """
-What is asked first is answered first: the token, the permission, the scopes, then the content, the tenant, the project, and last whether what is scheduled runs code.
+The order of the checks is: the token, the permission, the scopes, the content, the tenant, the project, and last whether the schedule runs code.
 
-- *permission, one of*: without any of them, `PERMISSION_MISSING`. None is implied by another.
-- *scopes*: the list of the unit's `security` that the method looks at. Where it is not empty, the token has to hold one of its scopes, or something that implies one; else `SCOPE_MISSING`. The other list asks nothing of the sender, and the answer carries both on.
-- *other tenant's*: what the method is about belongs to another tenant than the token's, and the request names no tenant.
-- *tenant refused*: the request names a tenant that is not among the token's.
+- *permission, one of*: without any of them, `PERMISSION_MISSING`. No permission implies one of them.
+- *scopes*: the list of the unit's `security` that the method checks. If it is not empty, the token must hold one of its scopes, or a permission that implies one; otherwise `SCOPE_MISSING`. The other list is not checked, and the answer repeats both.
+- *other tenant's*: the subject of the method belongs to a tenant that the token does not have, and the request names no tenant.
+- *tenant refused*: the request names a tenant that the token does not have.
 - *no tenant*: the token is for no tenant, and the request names none.
-- *other project's*: the token is bound to a project (`project_binding.kind` is `project`), and the request names another one or what it is about is of another one. Tokens of the kind `platform`, and unbound ones, see all projects of their tenants.
-- *that run code*: what a caller without this permission is refused, with `PERMISSION_MISSING`, for schedules whose workflow runs code that callers bring, such as `execute_code`.
+- *other project's*: the token is bound to a project (`project_binding.kind` is `project`), and the request names another one, or its subject belongs to another one. Tokens of the kind `platform`, and unbound ones, see all projects of their tenants.
+- *that run code*: the permission required for schedules whose workflow runs callers' code, such as `execute_code`; without it, `PERMISSION_MISSING`.
 
 | in the table | what happens |
 |---|---|
-| a name in capitals | the call ends with this reason, see [errors.md](../errors.md) |
-| left out | the call is answered, without it |
-| its own | the call is answered, for the caller's own tenant |
-| as any | nothing is asked here |
+| a name in capitals | the call ends with this reason; see [errors.md](../errors.md) |
+| left out | the answer omits it |
+| its own | the call applies to the caller's own tenant |
+| as any | this is not checked |
 
-Of what a token holds, this implies more, for scopes alone:
+For scopes only, these permissions imply others:
 
 | permission | implies |
 |---|---|
@@ -58,7 +58,7 @@ Of what a token holds, this implies more, for scopes alone:
 
 
 def render(methods: Iterable[Method]) -> str:
-    """The file's text."""
+    """Return the text of the file."""
     implied = ([f"`{name}`", _names(others)] for name, others in IMPLIED.items())
     return _HEAD + _lines(map(_row, methods)) + _FOOT + _lines(implied)
 

@@ -259,7 +259,7 @@ def test_where_nobody_is_asked_everybody_may_do_everything(tmp_path: Path, caplo
 def test_a_service_that_is_open_to_all_says_so_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = load_settings({"WORKER_HOST": "0.0.0.0", "CONTEXTWORKER_ALLOW_UNAUTHENTICATED": "yes"}, tmp_path)
     assert authenticator_for(settings).authenticate([]) is EVERYBODY
-    assert "0.0.0.0 is reached from other machines" in caplog.text
+    assert "other machines can reach 0.0.0.0" in caplog.text
 
 
 @pytest.fixture
@@ -351,7 +351,7 @@ def test_a_secret_that_others_may_use_is_told_in_the_log(
     keys = _file(tmp_path / "keys.toml", f'[hmac]\n"a:hmac-001" = "{_OTHER}"', mode)
     load_keyring(_settings(tmp_path, TOKEN_SECRET_FILE=secret, TOKEN_KEYS_FILE=keys))
     for path in (secret, keys):
-        assert f"{path} holds a secret, and others may use it too (mode {mode:o}); make it 600" in caplog.text
+        assert f"{path} contains a secret, and other users can access it (mode {mode:o}); set mode 600" in caplog.text
     assert _SECRET not in caplog.text
 
 
@@ -372,15 +372,13 @@ _PRIVATE_PEM = _PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncry
         pytest.param(None, "", ["there is no key to verify tokens with"], id="empty file of keys"),
         pytest.param("do-not-show", None, ["the secret of *:hmac-001 has 11 bytes, and needs 32"], id="short"),
         pytest.param("", None, ["the secret of *:hmac-001 has 0 bytes, and needs 32"], id="empty secret file"),
-        pytest.param(None, "do-not-show", ["not a TOML file that can be read (at "], id="no TOML"),
-        pytest.param(
-            None, '[hmac]\n"do-not-show', ["not a TOML file that can be read (at end of document)"], id="cut TOML"
-        ),
+        pytest.param(None, "do-not-show", ["not a readable TOML file (at "], id="no TOML"),
+        pytest.param(None, '[hmac]\n"do-not-show', ["not a readable TOML file (at end of document)"], id="cut TOML"),
         pytest.param(None, "hmac = 'do-not-show'", ["hmac is not a table of keys"], id="no table"),
         pytest.param(
             None,
             "[rsa]\nx = 'do-not-show'\n[hmac]\na.hmac = 'do-not-show'\n[ed25519]\n'a:ed25519-001' = 'do-not-show'\n",
-            ["rsa: there is no such table", "hmac: 'a' is not a text", "'a:ed25519-001': not a public key"],
+            ["rsa: unknown table", "hmac: 'a' is not a string", "'a:ed25519-001': not a public key"],
             id="wrong keys",
         ),
         pytest.param(
@@ -419,7 +417,7 @@ def test_every_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         authenticator_for(settings)
     assert caught.value.faults == (
         "/: cannot be read: is a directory",
-        "token_secret_file and CONTEXTWORKER_TOKEN_SECRET are both set; set one of them",
+        "token_secret_file and CONTEXTWORKER_TOKEN_SECRET are both set; set only one",
     )
     with pytest.raises(SettingsError, match=r"nowhere: cannot be read: no such file or directory"):
         load_keyring(_settings(tmp_path, TOKEN_SECRET_FILE=f"{tmp_path}/nowhere"))

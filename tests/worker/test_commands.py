@@ -111,7 +111,7 @@ def test_wrong_settings_end_with_2_and_all_of_them_named(spawn: Any, tmp_path: P
     )
     process = spawn(*_WORKER)
     assert process.wait() == 2
-    assert "colour: there is no such setting" in process.output
+    assert "colour: unknown setting" in process.output
     (tmp_path / "contextworker.toml").write_text(
         '[modules.harvest]\nsample_products = "many"\n[modules.harvest.suppliers.x]\nurl = "ftp://x"\n'
     )

@@ -50,7 +50,7 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
         load_settings({"WORKER_PORT": "many", "CONTEXTWORKER_PROT": "1"}, tmp_path)
     text = str(caught.value)
     assert len(caught.value.faults) == 4
-    assert "contextworker.toml: hots: there is no such setting" in text
+    assert "contextworker.toml: hots: unknown setting" in text
     assert "contextworker.toml: log_level = 'loud'" in text
     assert "WORKER_PORT = 'many'" in text
     assert "CONTEXTWORKER_PROT is not a setting" in text
@@ -59,8 +59,8 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        pytest.param(b"port = ", "not a TOML file", id="broken"),
-        pytest.param(b"\xff\xfe", "not a TOML file", id="binary"),
+        pytest.param(b"port = ", "not a readable TOML file", id="broken"),
+        pytest.param(b"\xff\xfe", "not a readable TOML file", id="binary"),
     ],
 )
 def test_a_file_that_is_no_toml_is_an_error(tmp_path: Path, content: bytes, told: str) -> None:
@@ -124,7 +124,7 @@ def test_what_is_reached_from_this_machine_alone(host: str, loopback: bool) -> N
 @pytest.mark.parametrize("content", ['token_secret = "{}"', '[hmac]\n"*:hmac-001" = "{}"'], ids=["secret", "keys"])
 def test_a_secret_in_the_file_is_refused_and_not_shown(tmp_path: Path, content: str) -> None:
     (tmp_path / "contextworker.toml").write_text(content.format("do-not-show-" * 4))
-    with pytest.raises(SettingsError, match=r"contextworker\.toml: no secret may stand in this file") as caught:
+    with pytest.raises(SettingsError, match=r"contextworker\.toml: put no secrets into this file") as caught:
         load_settings({}, tmp_path)
     assert len(caught.value.faults) == 1
     assert "do-not-show" not in str(caught.value)

@@ -169,6 +169,5 @@ def test_a_token_that_could_be_revoked_is_warned_of_once(caplog: pytest.LogCaptu
         for _ in range(3):
             authenticator.authenticate([("authorization", f"Bearer {token}")])
     assert [record.message for record in caplog.records if "revocation" in record.message] == [
-        "a token carries a revocation_id, but no revocation list is configured: revoked tokens are good until they "
-        "expire"
+        "a token has a revocation_id, but no revocation list is configured: revoked tokens are valid until they expire"
     ]

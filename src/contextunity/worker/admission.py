@@ -1,10 +1,10 @@
-"""Who gets in, and how much of their bytes at once: decided from the headers, before a byte of a unit is read.
+"""Admit or reject calls by their headers, before a byte of a unit is read, and limit the bytes of units.
 
-Each step refuses before the next one costs anything: who calls and whether they may, by the metadata alone; how many
-calls they have under way; then the unit, which has to arrive in time and within what may be held of them.
+Each step rejects before the next one uses resources: token and permission, from the metadata alone; the number of
+concurrent calls; then the unit, which must arrive in time and within the byte limits.
 
-grpcio reads the one message of a unary method before its handler is called, so to grpcio all methods here are of the
-kind that streams requests; the handler then reads its one message itself. On the wire the two are the same.
+grpcio reads the message of a unary method before it calls the handler. So all methods are registered as methods that
+stream requests, and the handler reads the one message itself. On the wire both are the same.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ __all__ = ["Admission", "Answering", "BodyLimits", "Refused", "refuse", "trace_i
 _LOG = logging.getLogger(__name__)
 
 _PROMPT = 0.05
-"""Seconds between two looks at units that have not arrived."""
+"""Seconds between two checks of units that have not arrived."""
 _LOOKS = 3
-"""Looks after which a unit counts as one that was not sent at once: the first may come right after the headers, and the
-second be due only because the processor was busy meanwhile. Until then it takes no room, as nobody knows how large it
-is; from then on it takes that of the largest."""
+"""Checks after which a unit counts as not sent at once: the first may come right after the headers, and the second may
+be due only because the processor was busy. Until then the unit reserves no room, because its size is unknown; from then
+on it reserves the room of the largest unit."""
 _SMALL = 64 * 1024
-"""Bytes up to which units are held without counting them: the number of calls bounds them."""
+"""Bytes up to which units are not counted: the limit of calls bounds them."""
 _BRIEFLY = 1.0
-"""Seconds that a unit which is there waits for others to be done with."""
+"""Seconds that a complete unit waits for room."""
 _AT_ONCE, _SHARE = 32, 4
-"""Calls that are answered at once, in all, and of a tenant while others call too: those that wait take turns by tenant.
-A call of one tenant then has few of another's beside it on the Temporal server, and waits for one of them at most."""
+"""Calls processed at once, in all, and of a tenant while others call too; waiting calls take turns by tenant. So a
+tenant's call shares the Temporal server with few calls of another tenant, and waits for at most one of them."""
 _LARGE_AT_ONCE = 2
-"""The same for large units, of which a tenant has one."""
+"""The same for large units; a tenant has one."""
 _MOMENT = 0.25
-"""Seconds after which a call makes room for others: it waits for something itself by then."""
+"""Seconds after which a call frees its place: by then it waits for something itself."""
 _LARGE_MOMENT = 1.0
 _REFUSALS_PER_SECOND = 200
-"""Calls a second that are refused by their headers, or cancelled before their unit is there."""
+"""Rate at which calls rejected by their headers, or cancelled before their unit arrives, end per second."""
 _REFUSALS_AT_ONCE = 100
-"""How many of them right away, after a while without any."""
+"""Burst of that rate, after a time without such calls."""
 _LONGEST_TURN = 10.0
-"""Seconds that such a call waits for its turn; it bounds how many wait."""
+"""Maximum seconds that such a call waits for its end; it bounds how many wait."""
 
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 _stream_unary: Any = grpc.stream_unary_rpc_method_handler
@@ -65,11 +65,11 @@ T = TypeVar("T")
 
 
 class Refused(NamedTuple):
-    """What a caller is told whose call came to nothing.
+    """Error of a call that is rejected after its unit was read.
 
     Attributes:
-        status: as grpcio takes it.
-        size: bytes that were read for nothing.
+        status: status for grpcio.
+        size: bytes of the unit.
     """
 
     status: Any
@@ -77,7 +77,7 @@ class Refused(NamedTuple):
 
 
 class Answering(Protocol):
-    """What answers the calls that are let in."""
+    """Answers the admitted calls."""
 
     async def answer(
         self,
@@ -87,36 +87,36 @@ class Answering(Protocol):
         caller: Caller,
         turn: Turn | None = None,
     ) -> bytes | Refused:
-        """Answers a call with the bytes of a unit.
+        """Answer a call with the bytes of a unit.
 
         Args:
-            method: that is called.
-            data: the unit.
-            context: grpcio's.
-            caller: who calls.
-            turn: the caller's among tenants, to be left early where there is but waiting to do; None where callers are
-                not asked who they are.
+            method: called method.
+            data: bytes of the unit.
+            context: grpcio's context.
+            caller: the caller.
+            turn: the caller's turn among tenants, to leave early while the call only waits; None if tokens are not
+                required.
 
         Returns:
-            The answer; what the caller is to be told later, where it came to nothing and has cost a lot. Where there is
-            no turn, all errors end the call at once.
+            The answer, or an error to send later if the rejected call used many resources. Without a turn, all errors
+            end the call at once.
         """
         ...
 
     def answers(self, method: Method, data: bytes, context: _Context, caller: Caller) -> AsyncIterator[bytes]:
-        """Answers a call with units."""
+        """Answer a call with a stream of units."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BodyLimits:
-    """What units may take before they are worked on.
+    """Limits of units before they are processed.
 
     Attributes:
-        seconds: from the headers of a call to the end of its unit.
+        seconds: timeout from the headers of a call to the end of its unit.
         one: bytes of the largest unit.
-        process: bytes of all units that arrive, and as many of those that are worked on.
-        tenant: the same of one caller's tenants; nobody's where callers are not asked who they are.
+        process: bytes of all arriving units, and the same again for units being processed.
+        tenant: the same for one caller's tenants; not used if tokens are not required.
     """
 
     seconds: float
@@ -127,7 +127,7 @@ class BodyLimits:
 
 @dataclass(slots=True)
 class _Room:
-    """Bytes that may be held at once. Where nothing is held, anything fits, so that every unit comes in by and by."""
+    """A limit of bytes held at once. If nothing is held, any size fits, so that every unit is admitted at some time."""
 
     size: int
     used: int = 0
@@ -146,20 +146,20 @@ class _Room:
 
 
 class _Turns:
-    """Lets calls that come to nothing end at a steady pace, so that a flood of them leaves time for the others.
+    """Ends rejected and cancelled calls at a steady rate, so that a flood of them leaves time for others.
 
-    A call that waits for its turn is still one of its connection, of which grpcio takes no more than so many: who is
-    refused, or cancels what was just begun, and calls again at once, slows down nobody else.
+    A waiting call still counts for its connection, whose calls grpcio limits. So a client that is rejected, or that
+    cancels, and calls again at once slows down nobody else.
     """
 
     def __init__(self) -> None:
         self._next = 0.0
 
     def take(self, context: object, size: int = 0) -> float:
-        """Takes a turn, and one more for each so many bytes that were read for nothing.
+        """Take a turn, and more turns in proportion to the bytes that were read.
 
         Returns:
-            The seconds until it comes. Until then the call is kept, even one that was cancelled.
+            The seconds until the turn. Until then the call is kept, even a cancelled one.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -170,14 +170,14 @@ class _Turns:
         self._next = at
         if at <= now:
             return 0
-        # grpcio's part of a call goes with the last reference to its context.
+        # grpcio frees a call with the last reference to its context.
         loop.call_at(at, id, context)
         return at - now
 
 
 @dataclass(slots=True)
 class _Account:
-    """What is held for callers of the same tenants."""
+    """Limits and counts for callers with the same tenants."""
 
     name: str
     arriving: _Room
@@ -189,7 +189,7 @@ class _Account:
 
 
 class _Arrival:
-    """A message that is waited for."""
+    """A message that has not arrived yet."""
 
     __slots__ = ("error", "late_at", "looks", "method", "rooms", "task", "took")
 
@@ -201,9 +201,9 @@ class _Arrival:
 
 
 class _Arrivals:
-    """Waits for messages, which are to be there in time; one that is not there at once takes room meanwhile.
+    """Waits for messages with a timeout; a message that does not arrive at once reserves room.
 
-    All are looked at together, because a timer for each call costs more than most of them take to arrive.
+    One timer checks all, because a timer per call costs more than most messages take to arrive.
     """
 
     def __init__(self, limits: BodyLimits) -> None:
@@ -212,10 +212,10 @@ class _Arrivals:
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait(self, reading: Coroutine[Any, Any, T], rooms: tuple[_Room, ...], method: str) -> T:
-        """The message.
+        """Wait for the message of a call.
 
         Raises:
-            ServiceError: it was not there in time, or there is no room for more that take their time.
+            ServiceError: the message did not arrive in time, or there is no room for another slow one.
         """
         loop = asyncio.get_running_loop()
         arrival = _Arrival(rooms, loop.time() + self._limits.seconds, method)
@@ -243,7 +243,7 @@ class _Arrivals:
             if arrival.took is None and arrival.looks >= _LOOKS:
                 self._take_room(arrival)
             if arrival.error is None and now >= arrival.late_at:
-                text = f"the unit was not complete {self._limits.seconds:g} s after the headers of its call"
+                text = f"the unit was incomplete {self._limits.seconds:g} s after the headers of its call"
                 arrival.error = ServiceError(Reason.UNIT_LATE, f"{text}; send it at once")
             if arrival.error is not None and arrival.task is not None:
                 arrival.task.cancel()
@@ -253,14 +253,14 @@ class _Arrivals:
         arrival.took = []
         for room in arrival.rooms:
             if not room.take(self._limits.one):
-                text = "units that are on their way take all of it"
+                text = "arriving units use all of it"
                 arrival.error = over_quota("bytes_in_flight", room.size, text, method=arrival.method)
                 return
             arrival.took.append(room)
 
 
 class _Unary:
-    """What grpcio asks of the handler of one call: its own class for that is slow to make."""
+    """The attributes that grpcio needs of a call's handler; grpcio's own class is slow to create."""
 
     __slots__ = ("stream_unary",)
     request_streaming, response_streaming = True, False
@@ -272,14 +272,14 @@ class _Unary:
 
 
 class Admission(grpc.GenericRpcHandler):
-    """Lets calls of the service in.
+    """Admits the calls of the service.
 
     Args:
-        answering: answers those that are let in.
-        methods: by their full names, such as `/contextunity.worker.WorkerService/StartWorkflow`.
-        authenticator: tells who calls.
-        limits: of the bytes of units.
-        quotas: how many calls and watches a caller's tenants may have under way.
+        answering: answers the admitted calls.
+        methods: methods by full name, such as `/contextunity.worker.WorkerService/StartWorkflow`.
+        authenticator: authenticates callers.
+        limits: limits of the bytes of units.
+        quotas: quotas of concurrent calls and watches.
     """
 
     def __init__(
@@ -299,7 +299,7 @@ class Admission(grpc.GenericRpcHandler):
         self._accounts = dict[frozenset[str] | None, _Account]()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a call, which refuses or answers it; None where the method is another's."""
+        """Return the handler of a call, which rejects or answers it; None for other methods."""
         method = self._methods.get(handler_call_details.method)
         if method is None:
             return None
@@ -318,11 +318,11 @@ class Admission(grpc.GenericRpcHandler):
         if caller.tenants is not None:
             quotas = self._quotas.of(account.name)
             if method.watch is not None and account.watches >= quotas.watches:
-                text = "as many are under way"
+                text = "too many are running"
                 full = over_quota("watches", quotas.watches, text, account.name, method=method.name)
                 return _rejecting(full, account.turns)
             if method.watch is None and account.calls >= quotas.concurrent_calls:
-                limit, text = quotas.concurrent_calls, "as many are under way"
+                limit, text = quotas.concurrent_calls, "too many are running"
                 full = over_quota("concurrent_calls", limit, text, account.name, method=method.name)
                 record_call(method.name, caller, None, full)
                 return _rejecting(full, account.turns)
@@ -334,7 +334,7 @@ class Admission(grpc.GenericRpcHandler):
         account = self._accounts.get(caller.tenants)
         if account is None:
             self._forget_idle()
-            # Where callers are not asked, one of them may take what the process has.
+            # If tokens are not required, one caller may use all of the process.
             size = self._limits.process if caller.tenants is None else self._limits.tenant
             arriving = _Room(size)
             name = ",".join(sorted(caller.tenants or ()))
@@ -343,7 +343,7 @@ class Admission(grpc.GenericRpcHandler):
         return account
 
     def _forget_idle(self) -> None:
-        """Tenants come from tokens that the operator's keys made, but over the years there are many."""
+        """Forget idle tenants: their tokens are signed by the operator's keys, but over years there are many."""
         if len(self._accounts) >= 10_000:
             idle = [
                 key
@@ -375,7 +375,7 @@ class Admission(grpc.GenericRpcHandler):
                     turn = self._gate.try_enter(account.name, _AT_ONCE, _SHARE)
                     if turn is None:
                         turn = await self._gate.enter(account.name, _AT_ONCE, _SHARE)
-                    # It goes along, so that nobody holds it who does not read it.
+                    # Pass it on, so that it is freed as soon as it was read.
                     unit = [data]
                     del data
                     answer = await self._answering.answer(method, unit.pop(), context, caller, turn)
@@ -393,7 +393,7 @@ class Admission(grpc.GenericRpcHandler):
                         large.leave()
                 if turn is not None:
                     turn.leave()
-            # Who calls again at once is not to have it done all over for nothing.
+            # A client that calls again at once must not cost the same work again.
             await asyncio.sleep(account.turns.take(context, answer.size))
             await context.abort_with_status(answer.status)
             raise AssertionError("abort_with_status raises")
@@ -425,12 +425,12 @@ class Admission(grpc.GenericRpcHandler):
     async def _share(
         self, quota: Literal["concurrent_calls", "watches"], method: Method, caller: Caller, account: _Account
     ) -> contextlib.AsyncExitStack | None:
-        """Counts a call among those of all processes, until what it gives is closed.
+        """Count a call among those of all processes, until the returned context is closed.
 
-        None where this process counts alone: its own calls are counted already.
+        None if this process counts alone: its own calls are counted already.
 
         Raises:
-            ServiceError: there are as many as there may be.
+            ServiceError: the quota is used up.
         """
         if caller.tenants is None or not self._quotas.is_shared:
             return None
@@ -447,13 +447,13 @@ class Admission(grpc.GenericRpcHandler):
             raise
         if isinstance(data, bytes):
             return data
-        # It is the same whether the caller went away or sent nothing; the first does not hear it.
+        # The caller left or sent nothing; if it left, it does not get this error.
         raise ServiceError(Reason.UNIT_UNREADABLE, "the call has no message; send one ContextUnit")
 
     async def _prompt_trace(self, account: _Account, context: _Context) -> str:
-        """The trace of a unit that was sent at once: people look for it who have a good token, but not the right one.
+        """Return the trace of a unit that arrived at once, for callers with a valid token but without the permission.
 
-        While grpcio reads, it takes what is sent, so there has to be room for it.
+        grpcio receives the whole unit while it reads, so there must be room for it.
         """
         taken = [room for room in account.arriving_rooms if room.take(self._limits.one)]
         try:
@@ -469,7 +469,7 @@ class Admission(grpc.GenericRpcHandler):
                 room.give(self._limits.one)
 
     async def _hold(self, account: _Account, data: bytes, method: str) -> int:
-        """Takes room for a unit that is there, until it is answered; gives the bytes that were taken."""
+        """Reserve room for a complete unit until it is answered; return the reserved bytes."""
         count = len(data)
         if count <= _SMALL:
             return 0
@@ -485,23 +485,23 @@ class Admission(grpc.GenericRpcHandler):
                 room.give(count)
             if isinstance(error, TimeoutError):
                 size = (account.held if not taken else self._held).size
-                text = "units that are worked on take all the room there is"
+                text = "units being processed use all of it"
                 raise over_quota("bytes_in_flight", size, text, method=method) from None
             raise
         return count
 
 
 def _rejecting(error: ServiceError, turns: _Turns, trace_of: Callable[[_Context], Awaitable[str]] | None = None) -> Any:
-    """A handler that refuses, when its turn comes.
+    """Return a handler that rejects the call when its turn comes.
 
     Args:
-        error: why.
-        turns: when.
-        trace_of: tells the trace of the unit; None where it is not looked for.
+        error: reason of the rejection.
+        turns: gives the turn.
+        trace_of: reads the trace of the unit; None to skip that.
     """
 
     async def handle(_requests: Any, context: _Context) -> bytes:
-        # What grpcio has begun for the call is done first, even if that takes no time; without it, it logs an error.
+        # Yield once, so that grpcio finishes what it began for the call; otherwise it logs an error.
         await asyncio.sleep(turns.take(context))
         await refuse(error, context, await trace_of(context) if trace_of is not None else "")
 
@@ -509,7 +509,7 @@ def _rejecting(error: ServiceError, turns: _Turns, trace_of: Callable[[_Context]
 
 
 async def refuse(error: ServiceError, context: Any, trace_id: str = "") -> NoReturn:
-    """Ends a call with an error."""
+    """End a call with an error."""
     packed = rpc_status.to_status(to_status(error, trace_id))  # pyright: ignore[reportUnknownMemberType]  # no types
     error.__traceback__ = None
     await context.abort_with_status(packed)
@@ -518,13 +518,13 @@ async def refuse(error: ServiceError, context: Any, trace_id: str = "") -> NoRet
 
 _FIELD: int = worker_pb2.ContextUnit.DESCRIPTOR.fields_by_name["trace_id"].number
 _MAX_FIELDS = 64
-"""Fields that are looked at. Writers go by the numbers, so that the trace_id is the second at most."""
+"""Fields to read. Writers sort by number, so the trace_id is at most the second."""
 _MAX_LENGTH = 1000
 _MAX_VARINT = 10
 
 
 def trace_id_of(data: bytes) -> str:
-    """The trace_id of a unit; empty where it has none, or it cannot be read.
+    """Read the trace_id of a unit; empty if it has none or is unreadable.
 
     Example:
         >>> trace_id_of(worker_pb2.ContextUnit(unit_id="u", trace_id="t").SerializeToString() + b"\\xff")
@@ -558,11 +558,11 @@ def _trace_id(data: bytes) -> str:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number and where it ends; an IndexError where the bytes end before it does."""
+    """Read a varint and its end; an IndexError if the bytes end too early."""
     value = 0
     for shift in range(_MAX_VARINT):
         byte = data[position + shift]
         value |= (byte & 0x7F) << 7 * shift
         if byte < 0x80:
             return value, position + shift + 1
-    raise ValueError("a varint has ten bytes at most")
+    raise ValueError("a varint has at most ten bytes")

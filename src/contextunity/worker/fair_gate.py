@@ -1,7 +1,7 @@
-"""Lets so many through at once, and so many of one tenant; those that wait take turns by tenant.
+"""Limit how many calls run at once, in all and per tenant; waiting calls take turns by tenant.
 
-A quota refuses what is too much. A gate only orders it: who sends a thousand waits behind itself, and the next tenant
-waits for one of them at the most.
+A quota rejects calls over the limit. A gate only orders them: a tenant that sends a thousand waits for its own calls,
+and the next tenant waits for at most one of them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 __all__ = ["FairGate", "Turn"]
 
 _CALM = 5.0
-"""Seconds without a call of another tenant after which one has the gate to itself."""
+"""Seconds without a call of another tenant after which a tenant has the whole gate."""
 
 
 class Turn:
-    """Somebody who was let through, until it leaves."""
+    """A place in the gate, until it is left."""
 
     __slots__ = ("_gate", "since", "tenant")
 
@@ -26,15 +26,15 @@ class Turn:
         self.tenant, self.since = tenant, since
 
     def leave(self) -> None:
-        """Makes room for the next; a second call does nothing."""
+        """Free the place for the next call; a second call does nothing."""
         gate, self._gate = self._gate, None
         if gate is not None:
-            gate._left(self)  # pyright: ignore[reportPrivateUsage]  # the two are one thing
+            gate._left(self)  # pyright: ignore[reportPrivateUsage]  # the two classes are one concept
 
 
 @dataclass(slots=True)
 class _Line:
-    """Those of a tenant that wait, and how many of them may be through at once: alone, and beside other tenants."""
+    """Waiting calls of a tenant, and how many may run at once: alone, and while other tenants call."""
 
     limit: int
     share: int
@@ -42,12 +42,12 @@ class _Line:
 
 
 class FairGate:
-    """A gate of one event loop; all is done without a wait in between, so it needs no lock.
+    """A gate of one event loop; no method awaits while it changes the state, so it needs no lock.
 
     Args:
-        total: how many are through at once.
-        seconds: after which one that is through makes room for those that wait, though it goes on; None for never. What
-            takes longer waits for others itself, such as for a worker's answer, and takes next to nothing meanwhile.
+        total: number of places.
+        seconds: after this time a call frees its place while it continues; None for never. A longer call waits for
+            others, such as for a worker's answer, and uses almost no processor time.
     """
 
     def __init__(self, total: int, *, seconds: float | None = None) -> None:
@@ -60,17 +60,17 @@ class FairGate:
         self._last_tenant, self._last_change = "", float("-inf")
 
     def waiting(self, tenant: str) -> int:
-        """How many of a tenant wait."""
+        """Return how many calls of a tenant wait."""
         line = self._lines.get(tenant)
         return len(line.waiting) if line is not None else 0
 
     def try_enter(self, tenant: str, limit: int, share: int) -> Turn | None:
-        """Goes through at once; None where that would be out of turn, or too many.
+        """Take a place now; None if it is not the tenant's turn, or there is no place.
 
         Args:
-            tenant: whose turn it is.
-            limit: how many of the tenant's may be through at once.
-            share: how many while other tenants call too.
+            tenant: tenant of the call.
+            limit: places that the tenant may have.
+            share: places that it may have while other tenants call too.
         """
         now = asyncio.get_running_loop().time()
         if tenant != self._last_tenant:
@@ -83,15 +83,15 @@ class FairGate:
         return self._let_through(tenant, now)
 
     async def enter(self, tenant: str, limit: int, share: int) -> Turn:
-        """Goes through when it is the tenant's turn.
+        """Wait for the tenant's turn, and take a place.
 
         Args:
-            tenant: whose turn it is.
-            limit: how many of the tenant's may be through at once.
-            share: how many while other tenants call too.
+            tenant: tenant of the call.
+            limit: places that the tenant may have.
+            share: places that it may have while other tenants call too.
 
         Raises:
-            Exception: the one that the gate was closed with.
+            Exception: the error that the gate was closed with.
         """
         loop = asyncio.get_running_loop()
         if self._closed is not None:
@@ -108,7 +108,7 @@ class FairGate:
             return await waiting
         except asyncio.CancelledError:
             if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
-                # Its turn came in the same moment.
+                # The turn came at the same moment.
                 waiting.result().leave()
             raise
         finally:
@@ -117,7 +117,7 @@ class FairGate:
                 del self._lines[tenant]
 
     def close(self, error: Exception) -> None:
-        """Has all who wait, and who come later, fail with an error; those that are through go on."""
+        """Fail all waiting and later calls with an error; running calls continue."""
         self._closed = error
         for line in self._lines.values():
             for waiting in line.waiting:
@@ -143,7 +143,7 @@ class FairGate:
             self._next(asyncio.get_running_loop())
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Lets through those whose turn it is: the tenant that was served longest ago comes first."""
+        """Give free places to waiting calls: the tenant that was served longest ago comes first."""
         now, found = loop.time(), True
         is_calm = now - self._last_change >= _CALM
         while found:

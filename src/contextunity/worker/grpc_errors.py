@@ -1,6 +1,6 @@
-"""From causes to gRPC: every error that the service answers, its status code and its google.rpc details.
+"""Map errors to gRPC: every error of the service, its status code and its google.rpc details.
 
-docs/errors.md is the same table for callers; a test holds the two together.
+docs/errors.md is the same table for callers; a test keeps both equal.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import Enum
 
 import grpc
 from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]  # there are none
+from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]  # it has none
 from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core.errors import CodecError, ContextUnityError
@@ -38,73 +38,73 @@ _Code = grpc.StatusCode
 
 
 class Reason(Enum):
-    """Why a call was not answered: the gRPC status, the seconds after which to try again, and what it means.
+    """Reason of an error: gRPC status, seconds to wait before a retry, and meaning.
 
-    The names are what callers find in ErrorInfo; they are never changed.
+    Callers find the names in ErrorInfo, so they never change.
     """
 
     UNIT_UNREADABLE = (_Code.INVALID_ARGUMENT, None, "the bytes are not a ContextUnit")
-    PAYLOAD_INVALID = (_Code.INVALID_ARGUMENT, None, "the content does not fit; each violation is named")
-    BODY_INVALID = (_Code.INVALID_ARGUMENT, None, "the body is not a message that the method takes")
-    TENANT_UNCLEAR = (_Code.INVALID_ARGUMENT, None, "the caller has several tenants, and named none")
-    PAGE_TOKEN_INVALID = (_Code.INVALID_ARGUMENT, None, "the page token is not one of this list")
-    REFUSED_BY_TEMPORAL = (_Code.INVALID_ARGUMENT, None, "the Temporal server refused a value")
-    TOKEN_REFUSED = (_Code.UNAUTHENTICATED, None, "there is no token, or not a good one")
+    PAYLOAD_INVALID = (_Code.INVALID_ARGUMENT, None, "the content is invalid; each violation is listed")
+    BODY_INVALID = (_Code.INVALID_ARGUMENT, None, "the body is not a message of the method")
+    TENANT_UNCLEAR = (_Code.INVALID_ARGUMENT, None, "the caller has several tenants, and the request names none")
+    PAGE_TOKEN_INVALID = (_Code.INVALID_ARGUMENT, None, "the page token is not from this list")
+    REFUSED_BY_TEMPORAL = (_Code.INVALID_ARGUMENT, None, "the Temporal server rejected a value")
+    TOKEN_REFUSED = (_Code.UNAUTHENTICATED, None, "the token is missing or invalid")
     PERMISSION_MISSING = (
         _Code.PERMISSION_DENIED,
         None,
         "the token lacks the permission of the method, or of the workflow that it schedules",
     )
     SCOPE_MISSING = (_Code.PERMISSION_DENIED, None, "the token holds none of the unit's scopes, which are listed")
-    PROJECT_REFUSED = (_Code.PERMISSION_DENIED, None, "the token is bound to another project than the request names")
-    TENANT_REFUSED = (_Code.PERMISSION_DENIED, None, "the tenant is not among those of the token, or it has none")
-    WORKFLOW_TYPE_UNKNOWN = (_Code.NOT_FOUND, None, "no module has this workflow_type; those known are listed")
-    TASK_UNKNOWN = (_Code.NOT_FOUND, None, "no task of the caller's has this id, or its retention has ended")
-    HANDLER_UNKNOWN = (_Code.NOT_FOUND, None, "the contract has no such signal, query or update; it has those listed")
-    SCHEDULE_UNKNOWN = (_Code.NOT_FOUND, None, "no schedule of the caller's has this id")
-    TASK_EXISTS = (_Code.ALREADY_EXISTS, None, "the id is taken, and the contract allows no second task under it")
-    SCHEDULE_EXISTS = (_Code.ALREADY_EXISTS, None, "somebody else made the schedule at the same time")
-    TASK_ENDED = (_Code.FAILED_PRECONDITION, None, "the task has ended, so it cannot be steered any more")
+    PROJECT_REFUSED = (_Code.PERMISSION_DENIED, None, "the token is bound to a project other than the request's")
+    TENANT_REFUSED = (_Code.PERMISSION_DENIED, None, "the token does not have the tenant, or has none")
+    WORKFLOW_TYPE_UNKNOWN = (_Code.NOT_FOUND, None, "no module has this workflow_type; the known ones are listed")
+    TASK_UNKNOWN = (_Code.NOT_FOUND, None, "the caller has no task with this id, or its retention has ended")
+    HANDLER_UNKNOWN = (_Code.NOT_FOUND, None, "the contract has no such signal, query or update; its own are listed")
+    SCHEDULE_UNKNOWN = (_Code.NOT_FOUND, None, "the caller has no schedule with this id")
+    TASK_EXISTS = (_Code.ALREADY_EXISTS, None, "the id is taken, and the contract allows no second task with it")
+    SCHEDULE_EXISTS = (_Code.ALREADY_EXISTS, None, "another client created the schedule at the same time")
+    TASK_ENDED = (_Code.FAILED_PRECONDITION, None, "the task has ended, so it cannot be controlled any more")
     QUERY_FAILED = (_Code.FAILED_PRECONDITION, None, "the workflow answered the query with an error")
-    UPDATE_REJECTED = (_Code.FAILED_PRECONDITION, None, "the workflow rejected the update, or failed to do it")
+    UPDATE_REJECTED = (_Code.FAILED_PRECONDITION, None, "the workflow rejected the update, or failed during it")
     ANSWER_UNREADABLE = (
         _Code.FAILED_PRECONDITION,
         None,
-        "the worker's answer is not what the contract here says",
+        "the worker's answer does not match the service's contract",
     )
     NO_CODE_MODULE = (_Code.FAILED_PRECONDITION, None, "this deployment has no module that runs code")
-    CODE_REFUSED = (_Code.INVALID_ARGUMENT, None, "the program asks for a language, tool or limit that there is not")
-    SANDBOX_FAILED = (_Code.FAILED_PRECONDITION, None, "the sandbox itself failed, however often it was tried")
-    UNIT_TOO_LARGE = (_Code.RESOURCE_EXHAUSTED, None, "the unit, its answer or what it gives a task is over a limit")
-    QUOTA = (_Code.RESOURCE_EXHAUSTED, 1, "the tenant, or the service, has as much as it may of what `quota` names")
+    CODE_REFUSED = (_Code.INVALID_ARGUMENT, None, "the program requires an unavailable language, tool or limit")
+    SANDBOX_FAILED = (_Code.FAILED_PRECONDITION, None, "the sandbox itself failed on every attempt")
+    UNIT_TOO_LARGE = (_Code.RESOURCE_EXHAUSTED, None, "the unit, its answer or a task's input is over a limit")
+    QUOTA = (_Code.RESOURCE_EXHAUSTED, 1, "the tenant or the service has reached the limit of `quota`")
     TEMPORAL_BUSY = (_Code.RESOURCE_EXHAUSTED, 2, "the Temporal server limits the rate of calls")
-    UNIT_LATE = (_Code.DEADLINE_EXCEEDED, None, "the unit was not there in time after the headers of its call")
+    UNIT_LATE = (_Code.DEADLINE_EXCEEDED, None, "the unit did not arrive in time after the headers of its call")
     DEADLINE_PASSED = (_Code.DEADLINE_EXCEEDED, None, "the caller's deadline passed before there was an answer")
     TEMPORAL_UNAVAILABLE = (_Code.UNAVAILABLE, 1, "the Temporal server cannot be reached")
     NO_WORKER_ANSWERS = (_Code.UNAVAILABLE, 2, "no worker answered the query or update in time")
-    STOPPING = (_Code.UNAVAILABLE, 1, "the service is being stopped; another one, or the next one, answers")
-    TEMPORAL_ERROR = (_Code.INTERNAL, None, "the Temporal server answered with an error of its own")
-    INTERNAL = (_Code.INTERNAL, None, "a fault of the service; its log has it under the trace_id")
+    STOPPING = (_Code.UNAVAILABLE, 1, "the service is stopping; retry with another instance or after its restart")
+    TEMPORAL_ERROR = (_Code.INTERNAL, None, "the Temporal server had an internal error")
+    INTERNAL = (_Code.INTERNAL, None, "an error in the service; its log has it with the trace_id")
 
     def __init__(self, code: grpc.StatusCode, retry_after: int | None, meaning: str) -> None:
         self.code = code
         """The gRPC status."""
         self.retry_after = retry_after
-        """Seconds after which to try again; None where waiting does not help."""
+        """Seconds to wait before a retry; None if a retry does not help."""
         self.meaning = meaning
-        """What it means, for the table in the docs."""
+        """Meaning, for the table in the docs."""
 
 
 _TEXT_LIMIT = 1000
-"""Bytes of a text in an answer other than success."""
+"""Maximum bytes of a text in an error answer."""
 _VIOLATIONS_LIMIT = 2500
-"""Bytes of all violations. gRPC clients take 8 KiB of metadata in all, in which the message stands twice, and what is
-not ASCII is written with three characters a byte; beyond that they see a broken call instead of an answer."""
+"""Maximum bytes of all violations. gRPC clients accept 8 KiB of metadata, which contains the message twice, with three
+characters per byte outside ASCII; above that they see a broken call instead of the answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FieldViolation:
-    """One thing wrong with a request: `field` is a dotted path in it, `description` what is wrong."""
+    """One violation of a request: `field` is a dotted path, `description` what is wrong."""
 
     field: str
     description: str
@@ -112,14 +112,14 @@ class FieldViolation:
 
 @dataclass(eq=False)
 class ServiceError(ContextUnityError):
-    """An answer other than success.
+    """An error answer.
 
     Attributes:
-        reason: which, for programs.
+        reason: reason, for programs.
         message: what is wrong and the way out, for people.
-        violations: what is wrong with single fields of the request.
-        metadata: further facts for programs.
-        retry_after: seconds after which to try again; the reason's own where it is None.
+        violations: violations of single fields of the request.
+        metadata: details for programs.
+        retry_after: seconds to wait before a retry; None means the reason's own.
     """
 
     reason: Reason
@@ -133,7 +133,7 @@ class ServiceError(ContextUnityError):
 
 
 def invalid(*violations: FieldViolation) -> ServiceError:
-    """The error for content that does not fit."""
+    """Return the error for invalid content."""
     text = "; ".join(f"{each.field}: {each.description}" if each.field else each.description for each in violations)
     return ServiceError(Reason.PAYLOAD_INVALID, text, violations=violations)
 
@@ -147,13 +147,13 @@ _BY_RPC_STATUS = {
     RPCStatusCode.INVALID_ARGUMENT: Reason.REFUSED_BY_TEMPORAL,
 }
 _ENDED = "workflow execution already completed"
-"""What the server says, with NOT_FOUND, where a run is there but has ended."""
+"""The server's text with NOT_FOUND if a run exists but has ended."""
 _TOO_LARGE = ("larger than max", "exceeds limit", "payloads with size")
-"""Of what the server, gRPC and the SDK say, with several statuses, where a message is too large."""
+"""Parts of the texts of the server, gRPC and the SDK, with several statuses, if a message is too large."""
 
 
 def from_rpc_error(error: RPCError, *, workflow_id: str = "") -> ServiceError:
-    """What a failed call to the Temporal server means to a caller."""
+    """Convert a failed call to the Temporal server into an error for the caller."""
     metadata = {"workflow_id": workflow_id} if workflow_id else {}
     if error.status is RPCStatusCode.NOT_FOUND:
         if _ENDED in error.message:
@@ -166,9 +166,9 @@ def from_rpc_error(error: RPCError, *, workflow_id: str = "") -> ServiceError:
         return too_large(metadata)
     match reason:
         case Reason.REFUSED_BY_TEMPORAL:
-            # Its words are about things that callers know by other names, or not at all.
-            _LOG.warning("the Temporal server refused a value: %s", error.message)
-            text = "the Temporal server refused a value of the request; an id or text in it may be too long"
+            # Its text uses names that callers do not know.
+            _LOG.warning("the Temporal server rejected a value: %s", error.message)
+            text = "the Temporal server rejected a value of the request; an id or text in it may be too long"
             return ServiceError(reason, text, metadata=metadata)
         case Reason.TEMPORAL_ERROR:
             return ServiceError(reason, f"the Temporal server answered {error.status.name}", metadata=metadata)
@@ -177,43 +177,42 @@ def from_rpc_error(error: RPCError, *, workflow_id: str = "") -> ServiceError:
 
 
 def unreadable(what: str, workflow_id: str, error: CodecError) -> ServiceError:
-    """The error for an answer of a worker that goes by another contract than the service does.
+    """Return the error for an answer from a worker whose contract differs from the service's.
 
     Args:
-        what: that is answered, such as `the query 'progress'`.
-        workflow_id: of the task.
-        error: why it cannot be read.
+        what: what was answered, such as `the query 'progress'`.
+        workflow_id: id of the task.
+        error: why the answer is unreadable.
     """
     return ServiceError(
         Reason.ANSWER_UNREADABLE,
-        f"{what} was answered with something that its contract, as the service knows it, is not: {error}; the task's "
-        "workers may be of another version",
+        f"the answer to {what} does not match the contract of the service: {error}; the task's workers may have "
+        "another version",
         metadata={"workflow_id": workflow_id},
     )
 
 
 def too_large(metadata: Mapping[str, str]) -> ServiceError:
-    """The error for input that no Temporal server keeps."""
+    """Return the error for input that is too large for the Temporal server."""
     return ServiceError(
         Reason.UNIT_TOO_LARGE,
-        "this is more than the Temporal server keeps for a task, which is 2 MiB of input unless it is configured "
-        "otherwise; pass a reference to the data instead",
+        "the input is larger than the Temporal server's limit, by default 2 MiB; pass a reference to the data instead",
         metadata=metadata,
     )
 
 
 def task_unknown(workflow_id: str) -> ServiceError:
-    """The error for a task that is not there, or not the caller's: the two look alike."""
+    """Return the error for a task that does not exist or is not the caller's: both look alike."""
     return ServiceError(
         Reason.TASK_UNKNOWN,
-        f"no task has the workflow_id {workflow_id!r}; check it, or whether its retention has ended",
+        f"no task has the workflow_id {workflow_id!r}; check the id, or whether its retention has ended",
         metadata={"workflow_id": workflow_id},
     )
 
 
 def to_status(error: ServiceError, trace_id: str) -> status_pb2.Status:
-    """The google.rpc.Status that clients read: ErrorInfo always, BadRequest and RetryInfo where they apply."""
-    # A call that is refused by its headers has no trace yet.
+    """Build the google.rpc.Status for clients: ErrorInfo always, BadRequest and RetryInfo if they apply."""
+    # A call rejected by its headers has no trace yet.
     known = {**error.metadata, "trace_id": trace_id} if trace_id else error.metadata
     metadata = {key: _cut(value, _TEXT_LIMIT) for key, value in known.items()}
     info = error_details_pb2.ErrorInfo(reason=error.reason.name, domain=DOMAIN, metadata=metadata)
@@ -234,7 +233,7 @@ def to_status(error: ServiceError, trace_id: str) -> status_pb2.Status:
 
 
 def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
-    """As many violations as an answer can carry; the last one tells how many there are beside."""
+    """Return as many violations as fit into an answer; the last one counts the rest."""
     request = error_details_pb2.BadRequest()
     for number, violation in enumerate(violations):
         request.field_violations.add(

@@ -1,7 +1,7 @@
-"""Fields that only workflows set: `[(contextunity.worker.internal) = true]` in a proto.
+"""Handle fields that only workflows may set: `[(contextunity.worker.internal) = true]` in a proto.
 
-The service refuses them by their path, before it fills in anything of its own (`internal_in_data`,
-`internal_in_message`). A worker clears them in a run that a caller started past the service (`clear_internal`).
+The service rejects them with their path, before it fills in its own values (`internal_in_data`,
+`internal_in_message`). A worker clears them in a run that was started without the service (`clear_internal`).
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from contextunity.core.errors import CodecError, Violation
 __all__ = ["clear_internal", "internal_in_data", "internal_in_message", "is_internal"]
 
 _Descriptor: TypeAlias = Any
-"""A message's descriptor; the stubs know two classes of them that do not fit each other."""
+"""A message's descriptor; the stubs have two incompatible classes of it."""
 _Field: TypeAlias = Any
 _ANY = "google.protobuf.Any"
-_REASON = "is internal: workflows set it for each other; leave it out"
+_REASON = "is internal: only workflows set it; leave it out"
 
 
 @functools.cache
 def is_internal(field: _Field) -> bool:
-    """Whether a field, by its descriptor, is marked as internal."""
-    # Read anew: the field's module may have been imported before our options were.
+    """Whether a field is marked as internal, by its descriptor."""
+    # Parse again: the field's module may have been imported before our options.
     options = descriptor_pb2.FieldOptions.FromString(field.GetOptions().SerializeToString())
     return bool(options.Extensions[options_pb2.internal])
 
 
 def internal_in_data(data: Any, descriptor: _Descriptor, *, into_packed: bool = True) -> list[Violation]:
-    """The internal fields that are set in plain data in ProtoJSON form, each with its path.
+    """Return the internal fields that are set in ProtoJSON data, each with its path.
 
-    A key counts whatever its value, also zero or empty; null alone is absent, as in ProtoJSON. What the codec refuses
-    anyway, such as a wrong type, is left to it.
+    A key counts with any value, including zero and empty; only null means absent, as in ProtoJSON. Other
+    errors, such as a wrong type, are left to the codec.
 
     Args:
-        data: what a caller sent.
-        descriptor: of the message that it stands for.
-        into_packed: whether messages packed in an Any are looked into.
+        data: data from a caller.
+        descriptor: descriptor of its message.
+        into_packed: whether to check messages packed in an Any.
     """
     if not _may_hold(descriptor):
         return []
@@ -53,11 +53,11 @@ def internal_in_data(data: Any, descriptor: _Descriptor, *, into_packed: bool = 
 
 
 def internal_in_message(message: betterproto2.Message | Message, *, into_packed: bool = True) -> list[Violation]:
-    """The internal fields that are set in a message, each with its path.
+    """Return the internal fields that are set in a message, each with its path.
 
     Args:
-        message: what a caller sent, as it was decoded.
-        into_packed: whether messages packed in an Any are looked into.
+        message: decoded message from a caller.
+        into_packed: whether to check messages packed in an Any.
     """
     if not isinstance(message, Message):
         if not _may_hold(codec.proto_class(type(message)).DESCRIPTOR):
@@ -67,13 +67,13 @@ def internal_in_message(message: betterproto2.Message | Message, *, into_packed:
 
 
 def clear_internal(argument: object) -> None:
-    """Clears the internal fields in the input of a workflow that neither continues another run nor has a parent.
+    """Clear the internal fields in the input of a workflow that neither continues another run nor has a parent.
 
-    Called in a workflow, before its code sees the input. What a Temporal client starts directly has not been through
-    the service, so nothing that only workflows may say is believed there.
+    Call it in a workflow, before its code sees the input. A workflow started by a Temporal client directly was not
+    checked by the service, so its internal fields are not trusted.
 
-    A run that Temporal made by a retry policy or a cron of the workflow's has the input of the run before, which may be
-    the first one; so it counts as started directly.
+    A run that Temporal started by the workflow's retry policy or cron has the input of an earlier run, maybe the first
+    one, so it counts as started directly.
     """
     if not isinstance(argument, betterproto2.Message) or not workflow.in_workflow():
         return
@@ -89,12 +89,12 @@ def clear_internal(argument: object) -> None:
     cleared = codec.to_proto(argument)
     _clear(cleared)
     fresh = codec.from_proto(type(argument), cleared)
-    # In place, because the SDK hands the same object to `__init__` and to `run`.
+    # In place, because the SDK passes the same object to `__init__` and `run`.
     vars(argument).clear()
     vars(argument).update(vars(fresh))
     if not workflow.unsafe.is_replaying():
         names = ", ".join(violation.path for violation in found)
-        workflow.logger.warning("the start set internal fields, which are passed over: %s", names)
+        workflow.logger.warning("the start set internal fields, which are ignored: %s", names)
 
 
 def _children(descriptor: _Descriptor) -> Iterator[_Descriptor]:
@@ -105,7 +105,7 @@ def _children(descriptor: _Descriptor) -> Iterator[_Descriptor]:
 
 @functools.cache
 def _may_hold(descriptor: _Descriptor) -> bool:
-    """Whether an internal field can be anywhere in a message; nearly always it cannot, and nothing is looked for."""
+    """Whether a message can contain an internal field anywhere; nearly always it cannot, and the search is skipped."""
     seen = dict[str, _Descriptor]()
     pending = [descriptor]
     while pending:
@@ -124,7 +124,7 @@ def _in_data(data: Any, descriptor: _Descriptor, path: str, into_packed: bool) -
     if descriptor.full_name == _ANY:
         packed = _packed_type(given.get("@type")) if into_packed else None
         if packed is not None and _may_hold(packed):
-            # Types with a JSON form of their own, an Any among them, have it under `value`.
+            # Types with a special JSON form, including Any, have it under `value`.
             special = packed.full_name.startswith("google.protobuf.")
             yield from _in_data(given.get("value") if special else given, packed, path, into_packed)
         return
@@ -176,7 +176,7 @@ def _clear(message: Message) -> None:
 
 
 def _parts(field: _Field, value: Any, where: str) -> list[tuple[str, Any, _Descriptor]]:
-    """The messages in a field's value, each with its path and type; the values of a map, the elements of a list."""
+    """Yield the messages in a field's value with path and type, including values of a map and elements of a list."""
     inner = field.message_type
     if inner.GetOptions().map_entry:
         inner = inner.fields_by_name["value"].message_type
@@ -196,7 +196,7 @@ def _key(key: object) -> str:
 
 
 def _packed_type(type_url: object) -> _Descriptor | None:
-    """What an Any holds; None where nobody here knows it, and so nobody here reads it."""
+    """Unpack an Any; None if its type is unknown here, so that nothing here reads it."""
     name = type_url.rpartition("/")[2] if isinstance(type_url, str) else ""
     try:
         return codec.proto_class(codec.message_class(name)).DESCRIPTOR if name else None
@@ -212,4 +212,4 @@ def _unpacked(message: Message) -> Message | None:
     try:
         return codec.proto_class(codec.message_class(str(descriptor.full_name))).FromString(packed.value)
     except DecodeError:
-        return None  # Whoever reads it refuses it.
+        return None  # Its reader rejects it.

@@ -1,4 +1,4 @@
-"""How a process writes its log: every record with the trace and the tenant of the work that it is about."""
+"""Configure the log of a process: every record has the trace and tenant of its work."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _TEXT_FIELDS = (*_CONTEXT_FIELDS, "workflow_id", "activity_type")
 
 
 def configure(settings: Settings) -> None:
-    """Has the process write its log to standard error, in place of what was configured before.
+    """Write the log of the process to standard error, and replace the earlier configuration.
 
     Args:
-        settings: `log_level` is the least important level written, `log_format` is text or json.
+        settings: `log_level` is the lowest level written, `log_format` is text or json.
     """
     debugging = settings.log_level == "debug"
     handler = logging.StreamHandler(sys.stderr)
@@ -36,22 +36,22 @@ def configure(settings: Settings) -> None:
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter(debugging=debugging))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    # One line for each request of a module's, with addresses that may hold secrets, is for debugging alone.
+    # One line per request of a module, with URLs that may contain secrets, is only for debugging.
     logging.getLogger("httpx").setLevel(logging.DEBUG if debugging else logging.WARNING)
-    # The SDK would repeat in each message, as a dict, what our formatters show.
+    # Otherwise the SDK would append to each message, as a dict, what our formatters show.
     workflow.logger.workflow_info_on_message = False
     activity.logger.activity_info_on_message = False
 
 
 class ContextFilter(logging.Filter):
-    """Gives each record `trace_id` and `tenant_id` of the current context, and what the SDK knows of the work.
+    """Adds `trace_id` and `tenant_id` of the current context to each record, and what the SDK knows of the work.
 
-    The latter are `workflow_id`, `run_id`, `workflow_type`, `activity_type` and `attempt`. What there is nothing to say
-    of, a record does not have; what it has already stays.
+    The latter are `workflow_id`, `run_id`, `workflow_type`, `activity_type` and `attempt`. Unknown values are not set,
+    and existing attributes stay.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets every record through."""
+        """Accept every record."""
         fields = vars(record)
         now = context.current()
         for name, value in (("trace_id", now.trace_id), ("tenant_id", now.tenant_id), *_work(fields)):
@@ -61,10 +61,10 @@ class ContextFilter(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """Lines for people. An activity that fails as its author foresaw, with an ApplicationError, takes a single one.
+    """Formats records as lines for people. An activity's expected failure, an ApplicationError, takes one line.
 
     Args:
-        debugging: whether to print the traceback then, too.
+        debugging: whether to print its traceback too.
     """
 
     def __init__(self, *, debugging: bool = False) -> None:
@@ -72,7 +72,7 @@ class TextFormatter(logging.Formatter):
         self._debugging = debugging
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, or several where there is a traceback."""
+        """Format a record as one line, or several with a traceback."""
         failure = None if self._debugging else _foreseen_failure(record)
         if failure is not None:
             record = copy.copy(record)
@@ -81,16 +81,16 @@ class TextFormatter(logging.Formatter):
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        """The line without a traceback."""
+        """Format the line without a traceback."""
         line = super().formatMessage(record)
         shown = [f"{name}={value}" for name in _TEXT_FIELDS if (value := getattr(record, name, None))]
         return f"{line} [{' '.join(shown)}]" if shown else line
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, for programs.
+    """Formats records as one JSON object per line, for programs.
 
-    It has `time` (ISO 8601, UTC), `level`, `logger` and `message`; and, where they are known, `trace_id`, `tenant_id`,
+    Each has `time` (ISO 8601, UTC), `level`, `logger` and `message`; and, if known, `trace_id`, `tenant_id`,
     `workflow_id`, `run_id`, `workflow_type`, `activity_type`, `attempt`, `exception` and `stack`.
     """
 
@@ -114,7 +114,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _work(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What the SDK's loggers leave in a record about the workflow or activity."""
+    """Return what the SDK's loggers add to a record about the workflow or activity."""
     known: dict[str, Any] = {}
     for extra in ("temporal_workflow", "temporal_activity"):
         found = fields.get(extra)
@@ -125,7 +125,7 @@ def _work(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _foreseen_failure(record: logging.LogRecord) -> ApplicationError | None:
-    # The name that the SDK itself gives such records, so that others can tell them apart.
+    # The SDK's own name for such records, so that other handlers recognize them.
     if vars(record).get("__temporal_error_identifier") != "ActivityFailure" or not record.exc_info:
         return None
     error = record.exc_info[1]

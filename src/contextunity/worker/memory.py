@@ -1,4 +1,4 @@
-"""Gives memory back to the system: glibc keeps what was freed between things that are still in use."""
+"""Return memory to the system: glibc keeps freed memory between blocks that are in use."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 __all__ = ["giving_back", "resident_bytes", "trim"]
 
 _EVERY = 30.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 _GROWN = 64 * 1024 * 1024
-"""Bytes beyond those at the start from which on it is worth the milliseconds that it takes."""
+"""Growth in bytes since the start from which trimming is worth its milliseconds."""
 _STATM = Path("/proc/self/statm")
 
 
 def resident_bytes() -> int:
-    """Memory that the process has resident; 0 where the kernel does not tell."""
+    """Return the resident memory of the process in bytes; 0 if the kernel does not report it."""
     try:
         _, resident, *_ = _STATM.read_text().split()
     except OSError:
@@ -28,18 +28,18 @@ def resident_bytes() -> int:
 
 
 def trim() -> bool:
-    """Has the C library give back what is free; False where it is none that can be told to."""
+    """Make the C library return free memory; False if it cannot."""
     give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if give_back is None:
         return False
-    # ctypes lets other threads run meanwhile.
+    # ctypes releases the GIL, so other threads run meanwhile.
     give_back(0)
     return True
 
 
 @asynccontextmanager
 async def giving_back() -> AsyncGenerator[None, None]:
-    """Gives back what is free, by and by, while the context is open: a flood would else leave its mark for good."""
+    """Return free memory periodically while the context is open; otherwise a flood's memory would never be returned."""
     task = asyncio.create_task(_give_back(), name="giving memory back")
     try:
         yield

@@ -1,4 +1,4 @@
-"""The proto files that contracts import, for those who write contracts or generate clients outside this repository."""
+"""Export the proto files that contracts import, for contracts and clients outside this repository."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["export", "export_third_party"]
 
 _TEMPORAL = ("temporal/api/common/v1/message.proto", "temporal/api/enums/v1/workflow.proto")
 _RULES = "buf/validate/validate.proto"
-# In the wheel all protos lie beside this file; a checkout has them at its top.
+# A wheel has all protos next to this file; a checkout has them at its top.
 _IN_WHEEL = Path(__file__).parent / "_protos"
 _CHECKOUT = Path(__file__).parents[3]
 _IMPORT = re.compile(r'^import\s+(?:public\s+|weak\s+)?"([^"]+)";', re.MULTILINE)
 
 
 def export(folder: Path) -> list[str]:
-    """Writes ContextWorker's own protos, the temporal.v1 annotations and what those import.
+    """Write ContextWorker's own protos, the temporal.v1 annotations and their imports.
 
     Args:
-        folder: becomes an import folder for buf or protoc; files of these names in it are replaced, others stay.
+        folder: import folder for buf or protoc; files with these names are replaced, others stay.
 
     Returns:
-        Names of the files, relative to the folder, sorted.
+        Sorted names of the files, relative to the folder.
 
     Raises:
         WorkerError: an installed package lacks its protos.
@@ -39,7 +39,7 @@ def export(folder: Path) -> list[str]:
 
 
 def export_third_party(folder: Path) -> list[str]:
-    """Writes the protos of Temporal's API that the annotations import, and Protovalidate's rules; see `export`."""
+    """Write the protos of Temporal's API that the annotations import, and Protovalidate's rules. See `export`."""
     root = _package_folder("temporalio") / "bridge/sdk-core/crates/protos/protos/api_upstream"
     pending, copied = list(_TEMPORAL), set[str]()
     while pending:
@@ -47,7 +47,7 @@ def export_third_party(folder: Path) -> list[str]:
         if name in copied or name.startswith("google/protobuf/"):
             continue
         if not (root / name).is_file():
-            raise WorkerError(f"{name} is not where the temporalio package had it; another version of it is needed")
+            raise WorkerError(f"{name} is missing in the temporalio package; install another version of it")
         _copy(root / name, folder / name)
         copied.add(name)
         pending.extend(_IMPORT.findall((root / name).read_text(encoding="utf-8")))
@@ -63,7 +63,7 @@ def _first_with(name: str, *folders: Path) -> Path:
     for folder in folders:
         if (folder / name).is_file():
             return folder
-    raise WorkerError(f"the installation lacks {name}; {_IN_WHEEL} does not have it; install the package again")
+    raise WorkerError(f"the installation lacks {name}; {_IN_WHEEL} does not have it; reinstall the package")
 
 
 def _package_folder(package: str) -> Path:

@@ -1,7 +1,7 @@
-"""What each tenant may take at once, a second and a day.
+"""Quotas of each tenant: at once, per second and per day.
 
-Counts are kept in this process's memory, and in Redis as well where several processes are to count together. Open
-tasks and schedules are counted by the Temporal server, so they are known after a restart too; rates begin full.
+Counts are in this process's memory, and also in Redis if several processes share them. Open tasks and schedules are
+counted by the Temporal server, so they survive a restart; rates start full.
 """
 
 from __future__ import annotations
@@ -52,30 +52,30 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 
 METRIC = "contextworker_quota_refusals_total"
-"""Counter of what was over a quota, by `quota` and `method`. Tenants are no label of it: there may be any number."""
+"""Counter of calls over a quota, by `quota` and `method`. Tenant is not a label, because there may be many."""
 
 _LOOK = 1.0
-"""Seconds after which the file is looked at again: a call to the file system, no more where it has not changed."""
+"""Seconds between checks of the file; a check of an unchanged file is one system call."""
 _LAG = 1.0
-"""Seconds for which the server's count may leave out a task that was started."""
+"""Seconds for which the server's count may lack a started task."""
 _RECOUNT = 0.2
-"""Seconds for which a count is good while a tenant is at its limit."""
+"""Seconds for which a count is cached while a tenant is at its limit."""
 _MOST = 10_000
-"""Tenants whose rates are remembered; those that have been full for the longest time go first."""
+"""Tenants whose rates are remembered; the least recently used are evicted first."""
 _DAY = 86_400.0
 _SETTLED = 0.5
-"""Seconds after which what was fetched is told to Redis; until then it counts in this process alone."""
+"""Seconds after which fetched amounts are sent to Redis; until then only this process counts them."""
 
 
 def note(quota: str, limit: float, tenant: str, method: str, what: str = "over the quota") -> None:
-    """Writes a line in the log and counts one in the metric, for what is over a quota.
+    """Log and count, in the metric, a call over a quota.
 
     Args:
-        quota: its name.
-        limit: how much there may be.
-        tenant: whose it is; empty where it is the process's.
-        method: what was called: a method of the service, or the type of an activity.
-        what: became of it.
+        quota: name of the quota.
+        limit: limit of the quota.
+        tenant: tenant of the quota; empty if it is the process's.
+        method: called method of the service, or type of an activity.
+        what: what happened.
     """
     _LOG.warning("%s: %s %s of %g, tenant %r", method or "a call", what, quota, limit, tenant)
     _refusals(Runtime.default()).add(1, {"quota": quota, "method": method})
@@ -83,34 +83,34 @@ def note(quota: str, limit: float, tenant: str, method: str, what: str = "over t
 
 @functools.lru_cache(maxsize=1)
 def _refusals(runtime: Runtime) -> MetricCounter:
-    # Of the SDK's own runtime, so that whatever exports its metrics exports this one beside them.
+    # Create it in the SDK's own runtime, so that it is exported with the SDK's metrics.
     return runtime.metric_meter.create_counter(METRIC, "calls and fetches over a quota")
 
 
 def over_quota(
     quota: str, limit: float, text: str, tenant: str = "", *, method: str = "", retry_after: float | None = None
 ) -> ServiceError:
-    """The error for a call that is over a quota; the log has a line of it, and the metric counts it.
+    """Return the error for a call over a quota; log it and count it in the metric.
 
     Args:
-        quota: its name, for programs.
-        limit: how much there may be.
-        text: what there is too much of.
-        tenant: whose it is; empty where it is the process's.
-        method: that was called.
-        retry_after: seconds after which to try again; the reason's own where it is None.
+        quota: name of the quota, for programs.
+        limit: limit of the quota.
+        text: what has reached the limit.
+        tenant: tenant of the quota; empty if it is the process's.
+        method: called method.
+        retry_after: seconds to wait before a retry; None means the reason's own.
     """
     note(quota, limit, tenant, method)
     return ServiceError(
         Reason.QUOTA,
-        f"{quota} is at its limit of {limit:g}: {text}; try again in a while",
+        f"{quota} is at its limit of {limit:g}: {text}; try again later",
         metadata={"quota": quota, "limit": f"{limit:g}"},
         retry_after=retry_after,
     )
 
 
 class _File(BaseModel):
-    """The file of quotas by tenant. What a table leaves out is as it is for all."""
+    """The file of quotas by tenant. A quota missing in a table has the default of all tenants."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -119,7 +119,7 @@ class _File(BaseModel):
 
 @dataclass(slots=True)
 class _Bucket:
-    """Starts that are left, as of a time."""
+    """Remaining starts at a time."""
 
     left: float
     at: float
@@ -127,18 +127,18 @@ class _Bucket:
 
 @dataclass(slots=True)
 class _Day:
-    """What a tenant has fetched since its day began, which it does with the first fetch.
+    """What a tenant has fetched in its day, which begins with the first fetch.
 
     Attributes:
-        began: by the monotonic clock.
-        bytes: fetched in this process.
-        seconds: spent on it in this process.
-        shared_bytes: fetched in all processes, as Redis last told.
-        shared_seconds: spent on it in all processes, as Redis last told.
-        untold_bytes: what Redis was not told yet; part of `bytes`.
-        untold_seconds: the same for seconds.
-        told_at: when Redis was last told, by the monotonic clock.
-        shared_ends: when the day ends that all processes share; None where Redis has told of none.
+        began: start of the day, by the monotonic clock.
+        bytes: bytes fetched by this process.
+        seconds: seconds spent by this process.
+        shared_bytes: bytes fetched by all processes, as last read from Redis.
+        shared_seconds: seconds spent by all processes, as last read from Redis.
+        untold_bytes: part of `bytes` not yet sent to Redis.
+        untold_seconds: part of `seconds` not yet sent to Redis.
+        told_at: when amounts were last sent to Redis, by the monotonic clock.
+        shared_ends: end of the day that all processes share; None if Redis has not returned one.
     """
 
     began: float
@@ -153,16 +153,16 @@ class _Day:
 
 
 class Quotas:
-    """What tenants may take, and what they have taken.
+    """Quotas of tenants, and their use.
 
     Args:
-        defaults: of tenants that the file does not name.
-        path: the file of quotas by tenant; None for none.
-        shared: counts of several processes; None where this one counts for itself.
+        defaults: quotas of tenants that are not in the file.
+        path: file of quotas by tenant; None without one.
+        shared: counts of several processes; None if this process counts alone.
 
     Raises:
-        SettingsError: the file cannot be read, or a value in it is wrong; later on that is an error in the log, and
-            what was read before goes on.
+        SettingsError: the file cannot be read, or has an invalid value. Later this is only logged, and the quotas stay
+            as they were.
     """
 
     def __init__(
@@ -179,42 +179,42 @@ class Quotas:
 
     @property
     def is_shared(self) -> bool:
-        """Whether several processes count together."""
+        """Whether several processes share counts."""
         return self._shared is not None
 
     def of(self, tenant: str) -> TenantQuotas:
-        """The quotas of a tenant."""
+        """Return the quotas of a tenant."""
         if self._path is not None and time.monotonic() - self._looked >= _LOOK:
             self._looked = time.monotonic()
             try:
                 self._read(self._path)
             except SettingsError as error:
-                _LOG.error("the quotas stay as they were: %s", error)
+                _LOG.error("quotas file not reloaded, the old quotas stay: %s", error)
         return self._by_tenant.get(tenant, self._defaults)
 
     async def take_start(self, tenant: str, method: str = "") -> None:
-        """Counts a start.
+        """Count a start.
 
         Raises:
-            ServiceError: the tenant has started as much as it may for now.
+            ServiceError: the tenant is over its rate of starts.
         """
         quotas = self.of(tenant)
         wait: float | None = None
         if self._shared is not None:
             wait = await self._shared.take_rate(tenant, quotas.starts_per_second, quotas.starts_burst)
         if wait is None:
-            # Nobody shares, or Redis does not answer.
+            # Counts are not shared, or Redis does not answer.
             wait = self._take_rate(tenant, quotas)
         if wait > 0:
             rate = quotas.starts_per_second
-            text = "as many starts a second"
+            text = "too many starts per second"
             raise over_quota("starts_per_second", rate, text, tenant, method=method, retry_after=wait)
 
     def _take_rate(self, tenant: str, quotas: TenantQuotas) -> float:
-        """Takes one start from this process's own bucket; gives the seconds after which there is one, 0 for now."""
+        """Take one start from this process's bucket; return the seconds until one is available, 0 if taken."""
         now = time.monotonic()
         bucket = self._buckets.pop(tenant, None) or _Bucket(quotas.starts_burst, now)
-        # Taken out and put in again, so that those that were used last stand last.
+        # Remove and insert again, to keep the order of last use.
         self._buckets[tenant] = bucket
         bucket.left = min(quotas.starts_burst, bucket.left + (now - bucket.at) * quotas.starts_per_second)
         bucket.at = now
@@ -227,37 +227,37 @@ class Quotas:
 
     @contextlib.asynccontextmanager
     async def holding(self, quota: str, limit: int, tenant: str, method: str) -> AsyncGenerator[None]:
-        """Holds one of what a tenant may have at once in all processes; nothing where this one counts for itself.
+        """Hold a tenant's slot in all processes while the context is open; do nothing if counts are not shared.
 
         Raises:
-            ServiceError: all are held.
+            ServiceError: all slots are taken.
         """
         if self._shared is None:
             yield
             return
         held = await self._shared.take_one(quota, tenant, limit)
         if held is False:
-            raise over_quota(quota, limit, "as many are under way, of all processes together", tenant, method=method)
+            raise over_quota(quota, limit, "too many are running in all processes together", tenant, method=method)
         try:
             yield
         finally:
             if held is not None:
-                # The call is answered or gone by now, and its end is not to wait for Redis.
+                # The call is answered or cancelled by now, and must not wait for Redis.
                 self._shared.give_back(held)
 
     async def spend(
         self, tenant: str, count: int, seconds: float, *, settle: bool = False
     ) -> tuple[str, float, float] | None:
-        """Counts what was fetched for a tenant, with 0 and 0 for a look before it.
+        """Count what was fetched for a tenant; with 0 and 0, only check the budget.
 
         Args:
-            tenant: for whom.
-            count: bytes that came.
-            seconds: that it took.
-            settle: whether Redis is told of it now, as at the beginning and the end of a fetch.
+            tenant: tenant of the fetch.
+            count: received bytes.
+            seconds: seconds that it took.
+            settle: whether to send the amounts to Redis now, as at the beginning and end of a fetch.
 
         Returns:
-            The quota that it is over now, its limit, and the seconds after which it is not; None where it is within.
+            The exceeded quota, its limit, and the seconds until it is free again; None if within all quotas.
         """
         now, quotas = time.monotonic(), self.of(tenant)
         day = self._days.get(tenant)
@@ -274,7 +274,7 @@ class Quotas:
         fetched = max(day.bytes, day.shared_bytes + day.untold_bytes)
         spent = max(day.seconds, day.shared_seconds + day.untold_seconds)
         ends = day.began + _DAY if day.shared_ends is None else day.shared_ends
-        # A look before a fetch is for one byte at least.
+        # The check before a fetch is for at least one byte.
         if fetched + (count == 0) > quotas.egress_bytes:
             return "egress_bytes", quotas.egress_bytes, max(1.0, ends - now)
         if spent >= quotas.egress_seconds:
@@ -299,11 +299,11 @@ class Quotas:
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp == self._stamp:
                 return
-            # Whatever comes of it: a file that is wrong is told of once.
+            # Also if reading fails, so that an invalid file is reported once.
             self._stamp = stamp
             read = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise SettingsError([f"quotas_file = {str(path)!r}: not a TOML file that can be read: {error}"]) from None
+            raise SettingsError([f"quotas_file = {str(path)!r}: not a readable TOML file: {error}"]) from None
         except ValidationError as error:
             raise SettingsError(describe_violations(error, {}, f"{path.name}: ")) from None
         by_tenant, violations = dict[str, TenantQuotas](), list[str]()
@@ -319,7 +319,7 @@ class Quotas:
 
 @dataclass(slots=True)
 class _Budget:
-    """Whose quotas fetches are counted against."""
+    """The tenant whose quotas fetches count against."""
 
     quotas: Quotas
     tenant: str
@@ -331,11 +331,11 @@ _BUDGET: ContextVar[_Budget | None] = ContextVar("egress_budget", default=None)
 
 @contextlib.contextmanager
 def on_budget(quotas: Quotas, tenant: str, method: str) -> Generator[None]:
-    """Counts what `egress.stream` fetches while the context is open against a tenant's budget.
+    """Count what `egress.stream` fetches while the context is open against a tenant's budget.
 
     Args:
-        quotas: of tenants.
-        tenant: for whom it is fetched.
+        quotas: quotas of tenants.
+        tenant: tenant of the fetch.
         method: what fetches, such as the type of an activity.
     """
     token = _BUDGET.set(_Budget(quotas, tenant, method))
@@ -347,16 +347,16 @@ def on_budget(quotas: Quotas, tenant: str, method: str) -> Generator[None]:
 
 @dataclass(slots=True)
 class Fetch:
-    """A fetch that is counted against a budget."""
+    """A fetch that counts against a budget."""
 
     _budget: _Budget
     _since: float
 
     async def count(self, size: int) -> None:
-        """Counts bytes that came, and the time that they took.
+        """Count received bytes, and the time that they took.
 
         Raises:
-            EgressBudgetError: that was more than there is.
+            EgressBudgetError: the budget is exceeded.
         """
         budget, found = self._budget, await self.spend(size)
         if found is not None:
@@ -365,7 +365,7 @@ class Fetch:
             raise error
 
     async def spend(self, size: int, *, settle: bool = False) -> tuple[str, float, float] | None:
-        """The same without an error; see `Quotas.spend`."""
+        """Count like `spend`, but return the exceeded quota instead of raising. See `Quotas.spend`."""
         now = time.monotonic()
         seconds, self._since = now - self._since, now
         return await self._budget.quotas.spend(self._budget.tenant, size, seconds, settle=settle)
@@ -373,10 +373,10 @@ class Fetch:
 
 @contextlib.asynccontextmanager
 async def counted_fetch() -> AsyncGenerator[Fetch | None]:
-    """Counts a fetch where it is on somebody's budget.
+    """Count a fetch while the context is open, if it has a budget.
 
     Raises:
-        EgressBudgetError: the budget is used up already.
+        EgressBudgetError: the budget is already used up.
     """
     budget = _BUDGET.get()
     if budget is None:
@@ -388,16 +388,16 @@ async def counted_fetch() -> AsyncGenerator[Fetch | None]:
     try:
         yield fetch
     finally:
-        # What is fetched is fetched; the next one is refused.
+        # This fetch is done; the next one is rejected.
         await fetch.spend(0, settle=True)
 
 
 @contextlib.asynccontextmanager
 async def open_quotas(settings: Settings) -> AsyncGenerator[Quotas]:
-    """The quotas of a process, with a connection to Redis where that is set.
+    """Open the quotas of a process, with a connection to Redis if configured.
 
     Raises:
-        SettingsError: the file of quotas is wrong, or Redis is set and its client is not installed.
+        SettingsError: the file of quotas is invalid, or Redis is configured and its client is not installed.
     """
     if settings.quotas_redis_url is None:
         yield Quotas(settings.quotas, settings.quotas_file)
@@ -407,7 +407,7 @@ async def open_quotas(settings: Settings) -> AsyncGenerator[Quotas]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "redis":
             raise
-        violation = "CONTEXTWORKER_QUOTAS_REDIS_URL: the client is not installed; pip install 'contextworker[redis]'"
+        violation = "CONTEXTWORKER_QUOTAS_REDIS_URL: its client is missing; run pip install 'contextworker[redis]'"
         raise SettingsError([violation]) from None
     async with SharedCounts(settings.quotas_redis_url.get_secret_value()) as shared:
         yield Quotas(settings.quotas, settings.quotas_file, shared)
@@ -420,31 +420,31 @@ class _Count:
     started: deque[float] = field(default_factory=deque[float])
 
     def estimate(self) -> int:
-        """Tasks that were counted, and those that the count may have left out."""
+        """The server's count of tasks, and recent starts that it may lack."""
         while self.started and self.started[0] < self.at - _LAG:
             self.started.popleft()
         return self.counted + len(self.started)
 
 
 class OpenTasks:
-    """How many tasks of tenants have not ended, by workflow_type."""
+    """Counts the open tasks of tenants by workflow_type."""
 
     def __init__(self, client: Client, rpc_timeout: timedelta) -> None:
         self._client, self._rpc_timeout = client, rpc_timeout
         self._counts = dict[tuple[str, str], _Count]()
 
     async def take(self, tenant: str, workflow_type: str, quota: str, limit: int, method: str = "") -> None:
-        """Counts a task that is about to be started.
+        """Count a task that is about to be started.
 
         Raises:
-            ServiceError: there are as many as there may be; or Temporal does not answer.
+            ServiceError: the tenant is at its limit, or Temporal does not answer.
         """
         count = self._counts.setdefault((tenant, workflow_type), _Count())
         now = time.monotonic()
         if count.at < 0 or (count.estimate() >= limit and now - count.at > _RECOUNT):
             count.counted, count.at = await self._ask(tenant, workflow_type), now
         if count.estimate() >= limit:
-            raise over_quota(quota, limit, f"as many of {workflow_type!r} have not ended", tenant, method=method)
+            raise over_quota(quota, limit, f"too many tasks of {workflow_type!r} are open", tenant, method=method)
         count.started.append(now)
 
     async def _ask(self, tenant: str, workflow_type: str) -> int:
@@ -467,16 +467,16 @@ class _Listed:
     added: dict[str, float] = field(default_factory=dict[str, float])
 
     def all(self) -> set[str]:
-        """Those that are listed, and those that the list may leave out."""
+        """Listed schedules, and recent ones that the list may lack."""
         self.added = {name: at for name, at in self.added.items() if at > self.at - _LAG}
         return {*self.names, *self.added}
 
 
 class Registered:
-    """Which schedules tenants have, by their ids on the Temporal server.
+    """Counts the schedules of tenants, by their ids on the Temporal server.
 
     Args:
-        ask: lists those of a tenant.
+        ask: lists the schedules of a tenant.
     """
 
     def __init__(self, ask: Callable[[str], Awaitable[AbstractSet[str]]]) -> None:
@@ -493,18 +493,18 @@ class Registered:
         exists: Callable[[str], Awaitable[bool]],
         method: str = "",
     ) -> None:
-        """Counts schedules that are about to be registered; those that are there already are not counted again.
+        """Count schedules that are about to be registered; existing ones are not counted again.
 
         Args:
-            tenant: whose they are.
-            wanted: their ids.
+            tenant: tenant of the schedules.
+            wanted: ids of the schedules.
             limit: how many the tenant may have.
-            pruned: whether one that is not wanted is removed.
-            exists: asks the server for one that is not listed: the list lags behind.
-            method: that was called.
+            pruned: returns whether a schedule that is not wanted is removed.
+            exists: returns whether an unlisted schedule exists on the server: the list lags behind.
+            method: called method.
 
         Raises:
-            ServiceError: the tenant would have more than it may, and some of them are new.
+            ServiceError: new schedules would exceed the limit.
         """
         listed = self._tenants.pop(tenant, None) or _Listed()
         self._tenants[tenant] = listed

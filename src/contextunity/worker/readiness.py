@@ -1,9 +1,9 @@
-"""Readiness: the health of the services follows Temporal, without which they can do nothing.
+"""Readiness: the health of the services follows Temporal, which they need.
 
-The standard health service tells it by name. A service is SERVING while Temporal answers, so that a readiness probe of
-its name takes the process out of a load balancer while Temporal does not, and puts it back afterwards. The empty name
-is the process itself and stays SERVING while that answers, so that a liveness probe restarts nobody for what a restart
-does not mend.
+The standard health service reports it by name. A service is SERVING while Temporal answers, so that a readiness probe
+with its name removes the process from a load balancer while Temporal is down, and adds it again afterwards. The empty
+name is the process itself and stays SERVING, so that a liveness probe does not restart a process for a problem that a
+restart cannot fix.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ __all__ = ["Pace", "Probe", "following_temporal", "temporal_probe"]
 _LOG = logging.getLogger(__name__)
 
 Probe = Callable[[], Awaitable[str]]
-"""Looks once whether Temporal answers; gives why it does not, empty where it does."""
+"""Probes Temporal once; returns why it does not answer, empty if it does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
-    """How often Temporal is probed. By these a loss is told within 13 seconds at the latest, a return within 9.
+    """How often to probe Temporal. The defaults report a failure within 13 seconds, and a recovery within 9.
 
     Attributes:
         interval: seconds from the end of one probe to the next.
-        timeout: seconds that a probe may take.
-        failures: probes in a row that must fail before a loss is told: a single one may be a hiccup.
+        timeout: timeout of a probe in seconds.
+        failures: consecutive probes that must fail before a failure is reported.
     """
 
     interval: float = 4.0
@@ -44,15 +44,15 @@ class Pace:
 
 
 def temporal_probe(client: Client) -> Probe:
-    """A probe that asks the front end of the Temporal server for its own health."""
+    """Return a probe that checks the health of the Temporal server's front end."""
 
     async def probe() -> str:
         try:
-            # Without the SDK's retries, each of which would be a probe of its own.
+            # Without the SDK's retries, because each would be another probe.
             answers = await client.service_client.check_health(retry=False)
         except RPCError as error:
             return error.message or error.status.name
-        return "" if answers else "the server says that it does not serve"
+        return "" if answers else "the server reports that it is not serving"
 
     return probe
 
@@ -61,15 +61,15 @@ def temporal_probe(client: Client) -> Probe:
 async def following_temporal(
     health: health_aio.HealthServicer, services: Sequence[str], probe: Probe, pace: Pace | None = None
 ) -> AsyncGenerator[None, None]:
-    """Has the health of services follow Temporal while the context is open.
+    """Keep the health of services in step with Temporal while the context is open.
 
-    They are SERVING when it opens: who comes here has reached Temporal before. The empty name is SERVING, and stays.
+    They are SERVING at first, because the caller has already reached Temporal. The empty name stays SERVING.
 
     Args:
-        health: where the health is told.
+        health: the health service.
         services: full names of the services.
-        probe: looks once whether Temporal answers.
-        pace: how often; as `Pace` has it unless given.
+        probe: probes Temporal once.
+        pace: how often to probe; the defaults of `Pace` unless given.
     """
     for name in ("", *services):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -106,7 +106,7 @@ async def _probed(probe: Probe, pace: Pace) -> str:
             return await probe()
     except TimeoutError:
         return f"no answer within {timedelta(seconds=pace.timeout).total_seconds():g} s"
-    # Whatever a probe ends with, the next one is due: health that no longer follows would be a lie without a sign.
+    # Continue after any error of a probe: otherwise health would silently stop following Temporal.
     except Exception as error:  # noqa: BLE001
-        _LOG.warning("a probe of Temporal failed in an unforeseen way", exc_info=error)
+        _LOG.warning("a probe of Temporal failed unexpectedly", exc_info=error)
         return str(error) or type(error).__name__

@@ -1,8 +1,8 @@
-"""The settings of a process, read once from the environment and a TOML file into one frozen object.
+"""Read the settings of a process once, from the environment and a TOML file, into one frozen object.
 
-An environment variable wins over the file. How the Temporal server is reached is not among them: the SDK's own
-standard settings (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS…, profiles) say that.
-Variables of the deployed system that mean the same are taken, those of Kubernetes passed over, and slips named.
+An environment variable overrides the file. The connection to the Temporal server is not part of them: use the SDK's
+own settings (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS…, profiles). Equivalent variables of
+the deployed system are accepted, those of Kubernetes ignored, and misspelt names reported.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 DEFAULT_FILE = "contextworker.toml"
-"""Read from the current folder where CONTEXTWORKER_SETTINGS names no other file, and where it exists."""
+"""Settings file in the current folder, unless CONTEXTWORKER_SETTINGS names another; optional."""
 
 _VARIABLES = {
     "WORKER_HOST": "host",
@@ -81,43 +81,43 @@ _VARIABLES = {
 }
 _SETTINGS_FILE = "CONTEXTWORKER_SETTINGS"
 _CLIENT_VARIABLES = frozenset({"CONTEXTWORKER_TARGET", "CONTEXTWORKER_TENANT", "CONTEXTWORKER_TOKEN"})
-"""What the commands that call a running service read; no settings of a service or worker."""
+"""Variables of the commands that call a running service; not settings of a service or worker."""
 _CODEC_VARIABLE = "CONTEXTWORKER_PURE_PYTHON"
-"""What the codec reads when it is imported, long before there are settings."""
+"""Variables that the codec reads at import, before the settings."""
 _LIST_FIELDS = frozenset({"module_paths"})
 _SECRET_FIELDS = frozenset({"quotas_redis_url", "token_secret"})
 _LOOPBACK = "127.0.0.1"
 
 
 class TenantQuotas(BaseModel):
-    """What one tenant may take: of a service that asks who calls, and of workers."""
+    """Quotas of one tenant, in a service that requires tokens, and in workers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     starts_per_second: float = Field(default=10, gt=0)
-    """Tasks and programs that may be started a second, in the long run."""
+    """Starts of tasks and programs per second, on average."""
     starts_burst: int = Field(default=100, ge=1)
-    """How many of them at once, after a while without any."""
+    """Burst of starts, after a time without any."""
     open_tasks: int = Field(default=10_000, ge=1)
-    """Tasks of one workflow_type that have not ended."""
+    """Open tasks of one workflow_type."""
     programs: int = Field(default=100, ge=1)
-    """Programs that have not ended, whether somebody waits for them or not."""
+    """Open programs, with or without a waiting caller."""
     running_programs: int = Field(default_factory=lambda: max(4, 2 * (os.cpu_count() or 1)), ge=1)
-    """Of them that Temporal has at once, for each process of the service; further ones wait there for their turn."""
+    """Starts that one process of the service sends to Temporal at once; further ones wait for their turn."""
     concurrent_calls: int = Field(default=100, ge=1)
-    """Calls but watches under way at once, of callers with the same tenants."""
+    """Concurrent calls, except watches, of callers with the same tenants."""
     watches: int = Field(default=200, ge=1)
-    """Watches under way at once, of callers with the same tenants."""
+    """Concurrent watches of callers with the same tenants."""
     schedules: int = Field(default=1000, ge=0)
-    """Schedules registered, of all projects."""
+    """Registered schedules of all projects."""
     harvests: int = Field(default=32, ge=1)
-    """Harvests under way at once, of all workers with the same catalogue; further ones wait for their turn."""
+    """Concurrent harvests in all workers with the same catalogue; further ones wait for their turn."""
     rejected_bytes: int = Field(default=1024**3, ge=0)
-    """Bytes of rejected rows that the catalogue keeps; beyond it those of the oldest harvests are deleted."""
+    """Bytes of rejected rows in the catalogue; above it, those of the oldest harvests are deleted."""
     egress_bytes: int = Field(default=1024**4, ge=1)
-    """Bytes that feeds and tools may fetch a day."""
+    """Bytes that feeds and tools may fetch per day."""
     egress_seconds: float = Field(default=1_000_000, gt=0)
-    """Seconds that feeds and tools may spend on fetching a day, those of fetches that run at once added up."""
+    """Seconds that feeds and tools may fetch per day, summed over concurrent fetches."""
 
 
 class Settings(BaseModel):
@@ -125,84 +125,84 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    # The two stand before `host`, whose check looks at them.
+    # These two come before `host`, whose check reads them.
     auth: Literal["none", "token"] = "none"
-    """Whether callers are asked who they are: `none`, or `token` for ContextTokens. Environment: CONTEXTWORKER_AUTH."""
+    """Authentication of callers: `none`, or `token` for ContextTokens. Environment: CONTEXTWORKER_AUTH."""
     allow_unauthenticated: bool = False
-    """Whether the service may listen beyond this machine without asking who calls.
+    """Whether the service may listen beyond this machine without authentication.
     Environment: CONTEXTWORKER_ALLOW_UNAUTHENTICATED."""
     host: str = Field(default="0.0.0.0", min_length=1)  # noqa: S104 - the published default address
-    """Address that the gRPC service is told to listen on; see `listen_host`. Environment: WORKER_HOST."""
+    """Configured address of the gRPC service; see `listen_host`. Environment: WORKER_HOST."""
     port: int = Field(default=50052, ge=0, le=65535)
-    """Port that the gRPC service listens on; 0 takes a free one. Environment: WORKER_PORT."""
+    """Port of the gRPC service; 0 takes a free one. Environment: WORKER_PORT."""
     module_paths: tuple[str, ...] = ()
-    """Modules beside those of the entry points, as import paths `package.module:object`; the object is `module` where
-    none is named. Environment: WORKER_MODULES, separated by commas or blanks."""
+    """Modules in addition to the entry points, as import paths `package.module:object`; the default object is `module`.
+    Environment: WORKER_MODULES, separated by commas or spaces."""
     data_folder: Path = Path(".contextworker")
     """Folder of embedded databases and spooled files. Environment: CONTEXTWORKER_DATA_FOLDER."""
     max_unit_bytes: int = Field(default=50 * 1024 * 1024, ge=1024, le=2**31 - 1)
-    """Size in bytes of the largest unit taken or sent. Environment: CONTEXTWORKER_MAX_UNIT_BYTES."""
+    """Maximum size in bytes of a received or sent unit. Environment: CONTEXTWORKER_MAX_UNIT_BYTES."""
     max_payload_values: int = Field(default=100_000, ge=1000)
-    """Values, objects and lists included, that the payload or the body of a unit may hold: each takes a kilobyte and
-    some microseconds while it is worked on. Environment: CONTEXTWORKER_MAX_PAYLOAD_VALUES."""
+    """Maximum values, including objects and lists, in the payload or body of a unit: each takes a kilobyte and some
+    microseconds of processing. Environment: CONTEXTWORKER_MAX_PAYLOAD_VALUES."""
     body_timeout: float = Field(default=30.0, gt=0)
-    """Seconds from the headers of a call to the end of its unit. Environment: CONTEXTWORKER_BODY_TIMEOUT."""
+    """Timeout in seconds from the headers of a call to the end of its unit. Environment: CONTEXTWORKER_BODY_TIMEOUT."""
     max_bytes_in_flight: int = Field(default=512 * 1024 * 1024, ge=1024)
-    """Bytes of all units that are on their way at once, and as many of those that are worked on.
+    """Bytes of all units that arrive at once, and the same again for units being processed.
     Environment: CONTEXTWORKER_MAX_BYTES_IN_FLIGHT."""
     max_tenant_bytes_in_flight: int = Field(default=128 * 1024 * 1024, ge=1024)
-    """The same for callers of one tenant, where callers show tokens.
+    """The same for callers of one tenant, if tokens are required.
     Environment: CONTEXTWORKER_MAX_TENANT_BYTES_IN_FLIGHT."""
     max_connection_calls: int = Field(default=1024, ge=1, le=100_000)
-    """Calls and watches under way at once on one connection; a client holds back what is beyond.
+    """Concurrent calls and watches on one connection; a client holds back further ones.
     Environment: CONTEXTWORKER_MAX_CONNECTION_CALLS."""
     temporal_timeout: float = Field(default=10.0, gt=0)
-    """Seconds that a call to the Temporal server may take. Environment: CONTEXTWORKER_TEMPORAL_TIMEOUT."""
+    """Timeout in seconds of a call to the Temporal server. Environment: CONTEXTWORKER_TEMPORAL_TIMEOUT."""
     temporal_host: str = ""
-    """host:port of the Temporal server where neither TEMPORAL_ADDRESS nor a profile names it; the port is 7233 unless
-    given. Environment: TEMPORAL_HOST."""
+    """host:port of the Temporal server if neither TEMPORAL_ADDRESS nor a profile names it; the default port is 7233.
+    Environment: TEMPORAL_HOST."""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """debug, info, warning or error, in any case. Environment: CONTEXTWORKER_LOG_LEVEL, or LOG_LEVEL."""
     log_format: Literal["text", "json"] = "text"
-    """How log records are written: `text` for people, `json` for programs, one object a line.
+    """Format of log records: `text` for people, `json` for programs, one object per line.
     Environment: CONTEXTWORKER_LOG_FORMAT."""
     max_cached_workflows: int = Field(default=500, ge=0)
     """Workflows that a worker keeps in memory between their tasks. Environment: CONTEXTWORKER_MAX_CACHED_WORKFLOWS."""
     max_concurrent_activities: int = Field(default=16, ge=1)
-    """Activities that run at once on one task queue of a worker, beside those of modules that mostly wait.
+    """Concurrent activities on one task queue of a worker, in addition to those of modules that mostly wait.
     Environment: CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES."""
     target_cpu_usage: float | None = Field(default=None, gt=0, le=1)
-    """Part of the machine's processors, up to 1, beyond which a worker takes no further work; where this or
-    `target_memory_usage` is set, both count, the other one as 0.8. Environment: CONTEXTWORKER_TARGET_CPU_USAGE."""
+    """Share of the machine's processors, up to 1, above which a worker takes no further work; if this or
+    `target_memory_usage` is set, both apply, the other with 0.8. Environment: CONTEXTWORKER_TARGET_CPU_USAGE."""
     target_memory_usage: float | None = Field(default=None, gt=0, le=1)
     """The same for the machine's memory. Environment: CONTEXTWORKER_TARGET_MEMORY_USAGE."""
     deployment_name: str = ""
-    """Worker deployment that Temporal's worker versioning knows this worker by; workflows whose contract declares a
-    versioning behaviour need it. Environment: CONTEXTWORKER_DEPLOYMENT_NAME."""
+    """Worker deployment for Temporal's worker versioning; workflows whose contract declares a versioning behaviour need
+    it. Environment: CONTEXTWORKER_DEPLOYMENT_NAME."""
     build_id: str = ""
     """Version within the deployment; set together with `deployment_name`. Environment: CONTEXTWORKER_BUILD_ID."""
     token_secret: SecretStr | None = None
-    """HMAC secret of `*:hmac-001`, the key of every project that has none of its own; in UTF-8 32 bytes or more.
-    Environment alone: CONTEXTWORKER_TOKEN_SECRET."""
+    """HMAC secret of `*:hmac-001`, the key of every project without a key of its own; at least 32 bytes in UTF-8.
+    Environment only: CONTEXTWORKER_TOKEN_SECRET."""
     token_secret_file: Path | None = None
-    """File that holds this secret; blanks around it are left out. Environment: CONTEXTWORKER_TOKEN_SECRET_FILE."""
+    """File with this secret; whitespace around it is stripped. Environment: CONTEXTWORKER_TOKEN_SECRET_FILE."""
     token_keys_file: Path | None = None
     """TOML file of keys by kid, in the tables `[hmac]` and `[ed25519]`. Environment: CONTEXTWORKER_TOKEN_KEYS_FILE."""
     quotas: TenantQuotas = TenantQuotas()
-    """What each tenant may take, unless the file of `quotas_file` says otherwise. In the file: `[quotas]`."""
+    """Default quotas of a tenant, overridden by `quotas_file`. In the file: `[quotas]`."""
     quotas_file: Path | None = None
-    """TOML file of quotas by tenant, in tables `[tenants.NAME]`; it is read again when it has changed.
+    """TOML file of quotas by tenant, in tables `[tenants.NAME]`; it is reloaded when it changes.
     Environment: CONTEXTWORKER_QUOTAS_FILE."""
     quotas_redis_url: SecretStr | None = None
-    """Redis in which several processes count calls, watches, rates and what is fetched together, as redis://host:6379/0,
-    rediss:// or unix://; each counts for itself unless given. Environment alone: CONTEXTWORKER_QUOTAS_REDIS_URL."""
+    """Redis in which several processes share counts of calls, watches, rates and fetches, as redis://host:6379/0,
+    rediss:// or unix://; without it each counts alone. Environment only: CONTEXTWORKER_QUOTAS_REDIS_URL."""
     modules: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Settings of the modules, by module name; each module checks its own. In the file: `[modules.NAME]`."""
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     @property
     def settings_folder(self) -> Path:
-        """The folder of the settings file, from which modules read relative paths; the current one without a file."""
+        """The folder of the settings file, for modules' relative paths; the current folder without a file."""
         return self._folder
 
     @field_validator("quotas_redis_url")
@@ -217,13 +217,13 @@ class Settings(BaseModel):
     def _in_any_case(cls, level: Any) -> Any:
         if not isinstance(level, str):
             return level
-        # Python's other names for them, which deployed systems use as well.
+        # Python's other level names, which deployed systems use too.
         return {"warn": "warning", "critical": "error", "fatal": "error"}.get(level.lower(), level.lower())
 
     @field_validator("host")
     @classmethod
     def _asks_who_calls_beyond_this_machine(cls, host: str, info: ValidationInfo) -> str:
-        # Only a host that is set comes by here; where `auth` itself is wrong, that is what is told.
+        # This runs only if the host is set; if `auth` itself is invalid, only that is reported.
         asks = info.data.get("auth", "token") == "token" or info.data.get("allow_unauthenticated", True)
         if not asks and not is_loopback(host):
             raise PydanticCustomError("unauthenticated", _BEYOND_THIS_MACHINE)
@@ -231,25 +231,25 @@ class Settings(BaseModel):
 
     @property
     def listen_host(self) -> str:
-        """The address that the service listens on: `host` where it is set or callers show tokens, else loopback."""
+        """The address that the service listens on: `host` if it is set or tokens are required, otherwise loopback."""
         return self.host if self.auth == "token" or "host" in self.model_fields_set else _LOOPBACK
 
     @property
     def listen_address(self) -> str:
-        """`listen_host` and `port` as gRPC takes them, an IPv6 address in brackets."""
+        """`listen_host` and `port` for gRPC, an IPv6 address in brackets."""
         host = self.listen_host
         return f"[{host}]:{self.port}" if ":" in host and not host.startswith("[") else f"{host}:{self.port}"
 
 
 _BEYOND_THIS_MACHINE = (
-    "whoever reaches this address could start and read everything, for callers are not asked who they are. Set "
+    "anybody who reaches this address could start and read everything, because tokens are not required. Set "
     "CONTEXTWORKER_AUTH=token and a key (docs/security.md), or listen on 127.0.0.1, or set "
-    "CONTEXTWORKER_ALLOW_UNAUTHENTICATED=true where the network keeps others out"
+    "CONTEXTWORKER_ALLOW_UNAUTHENTICATED=true if the network keeps others out"
 )
 
 
 def is_loopback(host: str) -> bool:
-    """Says whether an address to listen on is reached from this machine alone; names but localhost are not."""
+    """Whether only this machine can reach an address to listen on; of names, only localhost counts."""
     if host.lower() == "localhost":
         return True
     try:
@@ -263,15 +263,15 @@ def is_loopback(host: str) -> bool:
 def load_settings(
     environ: Mapping[str, str] | None = None, folder: Path | None = None, *, log_level: str = ""
 ) -> Settings:
-    """Reads the settings.
+    """Read the settings.
 
     Args:
-        environ: the environment; that of the process unless given.
-        folder: where DEFAULT_FILE and relative paths are looked up; the current folder unless given.
-        log_level: as --log-level gives it, which wins over all others.
+        environ: environment; by default that of the process.
+        folder: folder of DEFAULT_FILE and relative paths; by default the current folder.
+        log_level: value of --log-level, which overrides all others.
 
     Raises:
-        SettingsError: a key is unknown or a value wrong; all of them are named at once.
+        SettingsError: keys are unknown or values invalid; all are reported at once.
     """
     everything = os.environ if environ is None else environ
     environ = {name: value for name, value in everything.items() if not is_of_kubernetes(name, value)}
@@ -288,7 +288,7 @@ def load_settings(
         values["log_level"], origins["log_level"] = log_level, "--log-level"
     settings, wrong = _validate(values)
     file = folder / (environ.get(_SETTINGS_FILE) or DEFAULT_FILE)
-    settings._folder = file.absolute().parent  # pyright: ignore[reportPrivateUsage]  # it is no setting of its own
+    settings._folder = file.absolute().parent  # pyright: ignore[reportPrivateUsage]  # it is not a setting
     violations += describe_violations(wrong, origins) if wrong else []
     if violations:
         raise SettingsError(violations, settings)
@@ -296,25 +296,25 @@ def load_settings(
 
 
 def _take_older_names(environ: Mapping[str, str], values: dict[str, Any], origins: dict[str, str]) -> None:
-    """Takes what the deployed system calls by other names, where ours is unset."""
+    """Set our variables from the deployed system's names, if ours are unset."""
     for variable, field in OLDER_NAMES.items():
         if environ.get(variable) and field not in values:
             values[field], origins[field] = environ[variable], variable
     secret = environ.get("CU_PROJECT_SECRET")
     if secret and not values.keys() & {"token_secret", "token_secret_file", "token_keys_file"}:
         values["token_secret"], origins["token_secret"] = secret, "CU_PROJECT_SECRET"
-        # The model's `host` looks at `auth`, and both whether they were set.
+        # The check of `host` reads `auth`, and depends on which of both are set.
         values.setdefault("auth", "token")
 
 
 def _validate(values: dict[str, Any]) -> tuple[Settings, ValidationError | None]:
-    """Returns the settings without those that are wrong, and what is wrong."""
+    """Return the settings without invalid ones, and what is invalid."""
     first: ValidationError | None = None
     while True:
         try:
             return Settings.model_validate(values), first
         except ValidationError as error:
-            # A value may be wrong only for want of one that was left out before; so all is told of the first round.
+            # A value may be invalid only because another one was removed, so report the first round.
             first = first or error
             wrong = {violation["loc"][0] for violation in error.errors()}
             values = {key: value for key, value in values.items() if key not in wrong}
@@ -329,7 +329,7 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
             violations.append(f"environment variable {name} is not a setting; did you mean {near}?")
         elif name.startswith("CONTEXTWORKER_"):
             violations.append(
-                f"environment variable {name} is not a setting; those known are {', '.join(sorted(known))}"
+                f"environment variable {name} is not a setting; known settings are {', '.join(sorted(known))}"
             )
     return violations
 
@@ -346,12 +346,12 @@ def _read_file(
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        violations.append(f"{path}: not a TOML file that can be read: {error}")
+        violations.append(f"{path}: not a readable TOML file: {error}")
         return {}, {}
     if values.keys() & {"token_secret", "hmac"}:
         violations.append(
-            f"{path.name}: no secret may stand in this file; set CONTEXTWORKER_TOKEN_SECRET, or name a file that only "
-            "the service can read with token_secret_file or token_keys_file"
+            f"{path.name}: put no secrets into this file; set CONTEXTWORKER_TOKEN_SECRET, or give a file that only "
+            "the service can read as token_secret_file or token_keys_file"
         )
         values = {key: value for key, value in values.items() if key not in ("token_secret", "hmac")}
     if "quotas_redis_url" in values:
@@ -363,14 +363,14 @@ def _read_file(
 
 
 def describe_violations(error: ValidationError, origins: Mapping[str, str], prefix: str = "") -> list[str]:
-    """One line for each wrong value of a ValidationError: where it stands, what it is, what it should be."""
+    """Return one line for each invalid value of a ValidationError: its place, the value, what it should be."""
     lines = list[str]()
     for violation in error.errors(include_url=False):
         location = [str(part) for part in violation["loc"]]
         where = origins.get(location[0], f"{prefix}{location[0]}") if location else prefix.rstrip(".")
         where = ".".join([where, *location[1:]])
         if violation["type"] == "extra_forbidden":
-            lines.append(f"{where}: there is no such setting")
+            lines.append(f"{where}: unknown setting")
         elif violation["type"] == "missing":
             lines.append(f"{where}: is required")
         elif location and location[0] in _SECRET_FIELDS:
@@ -381,13 +381,13 @@ def describe_violations(error: ValidationError, origins: Mapping[str, str], pref
 
 
 OLDER_NAMES: Mapping[str, str] = {"TEMPORAL_HOST": "temporal_host", "LOG_LEVEL": "log_level"}
-"""Variables of the deployed system that are taken where ours is unset, with our setting; beside CU_PROJECT_SECRET."""
+"""Variables of the deployed system that are used if ours is unset, with our setting, without CU_PROJECT_SECRET."""
 
 IGNORED: Mapping[str, str] = {
-    "WORKER_TENANTS": "callers' tenants come from their tokens; run workers of one tenant's own with --tenant",
-    "WORKER_INSTANCE_NAME": "workers are named by Temporal's own identity",
+    "WORKER_TENANTS": "callers' tenants come from their tokens; run workers for one tenant with --tenant",
+    "WORKER_INSTANCE_NAME": "Temporal's worker identity names workers",
 }
-"""Variables of the deployed system that mean nothing here, and why."""
+"""Variables of the deployed system that are ignored, and why."""
 
 _OF_KUBERNETES = re.compile(
     r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$"
@@ -397,31 +397,31 @@ _TRUE = frozenset({"1", "true", "yes", "on", "t", "y"})
 
 
 def is_of_kubernetes(name: str, value: str) -> bool:
-    """Whether Kubernetes made a variable for a service, as it does in each container of the namespace.
+    """Whether Kubernetes set a variable for a service, as in each container of the namespace.
 
-    A service called `worker` gives WORKER_PORT=tcp://10.0.0.7:50052, which is no port of ours.
+    A service named `worker` sets WORKER_PORT=tcp://10.0.0.7:50052, which is not our port.
     """
     return bool(_OF_KUBERNETES.search(name) or (name.endswith("_PORT") and _LINK.match(value)))
 
 
 def ignored_warning(environ: Mapping[str, str]) -> str:
-    """One warning for the variables of the deployed system that mean nothing here; empty where there are none."""
+    """Return one warning for the ignored variables of the deployed system; empty without any."""
     found = [f"{name} ({why})" for name, why in IGNORED.items() if environ.get(name)]
     return f"not used here, remove them: {'; '.join(found)}" if found else ""
 
 
 def tls_violation(environ: Mapping[str, str]) -> str:
-    """What is wrong where TLS is asked for: to listen in plaintext instead would give away what it was to hide."""
+    """Reject GRPC_TLS_ENABLED: listening in plaintext instead would expose what TLS should protect."""
     if environ.get("GRPC_TLS_ENABLED", "").strip().lower() not in _TRUE:
         return ""
     return (
         "GRPC_TLS_ENABLED is set, but the service has no TLS listener yet and would listen in plaintext; unset it, and "
-        "have a proxy in front of it end TLS"
+        "terminate TLS in a proxy in front of it"
     )
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """The known name that a variable is a slip of: one edit away, or one more for each six letters; else empty."""
+    """Return the known name that a variable probably means: one edit away, or one more per six letters; else empty."""
     best = ""
     fewest = len(name)
     for each in sorted(known):
@@ -434,7 +434,7 @@ def nearest(name: str, known: Collection[str]) -> str:
 
 
 def _edits(one: str, other: str) -> int:
-    """Letters to add, drop, change or swap with the next (optimal string alignment)."""
+    """Return the number of letters to add, drop, change or swap with the next (optimal string alignment)."""
     before: list[int] = []
     last = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):
@@ -449,7 +449,7 @@ def _edits(one: str, other: str) -> int:
 
 
 def data_folder_error(folder: Path, error: OSError) -> SettingsError:
-    """The error for a folder that cannot be made, or not be written to."""
+    """Return the error for a folder that cannot be created or written."""
     reason = (error.strerror or str(error)).lower()
     return SettingsError(
         [f"cannot write to the data folder {folder}: {reason}; choose another with CONTEXTWORKER_DATA_FOLDER"]
@@ -458,12 +458,12 @@ def data_folder_error(folder: Path, error: OSError) -> SettingsError:
 
 @contextlib.contextmanager
 def naming_data_folder(folder: Path) -> Generator[None, None, None]:
-    """Names the setting where what is done here fails because of the folder; other errors pass as they are.
+    """Convert errors about the data folder into a SettingsError; other errors pass unchanged.
 
-    The folder is not tried beforehand: a worker whose modules keep nothing needs none.
+    The folder is not checked beforehand: a worker whose modules store nothing needs none.
 
     Raises:
-        SettingsError: the folder cannot be made, or not be written to.
+        SettingsError: the folder cannot be created or written.
     """
     try:
         yield
@@ -475,7 +475,7 @@ def naming_data_folder(folder: Path) -> Generator[None, None, None]:
 
 
 def _is_about(folder: Path, error: BaseException | None) -> bool:
-    """Says whether the system refused a path below the folder, or one on the way to it."""
+    """Whether the system denied access to a path below the folder, or to one of its parents."""
     folder = folder.absolute()
     while error is not None:
         if isinstance(error, OSError) and isinstance(error.filename, str):

@@ -1,8 +1,7 @@
-"""Counts of several processes together, in Redis; imported only where it is configured.
+"""Share counts of several processes in Redis; imported only if configured.
 
-Redis is an extra: where it does not answer, each process goes on by the counts in its own memory. To refuse everything
-then would make it a further thing that the service cannot be without, and what quotas protect from, one tenant taking
-everything, is still bounded, by as many times the quota as there are processes.
+If Redis does not answer, each process continues with the counts in its own memory. Rejecting everything would make
+Redis a single point of failure, and a tenant's use is still bounded: by the quota times the number of processes.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ _LOG = logging.getLogger(__name__)
 _PREFIX = "contextunity:quota:"
 _SOCKET_SECONDS = 0.25
 _ANSWER_SECONDS = 0.5
-"""Seconds after which a call goes on without Redis."""
+"""Timeout of Redis in seconds; then a call continues without it."""
 _AGAIN_SECONDS = 2.0
-"""Seconds after which Redis is asked again where it did not answer; until then nobody waits for it."""
+"""Seconds before the next attempt after Redis did not answer; until then no call waits for it."""
 _LEASE_SECONDS = 30.0
-"""Seconds after which what a killed process held is free again."""
+"""Seconds after which the slots of a killed process are free again."""
 _RENEW_SECONDS = 10.0
 _CONNECTIONS = 32
 
-# All by the clock of Redis: those of the processes differ.
+# Use the clock of Redis: those of the processes differ.
 _NOW = "local t = redis.call('TIME') local now = t[1] + t[2] / 1000000 "
 _RATE = (
     _NOW
@@ -61,7 +60,7 @@ redis.call('EXPIRE', KEYS[1], string.format('%d', ARGV[2] + 1))
 return 1
 """
 )
-# Also those that are not there any more, as after a restart of Redis.
+# Also renew missing ones, as after a restart of Redis.
 _RENEW = (
     _NOW
     + """
@@ -80,9 +79,9 @@ return {bytes, seconds, redis.call('PTTL', KEYS[1])}
 
 
 class SharedCounts:
-    """What the processes of a deployment have taken together. It is used within its context.
+    """Counts that the processes of a deployment share. Use it as a context manager.
 
-    Every method gives None where Redis does not answer; then the process counts for itself.
+    Every method returns None if Redis does not answer; then the process counts alone.
 
     Args:
         url: redis://, rediss:// or unix://.
@@ -95,7 +94,7 @@ class SharedCounts:
             timeout=_SOCKET_SECONDS,
             socket_timeout=_SOCKET_SECONDS,
             socket_connect_timeout=_SOCKET_SECONDS,
-            # The library would try again for seconds, and a call waits for this.
+            # The library would retry for seconds while a call waits.
             retry=Retry(NoBackoff(), 0),
         )
         self._redis = Redis.from_pool(pool)
@@ -127,12 +126,12 @@ class SharedCounts:
                 await self._redis.connection_pool.disconnect()
 
     async def take_rate(self, tenant: str, rate: float, burst: int) -> float | None:
-        """Takes one start of a tenant; gives the seconds after which there is one, 0 for now."""
+        """Take one start of a tenant; return the seconds until one is available, 0 if taken."""
         answer = await self._ask(self._rate, f"starts:{tenant}", rate, burst)
         return None if answer is None else float(answer)
 
     async def take_one(self, quota: str, tenant: str, limit: int) -> tuple[str, str] | bool | None:
-        """Takes one of what a tenant may have at once; gives what is to be given back, False where there is none."""
+        """Take one slot of a tenant; return the lease to give back, False if none is free."""
         self._number += 1
         key, lease = f"{quota}:{tenant}", f"{self._process}:{self._number}"
         answer = await self._ask(self._take, key, limit, _LEASE_SECONDS, lease)
@@ -144,7 +143,7 @@ class SharedCounts:
         return key, lease
 
     def give_back(self, held: tuple[str, str] | bool) -> None:
-        """Gives back what `take_one` gave, without waiting for it."""
+        """Give back a lease from `take_one`, without waiting for Redis."""
         if isinstance(held, bool):
             return
         key, lease = held
@@ -157,7 +156,7 @@ class SharedCounts:
         giving.add_done_callback(self._giving.discard)
 
     async def spend(self, tenant: str, count: int, seconds: float, window: float) -> tuple[float, float, float] | None:
-        """Adds to what a tenant has fetched in a window, which begins with the first fetch after the last one.
+        """Add to what a tenant has fetched in a window. A window begins with the first fetch after the last window.
 
         Returns:
             The bytes and seconds of all processes, and the seconds until the window ends.
@@ -169,12 +168,12 @@ class SharedCounts:
         return float(fetched), float(spent), max(0.0, int(left) / 1000)
 
     async def _ask(self, script: Any, key: str, *arguments: object) -> Any:
-        """What a script answers; None where Redis does not, in time."""
+        """Run a script and return its result; None on timeout or error."""
         loop = asyncio.get_running_loop()
         if self._away:
             if loop.time() < self._again_at:
                 return None
-            # One tries, and the others go on without waiting for what comes of it.
+            # One call tries; the others continue without waiting for its result.
             self._again_at = loop.time() + _AGAIN_SECONDS
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
@@ -184,11 +183,11 @@ class SharedCounts:
             if not self._away:
                 self._away = True
                 why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-                _LOG.warning("Redis does not answer, so quotas are counted in each process for itself: %s", why)
+                _LOG.warning("Redis does not answer, so each process counts quotas alone: %s", why)
             return None
         if self._away:
             self._away = False
-            _LOG.warning("Redis answers again, so quotas are counted for all processes together")
+            _LOG.warning("Redis answers again, so all processes count quotas together")
         return answer
 
     async def _keep_renewing(self) -> None:

@@ -1,4 +1,4 @@
-"""Methods that need no token, such as health checks and reflection: what a connection may have of them on their way."""
+"""Methods that need no token, such as health checks and reflection, with a limit per connection."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from .quotas import over_quota
 __all__ = ["Strangers"]
 
 _STRANGERS = 64
-"""Requests of health checks and reflection, which need no token, that a connection may have on their way."""
+"""Maximum unanswered requests of health checks and reflection on a connection; they need no token."""
 _STRANGERS_SECONDS = 1.0
-"""Seconds in which a request of theirs is there. They are small, and sent at once."""
+"""Timeout for such a request to arrive, in seconds. They are small, and sent at once."""
 
 _stream_unary: Any = grpc.stream_unary_rpc_method_handler
 _stream_stream: Any = grpc.stream_stream_rpc_method_handler
 
 
 class Strangers(grpc.GenericRpcHandler):
-    """Methods that need no token: a connection may have few requests of them on their way, and they are there soon."""
+    """Limits the requests of methods that need no token: few per connection, and with a short timeout."""
 
     def __init__(self) -> None:
         self._handlers = list[grpc.GenericRpcHandler]()
         self._reading = dict[str, int]()
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Takes handlers as grpcio's server does."""
+        """Add handlers, like grpcio's server."""
         self._handlers += handlers
 
     def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
-        """Is called by generated code; grpcio's asynchronous server does nothing here either."""
+        """Do nothing; generated code calls this, and grpcio's asynchronous server ignores it too."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a call, which refuses or answers it; None where the method is another's."""
+        """Return the handler of a call, which rejects or answers it; None for other methods."""
         for each in self._handlers:
             handler: Any = each.service(handler_call_details)
             if handler is not None:
@@ -80,22 +80,22 @@ class Strangers(grpc.GenericRpcHandler):
     async def _first(self, context: Any) -> Any:
         request = await self._next(context)
         if request is grpc.aio.EOF:
-            await refuse(ServiceError(Reason.UNIT_LATE, "the call has no message; send one at once"), context)
+            await refuse(ServiceError(Reason.UNIT_LATE, "the call has no message; send it at once"), context)
         return request
 
     async def _following(self, first: Any, context: Any) -> AsyncIterator[Any]:
-        """The requests of a stream; it ends where none comes for a while, for a part of one may be all that comes."""
+        """Yield the requests of a stream; end it on a timeout, because a client may send only part of a request."""
         request = first
         while request is not grpc.aio.EOF:
             yield request
             request = await self._next(context)
 
     async def _next(self, context: Any) -> Any:
-        """The next request; EOF where there is none, or not soon."""
+        """Return the next request; EOF if there is none, or on a timeout."""
         connection = context.peer()
         reading = self._reading.get(connection, 0)
         if reading >= _STRANGERS:
-            await refuse(over_quota("calls_without_token", _STRANGERS, "the connection waits to send as many"), context)
+            await refuse(over_quota("calls_without_token", _STRANGERS, "too many are unanswered"), context)
         self._reading[connection] = reading + 1
         try:
             async with asyncio.timeout(_STRANGERS_SECONDS):

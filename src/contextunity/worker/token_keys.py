@@ -1,4 +1,4 @@
-"""Reads the keys that tokens are verified with from where the settings say they are. No error or log shows a key."""
+"""Read the keys that verify tokens, from the settings. Errors and logs never show a key."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["SHARED_KID", "load_keyring", "read_secret_file"]
 _LOG = logging.getLogger(__name__)
 
 SHARED_KID = "*:hmac-001"
-"""Kid of the one secret that settings can name without a file of keys."""
+"""Kid of the single secret that settings can contain without a file of keys."""
 
 _TABLES = ("hmac", "ed25519")
 
 
 def load_keyring(settings: Settings) -> Keyring:
-    """Reads the secret and the file of keys that the settings name.
+    """Read the secret and the file of keys from the settings.
 
     Raises:
-        SettingsError: there is no key, or something cannot be read or used; all faults are named at once.
+        SettingsError: there is no key, or one is unreadable or invalid; all faults are reported at once.
     """
     violations = list[str]()
     hmac, ed25519 = _keys_file(settings.token_keys_file, violations) if settings.token_keys_file else ({}, {})
@@ -43,8 +43,8 @@ def load_keyring(settings: Settings) -> Keyring:
         hmac[SHARED_KID] = secret
     if not violations and not hmac and not ed25519:
         violations.append(
-            "there is no key to verify tokens with; set CONTEXTWORKER_TOKEN_SECRET to what "
-            "`contextworker token secret` prints, or token_secret_file or token_keys_file to a file (docs/security.md)"
+            "there is no key to verify tokens with; set CONTEXTWORKER_TOKEN_SECRET to the output of "
+            "`contextworker token secret`, or token_secret_file or token_keys_file to a file (docs/security.md)"
         )
     try:
         keyring = Keyring(hmac=hmac, ed25519=ed25519)
@@ -56,19 +56,19 @@ def load_keyring(settings: Settings) -> Keyring:
 
 
 def read_secret_file(path: Path) -> bytes:
-    """Reads a file that holds one secret and nothing else; blanks and line ends around it are left out.
+    """Read a file that contains only one secret; whitespace around it is stripped.
 
     Raises:
-        SettingsError: it cannot be read.
+        SettingsError: the file cannot be read.
     """
     return _read(path, secret=True).strip()
 
 
 def _shared_secret(settings: Settings, violations: list[str]) -> bytes | None:
     if settings.token_secret is not None and settings.token_secret_file is not None:
-        violations.append("token_secret_file and CONTEXTWORKER_TOKEN_SECRET are both set; set one of them")
+        violations.append("token_secret_file and CONTEXTWORKER_TOKEN_SECRET are both set; set only one")
     if settings.token_secret is not None:
-        # What the environment holds need not be UTF-8; these are the very bytes that it was given.
+        # The environment may not be UTF-8; these are its original bytes.
         return os.fsencode(settings.token_secret.get_secret_value())
     if settings.token_secret_file is None:
         return None
@@ -88,10 +88,10 @@ def _keys_file(path: Path, violations: list[str]) -> tuple[dict[str, bytes], dic
         violations += error.faults
         return hmac, ed25519
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        violations.append(f"{path}: not a TOML file that can be read{_place(error)}")
+        violations.append(f"{path}: not a readable TOML file{_place(error)}")
         return hmac, ed25519
     for table in sorted(values.keys() - set(_TABLES)):
-        violations.append(f"{path}: {table}: there is no such table; keys stand in [hmac] or [ed25519]")
+        violations.append(f"{path}: {table}: unknown table; put keys into [hmac] or [ed25519]")
     for table in _TABLES:
         keys = values.get(table, {})
         if not isinstance(keys, dict):
@@ -99,7 +99,7 @@ def _keys_file(path: Path, violations: list[str]) -> tuple[dict[str, bytes], dic
             continue
         for kid, text in cast("dict[str, object]", keys).items():
             if not isinstance(text, str):
-                violations.append(f"{path}: {table}: {kid!r} is not a text; a kid stands in quotes")
+                violations.append(f"{path}: {table}: {kid!r} is not a string; put the kid in quotes")
             elif table == "hmac":
                 hmac[kid] = text.encode()
             else:
@@ -125,10 +125,10 @@ def _read(path: Path, *, secret: bool) -> bytes:
 def _warn_if_readable(path: Path) -> None:
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
-        _LOG.warning("%s holds a secret, and others may use it too (mode %o); make it 600", path, mode)
+        _LOG.warning("%s contains a secret, and other users can access it (mode %o); set mode 600", path, mode)
 
 
 def _place(error: ValueError) -> str:
-    """Where in the file the fault is; the rest of the error's text may quote what stands there."""
+    """Return the place of the error in the file; the rest of its text may quote a secret."""
     found = re.search(r"\(at [^()]*\)$", str(error))
     return f" {found[0]}" if found else ""

@@ -122,7 +122,9 @@ async def test_an_allowed_address_is_fetched(tools: ToolSet, server: Any) -> Non
         pytest.param("file:///etc/passwd", "PermissionError", "neither http:// nor https://", id="file"),
         pytest.param("//127.0.0.1/", "PermissionError", "neither http:// nor https://", id="no scheme"),
         pytest.param("http://\x00", "ValueError", "is no address", id="no address"),
-        pytest.param("http://localhost:{port}/text", "PermissionError", "leads to a private address", id="name inside"),
+        pytest.param(
+            "http://localhost:{port}/text", "PermissionError", "resolves to a private address", id="name inside"
+        ),
         pytest.param(
             "http://127.0.0.1:{port}/to?http://169.254.169.254/", "PermissionError", "not among", id="redirect"
         ),
@@ -229,5 +231,5 @@ async def test_a_budget_that_is_used_up_is_an_exception_of_the_program(server: A
             )
             answers.append(await ActivityEnvironment().run(call_tool, request))
     assert [answer.error_type for answer in answers] == ["", "OSError", "OSError"]
-    assert "the tenant 'acme' has fetched as much as it may in a day: egress_bytes = 4,000" in answers[2].error
+    assert "the tenant 'acme' has used its daily budget egress_bytes = 4,000" in answers[2].error
     assert [path for path, _, _ in server.seen] == ["/text", "/large"]

@@ -405,7 +405,7 @@ def test_an_unreachable_feed_is_tried_again_and_then_fails_with_its_type(house: 
             "http://127.0.0.1:{port}/feed.csv",
             "",
             "FeedRefused",
-            "127.0.0.1 is a private address (loopback), which is refused; set allow_private = true in "
+            "127.0.0.1 is a private address (loopback), which is forbidden; set allow_private = true in "
             "[modules.harvest.suppliers.alpine]",
             id="loopback",
         ),

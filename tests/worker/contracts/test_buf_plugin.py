@@ -43,7 +43,7 @@ def test_it_speaks_pluginrpc(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [each["path"].rpartition("/")[2] for each in spec["procedures"]] == ["Check", "ListRules", "ListCategories"]
     response = _json(_call(monkeypatch, f"{_SERVICE}/Other", "--format", "json"))
     assert response["error"] == {"code": 12, "message": f"there is no procedure {_SERVICE}/Other"}
-    assert b"Check takes binary requests" in _call(monkeypatch, f"{_SERVICE}/Check", "--format", "json")
+    assert b"Check accepts only binary requests" in _call(monkeypatch, f"{_SERVICE}/Check", "--format", "json")
 
 
 def test_a_request_that_is_none_is_an_error_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,9 +195,11 @@ def test_what_was_deleted_is_named_where_it_was(repository: Path, command: Comma
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        pytest.param(("--against", "v7"), "'v7' is no folder, no image and no git reference", id="unknown reference"),
+        pytest.param(
+            ("--against", "v7"), "'v7' is not a folder, an image or a known git reference", id="unknown reference"
+        ),
         pytest.param((), "there is no folder contract/ to compare with; give --against", id="nothing given"),
-        pytest.param(("--against", "empty"), "empty holds no protos", id="empty folder"),
+        pytest.param(("--against", "empty"), "empty has no protos", id="empty folder"),
         pytest.param(("--root", "imports"), "has no buf.yaml", id="no buf.yaml"),
         pytest.param(("--against", "v0"), "v0 has no buf.yaml", id="reference without buf.yaml"),
         pytest.param(("--json", "--sarif"), "not allowed with", id="two outputs"),
@@ -233,7 +235,7 @@ def test_what_does_not_compile_is_no_breaking_change(repository: Path, command: 
     (tmp_path / "image.binpb").write_bytes(b"\x0a\xff")
     done = command("check", "--against", str(tmp_path / "image.binpb"))
     assert done.code == 3
-    assert "is no image that buf can read" in done.err
+    assert "is not an image that buf can read" in done.err
     assert len(done.err.splitlines()) == 1
 
 
@@ -354,8 +356,8 @@ def test_an_exception_is_for_a_rule_and_a_path_and_ends_with_the_release(reposit
         pytest.param("[[exception]", "cannot be read", id="no TOML"),
         pytest.param('[[exception]]\nrule = "A"\npath = "b"\n', ":1: the exception needs a reason", id="no reason"),
         pytest.param(_EXCEPTION + "until = 3\n", ":1: 'until' is unknown", id="unknown key"),
-        pytest.param("[other]\n", "holds tables [[exception]] alone", id="other table"),
-        pytest.param("exception = 3\n", "holds tables [[exception]] alone", id="no table"),
+        pytest.param("[other]\n", "may only hold tables [[exception]]", id="other table"),
+        pytest.param("exception = 3\n", "may only hold tables [[exception]]", id="no table"),
     ],
 )
 def test_a_faulty_file_of_exceptions_is_named(text: str, told: str, repository: Path, command: Command) -> None:

@@ -198,5 +198,5 @@ def test_an_image_without_its_imports_is_told(imports: Path, tmp_path: Path) -> 
     alone = descriptor_pb2.FileDescriptorSet(file=[each for each in files.file if each.name == "a.proto"])
     with pytest.raises(IncomparableError, match=r"lacks buf/validate/validate\.proto, which others import"):
         Schema(alone.SerializeToString())
-    with pytest.raises(IncomparableError, match="no image of protos"):
+    with pytest.raises(IncomparableError, match="not an image of protos"):
         Schema(b"\xff")

@@ -188,8 +188,8 @@ async def test_the_others_are_applied_where_that_is_asked(
         "faults": [
             {"schedule_id": "bad", "reasons": ["cron: hour '25': 25 is not from 0 to 23"]},
             {"schedule_id": "unread", "reasons": ["cron: expected a string"]},
-            {"schedule_id": "twice", "reasons": ["schedule_id: is given 2 times; name each once"]},
-            {"schedule_id": "twice", "reasons": ["schedule_id: is given 2 times; name each once"]},
+            {"schedule_id": "twice", "reasons": ["schedule_id: is given 2 times; give each once"]},
+            {"schedule_id": "twice", "reasons": ["schedule_id: is given 2 times; give each once"]},
         ],
     }
 
@@ -203,7 +203,7 @@ async def test_nothing_is_pruned_while_a_faulty_one_has_no_name(
     assert (result.created, result.removed) == (["nightly"], [])
     (fault,) = result.faults
     assert fault.schedule_id == "schedules[1]"
-    assert fault.reasons[-1] == "nothing was pruned, because nobody knows which schedule this one is"
+    assert fault.reasons[-1] == "nothing was pruned, because the id of this schedule is unknown"
 
 
 async def test_tenants_and_projects_do_not_meet(manager: ScheduleManager, tenant: str, entry: MakeEntry) -> None:

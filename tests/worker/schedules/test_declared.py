@@ -108,8 +108,8 @@ def test_a_faulty_one_stops_the_start_with_all_faults_named(
         f"schedule '' {give}: schedule_id: is required",
         f"schedule '' {give}: {zone}",
         f"schedule 'input' {give}: input_json: 'give' takes no parameters",
-        f"schedule 'twice' {take}: its id is declared 2 times; rename one",
-        f"schedule 'twice' {give}: its id is declared 2 times; rename one",
+        f"schedule 'twice' {take}: 2 schedules declare this id; rename all but one",
+        f"schedule 'twice' {give}: 2 schedules declare this id; rename all but one",
     ]
     assert registry.workflows == {}
 

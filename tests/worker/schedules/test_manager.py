@@ -279,7 +279,7 @@ async def test_schedules_of_others_hands_are_neither_listed_nor_touched(
         await _create(manager, tenant)
     result = await manager.apply([entry(schedule_id="ours")], tenant_id=tenant, prune=True)
     assert (result.unchanged, result.removed) == (["ours"], [])
-    with pytest.raises(ScheduleError, match="changed by somebody else"):
+    with pytest.raises(ScheduleError, match="changed by another client"):
         await manager.apply([entry()], tenant_id=tenant)
     for handle in handles:
         assert (await handle.describe()).schedule.spec.cron_expressions == []

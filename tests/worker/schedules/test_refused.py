@@ -39,12 +39,12 @@ def faults(registry: WorkerRegistry) -> Callable[..., list[str]]:
         ),
         pytest.param(
             {"schedule_id": "ü" * 200},
-            ["schedule_id: is too long with its project and tenant: letters that ASCII lacks count more"],
+            ["schedule_id: is too long with its project and tenant; letters outside ASCII count more"],
             id="long-id-in-other-letters",
         ),
         pytest.param(
             {"workflow_type": "repotr"},
-            ["workflow_type: there is no 'repotr'; known ones: report, report.v0, sweep"],
+            ["workflow_type: 'repotr' does not exist; known types: report, report.v0, sweep"],
             id="unknown-workflow",
         ),
         pytest.param({"cron": ""}, ["cron: is required"], id="no-cron"),
@@ -135,7 +135,7 @@ def test_a_typed_input_must_be_the_contracts(
     good = codec.pack_any(reports.ReportRequest(name="n"))
     assert faults(entry(args=None, input=good)) == []
     assert faults(entry(args=None, input=codec.pack_any(reports.ReportRequest()))) == ["input.name: is required"]
-    assert faults(entry(input=good)) == ["args: the input stands in `input` already; give one of the two"]
+    assert faults(entry(input=good)) == ["args: `input` is set too; give only one of the two"]
     other = codec.pack_any(ContextUnit())
     wrong = "input: is a contextunity.core.ContextUnit, but"
     assert faults(entry(args=None, input=other)) == [f"{wrong} 'report' takes a acme.reports.v1.ReportRequest"]

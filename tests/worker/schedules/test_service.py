@@ -156,7 +156,7 @@ async def test_typed_requests_get_typed_answers(
         ),
         pytest.param(
             {"schedules": [{**_MANIFEST, "workflow_name": "report"}]},
-            {"payload.schedules[0].workflow_type": "says something else than workflow_name; give one of the two"},
+            {"payload.schedules[0].workflow_type": "differs from workflow_name; give only one of the two"},
             id="two-workflows",
         ),
         pytest.param(
@@ -199,7 +199,7 @@ async def test_an_empty_list_is_no_input(ask: Ask, tenant: str) -> None:
 @pytest.mark.parametrize(
     ("args", "field", "text"),
     [
-        ([{"name": "n"}, {}], "args", "has 2 elements; a workflow takes one input at most"),
+        ([{"name": "n"}, {}], "args", "has 2 elements; a workflow takes at most one input"),
         (["n"], "args[0]", "must be an object, not 'n'"),
         ([{"nam": "n"}], "args.nam", "no such field; did you mean name?"),
     ],

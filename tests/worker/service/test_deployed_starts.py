@@ -57,7 +57,7 @@ def test_args_may_be_a_list_of_the_one_input(desk: Desk, payload: dict[str, Any]
     ("args", "violations"),
     [
         pytest.param(
-            [{"name": "a"}, {}], {"payload.args": "has 2 elements; a workflow takes one input at most"}, id="two"
+            [{"name": "a"}, {}], {"payload.args": "has 2 elements; a workflow takes at most one input"}, id="two"
         ),
         pytest.param(["a"], {"payload.args[0]": "must be an object, not 'a'"}, id="a text in a list"),
         pytest.param([None], {"payload.args[0]": "must be an object, not None"}, id="null in a list"),

@@ -457,7 +457,7 @@ def test_what_has_no_form_in_json_schema_is_told_in_words(kinds: Any) -> None:
     assert told["past"] == "lt_now: true"
     assert told["late"] == "gt: 1970-01-01T00:00:10Z"
     assert told["bytes_in"] == "in: [b'', b'ab']"
-    assert told["unique"] == "unique, however an element is written"
+    assert told["unique"] == "unique by value, in every notation"
     exact = ("either_one", "either_two", "eitherOne", "eitherTwo", "low", "high")
     for name, of in schema["properties"].items():
         assert "$ref" in of or name in exact or "$comment" in json.dumps(of), f"{name} has rules, and no word of them"

@@ -277,7 +277,7 @@ def test_a_file_of_quotas_is_read_again(
     assert (quotas.of("one").watches, quotas.of("two").watches) == (5, 44)
     path.write_text("[tenants.two]\nwatches = -100\nprogramms = 1\n", encoding="utf-8")
     assert quotas.of("two").watches == 44
-    assert "tenants.two.programms: there is no such setting" in caplog.text
+    assert "tenants.two.programms: unknown setting" in caplog.text
     assert "tenants.two.watches" in caplog.text
     os.unlink(path)
     assert quotas.of("two").watches == 44

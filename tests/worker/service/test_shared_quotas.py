@@ -143,7 +143,7 @@ async def test_watches_of_two_services_are_counted_together(
             await second.watch("two-services", task).read()
         refusal = refusal_of(caught.value)
         assert (refusal.reason, refusal.metadata["quota"], refusal.metadata["limit"]) == ("QUOTA", "watches", "1")
-        assert "of all processes together" in refusal.message
+        assert "in all processes together" in refusal.message
         watch.cancel()
         async with asyncio.timeout(20):
             while True:

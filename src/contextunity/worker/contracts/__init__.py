@@ -1,8 +1,8 @@
-"""The gate that keeps a contract's promises: `contextworker contract check`, `diff` and `release`.
+"""Find breaking changes of a contract: `contextworker contract check`, `diff` and `release`.
 
-Read `findings` first, which lists all that can be found, then `gate`, which is what the commands call. `versions` gets
-the two versions by way of buf, `schema` reads one, `compare` holds them against each other: `temporal` what Temporal
-goes by, `inputs` with `narrowing` and `accepted` what messages accept. Nothing here needs a service or the source tree.
+Read `findings` first, which lists every rule, then `gate`, which the commands call. `versions` builds both versions
+with buf, `schema` reads one version, and `compare` compares them: `temporal` compares the Temporal options, `inputs`
+with `narrowing` and `accepted` what messages accept. Nothing here needs a service or the source tree.
 """
 
 from .compare import compare

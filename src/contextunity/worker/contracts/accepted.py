@@ -1,8 +1,8 @@
-"""What a `buf.validate` rule accepts, as values that can be held against each other: by meaning, not by text.
+"""Represent what a `buf.validate` rule accepts as comparable values: compared by meaning, not by text.
 
-Numbers, truths, enums, times and sizes are sets of whole numbers, exactly. Strings and bytes are what several
-conditions accept together: each condition of the new version has to follow from those of the old one. CEL expressions,
-patterns and predefined rules are texts, of which only sameness can be told.
+Numbers, booleans, enums, times and sizes are exact sets of integers. Strings and bytes are a conjunction of
+conditions: each condition of the new version must follow from those of the old one. CEL expressions, patterns and
+predefined rules are texts, which are equal or not.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ __all__ = [
 
 _BOUNDS = ("gt", "gte", "lt", "lte")
 _EDGE = 2**69
-"""Beyond every number, and every time in nanoseconds, that has a place in the order."""
+"""Greater than every ordered number, and every time in nanoseconds."""
 _NAN = 2 * _EDGE
-"""Stands for every NaN, which has none."""
+"""Represents every NaN, which has no order."""
 _INFINITE = 4 * _EDGE
 """Above everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One way in which less is accepted.
+    """One way in which a rule accepts less.
 
     Attributes:
-        kind: required, range, values, length, format, size, added or changed; the last two are of expressions.
-        options: the rules that say so, by their names below the field's rules, such as `int32.lte`.
+        kind: required, range, values, length, format, size, added or changed; the last two are for expressions.
+        options: the rules that cause it, by their names below the field's rules, such as `int32.lte`.
     """
 
     kind: str
@@ -55,13 +55,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """A set of whole numbers, as sorted intervals that hold both their ends and do not touch."""
+    """A set of integers, as sorted closed intervals that do not touch."""
 
     intervals: tuple[tuple[int, int], ...]
 
     @staticmethod
     def between(lowest: int, highest: int) -> Numbers:
-        """All from one to another."""
+        """Return all integers of a closed interval."""
         return Numbers(((lowest, highest),) if lowest <= highest else ())
 
     @staticmethod
@@ -107,7 +107,7 @@ class Numbers:
 
 
 def _ordered(value: float, form: str) -> int:
-    """A floating-point number by its place in the order of all of its width; both zeros are one."""
+    """Return the rank of a floating-point number among all of its width; both zeros have the same."""
     if math.isnan(value):
         return _NAN
     unsigned, sign = ("<I", 2**31) if form == "<f" else ("<Q", 2**63)
@@ -137,7 +137,7 @@ _INTEGERS = {
     "timestamp": (-_EDGE, _EDGE),
 }
 NUMERIC = frozenset((*_INTEGERS, "float", "double"))
-"""Kinds of rules whose values are numbers; a duration and a timestamp are one in nanoseconds."""
+"""Kinds of rules whose values are numbers; durations and timestamps are in nanoseconds."""
 
 
 def _everything(kind: str) -> Numbers:
@@ -160,7 +160,7 @@ def _number(kind: str) -> Callable[[Any], int]:
 
 
 def numbers(kind: str, rules: Any | None, field: FieldDescriptor | None = None) -> Numbers:
-    """The numbers that rules of a kind accept; all where there are none. `field` gives an enum's values."""
+    """Return the numbers that rules of a kind accept; all without rules. `field` gives an enum's values."""
     accepted = _everything(kind)
     if rules is None:
         return accepted
@@ -183,7 +183,7 @@ def numbers(kind: str, rules: Any | None, field: FieldDescriptor | None = None) 
 
 
 def _bounded(given: Mapping[str, int]) -> Numbers:
-    """What bounds leave; an upper one below the lower one means all but what lies between them."""
+    """Return the numbers within bounds; an upper bound below the lower one excludes the numbers between them."""
     low = given["gt"] + 1 if "gt" in given else given.get("gte")
     high = given["lt"] - 1 if "lt" in given else given.get("lte")
     # NaN is within no bounds.
@@ -212,21 +212,21 @@ _WIDER = {
     "ipv4_prefix": ("ip_prefix", "ip_with_prefixlen", "ipv4_with_prefixlen"),
     "ipv6_prefix": ("ip_prefix", "ip_with_prefixlen", "ipv6_with_prefixlen"),
 }
-"""Formats that accept whatever another one accepts."""
+"""For each format, the formats that accept all of its values."""
 _LENGTHS = {"uuid": 36, "tuuid": 32, "ulid": 26}
 _EMPTY_TOO = ("uri_ref", "header_value", "header_value_loose")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
-    """What conditions on a string, or on bytes, accept together.
+    """What the conditions on a string or bytes accept together.
 
     Attributes:
-        zero: what an empty one is, "" or b"".
-        or_zero: whether the empty one is accepted whatever the conditions.
-        chars: bounds of its length, in characters; for bytes in bytes.
-        size: bounds of its length in bytes.
-        formats: names of formats that it has to be of, with the option that says so.
+        zero: the empty value, "" or b"".
+        or_zero: whether the empty value is accepted regardless of the conditions.
+        chars: bounds of the length in characters; for bytes, in bytes.
+        size: bounds of the length in bytes.
+        formats: required formats, each with the option that requires it.
     """
 
     zero: Any
@@ -243,11 +243,11 @@ class Text:
     options: Mapping[str, tuple[str, ...]]
 
     def nonzero(self) -> Text:
-        """The same without the empty one."""
+        """Return the same conditions without the empty value."""
         return replace(self, or_zero=False, not_values=self.not_values | {self.zero})
 
     def accepts(self, value: Any) -> bool:
-        """Whether a value is accepted; formats and patterns are not looked at."""
+        """Return whether a value is accepted, apart from formats and patterns."""
         if value == self.zero and self.or_zero:
             return True
         return (self.values is None or value in self.values) and self._fits(value)
@@ -266,14 +266,14 @@ class Text:
         )
 
     def finite(self) -> frozenset[Any] | None:
-        """All that it accepts, where that is a list; formats and patterns may leave out some of it."""
+        """Return all accepted values if they are a list; formats and patterns may exclude some. None otherwise."""
         if self.values is None:
             return None
         kept = frozenset(value for value in self.values if self._fits(value))
         return kept | {self.zero} if self.or_zero else kept
 
     def bounds(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Bounds of its length in characters and in bytes, as all conditions together imply them."""
+        """Return the bounds of the length in characters and in bytes that all conditions together imply."""
         low, high = self.chars
         low_bytes, high_bytes = self.size
         parts = [part for part in (_merged(self.prefix, self.suffix), self.contains) if part]
@@ -293,7 +293,7 @@ class Text:
         return (low, high), (low_bytes, high_bytes)
 
     def lost_to(self, new: Text) -> list[Change]:
-        """The ways in which another one accepts less."""
+        """Return the ways in which `new` accepts less."""
         if self.zero not in self.not_values and self.or_zero and not new.accepts(new.zero):
             return [Change("values", new.blame("values", "length", "format"))]
         old = self.nonzero() if self.or_zero or new.or_zero else self
@@ -331,17 +331,17 @@ class Text:
             (not new.prefix or (self.prefix is not None and self.prefix.startswith(new.prefix)))
             and (not new.suffix or (self.suffix is not None and self.suffix.endswith(new.suffix)))
             and (not new.contains or any(new.contains in part for part in known))
-            # What holds no shorter text holds no longer one around it.
+            # A value without the shorter text cannot contain a longer text around it.
             and (new.not_contains is None or (self.not_contains is not None and self.not_contains in new.not_contains))
         )
 
     def blame(self, *kinds: str) -> tuple[str, ...]:
-        """Names of the rules of the first of these kinds that are set."""
+        """Return the names of the set rules of the first of these kinds that has any."""
         return next((self.options[kind] for kind in kinds if self.options.get(kind)), ())
 
 
 def _merged(prefix: Any, suffix: Any) -> Any:
-    """The shortest text that begins and ends so."""
+    """Return the shortest text with this prefix and suffix."""
     if not prefix or not suffix:
         return prefix or suffix
     shared = next(size for size in range(len(suffix), -1, -1) if prefix.endswith(suffix[:size]))
@@ -356,7 +356,7 @@ _TEXT_OPTIONS = {
 
 
 def text_rules(kind: str, rules: Any | None) -> Text:
-    """What rules of the kind string, bytes or any accept; everything where there are none."""
+    """Return what rules of the kind string, bytes or any accept; everything without rules."""
     zero: Any = b"" if kind == "bytes" else ""
     if rules is None:
         return Text(zero=zero, formats={}, options={})
@@ -377,7 +377,7 @@ def text_rules(kind: str, rules: Any | None) -> Text:
         prefix=given.get("prefix"),
         suffix=given.get("suffix"),
         contains=given.get("contains"),
-        # No text is without an empty one.
+        # Every text contains the empty text.
         not_contains=given.get("not_contains"),
         formats=_formats(kind, given),
         options=options,
@@ -395,12 +395,12 @@ def _formats(kind: str, given: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Expressions:
-    """Rules that only can be the same or not: CEL expressions, patterns and predefined rules, by what they are."""
+    """Rules that are only compared for equality: CEL expressions, patterns and predefined rules, by their text."""
 
     texts: Mapping[str, str]
 
     def compare(self, new: Expressions) -> tuple[list[str], list[str]]:
-        """What the new ones have more, and what they lack, as options."""
+        """Return the options of added and of removed rules."""
         added = [option for text, option in new.texts.items() if text not in self.texts]
         removed = [option for text, option in self.texts.items() if text not in new.texts]
         return added, removed
@@ -413,7 +413,7 @@ NO_EXPRESSIONS = Expressions({})
 
 
 def expressions(rules: Any | None) -> Expressions:
-    """CEL expressions of field or message rules, with the pattern and the predefined rules of the field's type."""
+    """Return the CEL expressions of field or message rules, with the pattern and predefined rules of its type."""
     texts: dict[str, str] = {}
     if rules is None:
         return NO_EXPRESSIONS
@@ -437,9 +437,9 @@ def _given(message: Any, name: str) -> Collection[str]:
 
 
 def matches_all(pattern: str, values: Collection[Any]) -> bool:
-    """Whether a pattern is known to match each of a few values."""
+    """Return whether a pattern certainly matches each of a few values."""
     try:
         compiled = re.compile(pattern)
     except re.error:
-        return False  # RE2 has a few forms that Python lacks.
+        return False  # RE2 has syntax that Python lacks.
     return all(isinstance(value, str) and compiled.search(value) is not None for value in values)

@@ -1,7 +1,7 @@
-"""The check plugin `contextworker-buf-plugin`: has `buf breaking` find what this gate finds beside buf's own rules.
+"""The check plugin `contextworker-buf-plugin`: add the rules of this gate to `buf breaking`.
 
-buf speaks pluginrpc with it: the procedure is an argument, the request comes by the standard input, the answer goes to
-the standard output. The few messages that this takes are described here, by the names and numbers that buf sends.
+buf calls it over pluginrpc: the procedure is an argument, the request is read from standard input, and the answer is
+written to standard output. The few messages are declared here, with the names and numbers that buf uses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SERVICE = f"/{_CHECK}.CheckService"
 _BREAKING = 2
 """RULE_TYPE_BREAKING."""
 _INVALID, _UNIMPLEMENTED = 3, 12
-"""Codes of pluginrpc, which are those of gRPC."""
+"""Codes of pluginrpc, the same as gRPC's."""
 
 _CATEGORIES = {
     "CONTEXTWORKER": "Finds what breaks a contract of Temporal, of buf.validate rules or of ContextWorker's options.",
@@ -76,7 +76,7 @@ _MESSAGES: Mapping[str, Mapping[str, _Fields]] = {
         "ListCategoriesResponse": {"categories": (2, f"*{_CHECK}.Category")},
     },
 }
-"""Fields by package and message: number and type, with a star where it is repeated."""
+"""Fields by package and message: number and type, with a star if repeated."""
 
 
 @cache
@@ -113,7 +113,7 @@ def _class(name: str) -> Any:
 
 
 def rules() -> Iterator[Rule]:
-    """The rules that the plugin has; buf's own and those of exceptions are none of its business."""
+    """Return the plugin's rules, without buf's own and those about exceptions."""
     return (each for each in RULES.values() if each.family in (Family.TEMPORAL, Family.RULES, Family.OPTIONS))
 
 
@@ -142,7 +142,7 @@ def _check(request: Any) -> Any:
     response = _class(f"{_CHECK}.CheckResponse")()
     wanted = set(request.rule_ids) or {each.id for each in rules() if each.severity is Severity.ERROR}
     if not request.against_file_descriptors:
-        return response  # There was nothing before.
+        return response  # There is no earlier version.
     for finding in compare(_schema(request.against_file_descriptors), _schema(request.file_descriptors)):
         if finding.rule.id in wanted:
             _annotate(response.annotations.add(), finding)
@@ -174,15 +174,15 @@ _PROCEDURES = {"Check": _check, "ListRules": _list_rules, "ListCategories": _lis
 
 
 def main() -> None:
-    """Answers one call of buf's."""
+    """Answer one call from buf."""
     parser = argparse.ArgumentParser(
         prog="contextworker-buf-plugin",
         description="A check plugin for buf: name it in buf.yaml under `plugins`, and CONTEXTWORKER under `use`.",
     )
     parser.add_argument("--protocol", action="store_true", help="print the version of pluginrpc")
-    parser.add_argument("--spec", action="store_true", help="print what can be called")
-    parser.add_argument("--format", choices=["binary", "json"], default="binary", help="of what is read and written")
-    parser.add_argument("procedure", nargs="?", help="what to call; its request is read from the standard input")
+    parser.add_argument("--spec", action="store_true", help="print the procedures")
+    parser.add_argument("--format", choices=["binary", "json"], default="binary", help="format of input and output")
+    parser.add_argument("procedure", nargs="?", help="procedure to call; its request is read from standard input")
     arguments = parser.parse_args()
     if arguments.protocol:
         _write(b"1\n")
@@ -204,8 +204,8 @@ def _answer(procedure: str, content: bytes, form: str) -> Any:
     if call is None:
         response.error.code, response.error.message = _UNIMPLEMENTED, f"there is no procedure {procedure}"
     elif form == "json" and call is _check:
-        # In JSON the options that all is about are left out.
-        response.error.code, response.error.message = _UNIMPLEMENTED, "Check takes binary requests alone"
+        # JSON omits the custom options, which the rules need.
+        response.error.code, response.error.message = _UNIMPLEMENTED, "Check accepts only binary requests"
     else:
         try:
             value = call(_decode(content, form, f"{_CHECK}.{name}Request"))

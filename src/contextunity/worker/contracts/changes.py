@@ -1,4 +1,4 @@
-"""Every change between two versions of a contract, harmless or not, for a changelog."""
+"""List every change between two versions of a contract, breaking or not, for a changelog."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ContractChange:
     Attributes:
         action: added, removed or changed.
         kind: message, field, oneof, enum, enum value, service, method or file.
-        path: its full name.
-        details: for what changed: of which option from what to what.
+        path: full name of the declaration.
+        details: for a changed declaration, each changed option with its old and new value.
     """
 
     action: str
@@ -45,7 +45,7 @@ _PARTS = {"field", "oneof", "enum value", "method"}
 
 
 def changes(old: Schema, new: Schema) -> list[ContractChange]:
-    """What was added, removed and changed, in the order of the files; parts of what is new or gone are not listed."""
+    """List added, removed and changed declarations in file order, without parts of an added or removed one."""
     found: list[ContractChange] = []
     others = old.imported | new.imported
     before, after = _declarations(old, others), _declarations(new, others)
@@ -72,7 +72,7 @@ _Declarations = dict[str, tuple[str, dict[str, str]]]
 
 
 def _within(path: str, here: _Declarations, there: _Declarations) -> bool:
-    """Whether a declaration is part of another one that the other version lacks as well."""
+    """Whether a declaration is part of another one that the other version lacks too."""
     around = path.rpartition(".")[0]
     return around in here and around not in there
 
@@ -90,7 +90,7 @@ def _declarations(schema: Schema, others: Collection[str]) -> _Declarations:
 
 
 def _texts(proto: Any) -> Iterator[tuple[str, str]]:
-    """What a declaration says of itself, without its parts, by name."""
+    """Yield the properties of a declaration, without its parts, as name and text."""
     match _KINDS[proto.DESCRIPTOR.name]:
         case "field":
             yield "number", str(proto.number)
@@ -122,7 +122,7 @@ def _options(message: Any, prefix: str) -> Iterator[tuple[str, str]]:
         if field.is_repeated:
             yield path, "[" + ", ".join(_text(field, each) for each in value) + "]"
         elif field.message_type is not None and not field.message_type.full_name.startswith("google.protobuf."):
-            # An empty one says something by being there.
+            # The presence of an empty message is information.
             if not value.ListFields():
                 yield path, "{}"
             yield from _options(value, path)

@@ -1,4 +1,4 @@
-"""Compares two versions of a contract, all families but buf's own."""
+"""Compare two versions of a contract by all families of rules except buf's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["compare"]
 
 
 def compare(old: Schema, new: Schema) -> list[Finding]:
-    """Everything by which the new version breaks those who know the old one, but for what buf's own rules find."""
+    """Return every breaking change of the new version, except those that buf's own rules find."""
     findings = Findings()
     pairs = match_elements(old, new)
     compare_temporal(old, new, pairs, findings)

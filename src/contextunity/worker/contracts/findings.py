@@ -1,4 +1,4 @@
-"""What the gate can find: every rule with its severity, who breaks by it and the way out, and findings themselves."""
+"""Every rule of the gate, with its severity, who breaks and the way out, and the findings."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ __all__ = [
 class ContractError(Exception):
     """Base of the gate's errors.
 
-    It is none of ContextUnityError, which brings the codec and the generated messages along: buf starts its plugin
-    several times for one comparison, and each start would take three times as long.
+    It is not a ContextUnityError, whose import loads the codec and the generated messages: buf starts its plugin
+    several times per comparison, and each start would take three times as long.
     """
 
 
 class Severity(Enum):
-    """How bad a finding is. Warnings are errors with `--strict`."""
+    """Severity of a finding. Warnings are errors with `--strict`."""
 
     ERROR = "error"
     WARNING = "warning"
 
 
 class Family(Enum):
-    """What a rule looks at."""
+    """What a rule checks."""
 
     WIRE = "wire"
     TEMPORAL = "temporal"
@@ -54,7 +54,7 @@ FAMILIES = {
     Family.OPTIONS: "`contextunity.worker` options",
     Family.EXCEPTIONS: "Exceptions",
 }
-"""Families by what they look at, in the order of reports."""
+"""Families of rules with what they check, in the order of reports."""
 
 
 class Breaks(Enum):
@@ -68,10 +68,10 @@ class Breaks(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
-    """One thing that the gate looks for.
+    """One kind of change that the gate looks for.
 
     Attributes:
-        id: its name in reports and exceptions.
+        id: name of the rule in reports and exceptions.
         what: what it finds.
         breaks: who stops working.
         way_out: what to do instead.
@@ -87,10 +87,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a declaration or an option stands; line 0 where only the file is known.
+    """Place of a declaration or an option; line 0 if only the file is known.
 
     Attributes:
-        path: in the file's descriptor, as its source code info has it.
+        path: path in the file's descriptor, as in its source code info.
     """
 
     file: str
@@ -108,10 +108,10 @@ class Finding:
     Attributes:
         path: full name of the declaration, such as `acme.greet.v1.GreetService.Greet`; exceptions name it.
         text: what changed, in one line.
-        new: where it stands now; where it stood in, if it is gone; None where that is gone, too.
-        old: where it stood before; None for what is new.
-        breaks: who stops working by it.
-        reason: why it is excepted; empty where it is not.
+        new: place now; for a removed declaration, of the enclosing one; None if that was removed too.
+        old: place before; None for a new declaration.
+        breaks: who stops working.
+        reason: reason of its exception; empty without one.
     """
 
     rule: Rule
@@ -128,7 +128,7 @@ class Finding:
 
 
 class Findings:
-    """Findings of a comparison, in the order in which they are made; the same one twice counts once."""
+    """Findings of a comparison, in the order they were added, without duplicates."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str, str], Finding] = {}
@@ -142,7 +142,7 @@ class Findings:
         old: Place | None,
         breaks: tuple[Breaks, ...] | None = None,
     ) -> None:
-        """Adds a finding of a rule by its id; `breaks` where fewer break than by the rule."""
+        """Add a finding of a rule by its id; give `breaks` if fewer break than the rule says."""
         known = RULES[rule]
         finding = Finding(
             rule=known, path=path, text=text, new=new, old=old, breaks=known.breaks if breaks is None else breaks
@@ -150,12 +150,12 @@ class Findings:
         self._found.setdefault((finding.rule.id, finding.path, finding.text), finding)
 
     def sorted(self) -> list[Finding]:
-        """All of them, by file and line, those without a place now first by where they were."""
+        """Return all findings, sorted by file and line; those without a new place come first, by their old place."""
         return sorted(self._found.values(), key=order)
 
 
 def order(finding: Finding) -> tuple[str, int, str, str]:
-    """By what findings are sorted: file, line, rule and path."""
+    """Sort key of findings: file, line, rule and path."""
     place = finding.new or finding.old or Place("")
     return (place.file, place.line, finding.rule.id, finding.path)
 
@@ -169,12 +169,12 @@ _WIRE = Rule(
     severity=Severity.ERROR,
     what="",
     breaks=(_CALLERS, _WORKERS, _TASKS),
-    way_out="Take it back; add a field, a method or a new version of the package beside the old one instead.",
+    way_out="Undo it; add a new field, method or version of the package, and keep the old one.",
 )
 
 
 def wire_rule(buf_id: str) -> Rule:
-    """A rule of buf's own, by buf's name of it."""
+    """Return the rule for one of buf's own rules, by buf's name."""
     return replace(_WIRE, id=buf_id, what=f"buf's rule {buf_id}")
 
 
@@ -192,7 +192,7 @@ _TEMPORAL = _rules(
     (
         "WORKFLOW_REMOVED", _E, "A workflow is no longer declared, and none has its name as an alias.",
         (_CALLERS, _TASKS, _SCHEDULES),
-        "Leave it in, marked `deprecated`, until nothing runs, is scheduled or is started under its name.",
+        "Keep it, marked `deprecated`, until nothing runs, is scheduled or is started under its name.",
     ),
     (
         "WORKFLOW_NAME_CHANGED", _E, "The Temporal name of a workflow changed, or now names another method.",
@@ -204,7 +204,7 @@ _TEMPORAL = _rules(
     ),
     (
         "ACTIVITY_REMOVED", _E, "An activity is no longer declared.", (_WORKERS, _TASKS),
-        "Leave it in until no run whose history has it is left.",
+        "Keep it until no run has it in its history.",
     ),
     (
         "ACTIVITY_NAME_CHANGED", _E, "The Temporal name of an activity changed, or now names another method.",
@@ -212,27 +212,27 @@ _TEMPORAL = _rules(
     ),
     (
         "QUERY_REMOVED", _E, "A query is no longer declared.", (_CALLERS,),
-        "Leave it in, marked `deprecated`, until nobody asks it.",
+        "Keep it, marked `deprecated`, until nobody uses it.",
     ),
     (
         "QUERY_NAME_CHANGED", _E, "The Temporal name of a query changed, or now names another method.", (_CALLERS,),
-        "Keep the old `name`, or add a query beside it.",
+        "Keep the old `name`, or add another query.",
     ),
     (
         "SIGNAL_REMOVED", _E, "A signal is no longer declared.", (_CALLERS, _TASKS),
-        "Leave it in, marked `deprecated`, until nobody sends it.",
+        "Keep it, marked `deprecated`, until nobody sends it.",
     ),
     (
         "SIGNAL_NAME_CHANGED", _E, "The Temporal name of a signal changed, or now names another method.",
-        (_CALLERS, _TASKS), "Keep the old `name`, or add a signal beside it.",
+        (_CALLERS, _TASKS), "Keep the old `name`, or add another signal.",
     ),
     (
         "UPDATE_REMOVED", _E, "An update is no longer declared.", (_CALLERS, _TASKS),
-        "Leave it in, marked `deprecated`, until nobody sends it.",
+        "Keep it, marked `deprecated`, until nobody sends it.",
     ),
     (
         "UPDATE_NAME_CHANGED", _E, "The Temporal name of an update changed, or now names another method.",
-        (_CALLERS, _TASKS), "Keep the old `name`, or add an update beside it.",
+        (_CALLERS, _TASKS), "Keep the old `name`, or add another update.",
     ),
     (
         "WORKFLOW_QUERY_REMOVED", _E, "A workflow no longer answers a query that is still declared.", (_CALLERS,),
@@ -247,21 +247,21 @@ _TEMPORAL = _rules(
         (_CALLERS, _TASKS), "Put it back among the workflow's `update`.",
     ),
     (
-        "WITH_START_REMOVED", _W, "`start` of a workflow's signal or update was taken back.", (_CALLERS,),
-        "Keep `start: true`; clients that are generated anew lose the call.",
+        "WITH_START_REMOVED", _W, "`start` of a workflow's signal or update was removed.", (_CALLERS,),
+        "Keep `start: true`; regenerated clients lose the call.",
     ),
     (
         "TASK_QUEUE_CHANGED", _E, "`task_queue` of a workflow or activity, its own or its service's, changed.",
         (_CALLERS, _WORKERS, _TASKS, _SCHEDULES),
-        "Keep the queue; or poll both until the old one is empty, and except the change.",
+        "Keep the queue, or poll both until the old one is empty and add an exception.",
     ),
     (
         "WORKFLOW_ID_CHANGED", _E, "The expression of a workflow's `id` changed.", (_CALLERS, _TASKS, _SCHEDULES),
-        "Keep it: under another id the same input is another task, and what runs under the old one is not found.",
+        "Keep it: with another id the same input starts another task, and running tasks are not found.",
     ),
     (
         "UPDATE_ID_CHANGED", _E, "The expression of an update's `id` changed.", (_CALLERS, _TASKS),
-        "Keep it: an update that is sent again is another one under another id.",
+        "Keep it: a repeated update with another id runs again.",
     ),
     (
         "ID_REUSE_POLICY_CHANGED", _E, "`id_reuse_policy` changed.", (_CALLERS, _SCHEDULES),
@@ -272,70 +272,70 @@ _TEMPORAL = _rules(
         (_CALLERS, _TASKS, _SCHEDULES), "Keep it, or declare another workflow with the new policy.",
     ),
     (
-        "UPDATE_VALIDATE_REMOVED", _E, "`validate` of an update was taken back.", (_CALLERS, _TASKS),
-        "Keep the validator: callers count on it to reject, and what is accepted goes into the history.",
+        "UPDATE_VALIDATE_REMOVED", _E, "`validate` of an update was removed.", (_CALLERS, _TASKS),
+        "Keep the validator: callers rely on its rejections, and accepted updates go into the history.",
     ),
     (
         "UPDATE_WAIT_CHANGED", _W, "`wait_for_stage` of an update changed.", (_CALLERS,),
-        "Keep it; callers who need another stage name it as they send the update.",
+        "Keep it; callers who need another stage can give it with the update.",
     ),
     (
         "SEARCH_ATTRIBUTE_REMOVED", _E, "A search attribute of a workflow was removed or renamed.", (_CALLERS,),
-        "Keep it, and set the new one beside it.",
+        "Keep it, and add the new one.",
     ),
     (
-        "SEARCH_ATTRIBUTE_TYPE_CHANGED", _E, "A search attribute has another type.", (_CALLERS, _WORKERS, _TASKS),
-        "Add one of another name; the server holds each name to one type.",
+        "SEARCH_ATTRIBUTE_TYPE_CHANGED", _E, "The type of a search attribute changed.", (_CALLERS, _WORKERS, _TASKS),
+        "Add one with another name; the server allows one type per name.",
     ),
     (
-        "SEARCH_ATTRIBUTE_VALUE_CHANGED", _W, "A search attribute is filled from something else.", (_CALLERS,),
-        "Keep it, or add one of another name.",
+        "SEARCH_ATTRIBUTE_VALUE_CHANGED", _W, "The value of a search attribute changed.", (_CALLERS,),
+        "Keep it, or add one with another name.",
     ),
     (
         "VERSIONING_BEHAVIOR_CHANGED", _E, "`versioning_behavior` changed.", (_WORKERS, _TASKS),
-        "Keep it, or declare another workflow; running ones move between versions otherwise than planned.",
+        "Keep it, or declare another workflow; running ones would change versions in an unplanned way.",
     ),
     (
         "PARENT_CLOSE_POLICY_CHANGED", _E, "`parent_close_policy` changed.", (_TASKS,),
-        "Keep it; a parent that needs another one gives it with the call.",
+        "Keep it; a parent that needs another one can give it with the call.",
     ),
     (
         "WAIT_FOR_CANCELLATION_CHANGED", _E, "`wait_for_cancellation` changed.", (_TASKS,),
-        "Keep it; a workflow that needs another one gives it with the call.",
+        "Keep it; a workflow that needs another one can give it with the call.",
     ),
     (
-        "TIMEOUT_SHRUNK", _W, "A time limit became shorter, or there is one now.", (_CALLERS, _TASKS, _SCHEDULES),
-        "Make sure that nothing takes so long, or keep the longer one.",
+        "TIMEOUT_SHRUNK", _W, "A timeout was shortened or added.", (_CALLERS, _TASKS, _SCHEDULES),
+        "Make sure that nothing takes longer, or keep the old one.",
     ),
     (
-        "HEARTBEAT_TIMEOUT_REMOVED", _W, "`heartbeat_timeout` of an activity is gone.", (_TASKS,),
+        "HEARTBEAT_TIMEOUT_REMOVED", _W, "`heartbeat_timeout` of an activity was removed.", (_TASKS,),
         "Keep it: without it a worker's death is noticed only at the end of `start_to_close_timeout`.",
     ),
     (
-        "RETRY_ATTEMPTS_REDUCED", _W, "Less attempts are made, or none after the first.", (_CALLERS, _TASKS),
-        "Keep `max_attempts`, or make sure that what fails does so for good.",
+        "RETRY_ATTEMPTS_REDUCED", _W, "The number of attempts was reduced.", (_CALLERS, _TASKS),
+        "Keep `max_attempts`, or make sure that more attempts would not help.",
     ),
     (
         "RETRY_ERROR_ADDED", _W, "An error type became non-retryable.", (_CALLERS, _TASKS),
-        "Make sure that errors of this type never pass by themselves.",
+        "Make sure that a retry never helps with errors of this type.",
     ),
     (
-        "TEMPORAL_OPTION_CHANGED", _W, "An option changed of which the gate cannot tell whom it breaks.",
-        (_CALLERS, _WORKERS, _TASKS), "Look at what reads the option, such as generators for other languages.",
+        "TEMPORAL_OPTION_CHANGED", _W, "An option changed, and the gate does not know whom that breaks.",
+        (_CALLERS, _WORKERS, _TASKS), "Check what reads the option, such as generators for other languages.",
     ),
 )  # fmt: skip
 
 _REJECT = (_CALLERS, _TASKS, _SCHEDULES)
-_WIDER = "Accept what was accepted, or add a field, or a method with an input of its own."
+_WIDER = "Accept what was accepted, or add a field or a method with its own input."
 
 _VALIDATE = _rules(
     Family.RULES,
     (
-        "INPUT_FIELD_REQUIRED", _E, "An input no longer accepts that a field is left out, or is zero.", _REJECT, _WIDER,
+        "INPUT_FIELD_REQUIRED", _E, "An input no longer accepts a missing or zero field.", _REJECT, _WIDER,
     ),
     (
-        "INPUT_NEW_FIELD_REQUIRED", _E, "A new field of an input has to be set.", _REJECT,
-        "Accept its absence, as callers on the old contract do not know it.",
+        "INPUT_NEW_FIELD_REQUIRED", _E, "A new field of an input is required.", _REJECT,
+        "Accept its absence: callers on the old contract do not know it.",
     ),
     (
         "INPUT_ONEOF_NARROWED", _E, "A oneof of an input became required, or fewer of its fields may be set together.",
@@ -350,71 +350,71 @@ _VALIDATE = _rules(
         _WIDER,
     ),
     (
-        "INPUT_LENGTH_NARROWED", _E, "A string or bytes of an input has a narrower bound of its length.",
+        "INPUT_LENGTH_NARROWED", _E, "A string or bytes field of an input has narrower bounds of its length.",
         _REJECT, _WIDER,
     ),
     (
-        "INPUT_FORMAT_NARROWED", _E, "A string or bytes of an input has to be of a format, or begin or end so.",
+        "INPUT_FORMAT_NARROWED", _E, "A string or bytes field of an input must match a format, prefix or suffix.",
         _REJECT, _WIDER,
     ),
     (
         "INPUT_SIZE_NARROWED", _E,
-        "A list or map of an input may have fewer elements, or has to have more or unlike ones.",
+        "A list or map of an input may have fewer elements, or needs more or unique ones.",
         _REJECT, _WIDER,
     ),
     (
         "INPUT_EXPRESSION_ADDED", _E, "A CEL expression, a pattern or a predefined rule was added to an input.",
-        _REJECT, "Leave it out, or except it with the reason why all that is sent passes it.",
+        _REJECT, "Remove it, or add an exception with the reason why everything that is sent passes.",
     ),
     (
         "INPUT_EXPRESSION_CHANGED", _W,
-        "An expression, a pattern or a predefined rule of an input changed; that it accepts no less cannot be proved.",
+        "An expression, a pattern or a predefined rule of an input changed; it may accept less.",
         _REJECT, "Make sure that it accepts whatever the old one accepted.",
     ),
     (
         "OUTPUT_WIDENED", _W, "An output may hold what it could not hold before.", (_CALLERS, _WORKERS, _TASKS),
-        "Keep the rule, or make sure that all readers can do with the new values.",
+        "Keep the rule, or make sure that all readers handle the new values.",
     ),
     (
         "OUTPUT_EXPRESSION_CHANGED", _W,
-        "An expression, a pattern or a predefined rule of an output changed; that no more passes cannot be proved.",
-        (_CALLERS, _WORKERS, _TASKS), "Make sure that it accepts nothing that the old one refused.",
+        "An expression, a pattern or a predefined rule of an output changed; it may accept more.",
+        (_CALLERS, _WORKERS, _TASKS), "Make sure that it accepts nothing that the old one rejected.",
     ),
 )  # fmt: skip
 
 _OPTIONS = _rules(
     Family.OPTIONS,
     (
-        "FIELD_BECAME_INTERNAL", _E, "A field became `internal`: callers who set it are refused.", (_CALLERS,),
-        "Leave it to callers, and add an internal field beside it.",
+        "FIELD_BECAME_INTERNAL", _E, "A field became `internal`: callers who set it are rejected.", (_CALLERS,),
+        "Leave it open to callers, and add an internal field.",
     ),
     (
         "METHOD_BECAME_INTERNAL", _E, "A workflow, query, signal or update became `internal_method`.",
-        (_CALLERS, _SCHEDULES), "Leave it to callers, and add an internal method beside it.",
+        (_CALLERS, _SCHEDULES), "Leave it open to callers, and add an internal method.",
     ),
     (
-        "OPTION_CHANGED", _W, "Another option changed, of which this version cannot tell whom it breaks.",
-        (_CALLERS, _WORKERS, _TASKS), "Look at what the option does, or upgrade ContextWorker.",
+        "OPTION_CHANGED", _W, "Another option changed, and this version does not know whom that breaks.",
+        (_CALLERS, _WORKERS, _TASKS), "Check what the option does, or upgrade ContextWorker.",
     ),
     (
         "SCHEDULE_REMOVED", _E, "A `schedule` was removed, or has another `id`.", (_SCHEDULES,),
-        "Keep its `id`: one of a new id is created beside the old one, which goes on.",
+        "Keep its `id`: a schedule with a new id is created, and the old one continues.",
     ),
     (
-        "SCHEDULE_WORKFLOW_CHANGED", _E, "A `schedule` stands at another workflow.", (_SCHEDULES,),
-        "Leave it where it is, and declare one of another `id`.",
+        "SCHEDULE_WORKFLOW_CHANGED", _E, "A `schedule` moved to another workflow.", (_SCHEDULES,),
+        "Leave it there, and declare one with another `id`.",
     ),
     (
         "SCHEDULE_OVERLAP_CHANGED", _E, "`overlap` of a `schedule` changed.", (_TASKS, _SCHEDULES),
-        "Keep it, or declare a schedule of another `id`.",
+        "Keep it, or declare a schedule with another `id`.",
     ),
     (
         "SCHEDULE_TIME_CHANGED", _W, "`cron`, `timezone` or `input_json` of a `schedule` changed.", (_SCHEDULES,),
-        "Make sure that nobody counts on the old times or input.",
+        "Make sure that nobody relies on the old times or input.",
     ),
     (
         "SCHEDULE_CATCHUP_SHRUNK", _W, "`catchup_window` of a `schedule` became shorter.", (_SCHEDULES,),
-        "Make sure that runs which a stop of the server delays may be left out.",
+        "Make sure that runs missed while the server is down may be skipped.",
     ),
 )  # fmt: skip
 
@@ -427,4 +427,4 @@ _EXCEPTIONS = _rules(
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {**_TEMPORAL, **_VALIDATE, **_OPTIONS, **_EXCEPTIONS}
-"""All rules but buf's own, by id."""
+"""All rules except buf's own, by id."""

@@ -1,4 +1,4 @@
-"""`contextworker contract`: check judges, diff tells every change, release moves the baseline after a check."""
+"""`contextworker contract`: check finds breaking changes, diff lists all, release checks and updates the baseline."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from .versions import Buf, Comparison, ContractUsageError, own_protos, versions
 __all__ = ["EXCEPTIONS_FILE", "Report", "check", "diff", "release"]
 
 EXCEPTIONS_FILE = "contract-exceptions.toml"
-"""Lies beside buf.yaml."""
+"""In the same folder as buf.yaml."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
         against: what the protos were compared with.
         strict: whether warnings are errors.
-        findings: those that count, by file and line.
-        excepted: those that an exception has, each with its reason.
+        findings: findings without an exception, by file and line.
+        excepted: findings with an exception, each with its reason.
     """
 
     against: str
@@ -39,26 +39,26 @@ class Report:
     excepted: Sequence[Finding]
 
     def count(self, severity: Severity) -> int:
-        """How many findings there are of a severity."""
+        """Count the findings of a severity."""
         return sum(each.severity(strict=self.strict) is severity for each in self.findings)
 
     @property
     def breaking(self) -> bool:
-        """Whether something breaks."""
+        """Whether there is an error."""
         return self.count(Severity.ERROR) > 0
 
 
 def check(root: Path, against: str | None, *, strict: bool = False) -> Report:
-    """Compares the protos of a folder with an earlier version of them.
+    """Compare the protos of a folder with an earlier version of them.
 
     Args:
         root: the folder with the buf.yaml.
-        against: a folder, an image or a git reference; None means the folder `contract` beside the buf.yaml.
+        against: a folder, an image or a git reference; None means the folder `contract` next to buf.yaml.
         strict: whether warnings are errors.
 
     Raises:
-        ContractUsageError: something is named or written wrongly.
-        IncomparableError: the two could not be compared.
+        ContractUsageError: an argument or the exceptions file is invalid.
+        IncomparableError: the two versions cannot be compared.
     """
     return _check(root, against, strict=strict)[0]
 
@@ -84,18 +84,18 @@ def _judge(root: Path, comparison: Comparison, exceptions: Sequence[_Exception],
 
 
 def diff(root: Path, against: str | None) -> list[ContractChange]:
-    """Every change of a contract since an earlier version, harmless or not; see `check`."""
+    """List every change of a contract since an earlier version, breaking or not. See `check` for the arguments."""
     comparison = versions(root, against)
     return changes(comparison.old, comparison.new)
 
 
 def release(root: Path, folder: Path, modules: list[str], *, strict: bool = False) -> tuple[Report | None, int]:
-    """Makes a folder the released contract, where nothing breaks; returns what the check found, and how many files.
+    """Copy the protos into the baseline folder, unless something breaks. Return the check's report and the file count.
 
     Args:
         root: the folder with the buf.yaml.
-        folder: the baseline; made where it is not there yet, without a check, as there is nothing to compare with.
-        modules: modules of buf.yaml to release; empty means all that git does not ignore.
+        folder: the baseline; if it has no protos yet, it is written without a check.
+        modules: modules of buf.yaml to release; empty means all except those that git ignores.
         strict: whether warnings are errors.
     """
     report = None
@@ -108,13 +108,13 @@ def release(root: Path, folder: Path, modules: list[str], *, strict: bool = Fals
     contents = {name: path.read_bytes() for name, path in own_protos(root, schema, modules, folder).items()}
     for stale in list(folder.rglob("*.proto")):
         stale.unlink()
-        with suppress(OSError):  # It holds more.
+        with suppress(OSError):  # The folder is not empty.
             stale.parent.rmdir()
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     if report is not None:
-        # Each of them was for a difference that is gone now, so the next check would complain of all.
+        # Each exception was for a difference from the old baseline, so the next check would report all as unused.
         (root / EXCEPTIONS_FILE).unlink(missing_ok=True)
     return report, len(contents)
 
@@ -127,14 +127,14 @@ class _Exception:
     line: int
 
     def covers(self, finding: Finding) -> bool:
-        """Whether it is about a finding, by the declaration, one around it, or the file."""
+        """Whether the exception applies to a finding: to its declaration, an enclosing one, or its file."""
         if self.rule != finding.rule.id:
             return False
         files = [place.file for place in (finding.new, finding.old) if place is not None]
         return self.path in (finding.path, *files) or finding.path.startswith(f"{self.path}.")
 
     def unused(self, root: Path) -> Finding:
-        """What to say where nothing is excepted by it."""
+        """Return the finding for an exception that applies to nothing."""
         text = f"no finding of {self.rule} is at {self.path}"
         place = Place((root / EXCEPTIONS_FILE).as_posix(), self.line)
         return Finding(rule=RULES["EXCEPTION_UNUSED"], path=self.path, text=text, new=place, old=None, breaks=())
@@ -153,7 +153,7 @@ def _read_exceptions(file: Path) -> list[_Exception]:
         raise ContractUsageError(f"{file} cannot be read: {error}") from None
     tables: list[Any] = data.pop("exception", [])
     if data or type(tables) is not list:
-        raise ContractUsageError(f"{file} holds tables [[exception]] alone, each with rule, path and reason")
+        raise ContractUsageError(f"{file} may only hold tables [[exception]], each with rule, path and reason")
     heads = (number for number, line in enumerate(text.splitlines(), 1) if _HEAD.match(line))
     return [_exception(entry, Place(str(file), next(heads, 0))) for entry in tables]
 
@@ -171,5 +171,5 @@ def _exception(entry: Any, place: Place) -> _Exception:
     texts = {key: str(given.get(key, "")).strip() for key in _KEYS if isinstance(given.get(key, ""), str)}
     for key in _KEYS:
         if not texts.get(key):
-            raise ContractUsageError(f"{place}: the exception needs a {key}, as a text that is not empty")
+            raise ContractUsageError(f"{place}: the exception needs a {key}, a non-empty string")
     return _Exception(rule=texts["rule"], path=texts["path"], reason=texts["reason"], line=place.line)

@@ -1,4 +1,4 @@
-"""Compares what inputs accept and outputs may hold, message by message, from every method on."""
+"""Compare what inputs accept and outputs may hold: all messages reachable from the methods."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _SENDERS = {
     "method": (Breaks.CALLERS,),
     "": (Breaks.CALLERS,),
 }
-"""Who sends an input, by what its method is. A workflow's next run and a child have it from a running task."""
+"""Who sends an input, by the kind of its method. A running task sends it to its next run or a child."""
 _OUTPUT_RULES = {**dict.fromkeys(_INPUT_RULES, "OUTPUT_WIDENED"), "changed": "OUTPUT_EXPRESSION_CHANGED"}
 
 
 def compare_inputs(old: Schema, new: Schema, pairs: Pairs, findings: Findings) -> None:
-    """Finds inputs that accept less, outputs that may hold more, and fields that callers may no longer set."""
+    """Find inputs that accept less, outputs that may hold more, and fields that callers may no longer set."""
     inputs, outputs = _Reach(old, new), _Reach(old, new)
     for label, was, now in _methods(old, new, pairs):
         inputs.add(was.input_type, now.input_type, label)
@@ -50,7 +50,7 @@ def compare_inputs(old: Schema, new: Schema, pairs: Pairs, findings: Findings) -
     inputs.spread()
     outputs.spread()
     known = {pair.old.full_name for reach in (inputs, outputs) for pair in reach.pairs.values()}
-    # What no method names travels in an Any or a payload; whoever sends it is held to its rules all the same.
+    # Messages without a method travel in an Any or a payload, where their rules apply too.
     for name in _messages(old):
         if name not in known and name in new.declarations:
             inputs.add(name, name, "")
@@ -63,7 +63,7 @@ def compare_inputs(old: Schema, new: Schema, pairs: Pairs, findings: Findings) -
 
 
 def _methods(old: Schema, new: Schema, pairs: Pairs) -> Iterator[tuple[str, Any, Any]]:
-    """A label, the old and the new descriptor of each method that both have, once for each thing that it is."""
+    """Yield label, old and new descriptor of each method in both versions, once per kind of the method."""
     services = {each.full_name: each for each in new.services}
     elements = {(each.kind, each.full_name): each for each in old.elements}
     for service in old.services:
@@ -100,7 +100,7 @@ def _compare_options(old: Schema, new: Schema, findings: Findings) -> None:
         if now is None or now.DESCRIPTOR.name != proto.DESCRIPTOR.name:
             continue
         if hasattr(now, "label") and new.option(now.options, internal) and not old.option(proto.options, internal):
-            text = "internal false → true, so callers who set it are refused"
+            text = "internal false → true, so callers who set it are rejected"
             findings.add("FIELD_BECAME_INTERNAL", name, text, new.place_of(name), old.place_of(name))
         before, after = (
             schema.others(each.options, "contextunity.worker") for schema, each in ((old, proto), (new, now))
@@ -113,12 +113,13 @@ def _compare_options(old: Schema, new: Schema, findings: Findings) -> None:
 
 @dataclass(slots=True)
 class _Pair:
-    """A message that is reached in both versions.
+    """A message that is reachable in both versions.
 
     Attributes:
-        free: whether the old, and the new version, validate nothing there, since the way to it is ignored.
-        labels: the methods that it is part of; an empty one for what no method names.
-        on_way: for each way to it, what expressions the last field puts on it, in the old and the new version.
+        free: for the old and the new version, whether the message is not validated because a field on the path
+            ignores its rules.
+        labels: the methods that it is part of; an empty label for a message without a method.
+        on_way: for each path, the expressions that the last field adds, in the old and the new version.
     """
 
     old: Descriptor
@@ -128,21 +129,21 @@ class _Pair:
     on_way: list[tuple[Expressions, Expressions]] = field(default_factory=list[tuple[Expressions, Expressions]])
 
     def where(self, role: str) -> str:
-        """What it is part of, in a few words."""
+        """Describe what the message is part of."""
         names = [label for label in self.labels if label]
         if not names:
-            return "a message that no method names"
+            return "a message without a method"
         more = len(names) - 3
         return f"{role} of {', '.join(names[:3])}" + (f" and {more} more" if more > 0 else "")
 
     def breaks(self) -> tuple[Breaks, ...]:
-        """Who sends it."""
+        """Return who sends it."""
         senders = {each for label in self.labels for each in _SENDERS[label.partition(" ")[0]]}
         return tuple(each for each in Breaks if each in senders)
 
 
 class _Reach:
-    """Every message that is reached from the inputs, or from the outputs, of methods."""
+    """Every message that is reachable from the inputs, or from the outputs, of methods."""
 
     def __init__(self, old: Schema, new: Schema) -> None:
         self._old, self._new = old, new
@@ -150,12 +151,12 @@ class _Reach:
         self._pending = deque[tuple[_Pair, str]]()
 
     def add(self, old_type: str, new_type: str, label: str) -> None:
-        """Adds a message to begin from."""
+        """Add a root message."""
         nothing = (NO_EXPRESSIONS, NO_EXPRESSIONS)
         self._reach(self._old.message(old_type), self._new.message(new_type), (False, False), label, nothing)
 
     def spread(self) -> None:
-        """Follows fields from what was added."""
+        """Follow the fields of all added messages."""
         while self._pending:
             pair, label = self._pending.popleft()
             for was, now in _common_fields(pair.old, pair.new):
@@ -196,12 +197,12 @@ def _field_rules(schema: Schema, each: FieldDescriptor) -> Any | None:
 
 
 def _skips(rules: Any | None, each: FieldDescriptor) -> bool:
-    """Whether a field's rules have what it holds not validated."""
+    """Whether a field's rules turn off the validation of its message."""
     return rules is not None and held_rules(each, rules) is None
 
 
 class _PairComparison:
-    """Compares one message that is reached in both versions."""
+    """Compare one message that is reachable in both versions."""
 
     def __init__(self, old: Schema, new: Schema, pair: _Pair, findings: Findings, *, is_input: bool) -> None:
         self._old, self._new, self._pair = old, new, pair
@@ -246,7 +247,7 @@ class _PairComparison:
             self._findings.add(self._rules[change.kind], was.full_name, text, *places, self._breaks)
 
     def _on_field(self, was: FieldDescriptor, now: FieldDescriptor, *, before_free: bool) -> list[Change]:
-        """Expressions on a field that holds a message; those that its message had before say the same."""
+        """Compare the expressions on a message field; an expression that its message had before is not new."""
         rules = (_field_rules(self._old, was), _field_rules(self._new, now))
         own = (expressions(held_rules(was, rules[0])), expressions(held_rules(now, rules[1])))
         inner = (_inner(self._old, was), _inner(self._new, now))
@@ -263,7 +264,7 @@ class _PairComparison:
         if side.rules is None:
             return
         place = self._new.place_of(each.full_name)
-        # Whoever does not know the field leaves it out, which is all that was sent before.
+        # Senders that do not know the field omit it, so only its absence has to be accepted.
         refused = absence_refused(side)
         if refused:
             told = "; ".join(f"{name} {value_text(side.rules, name)}" for name in refused)
@@ -277,7 +278,7 @@ class _PairComparison:
             if not (text.startswith("pattern ") and matches_all(text.removeprefix("pattern "), [""]))
         ]
         if unsure and not side.tracked and not side.if_zero:
-            text = f"new field; {', '.join(unsure)} may refuse that it is left out ({self._where})"
+            text = f"new field; {', '.join(unsure)} may reject its absence ({self._where})"
             self._findings.add("INPUT_EXPRESSION_CHANGED", each.full_name, text, place, None, self._breaks)
 
     def _message(self, *, before_free: bool) -> None:
@@ -327,14 +328,14 @@ def _message_rules(schema: Schema, message: Descriptor) -> Any | None:
 
 
 def _zeroed(schema: Schema, message: Descriptor) -> set[str]:
-    """Fields whose rules pass over zero, because they are in a `oneof` of the message's rules."""
+    """Fields whose rules ignore zero, because they are in a `oneof` of the message's rules."""
     rules = _message_rules(schema, message)
     return {name for each in rules.oneof for name in each.fields} if rules is not None else set()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Oneofs:
-    """Sets of fields of which one has to be set, and of which no two may be."""
+    """Return the sets of fields of which one must be set, and those of which at most one may be set."""
 
     required: frozenset[frozenset[str]]
     single: frozenset[frozenset[str]]
@@ -343,7 +344,7 @@ class _Oneofs:
         return [names for names in after.required if not any(each <= names for each in self.required)]
 
     def lost_single(self, after: _Oneofs, known: set[str]) -> list[frozenset[str]]:
-        """Without fields that were not known before: nobody sets them together with others."""
+        """Remove fields that are new: no sender sets them together with others."""
         narrow = [names & known for names in after.single]
         return [names for names in narrow if len(names) > 1 and not any(names <= each for each in self.single)]
 
@@ -353,7 +354,7 @@ def _oneofs(schema: Schema, message: Descriptor) -> _Oneofs:
     for oneof in message.oneofs:
         names = frozenset(each.name for each in oneof.fields)
         if len(names) == 1 and oneof.name.startswith("_"):
-            continue  # It stands for a field's `optional`.
+            continue  # It represents a field's `optional`.
         single.add(names)
         found = schema.declarations.get(oneof.full_name)
         rules = schema.option(found[2].options, "buf.validate.oneof") if found is not None else None

@@ -1,4 +1,4 @@
-"""Whether a field's rules accept less than they did: its absence, its values, its elements, its expressions."""
+"""Find out whether a field's rules accept less than before: its absence, values, elements, expressions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _ZERO = Numbers.of([0])
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Side:
-    """What one version says about a value.
+    """The rules of one version about a value.
 
     Attributes:
-        rules: None where there are none, or none are looked at.
-        tracked: whether it can be absent, apart from being zero.
-        element: whether it is in a list or map, and so always there.
-        if_zero: whether a zero value passes whatever the rules.
+        rules: None if there are none, or if they are ignored.
+        tracked: whether absence differs from zero.
+        element: whether the value is in a list or map, so never absent.
+        if_zero: whether a zero value is accepted regardless of the rules.
     """
 
     field: FieldDescriptor
@@ -38,37 +38,37 @@ class Side:
 
     @property
     def required(self) -> bool:
-        """Whether it must not be left out."""
+        """Whether the value must be present."""
         return self.rules is not None and bool(self.rules.required) and not self.element
 
     @property
     def kind(self) -> str | None:
-        """For which type there are rules; None where there are none."""
+        """Name of the type that the rules are for; None without rules."""
         return self.rules.WhichOneof("type") if self.rules is not None else None
 
     def of_kind(self, kind: str) -> Any | None:
-        """The rules for a type; None where there are none."""
+        """The rules for a type; None without rules."""
         return getattr(self.rules, kind) if self.kind == kind else None
 
     def inner(self, kind: str, name: str, each: FieldDescriptor) -> Side:
-        """The side of a list's items, or of a map's keys or values."""
+        """Return the side of a list's items, or of a map's keys or values."""
         outer = self.of_kind(kind)
         rules = getattr(outer, name) if outer is not None and outer.HasField(name) else None
         return side_of(each, rules, element=True)
 
 
 def side_of(each: FieldDescriptor, rules: Any | None, *, element: bool = False, if_zero: bool = False) -> Side:
-    """The side of a field by its rules; `if_zero` says that something else has them pass over zero."""
+    """Return the side of a field from its rules; with `if_zero`, something else makes the rules ignore zero."""
     if rules is not None and rules.ignore == ALWAYS:
         rules = None
     ignored = rules is not None and (rules.ignore == _IF_ZERO or (if_zero and not rules.ignore))
     tracked = each.has_presence or element
-    # Where zero can be told from absence, only absence is passed over.
+    # If zero differs from absence, only absence is ignored.
     return Side(field=each, rules=rules, tracked=tracked, element=element, if_zero=ignored and (element or not tracked))
 
 
 def absence_refused(side: Side) -> tuple[str, ...]:
-    """The rules by which a field must not be left out; none where it may be."""
+    """Return the rules that require a field; none if it is optional."""
     if side.element or side.rules is None:
         return ()
     if side.required:
@@ -99,7 +99,7 @@ def _zero_refused(text: Text) -> tuple[str, ...]:
 
 
 def narrowed(before: Side, after: Side) -> list[Change]:
-    """The ways in which what was accepted before is refused after."""
+    """Return the ways in which a value accepted before is rejected now."""
     if after.rules is None:
         return []
     changes: list[Change] = []
@@ -108,14 +108,14 @@ def narrowed(before: Side, after: Side) -> list[Change]:
         changes.append(Change("required", refused))
     if after.kind is not None:
         changes += _narrowed_kind(before, after, after.kind)
-    # Those about a message are compared with those of the message itself, which may say the same.
+    # Expressions about a message are compared with the message's own, which may be the same.
     if held_message(before.field) is None or (before.field.is_repeated and not before.element):
         changes += _narrowed_expressions(before, after)
     return changes
 
 
 def held_message(each: FieldDescriptor) -> Descriptor | None:
-    """The message that a field, a list or the values of a map hold, where its rules are its own."""
+    """Return the message type of a field, list or map value whose rules are its own."""
     message = each.message_type
     if message is not None and is_map(each):
         message = message.fields_by_name["value"].message_type
@@ -123,7 +123,7 @@ def held_message(each: FieldDescriptor) -> Descriptor | None:
 
 
 def held_rules(each: FieldDescriptor, rules: Any | None) -> Any | None:
-    """The rules about the message that a field, a list or the values of a map hold; None where none are looked at."""
+    """Return the rules about the message of a field, list or map value; None if they are ignored."""
     if rules is None or rules.ignore == ALWAYS:
         return None
     held: Any = rules
@@ -159,7 +159,7 @@ def _narrowed_kind(before: Side, after: Side, kind: str) -> list[Change]:
 
 
 def _entry_field(each: FieldDescriptor, part: str) -> FieldDescriptor:
-    """The key or the value of a map; rules for maps on anything else concern the field itself, and nothing."""
+    """Return the key or value field of a map; on other fields, map rules apply to the field itself, without effect."""
     entry = each.message_type
     return entry.fields_by_name[part] if entry is not None and part in entry.fields_by_name else each
 
@@ -169,7 +169,7 @@ def _within(name: str, changes: Sequence[Change]) -> list[Change]:
 
 
 def _differing(kind: str, was: Any | None, now: Any) -> tuple[str, ...]:
-    """Rules of a type that are set and differ; all that are set where none does."""
+    """Return the set rules of a type that differ, or all set rules if none differs."""
     given = {option.name: str(value) for option, value in now.ListFields() if option.name != "example"}
     before = {option.name: str(value) for option, value in was.ListFields()} if was is not None else {}
     names = [name for name, text in given.items() if before.get(name) != text]
@@ -184,7 +184,7 @@ def _narrowed_numbers(before: Side, after: Side, kind: str) -> list[Change]:
     ]
     lost = accepted[0] - accepted[1]
     if not (before.tracked and after.tracked):
-        lost = lost - _ZERO  # Zero is absence, which is looked at apart.
+        lost = lost - _ZERO  # Zero is absence, which is checked separately.
     changes: list[Change] = []
     if lost.intervals:
         names = _differing(kind, was, now)
@@ -196,7 +196,7 @@ def _narrowed_numbers(before: Side, after: Side, kind: str) -> list[Change]:
 
 
 def _narrowed_now(was: Any | None, now: Any) -> list[Change]:
-    """By rules that hold a timestamp against the clock."""
+    """Compare rules that compare a timestamp with the clock."""
     names = [
         name for name in ("lt_now", "gt_now") if getattr(now, name) and not (was is not None and getattr(was, name))
     ]
@@ -210,7 +210,7 @@ def _narrowed_now(was: Any | None, now: Any) -> list[Change]:
 def _narrowed_text(before: Side, after: Side, kind: str) -> list[Change]:
     was, now = (replace(text_rules(kind, side.of_kind(kind)), or_zero=side.if_zero) for side in (before, after))
     if not (before.tracked and after.tracked):
-        was, now = was.nonzero(), now.nonzero()  # The empty one is absence, which is looked at apart.
+        was, now = was.nonzero(), now.nonzero()  # Empty is absence, which is checked separately.
     return was.lost_to(now)
 
 
@@ -220,7 +220,7 @@ def _narrowed_sizes(before: Side, after: Side, kind: str, options: tuple[str, st
     low = max(getattr(was, lowest) if was is not None else 0, 1)
     high = getattr(was, highest) if was is not None and was.HasField(highest) else _MANY
     names: list[str] = []
-    # That there are none at all is looked at apart.
+    # An empty list or map is checked separately.
     if low <= high and getattr(now, lowest) > low:
         names.append(f"{kind}.{lowest}")
     if low <= high and now.HasField(highest) and getattr(now, highest) < high:
@@ -241,7 +241,7 @@ def _narrowed_mask(was: Any | None, now: Any) -> list[Change]:
     if fixed is not None:
         refused = any(_covered(path, without) for path in fixed)
     else:
-        # Of what is allowed some lies in what is refused, or around it.
+        # Some allowed values are inside a rejected value, or contain it.
         met = [path for path in without if not allowed or _covered(path, allowed) or _covers_any(path, allowed)]
         refused = any(not _covered(path, banned) for path in met)
     if refused:
@@ -262,11 +262,11 @@ def _covers_any(path: str, others: Sequence[str]) -> bool:
 
 
 def _narrowed_expressions(before: Side, after: Side) -> list[Change]:
-    """Expressions that are there now and were not; those that took the place of others are only changed."""
+    """Return the new expressions; one that replaces another counts as changed."""
     was, now = expressions(before.rules), expressions(after.rules)
     added, removed = was.compare(now)
     if before.of_kind("string") is not None:
-        # Where only a few texts are accepted, a pattern can be tried on each.
+        # If only a few texts are accepted, the pattern can be tried on each.
         finite = text_rules("string", before.of_kind("string")).finite()
         if finite is not None:
             patterns = [text.removeprefix("pattern ") for text in now.texts if text.startswith("pattern ")]
@@ -278,7 +278,7 @@ def _narrowed_expressions(before: Side, after: Side) -> list[Change]:
 
 
 def value_text(rules: Any | None, option: str) -> str:
-    """A rule's value for people; `none` where it is not set."""
+    """Format a rule's value for people; `none` if it is not set."""
     path, _, extension = option.partition(".[")
     current: Any = rules
     for part in path.split("."):

@@ -1,4 +1,4 @@
-"""How findings are told: to people, as JSON, as SARIF for code scanning, and all rules as a page of reference."""
+"""Print findings as text, JSON, or SARIF for code scanning, and all rules as a reference page."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["as_json", "as_sarif", "as_text", "reference"]
 
 
 def as_text(report: Report) -> str:
-    """For people: each finding with where, who breaks and the way out; a last line with the sum."""
+    """Format a report for people: each finding with its place, who breaks and the way out, then a summary line."""
     lines = [line for finding in report.findings for line in (*_finding_lines(finding, strict=report.strict), "")]
     return "\n".join((*lines, summary(report)))
 
 
 def summary(report: Report) -> str:
-    """How many findings there are, in one line."""
+    """Count the findings, in one line."""
     errors, warnings = report.count(Severity.ERROR), report.count(Severity.WARNING)
     told = ", ".join(_counted(count, word) for count, word in ((errors, "error"), (warnings, "warning")) if count)
     excepted = f"; {len(report.excepted)} excepted by {EXCEPTIONS_FILE}" if report.excepted else ""
@@ -47,7 +47,7 @@ def _names(breaks: Iterable[Breaks]) -> str:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """For programs: one document."""
+    """Format a report as one JSON document."""
     return {
         "against": report.against,
         "strict": report.strict,
@@ -78,7 +78,7 @@ def _place_json(place: Place | None) -> dict[str, Any] | None:
 
 
 def as_sarif(report: Report) -> dict[str, Any]:
-    """For code scanning: a SARIF 2.1.0 log. What is excepted is in it, suppressed with its reason."""
+    """Format a report as a SARIF 2.1.0 log for code scanning. Excepted findings are suppressed, with their reason."""
     findings = [*report.findings, *report.excepted]
     rules = {each.rule.id: each.rule for each in findings}
     numbers = {name: number for number, name in enumerate(rules)}
@@ -118,7 +118,7 @@ def _result(finding: Finding, number: int, *, strict: bool) -> dict[str, Any]:
         "ruleIndex": number,
         "level": finding.severity(strict=strict).value,
         "message": {"text": f"{finding.path}: {finding.text}.{before}{breaks} {finding.rule.way_out}"},
-        # Code scanning shows nothing that has no place; what is gone altogether stands at the buf.yaml.
+        # Code scanning hides results without a location; a finding without one gets buf.yaml.
         "locations": [{**_location(_here(finding)), "logicalLocations": [{"fullyQualifiedName": finding.path}]}],
         "partialFingerprints": {"contextworker/v1": f"{finding.rule.id} {finding.path} {finding.text}"},
     }
@@ -144,20 +144,20 @@ def _location(place: Place) -> dict[str, Any]:
 _HEAD = """\
 # What `contextworker contract check` finds
 
-<!-- Written by tools/contract_rules_reference.py from the rules themselves; `make generate` writes it anew. -->
+<!-- Written by tools/contract_rules_reference.py from the rules themselves; run `make generate` to update it. -->
 
 Errors end the check with exit code 1; warnings do so with `--strict`.
 [guard-your-contract.md](../how-to/guard-your-contract.md) says how to run it, and how to except a finding by its rule and path.
 """  # noqa: E501 - in Markdown a paragraph is a line
 
 _WIRE = """
-The rules of `buf breaking` as your buf.yaml chooses them, with buf's names: `FILE` unless it says otherwise.
-Each is an error; it breaks callers, workers on the old build and running tasks.
+The rules of `buf breaking` that your buf.yaml selects, with buf's names; `FILE` by default.
+Each is an error that breaks callers, workers on the old build and running tasks.
 """
 
 
 def reference() -> str:
-    """All rules as Markdown."""
+    """Format all rules as Markdown."""
     parts = [_HEAD]
     for family, title in FAMILIES.items():
         parts.append(f"\n## {title}\n")

@@ -1,4 +1,4 @@
-"""One version of a contract: its descriptors with custom options readable, what is annotated, and where it stands."""
+"""Read one version of a contract: descriptors with readable custom options, annotated methods, and source places."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .findings import ContractError, Place
 __all__ = ["KINDS", "Element", "IncomparableError", "Schema", "Service", "enum_name", "is_map", "plain_text"]
 
 KINDS = ("workflow", "activity", "query", "signal", "update")
-"""What an annotation makes of a method."""
+"""Kinds of methods, by their annotation."""
 
 _EXTENSIONS = (
     *(f"temporal.v1.{name}" for name in ("service", *KINDS)),
     *(f"contextunity.worker.{name}" for name in ("internal", "internal_method", "schedule")),
     *(f"buf.validate.{name}" for name in ("field", "message", "oneof")),
 )
-# buf marks in each file of an image whether it was built for itself or is only imported.
+# In an image, buf marks each file as built or only imported.
 _BUF_EXTENSION, _IS_IMPORT = 8042, 1
 
 
 class IncomparableError(ContractError):
-    """The two versions could not be compared, so nothing is known about what breaks."""
+    """The two versions cannot be compared, so breaking changes are unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,11 +39,11 @@ class Element:
 
     Attributes:
         kind: one of KINDS.
-        full_name: of its method, `package.Service.Method`.
-        names: that Temporal knows it by, its aliases after the first one.
+        full_name: full name of its method, `package.Service.Method`.
+        names: its Temporal name, followed by its aliases.
         options: its annotation.
-        path: of its method in the file's descriptor.
-        task_queue: its own, else its service's; empty where neither has one.
+        path: path of its method in the file's descriptor.
+        task_queue: its own or its service's; empty if neither has one.
     """
 
     kind: str
@@ -62,37 +62,37 @@ class Element:
         return self.names[0]
 
     def place(self, option: str = "") -> Place:
-        """Where it stands, or where the annotation's option does."""
+        """Return the place of the method, or of an option in its annotation."""
         extension = self.schema.extension(f"temporal.v1.{self.kind}")
         field = self.options.DESCRIPTOR.fields_by_name.get(option)
         path = (*self.path, 4, extension.number, field.number) if field is not None else self.path
         return self.schema.place(self.service.file, *path)
 
     def get(self, name: str, default: Any = "") -> Any:
-        """An option; `default` where this vintage of the annotations lacks it."""
+        """Return an option; `default` if this version of the annotations lacks it."""
         return getattr(self.options, name) if name in self.options.DESCRIPTOR.fields_by_name else default
 
     def has(self, name: str) -> bool:
-        """Whether an option with presence is set."""
+        """Return whether an option with presence is set."""
         return name in self.options.DESCRIPTOR.fields_by_name and bool(self.options.HasField(name))
 
     def enum(self, name: str) -> str:
-        """The value's name of an option that is an enum; empty where it is unspecified."""
+        """Return the name of an enum option's value; empty if unspecified."""
         return enum_name(self.options, name)
 
     def bindings(self, kind: str) -> Iterator[tuple[str, Any]]:
-        """The full method names that a workflow's `query`, `signal` or `update` entries refer to, with the entries."""
+        """Return a workflow's `query`, `signal` or `update` entries by the full method name they refer to."""
         for entry in self.get(kind, ()):
             yield entry.ref if "." in entry.ref else f"{self.service.full_name}.{entry.ref}", entry
 
     @property
     def schedules(self) -> list[Any]:
-        """The schedules that are declared for it."""
+        """The schedules declared for it."""
         return list(self.schema.option(self.method.options, "contextunity.worker.schedule") or ())
 
     @property
     def is_internal(self) -> bool:
-        """Whether other workflows alone start or send it."""
+        """Whether only other workflows may start or send it."""
         return bool(self.schema.option(self.method.options, "contextunity.worker.internal_method"))
 
 
@@ -108,7 +108,7 @@ class Service:
 
 
 def enum_name(message: Any, name: str) -> str:
-    """The name of an enum field's value; empty where it is zero or the message has no such field."""
+    """Return the name of an enum field's value; empty if it is zero or the message has no such field."""
     field = message.DESCRIPTOR.fields_by_name.get(name)
     if field is None or field.enum_type is None:
         return ""
@@ -120,16 +120,16 @@ def enum_name(message: Any, name: str) -> str:
 class Schema:
     """One version of a contract.
 
-    Options are read by the schema that came with the files, whatever Python has imported: numbers of extensions are
-    free for others to use, and the annotations exist in several vintages.
+    Options are read with the schema that came with the files, not with what Python has imported: others may use the
+    same extension numbers, and the annotations exist in several versions.
 
     Args:
-        image: a serialized FileDescriptorSet, or an image of buf's.
-        locate: gives the path to show for a file by its name in imports.
-        is_other: tells of a file by that name whether it is of others, and so nothing but imported.
+        image: a serialized FileDescriptorSet, or a buf image.
+        locate: returns the path to show for a file, given its name in imports.
+        is_other: returns whether a file belongs to others and is only imported, given its name in imports.
 
     Raises:
-        IncomparableError: the descriptors do not hold together.
+        IncomparableError: the descriptors are inconsistent.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Schema:
         try:
             raw = descriptor_pb2.FileDescriptorSet.FromString(image)
         except DecodeError:
-            raise IncomparableError("it is no image of protos; `buf build -o` writes one") from None
+            raise IncomparableError("not an image of protos; create one with `buf build -o`") from None
         self.imported = frozenset(file.name for file in raw.file if _is_import(file) or is_other(file.name))
         self.pool = descriptor_pool.DescriptorPool()
         self._add(raw)
@@ -175,7 +175,7 @@ class Schema:
             add(next(iter(pending)))
 
     def _prepare(self) -> Any:
-        """Makes the classes that files and their options are read by."""
+        """Create the message classes for files and their options."""
         try:
             descriptor = self.pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")
         except KeyError:
@@ -184,21 +184,21 @@ class Schema:
             try:
                 extension = self.pool.FindExtensionByName(name)
             except KeyError:
-                continue  # A schema of another vintage; what it does not know cannot be set either.
+                continue  # A schema of another version; an option that it lacks cannot be set.
             if name.startswith("temporal.v1.") and extension.message_type is None:
                 raise IncomparableError(f"option ({name}) is not the one of Temporal's schema; import that one")
             self._extensions[name] = extension
-        # Extensions are fields only where the class of what they extend has been made.
+        # Extensions become fields only after the class of the extended message was created.
         for kind in ("Message", "Field", "Oneof", "Enum", "EnumValue", "Service", "Method"):
             message_factory.GetMessageClass(self.pool.FindMessageTypeByName(f"google.protobuf.{kind}Options"))
         return message_factory.GetMessageClass(descriptor)
 
     def extension(self, name: str) -> Any:
-        """The descriptor of an extension that these files have."""
+        """Return the descriptor of an extension in these files."""
         return self._extensions[name]
 
     def option(self, options: Any, name: str) -> Any | None:
-        """An option by its full name; None where it is not set, or these files do not have it."""
+        """Return an option by its full name; None if it is not set or not in these files."""
         extension = self._extensions.get(name)
         if extension is None:
             return None
@@ -207,7 +207,7 @@ class Schema:
         return options.Extensions[extension] if options.HasExtension(extension) else None
 
     def others(self, options: Any, package: str) -> dict[str, str]:
-        """Options of a package that this module does not read by itself, as text by full name."""
+        """Return the options of a package that this module does not read itself, as text by full name."""
         return {
             field.full_name: str(value).strip().replace("\n", " ")
             for field, value in options.ListFields()
@@ -215,7 +215,7 @@ class Schema:
         }
 
     def place(self, file: str, *path: int) -> Place:
-        """Where a declaration or an option stands; the nearest enclosing one whose place is known."""
+        """Return the place of a declaration or option, or of the nearest enclosing one with a known place."""
         if file not in self._places:
             proto = self.files[file]
             self._places[file] = {
@@ -223,7 +223,7 @@ class Schema:
             }
         places = self._places[file]
         if path not in places:
-            # Of a message in an option only the fields have places.
+            # For a message in an option, only the fields have places.
             within = [(line, other) for other, line in places.items() if other[: len(path)] == path]
             if within:
                 return Place(self._locate(file), *min(within))
@@ -234,7 +234,7 @@ class Schema:
         return Place(self._locate(file))
 
     def declared_at(self, file: str, line: int) -> str:
-        """Full name of the innermost declaration around a line; empty where none is."""
+        """Return the full name of the innermost declaration around a line; empty if there is none."""
         best, size = "", 0
         spans = {tuple(each.path): each.span for each in self.files[file].source_code_info.location}
         for full_name, (name, path, _) in self.declarations.items():
@@ -247,7 +247,7 @@ class Schema:
         return best
 
     def shown(self, file: str) -> str:
-        """The path to show for a file."""
+        """Return the path to show for a file."""
         return self._locate(file)
 
     @cached_property
@@ -260,7 +260,7 @@ class Schema:
         return found
 
     def place_of(self, full_name: str) -> Place | None:
-        """Where a declaration stands, or the nearest one around it; None where there is none."""
+        """Return the place of a declaration, or of the nearest enclosing one; None if there is none."""
         while full_name:
             if full_name in self.declarations:
                 file, path, _ = self.declarations[full_name]
@@ -270,7 +270,7 @@ class Schema:
 
     @cached_property
     def services(self) -> tuple[Service, ...]:
-        """All services of files that are not only imported."""
+        """All services, without those of files that are only imported."""
         return tuple(
             Service(
                 full_name=".".join(filter(None, (file.package, service.name))),
@@ -312,7 +312,7 @@ class Schema:
         )
 
     def message(self, full_name: str) -> Descriptor:
-        """A message by its name, with or without the leading dot."""
+        """Return a message by its name, with or without the leading dot."""
         return self.pool.FindMessageTypeByName(full_name.removeprefix("."))
 
 
@@ -350,7 +350,7 @@ def _declared(file: Any, package: str) -> Iterator[tuple[str, tuple[int, ...], A
             full_name, here = named(scope, enum.name), (*path, index)
             yield full_name, here, enum
             for number, value in enumerate(enum.value):
-                # Values stand beside their enum by name; here each goes by the enum, which is how people look for it.
+                # By name, enum values are siblings of their enum. List them under the enum, where people look for them.
                 yield named(full_name, value.name), (*here, 2, number), value
 
     yield from messages(file.message_type, package, (4,))
@@ -366,10 +366,10 @@ _SPACE = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|\s+""")
 
 
 def plain_text(expression: str) -> str:
-    """An expression with every run of space outside of quotes as one blank, so that its layout does not count."""
+    """Replace every run of whitespace outside quotes by one space, so that layout does not matter."""
     return _SPACE.sub(lambda match: match[1] or " ", expression).strip()
 
 
 def is_map(field: FieldDescriptor) -> bool:
-    """Whether a field is a map."""
+    """Return whether a field is a map."""
     return field.is_repeated and field.message_type is not None and bool(field.message_type.GetOptions().map_entry)

@@ -1,4 +1,4 @@
-"""Compares the Temporal side of two versions: names, task queues, ids, policies, bounds, retries and schedules."""
+"""Compare the Temporal options of two versions: names, task queues, ids, policies, timeouts, retries and schedules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Pairs", "compare_temporal", "match_elements"]
 
 _NO_LIMIT = float("inf")
 _TASK_TIMEOUT = 10.0
-"""Seconds that a workflow task may take where nothing is declared, by the server's default."""
+"""The server's default timeout of a workflow task, in seconds."""
 
 _REUSE, _CONFLICT = "id_reuse_policy", "workflow_id_conflict_policy"
 _DEFAULTS = {
@@ -24,7 +24,7 @@ _DEFAULTS = {
     "parent_close_policy": "PARENT_CLOSE_POLICY_TERMINATE",
     "overlap": "SCHEDULE_OVERLAP_SKIP",
 }
-"""What leaving a policy out means, so that writing it down is no change."""
+"""Defaults of policies; setting a policy to its default is no change."""
 
 _JUDGED: Mapping[str, Collection[str]] = {
     "workflow": {
@@ -41,12 +41,12 @@ _JUDGED: Mapping[str, Collection[str]] = {
     "signal": {"name", "cli"},
     "update": {"id", "validate", "wait_policy", "name", "wait_for_stage", "cli"},
 }  # fmt: skip
-"""Options that are compared one by one, or that break nobody; any other one is told as changed, unjudged."""
+"""Options that have their own rule, or that break nobody; any other change is reported as TEMPORAL_OPTION_CHANGED."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pairs:
-    """Which element of the new version answers for one of the old.
+    """Map the elements of the old version to those of the new one.
 
     Attributes:
         same: new elements by kind and full name of the old ones.
@@ -55,12 +55,12 @@ class Pairs:
     same: Mapping[tuple[str, str], Element]
 
     def find(self, kind: str, full_name: str) -> Element | None:
-        """The new element for an old one; None where it is gone."""
+        """Return the new element for an old one; None if it was removed."""
         return self.same.get((kind, full_name))
 
 
 def match_elements(old: Schema, new: Schema) -> Pairs:
-    """Pairs elements by the method's name and, where that is gone, by the Temporal name."""
+    """Pair elements by the method's name or, if that is gone, by the Temporal name."""
     by_method = {(each.kind, each.full_name): each for each in new.elements}
     by_name: dict[tuple[str, str], Element] = {}
     for each in new.elements:
@@ -77,7 +77,7 @@ def match_elements(old: Schema, new: Schema) -> Pairs:
 
 
 def compare_temporal(old: Schema, new: Schema, pairs: Pairs, findings: Findings) -> None:
-    """Finds what changed on the Temporal side, and in the options of our own beside it."""
+    """Find changes of Temporal options and of ContextWorker's own options."""
     comparison = _Comparison(new, pairs, findings)
     for element in old.elements:
         now = pairs.find(element.kind, element.full_name)
@@ -113,18 +113,18 @@ class _Comparison:
     def element(self, old: Element, new: Element) -> None:
         self._names(old, new)
         types = [(each.method.input_type, each.method.output_type) for each in (old, new)]
-        # Of one method buf's own rules tell it.
+        # For the same method, buf's own rules report it.
         if new.full_name != old.full_name and types[0] != types[1]:
             form = " → ".join(each.removeprefix(".") for each in types[1])
             self.add(
                 f"{old.kind.upper()}_NAME_CHANGED", old, new, f"name {old.name!r} now names another method: {form}"
             )
-        # Queries, signals and updates come by way of their workflow.
+        # Queries, signals and updates are compared with their workflow.
         if old.kind in ("workflow", "activity") and old.task_queue != new.task_queue:
             place = (_queue_place(old), _queue_place(new))
             self._moved.setdefault((old.task_queue, new.task_queue, *place), []).append(old)
         if new.is_internal and not old.is_internal:
-            text = f"{old.kind} {old.name!r} became internal_method, so callers are refused"
+            text = f"{old.kind} {old.name!r} became internal_method, so callers are rejected"
             self._findings.add("METHOD_BECAME_INTERNAL", old.full_name, text, new.place(), old.place())
         match old.kind:
             case "workflow":
@@ -138,7 +138,7 @@ class _Comparison:
         self._unjudged(old, new)
 
     def queues(self) -> None:
-        """One finding for each declaration of a queue, however many take it from there."""
+        """Add one finding per declaration of a queue, however many elements inherit it."""
         for (before, after, was, now), elements in self._moved.items():
             text = f"task_queue {before!r} → {after!r}"
             path = elements[0].full_name
@@ -162,7 +162,7 @@ class _Comparison:
             self.add(rule, old, new, text, option)
 
     def _changed(self, old: Element, new: Element, rule: str, option: str) -> None:
-        """Adds a finding where an option of enum, bool or text differs by meaning."""
+        """Add a finding if an enum, bool or text option has another meaning."""
         before, after = _plain(old.options, option), _plain(new.options, option)
         if before != after:
             self.add(rule, old, new, f"{option} {_shown(before)} → {_shown(after)}", option)
@@ -178,7 +178,7 @@ class _Comparison:
         self._changed(old, new, "WAIT_FOR_CANCELLATION_CHANGED", "wait_for_cancellation")
         self._changed(old, new, "VERSIONING_BEHAVIOR_CHANGED", "versioning_behavior")
         self._bound(old, new, "execution_timeout", _NO_LIMIT, _NO_LIMIT)
-        # A run can be no longer than the whole execution.
+        # A run cannot be longer than the whole execution.
         whole = (_seconds(old, "execution_timeout", _NO_LIMIT), _seconds(new, "execution_timeout", _NO_LIMIT))
         self._bound(old, new, "run_timeout", *whole)
         self._bound(old, new, "task_timeout", _TASK_TIMEOUT, _TASK_TIMEOUT)
@@ -203,7 +203,7 @@ class _Comparison:
     def _bound(self, old: Element, new: Element, option: str, old_default: float, new_default: float) -> None:
         before = min(_seconds(old, option, old_default), old_default if option != "task_timeout" else _NO_LIMIT)
         after = min(_seconds(new, option, new_default), new_default if option != "task_timeout" else _NO_LIMIT)
-        # What shrinks only because the whole does is told once, of the whole.
+        # A timeout that shrinks only with the total one is reported once, for the total one.
         if after < before and _seconds(new, option, 0) != _seconds(old, option, 0):
             self.add("TIMEOUT_SHRUNK", old, new, f"{option} {_time(before)} → {_time(after)}", option)
 
@@ -224,7 +224,7 @@ class _Comparison:
                 self.add("SEARCH_ATTRIBUTE_REMOVED", old, new, f"{option} no longer sets {name}", option)
                 continue
             other_kind, other_value, _ = after[name]
-            # Untyped ones have the type of what fills them, which the wire's rules watch.
+            # Attributes without a type have the type of their value, which the wire rules check.
             if kind and other_kind and kind != other_kind:
                 text = f"{option} {name}: {kind} → {other_kind}"
                 self.add("SEARCH_ATTRIBUTE_TYPE_CHANGED", old, new, text, option)
@@ -237,10 +237,10 @@ class _Comparison:
         for full_name, entry in old.bindings(kind):
             found = self._pairs.find(kind, full_name)
             if found is None:
-                continue  # It is told as removed, or named nothing to begin with.
+                continue  # It is reported as removed, or was never declared.
             other = now.get(found.full_name)
             if other is None:
-                text = f"{kind} {found.name!r} was taken off the workflow"
+                text = f"{kind} {found.name!r} was removed from the workflow"
                 self.add(f"WORKFLOW_{kind.upper()}_REMOVED", old, new, text, kind)
                 continue
             if getattr(entry, "start", False) and not getattr(other, "start", False):
@@ -251,7 +251,7 @@ class _Comparison:
     def _binding_of_update(self, old: Element, new: Element, update: str, entry: Any, other: Any) -> None:
         before = next(each for each in old.schema.elements if (each.kind, each.full_name) == ("update", update))
         after = self._pairs.same["update", update]
-        # Where the update's own option was taken back, it is told of the update.
+        # If the update's own option was removed, it is reported there.
         told = before.get("validate", False) and not after.get("validate", False)
         if _validates(before, entry) and not _validates(after, other) and not told:
             self.add("UPDATE_VALIDATE_REMOVED", old, new, f"update {after.name!r} lost validate", "update")
@@ -333,11 +333,11 @@ def _same_json(one: str, other: str) -> bool:
     try:
         return bool(json.loads(one) == json.loads(other))
     except ValueError:
-        return False  # Workers refuse to start with it; here the two are texts.
+        return False  # Workers reject it at start; here both are compared as text.
 
 
 def _queue_place(element: Element) -> Place:
-    """Where an element's queue is declared: at itself, at its service, or nowhere."""
+    """Return where an element's queue is declared: at the element, at its service, or nowhere."""
     if element.get("task_queue"):
         return element.place("task_queue")
     if element.service.annotation is not None:
@@ -351,12 +351,12 @@ _ASSIGNMENT = re.compile(r"\s*(?:root\.)?(?:(\w+)\.)?([\w-]+)\s*=\s*(.*?)\s*")
 
 
 def plain_template(source: str) -> str:
-    """An id expression whose layout within `${! … }` does not count."""
+    """Normalize the layout within `${! … }` of an id expression."""
     return _TEMPLATE.sub(lambda match: "${! " + plain_text(match[1]) + " }", source)
 
 
 def _attributes(element: Element) -> dict[str, tuple[str, str, str]]:
-    """Type, value and option of each search attribute by name; the type is empty where it is not declared."""
+    """Return type, value and option of each search attribute by name; the type is empty if not declared."""
     found: dict[str, tuple[str, str, str]] = {}
     for option in ("search_attributes", "typed_search_attributes"):
         for line in str(element.get(option)).splitlines():
@@ -365,13 +365,13 @@ def _attributes(element: Element) -> dict[str, tuple[str, str, str]]:
                 value = plain_text(match[3]).removeprefix("this.")
                 found[match[2]] = (match[1] or "", value, option)
             elif line.strip() and not line.strip().startswith("#"):
-                # More of Bloblang than assignments: as a whole it is the same or not.
+                # Bloblang beyond assignments: compare it as a whole.
                 found[plain_text(line)] = ("", "", option)
     return found
 
 
 def _policies(element: Element) -> tuple[str, str]:
-    """Both policies about an id that is in use, by meaning."""
+    """Return both policies for an id that is in use, defaults filled in."""
     reuse, conflict = _plain(element.options, _REUSE), _plain(element.options, _CONFLICT)
     if reuse.endswith("TERMINATE_IF_RUNNING"):
         return _DEFAULTS[_REUSE], "WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING"
@@ -379,7 +379,7 @@ def _policies(element: Element) -> tuple[str, str]:
 
 
 def _plain(options: Any, name: str) -> str:
-    """An option of enum, bool or text as text, with what leaving it out means."""
+    """Return an enum, bool or text option as text, with its default filled in."""
     field = options.DESCRIPTOR.fields_by_name.get(name)
     if field is None:
         return ""
@@ -390,7 +390,7 @@ def _plain(options: Any, name: str) -> str:
 
 
 def _others(options: Any, known: Collection[str]) -> dict[str, str]:
-    """Options that are not compared one by one, as text; those of a later vintage included."""
+    """Return the options without a rule of their own as text, including those of later versions."""
     return {
         field.name: str(value).strip().replace("\n", " ")
         for field, value in options.ListFields()
@@ -409,14 +409,14 @@ def _duration(value: Any) -> float:
 
 
 def _seconds(element: Element, option: str, default: float) -> float:
-    """A time limit; zero means that there is none of its own, as it does to the server."""
+    """Return a timeout; zero means none, as for the server."""
     if not element.has(option):
         return default
     return _duration(element.get(option)) or default
 
 
 def _attempts(element: Element, default: int) -> float:
-    """How many attempts there are; `default` is that without a retry policy, and zero means without end."""
+    """Return the number of attempts: `default` without a retry policy; zero means unlimited."""
     attempts = int(element.get("retry_policy").max_attempts) if element.has("retry_policy") else default
     return attempts or _NO_LIMIT
 

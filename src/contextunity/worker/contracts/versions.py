@@ -1,4 +1,4 @@
-"""Where two versions come from: the protos here, and a folder, an image or a git reference; buf builds both."""
+"""Get both versions: the protos here, and a folder, an image or a git reference. buf builds both."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ __all__ = ["Buf", "Comparison", "ContractUsageError", "own_protos", "versions"]
 
 _BREAKING = 100
 _PATIENCE = 300.0
-"""Seconds that buf or git may take; modules of the BSR are downloaded when they are built first."""
+"""Timeout of buf or git, in seconds; the first build downloads modules from the BSR."""
 _IMPORT_MARK = bytes.fromhex("d2f603020801")
-"""`buf_extension {is_import: true}` of an image's file; what is appended to a message counts last."""
+"""`buf_extension {is_import: true}` for a file of an image; appended bytes override earlier fields."""
 
 
 class ContractUsageError(ContractError):
-    """What to compare with is named wrongly, or there is nothing of a contract here."""
+    """The version to compare with is invalid, or there is no contract here."""
 
 
 class Buf:
-    """The program buf, at work in one folder.
+    """The program buf, run in one folder.
 
     Args:
         root: the folder with the buf.yaml.
 
     Raises:
-        ContractUsageError: it has none.
+        ContractUsageError: the folder has no buf.yaml.
         IncomparableError: buf is not installed.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         if not (root / "buf.yaml").is_file():
-            raise ContractUsageError(f"{root.resolve()} has no buf.yaml; run it where yours is, or give --root FOLDER")
+            raise ContractUsageError(f"{root.resolve()} has no buf.yaml; give the folder that has it: --root FOLDER")
         beside = Path(sys.executable).parent / "buf"
         found = str(beside) if beside.is_file() else shutil.which("buf")
         if found is None:
-            raise IncomparableError("buf is not installed; pip install 'contextworker[contract]' brings it")
+            raise IncomparableError("buf is not installed; run pip install 'contextworker[contract]'")
         self._program = found
 
     def run(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Runs it to its end."""
+        """Run it and wait for its end."""
         return _run([self._program, *arguments], folder or self.root)
 
     def modules(self, config: Path | None = None) -> list[str]:
-        """Folders of the modules, relative to the buf.yaml's; of another buf.yaml where one is given."""
+        """Return the folders of the modules, relative to their buf.yaml; by default of this folder's buf.yaml."""
         folder = config.parent if config is not None else self.root
         done = self.run("config", "ls-modules", "--format", "json", folder=folder)
         if done.returncode:
@@ -67,10 +67,10 @@ class Buf:
         return [str(json.loads(line)["path"]) for line in done.stdout.splitlines() if line.strip()]
 
     def build(self, source: str, what: str, folder: Path | None = None) -> bytes:
-        """An image of all files of a source and what they import.
+        """Build an image of all files of a source and their imports.
 
         Raises:
-            IncomparableError: it does not compile.
+            IncomparableError: the source does not compile.
         """
         with tempfile.TemporaryDirectory() as place:
             out = Path(place) / "image.binpb"
@@ -96,10 +96,10 @@ def _first_line(done: subprocess.CompletedProcess[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both versions, and what buf's own rules find between them.
+    """Both versions, and the findings of buf's own rules.
 
     Attributes:
-        against: what the old one is, for people.
+        against: description of the old version, for people.
     """
 
     against: str
@@ -109,15 +109,15 @@ class Comparison:
 
 
 def versions(root: Path, against: str | None) -> Comparison:
-    """Reads both versions, and has buf compare them by its rules.
+    """Read both versions, and compare them by buf's rules.
 
     Args:
         root: the folder with the buf.yaml.
-        against: a folder, an image or a git reference; None means the folder `contract` beside the buf.yaml.
+        against: a folder, an image or a git reference; None means the folder `contract` next to buf.yaml.
 
     Raises:
-        ContractUsageError: it is named wrongly.
-        IncomparableError: one of the two does not compile, or buf is not installed.
+        ContractUsageError: `against` is invalid.
+        IncomparableError: a version does not compile, or buf is not installed.
     """
     buf = Buf(root)
     modules = buf.modules()
@@ -140,18 +140,18 @@ class _Old:
 
 
 def _reference(buf: Buf, against: str | None, modules: list[str], stack: ExitStack) -> tuple[str, Callable[[], _Old]]:
-    """What the old version is, and how to read it; what can be seen to be wrong with its name is seen at once."""
+    """Return a description of the old version and a function that reads it; reject an invalid name at once."""
     if against is None:
         if not (buf.root / "contract").is_dir():
             raise ContractUsageError(
-                "there is no folder contract/ to compare with; give --against FOLDER, IMAGE or GIT-REF, or make it "
+                "there is no folder contract/ to compare with; give --against FOLDER, IMAGE or GIT-REF, or create it "
                 "with `contextworker contract release`"
             )
         against = str(buf.root / "contract")
     path = Path(against)
     if path.is_dir():
         if not any(path.rglob("*.proto")):
-            raise ContractUsageError(f"{against} holds no protos; `contextworker contract release` puts today's there")
+            raise ContractUsageError(f"{against} has no protos; write them with `contextworker contract release`")
         return _shown(path), partial(_read_folder, buf, path, stack)
     if path.is_file():
         return against, partial(_read_image, buf, path)
@@ -160,16 +160,16 @@ def _reference(buf: Buf, against: str | None, modules: list[str], stack: ExitSta
         commit = _run(words, buf.root).stdout.strip()
         if commit:
             return against, partial(_read_commit, buf, against, commit, stack)
-    raise ContractUsageError(f"{against!r} is no folder, no image and no git reference that is known here")
+    raise ContractUsageError(f"{against!r} is not a folder, an image or a known git reference")
 
 
 def _read_image(buf: Buf, path: Path) -> _Old:
-    image = buf.build(str(path.resolve()), f"{path} is no image that buf can read")
+    image = buf.build(str(path.resolve()), f"{path} is not an image that buf can read")
     return _Old(image, lambda name: f"{path}:{name}")
 
 
 def _read_folder(buf: Buf, folder: Path, stack: ExitStack) -> _Old:
-    """A folder as `release` or `buf export` wrote it; one with a buf.yaml has its protos in that one's modules."""
+    """Read a folder that `release` or `buf export` wrote; with a buf.yaml, read the protos of its modules."""
     config = folder / "buf.yaml"
     modules = buf.modules(config) if config.is_file() else ["."]
     if config.is_file():
@@ -186,10 +186,10 @@ def _read_folder(buf: Buf, folder: Path, stack: ExitStack) -> _Old:
 
 
 def _read_commit(buf: Buf, reference: str, commit: str, stack: ExitStack) -> _Old:
-    """The protos as a commit has them, whatever lies in the folder now."""
+    """Read the protos of a commit, regardless of what is in the folder now."""
     listed = _run(["git", "ls-tree", "-r", "-z", "--name-only", commit, "--", "."], buf.root).stdout
     names = [name for name in listed.split("\0") if name.endswith(".proto") or name in ("buf.yaml", "buf.lock")]
-    names = [name for name in names if "\n" not in name]  # buf takes none of them either.
+    names = [name for name in names if "\n" not in name]  # buf rejects them too.
     if "buf.yaml" not in names:
         raise ContractUsageError(f"{reference} has no buf.yaml in this folder")
     work = _workspace(buf, stack)
@@ -205,7 +205,7 @@ def _read_commit(buf: Buf, reference: str, commit: str, stack: ExitStack) -> _Ol
             found[name] = path
     if not places:
         raise ContractUsageError(f"{reference} has no protos in the modules of its buf.yaml")
-    # It may import what git ignores, which today's folder has; where it is whole by itself, it is taken as it is.
+    # It may import files that git ignores, which only today's folder has. If it compiles alone, use it unchanged.
     with suppress(IncomparableError):
         return _Old(buf.build(".", "", folder=work / "tree"), lambda name: places.get(name, name))
     for name, path in found.items():
@@ -215,7 +215,7 @@ def _read_commit(buf: Buf, reference: str, commit: str, stack: ExitStack) -> _Ol
 
 
 def _contents(root: Path, commit: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
-    # Relative to the folder, which need not be the repository's top.
+    # Relative to the folder, which may be below the top of the repository.
     wanted = "".join(f"{commit}:./{name}\n" for name in names).encode()
     done = subprocess.run(
         ["git", "cat-file", "--batch"], cwd=root, input=wanted, capture_output=True, check=False, timeout=_PATIENCE
@@ -231,7 +231,7 @@ def _contents(root: Path, commit: str, names: list[str]) -> Iterator[tuple[str, 
 
 
 def _workspace(buf: Buf, stack: ExitStack) -> Path:
-    """A folder for an old version, with everything that today's protos consist of and import to import from."""
+    """Make a folder for an old version, with today's protos and their imports to import from."""
     work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     done = buf.run("export", ".", "-o", str(work / "imports"))
     if done.returncode:
@@ -247,7 +247,7 @@ def _build_old(buf: Buf, work: Path, what: str) -> bytes:
     more = any((work / "imports").rglob("*.proto"))
     modules = ["old", "imports"] if more else ["old"]
     _write(work / "buf.yaml", json.dumps({"version": "v2", "modules": [{"path": name} for name in modules]}).encode())
-    # Only `old` is built: what it does not import may well contradict it.
+    # Build only `old`: files that it does not import may conflict with it.
     return buf.build("old", what, folder=work)
 
 
@@ -268,7 +268,7 @@ def _lies_in(folders: list[Path], name: str) -> bool:
 
 
 def _shown(path: Path) -> str:
-    """A path as people can follow it from where they are."""
+    """Return a path relative to the current folder if possible, for people."""
     try:
         return path.resolve().relative_to(Path.cwd()).as_posix()
     except ValueError:
@@ -276,7 +276,7 @@ def _shown(path: Path) -> str:
 
 
 def _wire(buf: Buf, modules: list[str], old: Schema, new: Schema, image: bytes) -> Iterator[Finding]:
-    """What buf's own rules find, as buf.yaml has them, module by module: an image cannot be held against several."""
+    """Run buf's own rules from buf.yaml, one module at a time: buf compares an image with one module only."""
     released = descriptor_pb2.FileDescriptorSet.FromString(image)
     owner = {name: _module(buf.root, modules, name) for name in (file.name for file in released.file)}
     for module in modules:
@@ -292,13 +292,13 @@ def _wire(buf: Buf, modules: list[str], old: Schema, new: Schema, image: bytes) 
             raise IncomparableError(f"buf breaking could not compare {module}: {_first_line(done)}")
         for line in done.stdout.splitlines():
             told = json.loads(line)
-            # The plugin finds what this does itself.
+            # The plugin has the same rules as this gate.
             if told["type"] not in RULES:
                 yield _finding(told, buf.root, old, new)
 
 
 def _module(root: Path, modules: list[str], name: str) -> str:
-    """The module that has a file; one that is gone counts to that which has most of its folder."""
+    """Return the module of a file; for a deleted file, the module with most files of its folder."""
     if len(modules) == 1:
         return modules[0]
     for module in modules:
@@ -328,7 +328,7 @@ _QUOTED = re.compile(r'"([^"]+)"')
 
 
 def _finding(told: Mapping[str, object], root: Path, old: Schema, new: Schema) -> Finding:
-    """A finding of buf's, with the declaration that it is about and where that stood before."""
+    """Convert a finding of buf, with its declaration and the declaration's earlier place."""
     message, line = str(told["message"]), int(str(told.get("start_line", 0)))
     words = _QUOTED.findall(message)
     shown = _shown(root / str(told["path"])) if "path" in told else ""
@@ -340,7 +340,7 @@ def _finding(told: Mapping[str, object], root: Path, old: Schema, new: Schema) -
     around = new.declared_at(file, line)
     scope = around or str(new.files[file].package)
     path = around or file
-    # What is gone or has another name now is named in the text; it stood where the old version has it.
+    # The text names a removed or renamed declaration; its place is in the old version.
     for base in dict.fromkeys((scope, scope.rpartition(".")[0])):
         found = next((f"{base}.{word}" for word in words if f"{base}.{word}" in old.declarations), None)
         if found is not None and (found not in new.declarations or str(told["type"]).endswith("_NO_DELETE")):
@@ -358,25 +358,25 @@ def _of_buf(told: Mapping[str, object], path: str, new: Place | None, old: Place
 
 
 def own_protos(root: Path, schema: Schema, chosen: list[str], target: Path) -> dict[str, Path]:
-    """The files to release by their name in imports: those of the chosen modules, else of all that git does not ignore.
+    """Return the files to release by their name in imports: of the given modules, or of all that git does not ignore.
 
-    What git ignores was collected from elsewhere, as protos of others are; so it is passed over everywhere.
+    Files that git ignores were collected from elsewhere, such as others' protos, so they are always skipped.
 
     Raises:
-        ContractUsageError: a module is not among buf.yaml's, or the files lie in the target already.
+        ContractUsageError: a module is not in buf.yaml, or the files are in the target already.
     """
     modules = Buf(root).modules()
     for module in modules:
         place, goal = (root / module).resolve(), target.resolve()
-        # Of the folder that is all of the repository, buf.yaml excludes the baseline.
+        # If the module is the whole repository, buf.yaml excludes the baseline.
         if place.is_relative_to(goal) or (module != "." and goal.is_relative_to(place)):
             raise ContractUsageError(
-                f"{target} and the protos in {module} are not apart; release them to another folder, such as contract"
+                f"{target} and the protos in {module} overlap; release to another folder, such as contract"
             )
     wanted = [name.rstrip("/") for name in chosen]
     for name in wanted:
         if name not in modules:
-            raise ContractUsageError(f"{name} is no module of buf.yaml; those are {', '.join(modules)}")
+            raise ContractUsageError(f"{name} is not a module of buf.yaml; the modules are {', '.join(modules)}")
     kept = wanted or [name for name in modules if not _ignored(root, name)]
     places = {
         name: root / module / name
@@ -385,7 +385,7 @@ def own_protos(root: Path, schema: Schema, chosen: list[str], target: Path) -> d
         if name not in schema.imported and (root / module / name).is_file()
     }
     if not places:
-        raise ContractUsageError(f"there is nothing to release in {', '.join(kept) or 'what git does not ignore'}")
+        raise ContractUsageError(f"nothing to release in {', '.join(kept) or 'what git does not ignore'}")
     return places
 
 

@@ -1,10 +1,10 @@
-"""JSON Schema (2020-12) of a message as the service reads it: ProtoJSON, held strictly, with the rules of its proto.
+"""JSON Schema (2020-12) of a message as the service reads it: strict ProtoJSON, with the rules of its proto.
 
-A schema accepts whatever the service accepts. What JSON Schema cannot say, such as CEL, stands in a `$comment`; there,
-and only there, the service refuses more. docs/contract.md says it for users.
+A schema accepts everything that the service accepts. Rules that JSON Schema cannot express, such as CEL, are in a
+`$comment`; only for these does the service reject more. docs/contract.md explains it for users.
 
-`_messages.py` is where it begins: objects, lists and maps. `_values.py` has the single values, `_rules.py` reads the
-rules, and `_patterns.py` has the regular expressions.
+Start with `_messages.py`: objects, lists and maps. `_values.py` has scalar values, `_rules.py` reads the rules, and
+`_patterns.py` has the regular expressions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Objects, lists and maps: from the descriptor of a message to its schema."""
+"""Build the schema of a message from its descriptor: objects, lists and maps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ._values import Schema, key_schema, scalar_schema
 __all__ = ["message_schema"]
 
 _Descriptor: TypeAlias = Any
-"""A descriptor; the stubs know two classes of each that do not fit each other."""
+"""A descriptor; the stubs have two incompatible classes of each."""
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _UNRULED = "-without-rules"
@@ -34,14 +34,14 @@ def message_schema(
     fills: Iterable[str] = (),
     names: Iterable[str] = (),
 ) -> Schema:
-    """The schema of a message.
+    """Return the schema of a message.
 
     Args:
-        message: its descriptor; None stands for an object without content.
-        comments: what the proto says about messages and fields, by their full names.
-        is_output: whether the service gives it: then fields that only workflows set are in it.
-        fills: fields of the message that the service fills in where they are absent or empty.
-        names: fields of the message, in ProtoJSON, that an id is made of, and so have to be there and not empty.
+        message: descriptor of the message; None means an empty object.
+        comments: comments of the proto on messages and fields, by full name.
+        is_output: whether the service sends the message; if so, internal fields are included.
+        fills: fields of the message that the service fills in if they are absent or empty.
+        names: fields of the message, in ProtoJSON, that make up an id, so they must be set and not empty.
     """
     if message is None:
         return {"$schema": _DIALECT, **_NOTHING}
@@ -59,7 +59,7 @@ class _Writer:
         self._is_output = is_output
 
     def message(self, message: _Descriptor, rules: Rules, is_ruled: bool) -> Schema:
-        """What a field holds that is a message: one of its own, or one with a JSON form of its own."""
+        """Return the schema of a message field, for messages with and without a special JSON form."""
         special = _SPECIAL.get(message.full_name)
         if special is not None and rules is None and message.full_name in _TIMES:
             return self._shared(message.full_name, lambda: special(None))
@@ -79,7 +79,7 @@ class _Writer:
         fills: frozenset[str] = frozenset(),
         named: frozenset[str] = frozenset(),
     ) -> Schema:
-        """An object with the fields of a message, each under the name in the proto and under that of ProtoJSON."""
+        """Return an object with the fields of a message, each under its proto name and its ProtoJSON name."""
         keys = {key: field for field in message.fields for key in (field.name, field.json_name)}
         names = dict[int, list[str]]()
         for key, field in keys.items():
@@ -107,7 +107,7 @@ class _Writer:
                 all_of.append(_present([first, *others]))
         told = list[str]()
         for oneof in message.oneofs:
-            # The oneof of a proto3 `optional` field has that field alone, and says nothing.
+            # The oneof of a proto3 `optional` field has only that field, and no meaning.
             members = [names[field.number] for field in oneof.fields if field.number in names]
             if len(members) > 1 or oneof.name in needed:
                 all_of.append(_one_of(members, oneof.name in needed))
@@ -147,10 +147,10 @@ class _Writer:
         made |= {"minItems": least} if least else {}
         made |= {"maxItems": of.max_items} if of is not None and of.HasField("max_items") else {}
         if of is not None and of.unique:
-            # NaN is equal to nothing, itself included.
+            # NaN is not equal to itself.
             floats = field.type in (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
             made |= {} if floats else {"uniqueItems": True}
-            made |= comment(["unique, however an element is written"])
+            made |= comment(["unique by value, in every notation"])
         return {"anyOf": [{"type": "array", "maxItems": 0}, made]} if ignored and least else made
 
     def _map(self, field: _Descriptor, rules: Rules, is_ruled: bool, ignored: bool, needed: bool) -> Schema:
@@ -161,7 +161,7 @@ class _Writer:
         made |= {"propertyNames": names} if names != {"type": "string"} else {}
         made["additionalProperties"] = self._element(value, of and of.values, is_ruled)
         if key.type != FieldDescriptor.TYPE_STRING and key.type != FieldDescriptor.TYPE_BOOL:
-            made |= comment(["no key twice, however it is written"])
+            made |= comment(["unique keys, in every notation"])
         least = max(of.min_pairs if of else 0, 1 if needed else 0)
         made |= {"minProperties": least} if least else {}
         made |= {"maxProperties": of.max_pairs} if of is not None and of.HasField("max_pairs") else {}
@@ -172,11 +172,11 @@ class _Writer:
             return self._value(field, None, False, zero=None)
         ignored = rules is not None and rules.ignore == IF_ZERO
         if ignored and field.message_type is not None:
-            return noted(self._value(field, None, False, zero=None), ["its rules hold where a field of it is set"])
+            return noted(self._value(field, None, False, zero=None), ["its rules apply if one of its fields is set"])
         return noted(self._value(field, rules, is_ruled, zero=True if ignored else None), cel_of(rules))
 
     def _value(self, field: _Descriptor, rules: Rules, is_ruled: bool, *, zero: bool | None) -> Schema:
-        """A single value. `zero` tells whether the zero of its type is let in or kept out, whatever the rules say."""
+        """Return the schema of a single value. `zero` allows or forbids zero, regardless of the rules."""
         if field.message_type is not None:
             return self.message(field.message_type, rules, is_ruled)
         name = _LONG.get(field.cpp_type, "")
@@ -185,18 +185,18 @@ class _Writer:
         return scalar_schema(field, rules, zero)
 
     def _shared(self, name: str, make: Callable[[], Schema]) -> Schema:
-        """A definition of what many fields hold and takes many words."""
+        """Return a reference to a shared definition, for long schemas that many fields use."""
         if name not in self.definitions:
             self.definitions[name] = make()
         return {"$ref": f"#/$defs/{name}"}
 
 
 def _needed(message: _Descriptor) -> frozenset[str]:
-    """Fields and oneofs that a message has to have: without them the rules refuse one that has nothing set."""
+    """Return the required fields and oneofs of a message: the rules reject an empty message without them."""
     try:
         found = validation.violations(codec.proto_class(codec.message_class(message.full_name))())
     except CodecError:
-        return frozenset()  # Its rules cannot be evaluated, and every message is refused for that.
+        return frozenset()  # Its rules cannot be evaluated, so every message is rejected.
     return frozenset(each.path for each in found if each.path)
 
 
@@ -223,7 +223,7 @@ def _message_rules(rules: Rules, keys: Mapping[str, _Descriptor]) -> Iterator[tu
         yield {}, text
     for oneof in rules.oneof if rules is not None else ():
         names = [key for key, field in keys.items() if field.name in oneof.fields]
-        # A field counts as set where it is not zero, so that it is there is the least.
+        # A field counts as set if it is not zero, so it must at least be present.
         yield (_present(names) if oneof.required else {}), f"at most one of these may be set: {', '.join(oneof.fields)}"
 
 
@@ -231,7 +231,7 @@ _Special: TypeAlias = Callable[[Rules], Schema]
 
 
 def _in_words(schema: Schema, rules: Rules) -> Schema:
-    """A schema, and the rules of its type in words."""
+    """Return a schema with the rules of its type as a comment."""
     of = typed(rules)
     fields: list[tuple[Any, Any]] = of.ListFields() if of is not None else []
     return noted(dict(schema), [f"{field.name}: {_short(value)}" for field, value in fields if field.name != "example"])
@@ -255,8 +255,8 @@ def _any_schema(rules: Rules) -> Schema:
         url = {"enum": listed}
     if refused:
         url = {**url, "not": {"enum": refused}}
-    made: Schema = {"type": "object", "properties": {"@type": url}, **comment(["what is packed fits its type"])}
-    # Nothing packed is an empty type, which a list of types leaves out.
+    made: Schema = {"type": "object", "properties": {"@type": url}, **comment(["the packed message matches its type"])}
+    # An empty Any has an empty type, which a list of types excludes.
     packed: Schema = {"required": ["@type"]}
     return {**made, **packed} if listed else {**made, "anyOf": [{"maxProperties": 0}, packed]}
 
@@ -278,4 +278,4 @@ _SPECIAL: dict[str, _Special] = {
     "google.protobuf.Value": _fixed(),
     **{f"google.protobuf.{name}": _of_wrapper(name) for name in wrappers_pb2.DESCRIPTOR.message_types_by_name},
 }
-"""Messages whose ProtoJSON is not an object of their fields."""
+"""Messages whose ProtoJSON is not an object with their fields."""

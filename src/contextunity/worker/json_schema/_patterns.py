@@ -1,6 +1,6 @@
-"""Regular expressions of a JSON Schema: ECMA's, for what Protovalidate and ProtoJSON ask of a text.
+"""Regular expressions for JSON Schema, in ECMA syntax, for the text rules of Protovalidate and ProtoJSON.
 
-A pattern here accepts whatever the service accepts; where the service refuses more, `exact` is False.
+A pattern accepts everything that the service accepts; if the service rejects more, `exact` is False.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ __all__ = [
 ]
 
 Span: TypeAlias = tuple[int, int]
-"""The integers from the first to the second, both included."""
+"""The first and last integer, inclusive."""
 
 MOST_DIGITS = 32
-"""Characters of an integer that is text; the codec refuses longer ones."""
+"""Maximum characters of an integer in a string; the codec rejects longer ones."""
 
 
 def literal(text: str) -> str:
-    """A pattern for just this text, in ECMA's unicode mode, where only what needs a backslash may have one."""
+    """Escape a text for ECMA's unicode mode, which allows a backslash only where it is needed."""
     return re.sub(r"[\\^$.*+?()\[\]{}|]", r"\\\g<0>", text)
 
 
 def digits_pattern(spans: Iterable[Span]) -> str:
-    """Integers in digits, zeros in front included, from some spans."""
+    """Return a pattern for the integers in some spans, leading zeros allowed."""
     found = list[str]()
     for low, high in spans:
         if low < 0:
@@ -50,7 +50,7 @@ def digits_pattern(spans: Iterable[Span]) -> str:
 
 
 def _between(low: int, high: int) -> str:
-    """Numbers without zeros in front."""
+    """Return a pattern for the integers of a span without leading zeros."""
     parts, full = list[str](), list[int]()
     for width in range(len(str(low)), len(str(high)) + 1):
         least, most = 10 ** (width - 1) if width > 1 else 0, 10**width - 1
@@ -66,7 +66,7 @@ def _between(low: int, high: int) -> str:
 
 
 def _of_width(low: str, high: str) -> str:
-    """Numbers of as many digits as both have."""
+    """Return a pattern for the integers between two with the same number of digits."""
     if low == high:
         return low
     if low[0] == high[0]:
@@ -88,11 +88,11 @@ def _of_width(low: str, high: str) -> str:
 
 _BASE64 = "[A-Za-z0-9+/_-]"
 _MOST_REPETITIONS = 1000
-"""RE2, which Go's validators have, takes no more."""
+"""Maximum repetition in RE2, which Go's validators use."""
 
 
 def base64_pattern(least: int, most: int | None) -> tuple[str, bool]:
-    """Base64, of either alphabet and padded or not, of so many bytes; and whether it tells their number exactly."""
+    """Return a pattern for base64 of so many bytes, in both alphabets, padded or not; and whether it is exact."""
     low = -(-4 * least // 3)
     high = None if most is None else -(-4 * (most + 1) // 3) - 1
     whole = f"^(?:{_BASE64}{{4}})*(?:{_BASE64}{{2,3}})?=*$"
@@ -100,7 +100,7 @@ def base64_pattern(least: int, most: int | None) -> tuple[str, bool]:
         return whole, True
     if low > _MOST_REPETITIONS or (high or 0) > _MOST_REPETITIONS:
         return whole, False
-    # A quantum of a single character is no base64, whatever the length.
+    # A quantum of a single character is never valid base64.
     lengths = [length for length in range(low, (low if high is None else high) + 1) if length % 4 != 1]
     if high is None:
         return f"^{_BASE64}{{{low}}}(?:{_BASE64}{{4}})*{_rest(low)}=*$", True
@@ -109,7 +109,7 @@ def base64_pattern(least: int, most: int | None) -> tuple[str, bool]:
 
 
 def _rest(length: int) -> str:
-    """What may follow `length` characters and whole quanta of four."""
+    """Return the pattern for the characters after `length` characters and whole quanta of four."""
     allowed = [extra for extra in range(4) if (length + extra) % 4 != 1]
     return f"(?:{'|'.join(f'{_BASE64}{{{extra}}}' for extra in allowed)})"
 
@@ -147,9 +147,9 @@ _CONTROL = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v"}
 
 
 def ecma_pattern(pattern: str) -> str | None:
-    """A pattern that means in ECMA's unicode mode what another means in RE2; None where this cannot be told.
+    """Translate a pattern from RE2 to ECMA's unicode mode; None if that is not certain.
 
-    What both know is taken, with the classes written out: RE2's `.`, `\\d`, `\\w` and `\\s` are not those of ECMA.
+    Keep the common syntax and write out the classes: RE2's `.`, `\\d`, `\\w` and `\\s` differ from ECMA's.
     """
     made, position, repeatable = list[str](), 0, False
     while position < len(pattern):
@@ -192,7 +192,7 @@ def _plain(text: str) -> str | None:
 
 
 def _escaped(text: str) -> str | None:
-    """The character that an escape stands for; None for what is more than a character."""
+    """Return the character of an escape; None if it is more than a character."""
     if text.startswith("\\x"):
         return chr(int(text[2:], 16))
     if text[1] in _CONTROL:
@@ -201,12 +201,12 @@ def _escaped(text: str) -> str | None:
 
 
 def _set(content: str) -> str | None:
-    """What is between brackets. A hyphen stays where it is; one beside a class that is written out is not clear."""
+    """Translate what is between brackets. A hyphen keeps its position; one next to a class is ambiguous."""
     made = list[str]()
     parts = _SET_TOKEN.findall(content)
     for place, part in enumerate(parts):
         if part[0] != "\\":
-            # Two of a kind are set operations in newer dialects.
+            # Doubled characters are set operations in newer dialects.
             if part in "&|~-" and parts[place + 1 : place + 2] == [part]:
                 return None
             made.append(f"\\{part}" if part in "^[" else part)
@@ -224,11 +224,11 @@ def _set(content: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextFormat:
-    """What a well-known rule of Protovalidate asks of a text.
+    """What a well-known rule of Protovalidate requires of a text.
 
     Attributes:
-        schema: keywords that hold it.
-        exact: whether they refuse all that the rule refuses.
+        schema: keywords that express it.
+        exact: whether they reject everything that the rule rejects.
     """
 
     schema: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -302,7 +302,7 @@ TEXT_FORMATS: dict[str, TextFormat] = {
     "protobuf_fqn": _matching(r"[A-Za-z_][A-Za-z_0-9]*(?:\.[A-Za-z_][A-Za-z_0-9]*)*"),
     "protobuf_dot_fqn": _matching(r"\.[A-Za-z_][A-Za-z_0-9]*(?:\.[A-Za-z_][A-Za-z_0-9]*)*"),
 }
-"""By the name of the rule in `buf.validate.StringRules`."""
+"""Rules by name in `buf.validate.StringRules`."""
 
 HEADERS: dict[tuple[int, bool], TextFormat] = {
     (1, True): _matching(":?[0-9A-Za-z!#$%&'*+,.^_|~`-]+"),
@@ -310,4 +310,4 @@ HEADERS: dict[tuple[int, bool], TextFormat] = {
     (2, True): _matching(r"[^\u0000-\u0008\n-\u001F\u007F]*"),
     (2, False): _matching(r"[^\u0000\n\r]*"),
 }
-"""By the value of `well_known_regex` and that of `strict`."""
+"""Rules by the values of `well_known_regex` and `strict`."""

@@ -1,4 +1,4 @@
-"""The `buf.validate` rules of a field, message or oneof, and what of them a schema can only say in words."""
+"""Read the `buf.validate` rules of a field, message or oneof, and describe those that a schema cannot express."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from google.protobuf.message import Message
 __all__ = ["ALWAYS", "IF_ZERO", "Rules", "cel_of", "comment", "noted", "rules_of", "typed"]
 
 Rules: TypeAlias = Any
-"""A message of buf.validate, or None where there are no rules."""
+"""A message of buf.validate, or None without rules."""
 IF_ZERO, ALWAYS = 1, 3
 """Values of buf.validate.Ignore."""
 
 
 @functools.cache
 def _options(name: str) -> type[Message]:
-    """FieldOptions and its like, whose buf.validate rules have names; the process's own pool need not know them."""
+    """FieldOptions and the like with named buf.validate rules; the process's own pool may not know them."""
     return message_factory.GetMessageClass(_rule_pool().FindMessageTypeByName(f"google.protobuf.{name}"))
 
 
@@ -44,7 +44,7 @@ def _rule_pool() -> Any:
 
 
 def rules_of(described: Any) -> Rules:
-    """The rules of a field, message or oneof; None where it has none."""
+    """Return the rules of a field, message or oneof; None without rules."""
     given = described.GetOptions()
     options = _options(given.DESCRIPTOR.name).FromString(given.SerializeToString())
     found = (value for extension, value in options.ListFields() if extension.full_name in _EXTENSIONS)
@@ -55,13 +55,13 @@ _EXTENSIONS = ("buf.validate.field", "buf.validate.message", "buf.validate.oneof
 
 
 def comment(told: Iterable[str]) -> dict[str, Any]:
-    """What the service asks beyond a schema, in words."""
+    """Return a `$comment` with what the service requires beyond the schema."""
     text = "; ".join(told)
     return {"$comment": f"the service also asks: {text}"} if text else {}
 
 
 def noted(schema: dict[str, Any], told: list[str]) -> dict[str, Any]:
-    """A schema with a further comment."""
+    """Return a schema with a comment added."""
     if not told:
         return schema
     if "$comment" in schema:
@@ -70,7 +70,7 @@ def noted(schema: dict[str, Any], told: list[str]) -> dict[str, Any]:
 
 
 def cel_of(rules: Rules) -> list[str]:
-    """The rules that are expressions, and those of the proto's own making."""
+    """Describe CEL expressions and predefined rules."""
     if rules is None:
         return []
     told = [f"{each.message or each.id}: {each.expression}".removeprefix(": ") for each in rules.cel]
@@ -78,7 +78,7 @@ def cel_of(rules: Rules) -> list[str]:
 
 
 def _unknown(rules: Rules) -> list[str]:
-    """A comment on predefined rules, which are extensions of the proto's author."""
+    """Describe predefined rules, which are extensions by the proto's author."""
     if rules is None or len(rules.SerializeToString()) == len(_without_unknown(rules).SerializeToString()):
         return []
     return ["predefined rules of the proto"]
@@ -91,6 +91,6 @@ def _without_unknown(rules: Rules) -> Rules:
 
 
 def typed(rules: Rules) -> Rules:
-    """The rules of the type that a field has: Int32Rules and the like."""
+    """Return the rules of a field's type, such as Int32Rules."""
     kind = rules.WhichOneof("type") if rules is not None else None
     return getattr(rules, kind) if kind else None

@@ -1,4 +1,4 @@
-"""Single values that are no messages: what JSON may stand for them, and what rules leave of that."""
+"""Build the schema of values that are not messages: their JSON forms, restricted by the rules."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["Schema", "key_schema", "scalar_schema"]
 Schema: TypeAlias = dict[str, Any]
 _Descriptor: TypeAlias = Any
 _EXACT = 1 << 53
-"""Beyond it a number of JSON no longer tells neighbouring integers apart, and the codec takes text alone."""
+"""Above it a JSON number is no longer exact for integers, and the codec accepts only strings."""
 
 
 def scalar_schema(field: _Descriptor, rules: Rules, zero: bool | None) -> Schema:
-    """A value that is no message. `zero` lets the zero of its type in, or keeps it out, whatever the rules say."""
+    """Return the schema of a value that is not a message. `zero` allows or forbids zero, regardless of the rules."""
     of = typed(rules)
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_BOOL:
@@ -51,7 +51,7 @@ _RANGES: dict[int, Span] = {
 
 
 def _spans(low: int, high: int, of: Rules, zero: bool | None) -> list[Span]:
-    """The integers that rules allow."""
+    """Return the integers that rules allow."""
     spans: list[Span] = [(low, high)]
     if of is not None:
         least = of.gt + 1 if _has(of, "gt") else of.gte if _has(of, "gte") else low
@@ -74,7 +74,7 @@ def _has(of: Rules, name: str) -> bool:
 
 
 def _is_outside(of: Rules) -> bool:
-    """Whether the bounds leave out what is between them, as they do where the lower one is above the upper."""
+    """Return whether the bounds exclude what is between them: the lower one is above the upper."""
     lower = of.gt if _has(of, "gt") else of.gte if _has(of, "gte") else None
     upper = of.lt if _has(of, "lt") else of.lte if _has(of, "lte") else None
     return lower is not None and upper is not None and upper < lower
@@ -125,7 +125,7 @@ def _enum(enum: _Descriptor, of: Rules, zero: bool | None) -> Schema:
 
 
 def key_schema(field: _Descriptor, rules: Rules) -> Schema:
-    """The name of a property that is a key of a map."""
+    """Return the schema of property names, for the keys of a map."""
     if rules is not None and rules.ignore == ALWAYS:
         rules = None
     zero = True if rules is not None and rules.ignore == IF_ZERO else None
@@ -158,7 +158,7 @@ def _string(of: Rules, zero: bool | None) -> Schema:
 
 
 def _texts(of: Rules) -> Iterator[tuple[Schema, str]]:
-    """What each rule of a text asks: as a schema, and in words where that does not say all of it."""
+    """Yield for each rule of a text its schema, and a comment if the schema does not express all of it."""
     if of is None:
         return
     for field, value in of.ListFields():
@@ -170,7 +170,7 @@ def _texts(of: Rules) -> Iterator[tuple[Schema, str]]:
             case "max_len":
                 yield {"maxLength": value}, ""
             case "len_bytes" | "min_bytes" | "max_bytes":
-                # A character is one byte at the least, and four at the most.
+                # A character has one to four bytes.
                 least = {} if field.name == "max_bytes" else {"minLength": -(-value // 4)}
                 most = {} if field.name == "min_bytes" else {"maxLength": value}
                 yield {**least, **most}, f"{field.name}: {value}"
@@ -250,18 +250,18 @@ def _bound(of: Rules, open_name: str, closed_name: str, is_single: bool) -> Sche
     value = getattr(of, open_name if is_open else closed_name)
     is_lower = open_name == "gt"
     if not math.isfinite(value):
-        # No number is beyond an infinity, and every number is on its own side of it.
+        # An infinite bound excludes either nothing or everything.
         return {"not": {}} if math.isnan(value) or (value > 0) == is_lower else {}
     names = ("minimum", "exclusiveMinimum") if is_lower else ("maximum", "exclusiveMaximum")
     if not is_single:
         return {names[is_open]: value}
-    # What rounds to an open bound is not beyond it.
+    # A number that rounds to an open bound is excluded.
     end, closed = _rounding(value)[1 if is_lower == is_open else 0]
     return {names[closed == is_open]: end}
 
 
 def _near(values: Iterable[float], is_single: bool) -> Schema:
-    """Numbers that become one of `values`: those themselves, and for a float of 32 bits all that round to them."""
+    """Return the schema of numbers that decode to one of `values`; for a 32 bit float, all that round to them."""
     finite = [value for value in values if math.isfinite(value)]
     if not is_single:
         return {"enum": finite} if finite else {"not": {}}
@@ -274,7 +274,7 @@ def _near(values: Iterable[float], is_single: bool) -> Schema:
 
 
 def _rounding(value: float) -> tuple[tuple[float, bool], tuple[float, bool]]:
-    """The ends of the numbers that round to a float of 32 bits, and whether each does so itself."""
+    """Return the ends of the interval that rounds to a 32 bit float, and whether each end rounds to it."""
     middles = [(value + _next(value, direction)) / 2 for direction in (-1, 1)]
     low, high = ((middle, abs(middle) <= _LARGEST and _single(middle) == value) for middle in middles)
     return low, high
@@ -295,7 +295,7 @@ def _single(value: float) -> float:
 
 
 def _takes(of: Rules, value: float) -> bool:
-    """Whether rules take what is no finite number."""
+    """Return whether rules accept NaN or infinities."""
     if of is None:
         return True
     tests = {"lt": value < of.lt, "lte": value <= of.lte, "gt": value > of.gt, "gte": value >= of.gte}

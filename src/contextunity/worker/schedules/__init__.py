@@ -1,6 +1,6 @@
-"""Schedules: workflows that are started by the clock.
+"""Schedules: start workflows at given times.
 
-They are Temporal's schedules, under ids that tell the tenant, the project and the schedule. What they start is checked
+They are Temporal schedules, with ids that contain the tenant, the project and the schedule. Their input is checked
 against the workflow's contract when they are registered.
 """
 

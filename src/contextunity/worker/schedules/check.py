@@ -1,4 +1,4 @@
-"""Checks schedule entries against the contracts, and gives each what Temporal needs."""
+"""Check schedule entries against the contracts, and add what Temporal needs."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ __all__ = [
 ]
 
 DEFAULT_PROJECT = "default"
-"""Project of schedules for which none is named."""
+"""Default project of schedules."""
 DEFAULT_TENANT = "default"
-"""Tenant of schedules for which none is named."""
+"""Default tenant of schedules."""
 ID_LIMIT = 960
-"""Longest id, in characters once escaped: Temporal takes 1000, and appends the time to those of the tasks."""
+"""Maximum length of an escaped id, in characters: Temporal allows 1000, and appends the time for task ids."""
 
 _PREFIX = "contextunity/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class ScheduleName:
-    """Which schedule: its id is unique within a project of a tenant."""
+    """Name of a schedule; its id is unique within a project of a tenant."""
 
     tenant_id: str
     project_id: str
@@ -61,22 +61,22 @@ class ScheduleName:
 
     @property
     def temporal_id(self) -> str:
-        """Id of the schedule on the Temporal server; no two schedules share one."""
-        # Escaped, no part holds a slash, so that the parts cannot run into each other.
+        """Unique id of the schedule on the Temporal server."""
+        # No escaped part contains a slash, so the parts stay apart.
         return _PREFIX + "/".join(quote(part, safe="") for part in (self.tenant_id, self.project_id, self.schedule_id))
 
     @property
     def workflow_id(self) -> str:
-        """What the workflow ids of its tasks begin with."""
+        """Prefix of the workflow ids of its tasks."""
         return "schedule/" + self.temporal_id.removeprefix(_PREFIX)
 
     def task_id(self, due: datetime) -> str:
-        """Workflow id of the task that is due at a time, UTC."""
+        """Return the workflow id of the task that is due at a time, UTC."""
         return f"{self.workflow_id}-{due:%Y-%m-%dT%H:%M:%SZ}"
 
     @classmethod
     def from_temporal_id(cls, temporal_id: str) -> ScheduleName | None:
-        """The schedule of an id on the Temporal server; None where it is not one of ours."""
+        """Parse an id on the Temporal server; None if it is not ours."""
         parts = temporal_id.removeprefix(_PREFIX).split("/")
         if not temporal_id.startswith(_PREFIX) or len(parts) != 3:
             return None
@@ -86,9 +86,9 @@ class ScheduleName:
 
 
 def list_query(tenant_id: str | None, project_id: str) -> str:
-    """List filter of the Temporal server for our schedules, those of one tenant where one is named.
+    """Return the Temporal server's list filter for our schedules, of one tenant if given.
 
-    It may let more through: what comes back is to be looked at by its name.
+    The list may contain others too, so check the names in the answer.
     """
     prefix = _PREFIX
     if tenant_id is not None:
@@ -103,12 +103,12 @@ class Implementation(Protocol):
 
     @property
     def contracts(self) -> Sequence[ServiceContract]:
-        """The service contracts that it implements."""
+        """Service contracts that the module implements."""
         ...
 
 
 class Contracts(Protocol):
-    """What modules brought, such as a `WorkerRegistry`."""
+    """Registered modules and workflows, such as a `WorkerRegistry`."""
 
     @property
     def workflows(self) -> Mapping[str, WorkflowContract]:
@@ -116,7 +116,7 @@ class Contracts(Protocol):
         ...
 
     def select(self, names: Sequence[str] | None) -> Sequence[Implementation]:
-        """Modules by name; all of them for None."""
+        """Return modules by name; all for None."""
         ...
 
 
@@ -129,13 +129,13 @@ _JSON_NAMES = {"schedule_id": "scheduleId", "workflow_type": "workflowType"}
 
 
 def request_shape(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any], bool]:
-    """Takes a registration apart.
+    """Split a registration into request and entries.
 
     Args:
-        data: keys of RegisterSchedulesRequest; or those of one entry, beside the request's others.
+        data: keys of RegisterSchedulesRequest, or keys of one entry together with other keys of the request.
 
     Returns:
-        The request without its entries; the entries, as they came; and whether it was one entry by itself.
+        The request without its entries; the unchanged entries; and whether it was a single entry.
 
     Raises:
         CodecError: `schedules` is not a list.
@@ -150,10 +150,10 @@ def request_shape(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any], b
 
 
 def entry_shape(data: Any) -> dict[str, Any]:
-    """An entry under the names of ScheduleEntry; `id` and `workflow_name` are names of older clients.
+    """Rename an entry's keys to those of ScheduleEntry; older clients send `id` and `workflow_name`.
 
     Raises:
-        CodecError: it is not an object, or says the same twice in different ways.
+        CodecError: the entry is not an object, or has two names of a key with different values.
     """
     if not isinstance(data, Mapping):
         raise CodecError("expected an object with schedule_id, workflow_type and cron")
@@ -164,7 +164,7 @@ def entry_shape(data: Any) -> dict[str, Any]:
         value = entry.pop(older)
         for other in (name, _JSON_NAMES[name]):
             if other in entry and entry[other] != value:
-                raise CodecError(f"says something else than {older}; give one of the two", path=name)
+                raise CodecError(f"differs from {older}; give only one of the two", path=name)
         if _JSON_NAMES[name] not in entry:
             entry[name] = value
     if is_list(entry.get("args")):
@@ -175,7 +175,7 @@ def entry_shape(data: Any) -> dict[str, Any]:
 
 
 def is_manifest_entry(data: Any) -> bool:
-    """Whether an entry is of the shape that manifests have: with `id`, and without any input."""
+    """Whether an entry has the shape of manifests: with `id` and without input."""
     if not isinstance(data, Mapping):
         return False
     entry = cast("Mapping[str, Any]", data)
@@ -183,16 +183,16 @@ def is_manifest_entry(data: Any) -> bool:
 
 
 def object_of_args(args: object) -> dict[str, Any] | None:
-    """A workflow's parameters as one object; None where there are none.
+    """Return a workflow's parameters as one object; None without parameters.
 
-    Deployed clients send a list, as a workflow has arguments by place: none, or the one input.
+    Deployed clients send a list of positional arguments: empty, or with the one input.
 
     Raises:
-        CodecError: it is neither an object nor a list of one at most; the path is below `args`.
+        CodecError: the parameters are neither an object nor a list of at most one; the path is below `args`.
     """
     if is_list(args):
         if len(args) > 1:
-            raise CodecError(f"has {len(args)} elements; a workflow takes one input at most", path="args")
+            raise CodecError(f"has {len(args)} elements; a workflow takes at most one input", path="args")
         if not args:
             return None
         args, path = args[0], "args[0]"
@@ -205,14 +205,14 @@ def object_of_args(args: object) -> dict[str, Any] | None:
 
 
 DEFAULT_CATCHUP_WINDOW = timedelta(minutes=1)
-"""How late a missed run may start where an entry does not say."""
+"""Default of how late a missed run may start."""
 
 _TENANT_FIELD = "tenant_id"
 _MAX_SHOWN = 60
 
 
 class EntryError(ContextUnityError):
-    """An entry is faulty; `violations` has everything that is wrong."""
+    """An entry is invalid; `violations` has everything that is wrong."""
 
     def __init__(self, violations: list[Violation]) -> None:
         self.violations = tuple(violations)
@@ -221,14 +221,14 @@ class EntryError(ContextUnityError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckedEntry:
-    """An entry that nothing is wrong with.
+    """A valid entry.
 
     Attributes:
-        name: under which name it is kept.
-        entry: with what was left open filled in, and without its input.
-        contract: the workflow that it starts.
-        input: what that is started with; None where it takes nothing.
-        calendar: when.
+        name: name of the schedule.
+        entry: the entry with defaults filled in, without its input.
+        contract: contract of the workflow that it starts.
+        input: input of the workflow; None if it takes none.
+        calendar: times of the schedule.
     """
 
     name: ScheduleName
@@ -241,10 +241,10 @@ class CheckedEntry:
 def check_entry(
     entry: ScheduleEntry, workflows: Mapping[str, WorkflowContract], *, tenant_id: str, project_id: str
 ) -> CheckedEntry:
-    """Checks an entry and reads its input.
+    """Check an entry and read its input.
 
     Raises:
-        EntryError: something is wrong with it; everything is named.
+        EntryError: the entry is invalid; everything that is wrong is named.
     """
     try:
         found = validation.violations(entry)
@@ -253,7 +253,7 @@ def check_entry(
     name = ScheduleName(tenant_id=tenant_id, project_id=project_id, schedule_id=entry.schedule_id)
     if len(name.temporal_id) > ID_LIMIT:
         found.append(
-            Violation("schedule_id", "is too long with its project and tenant: letters that ASCII lacks count more")
+            Violation("schedule_id", "is too long with its project and tenant; letters outside ASCII count more")
         )
     calendar = _calendar(entry, found)
     violation = zone_violation(entry.timezone) if entry.timezone else ""
@@ -263,14 +263,14 @@ def check_entry(
     request: betterproto2.Message | None = None
     if contract is not None and contract.internal:
         found.append(
-            Violation("workflow_type", f"{_shown(entry.workflow_type)} is internal: other workflows start it alone")
+            Violation("workflow_type", f"{_shown(entry.workflow_type)} is internal: only other workflows can start it")
         )
     elif contract is not None:
         _check_task_queue(entry, contract, tenant_id, found)
         request = _input(entry, contract, tenant_id, found)
     elif entry.workflow_type:
         known = ", ".join(sorted(name for name, each in workflows.items() if not each.internal)) or "none"
-        found.append(Violation("workflow_type", f"there is no {_shown(entry.workflow_type)}; known ones: {known}"))
+        found.append(Violation("workflow_type", f"{_shown(entry.workflow_type)} does not exist; known types: {known}"))
     if found or contract is None or calendar is None:
         raise EntryError(found)
     return CheckedEntry(
@@ -279,7 +279,7 @@ def check_entry(
 
 
 def normal_entry(entry: ScheduleEntry, contract: WorkflowContract, tenant_id: str) -> ScheduleEntry:
-    """A copy with what was left open filled in, and without its input."""
+    """Return a copy with defaults filled in, without its input."""
     unspecified = entry.overlap == ScheduleOverlap.UNSPECIFIED
     return ScheduleEntry(
         schedule_id=entry.schedule_id,
@@ -321,7 +321,7 @@ def _check_task_queue(entry: ScheduleEntry, contract: WorkflowContract, tenant_i
 def _input(
     entry: ScheduleEntry, contract: WorkflowContract, tenant_id: str, found: list[Violation]
 ) -> betterproto2.Message | None:
-    """The typed input, with the tenant in it where it has a field for that."""
+    """Return the typed input, with the tenant set if it has a field for it."""
     try:
         where, request = _read_input(entry, contract)
     except EntryError as error:
@@ -330,7 +330,7 @@ def _input(
     if request is None:
         return None
     if _has_tenant(contract):
-        # The message's class is generated, so that it has the field is known to its descriptor alone.
+        # The message class is generated, so only its descriptor knows whether it has the field.
         given = cast("Any", request)
         if given.tenant_id not in ("", tenant_id):
             reason = f"{_shown(given.tenant_id)} is not the tenant of the schedule, {tenant_id!r}; leave it out"
@@ -339,7 +339,7 @@ def _input(
         given.tenant_id = tenant_id
     found.extend(_below(where, validation.violations(request)))
     if not _can_be_listed(request):
-        reason = "cannot be told in a list of schedules: it is nested too deep, or packs what nobody here knows"
+        reason = "cannot be shown in a list of schedules: it is nested too deep, or packs an unknown message"
         found.append(Violation(where, reason))
     try:
         if contract.search_attributes is not None:
@@ -350,10 +350,10 @@ def _input(
 
 
 def _read_input(entry: ScheduleEntry, contract: WorkflowContract) -> tuple[str, betterproto2.Message | None]:
-    """Where in the entry the input stands, and what it is.
+    """Return the path and value of the input in the entry.
 
     Raises:
-        EntryError: it is not what the workflow takes.
+        EntryError: the input does not match the workflow's.
     """
     args: Mapping[str, Any] = {}
     try:
@@ -363,7 +363,7 @@ def _read_input(entry: ScheduleEntry, contract: WorkflowContract) -> tuple[str, 
         raise EntryError(_below("args", error.violations)) from None
     if entry.input is not None:
         if args:
-            raise EntryError([Violation("args", "the input stands in `input` already; give one of the two")])
+            raise EntryError([Violation("args", "`input` is set too; give only one of the two")])
         return "input", _unpack(entry.input, contract)
     if contract.input_type is None:
         if args:
@@ -405,7 +405,7 @@ def _has_tenant(contract: WorkflowContract) -> bool:
 def _can_be_listed(request: betterproto2.Message) -> bool:
     try:
         args = codec.to_dict(request, preserving_proto_field_name=True)
-        # As the payload of ListSchedules has it, in the envelope.
+        # As in the envelope of ListSchedules' payload.
         codec.dict_to_struct({"payload": {"schedules": [{"schedule": {"args": args}}]}})
     except CodecError:
         return False

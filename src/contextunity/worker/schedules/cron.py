@@ -1,4 +1,4 @@
-"""Cron expressions and time zones: what is accepted, and how often one starts at most."""
+"""Parse cron expressions and check time zones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"[0-9]{1,4}")
 
 
 class CronError(ContextUnityError, ValueError):
-    """A cron expression is not one; `faults` names each wrong field with what is wrong about it."""
+    """A cron expression is invalid; `faults` names each wrong field with the reason."""
 
     def __init__(self, violations: Sequence[str]) -> None:
         self.faults = tuple(violations)
@@ -40,7 +40,7 @@ class CronError(ContextUnityError, ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Field:
-    """One of the five fields; `names` stand for the numbers from `first` on, and `last` may be one more for Sunday."""
+    """One of the five fields; `names` are for the numbers from `first` on, and `last` may be one more for Sunday."""
 
     name: str
     first: int
@@ -67,15 +67,15 @@ class _FieldError(ValueError):
 
 
 def compile_cron(expression: str) -> StructuredCalendarSpec:
-    """Compiles a cron expression into the calendar that Temporal matches times with.
+    """Compile a cron expression into the calendar that Temporal matches times with.
 
     Args:
         expression: five fields (minute, hour, day of month, month, day of week), each `*` or a list of numbers, ranges
-            and steps such as `1-5`, `*/15`, `8-18/2`; months and days of the week may be named by three letters, 0 and
-            7 are Sunday. Or one of @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually.
+            and steps such as `1-5`, `*/15`, `8-18/2`; months and days of the week may be three-letter names, 0 and 7
+            are Sunday. Or one of @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually.
 
     Raises:
-        CronError: it is something else, it names a day that no month has, or it restricts both the day of the month and
+        CronError: the expression is invalid, names a day that no month has, or restricts both the day of the month and
             the day of the week, which cron reads as "either" and Temporal as "both".
     """
     texts = _split(expression)
@@ -88,10 +88,10 @@ def compile_cron(expression: str) -> StructuredCalendarSpec:
     if texts[2] != "*" and texts[4] != "*":
         violations.append(
             f"day of month {texts[2]!r} and day of week {texts[4]!r}: cron takes days that match either, Temporal days "
-            "that match both; restrict one of them, with two schedules for either"
+            "that match both; restrict one of them, or register two schedules"
         )
     if not violations and values[2][0] > max(_LONGEST[month - 1] for month in values[3]):
-        violations.append(f"day of month {texts[2]!r}: no month {texts[3]!r} has such a day, so it would never run")
+        violations.append(f"day of month {texts[2]!r}: month {texts[3]!r} has no such day, so it would never run")
     if violations:
         raise CronError(violations)
     minutes, hours, days, months, weekdays = map(_ranges, values)
@@ -107,9 +107,9 @@ def compile_cron(expression: str) -> StructuredCalendarSpec:
 
 
 def cron_text(calendar: StructuredCalendarSpec) -> str:
-    """A calendar as a cron expression, for one that was changed past us; in words where cron cannot say it."""
+    """Format a calendar as a cron expression, for one changed directly in Temporal; a note if that is impossible."""
     if calendar.year or [(each.start, each.end) for each in calendar.second] not in ([(0, 0)], [(0, 59)]):
-        return "(a calendar that cron cannot say)"
+        return "(a calendar that cron cannot express)"
     fields = (calendar.minute, calendar.hour, calendar.day_of_month, calendar.month, calendar.day_of_week)
     return " ".join(_text(field, list(ranges)) for field, ranges in zip(_FIELDS, fields, strict=True))
 
@@ -119,22 +119,22 @@ def _split(expression: str) -> list[str]:
     first = words[0] if words else ""
     if len(words) == 1 and first.startswith("@"):
         if first.lower() not in _MACROS:
-            raise CronError([f"{first!r} is none of {', '.join(_MACROS)}; write five fields: {_ORDER}"])
+            raise CronError([f"{first!r} is not one of {', '.join(_MACROS)}; write five fields: {_ORDER}"])
         return _MACROS[first.lower()].split()
     if first.startswith("@every"):
         raise CronError([f"{expression!r} is an interval; write five fields with a step, such as '*/15 * * * *'"])
     if first.upper().startswith(("CRON_TZ=", "TZ=")):
-        raise CronError([f"{first!r}: the time zone does not belong into the expression; give it as timezone"])
+        raise CronError([f"{first!r}: the time zone does not belong in the expression; give it as timezone"])
     if "#" in expression:
-        raise CronError([f"{expression!r}: neither comments nor the # of 'third Monday' are taken"])
+        raise CronError([f"{expression!r}: comments and the # of 'third Monday' are not supported"])
     if len(words) != len(_FIELDS):
-        hint = "; seconds and years are not taken" if len(words) > len(_FIELDS) else ""
+        hint = "; seconds and years are not supported" if len(words) > len(_FIELDS) else ""
         raise CronError([f"{expression!r} has {len(words)} fields instead of five: {_ORDER}{hint}"])
     return words
 
 
 def _parse(field: _Field, text: str) -> list[int]:
-    """The values that a field matches, in order."""
+    """Return the values that a field matches, in order."""
     found = set[int]()
     for part in text.split(","):
         found.update(_parse_part(field, part))
@@ -151,21 +151,19 @@ def _parse_part(field: _Field, part: str) -> range:
         start_text, _, end_text = span.partition("-")
         start, end = _value(field, start_text), _value(field, end_text, ends=True)
         if end < start:
-            raise _FieldError(f"the range {span} ends before it begins; write it as two, separated by a comma")
+            raise _FieldError(f"the range {span} ends before it begins; write two ranges, separated by a comma")
         values = range(start, end + 1)
     else:
         value = _value(field, span)
         if slash:
-            raise _FieldError(
-                f"a step needs a range to go through; write {span}-{field.whole[-1]}/{step_text} or */{step_text}"
-            )
+            raise _FieldError(f"a step needs a range; write {span}-{field.whole[-1]}/{step_text} or */{step_text}")
         return range(value, value + 1)
     if not slash:
         return values
     if not _NUMBER.fullmatch(step_text) or int(step_text) == 0:
-        raise _FieldError(f"the step {step_text!r} is not a whole number from 1 on")
+        raise _FieldError(f"the step {step_text!r} is not a positive integer")
     if int(step_text) >= len(values) > 1:
-        raise _FieldError(f"the step {step_text} leads out of the range at once; write {values[0]} if that is meant")
+        raise _FieldError(f"the step {step_text} is larger than the range; write {values[0]} if that is meant")
     return values[:: int(step_text)]
 
 
@@ -177,10 +175,10 @@ def _value(field: _Field, text: str, *, ends: bool = False) -> int:
         return value
     if text.upper() in field.names:
         value = field.names.index(text.upper()) + field.first
-        # A week may as well end with Sunday as begin with it.
+        # A week may begin or end with Sunday.
         return 7 if ends and field.names is _WEEKDAYS and value == 0 else value
     if text == "?":
-        raise _FieldError("? is not taken; write *")
+        raise _FieldError("? is not supported; write *")
     if not text:
         raise _FieldError("a value is missing")
     named = f" or {field.names[0]} to {field.names[-1]}" if field.names else ""
@@ -188,7 +186,7 @@ def _value(field: _Field, text: str, *, ends: bool = False) -> int:
 
 
 def _ranges(values: list[int]) -> list[Range]:
-    """Values as few ranges; a step is used where it covers all of them."""
+    """Group values into few ranges, with a step if it covers all of them."""
     steps = {later - earlier for earlier, later in itertools.pairwise(values)}
     if len(values) > 2 and len(steps) == 1:
         return [Range(start=values[0], end=values[-1], step=steps.pop())]
@@ -213,13 +211,13 @@ def _text(field: _Field, ranges: list[Range]) -> str:
 
 
 _OF_THE_MACHINE = frozenset({"Factory", "Local", "localtime", "posixrules"})
-"""Names that mean another zone on each machine."""
+"""Names whose zone depends on the machine."""
 
 
 def zone_violation(name: str) -> str:
-    """What keeps a text from being the name of a time zone; empty where nothing does.
+    """Return why a text is not the name of a time zone; empty if it is one.
 
-    Where the machine has no time zone database at all, the Temporal server is left to judge.
+    If the machine has no time zone database, the Temporal server decides.
     """
     known = _known()
     if not known or name in known:

@@ -1,7 +1,7 @@
-"""Schedules that contracts bring along: `option (contextunity.worker.schedule)` of an annotated workflow.
+"""Schedules that contracts declare: `option (contextunity.worker.schedule)` of an annotated workflow.
 
-They are read from the descriptors in the generated `_pb2` modules. Those keep the option, as bytes of a number that
-they do not know; it is known once our own options are imported.
+Read them from the descriptors in the generated `_pb2` modules. Those keep the option as bytes of an unknown field
+number until ContextWorker's options are imported.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ __all__ = ["declaration_violations", "declared_schedules"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Declaration:
-    """An option as it stands in a proto."""
+    """A schedule option in a proto."""
 
     contract: WorkflowContract
     option: options_pb2.ScheduleOption
 
     @property
     def where(self) -> str:
-        """Where it stands, for people."""
+        """Place of the option, for people."""
         return f"schedule {self.option.id!r} of {self.contract.method} ({self.contract.service.source})"
 
 
 def declared_schedules(registry: Contracts, modules: Sequence[str] | None = None) -> list[ScheduleEntry]:
-    """The schedules that the contracts of registered modules declare, by module and proto.
+    """Return the schedules that the contracts of registered modules declare, by module and proto.
 
     Args:
         registry: the modules.
-        modules: names of the modules to look at; None means all.
+        modules: names of modules; None means all.
 
     Raises:
         UnknownModuleError: a name is not registered.
@@ -57,7 +57,7 @@ def declared_schedules(registry: Contracts, modules: Sequence[str] | None = None
 
 
 def declaration_violations(services: Iterable[ServiceContract], workflows: Mapping[str, WorkflowContract]) -> list[str]:
-    """What is wrong with the schedules that services declare, each with its place.
+    """Return what is wrong with the schedules that services declare, each with its place.
 
     Args:
         services: their contracts.
@@ -74,7 +74,7 @@ def declaration_violations(services: Iterable[ServiceContract], workflows: Mappi
             violations += [f"{declaration.where}: {violation}" for violation in error.violations]
     counts = Counter(declaration.option.id for declaration in declarations)
     violations += [
-        f"{declaration.where}: its id is declared {counts[declaration.option.id]} times; rename one"
+        f"{declaration.where}: {counts[declaration.option.id]} schedules declare this id; rename all but one"
         for declaration in declarations
         if counts[declaration.option.id] > 1
     ]
@@ -88,17 +88,17 @@ def _declarations(services: Iterable[ServiceContract]) -> Iterator[_Declaration]
             continue
         for method, contract in service.workflows.items():
             kept = descriptor.methods_by_name[method].GetOptions()
-            # Read anew: the module may have been imported before our options were.
+            # Parse again: the module may have been imported before our options.
             options = descriptor_pb2.MethodOptions.FromString(kept.SerializeToString())
             for option in options.Extensions[options_pb2.schedule]:
                 yield _Declaration(contract=contract, option=option)
 
 
 def _to_entry(declaration: _Declaration) -> ScheduleEntry:
-    """An entry as if somebody had asked for it.
+    """Return the declared schedule as an entry of a request.
 
     Raises:
-        CodecError: its input is not the JSON of the workflow's input message.
+        CodecError: the input is not JSON of the workflow's input message.
     """
     option, contract = declaration.option, declaration.contract
     entry = ScheduleEntry(
@@ -119,7 +119,7 @@ def _to_entry(declaration: _Declaration) -> ScheduleEntry:
 
 
 def _descriptor(service: ServiceContract) -> ServiceDescriptor | None:
-    """The descriptor of a service; its `_pb2` module lies in the tree that its dataclasses were generated into."""
+    """Return the descriptor of a service; its `_pb2` module is in the same generated tree as its dataclasses."""
     pool: Any = descriptor_pool.Default()
     try:
         found: ServiceDescriptor = pool.FindServiceByName(service.full_name)
@@ -132,7 +132,7 @@ def _descriptor(service: ServiceContract) -> ServiceDescriptor | None:
 
 
 def _trees(service: ServiceContract) -> list[str]:
-    """Packages that may have the module, the service's own first; where it passes no messages, that is not known."""
+    """Return packages that may have the module, the service's own first; it is unknown if no method has messages."""
     pools = (name for name in tuple(sys.modules) if name.rpartition(".")[2] == "message_pool")
     return list(dict.fromkeys([*sorted(generated_modules(service)), *(name.rpartition(".")[0] for name in pools)]))
 

@@ -1,4 +1,4 @@
-"""What goes wrong with schedules."""
+"""Errors of schedules."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RejectedEntry:
-    """Why an entry is refused.
+    """Why an entry is rejected.
 
     Attributes:
-        place: where it stands in the request, such as `schedules[2]`.
-        schedule_id: its id; empty where it has none.
-        violations: what is wrong, each with the path of the field in the entry.
+        place: place in the request, such as `schedules[2]`.
+        schedule_id: id of the entry; empty if it has none.
+        violations: everything that is wrong, each with the path of the field in the entry.
     """
 
     place: str
@@ -36,18 +36,18 @@ class RejectedEntry:
     violations: tuple[Violation, ...]
 
     def to_proto(self) -> ScheduleFault:
-        """The fault as answers tell it."""
+        """Convert to the message for answers."""
         return ScheduleFault(
             schedule_id=self.schedule_id or self.place, reasons=[str(violation) for violation in self.violations]
         )
 
 
 class ScheduleError(ContextUnityError):
-    """Base of the errors about schedules."""
+    """Base of the errors of schedules."""
 
 
 class SchedulesRefusedError(ScheduleError):
-    """Schedules were asked for that cannot be; `faults` names each with what is wrong. Nothing was changed."""
+    """Schedules are invalid; `faults` has each with what is wrong. Nothing was changed."""
 
     def __init__(self, rejections: Sequence[RejectedEntry]) -> None:
         self.faults = tuple(rejections)
@@ -56,7 +56,7 @@ class SchedulesRefusedError(ScheduleError):
             for rejected in self.faults
             for violation in rejected.violations
         ]
-        super().__init__("\n".join(["schedules are not usable:", *lines]))
+        super().__init__("\n".join(["invalid schedules:", *lines]))
 
 
 class _NamedError(ScheduleError):
@@ -69,21 +69,21 @@ class _NamedError(ScheduleError):
 
 
 class ScheduleUnknownError(_NamedError):
-    """There is no such schedule."""
+    """The schedule does not exist."""
 
     def __init__(self, name: ScheduleName) -> None:
-        super().__init__(name, "does not exist; list_schedules tells those that do")
+        super().__init__(name, "does not exist; list_schedules returns those that do")
 
 
 class ScheduleExistsError(_NamedError):
-    """There is such a schedule already."""
+    """The schedule exists already."""
 
     def __init__(self, name: ScheduleName) -> None:
-        super().__init__(name, "exists already; apply changes it, delete_schedule removes it")
+        super().__init__(name, "exists already; change it with apply, remove it with delete_schedule")
 
 
 class ScheduleConflictError(_NamedError):
-    """Somebody else changed the schedule again and again at the same time."""
+    """Another client changed the schedule repeatedly at the same time."""
 
     def __init__(self, name: ScheduleName) -> None:
-        super().__init__(name, "was changed by somebody else at the same time; apply again")
+        super().__init__(name, "was changed by another client at the same time; apply again")

@@ -1,4 +1,4 @@
-"""Registers and steers the schedules of a project."""
+"""Register and control the schedules of a project."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ from .stored import ScheduleServer, Stored, differences, write_schedule
 __all__ = ["Admit", "ScheduleManager", "apply", "check_entries"]
 
 Admit: TypeAlias = Callable[[Sequence[ScheduleName], AbstractSet[str] | None], Awaitable[None]]
-"""Is given the names of what is about to be registered, and the ids that are kept where others of the project are
-removed, else None; raises where it may not be."""
+"""Receives the names to register, and the ids to keep if others of the project are removed, otherwise None; raises to
+reject the registration."""
 
 _ATTEMPTS = 5
-"""Times that a change is tried where somebody else changes the same schedule at the same time."""
+"""Attempts to change a schedule that another client changes at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Done:
-    """What became of one entry: created, updated or unchanged; or why the server refused it."""
+    """Result of one entry: created, updated or unchanged; or why the server rejected it."""
 
     outcome: str
     differences: Sequence[ScheduleDifference] = ()
@@ -69,7 +69,7 @@ async def apply(
     skippable: Collection[int] = (),
     admit: Admit | None = None,
 ) -> RegisterSchedulesResult:
-    """Makes the schedules of a project those that are asked for; see `ScheduleManager.apply`."""
+    """Make the schedules of a project match a request. See `ScheduleManager.apply`."""
     checked, rejections = check_entries(entries, workflows, tenant_id=tenant_id, project_id=project_id)
     skippable_places = {f"schedules[{place}]" for place in skippable}
     skipped = [
@@ -88,7 +88,7 @@ async def apply(
     for each, what in zip(checked, done, strict=True):
         schedule_id = each.name.schedule_id
         if what.error:
-            violations = (Violation("", f"the Temporal server refuses it: {what.error}"),)
+            violations = (Violation("", f"the Temporal server rejects it: {what.error}"),)
             place = next(place for place, entry in _places(entries) if entry.schedule_id == schedule_id)
             rejections.append(RejectedEntry(place=place, schedule_id=schedule_id, violations=violations))
             continue
@@ -96,8 +96,8 @@ async def apply(
             schedule_id
         )
         result.differences.extend(what.differences)
-    # A faulty entry is asked for all the same, so what is there under its id stays. Where it has none, nobody knows
-    # which that is, and nothing goes.
+    # Keep the schedule with the id of an invalid entry. If the entry has no id, that schedule is unknown, so remove
+    # nothing.
     if prune and not nameless:
         result.removed = await _prune(server, tenant_id, project_id, asked, dry_run=dry_run)
     result.registered_count = len(result.created) + len(result.updated) + len(result.unchanged)
@@ -105,7 +105,7 @@ async def apply(
     if prune and nameless:
         for rejected in result.faults:
             if rejected.schedule_id in nameless:
-                rejected.reasons.append("nothing was pruned, because nobody knows which schedule this one is")
+                rejected.reasons.append("nothing was pruned, because the id of this schedule is unknown")
     result.status = "partial" if rejections else "ok"
     return result
 
@@ -117,7 +117,7 @@ def check_entries(
     tenant_id: str,
     project_id: str,
 ) -> tuple[list[CheckedEntry], list[RejectedEntry]]:
-    """Sorts entries into those that can be, and the faults of the others."""
+    """Split entries into valid ones and the faults of the others."""
     counts = Counter(entry.schedule_id for _, entry in _places(entries) if entry.schedule_id)
     checked, rejections = list[CheckedEntry](), list[RejectedEntry]()
     for place, entry in enumerate(entries):
@@ -131,7 +131,7 @@ def check_entries(
             good = None
             violations += error.violations
         if counts[entry.schedule_id] > 1:
-            violations.append(Violation("schedule_id", f"is given {counts[entry.schedule_id]} times; name each once"))
+            violations.append(Violation("schedule_id", f"is given {counts[entry.schedule_id]} times; give each once"))
         if violations or good is None:
             rejections.append(
                 RejectedEntry(place=f"schedules[{place}]", schedule_id=entry.schedule_id, violations=tuple(violations))
@@ -142,7 +142,7 @@ def check_entries(
 
 
 def _lacks_input_alone(rejected: RejectedEntry) -> bool:
-    """Whether an entry without input has no other fault than that its workflow needs more than it can default."""
+    """Whether an entry without input is only invalid because its workflow requires parameters."""
     return all(each.path == "args" or each.path.startswith(("args.", "args[")) for each in rejected.violations)
 
 
@@ -160,13 +160,12 @@ async def _put(server: ScheduleServer, wanted: CheckedEntry, *, partial: bool, d
 
 
 async def _create_or_update(server: ScheduleServer, wanted: CheckedEntry, *, dry_run: bool) -> _Done:
-    """Brings one schedule to where it should be, and looks whether it is.
+    """Create or update one schedule, and verify the result.
 
-    The server passes over an update of something that somebody else changed in between, and says nothing; so what is
-    there afterwards tells.
+    The server silently ignores an update if another client changed the schedule in between, so read it again.
 
     Raises:
-        ScheduleConflictError: somebody else changes it all the time, or has something of his own under the id.
+        ScheduleConflictError: another client keeps changing it, or uses the id for something else.
     """
     changes: list[ScheduleDifference] = []
     outcome = "unchanged"
@@ -190,7 +189,7 @@ async def _create_or_update(server: ScheduleServer, wanted: CheckedEntry, *, dry
 async def _prune(
     server: ScheduleServer, tenant_id: str, project_id: str, asked: set[str], *, dry_run: bool
 ) -> list[str]:
-    """Removes the schedules of a project that are not asked for, and names them."""
+    """Remove the schedules of a project that are not in the request, and return their names."""
     names = [name for name in await server.names({tenant_id}, project_id) if name.schedule_id not in asked]
     there = [stored.name for stored in await server.describe_all(names)]
     if dry_run:
@@ -203,14 +202,14 @@ _ONE_AFTER_ANOTHER = (ScheduleOverlap.SKIP, ScheduleOverlap.BUFFER_ONE)
 
 
 class ScheduleManager:
-    """Creates, lists and steers schedules; each belongs to a project of a tenant, and starts one workflow.
+    """Create, list and control schedules; each belongs to a project of a tenant, and starts one workflow.
 
-    Every method raises `temporalio.service.RPCError` where the Temporal server cannot be reached or refuses.
+    Every method raises `temporalio.service.RPCError` if the Temporal server is unreachable or rejects a request.
 
     Args:
-        client: Temporal client with the contract's data converter, as `contextunity.worker.temporal.connect` gives it.
-        registry: the workflow contracts by workflow_type.
-        rpc_timeout: how long one call to the Temporal server may take.
+        client: Temporal client with the contract's data converter, from `contextunity.worker.temporal.connect`.
+        registry: workflow contracts by workflow_type.
+        rpc_timeout: timeout of one call to the Temporal server.
 
     Example:
         manager = ScheduleManager(client, registry)
@@ -241,26 +240,26 @@ class ScheduleManager:
         description: str = "",
         paused: bool = False,
     ) -> None:
-        """Creates a schedule that is not there yet.
+        """Create a schedule that does not exist yet.
 
         Args:
-            schedule_id: its name within the project.
-            workflow_type: the workflow that it starts.
-            cron: when, as five fields; see `docs/schedules.md`.
-            payload: the workflow's parameters, or its input message; None where there are none.
-            timezone: IANA name of the zone that `cron` is read in.
-            project_id: the project that it belongs to.
-            tenant_id: whose it is, and whose the tasks are that it starts.
+            schedule_id: name of the schedule within the project.
+            workflow_type: workflow to start.
+            cron: five fields; see `docs/schedules.md`.
+            payload: the workflow's parameters, or its input message; None without any.
+            timezone: IANA name of the time zone of `cron`.
+            project_id: project that owns the schedule.
+            tenant_id: tenant that owns the schedule and its tasks.
             task_queue: the contract's, or that of the tenant's own workers; empty means the contract's.
-            overlap: what to do when a run is due while the one before still runs.
+            overlap: what to do if a run is due while the one before still runs.
             catchup_window: how late a missed run may start, 10 seconds to a year; None means one minute.
-            jitter: up to how much later each run starts, at random; None means not at all.
-            description: what it is for, for people.
-            paused: whether it waits for `resume_schedule`.
+            jitter: maximum random delay of each run; None means no delay.
+            description: purpose, for people.
+            paused: whether to create it paused, until `resume_schedule`.
 
         Raises:
-            SchedulesRefusedError: something of it cannot be; everything that is wrong is named.
-            ScheduleExistsError: there is one of this name.
+            SchedulesRefusedError: the schedule is invalid; everything that is wrong is named.
+            ScheduleExistsError: the schedule exists already.
         """
         entry = ScheduleEntry(
             schedule_id=schedule_id,
@@ -299,25 +298,24 @@ class ScheduleManager:
         skippable: Collection[int] = (),
         admit: Admit | None = None,
     ) -> RegisterSchedulesResult:
-        """Makes schedules what is asked for, however often that is asked.
+        """Make schedules match the entries. The call is idempotent.
 
-        Whether a schedule that is there is paused stays as it is. Several of these may run at once: the later one wins,
-        schedule by schedule.
+        A paused schedule stays paused. If several calls run at once, the last one wins for each schedule.
 
         Args:
-            entries: the schedules that there should be; a fault stands for one that could not even be read.
-            project_id: the project that they belong to.
-            tenant_id: whose they are.
-            prune: whether schedules of the project that are not among them are removed.
-            partial: whether the others are applied where some are faulty.
-            dry_run: whether to tell only what would be done.
-            skippable: places of entries without input that are left out, and named in `skipped`, where their workflow
-                needs more than it can default.
-            admit: is asked before anything is changed, and raises where there would be too many.
+            entries: wanted schedules; a fault replaces one that could not be read.
+            project_id: project that owns them.
+            tenant_id: tenant that owns them.
+            prune: whether to remove the project's other schedules.
+            partial: whether to apply the valid entries if some are invalid.
+            dry_run: whether to only return what would be done.
+            skippable: places of entries without input, to skip and list in `skipped` if their workflow requires
+                parameters.
+            admit: called before any change; raises if there would be too many.
 
         Raises:
-            SchedulesRefusedError: entries are faulty, and `partial` is not set; nothing was changed.
-            ScheduleConflictError: somebody else changes the same schedule all the time.
+            SchedulesRefusedError: entries are invalid, and `partial` is not set; nothing was changed.
+            ScheduleConflictError: another client keeps changing the same schedule.
         """
         name = _name("", project_id, tenant_id)
         return await apply(
@@ -336,36 +334,36 @@ class ScheduleManager:
     async def list_schedules(
         self, *, project_id: str = "", tenant_ids: Collection[str] | None = None
     ) -> list[ScheduleStatus]:
-        """Schedules by tenant, project and id. One that another process created just now may be missing for a moment.
+        """List schedules by tenant, project and id. One that another process has just created may be missing briefly.
 
         Args:
-            project_id: of this project; empty means of all.
-            tenant_ids: of these tenants; None means of all.
+            project_id: only this project; empty means all.
+            tenant_ids: only these tenants; None means all.
         """
         names = await self._server.names(None if tenant_ids is None else frozenset(tenant_ids), project_id)
         return [stored.to_status() for stored in await self._server.describe_all(names)]
 
     async def names(self, tenant_id: str) -> list[ScheduleName]:
-        """Names of a tenant's schedules of all projects. See `list_schedules`."""
+        """List the names of a tenant's schedules of all projects. See `list_schedules`."""
         return await self._server.names({tenant_id}, "")
 
     async def exists(self, name: ScheduleName) -> bool:
-        """Whether there is such a schedule now."""
+        """Whether the schedule exists now."""
         return await self._server.describe(name) is not None
 
     async def pause_schedule(
         self, schedule_id: str, *, project_id: str = DEFAULT_PROJECT, tenant_id: str = DEFAULT_TENANT, note: str = ""
     ) -> ScheduleResult:
-        """Keeps a schedule from starting anything until it is resumed; tasks under way go on.
+        """Pause a schedule until it is resumed; running tasks continue.
 
         Args:
-            schedule_id: which schedule.
-            project_id: the project that it belongs to.
-            tenant_id: whose it is.
-            note: why, for people.
+            schedule_id: id of the schedule.
+            project_id: project that owns it.
+            tenant_id: tenant that owns it.
+            note: reason, for people.
 
         Raises:
-            ScheduleUnknownError: there is no such schedule.
+            ScheduleUnknownError: the schedule does not exist.
         """
         stored = await self._stored(schedule_id, project_id, tenant_id)
         return _result(stored.name, "paused", await self._server.pause(stored.name, note or "paused"))
@@ -379,17 +377,17 @@ class ScheduleManager:
         note: str = "",
         check: Callable[[ScheduleEntry], None] | None = None,
     ) -> ScheduleResult:
-        """Has a paused schedule go on; what was due in between is not made up for. See `pause_schedule`.
+        """Resume a paused schedule, without the runs that it missed. See `pause_schedule`.
 
         Args:
-            schedule_id: which schedule.
-            project_id: the project that it belongs to.
-            tenant_id: whose it is.
-            note: why, for people.
-            check: is given the schedule as it stands, and raises where it is not to go on.
+            schedule_id: id of the schedule.
+            project_id: project that owns it.
+            tenant_id: tenant that owns it.
+            note: reason, for people.
+            check: receives the current schedule; raises to reject the call.
 
         Raises:
-            ScheduleUnknownError: there is no such schedule.
+            ScheduleUnknownError: the schedule does not exist.
         """
         stored = await self._stored(schedule_id, project_id, tenant_id)
         if check is not None:
@@ -404,28 +402,28 @@ class ScheduleManager:
         tenant_id: str = DEFAULT_TENANT,
         check: Callable[[ScheduleEntry], None] | None = None,
     ) -> ScheduleResult:
-        """Has a schedule start a task now, also while it is paused.
+        """Start a task of a schedule now, even if it is paused.
 
-        Where the task before still runs and the schedule does not let them run side by side, the new one begins when
-        that has ended. Two triggers within one second share their workflow id, and may be one.
+        If the last task still runs and the schedule does not allow overlap, the new one begins after it. Two triggers
+        within one second have the same workflow id, and may become one.
 
         Args:
-            schedule_id: which schedule.
-            project_id: the project that it belongs to.
-            tenant_id: whose it is.
-            check: is given the schedule as it stands, and raises where it is not to start anything.
+            schedule_id: id of the schedule.
+            project_id: project that owns it.
+            tenant_id: tenant that owns it.
+            check: receives the current schedule; raises to reject the trigger.
 
         Returns:
-            The schedule, with the workflow id that the task has or will have.
+            The schedule, and the workflow id that the task has or will have.
 
         Raises:
-            ScheduleUnknownError: there is no such schedule.
+            ScheduleUnknownError: the schedule does not exist.
         """
         stored = await self._stored(schedule_id, project_id, tenant_id)
         if check is not None:
             check(stored.entry)
         due = datetime.now(UTC).replace(microsecond=0)
-        # Skipped, or dropped from a full buffer, a trigger would be lost without a word.
+        # With Skip, or with a full buffer, a trigger would be lost silently.
         wait = stored.entry.overlap in _ONE_AFTER_ANOTHER
         overlap = ScheduleOverlap.BUFFER_ALL if wait else stored.entry.overlap
         result = _result(stored.name, "triggered", await self._server.trigger(stored.name, due, int(overlap)))
@@ -435,7 +433,7 @@ class ScheduleManager:
     async def delete_schedule(
         self, schedule_id: str, *, project_id: str = DEFAULT_PROJECT, tenant_id: str = DEFAULT_TENANT
     ) -> ScheduleResult:
-        """Removes a schedule; tasks that it started go on. See `pause_schedule`."""
+        """Remove a schedule; its running tasks continue. See `pause_schedule`."""
         stored = await self._stored(schedule_id, project_id, tenant_id)
         return _result(stored.name, "deleted", await self._server.delete(stored.name))
 
@@ -448,10 +446,10 @@ class ScheduleManager:
 
 
 def _name(schedule_id: str, project_id: str, tenant_id: str) -> ScheduleName:
-    """The name of a schedule.
+    """Return the name of a schedule.
 
     Raises:
-        ScheduleError: the tenant's id cannot be one.
+        ScheduleError: the tenant's id is invalid.
     """
     violation = tenant_violation(tenant_id)
     if violation:
@@ -460,10 +458,10 @@ def _name(schedule_id: str, project_id: str, tenant_id: str) -> ScheduleName:
 
 
 def _result(name: ScheduleName, status: str, done: bool) -> ScheduleResult:
-    """The answer about a schedule.
+    """Return the answer about a schedule.
 
     Raises:
-        ScheduleUnknownError: it was removed just before.
+        ScheduleUnknownError: it has just been removed.
     """
     if not done:
         raise ScheduleUnknownError(name)

@@ -1,4 +1,4 @@
-"""Schedules as the Temporal server keeps them: reading, writing, and what differs."""
+"""Read, write and compare schedules on the Temporal server."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ T = TypeVar("T")
 
 _AT_ONCE = 16
 _PAGE = 1000
-# How long, in seconds, the server's list may leave out a schedule that was created; it is a matter of a second, mostly.
+# Seconds for which the server's list may lack a new schedule; mostly about one.
 _LAG = 60.0
 
 
 class ScheduleServer:
     """The schedules on a Temporal server.
 
-    Every method raises `temporalio.service.RPCError` where the server does not do it.
+    Every method raises `temporalio.service.RPCError` if the server rejects a request.
 
     Args:
         client: Temporal client with the contract's data converter.
-        timeout: how long one call may take.
+        timeout: timeout of one call.
     """
 
     def __init__(self, client: Client, timeout: timedelta) -> None:
@@ -84,7 +84,7 @@ class ScheduleServer:
         self._created = dict[ScheduleName, float]()
 
     async def describe(self, name: ScheduleName) -> Stored | None:
-        """A schedule as it is; None where there is none, or not one of ours."""
+        """Return a schedule; None if it does not exist or is not ours."""
         temporal_id = name.temporal_id
         if len(temporal_id) > ID_LIMIT:
             return None
@@ -101,7 +101,7 @@ class ScheduleServer:
         return await read_schedule(self.client, temporal_id, description)
 
     async def create(self, name: ScheduleName, schedule: Schedule) -> bool:
-        """Creates a schedule; False where the id is taken."""
+        """Create a schedule; False if the id is taken."""
         request = CreateScheduleRequest(
             namespace=self.client.namespace,
             schedule_id=name.temporal_id,
@@ -115,7 +115,7 @@ class ScheduleServer:
         return created
 
     async def update(self, stored: Stored, schedule: Schedule) -> None:
-        """Asks to change a schedule that is still as it was read; where it is not, the server leaves it, silently."""
+        """Change a schedule if it is unchanged since it was read; otherwise the server silently ignores the update."""
         schedule.state.CopyFrom(stored.description.schedule.state)
         request = UpdateScheduleRequest(
             namespace=self.client.namespace,
@@ -128,7 +128,7 @@ class ScheduleServer:
         await self._done(self._service.update_schedule, request)
 
     async def delete(self, name: ScheduleName) -> bool:
-        """Removes a schedule; False where it is gone already."""
+        """Remove a schedule; False if it does not exist."""
         request = DeleteScheduleRequest(
             namespace=self.client.namespace, schedule_id=name.temporal_id, identity=self.client.identity
         )
@@ -137,29 +137,29 @@ class ScheduleServer:
         return deleted
 
     async def pause(self, name: ScheduleName, note: str) -> bool:
-        """Pauses a schedule; False where it is gone."""
+        """Pause a schedule; False if it does not exist."""
         return await self._patch(name, SchedulePatch(pause=note))
 
     async def resume(self, name: ScheduleName, note: str) -> bool:
-        """Lets a schedule go on; False where it is gone."""
+        """Resume a schedule; False if it does not exist."""
         return await self._patch(name, SchedulePatch(unpause=note))
 
     async def trigger(self, name: ScheduleName, due: datetime, overlap: int) -> bool:
-        """Has a schedule start a task as if it were due at a time; False where it is gone."""
+        """Start a task of a schedule as if it were due at a time; False if the schedule does not exist."""
         trigger = TriggerImmediatelyRequest()
         trigger.overlap_policy = overlap  # type: ignore[assignment]  # the stubs want the enum's own type for its number
         trigger.scheduled_time.FromDatetime(due)
         return await self._patch(name, SchedulePatch(trigger_immediately=trigger))
 
     async def names(self, tenant_ids: Set[str] | None, project_id: str) -> list[ScheduleName]:
-        """Names of the schedules that may be ours, sorted.
+        """Return the sorted names of schedules that may be ours.
 
-        The server's list lags a moment behind what was created or removed just now. What was created here is among
-        the names all the same, so that a registration with `prune` right after another finds what that one created.
+        The server's list lags behind creation and removal. Schedules created by this process are added, so that a
+        registration with `prune` right after another one finds them.
 
         Args:
-            tenant_ids: of these tenants; None for all.
-            project_id: of this project; empty for all.
+            tenant_ids: only these tenants; None means all.
+            project_id: only this project; empty means all.
         """
         only = next(iter(tenant_ids)) if tenant_ids is not None and len(tenant_ids) == 1 else None
         request = ListSchedulesRequest(
@@ -181,16 +181,16 @@ class ScheduleServer:
         return sorted(name for name in found if not project_id or name.project_id == project_id)
 
     async def describe_all(self, names: Iterable[ScheduleName]) -> list[Stored]:
-        """Those of the schedules that are there and ours, in the order of the names."""
+        """Read the schedules that exist and are ours, in the order of the names."""
 
         found = await self.all_of(self.describe(name) for name in names)
         return [stored for stored in found if stored is not None]
 
     async def all_of(self, calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-        """What calls give, a bounded number of them at once.
+        """Run calls, a bounded number at once, and return their results.
 
-        Where one fails, no further ones are begun, and those under way have ended before its error is raised: against
-        a server that does not answer, each would otherwise take its time.
+        If one fails, start no more and raise its error after the running ones have ended: if the server does not
+        answer, each further call would wait for its timeout.
         """
         first: list[BaseException] = []
 
@@ -208,7 +208,7 @@ class ScheduleServer:
         given = await asyncio.gather(*map(one, calls), return_exceptions=True)
         if first:
             raise first[0]
-        # None stands for a call that was not begun alone, and then there is a first error.
+        # None means that the call was not started, which happens only after an error.
         return cast("list[T]", given)
 
     async def _patch(self, name: ScheduleName, patch: SchedulePatch) -> bool:
@@ -228,7 +228,7 @@ class ScheduleServer:
         *,
         unless: RPCStatusCode = RPCStatusCode.NOT_FOUND,
     ) -> bool:
-        """Sends a request; False where the server answers with the status `unless`."""
+        """Send a request; False if the server answers with the status `unless`."""
         try:
             await method(request, retry=True, timeout=self._timeout)
         except RPCError as error:
@@ -244,14 +244,14 @@ MEMO = "ContextUnitySchedule"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
-    """A schedule of ours as the server has it.
+    """One of our schedules on the server.
 
     Attributes:
-        name: under which name it is kept.
-        entry: what it does when, as it is in force.
-        input: what its tasks are started with; None for nothing, or for a message that no module here knows.
-        context: what travels with its tasks.
-        description: all that the server told.
+        name: name of the schedule.
+        entry: what it starts and when, as currently in force.
+        input: input of its tasks; None for none, or for a message that no module here knows.
+        context: context of its tasks.
+        description: the server's full description.
     """
 
     name: ScheduleName
@@ -261,7 +261,7 @@ class Stored:
     description: DescribeScheduleResponse
 
     def to_status(self) -> ScheduleStatus:
-        """The schedule as ListSchedules tells it."""
+        """Convert to the message of ListSchedules."""
         info = self.description.info
         return ScheduleStatus(
             project_id=self.name.project_id,
@@ -282,7 +282,7 @@ class Stored:
 
 
 async def write_schedule(client: Client, checked: CheckedEntry) -> Schedule:
-    """The schedule that a checked entry asks for, as one to create."""
+    """Build the Temporal schedule for a checked entry."""
     entry, schedule = checked.entry, Schedule()
     schedule.spec.structured_calendar.append(checked.calendar)
     schedule.spec.timezone_name = entry.timezone
@@ -297,7 +297,7 @@ async def write_schedule(client: Client, checked: CheckedEntry) -> Schedule:
 
 
 async def read_schedule(client: Client, temporal_id: str, description: DescribeScheduleResponse) -> Stored | None:
-    """A schedule as the server describes it; None where it was not made by us."""
+    """Read a schedule from the server's description; None if it is not ours."""
     name, action = ScheduleName.from_temporal_id(temporal_id), description.schedule.action.start_workflow
     if name is None or MEMO not in action.memo.fields:
         return None
@@ -359,7 +359,7 @@ def _write_options(action: NewWorkflowExecutionInfo, contract: WorkflowContract,
 
 
 def _kept(entry: ScheduleEntry) -> ScheduleEntry:
-    """What of an entry the memo holds: whether it is paused changes without us."""
+    """Return the part of an entry for the memo, without `paused`, which changes independently."""
     return ScheduleEntry(
         schedule_id=entry.schedule_id,
         workflow_type=entry.workflow_type,
@@ -398,7 +398,7 @@ async def _read_input(client: Client, action: NewWorkflowExecutionInfo) -> bette
 
 
 def _read_cron(spec: ScheduleSpec, kept: str) -> str:
-    """The expression that was registered, or the one that says what is in force where somebody changed it past us."""
+    """Return the registered expression, or the one in force if somebody changed it directly in Temporal."""
     calendars = list(spec.structured_calendar)
     beyond = (
         spec.interval or spec.exclude_structured_calendar or spec.HasField("start_time") or spec.HasField("end_time")
@@ -427,16 +427,16 @@ _FIELDS = ("workflow_type", "task_queue", "cron", "timezone", "description", "ov
 
 
 def differences(stored: Stored, wanted: CheckedEntry, schedule: Schedule) -> list[ScheduleDifference]:
-    """What has to change; nothing where the schedule is there just so.
+    """Return what has to change; nothing if the schedule is up to date.
 
     Args:
-        stored: the one that is there.
-        wanted: the one that is asked for.
-        schedule: the same as the server takes it.
+        stored: the current schedule.
+        wanted: the wanted entry.
+        schedule: the wanted entry as a Temporal schedule.
 
     Returns:
-        The fields of the entry that differ; then, under the server's own names, what the contract brings along and
-        what somebody changed past us.
+        The fields of the entry that differ; then, under the server's names, differences from the contract and changes
+        made directly in Temporal.
     """
     found = [
         (field, _text(getattr(stored.entry, field)), _text(getattr(wanted.entry, field)))
@@ -455,7 +455,7 @@ def differences(stored: Stored, wanted: CheckedEntry, schedule: Schedule) -> lis
 
 
 def _differing(before: Message, after: Message) -> Iterator[tuple[str, str, str]]:
-    """Fields that differ between two messages of one type, each with its values as text."""
+    """Return the fields that differ between two messages of one type, each with its values as text."""
     for field in before.DESCRIPTOR.fields:
         first, second = getattr(before, field.name), getattr(after, field.name)
         if first != second:
@@ -463,7 +463,7 @@ def _differing(before: Message, after: Message) -> Iterator[tuple[str, str, str]
 
 
 def _plain_action(action: NewWorkflowExecutionInfo) -> NewWorkflowExecutionInfo:
-    """A copy without what is compared as an entry, and without what the server fills in."""
+    """Return a copy without the parts compared as an entry and those that the server fills in."""
     copy = NewWorkflowExecutionInfo()
     copy.CopyFrom(action)
     copy.ClearField("input")
@@ -486,7 +486,7 @@ def _plain_policies(policies: SchedulePolicies) -> SchedulePolicies:
 
 
 def _bytes(message: betterproto2.Message | None) -> bytes:
-    # Maps are written in any order otherwise.
+    # Otherwise the order of map entries is undefined.
     return b"" if message is None else codec.to_proto(message).SerializeToString(deterministic=True)
 
 

@@ -193,7 +193,8 @@ class WorkflowContract(MethodContract):
         """The search attributes that it may set, with their types; a namespace has to have them all."""
         if self.search_attributes is None:
             return ()
-        return tuple(pair.key for pair in self.search_attributes(_Anything()))
+        pairs: Iterable[common.SearchAttributePair[Any]] = self.search_attributes(_Anything())
+        return tuple(pair.key for pair in pairs)
 
 
 class _Anything:

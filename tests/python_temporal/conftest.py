@@ -1,3 +1,4 @@
+# pyright: basic, reportMissingImports=false
 """Generates the shop's code once, with both plugins as protoc runs them, and makes it importable."""
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from temporalio.testing import WorkflowEnvironment
 from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 from contextunity.worker.temporal.search_attributes import register_attributes
 from contextunity.worker.testing import workflows as workflows
-from python_temporal import contract_of
+from python_temporal import service_of
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parents[1]
@@ -81,5 +82,5 @@ async def environment(shop: None, plugin: ContextWorkerPlugin) -> AsyncIterator[
         dev_server_existing_path=server,
         dev_server_log_level="error",
     ) as environment:
-        await register_attributes(environment.client, [contract_of(shop_temporal.CheckoutWorkflowBase)])
+        await register_attributes(environment.client, service_of(shop_temporal.CheckoutWorkflowBase).workflows.values())
         yield environment

@@ -193,7 +193,7 @@ class WorkflowContract(MethodContract):
         """The search attributes that it may set, with their types; a namespace has to have them all."""
         if self.search_attributes is None:
             return ()
-        pairs: Iterable[common.SearchAttributePair[Any]] = self.search_attributes(_Anything())
+        pairs: Any = self.search_attributes(_Anything())  # The SDK leaves open what keys are generic in.
         return tuple(pair.key for pair in pairs)
 
 

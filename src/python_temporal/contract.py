@@ -188,6 +188,21 @@ class WorkflowContract(MethodContract):
     signals: Mapping[str, SignalBinding] = field(default_factory=dict[str, SignalBinding])
     updates: Mapping[str, UpdateBinding] = field(default_factory=dict[str, UpdateBinding])
 
+    @property
+    def search_attribute_keys(self) -> tuple[common.SearchAttributeKey[Any], ...]:
+        """The search attributes that it may set, with their types; a namespace has to have them all."""
+        if self.search_attributes is None:
+            return ()
+        pairs: Any = self.search_attributes(_Anything())  # The SDK leaves open what keys are generic in.
+        return tuple(pair.key for pair in pairs)
+
+
+class _Anything:
+    """Stands in for an input in which every field is there, so that no search attribute is left out."""
+
+    def __getattr__(self, name: str) -> _Anything:
+        return self
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ActivityContract(MethodContract):

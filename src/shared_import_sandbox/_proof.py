@@ -49,10 +49,12 @@ class Proof:
 
     Attributes:
         faults: the first reasons why the modules cannot be shared; empty if they can.
+        derived: names of classes that are derived from restricted ones, which the SDK does not support.
         snapshot: everything that a run could reach and change.
     """
 
     faults: tuple[str, ...]
+    derived: tuple[str, ...]
     snapshot: Snapshot
 
 
@@ -65,13 +67,14 @@ def prove(sandbox: StandingSandbox, fixed_types: Iterable[type] = ()) -> Proof:
     """
     prover = _Prover(sandbox, frozenset(fixed_types))
     prover.look()
-    return Proof(faults=tuple(dict.fromkeys(prover.faults)), snapshot=prover.snapshot)
+    return Proof(faults=tuple(dict.fromkeys(prover.faults)), derived=tuple(prover.derived), snapshot=prover.snapshot)
 
 
 class _Prover:
     def __init__(self, sandbox: StandingSandbox, fixed_types: frozenset[type]) -> None:
         self._fixed_types = fixed_types
         self.faults = list[str]()
+        self.derived = list[str]()
         self.snapshot = Snapshot()
         self._sandbox = sandbox
         self._modules = sandbox.own_modules()
@@ -133,6 +136,7 @@ class _Prover:
     def _fault(self, where: str, value: Any, nested: bool) -> str | None:
         """Return why a value cannot be shared, or None. Values that it refers to are queued."""
         if is_proxy(value):  # Do not read its attributes.
+            self.derived.append(where)
             return "a class derived from a restricted one"
         if (
             is_fixed(value)

@@ -88,6 +88,9 @@ class _SharedModule:
         self.sandbox.workflow_class(class_name)
         for each in failure_exception_types:
             self.sandbox.imported(each.__module__, each.__qualname__.partition(".")[0])
+        through = self.sandbox.passed_through_by_code()
+        if through:
+            self.sandbox.pass_through(through)
         self.inner_runner = self.sandbox.imported(runner_class.__module__, runner_class.__name__)
         self.inner_class = self.sandbox.inner_class()
         self.sandbox.seal()
@@ -105,6 +108,12 @@ class _SharedModule:
             _LOG.info("workflow module %s: imported once, for all runs", self.name)
         else:
             _LOG.info("workflow module %s: imported again for each run, because %s", self.name, "; ".join(proof.faults))
+        for derived in proof.derived:
+            _LOG.warning(
+                "workflow module %s: %s is derived from a class that the sandbox restricts, such as datetime; workflow "
+                "code that uses it fails its workflow task each time. Move it to a module that is passed through",
+                *(self.name, derived),
+            )
 
     def undo(self, since: int) -> SandboxError | None:
         """Undo changes of runs; after a change, stop sharing the module.
@@ -153,7 +162,7 @@ class SharingWorkflowRunner(SandboxedWorkflowRunner):
             # Interceptors may have imported something.
             if shared.undo(since) is None:
                 return instance
-        return super().create_instance(det)
+        return shared.sandbox.unshared_instance(det, self.runner_class)
 
     def _module_of(self, defn: workflow._Definition) -> _SharedModule:
         name = defn.cls.__module__

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from temporalio import workflow
+from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxRestrictions
 from temporalio.worker.workflow_sandbox._importer import (
     Importer,
@@ -26,11 +27,15 @@ from temporalio.worker.workflow_sandbox._restrictions import (
     RestrictionContext,
     _RestrictedProxy,  # pyright: ignore[reportPrivateUsage]
 )
+from temporalio.worker.workflow_sandbox._runner import (
+    _Instance,  # pyright: ignore[reportPrivateUsage]
+)
 
 __all__ = ["Entered", "StandingSandbox", "is_proxy", "set_in_sandbox", "unwrapped"]
 
 set_in_sandbox: Callable[[bool], None] = workflow.unsafe._set_in_sandbox  # pyright: ignore[reportPrivateUsage]
 
+_OF_THE_INTERPRETER = frozenset({"__main__", "builtins", "sys"})
 _IN_SANDBOX = "temporalio.worker.workflow_sandbox._in_sandbox"
 
 
@@ -153,6 +158,33 @@ class StandingSandbox:
     def passed_through(self, name: str) -> bool:
         """Return whether a module of that name is passed through."""
         return self._importer.module_configured_passthrough(name)
+
+    def passed_through_by_code(self) -> set[str]:
+        """Return the modules that were imported under `imports_passed_through()`, apart from configured ones.
+
+        What they import later, when a run calls them, belongs to them. The SDK passes through only what is imported
+        within the `with` block, so a library that loads parts of itself at first use, such as numpy, gets them from the
+        sandbox. Packages of which the sandbox imported a part itself are left out.
+        """
+        own = self.own_modules()
+        found = {
+            name
+            for name, module in self.modules.items()
+            if name not in own and module is host_modules().get(name) and not self.passed_through(name)
+        }
+        return {
+            name
+            for name in found
+            if name not in _OF_THE_INTERPRETER and not any(each.startswith(f"{name}.") for each in own)
+        }
+
+    def pass_through(self, names: set[str]) -> None:
+        """Pass more modules through, with all that is in them."""
+        self._importer.restrictions = self._importer.restrictions.with_passthrough_modules(*names)
+
+    def unshared_instance(self, det: WorkflowInstanceDetails, runner_class: type[WorkflowRunner]) -> WorkflowInstance:
+        """Create an instance of the SDK's, with an import of its own and these restrictions."""
+        return _Instance(det, runner_class, self._importer.restrictions)
 
     def own_modules(self) -> dict[str, types.ModuleType]:
         """Return the modules that were imported inside, by name; all others are the process's own."""

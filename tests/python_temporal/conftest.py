@@ -1,3 +1,4 @@
+# pyright: basic, reportMissingImports=false
 """Generates the shop's code once, with both plugins as protoc runs them, and makes it importable."""
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import pytest
 from temporalio.testing import WorkflowEnvironment
 
 from contextunity.worker.temporal.plugin import ContextWorkerPlugin
+from contextunity.worker.temporal.search_attributes import register_attributes
 from contextunity.worker.testing import workflows as workflows
+from python_temporal import service_of
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parents[1]
-_SEARCH_ATTRIBUTES = {"CustomerId": "Keyword", "BasketNumber": "Int", "PlacedAt": "Datetime", "Tags": "KeywordList"}
 
 
 def _folder(package: str) -> Path:
@@ -69,15 +71,16 @@ def plugin() -> ContextWorkerPlugin:
 
 
 @pytest.fixture
-async def environment(plugin: ContextWorkerPlugin) -> AsyncIterator[WorkflowEnvironment]:
+async def environment(shop: None, plugin: ContextWorkerPlugin) -> AsyncIterator[WorkflowEnvironment]:
     """A dev server with the shop's search attributes, and a client that knows the shop's messages."""
-    keys = [f"--search-attribute={name}={kind}" for name, kind in _SEARCH_ATTRIBUTES.items()]
+    from acme_gen.acme.shop.v1 import shop_temporal
+
     server = str(Path(sys.executable).parent / "temporal")
     # Untyped here, because the SDK's signature is not fully typed itself.
     async with await cast("Any", WorkflowEnvironment).start_local(
         plugins=[plugin],
         dev_server_existing_path=server,
-        dev_server_extra_args=keys,
         dev_server_log_level="error",
     ) as environment:
+        await register_attributes(environment.client, service_of(shop_temporal.CheckoutWorkflowBase).workflows.values())
         yield environment

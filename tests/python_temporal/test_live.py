@@ -20,6 +20,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, CancelledErro
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
+from contextunity.worker.testing import WorkflowHarness
 from python_temporal import ContractError, workflow_classes
 
 pytestmark = pytest.mark.usefixtures("shop")
@@ -143,6 +144,19 @@ async def test_the_declared_options_reach_the_server(environment: WorkflowEnviro
         again = await ShopServiceClient(environment.client).start_checkout(_request())
         assert again.first_execution_run_id == handle.first_execution_run_id
         await handle.terminate()
+
+
+async def test_the_harness_registers_the_search_attributes_of_a_contract(workflows: WorkflowHarness) -> None:
+    from acme_gen.acme.shop.v1.shop_temporal import ShopServiceClient
+    from shop_workflows import Checkout
+
+    # Without them the server would refuse the start. A second context finds them there.
+    for basket in ("ann", "bob"):
+        async with workflows.running(Checkout):
+            handle = await ShopServiceClient(workflows.client).start_checkout(_request(), id=basket)
+            attributes = (await handle.describe()).typed_search_attributes
+            assert attributes[SearchAttributeKey.for_keyword("CustomerId")] == "ann"
+            await handle.terminate()
 
 
 async def test_explicit_options_win_over_declared_ones(environment: WorkflowEnvironment) -> None:

@@ -149,7 +149,8 @@ def test_every_module_that_does_not_load_is_listed(spawn: Any, tmp_path: Path) -
         *_WORKER, "--temporal", WORKER_MODULES="broken_module, wrong_module, nowhere", PYTHONPATH=str(tmp_path)
     )
     assert process.wait() == 2
-    assert "'broken_module' (WORKER_MODULES) cannot be loaded: RuntimeError: bad wiring" in process.output
+    place = f"{tmp_path}/broken_module.py:1"
+    assert f"'broken_module' (WORKER_MODULES) cannot be loaded: {place}: RuntimeError: bad wiring" in process.output
     assert "'wrong_module' (WORKER_MODULES) is a int" in process.output
     assert "'nowhere' (WORKER_MODULES) cannot be loaded: ModuleNotFoundError" in process.output
 

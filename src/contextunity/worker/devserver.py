@@ -65,7 +65,7 @@ async def running_dev_server(
         temporal = await stack.enter_async_context(
             embedded_server(settings.data_folder, port=temporal_port, ui_port=ui_port)
         )
-        client = await connect(settings, address=temporal.address)
+        client = await connect(settings, address=temporal.address, workflows=registry.workflows)
         workers = await stack.enter_async_context(
             running_workers(client, selected, settings, workflows=registry.workflows)
         )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from contextunity.core.errors import ContextUnityError
@@ -16,6 +16,7 @@ __all__ = [
     "EgressRefusedError",
     "PortTakenError",
     "RegistryError",
+    "SearchAttributesError",
     "SettingsError",
     "TemporalUnreachableError",
     "TooManyRedirectsError",
@@ -77,6 +78,43 @@ class TemporalUnreachableError(WorkerError):
             f"no Temporal server answers at {address} ({reason}). Set TEMPORAL_ADDRESS to a running server, or start "
             "everything at once, including a Temporal server, with `python -m contextunity.worker dev`."
         )
+
+
+class SearchAttributesError(WorkerError):
+    """The namespace lacks search attributes that tasks are started with, and we may not register them.
+
+    Attributes:
+        missing: type, and what sets it, by name of each that is not there.
+        other_types: type, what sets it, and the type that the server has, by name of each that is there as another.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        missing: Mapping[str, tuple[str, str]],
+        other_types: Mapping[str, tuple[str, str, str]],
+        reason: str,
+    ) -> None:
+        self.missing, self.other_types = dict(missing), dict(other_types)
+        lines = list[str]()
+        if missing or not other_types:
+            lines.append(
+                f"search attributes of the namespace {namespace!r} cannot be {'registered' if missing else 'read'}: "
+                f"{reason}"
+            )
+        lines += [f"  - {name} of type {kind}, which {who} sets" for name, (kind, who) in self.missing.items()]
+        if missing:
+            flags = " ".join(f"--name {name} --type {kind}" for name, (kind, _) in self.missing.items())
+            lines.append(
+                f"Have an operator run: temporal operator search-attribute create --namespace {namespace} {flags}"
+            )
+        lines += [
+            f"search attribute {name} is of type {there} in the namespace {namespace!r}, and {who} sets it as {kind}; "
+            "rename it in the contract, or have an operator remove it: temporal operator search-attribute remove "
+            f"--namespace {namespace} --name {name}"
+            for name, (kind, who, there) in self.other_types.items()
+        ]
+        super().__init__("\n".join(lines))
 
 
 class PortTakenError(WorkerError):

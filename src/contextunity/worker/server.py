@@ -34,6 +34,7 @@ from .readiness import Pace, following_temporal, temporal_probe
 from .service import Call, Method, WorkerService, respond, run_in_thread, stream
 from .settings import Settings
 from .strangers import Strangers
+from .temporal.errors import PayloadTooLargeError
 
 __all__ = ["SERVICE_NAME", "Boundary", "RunningServer", "read_unit", "running_server"]
 
@@ -317,6 +318,8 @@ async def _abort(status: Any, context: _Context) -> NoReturn:
 def _service_error(error: Exception, method: Method, trace_id: str) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
+    if isinstance(error, PayloadTooLargeError):
+        return ServiceError(Reason.UNIT_TOO_LARGE, error.message)
     if isinstance(error, AuthenticationError):
         return ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
     _LOG.error("%s failed, trace_id %s", method.name, trace_id, exc_info=error)

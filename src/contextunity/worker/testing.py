@@ -34,6 +34,7 @@ from python_temporal.fakes import ActivityFakes
 
 from .errors import WorkerError
 from .temporal.plugin import ContextWorkerPlugin
+from .temporal.search_attributes import register_attributes
 
 __all__ = ["ActivityFakes", "WorkflowHarness", "time_skipping_environment", "workflows"]
 
@@ -79,6 +80,9 @@ class WorkflowHarness:
             passthrough_modules: import paths for the sandbox to share; the workflows' generated code is shared anyway.
         """
         known = {service.full_name: service for service in (*services, *map(service_of, workflows))}
+        await register_attributes(
+            self.client, [contract for each in known.values() for contract in each.workflows.values()]
+        )
         handlers = self.fakes.activities(known.values(), besides=activities)
         # What ContextWorkerPlugin shares comes on top: the client hands its plugins on to its workers.
         shared = {*passthrough_modules, *(module for each in known.values() for module in generated_modules(each))}

@@ -180,3 +180,52 @@ def test_one_that_does_not_implement_its_contract_stops_the_boot(
     assert worker.wait() == 2
     assert "module 'greet'" in worker.output
     assert "compose" in worker.output
+
+
+_ONCE = """\
+import builtins
+
+if hasattr(builtins, "once_is_there"):
+    raise ImportError("cannot load module more than once per process")
+builtins.once_is_there = True
+"""
+"""A library such as numpy: it keeps state outside of Python's modules, so that it cannot be imported again."""
+
+
+def test_a_library_that_the_sandbox_cannot_import_is_named_with_the_line_to_add(
+    spawn: Any, temporal_server: EmbeddedServer, installed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(installed / "acme_greet", tmp_path / "acme_greet")
+    (tmp_path / "once").mkdir()
+    (tmp_path / "once/__init__.py").write_text("from . import core\n")
+    (tmp_path / "once/core.py").write_text(_ONCE)
+    workflows = tmp_path / "acme_greet/workflows.py"
+    workflows.write_text("import once.core\n" + workflows.read_text())
+    variables = {"TEMPORAL_ADDRESS": temporal_server.address, "PYTHONPATH": str(tmp_path)}
+    worker = spawn("-m", "contextunity.worker", "--temporal", WORKER_MODULES="acme_greet.plugin", **variables)
+    assert worker.wait() == 2
+    assert "Traceback" not in worker.output
+    assert (
+        f"  - module 'greet': {workflows}:1 imports once, which the workflow sandbox cannot import again for each run "
+        "(ImportError: cannot load module more than once per process); add passthrough_modules=['once'] to the "
+        "ModuleConfig"
+    ) in worker.output
+    plugin = tmp_path / "acme_greet/plugin.py"
+    plugin.write_text(plugin.read_text().replace('name="greet",', 'name="greet", passthrough_modules=["once"],'))
+    worker = spawn("-m", "contextunity.worker", "--temporal", WORKER_MODULES="acme_greet.plugin", **variables)
+    assert worker.wait_for("Temporal workers run for modules:")
+
+
+def test_a_lifespan_that_fails_is_told_in_one_line(
+    spawn: Any, temporal_server: EmbeddedServer, installed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(installed / "acme_greet", tmp_path / "acme_greet")
+    activities = tmp_path / "acme_greet/activities.py"
+    text = activities.read_text().replace("    greeting = context", "    greeting = {}['word'] or context")
+    activities.write_text(text)
+    line = text.splitlines().index("    greeting = {}['word'] or context.settings.greeting") + 1
+    variables = {"TEMPORAL_ADDRESS": temporal_server.address, "PYTHONPATH": str(tmp_path)}
+    worker = spawn("-m", "contextunity.worker", "--temporal", WORKER_MODULES="acme_greet.plugin", **variables)
+    assert worker.wait() == 2
+    assert "Traceback" not in worker.output
+    assert f"  - module 'greet': its lifespan failed: {activities}:{line}: KeyError: 'word'" in worker.output

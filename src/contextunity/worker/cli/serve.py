@@ -77,7 +77,7 @@ async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | Non
     authenticator = authenticator_for(settings)
     async with contextlib.AsyncExitStack() as stack:
         quotas = await stack.enter_async_context(open_quotas(settings))
-        client = await connect(settings, address=address and with_port(address))
+        client = await connect(settings, address=address and with_port(address), workflows=registry.workflows)
         timeout = timedelta(seconds=settings.temporal_timeout)
         service = WorkerService(client, registry, rpc_timeout=timeout, quotas=quotas)
         server = await stack.enter_async_context(running_server(service, settings, authenticator))
@@ -96,7 +96,7 @@ async def _temporal(
     if tenant and tenant_violation(tenant):
         raise SettingsError([f"--tenant {tenant!r} {tenant_violation(tenant)}"])
     modules = registry.select(names)
-    client = await connect(settings, address=address and with_port(address))
+    client = await connect(settings, address=address and with_port(address), workflows=registry.workflows)
     async with running_workers(client, modules, settings, tenant=tenant, workflows=registry.workflows) as workers:
         listed = ", ".join(module.config.name for module in modules) or "none"
         alone = f" of the tenant {tenant} alone" if tenant else ""

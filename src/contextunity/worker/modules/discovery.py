@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
+import inspect
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import RegistryError, SettingsError
 from ..settings import Settings, load_settings
+from .import_faults import import_fault
 from .registry import ModuleConfig, WorkerRegistry
 
 __all__ = ["ENTRY_POINT_GROUP", "boot", "discover"]
@@ -53,9 +54,10 @@ def discover(settings: Settings) -> WorkerRegistry:
     """
     configs, violations = list[ModuleConfig](), list[str]()
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
-        _load(f"module {point.name!r} (entry point {point.value})", point.load, configs, violations)
+        _load(f"module {point.name!r} (entry point {point.value})", point.module, point.attr, configs, violations)
     for path in settings.module_paths:
-        _load(f"module {path!r} (WORKER_MODULES)", functools.partial(_import, path), configs, violations)
+        module, _, attribute = path.partition(":")
+        _load(f"module {path!r} (WORKER_MODULES)", module, attribute, configs, violations)
     registry = WorkerRegistry(module_settings=settings.modules, settings_folder=settings.settings_folder)
     stray = registry.stray_sections(configs)
     try:
@@ -69,14 +71,6 @@ def discover(settings: Settings) -> WorkerRegistry:
     if stray:
         raise SettingsError(stray)
     return registry
-
-
-def _import(path: str) -> object:
-    module, _, attribute = path.partition(":")
-    loaded = importlib.import_module(module)
-    if not attribute and not hasattr(loaded, "module") and callable(getattr(loaded, "register_all", None)):
-        return loaded.register_all
-    return getattr(loaded, attribute or "module")
 
 
 class _Recording:
@@ -112,21 +106,59 @@ def _register_all_violation(where: str, register_all: Callable[..., object]) -> 
     )
 
 
-def _load(where: str, load: Callable[[], object], configs: list[ModuleConfig], violations: list[str]) -> None:
+def _load(where: str, path: str, attribute: str, configs: list[ModuleConfig], violations: list[str]) -> None:
+    """Adds the ModuleConfig that a module has, or what is wrong with it.
+
+    Args:
+        where: the module, and who names it.
+        path: dotted name of the Python module.
+        attribute: name in it, unless given `module`.
+        configs: to add to.
+        violations: to add to.
+    """
     try:
-        loaded = load()
-        if isinstance(loaded, ModuleType):
-            loaded = getattr(loaded, "register_all", loaded)
-        if callable(loaded) and getattr(loaded, "__name__", "") == "register_all":
-            violations.append(_register_all_violation(where, loaded))
+        loaded = importlib.import_module(path)
+        found = _attribute(loaded, attribute or "module")
+        if found is None and not attribute:
+            found = getattr(loaded, "register_all", None)
+        if found is None:
+            violations.append(_missing_violation(where, loaded, attribute))
             return
-        if callable(loaded):
-            loaded = loaded()
-    # A module is somebody else's code: whatever its import raises is a fault to list beside the others'.
-    except Exception as error:  # noqa: BLE001
-        violations.append(f"{where} cannot be loaded: {type(error).__name__}: {error}")
+        if callable(found) and getattr(found, "__name__", "") == "register_all":
+            violations.append(_register_all_violation(where, found))
+            return
+        if callable(found):
+            if _needs_arguments(found):
+                violations.append(f"{where} needs arguments; it should be a ModuleConfig, or return one without any")
+                return
+            found = found()
+    # A module is somebody else's code: whatever its import raises is a fault to list beside the others'. One that ends
+    # the process would do so without a word.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        violations.append(f"{where} cannot be loaded: {import_fault(error, path)}")
         return
-    if isinstance(loaded, ModuleConfig):
-        configs.append(loaded)
+    if isinstance(found, ModuleConfig):
+        configs.append(found)
     else:
-        violations.append(f"{where} is a {type(loaded).__name__}; it should be a ModuleConfig or return one")
+        violations.append(f"{where} is a {type(found).__name__}; it should be a ModuleConfig or return one")
+
+
+def _needs_arguments(function: Callable[..., object]) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return any(
+        each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD) for each in parameters
+    )
+
+
+def _attribute(loaded: object, path: str) -> object | None:
+    for name in path.split("."):
+        loaded = getattr(loaded, name, None)
+    return loaded
+
+
+def _missing_violation(where: str, loaded: ModuleType, attribute: str) -> str:
+    file, name = getattr(loaded, "__file__", None) or "it", loaded.__name__.rpartition(".")[2]
+    return (
+        f"{where} has no {attribute or 'module'!r}; add {attribute or 'module'} = ModuleConfig(name={name!r}, "
+        f"workflows=[…], activities=[…]) to {file}, or name what is a ModuleConfig: {loaded.__name__}:NAME"
+    )

@@ -25,6 +25,7 @@ from ..errors import RegistryError, SettingsError, UnknownModuleError
 from ..quotas import Quotas
 from ..schedules import declaration_violations
 from ..settings import describe_violations
+from ..temporal.search_attributes import type_name
 
 __all__ = ["ModuleConfig", "ModuleContext", "RegisteredModule", "WorkerRegistry"]
 
@@ -239,7 +240,22 @@ def _clashes(modules: Sequence[RegisteredModule]) -> list[str]:
     violations += _repeated(
         "task queue", (queue for module in modules if not _module_broken(module) for queue in module.task_queues)
     )
-    return violations
+    return violations + _attribute_clashes(modules)
+
+
+def _attribute_clashes(modules: Sequence[RegisteredModule]) -> list[str]:
+    """Search attributes that two contracts set as different types: a namespace has each as one."""
+    users = dict[str, dict[str, str]]()
+    for contract in _workflows(modules).values():
+        for key in contract.search_attribute_keys:
+            users.setdefault(key.name, {}).setdefault(type_name(key.indexed_value_type), contract.name)
+    return [
+        f"search attribute {name!r} is "
+        + " and ".join(f"{kind} in workflow {user!r}" for kind, user in kinds.items())
+        + "; rename one"
+        for name, kinds in users.items()
+        if len(kinds) > 1
+    ]
 
 
 def _workflows(modules: Iterable[RegisteredModule]) -> dict[str, WorkflowContract]:

@@ -27,7 +27,6 @@ from contextunity.core.context import HEADER
 from contextunity.worker.fair_gate import FairGate
 from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error, too_large
 from contextunity.worker.temporal.search_attributes import (
-    ATTRIBUTES,
     TENANT_ATTRIBUTE,
     UNIT_ATTRIBUTE,
     bound_attributes,
@@ -263,9 +262,11 @@ class StartWorkflowHandler:
                 detail.Unpack(taken) for detail in error.grpc_status.details
             ):
                 return taken
-            if may_register and any(key.name in error.message for key in ATTRIBUTES):
+            if may_register and any(name in error.message for name in wanted.search_attributes.indexed_fields):
                 # The server came back without what it knew; what a start needs is registered again.
-                await register_attributes(self._engine.client)
+                await register_attributes(
+                    self._engine.client, [self._engine.registry.workflows[wanted.workflow_type.name]]
+                )
                 return await self._send(wanted, may_register=False)
             raise from_rpc_error(error, workflow_id=wanted.workflow_id) from error
 

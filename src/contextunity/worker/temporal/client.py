@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RetryConfig, RPCError
+
+from python_temporal.contract import WorkflowContract
 
 from ..errors import TemporalUnreachableError
 from ..settings import Settings
@@ -18,16 +21,19 @@ from .search_attributes import register_attributes
 __all__ = ["connect", "with_port"]
 
 
-async def connect(settings: Settings, *, address: str | None = None) -> Client:
+async def connect(
+    settings: Settings, *, address: str | None = None, workflows: Mapping[str, WorkflowContract] | None = None
+) -> Client:
     """Connects to the Temporal server that the standard TEMPORAL_* settings name.
 
     Args:
         settings: `temporal_timeout` bounds the attempt.
         address: host:port to connect to instead.
+        workflows: contracts by workflow_type whose search attributes are registered too, where they are missing.
 
     Raises:
         TemporalUnreachableError: nothing answers there in time, or it does not let us in.
-        WorkerError: its namespace lacks our search attributes, and it does not let us register them.
+        SearchAttributesError: its namespace lacks search attributes, and it does not let us register them.
     """
     config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
     if address is not None:
@@ -42,7 +48,7 @@ async def connect(settings: Settings, *, address: str | None = None) -> Client:
             retries = RetryConfig(max_elapsed_time_millis=int(settings.temporal_timeout * 1000))
             client = await Client.connect(**config, plugins=[ContextWorkerPlugin()], retry_config=retries)
             await client.service_client.check_health()
-            await register_attributes(client)
+            await register_attributes(client, (workflows or {}).values())
             return client
     except TimeoutError:
         reason = f"no answer within {settings.temporal_timeout:g} s"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, Self, Union, get_args, get_origin
+from typing import Any, ClassVar, Self, Union, cast, get_args, get_origin
 
 import betterproto2
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
-from temporalio.api.common.v1 import Payload
+from temporalio import activity, workflow
+from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.api.failure.v1 import Failure
 from temporalio.converter import (
     BinaryNullPayloadConverter,
@@ -31,7 +33,7 @@ from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.core.exact_datetime import read_isoformat
 
-from .errors import UndecodableInputError
+from .errors import PayloadTooLargeError, UndecodableInputError
 
 __all__ = ["ProtobufPayloadConverter", "data_converter"]
 
@@ -132,11 +134,19 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
     as `json/plain`, into the class of the type hint, or by `messageType` where the code that reads has no hint. Other
     Python values go by the SDK's `json/plain`.
 
+    Attributes:
+        payload_limit: bytes that an input or a result may have, which is what Temporal servers take unless configured
+            otherwise. A server that is sent more refuses the whole workflow task or the outcome of an activity, and
+            workers would repeat them for ever. None checks nothing.
+
     Raises:
+        PayloadTooLargeError: an input or a result is over the limit; it fails the workflow or activity for good.
         CodecError: a payload is broken, of an unknown encoding, or of another type than the hint's. What a workflow
             receives raises UndecodableInputError, which fails the workflow; the error alone would have the server
             repeat the workflow task for ever.
     """
+
+    payload_limit: ClassVar[int | None] = 2 * 1024 * 1024
 
     def __init__(self) -> None:
         self._of_workflow = False
@@ -148,6 +158,16 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
             _JsonProtobufConverter(),
             _JsonPlainConverter(),
         )
+
+    def to_payloads(self, values: Sequence[Any]) -> list[Payload]:
+        """Encodes values, each by the first converter that knows it."""
+        payloads = super().to_payloads(values)
+        limit = self.payload_limit
+        if limit is not None and sum(payload.ByteSize() for payload in payloads) > limit - _OVERHEAD * len(payloads):
+            size = Payloads(payloads=payloads).ByteSize()
+            if size > limit:
+                raise PayloadTooLargeError(size, limit, _largest_part(values, payloads), _whose())
+        return payloads
 
     def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
         """Decodes values, each by its encoding."""
@@ -177,10 +197,38 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
         return self._other
 
 
+class _UnlimitedPayloadConverter(ProtobufPayloadConverter):
+    payload_limit = None
+
+
+class _DataConverter(DataConverter):
+    """Does without the limit where a codec or a storage comes after, which may make payloads smaller."""
+
+    def __post_init__(self) -> None:
+        with_limit = self.payload_converter_class is ProtobufPayloadConverter
+        if with_limit and (self.payload_codec is not None or self.external_storage is not None):
+            object.__setattr__(self, "payload_converter_class", _UnlimitedPayloadConverter)
+        super().__post_init__()
+
+
 class _FailureConverter(DefaultFailureConverter):
-    """Has an activity that cannot read its input fail for good: the SDK would have it retried."""
+    """Has failures that nobody can do anything about end for good: the SDK would have them retried for ever.
+
+    - An activity that cannot read its input fails, without retries.
+    - A failure that is too large for the server is cut.
+    """
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
+        """Fills in the failure that an exception becomes."""
+        try:
+            self._to_failure(exception, payload_converter, failure)
+        except PayloadTooLargeError as error:
+            failure.Clear()
+            self._to_failure(_without_details(exception, error), payload_converter, failure)
+        if failure.ByteSize() > _LARGEST_FAILURE:
+            _cut(failure)
+
+    def _to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
         cause = exception.__cause__
         undecodable = isinstance(exception, ApplicationError) and exception.message == _SDK_CANNOT_DECODE
         if undecodable and isinstance(cause, CodecError):
@@ -190,8 +238,12 @@ class _FailureConverter(DefaultFailureConverter):
 
 
 _SDK_CANNOT_DECODE = "Failed decoding arguments"
+_LARGEST_FAILURE = 1024 * 1024
+_LONGEST_TEXT = 4096
+_OVERHEAD = 6
+"""Bytes that a payload takes in a list of payloads beside its own, at most."""
 
-data_converter = DataConverter(
+data_converter = _DataConverter(
     payload_converter_class=ProtobufPayloadConverter, failure_converter_class=_FailureConverter
 )
 """The data converter for clients and workers; `contextunity.worker.plugin.ContextWorkerPlugin` brings it along."""
@@ -235,3 +287,64 @@ def _message_classes(type_hint: Any) -> Iterator[type[Any]]:
             yield from _message_classes(arm)
     elif isinstance(type_hint, type) and issubclass(type_hint, _Dataclass | Message):
         yield type_hint
+
+
+def _whose() -> str:
+    """Who encodes it."""
+    if activity.in_activity():
+        return f"a result or message of activity {activity.info().activity_type!r}"
+    if workflow.in_workflow():
+        return f"a result or message of workflow {workflow.info().workflow_type!r}"
+    return ""
+
+
+def _largest_part(values: Sequence[Any], payloads: Sequence[Payload]) -> str:
+    """The field that takes the most, however deep it is, or the value itself where that is no message."""
+    number, payload = max(enumerate(payloads), key=lambda each: each[1].ByteSize())
+    message, path, size = values[number], list[str](), payload.ByteSize()
+    name = type(message).__name__
+    while isinstance(message, _Dataclass):
+        sizes = {each.name: _size_alone(message, each.name) for each in dataclasses.fields(cast("Any", message))}
+        largest = max(sizes, key=sizes.__getitem__, default=None)
+        if largest is None:
+            break
+        path.append(largest)
+        size, message = sizes[largest], getattr(message, largest)
+    if isinstance(message, Message) and message.ListFields():
+        sizes = {descriptor.name: len(str(value)) for descriptor, value in message.ListFields()}
+        path.append(max(sizes, key=sizes.__getitem__))
+    which = f"value {number + 1}, a {name}" if len(values) > 1 else f"a {name}"
+    if not path:
+        return f"{which}, with {size:,} bytes"
+    count = f" ({len(message):,} values)" if isinstance(message, list | dict) else ""  # pyright: ignore[reportUnknownArgumentType]
+    return f"the field {'.'.join(path)!r} of {which}, with {size:,} bytes{count}"
+
+
+def _size_alone(message: Any, field: str) -> int:
+    """Bytes of a message with one of its fields alone."""
+    return len(codec.encode(type(message)(**{field: getattr(message, field)})))
+
+
+def _without_details(exception: BaseException, error: PayloadTooLargeError) -> ApplicationError:
+    """What is left of an exception whose details are too large."""
+    left = ApplicationError(
+        f"{exception} (without its details: {error.message})",
+        type=(exception.type if isinstance(exception, ApplicationError) else None) or type(exception).__name__,
+        non_retryable=isinstance(exception, ApplicationError) and exception.non_retryable,
+    )
+    left.__cause__, left.__traceback__ = exception.__cause__, exception.__traceback__
+    return left
+
+
+def _cut(failure: Failure) -> None:
+    """Cuts what a failure and its causes say, and leaves out their details."""
+    size = failure.ByteSize()
+    while True:
+        if len(failure.message) > _LONGEST_TEXT:
+            failure.message = f"{failure.message[:_LONGEST_TEXT]} … (cut: the failure had {size:,} bytes)"
+        failure.stack_trace = failure.stack_trace[-_LONGEST_TEXT:]
+        if failure.HasField("application_failure_info"):
+            failure.application_failure_info.ClearField("details")
+        if not failure.HasField("cause"):
+            return
+        failure = failure.cause

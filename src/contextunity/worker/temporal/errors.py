@@ -1,4 +1,4 @@
-"""How input is refused that a workflow or an activity cannot take, so that nobody repeats it in vain."""
+"""How workflows and activities fail for good: input that they cannot take, and payloads that Temporal does not take."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from temporalio.exceptions import ApplicationError
 
-from contextunity.core.errors import CodecError, Violation
+from contextunity.core.errors import CodecError, ContextUnityError, Violation
 
-__all__ = ["INVALID_INPUT", "UndecodableInputError", "invalid_input"]
+__all__ = ["INVALID_INPUT", "PAYLOAD_TOO_LARGE", "PayloadTooLargeError", "UndecodableInputError", "invalid_input"]
 
 INVALID_INPUT = "InvalidInput"
 """Type of the failure of a workflow, update or activity whose input cannot be decoded or breaks the rules of its proto.
@@ -16,6 +16,10 @@ INVALID_INPUT = "InvalidInput"
 Its one detail is a list of all that is wrong, each as an object with `field`, the dotted path in proto names, and
 `description`.
 """
+
+
+PAYLOAD_TOO_LARGE = "PayloadTooLarge"
+"""Type of the failure of a workflow or activity whose input or result is larger than a Temporal server takes."""
 
 
 def invalid_input(text: str, violations: Sequence[Violation] = ()) -> ApplicationError:
@@ -30,6 +34,30 @@ class UndecodableInputError(CodecError, ApplicationError):
         CodecError.__init__(self, error.reason, path=error.path, message_type=error.message_type)
         self.violations = error.violations
         ApplicationError.__init__(self, str(error), _details(error.violations), type=INVALID_INPUT, non_retryable=True)
+
+
+class PayloadTooLargeError(ContextUnityError, ApplicationError):
+    """An input or a result is larger than a Temporal server takes. To try again is of no use.
+
+    Attributes:
+        size: bytes that it takes.
+        limit: bytes that it may take.
+        largest: what takes most of it, in words: `the field 'harvest_id' of HarvestResponse, with 3,000,004 bytes`.
+    """
+
+    def __init__(self, size: int, limit: int, largest: str, where: str = "") -> None:
+        self.size, self.limit, self.largest = size, limit, largest
+        ApplicationError.__init__(
+            self,
+            f"{where or 'a payload'} has {size:,} bytes, and Temporal takes {limit:,} at most; the largest part is "
+            f"{largest}. Keep it in a database or file, and pass on where it is",
+            type=PAYLOAD_TOO_LARGE,
+            non_retryable=True,
+        )
+
+    def of(self, where: str) -> PayloadTooLargeError:
+        """The same error that says whose payload it is: `the input of activity 'fetch'`."""
+        return PayloadTooLargeError(self.size, self.limit, self.largest, where)
 
 
 def _details(violations: Sequence[Violation]) -> list[dict[str, str]]:

@@ -20,6 +20,7 @@ from shared_import_sandbox import sandboxed_runner
 from ..internal_fields import clear_internal
 from .context_interceptor import ContextInterceptor
 from .converter import data_converter
+from .failure_interceptor import FailureInterceptor
 from .heartbeats import HeartbeatInterceptor
 from .validation_interceptor import ValidationInterceptor
 
@@ -72,7 +73,7 @@ class ContextWorkerPlugin(SimplePlugin):
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK leaves some of its parameters open
             "contextunity.ContextWorkerPlugin",
             data_converter=data_converter,
-            interceptors=[ContextInterceptor(), ValidationInterceptor(), HeartbeatInterceptor()],
+            interceptors=[ContextInterceptor(), ValidationInterceptor(), HeartbeatInterceptor(), FailureInterceptor()],
             workflow_runner=self._workflow_runner,
             run_context=_prepared,
         )
@@ -82,6 +83,10 @@ class ContextWorkerPlugin(SimplePlugin):
         if not isinstance(runner, SandboxedWorkflowRunner):
             return runner
         restrictions = runner.restrictions.with_passthrough_modules(*self._passthrough)
+        # A restricted ZoneInfo is a proxy, which no datetime takes. What it forbids changes the time zones of the whole
+        # process, and nobody calls it in a workflow by mistake.
+        members = restrictions.invalid_module_members.with_child_unrestricted("zoneinfo")
+        restrictions = dataclasses.replace(restrictions, invalid_module_members=members)
         if type(runner) is SandboxedWorkflowRunner:
             return sandboxed_runner(restrictions, runner.runner_class, fixed_types=_FIXED_TYPES)
         return dataclasses.replace(runner, restrictions=restrictions)

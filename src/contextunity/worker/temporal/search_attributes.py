@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any, cast
 
 from temporalio.api.common.v1 import SearchAttributes
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import CountWorkflowExecutionsRequest
 from temporalio.client import Client
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError, RPCStatusCode
 
-from ..errors import WorkerError
+from python_temporal.contract import WorkflowContract
+
+from ..errors import SearchAttributesError
 
 __all__ = [
     "ATTRIBUTES",
@@ -23,6 +28,7 @@ __all__ = [
     "register_attributes",
     "tenant_in",
     "tenant_of",
+    "type_name",
 ]
 
 TENANT_ATTRIBUTE = SearchAttributeKey.for_keyword("ContextUnityTenant")
@@ -30,6 +36,11 @@ TENANT_ATTRIBUTE = SearchAttributeKey.for_keyword("ContextUnityTenant")
 UNIT_ATTRIBUTE = SearchAttributeKey.for_keyword("ContextUnityUnit")
 """unit_id of the request that started a workflow."""
 ATTRIBUTES = (TENANT_ATTRIBUTE, UNIT_ATTRIBUTE)
+_TIMEOUT = timedelta(seconds=10)
+_NOT_FOR_US = (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.UNIMPLEMENTED)
+"""What servers answer whose operator service is not for us, or not there."""
+_Wanted = tuple[SearchAttributeKey[Any], str]
+"""An attribute, and what sets it."""
 
 
 def bound_attributes(
@@ -77,27 +88,92 @@ def tenant_in(attributes: SearchAttributes) -> str:
     return found if isinstance(found, str) else ""
 
 
-async def register_attributes(client: Client) -> None:
-    """Registers the search attributes in the client's namespace where they are missing.
+async def register_attributes(client: Client, contracts: Iterable[WorkflowContract] = ()) -> None:
+    """Registers search attributes in the client's namespace where they are missing.
+
+    Args:
+        client: of the Temporal server.
+        contracts: workflows whose own search attributes to register, beside ours.
 
     Raises:
-        WorkerError: the server does not let us; the text says how an operator does it.
+        SearchAttributesError: the server does not let us, or has an attribute as another type. It names all of these,
+            and says what an operator does about them.
     """
-    operator = client.operator_service
+    wanted: dict[str, _Wanted] = {key.name: (key, "every task") for key in ATTRIBUTES}
+    for contract in contracts:
+        for key in contract.search_attribute_keys:
+            wanted.setdefault(key.name, (key, f"workflow {contract.name!r}"))
+    known = await _known(client, wanted)
+    missing = list[str]()
+    refusals = dict[str, None]()
+    for name in (name for name in wanted if name not in known):
+        refusal = await _add(client, name, int(wanted[name][0].indexed_value_type))
+        if refusal is not None:
+            missing.append(name)
+            refusals[refusal] = None
+    other = {
+        name: known[name]
+        for name, (key, _) in wanted.items()
+        if known.get(name, key.indexed_value_type) != int(key.indexed_value_type)
+    }
+    if missing or other:
+        raise SearchAttributesError(
+            client.namespace,
+            {name: (type_name(wanted[name][0].indexed_value_type), wanted[name][1]) for name in missing},
+            {
+                name: (type_name(wanted[name][0].indexed_value_type), wanted[name][1], type_name(kind))
+                for name, kind in other.items()
+            },
+            "; ".join(refusals),
+        )
+
+
+async def _known(client: Client, wanted: Mapping[str, _Wanted]) -> dict[str, int]:
+    """The types of the attributes that the namespace has, as numbers; at least those of the wanted ones."""
     try:
-        known = await operator.list_search_attributes(ListSearchAttributesRequest(namespace=client.namespace))
-        missing = [key.name for key in ATTRIBUTES if key.name not in known.custom_attributes]
-        if missing:
-            kind = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
-            await operator.add_search_attributes(
-                AddSearchAttributesRequest(namespace=client.namespace, search_attributes=dict.fromkeys(missing, kind))
-            )
+        answer = await client.operator_service.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace), timeout=_TIMEOUT
+        )
     except RPCError as error:
-        if error.status is RPCStatusCode.ALREADY_EXISTS:
-            return  # Another process of ours was faster.
-        names = " ".join(f"--name {key.name}" for key in ATTRIBUTES)
-        raise WorkerError(
-            f"the namespace {client.namespace!r} lacks our search attributes, and the Temporal server does not let us "
-            f"register them ({error.message}). Have an operator run: temporal operator search-attribute create "
-            f"--namespace {client.namespace} {names} --type Keyword --type Keyword"
-        ) from error
+        if error.status not in _NOT_FOR_US:
+            raise SearchAttributesError(client.namespace, {}, {}, error.message) from error
+    else:
+        return {**answer.system_attributes, **answer.custom_attributes}
+    # Whoever may start workflows may not always ask what attributes there are, but a list filter tells of each.
+    return {
+        name: int(key.indexed_value_type)
+        for name, (key, _) in wanted.items()
+        if await _can_be_filtered_by(client, name)
+    }
+
+
+async def _can_be_filtered_by(client: Client, name: str) -> bool:
+    try:
+        await client.workflow_service.count_workflow_executions(
+            CountWorkflowExecutionsRequest(namespace=client.namespace, query=f"{name} IS NULL"), timeout=_TIMEOUT
+        )
+    except RPCError as error:
+        if error.status not in (RPCStatusCode.INVALID_ARGUMENT, *_NOT_FOR_US):
+            raise SearchAttributesError(client.namespace, {}, {}, error.message) from error
+        return False
+    return True
+
+
+async def _add(client: Client, name: str, kind: int) -> str | None:
+    """Registers one attribute; gives why the server refused to, or None.
+
+    One by one: some servers refuse all of a request of which another process of ours has just registered one.
+    """
+    request = AddSearchAttributesRequest(namespace=client.namespace)
+    request.search_attributes[name] = cast("Any", kind)
+    try:
+        await client.operator_service.add_search_attributes(request, timeout=_TIMEOUT)
+    except RPCError as error:
+        return None if error.status is RPCStatusCode.ALREADY_EXISTS else error.message
+    return None
+
+
+def type_name(kind: int) -> str:
+    """A type as `temporal operator search-attribute create --type` takes it: `KeywordList`."""
+    words = IndexedValueType.Name(cast("Any", int(kind))).removeprefix("INDEXED_VALUE_TYPE_").split("_")
+    return "".join(word.capitalize() for word in words)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import ResourceBasedSlotConfig, Worker, WorkerDeploymentConfig, WorkerTuner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from contextunity.core.errors import ContextUnityError
 from python_temporal import generated_modules
 from python_temporal.contract import WorkflowContract
 
 from ..errors import RegistryError, SettingsError
+from ..modules.import_faults import import_fault, sandbox_fault
 from ..modules.registry import ModuleContext, RegisteredModule
 from ..quotas import open_quotas
 from ..settings import Settings, naming_data_folder
@@ -69,15 +72,11 @@ async def running_workers(
                     workflows=workflows or {},
                 )
                 with naming_data_folder(settings.data_folder):
-                    await stack.enter_async_context(module.config.lifespan(context))
+                    await _open(stack, module, module.config.lifespan, context)
         threads = settings.max_concurrent_activities + max((module.waiting_slots for module in modules), default=0)
         executor = ThreadPoolExecutor(threads, thread_name_prefix="activity")
         stack.callback(executor.shutdown)
-        workers = [
-            _worker(client, module, task_queue, executor, settings, tenant)
-            for module in modules
-            for task_queue in module.task_queues
-        ]
+        workers = _workers(client, modules, executor, settings, tenant)
         running = asyncio.create_task(_run_all(workers), name="temporal-workers")
         try:
             yield running
@@ -85,6 +84,73 @@ async def running_workers(
             # Cancelled, a worker shuts down in order; unlike a call of shutdown() this also holds while it starts.
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+
+async def _open(
+    stack: contextlib.AsyncExitStack,
+    module: RegisteredModule,
+    lifespan: Callable[[ModuleContext], contextlib.AbstractAsyncContextManager[None]],
+    context: ModuleContext,
+) -> None:
+    try:
+        await stack.enter_async_context(lifespan(context))
+    except (ContextUnityError, OSError):
+        raise  # They say what is wrong; those of the data folder are named by the caller.
+    # It is somebody else's code, and what it raises is told without the traceback of what called it.
+    except Exception as error:
+        raise RegistryError(
+            [f"module {module.config.name!r}: its lifespan failed: {import_fault(error, lifespan.__module__)}"]
+        ) from error
+
+
+def _workers(
+    client: Client,
+    modules: Sequence[RegisteredModule],
+    executor: ThreadPoolExecutor,
+    settings: Settings,
+    tenant: str,
+) -> list[Worker]:
+    """The workers for all task queues of the modules.
+
+    Raises:
+        RegistryError: workflows cannot be imported in their sandbox; it names each of their modules.
+    """
+    workers, violations = list[Worker](), list[str]()
+    for module in modules:
+        for task_queue in module.task_queues:
+            workflows, activities = module.handlers(task_queue)
+
+            def build(
+                some: Sequence[type[Any]],
+                *,
+                module: RegisteredModule = module,
+                task_queue: str = task_queue,
+                activities: Sequence[Callable[..., Any]] = activities,
+            ) -> Worker:
+                return _worker(client, module, task_queue, some, activities, executor, settings, tenant)
+
+            try:
+                workers.append(build(workflows))
+            except (RuntimeError, SystemExit):
+                # The SDK stops at the first workflow, and names it in a text.
+                found = [each for workflow in workflows for each in _sandbox_violations(build, module, workflow)]
+                if not found:
+                    raise
+                violations += found
+    if violations:
+        raise RegistryError(list(dict.fromkeys(violations)))
+    return workers
+
+
+def _sandbox_violations(
+    build: Callable[[Sequence[type[Any]]], Worker], module: RegisteredModule, workflow: type[Any]
+) -> list[str]:
+    try:
+        build([workflow])
+    except (RuntimeError, SystemExit) as error:
+        cause = error.__cause__ or error
+        return [f"module {module.config.name!r}: {sandbox_fault(cause, workflow.__module__)}"]
+    return []
 
 
 async def _run_all(workers: Sequence[Worker]) -> None:
@@ -97,11 +163,12 @@ def _worker(
     client: Client,
     module: RegisteredModule,
     task_queue: str,
+    workflows: Sequence[type[Any]],
+    activities: Sequence[Callable[..., Any]],
     executor: ThreadPoolExecutor,
     settings: Settings,
     tenant: str,
 ) -> Worker:
-    workflows, activities = module.handlers(task_queue)
     polled = tenant_queue(task_queue, tenant)
     _LOG.info(
         "module %s: task queue %s, %d workflows, %d activities",

@@ -16,7 +16,7 @@ from temporalio.api.schedule.v1 import StructuredCalendarSpec
 from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, ContextUnityError, Violation
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
-from contextunity.worker.json_values import is_list
+from contextunity.worker.plain_data import is_list, to_protojson
 from contextunity.worker.temporal.tenancy import resolved_queue, tenant_queue
 from python_temporal.contract import ContractError, ServiceContract, WorkflowContract
 
@@ -370,11 +370,13 @@ def _read_input(entry: ScheduleEntry, contract: WorkflowContract) -> tuple[str, 
             reason = f"{contract.name!r} takes no parameters"
             raise EntryError([Violation(f"args.{key}", reason) for key in sorted(args)])
         return "args", None
-    internal = internal_in_data(args, codec.proto_class(contract.input_type).DESCRIPTOR)
+    descriptor = codec.proto_class(contract.input_type).DESCRIPTOR
+    internal = internal_in_data(args, descriptor)
     if internal:
         raise EntryError(_below("args", internal))
+    convert = to_protojson(descriptor)
     try:
-        return "args", codec.from_dict(contract.input_type, args)
+        return "args", codec.from_dict(contract.input_type, args if convert is None else convert(args))
     except CodecError as error:
         raise EntryError(_below("args", error.violations)) from None
 

@@ -17,13 +17,14 @@ from contextunity.core.errors import CodecError
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
 from contextunity.worker.modules.registry import WorkerRegistry
+from contextunity.worker.plain_data import Descriptor, to_protojson
 from contextunity.worker.schedules import object_of_args
 from contextunity.worker.temporal.tenancy import resolved_queue, tenant_queue
 from python_temporal.codegen import text
 from python_temporal.contract import ContractError, MethodContract, WorkflowContract
 
 from .call import Call
-from .payloads import Descriptor, check_rules, invalid_fields, payload_of, unpack
+from .payloads import check_rules, invalid_fields, payload_of, unpack
 
 __all__ = ["StartRequest", "contract_for", "filled_fields", "handler_input", "named_fields", "read_start"]
 
@@ -236,11 +237,13 @@ def _typed(
             text = f"{name!r} takes no parameters"
             raise invalid(*(FieldViolation(field=f"{where}.{key}", description=text) for key in sorted(parameters)))
         return None
-    found = internal_in_data(parameters, codec.proto_class(input_type).DESCRIPTOR)
+    descriptor = codec.proto_class(input_type).DESCRIPTOR
+    found = internal_in_data(parameters, descriptor)
     if found:
         raise invalid_fields(where, found)
+    convert = to_protojson(descriptor)
     try:
-        return codec.from_dict(input_type, parameters)
+        return codec.from_dict(input_type, parameters if convert is None else convert(parameters))
     except CodecError as error:
         raise invalid_fields(where, error.violations) from None
 

@@ -5,6 +5,7 @@ What a call is answered is in `grpc_errors.py`, what a workflow or activity fail
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +22,7 @@ __all__ = [
     "TooManyRedirectsError",
     "UnknownModuleError",
     "WorkerError",
+    "namespace_unknown",
 ]
 
 
@@ -77,6 +79,14 @@ class TemporalUnreachableError(WorkerError):
             f"no Temporal server answers at {address} ({reason}). Set TEMPORAL_ADDRESS to one that runs, or start "
             "everything at once, a Temporal server included, with `python -m contextunity.worker dev`."
         )
+
+
+def namespace_unknown(namespace: str) -> str:
+    """What is wrong, and the way out, where the Temporal server lacks a namespace."""
+    return (
+        f"the Temporal server has no namespace {namespace!r}. Have its operator set TEMPORAL_NAMESPACE to one that it "
+        f"has, or create this one: temporal operator namespace create --namespace {shlex.quote(namespace)}"
+    )
 
 
 class PortTakenError(WorkerError):

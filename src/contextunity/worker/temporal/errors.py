@@ -1,14 +1,18 @@
-"""How input is refused that a workflow or an activity cannot take, so that nobody repeats it in vain."""
+"""How input is refused that a workflow or an activity cannot take, so that nobody repeats it in vain; and what the
+server means where it finds nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core.errors import CodecError, Violation
 
-__all__ = ["INVALID_INPUT", "UndecodableInputError", "invalid_input"]
+__all__ = ["INVALID_INPUT", "UndecodableInputError", "invalid_input", "is_not_found", "missing_namespace"]
 
 INVALID_INPUT = "InvalidInput"
 """Type of the failure of a workflow, update or activity whose input cannot be decoded or breaks the rules of its proto.
@@ -34,3 +38,16 @@ class UndecodableInputError(CodecError, ApplicationError):
 
 def _details(violations: Sequence[Violation]) -> list[dict[str, str]]:
     return [{"field": each.path, "description": each.reason} for each in violations]
+
+
+def is_not_found(error: RPCError) -> bool:
+    """Whether the server does not have what it was asked for. A namespace that is missing says nothing of that."""
+    return error.status is RPCStatusCode.NOT_FOUND and not missing_namespace(error)
+
+
+def missing_namespace(error: RPCError) -> str:
+    """The namespace that the server does not have; empty where it complains of something else."""
+    found = NamespaceNotFoundFailure()
+    if error.status is RPCStatusCode.NOT_FOUND and any(each.Unpack(found) for each in error.grpc_status.details):
+        return found.namespace
+    return ""

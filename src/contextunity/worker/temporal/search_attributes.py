@@ -12,7 +12,8 @@ from temporalio.client import Client
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError, RPCStatusCode
 
-from ..errors import WorkerError
+from ..errors import WorkerError, namespace_unknown
+from .errors import missing_namespace
 
 __all__ = [
     "ATTRIBUTES",
@@ -95,6 +96,9 @@ async def register_attributes(client: Client) -> None:
     except RPCError as error:
         if error.status is RPCStatusCode.ALREADY_EXISTS:
             return  # Another process of ours was faster.
+        namespace = missing_namespace(error)
+        if namespace:
+            raise WorkerError(namespace_unknown(namespace)) from error
         names = " ".join(f"--name {key.name}" for key in ATTRIBUTES)
         raise WorkerError(
             f"the namespace {client.namespace!r} lacks our search attributes, and the Temporal server does not let us "

@@ -17,7 +17,7 @@ from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, ContextUnityError, Violation
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
 from contextunity.worker.plain_data import is_list, to_protojson
-from contextunity.worker.temporal.tenancy import resolved_queue, tenant_queue
+from contextunity.worker.temporal.tenancy import id_violation, resolved_queue, tenant_queue
 from python_temporal.contract import ContractError, ServiceContract, WorkflowContract
 
 from .cron import CronError, compile_cron, zone_violation
@@ -255,6 +255,9 @@ def check_entry(
         found.append(
             Violation("schedule_id", "is too long with its project and tenant: letters that ASCII lacks count more")
         )
+    violation = id_violation(entry.schedule_id)
+    if violation:
+        found.append(Violation("schedule_id", violation))
     calendar = _calendar(entry, found)
     violation = zone_violation(entry.timezone) if entry.timezone else ""
     if violation:

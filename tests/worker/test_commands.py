@@ -94,6 +94,18 @@ def test_no_temporal_server_is_told_with_its_address_and_the_way_out(spawn: Any,
     assert "Traceback" not in process.output
 
 
+@pytest.mark.parametrize("options", [(), ("--temporal",)], ids=["grpc", "temporal"])
+def test_a_namespace_that_is_not_there_is_told_with_the_way_out(
+    spawn: Any, temporal_server: EmbeddedServer, options: tuple[str, ...]
+) -> None:
+    process = spawn(*_WORKER, *options, TEMPORAL_ADDRESS=temporal_server.address, TEMPORAL_NAMESPACE="no-such")
+    assert process.wait() == 1
+    assert "the Temporal server has no namespace 'no-such'" in process.output
+    assert "temporal operator namespace create --namespace no-such" in process.output
+    assert "search attributes" not in process.output
+    assert "Traceback" not in process.output
+
+
 def test_a_taken_port_is_told(spawn: Any, temporal_server: EmbeddedServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port: int = other.getsockname()[1]

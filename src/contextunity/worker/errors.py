@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +23,7 @@ __all__ = [
     "TooManyRedirectsError",
     "UnknownModuleError",
     "WorkerError",
+    "namespace_unknown",
 ]
 
 
@@ -115,6 +117,14 @@ class SearchAttributesError(WorkerError):
             for name, (kind, who, there) in self.other_types.items()
         ]
         super().__init__("\n".join(lines))
+
+
+def namespace_unknown(namespace: str) -> str:
+    """What is wrong, and the way out, where the Temporal server lacks a namespace."""
+    return (
+        f"the Temporal server has no namespace {namespace!r}. Have its operator set TEMPORAL_NAMESPACE to one that it "
+        f"has, or create this one: temporal operator namespace create --namespace {shlex.quote(namespace)}"
+    )
 
 
 class PortTakenError(WorkerError):

@@ -16,6 +16,8 @@ from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMi
 from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core.errors import CodecError, ContextUnityError
+from contextunity.worker.errors import namespace_unknown
+from contextunity.worker.temporal.errors import missing_namespace
 
 __all__ = [
     "DOMAIN",
@@ -48,7 +50,7 @@ class Reason(Enum):
     BODY_INVALID = (_Code.INVALID_ARGUMENT, None, "the body is not a message of the method")
     TENANT_UNCLEAR = (_Code.INVALID_ARGUMENT, None, "the caller has several tenants, and the request names none")
     PAGE_TOKEN_INVALID = (_Code.INVALID_ARGUMENT, None, "the page token is not from this list")
-    REFUSED_BY_TEMPORAL = (_Code.INVALID_ARGUMENT, None, "the Temporal server rejected a value")
+    REFUSED_BY_TEMPORAL = (_Code.INVALID_ARGUMENT, None, "the Temporal server rejected a value; the error quotes it")
     TOKEN_REFUSED = (_Code.UNAUTHENTICATED, None, "the token is missing or invalid")
     PERMISSION_MISSING = (
         _Code.PERMISSION_DENIED,
@@ -72,6 +74,7 @@ class Reason(Enum):
         None,
         "the worker's answer does not match the service's contract",
     )
+    NAMESPACE_UNKNOWN = (_Code.FAILED_PRECONDITION, None, "the Temporal server lacks the namespace of this deployment")
     NO_CODE_MODULE = (_Code.FAILED_PRECONDITION, None, "this deployment has no module that runs code")
     CODE_REFUSED = (_Code.INVALID_ARGUMENT, None, "the program requires an unavailable language, tool or limit")
     SANDBOX_FAILED = (_Code.FAILED_PRECONDITION, None, "the sandbox itself failed on every attempt")
@@ -146,6 +149,15 @@ _BY_RPC_STATUS = {
     RPCStatusCode.RESOURCE_EXHAUSTED: Reason.TEMPORAL_BUSY,
     RPCStatusCode.INVALID_ARGUMENT: Reason.REFUSED_BY_TEMPORAL,
 }
+_REFUSALS = (
+    RPCStatusCode.ALREADY_EXISTS,
+    RPCStatusCode.FAILED_PRECONDITION,
+    RPCStatusCode.OUT_OF_RANGE,
+    RPCStatusCode.PERMISSION_DENIED,
+    RPCStatusCode.UNAUTHENTICATED,
+    RPCStatusCode.UNIMPLEMENTED,
+)
+"""Statuses with which the server says no to a request; with others it says that it is ill itself."""
 _ENDED = "workflow execution already completed"
 """The server's text with NOT_FOUND if a run exists but has ended."""
 _TOO_LARGE = ("larger than max", "exceeds limit", "payloads with size")
@@ -155,6 +167,9 @@ _TOO_LARGE = ("larger than max", "exceeds limit", "payloads with size")
 def from_rpc_error(error: RPCError, *, workflow_id: str = "") -> ServiceError:
     """Convert a failed call to the Temporal server into an error for the caller."""
     metadata = {"workflow_id": workflow_id} if workflow_id else {}
+    namespace = missing_namespace(error)
+    if namespace:
+        return ServiceError(Reason.NAMESPACE_UNKNOWN, namespace_unknown(namespace), metadata={"namespace": namespace})
     if error.status is RPCStatusCode.NOT_FOUND:
         if _ENDED in error.message:
             return ServiceError(Reason.TASK_ENDED, f"the task {workflow_id!r} has ended", metadata=metadata)
@@ -166,12 +181,16 @@ def from_rpc_error(error: RPCError, *, workflow_id: str = "") -> ServiceError:
         return too_large(metadata)
     match reason:
         case Reason.REFUSED_BY_TEMPORAL:
-            # Its text uses names that callers do not know.
-            _LOG.warning("the Temporal server rejected a value: %s", error.message)
-            text = "the Temporal server rejected a value of the request; an id or text in it may be too long"
-            return ServiceError(reason, text, metadata=metadata)
+            # Only the server knows which value it is, and why.
+            return ServiceError(reason, f"the Temporal server rejected the request: {error.message}", metadata=metadata)
         case Reason.TEMPORAL_ERROR:
-            return ServiceError(reason, f"the Temporal server answered {error.status.name}", metadata=metadata)
+            text = f"the Temporal server answered {error.status.name}"
+            if error.status in _REFUSALS:
+                text += f": {error.message}"
+            else:
+                # What broke inside it is of use to those who run it.
+                _LOG.error("%s: %s", text, error.message)
+            return ServiceError(reason, text, metadata=metadata)
         case _:
             return ServiceError(reason, f"{reason.meaning}; try again", metadata=metadata)
 

@@ -70,18 +70,20 @@ def test_what_the_field_cannot_hold_is_refused(
     assert f"argument --some-field: {reason}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["red", "RED", "COLOUR_RED"])
-def test_enums_go_by_word_or_name(text: str) -> None:
+@pytest.mark.parametrize("text", ["red", "RED", "Red", "COLOUR_RED", "colour_red", "Colour-Red"])
+def test_enums_go_by_word_or_name_in_any_case(text: str) -> None:
     field = FieldDescription(name="colour", type="acme.v1.Colour", enum_values=_COLOURS)
     assert _parse(field, "--colour", text) == {"colour": "COLOUR_RED"}
+    field = FieldDescription(name="colours", type="map<string, acme.v1.Colour>", enum_values=_COLOURS)
+    assert _parse(field, "--colours", f"a={text}") == {"colours": {"a": "COLOUR_RED"}}
 
 
 def test_an_unknown_enum_word_is_refused_with_those_known(capsys: pytest.CaptureFixture[str]) -> None:
     field = FieldDescription(name="colour", type="acme.v1.Colour", enum_values=_COLOURS)
     assert _parse(field, "--colour", "dark-green") == {"colour": "COLOUR_DARK_GREEN"}
     with pytest.raises(SystemExit):
-        _parse(field, "--colour", "blue")
-    assert "'blue' is not one of red, dark_green" in capsys.readouterr().err
+        _parse(field, "--colour", "dark-gren")
+    assert "'dark-gren' is not one of red, dark_green; did you mean dark_green?" in capsys.readouterr().err
 
 
 def test_truths_are_switches() -> None:

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from temporalio.client import Client
 
 from contextunity.core.tokens import Keyring
 from contextunity.worker.auth import authenticator_for
-from contextunity.worker.cli.token import add_parser, run
+from contextunity.worker.cli.token import PERMISSIONS, add_parser, run
+from contextunity.worker.modules.registry import WorkerRegistry
+from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import load_settings
 
 _SECRET = "0123456789abcdef" * 2
@@ -137,6 +140,37 @@ def test_a_token_without_tenant_or_permission_is_made_and_remarked_upon(tell: _T
     assert token
     assert "no --tenant" in complaint
     assert "no --permission" in complaint
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("worker:exectue", "; did you mean worker:execute?"),
+        ("worker:schedules", "; did you mean worker:schedule?"),
+        ("Worker:reed", "; did you mean worker:read?"),
+        ("worker:fly-to-the-moon", ""),
+    ],
+)
+def test_a_mistyped_permission_of_the_worker_is_refused(tell: _Told, given: str, meant: str) -> None:
+    code, token, complaint = tell(*_MINT, "--permission", given)
+    assert (code, token) == (2, "")
+    known = "worker:execute, worker:read, worker:schedule"
+    assert f"{given!r} is no permission of the worker, which has {known}{meant}\n" in complaint
+
+
+def test_a_permission_of_another_family_is_kept_and_remarked_upon_where_ours_is_near(tell: _Told) -> None:
+    code, out, complaint = tell(*_MINT, "--permission", "brain:read", "--permission", "Worker:EXECUTE", "--json")
+    assert (code, complaint) == (0, "")
+    assert json.loads(out)["payload"]["permissions"] == ["worker:read", "brain:read", "worker:execute"]
+    code, out, complaint = tell(*_MINT, "--permission", "workr:execute", "--json")
+    assert (code, json.loads(out)["payload"]["permissions"]) == (0, ["worker:read", "workr:execute"])
+    assert "'workr:execute'; did you mean worker:execute?" in complaint
+
+
+async def test_the_permissions_are_those_that_the_methods_ask_for() -> None:
+    client = await Client.connect("127.0.0.1:1", lazy=True)
+    methods = WorkerService(client, WorkerRegistry()).methods.values()
+    assert {each for method in methods for each in (*method.permissions, *method.code_permissions)} == set(PERMISSIONS)
 
 
 def test_tokens_are_signed_with_a_file(tell: _Told, tmp_path: Path) -> None:

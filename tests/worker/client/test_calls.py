@@ -7,12 +7,15 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import betterproto2
 import grpc
 import pytest
 from contextunity.gen.contextunity.worker import GetTaskStatusRequest, TaskReference, TaskState, TaskStatus
+from contextunity.gen.google.protobuf import Any as AnyMessage
 from grpc_status import rpc_status
 
 from contextunity.core import codec
+from contextunity.core.errors import CodecError
 from contextunity.worker.client import Retry, RetryPolicy, WorkerServiceError, methods
 from contextunity.worker.grpc_errors import Reason, ServiceError, to_status
 
@@ -284,3 +287,37 @@ async def test_who_stops_watching_tells_the_service(connect: Any, script: Script
         next(watching)
         watching.close()
     await asyncio.wait_for(gone.wait(), 30)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param(
+            AnyMessage(type_url="type.googleapis.com/acme.later.v1.Progress", value=b"\x08\x01"), id="unknown"
+        ),
+        pytest.param(
+            AnyMessage(type_url="type.googleapis.com/contextunity.worker.TaskStatus", value=b"\xff"), id="broken"
+        ),
+        pytest.param(AnyMessage(type_url="", value=b""), id="empty"),
+        pytest.param(codec.pack_any(codec.pack_any(_ASK)), id="packed twice"),
+    ],
+)
+async def test_what_nobody_here_can_read_stays_packed(connect: Any, script: Script, kept: AnyMessage) -> None:
+    script.answers = [_gives(TaskStatus(workflow_id="w", status=TaskState.RUNNING, progress=kept))]
+    status = await settle(connect(script.target).task("w").status())
+    assert status.progress == kept
+    done = TaskStatus(workflow_id="w", status=TaskState.COMPLETED, result=kept)
+    script.answers = [_stream(done)]
+    task = connect(script.target).task("w")
+    assert await settle(task.result()) is None
+    with pytest.raises(CodecError):
+        await settle(task.result(TaskReference))
+
+
+async def test_a_result_is_given_in_the_class_that_is_asked_for(connect: Any, script: Script) -> None:
+    script.answers = [_stream(TaskStatus(workflow_id="w", status=TaskState.COMPLETED, result=codec.pack_any(_ASK)))]
+    task = connect(script.target).task("w")
+    for wanted in (GetTaskStatusRequest, betterproto2.Message):
+        assert await settle(task.result(wanted)) == _ASK
+    with pytest.raises(CodecError, match=r"it is a contextunity\.worker\.GetTaskStatusRequest, not a"):
+        await settle(task.result(TaskReference))

@@ -36,6 +36,7 @@ async def test_a_task_is_started_watched_and_gives_its_result_plain_or_typed(cli
     answers = await collect(task.watch())
     assert answers[-1].body.status is TaskState.COMPLETED
     assert answers[-1].payload["status"] == "completed"
+    assert isinstance(answers[-1].body.result, HarvestResponse)
     assert all(answer.body.status is TaskState.RUNNING for answer in answers[:-1])
     plain = await settle(task.result())
     assert plain["counts"]["synced"] == str((await settle(task.result(HarvestResponse))).counts.synced)
@@ -84,7 +85,10 @@ async def test_a_task_is_asked_and_steered_with_plain_or_typed_input(client: Any
         task.update("set_page_size", SetPageSizeRequest(page_size=100), result_type=SetPageSizeResponse)
     )
     assert answer.previous_page_size == 7
-    assert (await settle(task.status())).status is TaskState.RUNNING
+    status = await settle(task.status())
+    assert status.status is TaskState.RUNNING
+    assert isinstance(status.progress, HarvestProgress)
+    assert status.progress.page_size == 100
     await settle(task.signal("resume"))
     assert (await settle(task.result(HarvestResponse))).counts.fetched > 0
 

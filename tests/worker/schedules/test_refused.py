@@ -43,6 +43,11 @@ def faults(registry: WorkerRegistry) -> Callable[..., list[str]]:
             id="long-id-in-other-letters",
         ),
         pytest.param(
+            {"schedule_id": "a\x1b[2J"},
+            ["schedule_id: has the control character U+001B, which no id may have"],
+            id="control-character-in-id",
+        ),
+        pytest.param(
             {"workflow_type": "repotr"},
             ["workflow_type: 'repotr' does not exist; known types: report, report.v0, sweep"],
             id="unknown-workflow",

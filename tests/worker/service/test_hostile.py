@@ -75,6 +75,40 @@ def test_an_id_that_no_task_can_have_is_unknown(desk: Desk, workflow_id: str) ->
         assert caught.value.reason == "TASK_UNKNOWN"
 
 
+@pytest.mark.parametrize("character", ["\n", "\x1b", "\x7f", "\x9b", "\u202e", "\u2028"])
+def test_an_id_that_could_not_be_shown_is_not_made(desk: Desk, character: str) -> None:
+    text = f"a{character}b"
+    violation = f"has the control character U+{ord(character):04X}, which no id may have"
+    schedule = {"schedule_id": "a", "workflow_type": "ping", "cron": "0 3 * * *"}
+    requests: list[tuple[str, dict[str, Any], str]] = [
+        ("StartWorkflow", {"workflow_type": "join", "name": text}, "payload.name"),
+        ("StartWorkflow", {"workflow_type": "join", "args": {"name": text}}, "payload.name"),
+        ("RegisterSchedules", {"schedules": [{**schedule, "schedule_id": text}]}, "payload.schedules[0].schedule_id"),
+        ("RegisterSchedules", {"schedules": [schedule], "project_id": text}, "payload.project_id"),
+    ]
+    for method, payload, field in requests:
+        with pytest.raises(Refusal) as caught:
+            desk.call(method, payload)
+        refusal = caught.value
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "PAYLOAD_INVALID")
+        assert list(refusal.violations) == [field]
+        assert refusal.violations[field].endswith(violation)
+    # What is no part of an id is not concerned, and letters of any script may be.
+    for name in ("ééé 商品\u00a0👩\u200d🚀",):
+        desk.call("StartWorkflow", {"workflow_type": "join", "name": name})
+        desk.call("TerminateTask", {"workflow_id": f"join/{name}"})
+    assert desk.wait(desk.start(name=text))["status"] == "completed"
+
+
+def test_an_update_without_what_its_id_is_made_of_is_refused(desk: Desk) -> None:
+    chain = desk.start("chain", then="wait")
+    for args, field in (({}, "args.name"), ({"name": "a\x1b"}, "args")):
+        with pytest.raises(Refusal) as caught:
+            desk.call("UpdateTask", {"workflow_id": chain, "update": "change", "args": args})
+        assert (caught.value.reason, list(caught.value.violations)) == ("PAYLOAD_INVALID", [field])
+    desk.call("TerminateTask", {"workflow_id": chain})
+
+
 @pytest.mark.parametrize("project_id", ["\U0001f4a3" * 2000, "\0" * 900])
 def test_a_schedule_that_cannot_be_is_unknown(desk: Desk, project_id: str) -> None:
     with pytest.raises(Refusal) as caught:
@@ -102,11 +136,11 @@ def test_what_temporal_does_not_keep_is_too_large_and_not_to_be_tried_again(
     assert desk.call("QueryTask", {"workflow_id": waiting, "query": "progress"}).payload["result"]["name"] == "a"
 
 
-def test_words_of_temporal_are_not_passed_on(desk: Desk) -> None:
+def test_what_temporal_refuses_is_told_in_its_words(desk: Desk) -> None:
     with pytest.raises(Refusal) as caught:
         desk.call("StartWorkflow", {"workflow_type": "join", "name": "a" * 2000})
     assert caught.value.reason == "REFUSED_BY_TEMPORAL"
-    assert "WorkflowId exceeds" not in caught.value.message
+    assert "WorkflowId exceeds maximum allowed length (2005/1000)" in caught.value.message
 
 
 def test_a_page_token_that_was_changed_is_refused(desk: Desk) -> None:

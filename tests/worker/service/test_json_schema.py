@@ -111,7 +111,7 @@ _NUMBERS: list[Any] = [
         "COLOR_RED",
         "COLOR_GREEN",
     ),
-    *("COLOR_DARK", "color_red", "ALIAS_EINS", "NULL_VALUE"),
+    *("COLOR_DARK", "color_red", "Red", "dark", "color_", "unspecified", "ALIAS_EINS", "eins", "NULL_VALUE", "value"),
 ]
 _TEXTS: list[Any] = [
     *(

@@ -88,6 +88,18 @@ def test_a_pending_activity_tells_its_last_failure_and_when_it_goes_on(desk: Des
     desk.call("TerminateTask", {"workflow_id": task})
 
 
+@pytest.mark.parametrize("urgent", [pytest.param(False, id="long message"), pytest.param(True, id="long detail")])
+def test_why_an_activity_is_repeated_is_told_of_long_failures_too(desk: Desk, urgent: bool) -> None:
+    task = desk.start(name="long", mode="MODE_RETRY", big=1000, urgent=urgent)
+    status = desk.wait_until(
+        task, lambda status: any(each.get("last_failure") for each in status.get("pending_activities", ()))
+    )
+    (pending,) = status["pending_activities"]
+    assert pending["last_failure"].startswith("NotYet: not yet")
+    assert len(pending["last_failure"]) == (len("NotYet: not yet") if urgent else 1000)
+    desk.call("TerminateTask", {"workflow_id": task})
+
+
 def test_that_no_worker_polls_is_told(desk: Desk) -> None:
     status = desk.status(desk.start("idle", name="x"))
     assert status["status"] == "running"

@@ -17,6 +17,7 @@ from temporalio.converter import (
     WorkflowSerializationContext,
 )
 from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
 from contextunity.core import CodecError, codec, worker_pb2
 from contextunity.core.exact_datetime import ExactDatetime
@@ -229,3 +230,44 @@ def test_empty_messages_and_structs_are_messages_too() -> None:
         b"google.protobuf.Struct",
     ]
     assert converter.from_payloads(payloads, [Empty, Struct]) == [Empty(), struct]
+
+
+def _raise(depth: int, text: str) -> None:
+    """Raises an error with as many causes, each with a stack trace."""
+    try:
+        _raise(depth - 1, text) if depth else int(text)
+    except (ValueError, ApplicationError) as error:
+        raise ApplicationError(text, {"rows": 7}, type="Broken") from error
+
+
+@pytest.mark.parametrize("depth", [0, 3, 40])
+@pytest.mark.parametrize("text", ["short", "é" * 10_000])
+def test_the_failure_of_an_activity_is_short_enough_for_the_server(depth: int, text: str) -> None:
+    def fail() -> Failure:
+        failure = Failure()
+        with pytest.raises(ApplicationError) as caught:
+            _raise(depth, text)
+        data_converter.failure_converter.to_failure(caught.value, data_converter.payload_converter, failure)
+        return failure
+
+    whole, kept = fail(), ActivityEnvironment().run(fail)
+    assert whole.message == text
+    assert kept.ByteSize() <= 3000
+    assert (kept == whole) == (depth < 40 and text == "short")
+    assert kept.message[:100] == text[:100]
+    assert kept.application_failure_info == whole.application_failure_info
+    assert kept.HasField("cause")
+    assert kept.cause.message[:30] == (text if depth else f"invalid literal for int() with base 10: {text!r}")[:30]
+    if kept.stack_trace:
+        assert whole.stack_trace.endswith(kept.stack_trace.removeprefix("…\n"))
+
+
+def test_a_failure_that_is_not_repeated_stays_whole() -> None:
+    failure = Failure()
+
+    def fail() -> None:
+        error = ApplicationError("x" * 10_000, type="Broken", non_retryable=True)
+        data_converter.failure_converter.to_failure(error, data_converter.payload_converter, failure)
+
+    ActivityEnvironment().run(fail)
+    assert failure.message == "x" * 10_000

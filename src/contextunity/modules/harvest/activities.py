@@ -51,11 +51,12 @@ from temporalio.api.enums.v1 import WorkflowExecutionStatus
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from contextunity.core import CodecError, context, validation
 from contextunity.core.packing import pack, unpack
 from contextunity.worker.quotas import EgressBudgetError, note, on_budget
+from contextunity.worker.temporal.errors import is_not_found
 
 from .catalogue import CatalogueError, CurrentReading, FetchedFrom, HarvestMismatch, PageGone
 from .catalogue.enrichments import Wanted
@@ -153,7 +154,7 @@ async def _is_over(client: Client, workflow_id: str, harvest_id: str) -> bool:
             timeout=_TEMPORAL_TIMEOUT,
         )
     except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
+        if is_not_found(error):
             return True
         raise
     info = description.workflow_execution_info

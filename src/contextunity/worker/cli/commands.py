@@ -56,11 +56,17 @@ class Parser(argparse.ArgumentParser):
         return parser
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error about a word that is none of those known: the nearest of them, where one is near."""
+def did_you_mean(word: str, known: Iterable[str], *, least: float = 0.6) -> str:
+    """The end of an error about a word that is none of those known: the nearest of them, where one is near.
+
+    Args:
+        word: as it was typed.
+        known: all that it could be.
+        least: how near it has to be, from 0 to 1, which is the same.
+    """
     import difflib
 
-    near = difflib.get_close_matches(word, sorted(known), n=1)
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=least)
     return f"; did you mean {near[0]}?" if near else ""
 
 

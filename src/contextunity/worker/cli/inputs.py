@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from .commands import did_you_mean
 from .connection import UsageError
 
 if TYPE_CHECKING:
@@ -164,11 +165,11 @@ def _is_map(field: FieldDescription) -> bool:
 
 
 def _kind(field: FieldDescription) -> _Kind:
-    if field.enum_values:
-        words = _enum_words(field.enum_values)
-        return _Kind("WORD", lambda text: _enum_value(text, words, field.enum_values))
+    word = _Kind("WORD", lambda text: _enum_value(text, field.enum_values))
+    if field.enum_values and not _is_map(field):
+        return word
     if _is_map(field):
-        value_kind = _kind_of(field.type.removesuffix(">").partition(", ")[2])
+        value_kind = word if field.enum_values else _kind_of(field.type.removesuffix(">").partition(", ")[2])
         return _Kind(f"KEY={value_kind.metavar}", lambda text: _map_part(text, value_kind))
     return _kind_of(_base_type(field))
 
@@ -200,7 +201,7 @@ def _kind_of(name: str) -> _Kind:
 def _help(field: FieldDescription) -> str:
     parts = [" ".join(field.description.split())]
     if field.enum_values:
-        parts.append(f"One of {', '.join(_enum_words(field.enum_values))}.")
+        parts.append(f"One of {', '.join(_shown_words(field.enum_values))}.")
     if field.repeated or _is_map(field):
         parts.append("May be given again.")
     rules = [_rule(each) for each in field.rules]
@@ -216,23 +217,21 @@ def _rule(rule: str) -> str:
     return f"{name.partition('.')[2] or name}{colon}{value}"
 
 
-def _enum_words(names: Sequence[str]) -> dict[str, str]:
-    """Full names by their lower-case words without what all of them begin with; the zero value is not to be typed."""
-    shared = names[0]
-    for name in names:
-        while not name.startswith(shared):
-            shared = shared[:-1]
-    prefix = shared[: shared.rfind("_") + 1]
-    words = {name.removeprefix(prefix).lower(): name for name in names}
-    return {word: name for word, name in words.items() if word != "unspecified"} or words
+def _shown_words(names: Sequence[str]) -> list[str]:
+    """The words for an enum's values, lower-case; the zero value is not to be typed."""
+    from ..plain_data import enum_words
+
+    words = [enum_words(names).word(name) for name in names]
+    return [word for word in words if word != "unspecified"] or words
 
 
-def _enum_value(text: str, words: dict[str, str], names: Sequence[str]) -> str:
-    if text in names:
-        return text
-    found = words.get(text.lower().replace("-", "_"))
+def _enum_value(text: str, names: Sequence[str]) -> str:
+    from ..plain_data import enum_words
+
+    found = enum_words(names).name(text.replace("-", "_"))
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(words)}")
+        known = _shown_words(names)
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(known)}{did_you_mean(text, known)}")
     return found
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from ..json_values import is_list
 from .commands import COMMANDS, Commands
 from .connection import FAILED, UsageError, add_json, add_options, run_with_client
 from .inputs import read_text
@@ -234,7 +233,7 @@ def read_file(name: str) -> dict[str, Any]:
         data: Any = tomllib.loads(text) if kind == "TOML" else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{name}: not {kind}: {error}") from None
-    if is_list(data):
+    if isinstance(data, list):
         return {"schedules": data}
     if not isinstance(data, dict):
         raise UsageError(f"{name}: it holds {type(data).__name__} where schedules are due")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .commands import COMMANDS, Commands
+from .commands import COMMANDS, Commands, did_you_mean
 from .connection import USAGE, add_json
 from .output import complain, fail, print_json, say
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # What takes long to import is imported by the command that needs it, so that --help and mistakes answer at once.
 
-__all__ = ["add_parser", "run"]
+__all__ = ["PERMISSIONS", "add_parser", "run"]
 
 _DESCRIPTION = """\
 Makes tokens and secrets, and says what is wrong with a token.
@@ -37,6 +37,8 @@ named. The exit code is 0 when done, 1 when a token is not good, 2 when used or 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _FOREVER = "never"
+PERMISSIONS = ("worker:execute", "worker:read", "worker:schedule")
+"""All that the service's methods ask for. Permissions of other families are for other services."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -85,9 +87,10 @@ def _add_mint(mint: argparse.ArgumentParser) -> None:
     mint.add_argument(
         "--permission",
         action="append",
+        type=_permission,
         default=[],
         metavar="NAME",
-        help="what it permits: worker:execute, worker:read, worker:schedule; may be given again",
+        help=f"what it permits: {', '.join(PERMISSIONS)}; may be given again",
     )
     mint.add_argument(
         "--tenant", action="append", default=[], metavar="NAME", help="tenant that it is for; may be given again"
@@ -120,6 +123,17 @@ def _add_mint(mint: argparse.ArgumentParser) -> None:
         "--private-key-file", type=Path, metavar="FILE", help="PEM file of the Ed25519 private key to sign with"
     )
     add_json(mint)
+
+
+def _permission(text: str) -> str:
+    """A permission; one of the worker's own has to be one that it asks for."""
+    name = text.lower()
+    if name in PERMISSIONS or not name.startswith("worker:"):
+        # As other services have it; ours are written in lower case.
+        return name if name in PERMISSIONS else text
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no permission of the worker, which has {', '.join(PERMISSIONS)}{did_you_mean(name, PERMISSIONS)}"
+    )
 
 
 def _duration(text: str) -> int | None:
@@ -181,6 +195,10 @@ def _mint(arguments: argparse.Namespace) -> int:
     for what, given in {"tenant": arguments.tenant, "permission": arguments.permission}.items():
         if not given:
             complain(f"note: the token has no --{what}, and so opens nothing that asks for one")
+    for permission in arguments.permission:
+        meant = did_you_mean(permission.lower(), PERMISSIONS, least=0.85)
+        if permission not in PERMISSIONS and meant:
+            complain(f"note: nothing of the worker asks for the permission {permission!r}{meant}")
     if arguments.json:
         print_json({"token": text, "kid": kid, "payload": _payload(token)})
     else:

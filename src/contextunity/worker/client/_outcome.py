@@ -104,12 +104,21 @@ def result_of(answer: Answer[TaskStatus], result_type: type[M] | None) -> M | An
     return typed_or_plain(answer.body.result, answer.payload.get("result"), result_type)
 
 
-def typed_or_plain(packed: protobuf.Any | None, plain: Any, result_type: type[M] | None) -> M | Any:
-    """One of the two forms in which the service gives a typed message; see `result_of`."""
+def typed_or_plain(message: betterproto2.Message | None, plain: Any, result_type: type[M] | None) -> M | Any:
+    """One of the two forms in which the service gives a typed message; see `result_of`.
+
+    Args:
+        message: in an Any, or as it was unpacked.
+        plain: the same as plain data.
+        result_type: as with `result_of`.
+    """
     if result_type is None:
         return plain
-    if packed is None:
+    if message is None:
         raise CodecError("there is none: the contract has no output", path="result")
+    if not isinstance(message, protobuf.Any) and isinstance(message, result_type):
+        return message
+    packed = message if isinstance(message, protobuf.Any) else codec.pack_any(message)
     if issubclass(betterproto2.Message, result_type):
         return codec.unpack_any(packed)
     name = packed.type_url.rpartition("/")[2]

@@ -119,7 +119,10 @@ class Sent(Generic[A]):
         """
         try:
             unit = ContextUnit.from_dataclass(codec.decode(gen.ContextUnit, data))
-            return Answer(body=_body(self.method.answer, unit.body), payload=cast("Any", unit.payload), unit=unit)
+            body = _body(self.method.answer, unit.body)
+            if isinstance(body, bodies.TaskStatus):
+                body.progress, body.result = _known(body.progress), _known(body.result)
+            return Answer(body=body, payload=cast("Any", unit.payload), unit=unit)
         except CodecError as error:
             raise WorkerServiceError(
                 grpc.StatusCode.INTERNAL,
@@ -179,6 +182,17 @@ def send(
     except ValidationError as error:
         raise ValueError(describe(error)) from None
     return Sent(method=method, unit=unit, data=codec.encode(unit.to_dataclass()), target=target)
+
+
+def _known(packed: Any) -> Any:
+    """The message that is packed; the same as it came where it is of a type that no loaded package has."""
+    try:
+        message = None if packed is None else codec.unpack_any(packed)
+    except CodecError:
+        # Most callers do not ask for it, and it is there for those who do.
+        return packed
+    # One that is an Any itself could not be told from one that is still packed.
+    return packed if isinstance(message, protobuf.Any) else message
 
 
 def _body(cls: type[A], packed: Any | None) -> A:

@@ -18,6 +18,7 @@ __all__ = [
     "TIMESTAMP",
     "Span",
     "TextFormat",
+    "any_case",
     "base64_pattern",
     "digits_pattern",
     "ecma_pattern",
@@ -34,6 +35,11 @@ MOST_DIGITS = 32
 def literal(text: str) -> str:
     """Escape a text for ECMA's unicode mode, which allows a backslash only where it is needed."""
     return re.sub(r"[\\^$.*+?()\[\]{}|]", r"\\\g<0>", text)
+
+
+def any_case(word: str) -> str:
+    """A pattern for a word of letters, digits and underscores, each letter large or small."""
+    return "".join(f"[{each.upper()}{each.lower()}]" if each.isalpha() else each for each in word)
 
 
 def digits_pattern(spans: Iterable[Span]) -> str:

@@ -9,7 +9,18 @@ from typing import Any, TypeAlias
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from ._patterns import HEADERS, MOST_DIGITS, TEXT_FORMATS, Span, base64_pattern, digits_pattern, ecma_pattern, literal
+from ..plain_data import has_words, words_of
+from ._patterns import (
+    HEADERS,
+    MOST_DIGITS,
+    TEXT_FORMATS,
+    Span,
+    any_case,
+    base64_pattern,
+    digits_pattern,
+    ecma_pattern,
+    literal,
+)
 from ._rules import ALWAYS, IF_ZERO, Rules, cel_of, comment, noted, typed
 
 __all__ = ["Schema", "key_schema", "scalar_schema"]
@@ -121,7 +132,22 @@ def _enum(enum: _Descriptor, of: Rules, zero: bool | None) -> Schema:
     names += [name for name, value in enum.values_by_name.items() if any(a <= value.number <= b for a, b in spans)]
     ranges = [each for each in _numbers(spans) if "enum" not in each]
     listed = [*names, *(low for low, high in spans if low == high)]
-    return _any([*([{"enum": listed}] if listed else []), *ranges])
+    words = _words(enum, {name for name in names if name is not None}) if has_words(enum) else ""
+    written: list[Schema] = [{"type": "string", "pattern": words}] if words else []
+    return _any([*([{"enum": listed}] if listed else []), *written, *ranges])
+
+
+def _words(enum: _Descriptor, names: set[str]) -> str:
+    """The pattern of what stands for these values, with and without the prefix, in any case; empty for no values."""
+    words = words_of(enum)
+    forms = [text for text, name in words.by_text.items() if name in names]
+    prefix = words.prefix.upper()
+    # Most may be written both ways, which the pattern then says once.
+    both = [form for form in forms if prefix and words.by_text.get(prefix + form) == words.by_text[form]]
+    rest = [form for form in forms if form not in both and form.removeprefix(prefix) not in both]
+    parts = [f"(?:{any_case(prefix)})?(?:{'|'.join(map(any_case, both))})"] if both else []
+    parts += map(any_case, rest)
+    return f"^(?:{'|'.join(parts)})$" if parts else ""
 
 
 def key_schema(field: _Descriptor, rules: Rules) -> Schema:

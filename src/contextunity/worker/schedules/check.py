@@ -16,8 +16,8 @@ from temporalio.api.schedule.v1 import StructuredCalendarSpec
 from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, ContextUnityError, Violation
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
-from contextunity.worker.json_values import is_list
-from contextunity.worker.temporal.tenancy import resolved_queue, tenant_queue
+from contextunity.worker.plain_data import is_list, to_protojson
+from contextunity.worker.temporal.tenancy import id_violation, resolved_queue, tenant_queue
 from python_temporal.contract import ContractError, ServiceContract, WorkflowContract
 
 from .cron import CronError, compile_cron, zone_violation
@@ -255,6 +255,9 @@ def check_entry(
         found.append(
             Violation("schedule_id", "is too long with its project and tenant; letters outside ASCII count more")
         )
+    violation = id_violation(entry.schedule_id)
+    if violation:
+        found.append(Violation("schedule_id", violation))
     calendar = _calendar(entry, found)
     violation = zone_violation(entry.timezone) if entry.timezone else ""
     if violation:
@@ -370,11 +373,13 @@ def _read_input(entry: ScheduleEntry, contract: WorkflowContract) -> tuple[str, 
             reason = f"{contract.name!r} takes no parameters"
             raise EntryError([Violation(f"args.{key}", reason) for key in sorted(args)])
         return "args", None
-    internal = internal_in_data(args, codec.proto_class(contract.input_type).DESCRIPTOR)
+    descriptor = codec.proto_class(contract.input_type).DESCRIPTOR
+    internal = internal_in_data(args, descriptor)
     if internal:
         raise EntryError(_below("args", internal))
+    convert = to_protojson(descriptor)
     try:
-        return "args", codec.from_dict(contract.input_type, args)
+        return "args", codec.from_dict(contract.input_type, args if convert is None else convert(args))
     except CodecError as error:
         raise EntryError(_below("args", error.violations)) from None
 

@@ -49,6 +49,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.core.context import HEADER
 from contextunity.core.errors import CodecError
+from contextunity.worker.temporal.errors import is_not_found, missing_namespace
 from contextunity.worker.temporal.search_attributes import bound_attributes
 from contextunity.worker.temporal.tenancy import fair_priority
 from python_temporal.contract import WorkflowContract
@@ -95,7 +96,7 @@ class ScheduleServer:
                 timeout=self._timeout,
             )
         except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
+            if is_not_found(error):
                 return None
             raise
         return await read_schedule(self.client, temporal_id, description)
@@ -232,7 +233,7 @@ class ScheduleServer:
         try:
             await method(request, retry=True, timeout=self._timeout)
         except RPCError as error:
-            if error.status is unless:
+            if error.status is unless and not missing_namespace(error):
                 return False
             raise
         return True

@@ -207,7 +207,7 @@ def _fields(message_class: type[betterproto2.Message]) -> list[FieldDescription]
             type=_type(field),
             # A map is repeated on the wire alone.
             repeated=field.is_repeated and not _is_map(field),
-            enum_values=[value.name for value in field.enum_type.values] if field.enum_type is not None else [],
+            enum_values=_enum_values(field),
             description=comments.get(field.name, ""),
             rules=_rules(field),
         )
@@ -223,6 +223,11 @@ _SCALARS: dict[int, str] = {
 
 def _is_map(field: Any) -> bool:
     return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
+def _enum_values(field: Any) -> list[str]:
+    of = field.message_type.fields_by_name["value"] if _is_map(field) else field
+    return [value.name for value in of.enum_type.values] if of.enum_type is not None else []
 
 
 def _type(field: Any) -> str:

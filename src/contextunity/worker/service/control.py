@@ -41,7 +41,15 @@ from contextunity.worker.grpc_errors import (
     too_large,
     unreadable,
 )
-from python_temporal.contract import MethodContract, QueryBinding, SignalBinding, UpdateBinding
+from contextunity.worker.temporal.tenancy import id_violation
+from python_temporal.contract import (
+    ContractError,
+    MethodContract,
+    QueryBinding,
+    SignalBinding,
+    UpdateBinding,
+    UpdateContract,
+)
 
 from .call import Call, Engine
 from .inputs import handler_input
@@ -155,7 +163,9 @@ class TaskControlHandlers:
         if value is not None and len(codec.encode(value)) > _MAX_UPDATE:
             raise too_large({"workflow_id": run.workflow_id})
         _check_running(run)
-        update_id = contract.update_id(value) if contract.update_id is not None else call.request_id
+        update_id = call.request_id
+        if contract.update_id is not None:
+            update_id = _update_id(contract, value, "args" if request.input is None else "input")
         handle = self._engine.client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
         try:
             async with asyncio.timeout(call.remaining):
@@ -203,6 +213,23 @@ class TaskControlHandlers:
                 metadata={"workflow_id": run.workflow_id},
             )
         return from_rpc_error(error, workflow_id=run.workflow_id)
+
+
+def _update_id(contract: UpdateContract[Any], value: betterproto2.Message | None, where: str) -> str:
+    """The id that a contract gives an update.
+
+    Raises:
+        ServiceError: a field that it is made of is not set, or has what no id may have.
+    """
+    assert contract.update_id is not None
+    try:
+        made = contract.update_id(value)
+    except ContractError as error:
+        raise invalid(FieldViolation(field=f"{where}.{error.field}", description=error.reason)) from None
+    violation = id_violation(made)
+    if violation:
+        raise invalid(FieldViolation(field=where, description=f"the update's id {made!r} {violation}"))
+    return made
 
 
 def _handler(run: Run, what: str, name: str, bindings: Mapping[str, _Binding]) -> _Binding:

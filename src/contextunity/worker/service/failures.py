@@ -16,6 +16,10 @@ _MESSAGE_LIMIT = 4000
 """Characters of a message that callers get: one failure is not to fill an answer."""
 
 
+_WRAPPERS = (FailureCauseKind.ACTIVITY, FailureCauseKind.CHILD_WORKFLOW, FailureCauseKind.SERVER)
+"""Failures that say what failed, and not why. The server's own say that one is too large to be kept whole."""
+
+
 async def chain_of(
     failure: Failure, converter: DataConverter, events: Iterable[HistoryEvent] = ()
 ) -> list[FailureCause]:
@@ -46,11 +50,8 @@ def one_line(chain: Sequence[FailureCause]) -> str:
     """What the application itself said: the wrappers around it only say that an activity or child failed."""
     if not chain:
         return ""
-    innermost = next(
-        (cause for cause in chain if cause.kind not in (FailureCauseKind.ACTIVITY, FailureCauseKind.CHILD_WORKFLOW)),
-        chain[-1],
-    )
-    return f"{innermost.type}: {innermost.message}" if innermost.type else innermost.message
+    told = next((cause for cause in chain if cause.kind not in _WRAPPERS), chain[-1])
+    return f"{told.type}: {told.message}" if told.type else told.message
 
 
 def _cause(failure: Failure, attempts: dict[int, int]) -> FailureCause:

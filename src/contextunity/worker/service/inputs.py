@@ -17,13 +17,14 @@ from contextunity.core.errors import CodecError
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
 from contextunity.worker.modules.registry import WorkerRegistry
+from contextunity.worker.plain_data import Descriptor, to_protojson
 from contextunity.worker.schedules import object_of_args
-from contextunity.worker.temporal.tenancy import resolved_queue, tenant_queue
+from contextunity.worker.temporal.tenancy import id_violation, resolved_queue, tenant_queue
 from python_temporal.codegen import text
 from python_temporal.contract import ContractError, MethodContract, WorkflowContract
 
 from .call import Call
-from .payloads import Descriptor, check_rules, invalid_fields, payload_of, unpack
+from .payloads import check_rules, invalid_fields, payload_of, unpack
 
 __all__ = ["StartRequest", "contract_for", "filled_fields", "handler_input", "named_fields", "read_start"]
 
@@ -236,11 +237,13 @@ def _typed(
             text = f"{name!r} takes no parameters"
             raise invalid(*(FieldViolation(field=f"{where}.{key}", description=text) for key in sorted(parameters)))
         return None
-    found = internal_in_data(parameters, codec.proto_class(input_type).DESCRIPTOR)
+    descriptor = codec.proto_class(input_type).DESCRIPTOR
+    found = internal_in_data(parameters, descriptor)
     if found:
         raise invalid_fields(where, found)
+    convert = to_protojson(descriptor)
     try:
-        return codec.from_dict(input_type, parameters)
+        return codec.from_dict(input_type, parameters if convert is None else convert(parameters))
     except CodecError as error:
         raise invalid_fields(where, error.violations) from None
 
@@ -305,6 +308,7 @@ def _workflow_id(
         workflow_id = contract.workflow_id(request)
     except ContractError as error:
         raise invalid(FieldViolation(field=f"{where}.{error.field}", description=error.reason)) from None
+    _check_characters(contract, request, where, workflow_id)
     if call.caller.tenants is None:
         return workflow_id
     if not _names_tenant(contract):
@@ -315,6 +319,26 @@ def _workflow_id(
         )
         raise invalid(FieldViolation(field=where, description=violation))
     return workflow_id
+
+
+def _check_characters(
+    contract: WorkflowContract, request: betterproto2.Message | None, where: str, workflow_id: str
+) -> None:
+    """Refuses an id that could not be shown, by the field that it has that from.
+
+    Here instead of by rules of protos: it then holds for the contracts of all modules, and tasks that are there already
+    can still be asked for.
+    """
+    violation = id_violation(workflow_id)
+    if not violation:
+        return
+    if request is not None:
+        for field in codec.proto_class(type(request)).DESCRIPTOR.fields:
+            value = getattr(request, field.name, None)
+            if field.json_name in named_fields(contract) and isinstance(value, str) and id_violation(value):
+                field_violation = FieldViolation(field=f"{where}.{field.name}", description=id_violation(value))
+                raise invalid(field_violation)
+    raise invalid(FieldViolation(field=where, description=f"its id {_short(workflow_id)} {violation}"))
 
 
 @functools.cache

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias, TypeVar
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
 
 import betterproto2
 from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as UnitMessage
 from contextunity.gen.contextunity.worker import ExecuteCodeResult, RegisterSchedulesResult, StartWorkflowResult
-from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, Violation
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
-from contextunity.worker.json_values import is_list, is_object
+from contextunity.worker.plain_data import (
+    Convert,
+    Descriptor,
+    elementwise,
+    is_list,
+    is_object,
+    is_plain,
+    to_protojson,
+    words_of,
+)
 
 __all__ = [
-    "Descriptor",
     "as_payload",
     "check_rules",
     "encode_answer",
@@ -34,44 +41,7 @@ __all__ = [
     "read_payload",
     "read_request",
     "unpack",
-    "word",
 ]
-
-Descriptor: TypeAlias = Any
-"""A message's descriptor; the stubs know two classes of them that do not fit each other."""
-
-_Convert: TypeAlias = Callable[[Any], Any]
-"""Makes one form of a value into the other, and leaves what it does not know as it is."""
-
-
-def _is_plain(message: Descriptor) -> bool:
-    """Whether its JSON is as ProtoJSON has it, whatever it holds."""
-    return bool(message.full_name.startswith("google.protobuf.") or message.GetOptions().map_entry)
-
-
-def _elementwise(one: _Convert) -> _Convert:
-    """Converts the elements of a list."""
-
-    def convert(values: Any) -> Any:
-        return [one(value) for value in values] if is_list(values) else values
-
-    return convert
-
-
-def word(name: str, enum: EnumDescriptor) -> str:
-    """The word of a payload for an enum value: its name in lower case, without the prefix that all of them share."""
-    return name.removeprefix(_prefix(enum)).lower()
-
-
-@functools.cache
-def _prefix(enum: EnumDescriptor) -> str:
-    names = [value.name for value in enum.values]
-    shared = names[0]
-    for name in names[1:]:
-        while not name.startswith(shared):
-            shared = shared[:-1]
-    return shared[: shared.rfind("_") + 1]
-
 
 _WHOLE = frozenset(
     codec.full_name(message) for message in (ExecuteCodeResult, RegisterSchedulesResult, StartWorkflowResult)
@@ -154,22 +124,22 @@ def _write(data: dict[str, Any], descriptor: Descriptor) -> dict[str, Any]:
 
 
 @functools.cache
-def _writer(field: FieldDescriptor) -> _Convert | None:
+def _writer(field: FieldDescriptor) -> Convert | None:
     if field.enum_type is not None:
-        enum = field.enum_type
-        one: _Convert = lambda name: word(name, enum) if isinstance(name, str) else name  # noqa: E731 - one of four
+        words = words_of(field.enum_type)
+        one: Convert = lambda name: words.word(name) if isinstance(name, str) else name  # noqa: E731 - one of four
     elif field.message_type is None or field.message_type.GetOptions().map_entry:
         return None
     elif field.message_type.full_name == "google.protobuf.Any":
         one = _without_type
     elif field.message_type.full_name == "google.protobuf.Duration":
         one = lambda text: float(text.removesuffix("s"))  # noqa: E731
-    elif _is_plain(field.message_type):
+    elif is_plain(field.message_type):
         return None
     else:
         inner = field.message_type
         one = lambda value: _write(value, inner)  # noqa: E731
-    return _elementwise(one) if field.is_repeated else one
+    return elementwise(one) if field.is_repeated else one
 
 
 def _without_type(data: dict[str, Any]) -> Any:
@@ -215,7 +185,7 @@ def unpack(unit: ContextUnit) -> betterproto2.Message | None:
         raise ServiceError(Reason.BODY_INVALID, f"body: {error}", violations=[violation]) from None
 
 
-def read_request(call: UnitCall, message_class: type[M], prepare: _Convert | None = None) -> M:
+def read_request(call: UnitCall, message_class: type[M], prepare: Convert | None = None) -> M:
     """The typed request of a call, from its body or else from its payload, held against the rules of its proto.
 
     Args:
@@ -270,7 +240,8 @@ def from_payload(data: Mapping[str, Any], message_class: type[M]) -> M:
     Raises:
         CodecError: the data does not fit; every violation is named.
     """
-    return codec.from_dict(message_class, _read(dict(data), codec.proto_class(message_class).DESCRIPTOR))
+    convert = to_protojson(codec.proto_class(message_class).DESCRIPTOR, seconds=True)
+    return codec.from_dict(message_class, data if convert is None else convert(dict(data)))
 
 
 def check_rules(message: betterproto2.Message, where: str) -> Message:
@@ -304,45 +275,3 @@ def _place(where: str, path: str) -> str:
     # In a Struct all names are keys; those that could be fields are written like these.
     path = _KEY.sub(r"\1", path)
     return f"{where}{path}" if path.startswith("[") else f"{where}.{path}"
-
-
-def _read(data: Any, descriptor: Descriptor) -> Any:
-    converters = _readers(descriptor)
-    if not converters or not is_object(data):
-        return data
-    return {key: converters[key](value) if key in converters else value for key, value in data.items()}
-
-
-@functools.cache
-def _readers(descriptor: Descriptor) -> Mapping[str, _Convert]:
-    made = dict[str, _Convert]()
-    for field in descriptor.fields:
-        convert = _reader(field)
-        if convert is not None:
-            # A payload may use either name of a field, as ProtoJSON does.
-            made[field.name] = made[field.json_name] = convert
-    return made
-
-
-def _reader(field: FieldDescriptor) -> _Convert | None:
-    if field.enum_type is not None:
-        words = {word(value.name, field.enum_type): value.name for value in field.enum_type.values}
-        one: _Convert = functools.partial(_from_word, words)
-    elif field.message_type is not None and field.message_type.full_name == "google.protobuf.Duration":
-        one = _from_seconds
-    elif field.message_type is not None and not _is_plain(field.message_type):
-        inner = field.message_type
-        one = lambda value: _read(value, inner)  # noqa: E731 - one of three
-    else:
-        return None
-    return _elementwise(one) if field.is_repeated else one
-
-
-def _from_word(words: Mapping[str, str], value: Any) -> Any:
-    return words.get(value, value) if isinstance(value, str) else value
-
-
-def _from_seconds(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return value
-    return f"{value:.9f}s"

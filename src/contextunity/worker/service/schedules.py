@@ -32,6 +32,7 @@ from contextunity.worker.schedules import (
     is_manifest_entry,
     request_shape,
 )
+from contextunity.worker.temporal.tenancy import id_violation
 
 from .call import Call, Engine
 from .code import STARTS_CODE, runs_code
@@ -59,6 +60,9 @@ class ScheduleHandlers:
         project_id = call.project(request.project_id)
         if not call.caller.sees_project(project_id):
             raise _other_project(call, project_id)
+        violation = id_violation(project_id)
+        if violation:
+            raise invalid(FieldViolation(field=f"{where.partition('.')[0]}.project_id", description=violation))
         with _errors(where):
             return await self._manager.apply(
                 self._only_what_may_be_started(call, entries, partial=request.partial),

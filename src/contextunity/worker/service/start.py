@@ -26,6 +26,7 @@ from contextunity.core import codec
 from contextunity.core.context import HEADER
 from contextunity.worker.fair_gate import FairGate
 from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error, too_large
+from contextunity.worker.temporal.errors import is_not_found
 from contextunity.worker.temporal.search_attributes import (
     TENANT_ATTRIBUTE,
     UNIT_ATTRIBUTE,
@@ -322,7 +323,7 @@ class StartWorkflowHandler:
                 timeout=self._engine.rpc_timeout,
             )
         except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
+            if is_not_found(error):
                 return None
             raise from_rpc_error(error, workflow_id=workflow_id) from error
         return tenant_in(description.workflow_execution_info.search_attributes)

@@ -22,6 +22,7 @@ from temporalio.api.common.v1 import Payload, WorkflowExecution
 from temporalio.api.enums.v1 import PendingActivityState as ActivityState
 from temporalio.api.enums.v1 import QueryRejectCondition, TaskQueueType
 from temporalio.api.enums.v1 import WorkflowExecutionStatus as Status
+from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.query.v1 import WorkflowQuery
 from temporalio.api.taskqueue.v1 import TaskQueue
@@ -389,7 +390,7 @@ class TaskStatusHandler:
         if not run.is_running:
             await self._add_outcome(run, status, prefetch)
             return status
-        status.pending_activities = [_pending(each) for each in run.description.pending_activities]
+        status.pending_activities = [await self._pending(each) for each in run.description.pending_activities]
         notices = list[str]()
         query = progress_query(run.contract)
         progress = Progress(answered=False)
@@ -451,6 +452,24 @@ class TaskStatusHandler:
                 return "a worker took its workflow task and did not finish it in time; it is repeated"
         return ""
 
+    async def _pending(self, info: PendingActivityInfo) -> PendingActivity:
+        last_failure = ""
+        if info.HasField("last_failure"):
+            # A copy, since decoding changes it.
+            failure = Failure.FromString(info.last_failure.SerializeToString())
+            last_failure = one_line(await chain_of(failure, self._engine.client.data_converter))
+        return PendingActivity(
+            activity_type=info.activity_type.name,
+            activity_id=info.activity_id,
+            state=_ACTIVITY_STATES.get(info.state, PendingActivityState.UNSPECIFIED),
+            attempt=info.attempt,
+            maximum_attempts=info.maximum_attempts,
+            last_failure=last_failure[:_FAILURE_TEXT_LIMIT],
+            next_attempt_at=instant(info.next_attempt_schedule_time),
+            last_started_at=instant(info.last_started_time),
+            last_heartbeat_at=instant(info.last_heartbeat_time),
+        )
+
     async def _missing_workers(self, task_queue: str) -> str:
         kinds = {
             "workflows": TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
@@ -496,22 +515,6 @@ def _known(run: Run) -> KnownTask:
         contract=run.contract,
         is_running=run.is_running,
         succeeded=_succeeded(run),
-    )
-
-
-def _pending(info: PendingActivityInfo) -> PendingActivity:
-    failure = info.last_failure.message if info.HasField("last_failure") else ""
-    kind = info.last_failure.application_failure_info.type if failure else ""
-    return PendingActivity(
-        activity_type=info.activity_type.name,
-        activity_id=info.activity_id,
-        state=_ACTIVITY_STATES.get(info.state, PendingActivityState.UNSPECIFIED),
-        attempt=info.attempt,
-        maximum_attempts=info.maximum_attempts,
-        last_failure=(f"{kind}: {failure}" if kind else failure)[:1000],
-        next_attempt_at=instant(info.next_attempt_schedule_time),
-        last_started_at=instant(info.last_started_time),
-        last_heartbeat_at=instant(info.last_heartbeat_time),
     )
 
 

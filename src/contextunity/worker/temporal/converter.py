@@ -215,7 +215,8 @@ class _FailureConverter(DefaultFailureConverter):
     """Has failures that nobody can do anything about end for good: the SDK would have them retried for ever.
 
     - An activity that cannot read its input fails, without retries.
-    - A failure that is too large for the server is cut.
+    - A failure that is too large for the server is cut; one of an activity that is retried to what the server keeps of
+      an attempt, some KiB.
     """
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
@@ -235,6 +236,8 @@ class _FailureConverter(DefaultFailureConverter):
             super().to_failure(UndecodableInputError(cause), payload_converter, failure)
         else:
             super().to_failure(exception, payload_converter, failure)
+        if activity.in_activity() and not failure.application_failure_info.non_retryable:
+            _shorten(failure)
 
 
 _SDK_CANNOT_DECODE = "Failed decoding arguments"
@@ -247,6 +250,45 @@ data_converter = _DataConverter(
     payload_converter_class=ProtobufPayloadConverter, failure_converter_class=_FailureConverter
 )
 """The data converter for clients and workers; `contextunity.worker.plugin.ContextWorkerPlugin` brings it along."""
+
+
+_LONGEST_FAILURE = 3000
+"""Bytes of an activity's failure. Where one has more than 4 KiB, the server keeps of it what it pleases, as the cause
+of a failure of its own; it is configurable there, and a codec makes payloads longer."""
+_SHORTER = (((1500, 1000), (1000, 500)), ((1500, 700), (300, 200)), ((1500, 500), (200, 0)), ((1000, 300), (100, 0)))
+"""Bytes that the message and the stack trace of an error, and those of its causes, may have, step by step."""
+
+
+def _shorten(failure: Failure) -> None:
+    """Cuts messages and stack traces, and lastly leaves out causes; details are data of the program's, and stay."""
+    chain = [failure]
+    while chain[-1].HasField("cause"):
+        chain.append(chain[-1].cause)
+    for own, of_causes in _SHORTER:
+        if failure.ByteSize() <= _LONGEST_FAILURE:
+            return
+        for each in chain:
+            message, trace = own if each is failure else of_causes
+            each.message = _beginning(each.message, message)
+            each.stack_trace = _end(each.stack_trace, trace)
+    for each in reversed(chain[:-1]):
+        if failure.ByteSize() <= _LONGEST_FAILURE:
+            return
+        each.ClearField("cause")
+
+
+def _beginning(text: str, limit: int) -> str:
+    encoded = text.encode(errors="replace")
+    return text if len(encoded) <= limit else f"{encoded[: limit - 4].decode(errors='ignore')} …"
+
+
+def _end(trace: str, limit: int) -> str:
+    """The last lines of a stack trace: those are nearest to where it failed."""
+    encoded = trace.encode(errors="replace")
+    if len(encoded) <= limit:
+        return trace
+    _, _, lines = encoded[len(encoded) - limit :].decode(errors="ignore").partition("\n")
+    return f"…\n{lines}" if lines else ""
 
 
 def _payload(encoding: str, message_type: str, data: bytes) -> Payload:

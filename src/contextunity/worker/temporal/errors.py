@@ -1,14 +1,26 @@
-"""How workflows and activities fail for good: input that they cannot take, and payloads that Temporal does not take."""
+"""How workflows and activities fail for good: input that they cannot take, and payloads that Temporal does not take;
+and what the server means if it does not find something.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core.errors import CodecError, ContextUnityError, Violation
 
-__all__ = ["INVALID_INPUT", "PAYLOAD_TOO_LARGE", "PayloadTooLargeError", "UndecodableInputError", "invalid_input"]
+__all__ = [
+    "INVALID_INPUT",
+    "PAYLOAD_TOO_LARGE",
+    "PayloadTooLargeError",
+    "UndecodableInputError",
+    "invalid_input",
+    "is_not_found",
+    "missing_namespace",
+]
 
 INVALID_INPUT = "InvalidInput"
 """Type of the failure of a workflow, update or activity whose input cannot be decoded or breaks the rules of its proto.
@@ -62,3 +74,16 @@ class PayloadTooLargeError(ContextUnityError, ApplicationError):
 
 def _details(violations: Sequence[Violation]) -> list[dict[str, str]]:
     return [{"field": each.path, "description": each.reason} for each in violations]
+
+
+def is_not_found(error: RPCError) -> bool:
+    """Whether the server does not have what it was asked for. A namespace that is missing says nothing of that."""
+    return error.status is RPCStatusCode.NOT_FOUND and not missing_namespace(error)
+
+
+def missing_namespace(error: RPCError) -> str:
+    """The namespace that the server does not have; empty where it complains of something else."""
+    found = NamespaceNotFoundFailure()
+    if error.status is RPCStatusCode.NOT_FOUND and any(each.Unpack(found) for each in error.grpc_status.details):
+        return found.namespace
+    return ""

@@ -17,7 +17,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from python_temporal.contract import WorkflowContract
 
-from ..errors import SearchAttributesError
+from ..errors import SearchAttributesError, WorkerError, namespace_unknown
+from .errors import missing_namespace
 
 __all__ = [
     "ATTRIBUTES",
@@ -96,6 +97,7 @@ async def register_attributes(client: Client, contracts: Iterable[WorkflowContra
         contracts: workflows whose own search attributes to register, beside ours.
 
     Raises:
+        WorkerError: the namespace does not exist.
         SearchAttributesError: the server does not let us, or has an attribute as another type. It names all of these,
             and says what an operator does about them.
     """
@@ -135,6 +137,7 @@ async def _known(client: Client, wanted: Mapping[str, _Wanted]) -> dict[str, int
             ListSearchAttributesRequest(namespace=client.namespace), timeout=_TIMEOUT
         )
     except RPCError as error:
+        _check_namespace(error)
         if error.status not in _NOT_FOR_US:
             raise SearchAttributesError(client.namespace, {}, {}, error.message) from error
     else:
@@ -147,12 +150,18 @@ async def _known(client: Client, wanted: Mapping[str, _Wanted]) -> dict[str, int
     }
 
 
+def _check_namespace(error: RPCError) -> None:
+    if namespace := missing_namespace(error):
+        raise WorkerError(namespace_unknown(namespace)) from error
+
+
 async def _can_be_filtered_by(client: Client, name: str) -> bool:
     try:
         await client.workflow_service.count_workflow_executions(
             CountWorkflowExecutionsRequest(namespace=client.namespace, query=f"{name} IS NULL"), timeout=_TIMEOUT
         )
     except RPCError as error:
+        _check_namespace(error)
         if error.status not in (RPCStatusCode.INVALID_ARGUMENT, *_NOT_FOR_US):
             raise SearchAttributesError(client.namespace, {}, {}, error.message) from error
         return False

@@ -1,4 +1,7 @@
-"""What a tenant means to Temporal: its id, its turn among others (fairness), and task queues of its own."""
+"""What a tenant means to Temporal: its id, its turn among others (fairness), and task queues of its own.
+
+And what no id may have in it, whosever it is.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ import re
 
 from temporalio.common import Priority
 
-__all__ = ["fair_priority", "fairness_key", "resolved_queue", "tenant_queue", "tenant_violation"]
+__all__ = ["fair_priority", "fairness_key", "id_violation", "resolved_queue", "tenant_queue", "tenant_violation"]
 
 _MAX_FAIRNESS_KEY_BYTES = 64
 _TENANT = re.compile(r"[\w.:@/+\-]{1,200}")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Controls, ends of lines, and what changes the direction of the text around it."""
 
 
 def tenant_violation(tenant_id: str) -> str:
@@ -19,6 +24,15 @@ def tenant_violation(tenant_id: str) -> str:
     if _TENANT.fullmatch(tenant_id):
         return ""
     return "is not a tenant id: 1 to 200 letters, digits and . : @ / + - _"
+
+
+def id_violation(text: str) -> str:
+    """What keeps a text out of ids that are made; empty where nothing does.
+
+    Ids are shown in terminals, logs and Temporal's web UI, and typed again from there.
+    """
+    found = _CONTROL.search(text)
+    return f"has the control character U+{ord(found[0]):04X}, which no id may have" if found else ""
 
 
 def fairness_key(tenant_id: str) -> str:

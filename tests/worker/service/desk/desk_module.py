@@ -34,7 +34,13 @@ from contextunity.worker.modules.registry import ModuleConfig
 def step(request: WorkRequest) -> WorkResponse:
     if request.mode is Mode.RETRY:
         time.sleep(request.ratio)
-        raise ApplicationError("not yet", type="NotYet", next_retry_delay=timedelta(hours=1))
+        late = timedelta(hours=1)
+        if request.urgent:
+            raise ApplicationError("not yet", "a detail" * request.big, type="NotYet", next_retry_delay=late)
+        if request.big:
+            cause = ValueError("a cause" * request.big)
+            raise ApplicationError(f"not yet{', é' * request.big}", type="NotYet", next_retry_delay=late) from cause
+        raise ApplicationError("not yet", type="NotYet", next_retry_delay=late)
     raise ApplicationError(f"the step of {request.name} broke", type="StepBroke")
 
 

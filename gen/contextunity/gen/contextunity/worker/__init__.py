@@ -868,7 +868,8 @@ class FieldDescription(betterproto2.Message):
         4, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    Names of the values, where it is an enum.
+    Names of the values, where it is an enum, or a map to one. In plain data each may also be written without the
+    prefix that all of them share, and in any case.
     """
 
     description: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)

@@ -1267,7 +1267,9 @@ class FieldDescription(_message.Message):
     """What it is for, where the deployment has the proto's comments."""
     @_builtins.property
     def enum_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the values, where it is an enum."""
+        """Names of the values, where it is an enum, or a map to one. In plain data each may also be written without the
+        prefix that all of them share, and in any case.
+        """
 
     @_builtins.property
     def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -14,6 +14,7 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.compiler import plugin_pb2
 
 from .errors import UsageError
+from .imports import Selection
 from .request import declarations
 
 _GOOGLE = "google/protobuf/__init__.py"
@@ -63,25 +64,21 @@ def _named(*names):
 '''
 
 
-def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]) -> dict[str, str]:
-    """Generates the packages of `targets`, and google.protobuf as far as they use it.
-
-    Args:
-        files: the targets and all that they import, dependencies first.
-        targets: names of the files to generate.
+def generate(selection: Selection) -> dict[str, str]:
+    """Generates the packages of the targets, and others as far as they use them.
 
     Returns:
         Text by path, relative to the output folder.
     """
+    files = selection.described
     if not files:
         return {}
     request = plugin_pb2.CodeGeneratorRequest(
-        file_to_generate=targets,
-        # descriptor.proto is there for options alone, and dataclasses carry none.
-        proto_file=[_with_presence(file) for file in files if file.name != "google/protobuf/descriptor.proto"],
+        file_to_generate=[file.name for file in files],
+        proto_file=[_with_presence(file) for file in files],
         parameter="client_generation=none,server_generation=none",
     )
-    wanted = _packages(files, targets)
+    wanted = {"/".join([*package.split("."), "__init__.py"]).lstrip("/") for package in selection.packages}
     # In an empty folder, because the generator leaves out each __init__.py that it finds in the current one.
     with tempfile.TemporaryDirectory() as folder:
         # Without a configuration here, ruff reads that of the folders above, or of the user's home.
@@ -160,11 +157,6 @@ def _with_private_names(text: str, private: set[str]) -> str:
 
     named = _CLASS.sub(with_decorator, text) if private else text
     return named if named == text else named.replace(_CHECKED, f"{_CHECKED}{_NAMED}", 1)
-
-
-def _packages(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]) -> set[str]:
-    packages = {file.package for file in files if file.name in targets}
-    return {"/".join([*package.split("."), "__init__.py"]).lstrip("/") for package in packages}
 
 
 def _is_wanted(name: str, wanted: set[str]) -> bool:

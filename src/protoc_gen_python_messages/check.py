@@ -12,6 +12,7 @@ from betterproto2_compiler import casing
 from google.protobuf import descriptor_pb2
 
 from .errors import Diagnostic, raise_errors
+from .imports import Selection
 from .request import Declaration, declarations, is_importable_name, module_of
 
 _Files = Sequence[descriptor_pb2.FileDescriptorProto]
@@ -214,22 +215,20 @@ _FIELDS, _VALUES = 2, 2
 """Numbers of DescriptorProto.field and EnumDescriptorProto.value."""
 
 
-def check(files: Sequence[descriptor_pb2.FileDescriptorProto], targets: Sequence[str]) -> None:
+def check(selection: Selection) -> None:
     """Checks the files to generate, and those of the same packages.
-
-    Args:
-        files: the targets and all that they import.
-        targets: names of the files to generate.
 
     Raises:
         UsageError: something in them cannot be generated; all errors are in its text.
     """
-    asked = [file for file in files if file.name in targets]
+    files = selection.files
+    asked = [file for file in files if file.name in selection.targets]
     packages = {file.package for file in asked}
-    every = declarations(file for file in files if not file.name.startswith("google/protobuf/"))
+    every = declarations(file for file in selection.described if not file.name.startswith("google/protobuf/"))
     own = [declaration for declaration in every if declaration.file.package in packages]
     raise_errors(
         (
+            *selection.errors,
             *module_errors(asked),
             *reference_errors(every),
             *class_errors(own, {file.package for file in files}),

@@ -12,24 +12,22 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2
 
 from .errors import UsageError
-from .request import module_of, rewrite_imports
+from .imports import Selection, rewrite_imports
+from .request import module_of
 
 _MYPY_PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 
 
-def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str], package: str) -> dict[str, str]:
-    """Generates the modules of `targets`.
-
-    Args:
-        files: the targets and all that they import, dependencies first.
-        targets: names of the files to generate.
-        package: Python package of the output folder; imports among the modules are written for it.
+def generate(selection: Selection) -> dict[str, str]:
+    """Generates the modules of the targets.
 
     Returns:
         Text by path, relative to the output folder.
     """
+    targets, files = selection.targets, selection.files
     if not targets:
         return {}
+    modules = {module_of(name): module for name, module in selection.modules.items()}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         out = root / "out"
@@ -44,7 +42,7 @@ def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]
             raise UsageError(f"Google's generator refused the files: {done.stderr.strip()}")
         served = {_path(file.name) for file in files if file.service}
         return {
-            path.relative_to(out).as_posix(): rewrite_imports(path.read_text(encoding="utf-8"), targets, package)
+            path.relative_to(out).as_posix(): rewrite_imports(path.read_text(encoding="utf-8"), modules)
             for path in sorted(out.rglob("*.py*"))
             if _is_wanted(path.relative_to(out).as_posix(), served)
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import keyword
 import re
 from collections import defaultdict
@@ -122,8 +121,6 @@ def _modules_used(declaration: Declaration) -> set[str]:
     used = set[str]()
     if declaration.proto.options.deprecated or any(field.options.deprecated for field in fields):
         used.add("warnings")
-    if any(field_name(field.name) in dir(builtins) for field in fields):
-        used.add("builtins")
     if any(type_name in _TIMES for _, type_name in declaration.references()):
         used.add("datetime")
     return used
@@ -159,7 +156,7 @@ _SHADOWED_IN_ENUM = (
     "betterproto_value_to_renamed_proto_names",
     "from_string",
 )
-_USED_IN_ENUM = ("classmethod", "dict")
+_USED_IN_ENUM = ("classmethod",)
 
 
 def field_errors(message: descriptor_pb2.DescriptorProto, message_name: str) -> Iterator[tuple[int, str]]:

@@ -49,11 +49,6 @@ _BREAKS: dict[str, Case] = {
         "PKG/a.proto:3: enum PKG.E: value betterproto_value_to_renamed_proto_names takes the place of a method of "
         "betterproto2.Enum; rename it",
     ),
-    "enum_dict": (
-        "enum E { E_ZERO = 0; E_dict = 1; }\nmessage M { E e = 1; }",
-        "PKG/a.proto:3: enum PKG.E: value E_dict becomes dict, which hides what Python calls so from the rest of the "
-        "enum's class; rename it",
-    ),
     "enum_classmethod": (
         "enum E { E_ZERO = 0; E_classmethod = 1; }\nmessage M { E e = 1; }",
         "PKG/a.proto:3: enum PKG.E: value E_classmethod becomes classmethod, which hides what Python calls so from "
@@ -139,14 +134,6 @@ _BREAKS: dict[str, Case] = {
             "message M { option deprecated = true; warnings.v1.T t = 1; }",
         },
         "PKG/a.proto: package PKG.warnings hides Python's module warnings from the messages of PKG; rename it",
-    ),
-    "package_hides_builtins": (
-        {
-            "PKG/t.proto": 'syntax = "proto3"; package PKG.builtins.v1; message T {}',
-            "PKG/a.proto": 'syntax = "proto3"; package PKG; import "PKG/t.proto";'
-            "message M { builtins.v1.T t = 1; int32 int = 2; }",
-        },
-        "PKG/a.proto: package PKG.builtins hides Python's module builtins from the messages of PKG; rename it",
     ),
     "package_is_taken_for_typing": (
         {

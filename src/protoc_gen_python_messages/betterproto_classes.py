@@ -14,15 +14,25 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.compiler import plugin_pb2
 
 from .errors import UsageError
+from .imports import Selection
 from .request import declarations
 
 _GOOGLE = "google/protobuf/__init__.py"
 
 _POOL_NAME = "message_pool.py"
 _POOL = '''\
+# ruff: noqa
+# fmt: off
+
+from __future__ import annotations
+
 import copyreg
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import betterproto2
+
+_ClassT = TypeVar("_ClassT", bound=type)
 
 
 class MessagePool(betterproto2.MessagePool):
@@ -30,28 +40,20 @@ class MessagePool(betterproto2.MessagePool):
 
     def register_message(self, package_name: str, message_name: str, message_type: type[betterproto2.Message]) -> None:
         super().register_message(package_name, message_name, message_type)
-        message_type.__reduce__ = _reduce
+        setattr(message_type, "__reduce__", _reduce)
 
 
 def _reduce(message: betterproto2.Message) -> tuple[object, ...]:
     """What a message is pickled as: its attributes, where betterproto2's bytes would lose nanoseconds and signs."""
-    return copyreg.__newobj__, (type(message),), vars(message)
+    # Types know nothing of what pickle itself makes objects with.
+    make: Any = getattr(copyreg, "__newobj__")
+    return make, (type(message),), vars(message)
 
 
-default_message_pool = MessagePool()
-'''
-
-_CLASS = re.compile(
-    r"^(?P<head>@dataclass\(.*\)\n)(?P<body>class \w+\(betterproto2\.Message\):\n(?:(?:    .*)?\n)*)", re.MULTILINE
-)
-_PRIVATE_FIELD = re.compile(r"^    (__\w+): \"", re.MULTILINE)
-_CHECKED = "betterproto2.check_compiler_version(_COMPILER_VERSION)\n"
-_NAMED = '''
-
-def _named(*names):
+def named(*names: str) -> Callable[[_ClassT], _ClassT]:
     """Gives fields their names back: in the body of a class, Python puts the class's name before two underscores."""
 
-    def rename(cls):
+    def rename(cls: _ClassT) -> _ClassT:
         changed = {f"_{cls.__name__.lstrip('_')}{name}": name for name in names}
         cls.__annotations__ = {changed.get(name, name): hint for name, hint in cls.__annotations__.items()}
         for private, name in changed.items():
@@ -60,28 +62,56 @@ def _named(*names):
         return cls
 
     return rename
+
+
+# betterproto2's constructor has no types, and strict checks refuse to call such a one by its name.
+_make_pool: Callable[[], MessagePool] = MessagePool
+default_message_pool = _make_pool()
 '''
 
+_HEADER = """\
+# ruff: noqa
+# fmt: off
+# A field may hide what its class inherits, and private fields get their names back.
+# mypy: disable-error-code="assignment, misc"
+# pyright: reportAssignmentType=false, reportGeneralTypeIssues=false, reportIncompatibleMethodOverride=false
+# pyright: reportIncompatibleVariableOverride=false, reportUnusedImport=false
+"""
+_GOOGLE_HEADER = """\
+# ruff: noqa
+# fmt: off
+# The methods of these classes are betterproto2's own, which are not strict.
+# mypy: disable-error-code="import-untyped, misc, no-untyped-def, override, unused-ignore"
+# pyright: basic
+"""
 
-def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]) -> dict[str, str]:
-    """Generates the packages of `targets`, and google.protobuf as far as they use it.
+_CLASS = re.compile(r"^(?P<head>(?:@.*\n)*)(?P<body>class \w+\(.*\):\n(?:(?:    .*)?\n)*)", re.MULTILINE)
+_PRIVATE_FIELD = re.compile(r"^    (__\w+): \"", re.MULTILINE)
+_NAME = re.compile(r"^    (\w+)(?:: \"| = )", re.MULTILINE)
+_HINT = re.compile(r"^(?P<before>    \w+: \"|    def .*? -> )(?P<hint>[^\"\n]*)", re.MULTILINE)
+_BUILTIN = re.compile(r"(?<![\w.])(?:builtins\.)?(bool|bytes|dict|float|int|list|str)\b")
+_TIME = re.compile(r"(?<![\w.])datetime\.(?=datetime|timedelta)")
+_HIDDEN = frozenset(("bool", "builtins", "bytes", "datetime", "dict", "float", "int", "list", "str"))
+_IMPORT_OF_ONE = re.compile(r"^from [\w.]+ import (\w+)\n", re.MULTILINE)
+_IMPORTED = "\nimport betterproto2\n"
+_POOL_IMPORT = "message_pool import default_message_pool\n"
 
-    Args:
-        files: the targets and all that they import, dependencies first.
-        targets: names of the files to generate.
+
+def generate(selection: Selection) -> dict[str, str]:
+    """Generates the packages of the targets, and others as far as they use them.
 
     Returns:
         Text by path, relative to the output folder.
     """
+    files = selection.described
     if not files:
         return {}
     request = plugin_pb2.CodeGeneratorRequest(
-        file_to_generate=targets,
-        # descriptor.proto is there for options alone, and dataclasses carry none.
-        proto_file=[_with_presence(file) for file in files if file.name != "google/protobuf/descriptor.proto"],
+        file_to_generate=[file.name for file in files],
+        proto_file=[_with_presence(file) for file in files],
         parameter="client_generation=none,server_generation=none",
     )
-    wanted = _packages(files, targets)
+    wanted = {"/".join([*package.split("."), "__init__.py"]).lstrip("/") for package in selection.packages}
     # In an empty folder, because the generator leaves out each __init__.py that it finds in the current one.
     with tempfile.TemporaryDirectory() as folder:
         # Without a configuration here, ruff reads that of the folders above, or of the user's home.
@@ -99,8 +129,17 @@ def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]
     response = plugin_pb2.CodeGeneratorResponse.FromString(done.stdout)
     texts = {file.name: file.content for file in response.file if _is_wanted(file.name, wanted)}
     private = {field.name for each in declarations(files) for field in _fields(each.proto) if _is_private(field.name)}
-    texts = {name: _with_private_names(text, private) for name, text in texts.items()}
-    return texts | {name: _POOL for name in texts if name == _POOL_NAME}
+    return {name: _finished(name, text, private) for name, text in texts.items()}
+
+
+def _finished(name: str, text: str, private: set[str]) -> str:
+    if name == _POOL_NAME:
+        return _POOL
+    if not text:
+        return text
+    if name == _GOOGLE:
+        return _GOOGLE_HEADER + text
+    return _HEADER + _with_private_names(_with_plain_hints(text), private)
 
 
 def _with_presence(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
@@ -159,12 +198,28 @@ def _with_private_names(text: str, private: set[str]) -> str:
         return f"{found['head']}{decorator}{found['body']}"
 
     named = _CLASS.sub(with_decorator, text) if private else text
-    return named if named == text else named.replace(_CHECKED, f"{_CHECKED}{_NAMED}", 1)
+    imported = _POOL_IMPORT.replace("\n", ", named as _named\n")
+    return named if named == text else named.replace(_POOL_IMPORT, imported, 1)
 
 
-def _packages(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]) -> set[str]:
-    packages = {file.package for file in files if file.name in targets}
-    return {"/".join([*package.split("."), "__init__.py"]).lstrip("/") for package in packages}
+def _with_plain_hints(text: str) -> str:
+    """A module in which no field or value hides a type from those after it, and no class an import."""
+    text = _IMPORT_OF_ONE.sub(lambda found: "" if f"\nclass {found[1]}(" in text else found[0], text)
+
+    def with_hints(found: re.Match[str]) -> str:
+        body = found["body"]
+        if not _HIDDEN.intersection(_NAME.findall(body)):
+            return found[0]
+        return found["head"] + _HINT.sub(lambda hint: hint["before"] + _plain(hint["hint"]), body)
+
+    plain = _CLASS.sub(with_hints, text)
+    modules = [name for name in ("builtins", "datetime") if f"_{name}." in plain]
+    imports = "".join(f"import {name} as _{name}\n" for name in modules)
+    return plain.replace(_IMPORTED, f"\n{imports}{_IMPORTED[1:]}", 1)
+
+
+def _plain(hint: str) -> str:
+    return _TIME.sub("_datetime.", _BUILTIN.sub(r"_builtins.\1", hint))
 
 
 def _is_wanted(name: str, wanted: set[str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import keyword
 import re
 from collections import defaultdict
@@ -12,6 +11,7 @@ from betterproto2_compiler import casing
 from google.protobuf import descriptor_pb2
 
 from .errors import Diagnostic, raise_errors
+from .imports import Selection
 from .request import Declaration, declarations, is_importable_name, module_of
 
 _Files = Sequence[descriptor_pb2.FileDescriptorProto]
@@ -121,8 +121,6 @@ def _modules_used(declaration: Declaration) -> set[str]:
     used = set[str]()
     if declaration.proto.options.deprecated or any(field.options.deprecated for field in fields):
         used.add("warnings")
-    if any(field_name(field.name) in dir(builtins) for field in fields):
-        used.add("builtins")
     if any(type_name in _TIMES for _, type_name in declaration.references()):
         used.add("datetime")
     return used
@@ -158,7 +156,7 @@ _SHADOWED_IN_ENUM = (
     "betterproto_value_to_renamed_proto_names",
     "from_string",
 )
-_USED_IN_ENUM = ("classmethod", "dict")
+_USED_IN_ENUM = ("classmethod",)
 
 
 def field_errors(message: descriptor_pb2.DescriptorProto, message_name: str) -> Iterator[tuple[int, str]]:
@@ -214,22 +212,20 @@ _FIELDS, _VALUES = 2, 2
 """Numbers of DescriptorProto.field and EnumDescriptorProto.value."""
 
 
-def check(files: Sequence[descriptor_pb2.FileDescriptorProto], targets: Sequence[str]) -> None:
+def check(selection: Selection) -> None:
     """Checks the files to generate, and those of the same packages.
-
-    Args:
-        files: the targets and all that they import.
-        targets: names of the files to generate.
 
     Raises:
         UsageError: something in them cannot be generated; all errors are in its text.
     """
-    asked = [file for file in files if file.name in targets]
+    files = selection.files
+    asked = [file for file in files if file.name in selection.targets]
     packages = {file.package for file in asked}
-    every = declarations(file for file in files if not file.name.startswith("google/protobuf/"))
+    every = declarations(file for file in selection.described if not file.name.startswith("google/protobuf/"))
     own = [declaration for declaration in every if declaration.file.package in packages]
     raise_errors(
         (
+            *selection.errors,
             *module_errors(asked),
             *reference_errors(every),
             *class_errors(own, {file.package for file in files}),

@@ -7,29 +7,43 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 
 from .errors import UsageError
-from .request import module_of, rewrite_imports
+from .imports import Selection, rewrite_imports
+from .request import module_of
 
+_HEADER = """\
+# ruff: noqa
+# fmt: off
+"""
+_MODULE_HEADER = f"""\
+{_HEADER}# The types are in the stub.
+# type: ignore
+"""
+_STUB_HEADER = f"""\
+{_HEADER}# A field may hide what its class inherits, and types may be deprecated.
+# mypy: disable-error-code="assignment, misc, no-redef, override, unused-ignore"
+# pyright: reportDeprecated=false, reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
+# pyright: reportPrivateUsage=false, reportRedeclaration=false
+"""
+_OTHER_NOQA = "  # noqa: Y015"
 _MYPY_PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 
 
-def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str], package: str) -> dict[str, str]:
-    """Generates the modules of `targets`.
-
-    Args:
-        files: the targets and all that they import, dependencies first.
-        targets: names of the files to generate.
-        package: Python package of the output folder; imports among the modules are written for it.
+def generate(selection: Selection) -> dict[str, str]:
+    """Generates the modules of the targets.
 
     Returns:
         Text by path, relative to the output folder.
     """
+    targets, files = selection.targets, selection.files
     if not targets:
         return {}
+    modules = {module_of(name): module for name, module in selection.modules.items()}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         out = root / "out"
@@ -43,11 +57,24 @@ def generate(files: list[descriptor_pb2.FileDescriptorProto], targets: list[str]
         if done.returncode:
             raise UsageError(f"Google's generator refused the files: {done.stderr.strip()}")
         served = {_path(file.name) for file in files if file.service}
-        return {
-            path.relative_to(out).as_posix(): rewrite_imports(path.read_text(encoding="utf-8"), targets, package)
+        return _packages(selection) | {
+            path.relative_to(out).as_posix(): _finished(path, modules)
             for path in sorted(out.rglob("*.py*"))
             if _is_wanted(path.relative_to(out).as_posix(), served)
         }
+
+
+def _packages(selection: Selection) -> dict[str, str]:
+    """Empty packages for modules without dataclasses; type checkers find `py.typed` only through packages."""
+    described = {file.name for file in selection.described}
+    folders = {folder for name in selection.targets if name not in described for folder in Path(_path(name)).parents}
+    return {(folder / "__init__.py").as_posix(): "" for folder in folders if folder.name}
+
+
+def _finished(path: Path, modules: Mapping[str, str]) -> str:
+    text = rewrite_imports(path.read_text(encoding="utf-8"), modules)
+    # Those comments are for another linter, and ruff finds fault with them.
+    return _STUB_HEADER + text.replace(_OTHER_NOQA, "") if path.suffix == ".pyi" else _MODULE_HEADER + text
 
 
 def _is_wanted(path: str, served: set[str]) -> bool:

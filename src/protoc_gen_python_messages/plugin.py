@@ -10,7 +10,8 @@ from google.protobuf.message import DecodeError
 from . import betterproto_classes, google_classes
 from .errors import UsageError
 from .google_classes import require_generators
-from .request import files_without_annotations, parse_options, targets_of
+from .imports import select
+from .request import parse_options
 
 
 def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGeneratorResponse:
@@ -24,10 +25,9 @@ def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGenerat
         # Not before, because it imports a part of betterproto2's generator.
         from .check import check
 
-        targets = targets_of(request)
-        files = files_without_annotations(request)
-        check(files, targets)
-        texts = betterproto_classes.generate(files, targets) | google_classes.generate(files, targets, options.package)
+        selection = select(request, options)
+        check(selection)
+        texts = betterproto_classes.generate(selection) | google_classes.generate(selection)
     except UsageError as error:
         response.error = f"protoc-gen-python_messages: {error}"
         return response

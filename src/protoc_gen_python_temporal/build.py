@@ -116,7 +116,7 @@ class _FileBuilder:
         return f"{self.file.name.removesuffix('.proto').replace('-', '_').replace('/', '.')}_{kind}"
 
     def build(self) -> FileModel | None:
-        self._reject_field_options()
+        self._reject_fields()
         if not self.services:
             return None
         services = tuple(service.build() for service in self.services)
@@ -153,12 +153,18 @@ class _FileBuilder:
             self.schema.annotation(method.options, kind) is not None for method in service.method for kind in _KINDS
         )
 
-    def _reject_field_options(self) -> None:
-        if "cli" in self.options.ignore:
-            return
-        for path, field in _fields(self.file.proto.message_type, (4,)):
-            if self.schema.annotation(field.options, "field") is not None:
-                place = self.file.place(*path)
+    def _reject_fields(self) -> None:
+        """Rejects what dataclasses cannot hold, and options that are not supported."""
+        for path, message, field in _fields(self.file.proto.message_type, (4,), self.file.package):
+            place = self.file.place(*path)
+            # In the words of protoc-gen-python_messages, which rejects them as well.
+            if field.type == field.TYPE_GROUP:
+                text = "is a group, which dataclasses cannot hold; use a message"
+                self.diagnostics.error(place, f"message {message}: field {field.name} {text}")
+            elif field.label == field.LABEL_REQUIRED:
+                text = 'is required, which dataclasses cannot say; make it optional, or use syntax = "proto3"'
+                self.diagnostics.error(place, f"message {message}: field {field.name} {text}")
+            if "cli" not in self.options.ignore and self.schema.annotation(field.options, "field") is not None:
                 self.diagnostics.error(place, f"option (temporal.v1.field) is not supported: {UNSUPPORTED['cli']}")
 
 
@@ -534,9 +540,10 @@ class _Bindings:
         self._seen[name] = message.method.full_name
 
 
-def _fields(messages: Any, path: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
+def _fields(messages: Any, path: tuple[int, ...], outer: str) -> Iterator[tuple[tuple[int, ...], str, Any]]:
+    """The fields of messages and of those within them: path, full name of the message, and field."""
     for number, message in enumerate(messages):
-        here = (*path, number)
+        here, name = (*path, number), ".".join(filter(None, (outer, message.name)))
         for index, field in enumerate(message.field):
-            yield (*here, 2, index), field
-        yield from _fields(message.nested_type, (*here, 3))
+            yield (*here, 2, index), name, field
+        yield from _fields(message.nested_type, (*here, 3), name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import betterproto2
 import grpc_tools  # type: ignore[import-untyped]  # the package has no types
 import pytest
 import temporalio
@@ -24,9 +25,11 @@ _ROUND_TRIP = Path(__file__).parent / "round_trip.py"
 
 INCLUDES = (
     _ROOT / "proto",
+    _ROOT / "third_party/protovalidate",
     Path(cast("str", grpc_tools.__file__)).parent / "_proto",
+    Path(cast("str", betterproto2.__file__)).parents[1],
 )
-"""Folders of the protos that tests import: temporal.v1, and Google's well-known types."""
+"""Folders of protos that tests import: temporal.v1, rules, Google's well-known types, and those of googleapis."""
 
 Compile = Callable[..., plugin_pb2.CodeGeneratorRequest]
 

@@ -42,7 +42,7 @@ def _beside(name: str, kind: str = "int32") -> str:
 _BODIES = {
     "enum_name": "enum E { ZERO = 0; name = 1; value = 2; names = 3; } message M { E e = 1; repeated E es = 2; }",
     "enum_int": "enum E { ZERO = 0; real = 1; to_bytes = 2; bit_length = 3; } message M { E e = 1; }",
-    "enum_types": "enum E { E_ZERO = 0; E_int = 1; E_str = 2; E_property = 3; } message M { E e = 1; }",
+    "enum_types": "enum E { E_ZERO = 0; E_int = 1; E_str = 2; E_property = 3; E_dict = 4; } message M { E e = 1; }",
     "enum_keyword": "enum E { E_ZERO = 0; E_None = 1; E_class = 2; E_1 = 3; } message M { map<int32, E> e = 1; }",
     "enum_alias": "enum E { option allow_alias = true; ZERO = 0; ONE = 1; UNO = 1; } message M { E e = 1; }",
     "enum_negative": "enum E { ZERO = 0; LESS = -1; } message M { oneof o { E e = 1; E f = 2; } }",
@@ -98,11 +98,16 @@ extend M { optional int32 extra = 100; }
     ),
     # The names are a module's, but no class of the package above needs it.
     "unused/b.proto": 'syntax = "proto3"; package unused.datetime.v1; message T { int32 a = 1; }',
+    "plain_types/b.proto": 'syntax = "proto3"; package plain_types.builtins.v1; message T { int32 a = 1; }',
+    "plain_types/a.proto": (
+        'syntax = "proto3"; package plain_types; import "plain_types/b.proto"; '
+        "message M { builtins.v1.T t = 1; int32 int = 2; int32 other = 3; }"
+    ),
     "unused/a.proto": 'syntax = "proto3"; package unused; import "unused/b.proto"; message M { datetime.v1.T t = 1; }',
 }
 _PACKAGES = [
     *(f"{name}.v1" for name in (*_BODIES, "proto2", "alone", "keyword_file")),
-    *("keyword_package.lambda", "unused"),
+    *("keyword_package.lambda", "plain_types", "unused"),
 ]
 
 Build = Callable[[Mapping[str, str]], tuple[Path, Mapping[str, str]]]

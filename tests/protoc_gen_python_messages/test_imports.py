@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,3 +123,137 @@ def test_without_the_option_imports_go_by_the_name_of_the_file(run: Callable[...
     answer = run({name: _FILES[name] for name in names}, parameter="")
     texts: Mapping[str, str] = answer.files  # type: ignore[attr-defined]  # conftest's class cannot be imported here
     assert "\nfrom mutual.a import one_pb2 as " in texts["mutual/b/two_pb2.py"]
+
+
+_BORROWED = {
+    "shop/v1/rules.proto": """syntax = "proto2";
+package shop.v1;
+import "buf/validate/validate.proto";
+extend buf.validate.StringRules {
+  // Two capital letters.
+  optional bool country = 70000001 [(buf.validate.predefined).cel = {
+    id: "string.country"
+    message: "must be two capital letters"
+    expression: "!rule || this.matches('^[A-Z][A-Z]$')"
+  }];
+}
+""",
+    "shop/v1/shipment.proto": """syntax = "proto3";
+package shop.v1;
+import "buf/validate/validate.proto";
+import "google/rpc/status.proto";
+import "shop/v1/rules.proto";
+import "temporal/api/common/v1/message.proto";
+import "temporal/v1/temporal.proto";
+message Shipment {
+  string country = 1 [(buf.validate.field).string.(shop.v1.country) = true];
+  temporal.api.common.v1.Priority priority = 2;
+  temporal.v1.RetryPolicy retry = 3;
+  repeated google.rpc.Status trouble = 4;
+}
+service ShipmentService {
+  option (temporal.v1.service) = {task_queue: "shipments"};
+  rpc Ship(Shipment) returns (Shipment) { option (temporal.v1.workflow) = {name: "ship"}; }
+}
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def borrowing(build: Build) -> tuple[Path, Mapping[str, str]]:
+    return build(_BORROWED)
+
+
+def test_types_of_installed_packages_are_used_from_there(
+    borrowing: tuple[Path, Mapping[str, str]], errors: Callable[..., dict[str, list[str]]]
+) -> None:
+    folder, texts = borrowing
+    module = texts["shop/v1/shipment_pb2.py"]
+    for line in (
+        "from temporalio.api.common.v1 import message_pb2 as ",
+        "from contextunity.gen.temporal.v1 import temporal_pb2 as ",
+        "from google.rpc import status_pb2 as ",
+    ):
+        assert f"\n{line}" in module
+    assert "buf.validate" not in module.partition("AddSerializedFile")[0]
+    assert "from contextunity.gen.buf.validate import validate_pb2 as " in texts["shop/v1/rules_pb2.py"]
+    assert {path for path in texts if "_pb2" in path} == {
+        f"shop/v1/{stem}.{suffix}"
+        for stem in ("rules_pb2", "shipment_pb2", "shipment_pb2_grpc")
+        for suffix in ("py", "pyi")
+    }
+    packages = ("shop.v1", "temporal.v1", "temporal.api.common.v1", "google.rpc")
+    assert errors(folder, *(f"acme.gen.{package}" for package in packages)) == {
+        f"acme.gen.{package}": [] for package in packages
+    }
+
+
+def test_a_predefined_rule_is_enforced(borrowing: tuple[Path, Mapping[str, str]]) -> None:
+    program = """
+from acme.gen.shop.v1 import Shipment
+from contextunity.core import validation
+print(validation.violations(Shipment(country="no")), validation.violations(Shipment(country="NO")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=borrowing[0], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == """[Violation(path='country', reason="must be two capital letters, not 'no'")] []\n"""
+
+
+_ELSEWHERE = {
+    "other/v1/other.proto": """syntax = "proto3";
+package other.v1;
+import "google/protobuf/descriptor.proto";
+message Other { string name = 1; }
+extend google.protobuf.FieldOptions { string note = 50001; }
+""",
+    "shop/v1/order.proto": """syntax = "proto3";
+package shop.v1;
+import "other/v1/other.proto";
+message Order {
+  string id = 1 [(other.v1.note) = "kept"];
+  map<string, other.v1.Other> others = 2;
+}
+service OrderService {
+  rpc Get(other.v1.Other) returns (Order);
+}
+""",
+}
+
+
+def test_a_type_that_nobody_generated_is_an_error_with_its_places(run: Callable[..., Any]) -> None:
+    reason = (
+        "other.v1.Other is declared in other/v1/other.proto, which is neither among the files to generate nor "
+        "installed as other.v1.other_pb2; add it to `inputs`, or set `include_imports: true`"
+    )
+    assert run(_ELSEWHERE, ["shop/v1/order.proto"]).error.removeprefix("protoc-gen-python_messages: ").splitlines() == [
+        f"shop/v1/order.proto:{line}: {reason}" for line in (6, 9)
+    ]
+
+
+def test_an_import_for_options_alone_needs_no_module(
+    run: Callable[..., Any], write: Callable[..., None], tmp_path: Path, errors: Callable[..., dict[str, list[str]]]
+) -> None:
+    order = _ELSEWHERE["shop/v1/order.proto"].replace("other.v1.Other", "string", 1).partition("service")[0]
+    texts = run(_ELSEWHERE | {"shop/v1/order.proto": order}, ["shop/v1/order.proto"]).files
+    assert "other_pb2" not in texts["shop/v1/order_pb2.py"]
+    assert "kept" in texts["shop/v1/order_pb2.py"]
+    write(tmp_path, texts)
+    assert errors(tmp_path, "acme.gen.shop.v1") == {"acme.gen.shop.v1": []}
+
+
+def test_types_that_an_earlier_run_generated_are_used(
+    run: Callable[..., Any],
+    write: Callable[..., None],
+    tmp_path: Path,
+    errors: Callable[..., dict[str, list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "src", run(_ELSEWHERE, ["other/v1/other.proto"]).files)
+    texts = run(_ELSEWHERE, ["shop/v1/order.proto"]).files
+    assert "from acme.gen.other.v1 import other_pb2 as " in texts["shop/v1/order_pb2.py"]
+    assert not [path for path in texts if path.startswith("other/")]
+    write(tmp_path / "src", texts)
+    assert errors(tmp_path / "src", "acme.gen.shop.v1") == {"acme.gen.shop.v1": []}

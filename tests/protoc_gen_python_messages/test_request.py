@@ -9,8 +9,9 @@ import pytest
 from google.protobuf import descriptor_pb2
 from google.protobuf.compiler import plugin_pb2
 
+from protoc_gen_python_messages.imports import select
 from protoc_gen_python_messages.plugin import generate
-from protoc_gen_python_messages.request import files_without_annotations
+from protoc_gen_python_messages.request import Options
 
 _PLAIN = {"plain/v1/a.proto": 'syntax = "proto3";\npackage plain.v1;\nmessage A { string name = 1; }\n'}
 _ANNOTATED = {
@@ -62,14 +63,14 @@ def test_wrong_options_are_errors_by_name(run: Callable[..., Any], parameter: st
 
 @pytest.fixture
 def stripped(request_for: Callable[..., plugin_pb2.CodeGeneratorRequest]) -> descriptor_pb2.FileDescriptorProto:
-    files = files_without_annotations(request_for(_ANNOTATED))
+    files = select(request_for(_ANNOTATED), Options()).files
     return next(file for file in files if file.name == "shop/v1/shop.proto")
 
 
 def test_annotations_are_stripped_with_their_imports(
     request_for: Callable[..., plugin_pb2.CodeGeneratorRequest], stripped: descriptor_pb2.FileDescriptorProto
 ) -> None:
-    names = [file.name for file in files_without_annotations(request_for(_ANNOTATED))]
+    names = [file.name for file in select(request_for(_ANNOTATED), Options()).files]
     assert not [name for name in names if name.startswith("temporal/")]
     stripped.ClearField("source_code_info")
     assert "temporal" not in str(stripped)
@@ -126,7 +127,7 @@ def test_options_of_the_worker_stay_without_an_import(
 ) -> None:
     (file,) = (
         file
-        for file in files_without_annotations(request_for(_SCHEDULED, [_NIGHTLY]))
+        for file in select(request_for(_SCHEDULED, [_NIGHTLY]), Options()).files
         if file.package.startswith(("shop", "contextunity"))
     )
     assert list(file.dependency) == ["google/protobuf/empty.proto"]
@@ -137,7 +138,7 @@ def test_options_of_the_worker_stay_without_an_import(
 def test_options_of_the_worker_have_a_module_where_they_are_asked_for(
     request_for: Callable[..., plugin_pb2.CodeGeneratorRequest], run: Callable[..., Any]
 ) -> None:
-    file = next(file for file in files_without_annotations(request_for(_SCHEDULED)) if file.name == _NIGHTLY)
+    file = next(file for file in select(request_for(_SCHEDULED), Options()).files if file.name == _NIGHTLY)
     assert list(file.dependency) == [_SCHEDULE_OPTIONS, "google/protobuf/empty.proto"]
     assert "contextunity/worker/options_pb2.py" in run(_SCHEDULED).files
 

@@ -134,6 +134,25 @@ def test_a_mistake_is_an_error_with_its_place(run: Callable[..., Any], methods: 
     assert answer.files == {}
 
 
+def test_what_dataclasses_cannot_hold_is_an_error_as_for_the_messages(run: Callable[..., Any]) -> None:
+    text = """syntax = "proto2";
+package acme.v1;
+import "temporal/v1/temporal.proto";
+message In {
+  message Part {
+    required string name = 1;
+  }
+  optional group Lines = 2 {}
+}
+service S { rpc Do(In) returns (In) { option (temporal.v1.workflow) = {}; } }
+"""
+    assert run({"acme/v1/a.proto": text}).error.splitlines() == [
+        "protoc-gen-python_temporal: acme/v1/a.proto:6: message acme.v1.In.Part: field name is required, which "
+        'dataclasses cannot say; make it optional, or use syntax = "proto3"',
+        "acme/v1/a.proto:8: message acme.v1.In: field lines is a group, which dataclasses cannot hold; use a message",
+    ]
+
+
 def test_all_mistakes_are_reported_at_once(run: Callable[..., Any]) -> None:
     error = run(
         f"service S {{\n{_method('activity) = {}', name='A')}\n{_method('activity) = {}', name='B')}\n"

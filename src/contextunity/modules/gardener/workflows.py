@@ -51,6 +51,8 @@ _BATCHES_PER_RUN = 200
 """Batches after which a workflow continues as new: some 10 events each keep a history far below Temporal's limits.
 Batches that are large in bytes are bounded by what the server suggests."""
 _LOOKS_PER_RUN = 50
+_PAGES = 5
+_SEVERAL_PAGES = "gardener-several-pages"
 _MAX_ERROR = 500
 _DEFAULT_TENANT = "default"
 
@@ -90,6 +92,7 @@ class _Flow:
         self._writing = list[asyncio.Task[None]]()
         self._made = dict[str, list[PackedEnrichments]]()
         self._is_quick = False
+        self._pages = 1
         self._batches = self._looks = 0
 
     @property
@@ -136,6 +139,7 @@ class _Flow:
         self._looks += 1
         rules = await contract.get_rules(GetRulesRequest())
         progress.rules_version, self._is_quick = rules.version, rules.quick
+        self._pages = _PAGES if rules.quick and workflow.patched(_SEVERAL_PAGES) else 1
         over = False
         while True:
             if self._listing is None and not over and self._may_list():
@@ -172,9 +176,10 @@ class _Flow:
                 rules_version=progress.rules_version,
                 force=self._force,
                 after=state.cursor,
-                limit=self._page_size,
+                limit=min(_MAX_PAGE, self._page_size),
                 # The rules take several batches at once, as each of them costs more than they do.
-                batch_size=self._page_size if self._is_quick else progress.batch_size,
+                batch_size=_MAX_PAGE if self._is_quick else progress.batch_size,
+                pages=self._pages,
             )
         )
         if state.cursor is None:
@@ -217,7 +222,7 @@ class _Flow:
             made = self._made.pop(version)
             while made:
                 some = [made.pop(0)]
-                while made and _count(some) + made[0].count <= _MAX_PAGE:
+                while made and _count(some) + made[0].count <= _MAX_PAGE * self._pages:
                     some.append(made.pop(0))
                 try:
                     written = await harvest.write_enrichments(
@@ -266,7 +271,7 @@ class _Flow:
     @property
     def _page_size(self) -> int:
         """Products that are listed at once, and written at once: of a few batches, which spares the server much."""
-        return _MAX_PAGE if self._is_quick else min(_MAX_PAGE, _BATCHES_A_PAGE * self.progress.batch_size)
+        return _MAX_PAGE * self._pages if self._is_quick else min(_MAX_PAGE, _BATCHES_A_PAGE * self.progress.batch_size)
 
 
 def _count(batches: Sequence[PackedEnrichments | PackedProducts]) -> int:

@@ -46,13 +46,18 @@ __all__ = ["EnrichWorkflow", "GardenerWorkflow"]
 _BATCH_SIZE, _PARALLEL_BATCHES, _RETRY_MAX = 50, 2, 3
 _POLL_INTERVAL = timedelta(seconds=900)
 _BATCHES_A_PAGE, _MAX_PAGE = 10, 1000
-_MAX_WRITES = 2
+_PAGES_AT_ONCE = 5
+"""Pages that one activity lists, and one writes, where rules enrich: turns of the server took as long as the rules do.
+More would save little, and keep signals waiting, which are not told while local activities run."""
+_SEVERAL_PAGES = "gardener-several-pages"
+"""Patch: histories without it list and write one page at a time."""
+_MAX_WRITES, _MAX_WRITTEN_BYTES = 2, 512 * 1024
+"""A workflow task takes what its local activities gave and what it has written to the server in one message of up to
+4 MiB, so it begins no further batches before so much is written."""
 _BATCHES_PER_RUN = 200
 """Batches after which a workflow continues as new: some 10 events each keep a history far below Temporal's limits.
 Batches that are large in bytes are bounded by what the server suggests."""
 _LOOKS_PER_RUN = 50
-_PAGES = 5
-_SEVERAL_PAGES = "gardener-several-pages"
 _MAX_ERROR = 500
 _DEFAULT_TENANT = "default"
 
@@ -139,7 +144,7 @@ class _Flow:
         self._looks += 1
         rules = await contract.get_rules(GetRulesRequest())
         progress.rules_version, self._is_quick = rules.version, rules.quick
-        self._pages = _PAGES if rules.quick and workflow.patched(_SEVERAL_PAGES) else 1
+        self._pages = _PAGES_AT_ONCE if rules.quick and workflow.patched(_SEVERAL_PAGES) else 1
         over = False
         while True:
             if self._listing is None and not over and self._may_list():
@@ -177,7 +182,7 @@ class _Flow:
                 force=self._force,
                 after=state.cursor,
                 limit=min(_MAX_PAGE, self._page_size),
-                # The rules take several batches at once, as each of them costs more than they do.
+                # The rules take a page at once, as a batch costs more than they do.
                 batch_size=_MAX_PAGE if self._is_quick else progress.batch_size,
                 pages=self._pages,
             )
@@ -217,12 +222,13 @@ class _Flow:
         self._writing.append(asyncio.create_task(self._write(self._page_size)))
 
     async def _write(self, least: int) -> None:
-        """Writes what is made by the same rules, where there are so many."""
-        for version in [version for version, made in self._made.items() if _count(made) >= least]:
+        """Writes what is made by the same rules, where there are so many, or it takes much room."""
+        enough = [version for version, made in self._made.items() if _count(made) >= least or not self._is_room(made)]
+        for version in enough:
             made = self._made.pop(version)
             while made:
                 some = [made.pop(0)]
-                while made and _count(some) + made[0].count <= _MAX_PAGE * self._pages:
+                while made and _count(some) + made[0].count <= _MAX_PAGE * self._pages and self._is_room(some):
                     some.append(made.pop(0))
                 try:
                     written = await harvest.write_enrichments(
@@ -233,6 +239,11 @@ class _Flow:
                 else:
                     self.progress.enriched += written.written
                     self.progress.done += _count(some)
+
+    def _is_room(self, made: Sequence[PackedEnrichments]) -> bool:
+        """Whether more can be written with these."""
+        # One page always goes in one activity, as it did in histories from before there were several.
+        return self._pages == 1 or sum(len(batch.data) for batch in made) < _MAX_WRITTEN_BYTES
 
     def _failed(self, products: int, error: FailureError) -> None:
         self.progress.failed += products
@@ -270,7 +281,7 @@ class _Flow:
 
     @property
     def _page_size(self) -> int:
-        """Products that are listed at once, and written at once: of a few batches, which spares the server much."""
+        """Products that are listed and written by one activity: of a few batches, which spares the server much."""
         return _MAX_PAGE * self._pages if self._is_quick else min(_MAX_PAGE, _BATCHES_A_PAGE * self.progress.batch_size)
 
 

@@ -188,7 +188,7 @@ async def test_the_rules_take_pages_at_once_and_several_are_listed_and_written_t
 
 
 async def test_what_takes_much_room_is_written_in_parts(workflows: WorkflowHarness) -> None:
-    """A workflow task that gives the server more than 4 MiB would fail for ever."""
+    """A workflow task that gives the server more than 4 MiB would fail each time."""
     async with _running(workflows, 5000) as shop:
         shop.quick, shop.brand = True, lambda: secrets.token_hex(200)
         handle = await shop.gardener()

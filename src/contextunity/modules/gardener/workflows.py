@@ -47,13 +47,14 @@ _BATCH_SIZE, _PARALLEL_BATCHES, _RETRY_MAX = 50, 2, 3
 _POLL_INTERVAL = timedelta(seconds=900)
 _BATCHES_A_PAGE, _MAX_PAGE = 10, 1000
 _PAGES_AT_ONCE = 5
-"""Pages that one activity lists, and one writes, where rules enrich: turns of the server took as long as the rules do.
-More would save little, and keep signals waiting, which are not told while local activities run."""
-_SEVERAL_PAGES = "gardener-several-pages"
-"""Patch: histories without it list and write one page at a time."""
+"""Pages that one activity lists, and one writes, where rules enrich: for one page, turns of the server take as long as
+the rules do."""
+_PIPELINE = "gardener-rules-pipeline"
+"""Patch: histories without it take one page at a time, and enrich it in a local activity, during which a workflow can
+neither list nor write."""
 _MAX_WRITES, _MAX_WRITTEN_BYTES = 2, 512 * 1024
-"""A workflow task takes what its local activities gave and what it has written to the server in one message of up to
-4 MiB, so it begins no further batches before so much is written."""
+_MAX_SENT_BYTES = 1024 * 1024
+"""Of batches that are being enriched. What a workflow task begins goes to the server in one message of up to 4 MiB."""
 _BATCHES_PER_RUN = 200
 """Batches after which a workflow continues as new: some 10 events each keep a history far below Temporal's limits.
 Batches that are large in bytes are bounded by what the server suggests."""
@@ -96,8 +97,8 @@ class _Flow:
         self._under_way = list[asyncio.Task[None]]()
         self._writing = list[asyncio.Task[None]]()
         self._made = dict[str, list[PackedEnrichments]]()
-        self._is_quick = False
-        self._pages = 1
+        self._is_quick = self._is_local = False
+        self._pages, self._sent_bytes = 1, 0
         self._batches = self._looks = 0
 
     @property
@@ -144,7 +145,8 @@ class _Flow:
         self._looks += 1
         rules = await contract.get_rules(GetRulesRequest())
         progress.rules_version, self._is_quick = rules.version, rules.quick
-        self._pages = _PAGES_AT_ONCE if rules.quick and workflow.patched(_SEVERAL_PAGES) else 1
+        self._is_local = rules.quick and not workflow.patched(_PIPELINE)
+        self._pages = _PAGES_AT_ONCE if rules.quick and not self._is_local else 1
         over = False
         while True:
             if self._listing is None and not over and self._may_list():
@@ -197,15 +199,16 @@ class _Flow:
     def _begin(self) -> None:
         """Begins with the next batch."""
         self._batches += 1
-        self._under_way.append(asyncio.create_task(self._process(self._listed.pop(0))))
+        products = self._listed.pop(0)
+        self._sent_bytes += len(products.data)
+        self._under_way.append(asyncio.create_task(self._process(products)))
 
     async def _process(self, products: PackedProducts) -> None:
         """Enriches one batch, and has it written when enough are made; where that fails, the others go on."""
         progress, request = self.progress, EnrichBatchRequest(products=products)
         progress.batches += 1
         try:
-            if self._is_quick:
-                # In the workflow's own worker, without a turn of the server: that took most of the time.
+            if self._is_local:
                 made = await contract.enrich_batch.local(request, retry_policy=self._retry_policy)
             else:
                 made = await retry_until_free(lambda: contract.enrich_batch(request, retry_policy=self._retry_policy))
@@ -213,6 +216,8 @@ class _Flow:
             # A local activity's failure comes as it is, any other's in an ActivityError.
             self._failed(products.count, error)
             return
+        finally:
+            self._sent_bytes -= len(products.data)
         if made.metrics is not None:
             progress.cost_usd += made.metrics.cost_usd
             progress.tokens_used += made.metrics.tokens_used
@@ -272,7 +277,8 @@ class _Flow:
 
     def _may_begin(self) -> bool:
         under_way, writing = (sum(not task.done() for task in tasks) for tasks in (self._under_way, self._writing))
-        return under_way < self._parallel_batches and writing < _MAX_WRITES and not self.state.paused
+        is_room = self._pages == 1 or self._sent_bytes < _MAX_SENT_BYTES
+        return under_way < self._parallel_batches and writing < _MAX_WRITES and is_room and not self.state.paused
 
     def _is_at_rest(self) -> bool:
         """Whether it is paused, and nothing is at hand but to write what is made."""

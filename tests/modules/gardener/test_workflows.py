@@ -200,6 +200,32 @@ async def test_what_takes_much_room_is_written_in_parts(workflows: WorkflowHarne
         await _end(handle)
 
 
+async def test_the_rules_pause_and_end_after_the_pages_at_hand(workflows: WorkflowHarness) -> None:
+    async with _running(workflows, 6000) as shop:
+        shop.quick, shop.gate = True, asyncio.Event()
+        handle = await shop.gardener()
+        await shop.begun.wait()
+        await handle.pause()
+        await _until(handle, lambda it: it.stage == GardenerStage.PAUSED)
+        shop.gate.set()
+        progress = await _until(handle, lambda it: it.enriched > 0)
+        begun = len(shop.batches)
+        assert begun <= 2
+        assert progress.enriched == 1000 * begun
+        shop.gate = asyncio.Event()
+        shop.begun.clear()
+        await handle.resume()
+        await shop.begun.wait()
+        await handle.cancel()
+        await _until(handle, lambda it: it.stage == GardenerStage.ENDING)
+        shop.gate.set()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+        assert len(shop.batches) <= begun + 2
+        assert len(shop.enriched) == 1000 * len(shop.batches)
+        assert set(shop.enriched.values()) == {1}
+
+
 async def test_a_page_that_fails_leaves_the_others_of_its_list(workflows: WorkflowHarness) -> None:
     async with _running(workflows, 3000) as shop:
         shop.quick = True

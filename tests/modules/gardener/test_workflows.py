@@ -59,6 +59,7 @@ class Shop:
         self.batches = list[list[str]]()
         self.lists = self.writes = 0
         self.quick = False
+        self.title: Callable[[], str] = str
         self.brand: Callable[[], str] = str
         self.fail: Callable[[list[str]], BaseException | None] = lambda skus: None
         self.gate: asyncio.Event | None = None
@@ -81,7 +82,7 @@ class Shop:
         page = page[:listed]
         size = request.batch_size
         return ListForEnrichmentResponse(
-            batches=[_packed(page[start : start + size]) for start in range(0, len(page), size)],
+            batches=[_packed(page[start : start + size], self.title) for start in range(0, len(page), size)],
             next=EnrichmentCursor(supplier_code="s", sku=page[-1]) if more else None,
             due=0 if request.after is not None else len(due),
         )
@@ -121,8 +122,8 @@ class Shop:
         return await self.client.start_gardener(GardenerRequest(tenant_id=_TENANT, **values))
 
 
-def _packed(skus: list[str]) -> PackedProducts:
-    products = [ProductToEnrich(supplier_code="s", sku=sku) for sku in skus]
+def _packed(skus: list[str], title: Callable[[], str]) -> PackedProducts:
+    products = [ProductToEnrich(supplier_code="s", sku=sku, title=title()) for sku in skus]
     return PackedProducts(count=len(skus), data=pack(ListOfProductsToEnrich(products=products)))
 
 
@@ -197,6 +198,19 @@ async def test_what_takes_much_room_is_written_in_parts(workflows: WorkflowHarne
         written = workflows.fakes.requests(harvest_temporal.write_enrichments)
         assert sorted(len(request.batches) for request in written) == [2, 3]
         assert all(sum(len(batch.data) for batch in request.batches) < 1024 * 1024 for request in written)
+        await _end(handle)
+
+
+async def test_no_more_batches_are_begun_at_once_than_a_message_takes(workflows: WorkflowHarness) -> None:
+    async with _running(workflows, 4000) as shop:
+        shop.quick, shop.title, shop.gate = True, lambda: secrets.token_hex(350), asyncio.Event()
+        handle = await shop.gardener(parallel_batches=16)
+        await shop.begun.wait()
+        # Some 400 KB each: the third one is begun below 1 MiB, the fourth is not.
+        assert (await handle.get_progress()).batches == 3
+        shop.gate.set()
+        progress = await _until(handle, lambda it: it.stage == GardenerStage.WAITING)
+        assert (progress.enriched, progress.batches) == (4000, 4)
         await _end(handle)
 
 

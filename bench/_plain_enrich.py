@@ -17,6 +17,7 @@ from contextunity.modules.harvest.catalogue import Catalogue
 from contextunity.modules.harvest.catalogue.enrichments import Wanted
 
 _TENANT, _SUPPLIER = "bench", "supplier"
+_MAX_BYTES = 32 * 1024 * 1024
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
         enriched, after = 0, None
         catalogue.count_to_enrich(_TENANT, wanted)
         while True:
-            page, after = catalogue.to_enrich(_TENANT, wanted, after=after, limit=page_size)
+            page, after = catalogue.to_enrich(_TENANT, wanted, after=after, limit=page_size, max_bytes=_MAX_BYTES)
             enriched += catalogue.put_enrichments(_TENANT, rules.enrich_all(page), rules_version=rules.version)
             if after is None:
                 break

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import itertools
 import json
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ _BATCH_SIZES = (50, 500)
 _VARIANTS_AN_ENTRY = 2.35
 _MIB = 1024 * 1024
 _PAGE_SIZE = "500"
+_LISTED_AT_ONCE = "5000"
+"""Products that the loop lists and writes in one transaction: as many as the workflow, whatever its batch size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +92,9 @@ def _harvested(folder: Path, products: int) -> Path:
             script.tell("go")
             script.wait_for("{", timeout=None)
             script.tell("end")
+    # Copies are of this file alone, and the script may be gone before it has moved its last pages there.
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return path
 
 
@@ -95,7 +102,7 @@ def _measure(folder: Path, catalogue: Path, case: str, batch_size: int, rounds: 
     places = (folder / f"{batch_size}-{number}" for number in itertools.count())
     subjects: dict[str, Callable[[], _Took]] = {
         _OURS: lambda: asyncio.run(_enrich_by_worker(catalogue, next(places), batch_size)),
-        _PLAIN: lambda: _enrich_plainly(catalogue, next(places), batch_size),
+        _PLAIN: lambda: _enrich_plainly(catalogue, next(places)),
     }
     found = interleave(rounds, subjects)
     counted = {took.enriched for values in found.values() for took in values}
@@ -136,12 +143,10 @@ async def _enrich_by_worker(catalogue: Path, folder: Path, batch_size: int) -> _
         )
 
 
-def _enrich_plainly(catalogue: Path, folder: Path, batch_size: int) -> _Took:
+def _enrich_plainly(catalogue: Path, folder: Path) -> _Took:
     path = folder / "catalogue.db"
     _copy(catalogue, path)
-    # As many products are listed, and written in one transaction, as the workflow lists and writes at once.
-    page_size = min(1000, 10 * batch_size)
-    loop = Child("-m", "bench._plain_enrich", f"sqlite:///{path}", str(page_size), folder=folder, name="loop")
+    loop = Child("-m", "bench._plain_enrich", f"sqlite:///{path}", _LISTED_AT_ONCE, folder=folder, name="loop")
     with loop:
         loop.wait_for("ready")
         before = loop.cpu_seconds()

@@ -35,6 +35,8 @@ def test_there_is_one_of_each_way_to_go() -> None:
     assert {path.stem for path in _HISTORIES} >= {
         "enrich_by_router",
         "enrich_by_rules",
+        "enrich_by_rules_pages",
+        "gardener_by_rules_pages",
         "gardener_cancelled",
         "gardener_continued",
     }

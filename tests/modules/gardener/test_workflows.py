@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -58,6 +59,8 @@ class Shop:
         self.batches = list[list[str]]()
         self.lists = self.writes = 0
         self.quick = False
+        self.title: Callable[[], str] = str
+        self.brand: Callable[[], str] = str
         self.fail: Callable[[list[str]], BaseException | None] = lambda skus: None
         self.gate: asyncio.Event | None = None
         self.begun = asyncio.Event()
@@ -74,11 +77,12 @@ class Shop:
         if request.skus:
             due = [sku for sku in due if sku in request.skus]
         page = [sku for sku in due if sku > after]
-        more = len(page) > request.limit
-        page = page[: request.limit]
+        listed = request.limit * (request.pages or 1)
+        more = len(page) > listed
+        page = page[:listed]
         size = request.batch_size
         return ListForEnrichmentResponse(
-            batches=[_packed(page[start : start + size]) for start in range(0, len(page), size)],
+            batches=[_packed(page[start : start + size], self.title) for start in range(0, len(page), size)],
             next=EnrichmentCursor(supplier_code="s", sku=page[-1]) if more else None,
             due=0 if request.after is not None else len(due),
         )
@@ -94,7 +98,9 @@ class Shop:
         error = self.fail(skus)
         if error is not None:
             raise error
-        made = ListOfEnrichments(enrichments=[Enrichment(supplier_code="s", sku=sku) for sku in skus])
+        made = ListOfEnrichments(
+            enrichments=[Enrichment(supplier_code="s", sku=sku, brand=self.brand()) for sku in skus]
+        )
         return EnrichBatchResponse(
             enrichments=PackedEnrichments(count=len(skus), data=pack(made)),
             rules_version="r1",
@@ -116,8 +122,8 @@ class Shop:
         return await self.client.start_gardener(GardenerRequest(tenant_id=_TENANT, **values))
 
 
-def _packed(skus: list[str]) -> PackedProducts:
-    products = [ProductToEnrich(supplier_code="s", sku=sku) for sku in skus]
+def _packed(skus: list[str], title: Callable[[], str]) -> PackedProducts:
+    products = [ProductToEnrich(supplier_code="s", sku=sku, title=title()) for sku in skus]
     return PackedProducts(count=len(skus), data=pack(ListOfProductsToEnrich(products=products)))
 
 
@@ -168,15 +174,79 @@ async def test_it_enriches_all_in_batches_and_looks_again_when_told(workflows: W
         await _end(handle)
 
 
-async def test_the_rules_take_a_page_at_once(workflows: WorkflowHarness) -> None:
-    async with _running(workflows, 1250) as shop:
+async def test_the_rules_take_pages_at_once_and_several_are_listed_and_written_together(
+    workflows: WorkflowHarness,
+) -> None:
+    async with _running(workflows, 6250) as shop:
         shop.quick = True
         handle = await shop.gardener()
         progress = await _until(handle, lambda it: it.stage == GardenerStage.WAITING)
-        assert (progress.enriched, progress.batches, progress.looks) == (1250, 2, 1)
-        assert sorted(map(len, shop.batches)) == [250, 1000]
+        assert (progress.enriched, progress.due, progress.batches, progress.looks) == (6250, 6250, 7, 1)
+        assert sorted(map(len, shop.batches)) == [250] + 6 * [1000]
         assert set(shop.enriched.values()) == {1}
+        assert (shop.lists, shop.writes) == (2, 2)
         await _end(handle)
+
+
+async def test_what_takes_much_room_is_written_in_parts(workflows: WorkflowHarness) -> None:
+    """A workflow task that gives the server more than 4 MiB would fail each time."""
+    async with _running(workflows, 5000) as shop:
+        shop.quick, shop.brand = True, lambda: secrets.token_hex(200)
+        handle = await shop.gardener()
+        progress = await _until(handle, lambda it: it.stage == GardenerStage.WAITING)
+        assert (progress.enriched, progress.failed) == (5000, 0)
+        written = workflows.fakes.requests(harvest_temporal.write_enrichments)
+        assert sorted(len(request.batches) for request in written) == [2, 3]
+        assert all(sum(len(batch.data) for batch in request.batches) < 1024 * 1024 for request in written)
+        await _end(handle)
+
+
+async def test_no_more_batches_are_begun_at_once_than_a_message_takes(workflows: WorkflowHarness) -> None:
+    async with _running(workflows, 4000) as shop:
+        shop.quick, shop.title, shop.gate = True, lambda: secrets.token_hex(350), asyncio.Event()
+        handle = await shop.gardener(parallel_batches=16)
+        await shop.begun.wait()
+        # Some 400 KB each: the third one is begun below 1 MiB, the fourth is not.
+        assert (await handle.get_progress()).batches == 3
+        shop.gate.set()
+        progress = await _until(handle, lambda it: it.stage == GardenerStage.WAITING)
+        assert (progress.enriched, progress.batches) == (4000, 4)
+        await _end(handle)
+
+
+async def test_the_rules_pause_and_end_after_the_pages_at_hand(workflows: WorkflowHarness) -> None:
+    async with _running(workflows, 6000) as shop:
+        shop.quick, shop.gate = True, asyncio.Event()
+        handle = await shop.gardener()
+        await shop.begun.wait()
+        await handle.pause()
+        await _until(handle, lambda it: it.stage == GardenerStage.PAUSED)
+        shop.gate.set()
+        progress = await _until(handle, lambda it: it.enriched > 0)
+        begun = len(shop.batches)
+        assert begun <= 2
+        assert progress.enriched == 1000 * begun
+        shop.gate = asyncio.Event()
+        shop.begun.clear()
+        await handle.resume()
+        await shop.begun.wait()
+        await handle.cancel()
+        await _until(handle, lambda it: it.stage == GardenerStage.ENDING)
+        shop.gate.set()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+        assert len(shop.batches) <= begun + 2
+        assert len(shop.enriched) == 1000 * len(shop.batches)
+        assert set(shop.enriched.values()) == {1}
+
+
+async def test_a_page_that_fails_leaves_the_others_of_its_list(workflows: WorkflowHarness) -> None:
+    async with _running(workflows, 3000) as shop:
+        shop.quick = True
+        shop.fail = lambda skus: ApplicationError("not now", type="X") if "S1500" in skus else None
+        result = await shop.client.enrich(EnrichRequest(supplier_code="s", retry_max=2))
+        assert (result.enriched, result.failed, result.last_error) == (2000, 1000, "X: not now")
+        assert len([batch for batch in shop.batches if "S1500" in batch]) == 2
 
 
 async def test_a_tenant_without_products_is_looked_at_by_a_timer(workflows: WorkflowHarness) -> None:

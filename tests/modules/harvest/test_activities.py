@@ -14,6 +14,9 @@ from contextunity.gen.contextunity.harvest.v1 import (
     Feed,
     FetchProductsRequest,
     FetchProductsResponse,
+    ListForEnrichmentRequest,
+    ListForEnrichmentResponse,
+    ListOfProductsToEnrich,
     ListRejectedRequest,
     PageRef,
     ReadRejectedRequest,
@@ -23,9 +26,13 @@ from contextunity.gen.contextunity.harvest.v1 import (
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
+from contextunity.core.context import TaskContext, using
+from contextunity.core.packing import unpack
+from contextunity.modules.harvest import activities
 from contextunity.modules.harvest.activities import (
     _as_application_error,
     fetch_products,
+    list_for_enrichment,
     read_rejected,
     sync_to_brain,
     transform_data,
@@ -178,3 +185,36 @@ async def test_rejected_rows_beyond_the_tenants_quota_are_counted_and_not_kept(
             assert (len(listed.rows), listed.dropped) == (kept, 1 - kept)
     told = "sync_to_brain: deleted rejected rows of the harvests of-10000, of-50, over the quota rejected_bytes of 50"
     assert told in caplog.text
+
+
+async def _listed(**values: Any) -> tuple[list[ListForEnrichmentResponse], list[str]]:
+    """All answers until the list is over, and the SKUs in them."""
+    answers, skus = list[ListForEnrichmentResponse](), list[str]()
+    while not answers or answers[-1].next is not None:
+        after = answers[-1].next if answers else None
+        request = ListForEnrichmentRequest(rules_version="r1", limit=10, batch_size=5, after=after, **values)
+        with using(TaskContext(tenant_id="acme")):
+            answers.append(await _in_activity(list_for_enrichment, request))
+        for batch in answers[-1].batches:
+            products = unpack(ListOfProductsToEnrich, batch.data).products
+            assert len(products) == batch.count <= 5
+            skus += [product.sku for product in products]
+    return answers, skus
+
+
+@pytest.mark.usefixtures("resources")
+async def test_products_to_enrich_are_listed_several_pages_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    await _first_page()
+    await _in_activity(transform_data, TransformDataRequest(page=_ref()))
+    await _in_activity(sync_to_brain, SyncToBrainRequest(page=_ref()))
+    single, skus = await _listed()
+    assert len(skus) == len(set(skus)) == single[0].due > 20
+    together, same = await _listed(pages=2)
+    assert same == skus
+    assert (len(single), len(together)) == (-(-len(skus) // 10), -(-len(skus) // 20))
+    assert [answer.due for answer in together] == [len(skus)] + [0] * (len(together) - 1)
+    # An answer that has grown large takes no further page.
+    monkeypatch.setattr(activities, "_MAX_LISTED_BYTES", 1)
+    bounded, same = await _listed(pages=20)
+    assert same == skus
+    assert len(bounded) == len(single)

@@ -46,7 +46,15 @@ __all__ = ["EnrichWorkflow", "GardenerWorkflow"]
 _BATCH_SIZE, _PARALLEL_BATCHES, _RETRY_MAX = 50, 2, 3
 _POLL_INTERVAL = timedelta(seconds=900)
 _BATCHES_A_PAGE, _MAX_PAGE = 10, 1000
-_MAX_WRITES = 2
+_PAGES_AT_ONCE = 5
+"""Pages that one activity lists, and one writes, where rules enrich: for one page, turns of the server take as long as
+the rules do."""
+_PIPELINE = "gardener-rules-pipeline"
+"""Patch: histories without it take one page at a time, and enrich it in a local activity, during which a workflow can
+neither list nor write."""
+_MAX_WRITES, _MAX_WRITTEN_BYTES = 2, 512 * 1024
+_MAX_SENT_BYTES = 1024 * 1024
+"""Of batches that are being enriched. What a workflow task begins goes to the server in one message of up to 4 MiB."""
 _BATCHES_PER_RUN = 200
 """Batches after which a workflow continues as new: some 10 events each keep a history far below Temporal's limits.
 Batches that are large in bytes are bounded by what the server suggests."""
@@ -89,7 +97,8 @@ class _Flow:
         self._under_way = list[asyncio.Task[None]]()
         self._writing = list[asyncio.Task[None]]()
         self._made = dict[str, list[PackedEnrichments]]()
-        self._is_quick = False
+        self._is_quick = self._is_local = False
+        self._pages, self._sent_bytes = 1, 0
         self._batches = self._looks = 0
 
     @property
@@ -136,6 +145,8 @@ class _Flow:
         self._looks += 1
         rules = await contract.get_rules(GetRulesRequest())
         progress.rules_version, self._is_quick = rules.version, rules.quick
+        self._is_local = rules.quick and not workflow.patched(_PIPELINE)
+        self._pages = _PAGES_AT_ONCE if rules.quick and not self._is_local else 1
         over = False
         while True:
             if self._listing is None and not over and self._may_list():
@@ -172,9 +183,10 @@ class _Flow:
                 rules_version=progress.rules_version,
                 force=self._force,
                 after=state.cursor,
-                limit=self._page_size,
-                # The rules take several batches at once, as each of them costs more than they do.
-                batch_size=self._page_size if self._is_quick else progress.batch_size,
+                limit=min(_MAX_PAGE, self._page_size),
+                # The rules take a page at once, as a batch costs more than they do.
+                batch_size=_MAX_PAGE if self._is_quick else progress.batch_size,
+                pages=self._pages,
             )
         )
         if state.cursor is None:
@@ -187,15 +199,16 @@ class _Flow:
     def _begin(self) -> None:
         """Begins with the next batch."""
         self._batches += 1
-        self._under_way.append(asyncio.create_task(self._process(self._listed.pop(0))))
+        products = self._listed.pop(0)
+        self._sent_bytes += len(products.data)
+        self._under_way.append(asyncio.create_task(self._process(products)))
 
     async def _process(self, products: PackedProducts) -> None:
         """Enriches one batch, and has it written when enough are made; where that fails, the others go on."""
         progress, request = self.progress, EnrichBatchRequest(products=products)
         progress.batches += 1
         try:
-            if self._is_quick:
-                # In the workflow's own worker, without a turn of the server: that took most of the time.
+            if self._is_local:
                 made = await contract.enrich_batch.local(request, retry_policy=self._retry_policy)
             else:
                 made = await retry_until_free(lambda: contract.enrich_batch(request, retry_policy=self._retry_policy))
@@ -203,6 +216,8 @@ class _Flow:
             # A local activity's failure comes as it is, any other's in an ActivityError.
             self._failed(products.count, error)
             return
+        finally:
+            self._sent_bytes -= len(products.data)
         if made.metrics is not None:
             progress.cost_usd += made.metrics.cost_usd
             progress.tokens_used += made.metrics.tokens_used
@@ -212,12 +227,13 @@ class _Flow:
         self._writing.append(asyncio.create_task(self._write(self._page_size)))
 
     async def _write(self, least: int) -> None:
-        """Writes what is made by the same rules, where there are so many."""
-        for version in [version for version, made in self._made.items() if _count(made) >= least]:
+        """Writes what is made by the same rules, where there are so many, or it takes much room."""
+        enough = [version for version, made in self._made.items() if _count(made) >= least or not self._is_room(made)]
+        for version in enough:
             made = self._made.pop(version)
             while made:
                 some = [made.pop(0)]
-                while made and _count(some) + made[0].count <= _MAX_PAGE:
+                while made and _count(some) + made[0].count <= _MAX_PAGE * self._pages and self._is_room(some):
                     some.append(made.pop(0))
                 try:
                     written = await harvest.write_enrichments(
@@ -228,6 +244,11 @@ class _Flow:
                 else:
                     self.progress.enriched += written.written
                     self.progress.done += _count(some)
+
+    def _is_room(self, made: Sequence[PackedEnrichments]) -> bool:
+        """Whether more can be written with these."""
+        # One page always goes in one activity, as it did in histories from before there were several.
+        return self._pages == 1 or sum(len(batch.data) for batch in made) < _MAX_WRITTEN_BYTES
 
     def _failed(self, products: int, error: FailureError) -> None:
         self.progress.failed += products
@@ -256,7 +277,8 @@ class _Flow:
 
     def _may_begin(self) -> bool:
         under_way, writing = (sum(not task.done() for task in tasks) for tasks in (self._under_way, self._writing))
-        return under_way < self._parallel_batches and writing < _MAX_WRITES and not self.state.paused
+        is_room = self._pages == 1 or self._sent_bytes < _MAX_SENT_BYTES
+        return under_way < self._parallel_batches and writing < _MAX_WRITES and is_room and not self.state.paused
 
     def _is_at_rest(self) -> bool:
         """Whether it is paused, and nothing is at hand but to write what is made."""
@@ -265,8 +287,8 @@ class _Flow:
 
     @property
     def _page_size(self) -> int:
-        """Products that are listed at once, and written at once: of a few batches, which spares the server much."""
-        return _MAX_PAGE if self._is_quick else min(_MAX_PAGE, _BATCHES_A_PAGE * self.progress.batch_size)
+        """Products that are listed and written by one activity: of a few batches, which spares the server much."""
+        return _MAX_PAGE * self._pages if self._is_quick else min(_MAX_PAGE, _BATCHES_A_PAGE * self.progress.batch_size)
 
 
 def _count(batches: Sequence[PackedEnrichments | PackedProducts]) -> int:

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -32,6 +32,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
     NotifyFinishedResponse,
     PackedProducts,
     PageRef,
+    ProductToEnrich,
     RawPage,
     ReadRejectedRequest,
     ReadRejectedResponse,
@@ -84,6 +85,8 @@ _TEMPORAL_TIMEOUT = timedelta(seconds=10)
 _DEFAULT_TENANT = "default"
 _REJECTED_ROWS = 100
 """Of a page of rejected rows for which nobody asked for another number."""
+_MAX_LISTED_BYTES = 768 * 1024
+"""Packed, after which an answer has no further page: Temporal takes 2 MiB, and a page that does not shrink has 1."""
 _PAGE_TOKEN = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})\.(.+)")
 _ALWAYS_DELISTED = 10
 """Products that may be marked at once whatever share they are: a small feed changes by large shares."""
@@ -441,13 +444,20 @@ def list_for_enrichment(request: ListForEnrichmentRequest) -> ListForEnrichmentR
         skus=tuple(request.skus),
         force=request.force,
     )
+    packed, after = list[PackedProducts](), request.after
     with _as_application_error():
         due = 0 if request.after is not None else catalogue.count_to_enrich(tenant_id, wanted)
-        page, end = catalogue.to_enrich(tenant_id, wanted, after=request.after, limit=request.limit)
-    size = request.batch_size
-    batches = [page[start : start + size] for start in range(0, len(page), size)]
-    packed = [PackedProducts(count=len(batch), data=pack(ListOfProductsToEnrich(products=batch))) for batch in batches]
-    return ListForEnrichmentResponse(batches=packed, next=end, due=due)
+        for _ in range(request.pages or 1):
+            page, after = catalogue.to_enrich(tenant_id, wanted, after=after, limit=request.limit)
+            packed += _packed(page, request.batch_size)
+            if after is None or sum(len(batch.data) for batch in packed) >= _MAX_LISTED_BYTES:
+                break
+    return ListForEnrichmentResponse(batches=packed, next=after, due=due)
+
+
+def _packed(page: Sequence[ProductToEnrich], batch_size: int) -> list[PackedProducts]:
+    batches = [page[start : start + batch_size] for start in range(0, len(page), batch_size)]
+    return [PackedProducts(count=len(batch), data=pack(ListOfProductsToEnrich(products=batch))) for batch in batches]
 
 
 @contract.write_enrichments.defn

@@ -23,6 +23,8 @@ __all__ = ["Wanted", "count_enriched", "count_to_enrich", "put_enrichments", "sa
 _LOOKUP_SIZE = 500
 _MAX_DESCRIPTION = 4000
 """Characters. What a shop says of itself at the end of every text is cut off, and a page stays of a size."""
+_JSON = json.JSONEncoder(ensure_ascii=False).encode
+"""Made once; json.dumps makes one for each value."""
 _LISTS = ("colors", "materials", "missing")
 _VALUES = (
     *("category", "colors", "size", "materials", "brand"),
@@ -179,15 +181,10 @@ def put_enrichments(
     """Write enrichments of products that are there; those of a product that stand twice are one, the last."""
     by_key = {(each.supplier_code, replace_nul(each.sku)): each for each in found}
     there = _existing(connection, tenant_id, by_key)
-    if there:
-        now = datetime.now(UTC)
-        insert = database.insert(enrichments)
-        upsert = insert.on_conflict_do_update(
-            index_elements=list(enrichments.primary_key), set_={name: insert.excluded[name] for name in _VALUES}
-        )
-        # In the order of the key, so that two writers of the same rows wait for one another instead of deadlocking.
-        rows = [_to_row(tenant_id, *key, by_key[key], rules_version, now) for key in sorted(there)]
-        connection.execute(upsert, rows)
+    # In the order of the key, so that two writers of the same rows wait for one another instead of deadlocking.
+    rows = [_to_row(*key, by_key[key]) for key in sorted(there)]
+    same = {"tenant_id": tenant_id, "rules_version": replace_nul(rules_version), "enriched_at": datetime.now(UTC)}
+    database.execute_many(connection, database.upsert(enrichments, *_VALUES), rows, same)
     return len(there)
 
 
@@ -208,11 +205,8 @@ def _slices(skus: Sequence[str]) -> Iterator[Sequence[str]]:
         yield skus[start : start + _LOOKUP_SIZE]
 
 
-def _to_row(
-    tenant_id: str, supplier_code: str, sku: str, made: Enrichment, rules_version: str, now: datetime
-) -> dict[str, Any]:
+def _to_row(supplier_code: str, sku: str, made: Enrichment) -> dict[str, Any]:
     return {
-        "tenant_id": tenant_id,
         "supplier_code": supplier_code,
         "sku": sku,
         "category": replace_nul(made.category),
@@ -223,14 +217,12 @@ def _to_row(
         "completeness": made.completeness,
         "missing": _to_list(made.missing),
         "enricher": replace_nul(made.enricher),
-        "rules_version": replace_nul(rules_version),
         "content_hash": replace_nul(made.content_hash),
-        "enriched_at": now,
     }
 
 
 def _to_list(texts: Sequence[str]) -> str:
-    return json.dumps([replace_nul(text) for text in texts], ensure_ascii=False)
+    return _JSON([replace_nul(text) for text in texts]) if texts else "[]"
 
 
 def sample_enriched(connection: Connection, tenant_id: str, supplier_code: str, limit: int) -> list[EnrichedRow]:

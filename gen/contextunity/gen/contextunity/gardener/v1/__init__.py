@@ -460,8 +460,8 @@ class GetRulesResponse(betterproto2.Message):
 
     quick: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
     """
-    Whether a batch takes milliseconds and nobody else. The workflow has it enriched by its own worker then, as a local
-    activity, and elsewhere otherwise.
+    Whether a batch takes milliseconds and nobody else. The workflow takes pages of up to 1000 products then, whatever the
+    batch size, and lists and writes several of them at once.
     """
 
 

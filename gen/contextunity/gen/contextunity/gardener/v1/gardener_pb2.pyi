@@ -373,8 +373,8 @@ class GetRulesResponse(_message.Message):
     version: _builtins.str
     """Their version: other where the taxonomy, the code or the enricher is another."""
     quick: _builtins.bool
-    """Whether a batch takes milliseconds and nobody else. The workflow has it enriched by its own worker then, as a local
-    activity, and elsewhere otherwise.
+    """Whether a batch takes milliseconds and nobody else. The workflow takes pages of up to 1000 products then, whatever the
+    batch size, and lists and writes several of them at once.
     """
     def __init__(
         self,

@@ -1071,6 +1071,12 @@ class ListForEnrichmentRequest(betterproto2.Message):
     Products that are packed together.
     """
 
+    pages: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
+    """
+    Pages to list in one answer, one after another, 1 to 20. Zero means 1. They are fewer where they are long: packed they
+    stay below 2 MB together.
+    """
+
 
 default_message_pool.register_message(
     "contextunity.harvest.v1", "ListForEnrichmentRequest", ListForEnrichmentRequest
@@ -1080,7 +1086,7 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ListForEnrichmentResponse(betterproto2.Message):
     """
-    A page of products to enrich.
+    One page of products to enrich, or several.
     """
 
     batches: "list[PackedProducts]" = betterproto2.field(
@@ -1099,7 +1105,7 @@ class ListForEnrichmentResponse(betterproto2.Message):
 
     due: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
     """
-    With the first page: how many products are to be enriched, those of this page included.
+    With the first page: how many products are to be enriched, those listed here included.
     """
 
 
@@ -2096,7 +2102,7 @@ class WriteEnrichmentsRequest(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    In batches, in all at most 1000.
+    In batches, in all at most 20,000. They are written in one transaction.
     """
 
     rules_version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)

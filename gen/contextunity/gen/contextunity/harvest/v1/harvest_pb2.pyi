@@ -1652,6 +1652,7 @@ class ListForEnrichmentRequest(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
     supplier_code: _builtins.str
     """Of which supplier. Empty means all."""
     rules_version: _builtins.str
@@ -1662,6 +1663,10 @@ class ListForEnrichmentRequest(_message.Message):
     """Products in a page. A page has fewer where they are long: unpacked it stays below 1 MiB."""
     batch_size: _builtins.int
     """Products that are packed together."""
+    pages: _builtins.int
+    """Pages to list in one answer, one after another, 1 to 20. Zero means 1. They are fewer where they are long: packed they
+    stay below 2 MB together.
+    """
     @_builtins.property
     def skus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Which SKUs alone. Empty means all."""
@@ -1680,10 +1685,11 @@ class ListForEnrichmentRequest(_message.Message):
         after: Global___EnrichmentCursor | None = ...,
         limit: _builtins.int = ...,
         batch_size: _builtins.int = ...,
+        pages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "batch_size", b"batch_size", "force", b"force", "limit", b"limit", "rules_version", b"rules_version", "skus", b"skus", "supplier_code", b"supplier_code"]
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "batch_size", b"batch_size", "force", b"force", "limit", b"limit", "pages", b"pages", "rules_version", b"rules_version", "skus", b"skus", "supplier_code", b"supplier_code"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1691,7 +1697,7 @@ Global___ListForEnrichmentRequest: _TypeAlias = ListForEnrichmentRequest
 
 @_typing.final
 class ListForEnrichmentResponse(_message.Message):
-    """A page of products to enrich."""
+    """One page of products to enrich, or several."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1699,7 +1705,7 @@ class ListForEnrichmentResponse(_message.Message):
     NEXT_FIELD_NUMBER: _builtins.int
     DUE_FIELD_NUMBER: _builtins.int
     due: _builtins.int
-    """With the first page: how many products are to be enriched, those of this page included."""
+    """With the first page: how many products are to be enriched, those listed here included."""
     @_builtins.property
     def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___PackedProducts]:
         """The products, in batches."""
@@ -2003,7 +2009,7 @@ class WriteEnrichmentsRequest(_message.Message):
     """Version of the rules that they were made by."""
     @_builtins.property
     def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___PackedEnrichments]:
-        """In batches, in all at most 1000."""
+        """In batches, in all at most 20,000. They are written in one transaction."""
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -21,6 +22,7 @@ from temporalio.converter import (
     EncodingPayloadConverter,
     JSONPlainPayloadConverter,
     JSONTypeConverter,
+    PayloadCodec,
     PayloadConverter,
     SerializationContext,
     WorkflowSerializationContext,
@@ -31,9 +33,9 @@ from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.core.exact_datetime import read_isoformat
 
-from .errors import UndecodableInputError
+from .errors import PayloadKeyError, UndecodableInputError
 
-__all__ = ["ProtobufPayloadConverter", "data_converter"]
+__all__ = ["KEY_ID", "ProtobufPayloadConverter", "data_converter", "encoding_converter"]
 
 _Dataclass = betterproto2.Message
 
@@ -136,6 +138,7 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
         CodecError: a payload is broken, of an unknown encoding, or of another type than the hint's. What a workflow
             receives raises UndecodableInputError, which fails the workflow; the error alone would have the server
             repeat the workflow task for ever.
+        PayloadKeyError: a payload is encrypted, and this process has no keys. The task is retried until it has.
     """
 
     def __init__(self) -> None:
@@ -157,6 +160,13 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
                 _check_presence(values, type_hints or [])
         except KeyError as error:
             # The SDK's own way to say that it does not know the encoding.
+            key_id = next((each.metadata[KEY_ID] for each in payloads if KEY_ID in each.metadata), None)
+            if key_id is not None:
+                name = key_id.decode(errors="replace")
+                raise PayloadKeyError(
+                    f"the payload is encrypted with the key {name!r}, and this process has no keys; "
+                    "set CONTEXTWORKER_PAYLOAD_KEYS_FILE"
+                ) from error
             codec_error, cause = CodecError(str(error.args[0])), error
         except CodecError as error:
             codec_error, cause = error, None
@@ -189,12 +199,28 @@ class _FailureConverter(DefaultFailureConverter):
             super().to_failure(exception, payload_converter, failure)
 
 
+KEY_ID = "encryption-key-id"
+"""Metadata key that names the key of an encrypted payload."""
 _SDK_CANNOT_DECODE = "Failed decoding arguments"
 
 data_converter = DataConverter(
     payload_converter_class=ProtobufPayloadConverter, failure_converter_class=_FailureConverter
 )
 """The data converter for clients and workers; `contextunity.worker.plugin.ContextWorkerPlugin` brings it along."""
+
+
+class _EncodingFailureConverter(_FailureConverter):
+    """Has the payload codec encode messages and stack traces of failures as well."""
+
+    def __init__(self) -> None:
+        super().__init__(encode_common_attributes=True)
+
+
+def encoding_converter(payload_codec: PayloadCodec) -> DataConverter:
+    """The data converter, with a codec such as `encryption.EncryptionCodec` for payloads and texts of failures."""
+    return dataclasses.replace(
+        data_converter, payload_codec=payload_codec, failure_converter_class=_EncodingFailureConverter
+    )
 
 
 def _payload(encoding: str, message_type: str, data: bytes) -> Payload:

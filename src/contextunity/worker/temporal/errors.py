@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from temporalio.exceptions import ApplicationError
 
-from contextunity.core.errors import CodecError, Violation
+from contextunity.core.errors import CodecError, ContextUnityError, Violation
 
-__all__ = ["INVALID_INPUT", "UndecodableInputError", "invalid_input"]
+__all__ = ["INVALID_INPUT", "PayloadKeyError", "UndecodableInputError", "invalid_input"]
 
 INVALID_INPUT = "InvalidInput"
 """Type of the failure of a workflow, update or activity whose input cannot be decoded or breaks the rules of its proto.
@@ -30,6 +30,13 @@ class UndecodableInputError(CodecError, ApplicationError):
         CodecError.__init__(self, error.reason, path=error.path, message_type=error.message_type)
         self.violations = error.violations
         ApplicationError.__init__(self, str(error), _details(error.violations), type=INVALID_INPUT, non_retryable=True)
+
+
+class PayloadKeyError(ContextUnityError):
+    """A payload cannot be decrypted with the keys that this process has.
+
+    It is no CodecError: nothing is wrong with the payload. What needs it is retried until the key is there.
+    """
 
 
 def _details(violations: Sequence[Violation]) -> list[dict[str, str]]:

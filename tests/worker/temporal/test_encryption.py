@@ -224,8 +224,8 @@ async def test_what_was_written_in_clear_goes_on(deployment: Deployment, tmp_pat
 async def _attempted(handle: WorkflowHandle[Any, Any]) -> None:
     """Returns once another attempt of a workflow task has failed: there is no event to wait for."""
     before = (await handle.describe()).raw_description.pending_workflow_task.attempt
-    while (await handle.describe()).raw_description.pending_workflow_task.attempt <= max(before, 1):
-        await asyncio.sleep(0.02)  # noqa: ASYNC110 - as said above
+    while (await handle.describe()).raw_description.pending_workflow_task.attempt <= max(before, 1):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
 
 
 async def test_a_missing_key_loses_nothing(deployment: Deployment, tmp_path: Path) -> None:

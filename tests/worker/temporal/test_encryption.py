@@ -194,7 +194,7 @@ async def test_the_server_sees_no_content(deployment: Deployment, tmp_path: Path
 
 async def test_what_was_written_in_clear_goes_on(deployment: Deployment, tmp_path: Path) -> None:
     plain = await deployment.client(None)
-    entry = {"schedule_id": "nightly", "workflow_type": "harvest", "cron": "0 3 * * *", "tenant_id": "acme"}
+    entry: dict[str, Any] = {"schedule_id": "nightly", "workflow_type": "harvest", "cron": "0 3 * * *", "tenant_id": "acme"}
     manager = ScheduleManager(plain, deployment.registry)
     await manager.create_schedule(**entry, payload=HarvestRequest(supplier_code="camping-trade", tenant_id="acme"))
     before = WorkerService(plain, deployment.registry)

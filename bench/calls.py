@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import dataclasses
 import gc
 import itertools
+import os
 import statistics
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -19,6 +22,7 @@ from temporalio.common import WorkflowIDReusePolicy
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.core.context import TaskContext, using
+from contextunity.worker.temporal.encryption import EncryptionCodec
 from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 from contextunity.worker.temporal.search_attributes import bound_attributes
 
@@ -30,6 +34,7 @@ from ._tree import generated_tree
 __all__ = ["run"]
 
 _OURS, _BARE = "over gRPC, by ContextWorker", "over gRPC, by a bare service"
+_ENCRYPTED = "over gRPC, by ContextWorker, encrypted"
 _SDK, _SDK_MORE = "Temporal's SDK", "Temporal's SDK, with as much asked for"
 _START, _DONE, _RUNNING = "start a workflow", "status of a finished task", "status of a running task"
 _LEAST = "the smallest call there is"
@@ -58,6 +63,7 @@ def run(options: Options) -> Result:
             "result, or the query for the progress: GetTaskStatus tells these too",
             f"{_BARE}: grpc.aio and the SDK with nothing of ours between, the least that a service in Python takes; it "
             "asks Temporal the same as ours, both questions at once",
+            f"{_ENCRYPTED}: with payload_keys_file, on a Temporal server and with a worker of its own",
             f"{_LEAST}: Temporal's GetSystemInfo by the SDK, and a unit that the bare service gives back",
         ),
     )
@@ -89,7 +95,30 @@ async def _measure(options: Options, rounds: int, calls: int) -> dict[tuple[str,
                 with_plugin = await Client.connect(temporal.address, plugins=[ContextWorkerPlugin()])
                 stubs = (worker_pb2_grpc.WorkerServiceStub(ours), worker_pb2_grpc.WorkerServiceStub(theirs))
                 subjects = await _subjects(client, with_plugin, *stubs)
-                return await _interleave(subjects, rounds, calls)
+                async with _encrypted(options) as encrypted:
+                    return await _interleave({**subjects, **encrypted}, rounds, calls)
+
+
+@contextlib.asynccontextmanager
+async def _encrypted(options: Options) -> AsyncGenerator[dict[tuple[str, str], _Call]]:
+    """The calls of ours, where payloads are encrypted."""
+    keys = options.folder / "payload-keys.toml"
+    keys.write_text(f'current = "a"\n[keys]\na = "{base64.b64encode(os.urandom(32)).decode()}"\n')
+    keys.chmod(0o600)
+    given = {"CONTEXTWORKER_PAYLOAD_KEYS_FILE": str(keys)}
+    async with temporal_server(options.folder / "temporal-encrypted") as temporal:
+        service = service_of(options, temporal, "service-encrypted", **given)
+        with service, worker_of(options, temporal, "worker-encrypted", **given) as worker:
+            worker.wait_for("Temporal workers run")
+            target = service.wait_for("listens on").split("listens on ")[1].split(",")[0]
+            async with grpc.aio.insecure_channel(target) as channel:
+                stub = worker_pb2_grpc.WorkerServiceStub(channel)
+                # Reads what is encrypted, so that the tasks are known to be where they are measured.
+                client = await Client.connect(
+                    temporal.address, plugins=[ContextWorkerPlugin(payload_codec=EncryptionCodec(keys))]
+                )
+                subjects = await _subjects(client, client, stub, stub)
+                yield {(case, _ENCRYPTED): call for (case, subject), call in subjects.items() if subject == _OURS}
 
 
 async def _subjects(

@@ -71,6 +71,7 @@ _VARIABLES = {
     "CONTEXTWORKER_MAX_CACHED_WORKFLOWS": "max_cached_workflows",
     "CONTEXTWORKER_MAX_CONNECTION_CALLS": "max_connection_calls",
     "CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES": "max_concurrent_activities",
+    "CONTEXTWORKER_PAYLOAD_KEYS_FILE": "payload_keys_file",
     "CONTEXTWORKER_QUOTAS_FILE": "quotas_file",
     "CONTEXTWORKER_QUOTAS_REDIS_URL": "quotas_redis_url",
     "CONTEXTWORKER_TARGET_CPU_USAGE": "target_cpu_usage",
@@ -188,6 +189,9 @@ class Settings(BaseModel):
     """File with this secret; whitespace around it is stripped. Environment: CONTEXTWORKER_TOKEN_SECRET_FILE."""
     token_keys_file: Path | None = None
     """TOML file of keys by kid, in the tables `[hmac]` and `[ed25519]`. Environment: CONTEXTWORKER_TOKEN_KEYS_FILE."""
+    payload_keys_file: Path | None = None
+    """TOML file of the keys that payloads are encrypted with, as `docs/security.md` shows; it is read again when it has
+    changed. Payloads are in clear unless given. Environment: CONTEXTWORKER_PAYLOAD_KEYS_FILE."""
     quotas: TenantQuotas = TenantQuotas()
     """Default quotas of a tenant, overridden by `quotas_file`. In the file: `[quotas]`."""
     quotas_file: Path | None = None

@@ -18,7 +18,7 @@ from .settings import Settings
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-__all__ = ["SHARED_KID", "load_keyring", "read_secret_file"]
+__all__ = ["SHARED_KID", "load_keyring", "read_secret_file", "read_secret_text"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,6 +62,18 @@ def read_secret_file(path: Path) -> bytes:
         SettingsError: the file cannot be read.
     """
     return _read(path, secret=True).strip()
+
+
+def read_secret_text(path: Path) -> str:
+    """Reads a text file that holds secrets.
+
+    Raises:
+        SettingsError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return _read(path, secret=True).decode()
+    except UnicodeDecodeError:
+        raise SettingsError([f"{path}: not a text file in UTF-8"]) from None
 
 
 def _shared_secret(settings: Settings, violations: list[str]) -> bytes | None:

@@ -457,7 +457,7 @@ def list_for_enrichment(request: ListForEnrichmentRequest) -> ListForEnrichmentR
 
 def _packed(page: Sequence[ProductToEnrich], batch_size: int) -> list[PackedProducts]:
     batches = [page[start : start + batch_size] for start in range(0, len(page), batch_size)]
-    return [PackedProducts(count=len(batch), data=pack(ListOfProductsToEnrich(products=batch))) for batch in batches]
+    return [PackedProducts(count=len(batch), data=pack(ListOfProductsToEnrich(products=[*batch]))) for batch in batches]
 
 
 @contract.write_enrichments.defn

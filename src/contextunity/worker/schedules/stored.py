@@ -49,13 +49,15 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.core.context import HEADER
 from contextunity.core.errors import CodecError
-from contextunity.worker.temporal.errors import is_not_found, missing_namespace
+from contextunity.worker.temporal.converter import KEY_ID
+from contextunity.worker.temporal.errors import PayloadKeyError, is_not_found, missing_namespace
 from contextunity.worker.temporal.search_attributes import bound_attributes
 from contextunity.worker.temporal.tenancy import fair_priority
 from python_temporal.contract import WorkflowContract
 
 from .check import ID_LIMIT, CheckedEntry, ScheduleName, list_query
 from .cron import CronError, compile_cron, cron_text
+from .errors import ScheduleError
 
 __all__ = ["MEMO", "ScheduleServer", "Stored", "differences", "read_schedule", "write_schedule"]
 
@@ -305,9 +307,11 @@ async def read_schedule(client: Client, temporal_id: str, description: DescribeS
     try:
         (kept,) = await client.data_converter.decode([action.memo.fields[MEMO]], [ScheduleEntry])
         context = _read_context(client, action)
+        request = await _read_input(client, action)
+    except PayloadKeyError as error:
+        raise ScheduleError(f"schedule {temporal_id}: {error}") from None
     except CodecError:
         return None
-    request = await _read_input(client, action)
     schedule = description.schedule
     entry = ScheduleEntry(
         schedule_id=name.schedule_id,
@@ -447,12 +451,21 @@ def differences(stored: Stored, wanted: CheckedEntry, schedule: Schedule) -> lis
     if _bytes(stored.input) != _bytes(wanted.input):
         found.append(("args", _json(stored.input), _json(wanted.input)))
     there = stored.description.schedule
+    keys = _key_of(there.action.start_workflow), _key_of(schedule.action.start_workflow)
+    if keys[0] != keys[1]:
+        # The content is the same; it is written anew with the key of today.
+        found.append(("encryption_key", *keys))
     found += _differing(_plain_action(there.action.start_workflow), _plain_action(schedule.action.start_workflow))
     found += _differing(_plain_policies(there.policies), _plain_policies(schedule.policies))
     return [
         ScheduleDifference(schedule_id=wanted.name.schedule_id, field=field, before=before, after=after)
         for field, before, after in found
     ]
+
+
+def _key_of(action: NewWorkflowExecutionInfo) -> str:
+    """Id of the key that an action's payloads are encrypted with; empty where they are in clear."""
+    return action.memo.fields[MEMO].metadata.get(KEY_ID, b"").decode(errors="replace")
 
 
 def _differing(before: Message, after: Message) -> Iterator[tuple[str, str, str]]:

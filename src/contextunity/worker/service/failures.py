@@ -10,7 +10,9 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.converter import DataConverter
 
-__all__ = ["chain_of", "one_line"]
+from contextunity.worker.temporal.errors import PayloadKeyError
+
+__all__ = ["chain_of", "decode_texts", "one_line"]
 
 _MESSAGE_LIMIT = 4000
 """Characters of a message that callers get: one failure is not to fill an answer."""
@@ -18,6 +20,29 @@ _MESSAGE_LIMIT = 4000
 
 _WRAPPERS = (FailureCauseKind.ACTIVITY, FailureCauseKind.CHILD_WORKFLOW, FailureCauseKind.SERVER)
 """Failures that say what failed, and not why. The server's own say that one is too large to be kept whole."""
+
+
+async def decode_texts(failure: Failure, converter: DataConverter) -> None:
+    """Decodes messages that a payload codec encoded; the failure is changed in place.
+
+    Where that cannot be done, its message says why.
+    """
+    chain = [failure]
+    while chain[-1].HasField("cause"):
+        chain.append(chain[-1].cause)
+    encoded = [each for each in chain if each.HasField("encoded_attributes")]
+    if not encoded:
+        return
+    try:
+        # This decodes the payloads in place. The exception that it makes of them has the messages, but nobody needs it.
+        await converter.decode_failure(failure)
+    except PayloadKeyError as error:
+        for each in encoded:
+            each.message = str(error)
+        return
+    for each in encoded:
+        (attributes,) = converter.payload_converter.from_payloads([each.encoded_attributes])
+        each.message = str(attributes.get("message", each.message))
 
 
 async def chain_of(
@@ -30,8 +55,7 @@ async def chain_of(
         converter: decodes what a payload codec encoded; the failure is changed in place.
         events: of the history, to find the attempt of an activity in.
     """
-    # Decoding also makes the exception that workers raise, which nobody here needs.
-    await converter.decode_failure(failure)
+    await decode_texts(failure, converter)
     attempts = {
         event.event_id: event.activity_task_started_event_attributes.attempt
         for event in events

@@ -39,6 +39,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.worker.grpc_errors import from_rpc_error, task_unknown
+from contextunity.worker.temporal.errors import PayloadKeyError
 from contextunity.worker.temporal.search_attributes import tenant_in
 from python_temporal.contract import QueryContract, WorkflowContract
 
@@ -283,7 +284,7 @@ async def ask_progress(engine: Engine, workflow_id: str, run_id: str, query: Que
     try:
         answer = await engine.client.workflow_service.query_workflow(request, retry=True, timeout=_TIMEOUT)
         return Progress(answered=True, message=await packed(engine, answer.query_result.payloads, query.output_type))
-    except CodecError:
+    except (CodecError, PayloadKeyError):
         return Progress(answered=True)
     except RPCError as error:
         # The server says so where the workflow answered with an error.
@@ -423,6 +424,8 @@ class TaskStatusHandler:
                 except CodecError as error:
                     # It has ended all the same, and that is told.
                     status.notice = f"its result is not what its contract, as the service knows it, says: {error}"
+                except PayloadKeyError as error:
+                    status.notice = f"its result cannot be read here: {error}"
             case "workflow_execution_failed_event_attributes":
                 failure = end.workflow_execution_failed_event_attributes.failure
                 status.failure = await chain_of(failure, converter, events)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from temporalio.client import Client
+from temporalio.converter import PayloadCodec
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RetryConfig, RPCError
 
@@ -18,7 +19,7 @@ from ..settings import Settings
 from .plugin import ContextWorkerPlugin
 from .search_attributes import register_attributes
 
-__all__ = ["connect", "with_port"]
+__all__ = ["connect", "payload_codec", "with_port"]
 
 
 async def connect(
@@ -33,8 +34,10 @@ async def connect(
 
     Raises:
         TemporalUnreachableError: nothing answers there in time, or it does not let us in.
+        SettingsError: the file of payload keys cannot be read or used.
         SearchAttributesError: its namespace lacks search attributes, and it does not let us register them.
     """
+    plugin = ContextWorkerPlugin(payload_codec=payload_codec(settings))
     config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
     if address is not None:
         config["target_host"] = address
@@ -46,7 +49,7 @@ async def connect(
                 await _knock(config["target_host"])
             # A server that refuses connections would otherwise be tried for ten seconds, whatever the setting says.
             retries = RetryConfig(max_elapsed_time_millis=int(settings.temporal_timeout * 1000))
-            client = await Client.connect(**config, plugins=[ContextWorkerPlugin()], retry_config=retries)
+            client = await Client.connect(**config, plugins=[plugin], retry_config=retries)
             await client.service_client.check_health()
             await register_attributes(client, (workflows or {}).values())
             return client
@@ -60,6 +63,20 @@ async def connect(
     except (RuntimeError, RPCError) as error:
         reason = _short(error)
     raise TemporalUnreachableError(config["target_host"], reason)
+
+
+def payload_codec(settings: Settings) -> PayloadCodec | None:
+    """The codec that payloads go through; None where they are written in clear.
+
+    Raises:
+        SettingsError: the file of keys cannot be read or used.
+    """
+    if settings.payload_keys_file is None:
+        return None
+    # Imported where it is used: most processes have no keys, and cryptography takes a while to load.
+    from .encryption import EncryptionCodec
+
+    return EncryptionCodec(settings.payload_keys_file)
 
 
 def with_port(address: str) -> str:

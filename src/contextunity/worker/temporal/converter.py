@@ -13,29 +13,27 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from temporalio import activity, workflow
 from temporalio.api.common.v1 import Payload, Payloads
-from temporalio.api.failure.v1 import Failure
 from temporalio.converter import (
     BinaryNullPayloadConverter,
     BinaryPlainPayloadConverter,
     CompositePayloadConverter,
     DataConverter,
-    DefaultFailureConverter,
     EncodingPayloadConverter,
     JSONPlainPayloadConverter,
     JSONTypeConverter,
-    PayloadConverter,
+    PayloadCodec,
     SerializationContext,
     WorkflowSerializationContext,
 )
-from temporalio.exceptions import ApplicationError
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.core.exact_datetime import read_isoformat
 
-from .errors import PayloadTooLargeError, UndecodableInputError
+from .errors import PayloadKeyError, PayloadTooLargeError, UndecodableInputError
+from .failure_converter import EncodingFailureConverter, FailureConverter
 
-__all__ = ["ProtobufPayloadConverter", "data_converter"]
+__all__ = ["KEY_ID", "ProtobufPayloadConverter", "data_converter", "encoding_converter"]
 
 _Dataclass = betterproto2.Message
 
@@ -144,6 +142,7 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
         CodecError: a payload is broken, of an unknown encoding, or of another type than the hint's. What a workflow
             receives raises UndecodableInputError, which fails the workflow; the error alone would have the server
             repeat the workflow task for ever.
+        PayloadKeyError: a payload is encrypted, and this process has no keys. The task is retried until it has.
     """
 
     payload_limit: ClassVar[int | None] = 2 * 1024 * 1024
@@ -177,6 +176,13 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
                 _check_presence(values, type_hints or [])
         except KeyError as error:
             # The SDK's own way to say that it does not know the encoding.
+            key_id = next((each.metadata[KEY_ID] for each in payloads if KEY_ID in each.metadata), None)
+            if key_id is not None:
+                name = key_id.decode(errors="replace")
+                raise PayloadKeyError(
+                    f"the payload is encrypted with the key {name!r}, and this process has no keys; "
+                    "set CONTEXTWORKER_PAYLOAD_KEYS_FILE"
+                ) from error
             codec_error, cause = CodecError(str(error.args[0])), error
         except CodecError as error:
             codec_error, cause = error, None
@@ -201,6 +207,12 @@ class _UnlimitedPayloadConverter(ProtobufPayloadConverter):
     payload_limit = None
 
 
+class _GrowingPayloadConverter(ProtobufPayloadConverter):
+    """For a codec whose payloads are some bytes larger than those that it is given."""
+
+    payload_limit = 2 * 1024 * 1024 - 1024
+
+
 class _DataConverter(DataConverter):
     """Does without the limit where a codec or a storage comes after, which may make payloads smaller."""
 
@@ -211,84 +223,26 @@ class _DataConverter(DataConverter):
         super().__post_init__()
 
 
-class _FailureConverter(DefaultFailureConverter):
-    """Has failures that nobody can do anything about end for good: the SDK would have them retried for ever.
-
-    - An activity that cannot read its input fails, without retries.
-    - A failure that is too large for the server is cut; one of an activity that is retried to what the server keeps of
-      an attempt, some KiB.
-    """
-
-    def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
-        """Fills in the failure that an exception becomes."""
-        try:
-            self._to_failure(exception, payload_converter, failure)
-        except PayloadTooLargeError as error:
-            failure.Clear()
-            self._to_failure(_without_details(exception, error), payload_converter, failure)
-        if failure.ByteSize() > _LARGEST_FAILURE:
-            _cut(failure)
-
-    def _to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
-        cause = exception.__cause__
-        undecodable = isinstance(exception, ApplicationError) and exception.message == _SDK_CANNOT_DECODE
-        if undecodable and isinstance(cause, CodecError):
-            super().to_failure(UndecodableInputError(cause), payload_converter, failure)
-        else:
-            super().to_failure(exception, payload_converter, failure)
-        if activity.in_activity() and not failure.application_failure_info.non_retryable:
-            _shorten(failure)
-
-
-_SDK_CANNOT_DECODE = "Failed decoding arguments"
-_LARGEST_FAILURE = 1024 * 1024
-_LONGEST_TEXT = 4096
+KEY_ID = "encryption-key-id"
+"""Metadata key that names the key of an encrypted payload."""
 _OVERHEAD = 6
 """Bytes that a payload takes in a list of payloads beside its own, at most."""
 
 data_converter = _DataConverter(
-    payload_converter_class=ProtobufPayloadConverter, failure_converter_class=_FailureConverter
+    payload_converter_class=ProtobufPayloadConverter, failure_converter_class=FailureConverter
 )
 """The data converter for clients and workers; `contextunity.worker.plugin.ContextWorkerPlugin` brings it along."""
 
 
-_LONGEST_FAILURE = 3000
-"""Bytes of an activity's failure. Where one has more than 4 KiB, the server keeps of it what it pleases, as the cause
-of a failure of its own; it is configurable there, and a codec makes payloads longer."""
-_SHORTER = (((1500, 1000), (1000, 500)), ((1500, 700), (300, 200)), ((1500, 500), (200, 0)), ((1000, 300), (100, 0)))
-"""Bytes that the message and the stack trace of an error, and those of its causes, may have, step by step."""
-
-
-def _shorten(failure: Failure) -> None:
-    """Cuts messages and stack traces, and lastly leaves out causes; details are data of the program's, and stay."""
-    chain = [failure]
-    while chain[-1].HasField("cause"):
-        chain.append(chain[-1].cause)
-    for own, of_causes in _SHORTER:
-        if failure.ByteSize() <= _LONGEST_FAILURE:
-            return
-        for each in chain:
-            message, trace = own if each is failure else of_causes
-            each.message = _beginning(each.message, message)
-            each.stack_trace = _end(each.stack_trace, trace)
-    for each in reversed(chain[:-1]):
-        if failure.ByteSize() <= _LONGEST_FAILURE:
-            return
-        each.ClearField("cause")
-
-
-def _beginning(text: str, limit: int) -> str:
-    encoded = text.encode(errors="replace")
-    return text if len(encoded) <= limit else f"{encoded[: limit - 4].decode(errors='ignore')} …"
-
-
-def _end(trace: str, limit: int) -> str:
-    """The last lines of a stack trace: those are nearest to where it failed."""
-    encoded = trace.encode(errors="replace")
-    if len(encoded) <= limit:
-        return trace
-    _, _, lines = encoded[len(encoded) - limit :].decode(errors="ignore").partition("\n")
-    return f"…\n{lines}" if lines else ""
+def encoding_converter(payload_codec: PayloadCodec) -> DataConverter:
+    """The data converter, with a codec such as `encryption.EncryptionCodec` for payloads and texts of failures."""
+    converter_class = _GrowingPayloadConverter if getattr(payload_codec, "keeps_size", False) else None
+    return dataclasses.replace(
+        data_converter,
+        payload_converter_class=converter_class or ProtobufPayloadConverter,
+        payload_codec=payload_codec,
+        failure_converter_class=EncodingFailureConverter,
+    )
 
 
 def _payload(encoding: str, message_type: str, data: bytes) -> Payload:
@@ -365,28 +319,3 @@ def _largest_part(values: Sequence[Any], payloads: Sequence[Payload]) -> str:
 def _size_alone(message: Any, field: str) -> int:
     """Bytes of a message with one of its fields alone."""
     return len(codec.encode(type(message)(**{field: getattr(message, field)})))
-
-
-def _without_details(exception: BaseException, error: PayloadTooLargeError) -> ApplicationError:
-    """What is left of an exception whose details are too large."""
-    left = ApplicationError(
-        f"{exception} (without its details: {error.message})",
-        type=(exception.type if isinstance(exception, ApplicationError) else None) or type(exception).__name__,
-        non_retryable=isinstance(exception, ApplicationError) and exception.non_retryable,
-    )
-    left.__cause__, left.__traceback__ = exception.__cause__, exception.__traceback__
-    return left
-
-
-def _cut(failure: Failure) -> None:
-    """Cuts what a failure and its causes say, and leaves out their details."""
-    size = failure.ByteSize()
-    while True:
-        if len(failure.message) > _LONGEST_TEXT:
-            failure.message = f"{failure.message[:_LONGEST_TEXT]} … (cut: the failure had {size:,} bytes)"
-        failure.stack_trace = failure.stack_trace[-_LONGEST_TEXT:]
-        if failure.HasField("application_failure_info"):
-            failure.application_failure_info.ClearField("details")
-        if not failure.HasField("cause"):
-            return
-        failure = failure.cause

@@ -15,6 +15,7 @@ from contextunity.core.errors import CodecError, ContextUnityError, Violation
 __all__ = [
     "INVALID_INPUT",
     "PAYLOAD_TOO_LARGE",
+    "PayloadKeyError",
     "PayloadTooLargeError",
     "UndecodableInputError",
     "invalid_input",
@@ -70,6 +71,13 @@ class PayloadTooLargeError(ContextUnityError, ApplicationError):
     def of(self, where: str) -> PayloadTooLargeError:
         """The same error that says whose payload it is: `the input of activity 'fetch'`."""
         return PayloadTooLargeError(self.size, self.limit, self.largest, where)
+
+
+class PayloadKeyError(ContextUnityError):
+    """A payload cannot be decrypted with the keys that this process has.
+
+    It is no CodecError: nothing is wrong with the payload. What needs it is retried until the key is there.
+    """
 
 
 def _details(violations: Sequence[Violation]) -> list[dict[str, str]]:

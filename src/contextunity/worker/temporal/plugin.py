@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, Iterable
 
+from temporalio.converter import PayloadCodec
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
@@ -19,7 +20,7 @@ from shared_import_sandbox import sandboxed_runner
 
 from ..internal_fields import clear_internal
 from .context_interceptor import ContextInterceptor
-from .converter import data_converter
+from .converter import data_converter, encoding_converter
 from .failure_interceptor import FailureInterceptor
 from .heartbeats import HeartbeatInterceptor
 from .validation_interceptor import ValidationInterceptor
@@ -62,17 +63,19 @@ class ContextWorkerPlugin(SimplePlugin):
 
     Args:
         passthrough_modules: further modules to share with the sandbox, such as the package of your own generated code.
+        payload_codec: encodes payloads and the texts of failures, such as
+            `contextunity.worker.temporal.encryption.EncryptionCodec`; none unless given.
 
     Example:
         client = await Client.connect("localhost:7233", plugins=[ContextWorkerPlugin()])
     """
 
-    def __init__(self, *, passthrough_modules: Iterable[str] = ()) -> None:
+    def __init__(self, *, passthrough_modules: Iterable[str] = (), payload_codec: PayloadCodec | None = None) -> None:
         self._passthrough = (*PASSTHROUGH_MODULES, *passthrough_modules)
         check_inputs_by(clear_internal)
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK leaves some of its parameters open
             "contextunity.ContextWorkerPlugin",
-            data_converter=data_converter,
+            data_converter=data_converter if payload_codec is None else encoding_converter(payload_codec),
             interceptors=[ContextInterceptor(), ValidationInterceptor(), HeartbeatInterceptor(), FailureInterceptor()],
             workflow_runner=self._workflow_runner,
             run_context=_prepared,

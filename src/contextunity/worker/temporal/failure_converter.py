@@ -53,7 +53,7 @@ class FailureConverter(DefaultFailureConverter):
 
 
 class EncodingFailureConverter(FailureConverter):
-    """Moves messages and stack traces to where a payload codec encodes them; the SDK would do so before they are cut."""
+    """Moves messages and stack traces to where a payload codec encodes them, after they were cut."""
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
         """Fills in the failure that an exception becomes."""

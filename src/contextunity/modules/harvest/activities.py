@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -455,7 +455,7 @@ def list_for_enrichment(request: ListForEnrichmentRequest) -> ListForEnrichmentR
     return ListForEnrichmentResponse(batches=packed, next=after, due=due)
 
 
-def _packed(page: Sequence[ProductToEnrich], batch_size: int) -> list[PackedProducts]:
+def _packed(page: list[ProductToEnrich], batch_size: int) -> list[PackedProducts]:
     batches = [page[start : start + batch_size] for start in range(0, len(page), batch_size)]
     return [PackedProducts(count=len(batch), data=pack(ListOfProductsToEnrich(products=[*batch]))) for batch in batches]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import sys
@@ -57,7 +58,12 @@ def read_text(name: str) -> str:
         UsageError: it cannot be read.
     """
     try:
-        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        if name != "-":
+            return Path(name).read_text(encoding="utf-8")
+        if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+            # As files are read; only what somebody types comes in the terminal's encoding.
+            sys.stdin.reconfigure(encoding="utf-8")
+        return sys.stdin.read()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"{name}: {reason or error}") from None

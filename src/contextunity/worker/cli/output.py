@@ -10,7 +10,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,27 +79,35 @@ def fail(arguments: Namespace, exit_code: int, message: str, *, text: str = "", 
     """
     if getattr(arguments, "json", False):
         data = {"error": {"message": message, "exit_code": exit_code, **error}}
-        print(_json_text(data), file=sys.stderr, flush=True)  # noqa: T201 - what a command line is for
+        print(_json_text(data, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201 - what a command line is for
     else:
         complain(text or message)
     return exit_code
 
 
-def print_json(data: Any, *, pretty: bool | None = None) -> None:
+def print_json(data: Any, *, pretty: bool | None = None, sort_keys: bool = True) -> None:
     """Prints one JSON document.
 
     Args:
         data: JSON-like.
         pretty: over several lines; where None, so on a terminal alone, so that programs get one line.
+        sort_keys: whether the keys of objects are sorted, or stand as they came.
     """
     indent = 2 if (sys.stdout.isatty() if pretty is None else pretty) else None
-    print(_json_text(data, indent), flush=True)  # noqa: T201 - what a command line is for
+    print(_json_text(data, sys.stdout, indent, sort_keys), flush=True)  # noqa: T201 - what a command line is for
 
 
-def _json_text(data: Any, indent: int | None = None) -> str:
-    text = json.dumps(data, ensure_ascii=False, indent=indent, sort_keys=True)
+def _json_text(data: Any, stream: TextIO, indent: int | None = None, sort_keys: bool = True) -> str:
+    text = json.dumps(data, ensure_ascii=False, indent=indent, sort_keys=sort_keys)
     # What JSON lets stand as it is, a terminal may still obey; in texts alone, since nothing else has such characters.
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    text = _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    try:
+        # What tests and notebooks put in the stream's place may have no encoding.
+        text.encode(getattr(stream, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        # The stream's own escapes, such as \xfc, are none of JSON's.
+        return json.dumps(data, indent=indent, sort_keys=sort_keys)
+    return text
 
 
 def console() -> Console:

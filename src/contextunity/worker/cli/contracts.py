@@ -88,9 +88,8 @@ def _print_schema(client: SyncWorkerClient, arguments: argparse.Namespace) -> in
         handlers = {each.name: each for each in (*contract.queries, *contract.signals, *contract.updates)}
         if arguments.handler not in handlers:
             known = ", ".join(sorted(handlers)) or "none"
-            raise UsageError(
-                f"{workflow_type} has no query, signal or update {arguments.handler}; it has {known}{did_you_mean(arguments.handler, handlers)}"
-            )
+            text = f"{workflow_type} has no query, signal or update {arguments.handler}; it has {known}"
+            raise UsageError(text + did_you_mean(arguments.handler, handlers))
         described = handlers[arguments.handler]
     schema = described.input_schema if arguments.schema else described.output_schema
     # Over several lines, in its own order: a schema is kept in files and read by people.

@@ -164,7 +164,7 @@ _TOO_LARGE = ("larger than max", "exceeds limit", "payloads with size")
 """Of what the server, gRPC and the SDK say, with several statuses, where a message is too large."""
 
 
-def from_rpc_error(error: RPCError, *, workflow_id: str = "") -> ServiceError:
+def from_rpc_error(error: RPCError, *, workflow_id: str = "", run_id: str = "") -> ServiceError:
     """What a failed call to the Temporal server means to a caller."""
     metadata = {"workflow_id": workflow_id} if workflow_id else {}
     namespace = missing_namespace(error)
@@ -173,7 +173,7 @@ def from_rpc_error(error: RPCError, *, workflow_id: str = "") -> ServiceError:
     if error.status is RPCStatusCode.NOT_FOUND:
         if _ENDED in error.message:
             return ServiceError(Reason.TASK_ENDED, f"the task {workflow_id!r} has ended", metadata=metadata)
-        return task_unknown(workflow_id)
+        return task_unknown(workflow_id, run_id)
     reason = _BY_RPC_STATUS.get(error.status, Reason.TEMPORAL_ERROR)
     if reason in (Reason.REFUSED_BY_TEMPORAL, Reason.TEMPORAL_BUSY) and any(
         each in error.message for each in _TOO_LARGE
@@ -221,11 +221,12 @@ def too_large(metadata: Mapping[str, str]) -> ServiceError:
     )
 
 
-def task_unknown(workflow_id: str) -> ServiceError:
+def task_unknown(workflow_id: str, run_id: str = "") -> ServiceError:
     """The error for a task that is not there, or not the caller's: the two look alike."""
+    run = f" and a run {run_id!r}" if run_id else ""
     return ServiceError(
         Reason.TASK_UNKNOWN,
-        f"no task has the workflow_id {workflow_id!r}; check it, or whether its retention has ended",
+        f"no task has the workflow_id {workflow_id!r}{run}; check it, or whether its retention has ended",
         metadata={"workflow_id": workflow_id},
     )
 

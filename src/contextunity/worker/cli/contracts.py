@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .commands import COMMANDS, Commands, did_you_mean
+from .commands import COMMANDS, Commands
 from .connection import UsageError, add_options, run_with_client
-from .output import headline, print_json, print_table, say
+from .output import did_you_mean, headline, print_json, print_table, say
 from .watching import follow_up
 
 if TYPE_CHECKING:

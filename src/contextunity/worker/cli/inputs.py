@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import sys
@@ -13,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from .commands import did_you_mean
 from .connection import UsageError
+from .output import did_you_mean
 
 if TYPE_CHECKING:
     from contextunity.gen.contextunity.worker import FieldDescription
@@ -39,7 +38,8 @@ def read_input(given: str | None) -> dict[str, Any] | None:
     """
     if given is None:
         return None
-    inline = given.lstrip().startswith("{")
+    # A list is no input either, and hardly a file.
+    inline = given.lstrip().startswith(("{", "["))
     text = given if inline else read_text(given)
     where = "--input" if inline else "the standard input" if given == "-" else given
     try:
@@ -60,9 +60,11 @@ def read_text(name: str) -> str:
     try:
         if name != "-":
             return Path(name).read_text(encoding="utf-8")
-        if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+        # What tests and notebooks put in its place may have nothing to set.
+        reconfigure = getattr(sys.stdin, "reconfigure", None)
+        if reconfigure is not None and not sys.stdin.isatty():
             # As files are read; only what somebody types comes in the terminal's encoding.
-            sys.stdin.reconfigure(encoding="utf-8")
+            reconfigure(encoding="utf-8")
         return sys.stdin.read()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"

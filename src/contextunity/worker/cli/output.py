@@ -19,6 +19,7 @@ __all__ = [
     "ago",
     "complain",
     "console",
+    "did_you_mean",
     "escape_unprintable_output",
     "fail",
     "headline",
@@ -37,6 +38,20 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-
 _LEAST_WIDTH = 12
 """Characters that a shortened column keeps."""
 _GAP = 2
+
+
+def did_you_mean(word: str, known: Iterable[str], *, least: float = 0.6) -> str:
+    """The end of an error about a word that is none of those known: the nearest of them, where one is near.
+
+    Args:
+        word: as it was typed.
+        known: all that it could be.
+        least: how near it has to be, from 0 to 1, which is the same.
+    """
+    import difflib
+
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=least)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def escape_unprintable_output() -> None:

@@ -164,7 +164,7 @@ _TOO_LARGE = ("larger than max", "exceeds limit", "payloads with size")
 """Parts of the texts of the server, gRPC and the SDK, with several statuses, if a message is too large."""
 
 
-def from_rpc_error(error: RPCError, *, workflow_id: str = "") -> ServiceError:
+def from_rpc_error(error: RPCError, *, workflow_id: str = "", run_id: str = "") -> ServiceError:
     """Convert a failed call to the Temporal server into an error for the caller."""
     metadata = {"workflow_id": workflow_id} if workflow_id else {}
     namespace = missing_namespace(error)
@@ -173,7 +173,7 @@ def from_rpc_error(error: RPCError, *, workflow_id: str = "") -> ServiceError:
     if error.status is RPCStatusCode.NOT_FOUND:
         if _ENDED in error.message:
             return ServiceError(Reason.TASK_ENDED, f"the task {workflow_id!r} has ended", metadata=metadata)
-        return task_unknown(workflow_id)
+        return task_unknown(workflow_id, run_id)
     reason = _BY_RPC_STATUS.get(error.status, Reason.TEMPORAL_ERROR)
     if reason in (Reason.REFUSED_BY_TEMPORAL, Reason.TEMPORAL_BUSY) and any(
         each in error.message for each in _TOO_LARGE
@@ -220,11 +220,12 @@ def too_large(metadata: Mapping[str, str]) -> ServiceError:
     )
 
 
-def task_unknown(workflow_id: str) -> ServiceError:
+def task_unknown(workflow_id: str, run_id: str = "") -> ServiceError:
     """Return the error for a task that does not exist or is not the caller's: both look alike."""
+    run = f" and a run {run_id!r}" if run_id else ""
     return ServiceError(
         Reason.TASK_UNKNOWN,
-        f"no task has the workflow_id {workflow_id!r}; check the id, or whether its retention has ended",
+        f"no task has the workflow_id {workflow_id!r}{run}; check the id, or whether its retention has ended",
         metadata={"workflow_id": workflow_id},
     )
 

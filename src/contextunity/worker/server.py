@@ -16,14 +16,13 @@ from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as U
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 from grpc_status import rpc_status
 
 from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
+from . import reflection
 from .admission import Admission, BodyLimits, Refused, trace_id_of
 from .auth import EVERYBODY, Authenticator, Caller, record_call
 from .errors import AuthenticationError, PortTakenError
@@ -119,12 +118,11 @@ async def running_server(
     strangers = Strangers()
     # Generated code asks of a server no more than strangers have.
     add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
-    add_reflection: Any = cast("Any", reflection_pb2_grpc).add_ServerReflectionServicer_to_server
     server.add_generic_rpc_handlers((admission, strangers))
     health = health_aio.HealthServicer()
     add_health(health, strangers)
-    reflected = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-    add_reflection(reflection_aio.ReflectionServicer(reflected), strangers)
+    listed = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+    strangers.add_generic_rpc_handlers(reflection.handlers(listed))
     port = _bind(server, settings)
     await server.start()
     try:

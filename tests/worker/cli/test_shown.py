@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import subprocess
@@ -122,6 +123,39 @@ def test_output_that_the_encoding_lacks_is_escaped() -> None:
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, env=environment, check=True)
     assert (done.stdout, done.stderr) == (b"Gr\\xf6\\xdfe \\u76ee\n", b"contextworker: \\u76ee\n")
+
+
+def test_json_stays_json_where_the_encoding_lacks_its_characters() -> None:
+    data = {"größe": "目 😀 \x1b"}
+    program = (
+        "import argparse\n"
+        "from contextunity.worker.cli.output import *\n"
+        "escape_unprintable_output()\n"
+        f"print_json({data!r})\n"
+        f"fail(argparse.Namespace(json=True), 2, '目')\n"
+    )
+    for encoding in ("ascii", "utf-8"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=True)
+        assert json.loads(done.stdout) == data
+        assert json.loads(done.stderr)["error"]["message"] == "目"
+        assert done.stdout.isascii() == (encoding == "ascii")
+
+
+def test_what_is_piped_in_is_utf_8_whatever_the_terminal_has() -> None:
+    program = "from contextunity.worker.cli.inputs import read_input; assert read_input('-') == {'a': 'ü目'}"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, input='{"a": "ü目"}'.encode(), env=environment, check=True)
+
+
+def test_a_file_is_evaluated_where_the_encoding_lacks_characters_of_what_is_said(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "contextunity.modules.gardener", "evaluate", str(tmp_path / "größe.csv")]
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert b"gr\\xf6\\xdfe.csv" in done.stdout
+    assert done.stderr == b""
 
 
 def test_the_example_of_a_module_becomes_a_command() -> None:

@@ -45,7 +45,12 @@ async def test_half_sent_units_of_strangers_are_refused_by_their_headers(registr
 
 
 @pytest.mark.parametrize(
-    "method", ["/grpc.health.v1.Health/Check", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
+    "method",
+    [
+        "/grpc.health.v1.Health/Check",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    ],
 )
 async def test_half_sent_requests_that_need_no_token_end_soon(registry: WorkerRegistry, method: str) -> None:
     async with serving(registry) as server, _raw(server) as connection:

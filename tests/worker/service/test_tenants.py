@@ -73,7 +73,6 @@ def test_a_task_of_another_tenant_is_not_there(desk: Desk, method: str) -> None:
     owner, stranger = Desk.token("one"), Desk.token("two", "three")
     task = desk.start(name="mine", mode="MODE_WAIT", token=owner)
     unbound = desk.start(name="open", mode="MODE_WAIT", tenant_id="default")
-    nobody = _attempt(desk, method, {"workflow_id": "nobody", **_ABOUT_A_TASK[method]}, stranger)
     run_id = desk.status(task, token=owner)["run_id"]
     for payload in (
         {"workflow_id": task},
@@ -83,6 +82,8 @@ def test_a_task_of_another_tenant_is_not_there(desk: Desk, method: str) -> None:
     ):
         refusal = _attempt(desk, method, {**payload, **_ABOUT_A_TASK[method]}, stranger)
         assert refusal is not None
+        # One that there is not at all, asked for in the same way.
+        nobody = _attempt(desk, method, {**payload, "workflow_id": "nobody", **_ABOUT_A_TASK[method]}, stranger)
         assert nobody is not None
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "TASK_UNKNOWN")
         assert refusal.message.replace(str(payload["workflow_id"]), "nobody") == nobody.message

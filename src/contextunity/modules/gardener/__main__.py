@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contextunity.core.errors import ContextUnityError
+from contextunity.worker.cli.output import escape_unprintable_output
 
 from .evaluate import ATTRIBUTES, BUNDLED_LABELS, Score, Summary, read_export, read_labels
 from .rules import RuleEnricher
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.add_argument("--taxonomy", type=Path, default=BUNDLED_TAXONOMY, help="the words (those that come along)")
     arguments = parser.parse_args(argv)
+    escape_unprintable_output()
     console = Console()
     try:
         summary = _evaluate(arguments.file, arguments.labels, arguments.taxonomy)

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from contextunity.core import CodecError, ContextUnityError
-from contextunity.worker.cli.output import table_lines
+from contextunity.worker.cli.output import escape_unprintable_output, table_lines
 from contextunity.worker.client import TaskHandle, WorkerClient, WorkerServiceError
 from contextunity.worker.devserver import DevServer, running_dev_server
 from contextunity.worker.modules.discovery import boot
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     # The product's own output is what the person reads; logs are for services.
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    escape_unprintable_output()
     console = Console()
     try:
         settings, registry = boot()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 from .connection import USAGE
-from .output import fail
+from .output import did_you_mean, fail
 
-__all__ = ["COMMANDS", "SERVE", "Commands", "Parser", "did_you_mean"]
+__all__ = ["COMMANDS", "SERVE", "Commands", "Parser"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,20 +54,6 @@ class Parser(argparse.ArgumentParser):
             ]
             parser = next((found[word] for found in choices if word in found), parser)
         return parser
-
-
-def did_you_mean(word: str, known: Iterable[str], *, least: float = 0.6) -> str:
-    """The end of an error about a word that is none of those known: the nearest of them, where one is near.
-
-    Args:
-        word: as it was typed.
-        known: all that it could be.
-        least: how near it has to be, from 0 to 1, which is the same.
-    """
-    import difflib
-
-    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=least)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 class Commands(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .output import fail
+from .output import did_you_mean, fail
 
 if TYPE_CHECKING:
     from ..client import SyncWorkerClient, WorkerServiceError
@@ -81,7 +81,7 @@ def open_client(arguments: argparse.Namespace) -> SyncWorkerClient:
             if token_file is not None
             else os.environ.get("CONTEXTWORKER_TOKEN") or None,
             tenant_id=arguments.tenant,
-            tls=grpc.ssl_channel_credentials(_read(arguments.ca_file).encode()) if arguments.ca_file else False,
+            tls=grpc.ssl_channel_credentials(_certificates(arguments.ca_file)) if arguments.ca_file else False,
             timeout=arguments.timeout,
             # Somebody waits in front of it: a service that is not there is told soon.
             retry=RetryPolicy(attempts=4),
@@ -116,6 +116,10 @@ def run_with_client(command: Command, arguments: argparse.Namespace, names: Mapp
 
 
 def _fail(error: WorkerServiceError, arguments: argparse.Namespace, names: Mapping[str, str]) -> int:
+    # Of a task's handlers and of what can be started, the service tells which there are.
+    known = [name for name in error.metadata.get("known", "").split(", ") if name]
+    typed = next((error.metadata[key] for key in _MISTYPED if error.metadata.get(key)), "")
+    meant = did_you_mean(typed, known)
     details = {
         "code": error.code.name,
         "reason": error.reason,
@@ -124,19 +128,26 @@ def _fail(error: WorkerServiceError, arguments: argparse.Namespace, names: Mappi
         "trace_id": error.trace_id,
     }
     exit_code = UNREACHABLE if error.unreachable else FAILED
-    return fail(arguments, exit_code, error.message, text=_text(error, arguments, names), **details)
+    return fail(arguments, exit_code, error.message + meant, text=_text(error, meant, arguments, names), **details)
 
 
-def _text(error: WorkerServiceError, arguments: argparse.Namespace, names: Mapping[str, str]) -> str:
+_MISTYPED = ("signal", "query", "update", "workflow_type")
+"""Of an error's metadata, what may be mistyped, the nearest to the end of the command first."""
+
+
+def _text(error: WorkerServiceError, meant: str, arguments: argparse.Namespace, names: Mapping[str, str]) -> str:
     head = error.reason or error.code.name
     if len(error.violations) > 1:
         lines = [f"{head}: the request does not fit:"]
     elif error.violations:
         lines = [f"{head}:"]
     else:
-        lines = [f"{head}: {error.message}"]
+        lines = [f"{head}: {error.message}{meant}"]
     described = [
-        f"{names.get(each.field, each.field)}: {each.description}" if each.field else each.description
+        # What commands have no flag for, they have as a word of its own; nobody typed a body.
+        f"{names.get(each.field, each.field.removeprefix('body.'))}: {each.description}"
+        if each.field
+        else each.description
         for each in error.violations
     ]
     lines = [f"{lines[0]} {described[0]}"] if len(described) == 1 else [*lines, *(f"  - {each}" for each in described)]
@@ -149,6 +160,14 @@ def _text(error: WorkerServiceError, arguments: argparse.Namespace, names: Mappi
     if error.code.name in ("INTERNAL", "UNKNOWN") and error.trace_id:
         lines.append(f"  trace_id {error.trace_id}")
     return "\n".join(lines)
+
+
+def _certificates(path: Path) -> bytes:
+    text = _read(path)
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        # gRPC would say of it that the service cannot be reached.
+        raise UsageError(f"{path} has no certificate in PEM: a block that begins with -----BEGIN CERTIFICATE-----")
+    return text.encode()
 
 
 def _read(path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .commands import COMMANDS, Commands
 from .connection import UsageError, add_options, run_with_client
-from .output import headline, print_json, print_table, say
+from .output import did_you_mean, headline, print_json, print_table, say
 from .watching import follow_up
 
 if TYPE_CHECKING:
@@ -88,11 +88,12 @@ def _print_schema(client: SyncWorkerClient, arguments: argparse.Namespace) -> in
         handlers = {each.name: each for each in (*contract.queries, *contract.signals, *contract.updates)}
         if arguments.handler not in handlers:
             known = ", ".join(sorted(handlers)) or "none"
-            raise UsageError(f"{workflow_type} has no query, signal or update {arguments.handler}; it has {known}")
+            text = f"{workflow_type} has no query, signal or update {arguments.handler}; it has {known}"
+            raise UsageError(text + did_you_mean(arguments.handler, handlers))
         described = handlers[arguments.handler]
     schema = described.input_schema if arguments.schema else described.output_schema
     # Over several lines, in its own order: a schema is kept in files and read by people.
-    say(json.dumps(json.loads(schema), ensure_ascii=False, indent=2))
+    print_json(json.loads(schema), pretty=True, sort_keys=False)
     return 0
 
 

@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from .commands import did_you_mean
 from .connection import UsageError
+from .output import did_you_mean
 
 if TYPE_CHECKING:
     from contextunity.gen.contextunity.worker import FieldDescription
@@ -38,7 +38,8 @@ def read_input(given: str | None) -> dict[str, Any] | None:
     """
     if given is None:
         return None
-    inline = given.lstrip().startswith("{")
+    # A list is no input either, and hardly a file.
+    inline = given.lstrip().startswith(("{", "["))
     text = given if inline else read_text(given)
     where = "--input" if inline else "the standard input" if given == "-" else given
     try:
@@ -57,7 +58,14 @@ def read_text(name: str) -> str:
         UsageError: it cannot be read.
     """
     try:
-        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        if name != "-":
+            return Path(name).read_text(encoding="utf-8")
+        # What tests and notebooks put in its place may have nothing to set.
+        reconfigure = getattr(sys.stdin, "reconfigure", None)
+        if reconfigure is not None and not sys.stdin.isatty():
+            # As files are read; only what somebody types comes in the terminal's encoding.
+            reconfigure(encoding="utf-8")
+        return sys.stdin.read()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"{name}: {reason or error}") from None

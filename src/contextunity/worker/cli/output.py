@@ -10,7 +10,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +19,7 @@ __all__ = [
     "ago",
     "complain",
     "console",
+    "did_you_mean",
     "escape_unprintable_output",
     "fail",
     "headline",
@@ -37,6 +38,20 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-
 _LEAST_WIDTH = 12
 """Characters that a shortened column keeps."""
 _GAP = 2
+
+
+def did_you_mean(word: str, known: Iterable[str], *, least: float = 0.6) -> str:
+    """The end of an error about a word that is none of those known: the nearest of them, where one is near.
+
+    Args:
+        word: as it was typed.
+        known: all that it could be.
+        least: how near it has to be, from 0 to 1, which is the same.
+    """
+    import difflib
+
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=least)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def escape_unprintable_output() -> None:
@@ -79,27 +94,35 @@ def fail(arguments: Namespace, exit_code: int, message: str, *, text: str = "", 
     """
     if getattr(arguments, "json", False):
         data = {"error": {"message": message, "exit_code": exit_code, **error}}
-        print(_json_text(data), file=sys.stderr, flush=True)  # noqa: T201 - what a command line is for
+        print(_json_text(data, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201 - what a command line is for
     else:
         complain(text or message)
     return exit_code
 
 
-def print_json(data: Any, *, pretty: bool | None = None) -> None:
+def print_json(data: Any, *, pretty: bool | None = None, sort_keys: bool = True) -> None:
     """Prints one JSON document.
 
     Args:
         data: JSON-like.
         pretty: over several lines; where None, so on a terminal alone, so that programs get one line.
+        sort_keys: whether the keys of objects are sorted, or stand as they came.
     """
     indent = 2 if (sys.stdout.isatty() if pretty is None else pretty) else None
-    print(_json_text(data, indent), flush=True)  # noqa: T201 - what a command line is for
+    print(_json_text(data, sys.stdout, indent, sort_keys), flush=True)  # noqa: T201 - what a command line is for
 
 
-def _json_text(data: Any, indent: int | None = None) -> str:
-    text = json.dumps(data, ensure_ascii=False, indent=indent, sort_keys=True)
+def _json_text(data: Any, stream: TextIO, indent: int | None = None, sort_keys: bool = True) -> str:
+    text = json.dumps(data, ensure_ascii=False, indent=indent, sort_keys=sort_keys)
     # What JSON lets stand as it is, a terminal may still obey; in texts alone, since nothing else has such characters.
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    text = _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    try:
+        # What tests and notebooks put in the stream's place may have no encoding.
+        text.encode(getattr(stream, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        # The stream's own escapes, such as \xfc, are none of JSON's.
+        return json.dumps(data, indent=indent, sort_keys=sort_keys)
+    return text
 
 
 def console() -> Console:

@@ -33,7 +33,7 @@ def add_parser(commands: Commands) -> None:
         "--workflow-type", action="append", default=[], metavar="NAME", help="of this kind; may be given again"
     )
     listing.add_argument(
-        "--status", action="append", default=[], choices=_STATES, help="in this state; may be given again"
+        "--status", action="append", default=[], type=_state, choices=_STATES, help="in this state; may be given again"
     )
     listing.add_argument(
         "--since", type=_moment, metavar="TIME", help="started since then: 2030-01-31T08:00Z, or 90s, 15m, 2h, 7d ago"
@@ -186,6 +186,11 @@ def _show_status(data: Mapping[str, Any], arguments: argparse.Namespace) -> None
             say(line)
     if data.get("status") == "running":
         say(f"\nFollow it:\n  {follow_up(arguments, 'watch', str(data['workflow_id']))}")
+
+
+def _state(text: str) -> str:
+    """A state as the service calls it, also from its name in the proto."""
+    return text.lower().replace("-", "_").removeprefix("task_state_")
 
 
 def _word(name: str | None) -> str:

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .commands import COMMANDS, Commands, did_you_mean
+from .commands import COMMANDS, Commands
 from .connection import USAGE, add_json
-from .output import complain, fail, print_json, say
+from .output import complain, did_you_mean, fail, print_json, say
 
 if TYPE_CHECKING:
     from contextunity.core.tokens import ContextToken, VerifiedToken

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from contextunity.core import ContextUnit, codec
 from contextunity.core.errors import CodecError
+from contextunity.worker.plain_data import enum_words
 
 from .errors import WorkerServiceError
 from .methods import Method
@@ -365,14 +366,17 @@ def _texts(given: str | Iterable[str]) -> list[str]:
 
 
 def _member(enum: type[E], given: E | str) -> E:
-    """A member by itself or by its word, whatever its case.
+    """A member by itself, or by its word or name in the proto, whatever its case.
 
     Raises:
         ValueError: there is no such member; the error lists them.
     """
     if not isinstance(given, str):
         return given
-    members = {str(each.name).lower(): each for each in enum if each.value}
-    if given.lower() not in members:
-        raise ValueError(f"{given!r} is no {enum.__name__}; there are {', '.join(members)}")
-    return members[given.lower()]
+    names = {each.proto_name or str(each.name): each for each in enum}
+    words = enum_words(list(names))
+    found = words.name(given)
+    if found is None:
+        known = ", ".join(words.word(name) for name, each in names.items() if each.value)
+        raise ValueError(f"{given!r} is no {enum.__name__}; there are {known}")
+    return names[found]

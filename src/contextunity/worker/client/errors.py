@@ -189,6 +189,8 @@ def _transport_message(code: grpc.StatusCode, details: str, method: str, target:
                 return f"no WorkerService can be reached at {target} over TLS: {_tls_error(details)}"
             # The last part is what the system said, such as "Connection refused (111)".
             said = details.rpartition(": ")[2] or "no connection"
+            if "(" not in said:
+                said = said.rstrip("])")  # of what stood around it
             return f"no WorkerService can be reached at {target} ({said})"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"{method} was not answered in time at {target}"

@@ -187,7 +187,7 @@ async def follow_run(engine: Engine, workflow_id: str, run_id: str, tenants: fro
     while True:
         run = await _describe(engine, workflow_id, run_id)
         if tenants is not None and run.tenant_id not in tenants:
-            raise task_unknown(workflow_id)
+            raise task_unknown(workflow_id, run_id)
         info = run.description.workflow_execution_info
         if info.status != Status.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW:
             return run
@@ -203,7 +203,7 @@ def check_ids(workflow_id: str, run_id: str) -> None:
     """
     impossible = len(workflow_id.encode()) > _MAX_WORKFLOW_ID or "\0" in workflow_id
     if impossible or (run_id and not _RUN_ID.fullmatch(run_id)):
-        raise task_unknown(workflow_id)
+        raise task_unknown(workflow_id, run_id)
 
 
 async def last_events(engine: Engine, workflow_id: str, run_id: str, *, count: int = LAST_EVENTS) -> list[HistoryEvent]:
@@ -236,7 +236,7 @@ async def _describe(engine: Engine, workflow_id: str, run_id: str) -> Run:
             request, retry=True, timeout=engine.rpc_timeout
         )
     except RPCError as error:
-        raise from_rpc_error(error, workflow_id=workflow_id) from error
+        raise from_rpc_error(error, workflow_id=workflow_id, run_id=run_id) from error
     info = description.workflow_execution_info
     return Run(
         workflow_id=workflow_id,

@@ -89,7 +89,7 @@ class WatchTaskHandler:
                 news = follower.news
                 if news is not None:
                     if tenants is not None and news.tenant_id not in tenants:
-                        raise task_unknown(request.workflow_id)
+                        raise task_unknown(request.workflow_id, request.run_id)
                     if news.status.resume_token != seen:
                         seen = news.status.resume_token
                         yield news.status

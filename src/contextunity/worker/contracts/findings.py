@@ -308,6 +308,11 @@ _TEMPORAL = _rules(
         "Make sure that nothing takes so long, or keep the longer one.",
     ),
     (
+        "HEARTBEATS_CHANGED", _W, "Another sends an activity's heartbeats: the worker, or the activity itself.",
+        (_WORKERS, _TASKS),
+        "Keep it; by the activity, its code must call `heartbeat()`; by the worker, one that hangs is not found.",
+    ),
+    (
         "HEARTBEAT_TIMEOUT_REMOVED", _W, "`heartbeat_timeout` of an activity is gone.", (_TASKS,),
         "Keep it: without it a worker's death is noticed only at the end of `start_to_close_timeout`.",
     ),

@@ -14,12 +14,14 @@ from __future__ import annotations
 from ._any import pack_any, unpack_any
 from ._binary import decode, encode, from_proto, serialize, timestamp_to_datetime, to_proto
 from ._classes import full_name, message_class, prefer_tree, proto_class, type_url
+from ._conflicts import import_pb2
 from ._json import JsonValue, from_dict, from_json, list_fields, to_dict, to_json
 from ._struct import decode_apart, dict_to_struct, encode_apart, struct_to_dict
-from .errors import CodecError, Violation
+from .errors import CodecError, DescriptorConflictError, Violation
 
 __all__ = [
     "CodecError",
+    "DescriptorConflictError",
     "JsonValue",
     "Violation",
     "decode",
@@ -31,6 +33,7 @@ __all__ = [
     "from_json",
     "from_proto",
     "full_name",
+    "import_pb2",
     "list_fields",
     "message_class",
     "pack_any",

@@ -13,6 +13,7 @@ import betterproto2
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message as ProtoMessage
 
+from ._conflicts import import_pb2
 from .errors import CodecError
 
 _POOL = "default_message_pool"
@@ -176,9 +177,8 @@ def loaded_pools() -> list[betterproto2.MessagePool]:
 
 def _import_pb2(name: str) -> None:
     try:
-        importlib.import_module(name)
+        import_pb2(name)
     except (ImportError, TypeError) as error:
-        # The descriptor pool raises TypeError for a file that another tree loaded with different content.
         raise CodecError(f"{name} cannot be imported: {error}") from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CodecError", "Violation"]
+__all__ = ["CodecError", "DescriptorConflictError", "Violation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,21 @@ class CodecError(ValueError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the text and the attributes; unpickling does not call the constructor."""
         return _restore, (type(self), self.args, self.__dict__)
+
+
+class DescriptorConflictError(CodecError):
+    """Two generated modules have different copies of one proto file, of which a process can only load one.
+
+    Attributes:
+        file: name of the proto file.
+        modules: the module that is loaded, and the one that cannot be.
+        differences: what differs, one text each; empty if it is none of messages, fields, values and methods.
+    """
+
+    def __init__(self, reason: str, *, file: str, modules: tuple[str, str], differences: tuple[str, ...]) -> None:
+        """Create an error whose text is the reason."""
+        super().__init__(reason)
+        self.file, self.modules, self.differences = file, modules, differences
 
 
 def _restore(kind: type[CodecError], args: tuple[Any, ...], attributes: dict[str, Any]) -> CodecError:

@@ -34,6 +34,7 @@ _EMPTY = "google.protobuf.Empty"
 _KINDS = ("workflow", "activity", "query", "signal", "update")
 _HANDLE = {"id", "run_id", "first_execution_run_id", "result", "describe", "cancel", "terminate", "raw"}
 _CHILD = {"id", "run_id", "first_execution_run_id", "result", "cancel", "raw"}
+_BY_ACTIVITY = "HEARTBEATS_BY_ACTIVITY"
 _TIMEOUTS = ("execution_timeout", "run_timeout", "task_timeout")
 _ACTIVITY_TIMEOUTS = (
     "schedule_to_close_timeout",
@@ -237,6 +238,9 @@ class _ServiceBuilder:
             diagnostics.error(
                 place, f"{method.proto.name} is a stream, which Temporal has not; take and return one message"
             )
+        if self.file.schema.heartbeats(method.proto.options) and "activity" not in method.kinds:
+            text = f"{method.proto.name} is no activity, so it has no heartbeats; leave the option out"
+            diagnostics.error(self.option_place(method, "heartbeats"), text)
         if "signal" in method.kinds and method.proto.output_type != f".{_EMPTY}":
             diagnostics.error(place, f"{method.proto.name} is a signal, so it returns {_EMPTY}")
 
@@ -355,6 +359,11 @@ class _ServiceBuilder:
         texts = {field: values.duration(field) for field in _ACTIVITY_TIMEOUTS}
         texts |= {"retry_policy": values.retry_policy(), "priority": values.priority()}
         texts["wait_for_cancellation"] = "True" if values.get("wait_for_cancellation") else None
+        if self.file.schema.heartbeats(method.proto.options) == _BY_ACTIVITY:
+            texts["heartbeats_by_activity"] = "True"
+            if not values.seconds("heartbeat_timeout"):
+                text = f"{_BY_ACTIVITY} needs a heartbeat_timeout, or nobody misses the heartbeats of {name}"
+                self.file.diagnostics.error(self.option_place(method, "heartbeats"), text)
         return ActivityModel(
             method=self.method(method, "activity"),
             symbol=self.take(snake_case(name), snake_case),

@@ -26,6 +26,7 @@ _LABELS = {
     "schedule_to_start_timeout": "Bound on the wait for a worker",
     "start_to_close_timeout": "Bound on an attempt",
     "heartbeat_timeout": "Longest silence of an attempt",
+    "heartbeats_by_activity": "Sends its own heartbeats",
 }
 _DURATION = re.compile(rf"{TIMEDELTA}\(seconds=(\d+)(?:, microseconds=(\d+))?\)")
 _CALL = re.compile(r"_t\.(?:RetryPolicy|Priority)\((.*)\)")

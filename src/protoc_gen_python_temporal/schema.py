@@ -17,7 +17,7 @@ from .errors import Place, UsageError
 __all__ = ["ProtoFile", "Schema", "field_value", "set_fields"]
 
 
-_INTERNAL_METHOD = "contextunity.worker.internal_method"
+_OWN_EXTENSIONS = ("internal_method", "heartbeats")
 _EXTENSIONS = ("service", "cli", "workflow", "activity", "query", "signal", "update", "field")
 
 
@@ -81,15 +81,16 @@ class Schema:
         self._files: dict[str, ProtoFile] = {}
         self._class: Any = descriptor_pb2.FileDescriptorProto
         self._extensions: dict[str, Any] = {}
-        self._internal: Any = None
+        self._own: dict[str, Any] = {}
         try:
             descriptor = self.pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")
         except KeyError:
             return  # No file imports descriptor.proto, so none has an annotation.
         self._class = message_factory.GetMessageClass(descriptor)
-        with contextlib.suppress(KeyError):
-            self._internal = self.pool.FindExtensionByName(_INTERNAL_METHOD)
-            message_factory.GetMessageClass(cast("Descriptor", self._internal.containing_type))
+        for name in _OWN_EXTENSIONS:
+            with contextlib.suppress(KeyError):
+                extension = self._own[name] = self.pool.FindExtensionByName(f"contextunity.worker.{name}")
+                message_factory.GetMessageClass(cast("Descriptor", extension.containing_type))
         for name in _EXTENSIONS:
             try:
                 extension = self.pool.FindExtensionByName(f"temporal.v1.{name}")
@@ -152,11 +153,20 @@ class Schema:
 
     def is_internal(self, options: Any) -> bool:
         """Whether the options of a method mark it as internal to workflows."""
-        return self._internal is not None and bool(options.Extensions[self._internal])
+        return "internal_method" in self._own and bool(options.Extensions[self._own["internal_method"]])
+
+    def heartbeats(self, options: Any) -> str:
+        """The value's name of who sends an activity's heartbeats; empty where the options of a method do not say."""
+        extension = self._own.get("heartbeats")
+        if extension is None or not options.HasExtension(extension):
+            return ""
+        value = extension.enum_type.values_by_number.get(options.Extensions[extension])
+        return str(value.name) if value is not None else ""
 
     def number(self, name: str) -> int:
-        """Field number of an annotation's extension."""
-        return int(self._extensions[name].number) if name in self._extensions else 0
+        """Field number of an option's extension, by its short name."""
+        extension = self._extensions.get(name) or self._own.get(name)
+        return 0 if extension is None else int(extension.number)
 
     def message(self, type_name: str) -> Descriptor:
         """A message by its name as fields and methods have it, with a leading dot.

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
-from typing import Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from temporalio import workflow
+from temporalio.exceptions import ApplicationError
 from typing_extensions import Unpack
 
 from .activities import task_queue_for
 from .contract import SignalContract, WorkflowContract, arguments, child_arguments
 from .options import ChildOptions, ContinueOptions
 
-__all__ = ["ChildHandle", "EmptyWorkflow", "ExternalHandle", "Workflow"]
+__all__ = ["CALLED_LIKE_AN_ACTIVITY", "ChildHandle", "EmptyWorkflow", "ExternalHandle", "Workflow"]
 
 InT = TypeVar("InT")
 OutT = TypeVar("OutT")
 ChildT = TypeVar("ChildT", bound="ChildHandle[Any]")
 ExternalT = TypeVar("ExternalT", bound="ExternalHandle")
+
+CALLED_LIKE_AN_ACTIVITY = "WorkflowCalledLikeAnActivity"
+"""Type of the failure of a workflow that calls a workflow object itself."""
 
 
 class ChildHandle(Generic[OutT]):
@@ -97,6 +101,17 @@ class _WorkflowCalls(Generic[OutT, ChildT, ExternalT]):
     def __repr__(self) -> str:
         return f"<workflow {self.contract.name!r}>"
 
+    if not TYPE_CHECKING:
+        # Type checkers know of no call, so they reject one. At run time Temporal would take a mere TypeError for a bug
+        # that a later version of the code may mend, and retry the workflow task without end.
+        def __call__(self, *_arguments: object, **_options: object) -> NoReturn:
+            raise ApplicationError(
+                f"workflow {self.contract.name!r} is called like an activity; use execute_child(…) for its result, or "
+                "start_child(…) for a handle",
+                type=CALLED_LIKE_AN_ACTIVITY,
+                non_retryable=True,
+            )
+
     def external(self, workflow_id: str, *, run_id: str | None = None) -> ExternalT:
         """A running workflow, to signal or cancel from within a workflow."""
         return self._external(workflow.get_external_workflow_handle(workflow_id, run_id=run_id))
@@ -120,18 +135,27 @@ class _WorkflowCalls(Generic[OutT, ChildT, ExternalT]):
 
 
 class Workflow(_WorkflowCalls[OutT, ChildT, ExternalT], Generic[InT, OutT, ChildT, ExternalT]):
-    """A workflow with an input, as other workflows call it.
+    """A workflow with an input, as other workflows call it: by `execute_child` or `start_child`, not as an activity.
 
     Options of a call that are left out have the contract's value, else the SDK's. Unless it names a task queue of its
     own, a child runs on its service's; started by a workflow of the same service, on its parent's.
     """
 
     async def start_child(self, request: InT, **options: Unpack[ChildOptions]) -> ChildT:
-        """Starts it as a child and returns as soon as it runs."""
+        """Starts it as a child workflow and returns its handle as soon as it runs; awaiting that gives the result.
+
+        Raises:
+            WorkflowAlreadyStartedError: a workflow of its id is running, and its id policies do not allow another.
+        """
         return await self._start_child(request, options)
 
     async def execute_child(self, request: InT, **options: Unpack[ChildOptions]) -> OutT:
-        """Runs it as a child and waits for its result."""
+        """Runs it as a child workflow and waits for its result; `start_child` returns a handle instead.
+
+        Raises:
+            ChildWorkflowError: the child failed, was cancelled or terminated, or ran out of time.
+            WorkflowAlreadyStartedError: a workflow of its id is running, and its id policies do not allow another.
+        """
         child = await self._start_child(request, options)
         return cast("OutT", await child.result())
 
@@ -144,11 +168,20 @@ class EmptyWorkflow(_WorkflowCalls[OutT, ChildT, ExternalT]):
     """A workflow whose input is google.protobuf.Empty; otherwise as `Workflow`."""
 
     async def start_child(self, **options: Unpack[ChildOptions]) -> ChildT:
-        """Starts it as a child and returns as soon as it runs."""
+        """Starts it as a child workflow and returns its handle as soon as it runs; awaiting that gives the result.
+
+        Raises:
+            WorkflowAlreadyStartedError: a workflow of its id is running, and its id policies do not allow another.
+        """
         return await self._start_child(None, options)
 
     async def execute_child(self, **options: Unpack[ChildOptions]) -> OutT:
-        """Runs it as a child and waits for its result."""
+        """Runs it as a child workflow and waits for its result; `start_child` returns a handle instead.
+
+        Raises:
+            ChildWorkflowError: the child failed, was cancelled or terminated, or ran out of time.
+            WorkflowAlreadyStartedError: a workflow of its id is running, and its id policies do not allow another.
+        """
         child = await self._start_child(None, options)
         return cast("OutT", await child.result())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast
 
@@ -30,7 +31,7 @@ _UPDATE_KEYS = ("rpc_metadata", "rpc_timeout")
 
 
 class UpdateHandle(Generic[OutT]):
-    """An update that was sent."""
+    """An update that was sent. Awaiting it gives its result."""
 
     def __init__(self, raw: client.WorkflowUpdateHandle[Any], contract: UpdateContract[Any]) -> None:
         self.raw = raw
@@ -56,9 +57,12 @@ class UpdateHandle(Generic[OutT]):
         result = await self.raw.result()
         return cast("OutT", None) if self._contract.output_type is None else cast("OutT", result)
 
+    def __await__(self) -> Generator[Any, Any, OutT]:
+        return self.result().__await__()
+
 
 class Handle(Generic[OutT]):
-    """A workflow that was started, or that somebody else did."""
+    """A workflow that was started, here or by somebody else. Awaiting it gives its result."""
 
     def __init__(self, raw: client.WorkflowHandle[Any, Any], contract: WorkflowContract) -> None:
         self.raw = raw
@@ -96,6 +100,9 @@ class Handle(Generic[OutT]):
             follow_runs=follow_runs, rpc_metadata=rpc_metadata or {}, rpc_timeout=rpc_timeout
         )
         return cast("OutT", None) if self._contract.output_type is None else cast("OutT", result)
+
+    def __await__(self) -> Generator[Any, Any, OutT]:
+        return self.result().__await__()
 
     async def describe(self) -> client.WorkflowExecutionDescription:
         """Asks the server for the workflow's state."""

@@ -213,6 +213,7 @@ class ActivityContract(MethodContract):
         task_queue: its own task queue, else the service's.
         own_task_queue: whether it names a queue of its own.
         wait_for_cancellation: whether cancelling it waits for its end; False leaves it to the SDK.
+        heartbeats_by_activity: whether it sends its own heartbeats, and no worker does in its place.
     """
 
     handler: str
@@ -225,6 +226,7 @@ class ActivityContract(MethodContract):
     retry_policy: common.RetryPolicy | None = None
     priority: common.Priority | None = None
     wait_for_cancellation: bool = False
+    heartbeats_by_activity: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar, overload
 
 from temporalio.exceptions import ApplicationError
@@ -53,7 +53,11 @@ class ActivityFakes:
         self._functions[activity.contract.method] = answer
 
     @overload
+    def replaces(self, activity: Activity[InT, OutT], function: Callable[[InT], Coroutine[Any, Any, OutT]]) -> None: ...
+    @overload
     def replaces(self, activity: Activity[InT, OutT], function: Callable[[InT], OutT]) -> None: ...
+    @overload
+    def replaces(self, activity: EmptyActivity[OutT], function: Callable[[], Coroutine[Any, Any, OutT]]) -> None: ...
     @overload
     def replaces(self, activity: EmptyActivity[OutT], function: Callable[[], OutT]) -> None: ...
     def replaces(self, activity: Activity[Any, Any] | EmptyActivity[Any], function: Callable[..., Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ from contextunity.gen.contextunity.harvest.v1 import Money, harvest_pb2
 from contextunity.gen.google.protobuf import Struct
 from google.protobuf import struct_pb2
 
+from betterproto2_codec import import_pb2
 from contextunity.core import codec
 
 
@@ -154,3 +156,88 @@ def test_the_public_names_are_these() -> None:
 def test_googles_class_is_found_where_the_file_does_not_lie_as_its_package_says(tree: ModuleType) -> None:
     lost = importlib.import_module(f"{tree.__name__}.elsewhere.v1").Lost
     assert codec.decode(lost, codec.encode(lost(number=5))).number == 5
+
+
+_SHARED = """syntax = "proto3";
+package shared.v1;
+message Money { string currency = 1; int64 units = 2; %s }
+enum Side { SIDE_UNSPECIFIED = 0; %s }
+"""
+
+
+def _python_of(folder: Path, package: str, name: str, text: str) -> None:
+    """Generates a proto below a package of its own, as a team would."""
+    out = folder / package
+    (out / "protos" / name).parent.mkdir(parents=True)
+    (out / "protos" / name).write_text(text)
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{out}/protos", f"--python_out={out}", name]
+    subprocess.run(command, check=True)
+
+
+def _import_both(folder: Path, one: str, two: str) -> str:
+    program = f"""
+from betterproto2_codec import DescriptorConflictError, import_pb2
+import_pb2({one!r})
+try:
+    import_pb2({two!r})
+except DescriptorConflictError as error:
+    print(error, error.file, error.modules, len(error.differences), sep=" | ")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("fields", "value", "difference"),
+    [
+        pytest.param(
+            "int32 nanos = 3;",
+            "",
+            "only b.shared.v1.shared_pb2 has shared.v1.Money.nanos, int32 = 3",
+            id="field of the one",
+        ),
+        pytest.param(
+            "repeated Money parts = 4;",
+            "",
+            "shared.v1.Money.parts is shared.v1.Money = 4 in a.shared.v1.shared_pb2 and "
+            "repeated shared.v1.Money = 4 in b.shared.v1.shared_pb2",
+            id="another field",
+        ),
+        pytest.param(
+            "Money parts = 4;",
+            "SIDE_BUY = 1;",
+            "only b.shared.v1.shared_pb2 has shared.v1.Side.SIDE_BUY, value 1",
+            id="value",
+        ),
+        pytest.param("Money parts = 4 [deprecated = true];", "", "options or names in JSON differ", id="option"),
+    ],
+)
+def test_copies_of_a_file_that_differ_are_told_with_their_modules(
+    tmp_path: Path, fields: str, value: str, difference: str
+) -> None:
+    name = "shared/v1/shared.proto"
+    _python_of(tmp_path, "a", name, _SHARED % ("" if "nanos" in fields else "Money parts = 4;", ""))
+    _python_of(tmp_path, "b", name, _SHARED % (fields, value))
+    modules = ("a.shared.v1.shared_pb2", "b.shared.v1.shared_pb2")
+    count = int("options" not in difference)
+    assert _import_both(tmp_path, *modules) == (
+        f"{modules[0]} and {modules[1]} have different copies of {name}: {difference}. One process can only load one "
+        f"copy; generate both from the same release of the file | {name} | {modules} | {count}"
+    )
+
+
+def test_a_message_in_two_files_is_told_with_both(tmp_path: Path) -> None:
+    _python_of(tmp_path, "a", "shared/v1/shared.proto", _SHARED % ("", ""))
+    _python_of(tmp_path, "b", "other/v1/money.proto", _SHARED % ("", ""))
+    assert _import_both(tmp_path, "a.shared.v1.shared_pb2", "b.other.v1.money_pb2").startswith(
+        "a.shared.v1.shared_pb2 has package shared.v1 in shared/v1/shared.proto, and b.other.v1.money_pb2 has it in "
+        "other/v1/money.proto."
+    )
+
+
+def test_other_errors_of_a_module_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_pb2.py").write_text("len(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TypeError, match="has no len"):
+        import_pb2("broken_pb2")

@@ -61,6 +61,55 @@ def test_files_without_annotations_give_nothing(run: Callable[..., Any]) -> None
     assert run({"plain.proto": 'syntax = "proto3"; message A {}'}).files == {}
 
 
+_HEARTBEATS = """
+import "contextunity/worker/options.proto";
+service S {
+  rpc Do(In) returns (Out) {
+    option (temporal.v1.KIND) = {OPTIONS};
+    option (contextunity.worker.heartbeats) = HEARTBEATS_BY_WHOM;
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "whom", "error"),
+    [
+        pytest.param("activity", "heartbeat_timeout: {seconds: 1}", "ACTIVITY", "", id="activity"),
+        pytest.param("activity", "", "WORKER", "", id="worker"),
+        pytest.param(
+            *("activity", "", "ACTIVITY"),
+            "HEARTBEATS_BY_ACTIVITY needs a heartbeat_timeout, or nobody misses the heartbeats of Do",
+            id="no_timeout",
+        ),
+        pytest.param(
+            *("workflow", "", "WORKER"),
+            "Do is no activity, so it has no heartbeats; leave the option out",
+            id="workflow",
+        ),
+    ],
+)
+def test_a_contract_says_who_sends_heartbeats(
+    run: Callable[..., Any],
+    framed: Callable[[str], dict[str, str]],
+    tmp_path: Path,
+    kind: str,
+    options: str,
+    whom: str,
+    error: str,
+) -> None:
+    export(tmp_path / "proto")
+    bound = "schedule_to_close_timeout: {seconds: 9} " if kind == "activity" else ""
+    service = _HEARTBEATS.replace("KIND", kind).replace("OPTIONS", bound + options).replace("WHOM", whom)
+    answer = run(framed(service), "package=gen,docs=services.md")
+    if error:
+        assert answer.error == f"protoc-gen-python_temporal: acme/v1/acme.proto:13: {error}"
+    else:
+        code = next(text for name, text in answer.files.items() if name.endswith("_temporal.py"))
+        assert code.count("heartbeats_by_activity=True,") == (whom == "ACTIVITY")
+        assert answer.files["services.md"].count("| Sends its own heartbeats | yes |") == (whom == "ACTIVITY")
+
+
 def test_an_internal_method_is_marked_in_its_contract_and_in_the_reference(
     run: Callable[..., Any], framed: Callable[[str], dict[str, str]], tmp_path: Path
 ) -> None:

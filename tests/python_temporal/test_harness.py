@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any, final
 
 import pytest
+from contextunity.gen.contextunity.code.v1 import ExecuteRequest, ExecuteResponse
+from contextunity.gen.contextunity.code.v1 import code_temporal as code
 from contextunity.gen.contextunity.harvest.v1 import (
     Feed,
     FeedCursor,
@@ -12,6 +15,7 @@ from contextunity.gen.contextunity.harvest.v1 import (
     FetchProductsResponse,
     HarvestRequest,
     SyncToBrainResponse,
+    TransformDataRequest,
     TransformDataResponse,
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as harvest
@@ -64,6 +68,42 @@ async def test_retries_wait_in_skipped_time(workflows: WorkflowHarness) -> None:
     # The wait doubles from a second on, so five of them alone are 31 seconds.
     assert await workflows.environment.get_current_time() - before >= timedelta(seconds=31)
     assert caught.value.cause is not None
+
+
+async def test_a_stand_in_may_be_async(workflows: WorkflowHarness) -> None:
+    _two_pages(workflows.fakes)
+
+    async def transform(request: TransformDataRequest) -> TransformDataResponse:
+        return TransformDataResponse(products=1)
+
+    workflows.fakes.replaces(harvest.transform_data, transform)
+    async with workflows.running(HarvestWorkflow):
+        handle = await harvest.HarvestServiceClient(workflows.client).start_harvest(_REQUEST)
+        result = await handle
+    assert result.counts is not None
+    assert result.counts.pages == 2
+
+
+@final
+class CallsLikeAnActivity(code.ExecuteWorkflowBase, sandboxed=False):
+    async def run(self, request: ExecuteRequest) -> ExecuteResponse:
+        call: Any = code.execute_workflow
+        await call(request)
+        return ExecuteResponse()
+
+
+async def test_a_workflow_that_is_called_like_an_activity_fails_its_caller_at_once(workflows: WorkflowHarness) -> None:
+    async with workflows.running(CallsLikeAnActivity):
+        handle = await code.CodeServiceClient(workflows.client).start_execute(ExecuteRequest(code="1"))
+        with pytest.raises(WorkflowFailureError) as caught:
+            await handle
+    cause = caught.value.cause
+    assert isinstance(cause, ApplicationError)
+    assert (cause.type, cause.non_retryable) == ("WorkflowCalledLikeAnActivity", True)
+    assert cause.message == (
+        "workflow 'execute_code' is called like an activity; use execute_child(…) for its result, or start_child(…) "
+        "for a handle"
+    )
 
 
 async def test_a_missing_stand_in_is_named(workflows: WorkflowHarness) -> None:

@@ -24,7 +24,9 @@ from acme_gen.acme.shop.v1 import (
     CountDownResponse, Item, PayRequest, Receipt, Status,
 )
 from acme_gen.acme.shop.v1 import extra_temporal as extra, shop_temporal as shop
+from contextunity.worker.testing import ActivityFakes
 _ALL = (
+    ActivityFakes,
     AuditRequest, AuditResponse, BasketLine, ChargeRequest, CheckoutRequest, CheckoutResponse, CountDownRequest,
     CountDownResponse, Item, PayRequest, Receipt, Status, assert_type, final, timedelta, sdk, workflow, extra, shop,
 )
@@ -86,19 +88,42 @@ async def use(temporal: sdk.Client) -> None:
     handle = await client.start_checkout(CheckoutRequest(), id="x", run_timeout=None)
     assert_type(handle, shop.CheckoutHandle)
     assert_type(await handle.result(), CheckoutResponse)
+    assert_type(await handle, CheckoutResponse)
     assert_type(await handle.get_status(), Status)
     assert_type(await handle.find_item(Item()), BasketLine)
     assert_type(await handle.add_item(Item()), None)
     assert_type(await handle.pay(PayRequest()), Receipt)
     assert_type(await (await handle.start_pay(PayRequest())).result(), Receipt)
+    assert_type(await (await handle.start_pay(PayRequest())), Receipt)
     assert_type(client.get_checkout("id"), shop.CheckoutHandle)
     both = await client.start_checkout_with_pay(CheckoutRequest(), PayRequest())
     assert_type(await both[1].result(), Receipt)
     assert_type(await client.start_checkout_with_add_item(CheckoutRequest(), Item()), shop.CheckoutHandle)
 """,
+    "fakes": """
+async def charge(request: ChargeRequest) -> Receipt:
+    return Receipt()
+
+async def notify() -> None: ...
+
+def use(fakes: ActivityFakes) -> None:
+    fakes.replaces(shop.charge, charge)
+    fakes.replaces(shop.charge, lambda request: Receipt(number=str(request)))
+    fakes.replaces(shop.notify, notify)
+    fakes.replaces(shop.notify, lambda: None)
+""",
 }
 
 _WRONG = {
+    "workflow_called_like_an_activity": "async def use() -> None:\n    await shop.checkout_workflow(CheckoutRequest())",
+    "workflow_called_without_input": "async def use() -> None:\n    await shop.tick_workflow()",
+    "fake_result": """
+async def charge(request: ChargeRequest) -> Item:
+    return Item()
+
+def use(fakes: ActivityFakes) -> None:
+    fakes.replaces(shop.charge, charge)
+""",
     "activity_input": "async def use() -> None:\n    await shop.charge(Item())",
     "activity_result": "async def use() -> None:\n    item: Item = await shop.charge(ChargeRequest())",
     "activity_without_input": "async def use() -> None:\n    await shop.charge()",

@@ -235,6 +235,14 @@ def take_heartbeats_off(schema: Schema, tree: Tree) -> Mutated:
             yield each.full_name
 
 
+@_breaking("HEARTBEATS_CHANGED")
+def leave_heartbeats_to_activities(schema: Schema, tree: Tree) -> Mutated:
+    extension = schema.pool.FindExtensionByName("contextunity.worker.heartbeats")
+    for each in _of_kind(schema, "activity"):
+        each.method.options.Extensions[extension] = 2
+        yield each.full_name
+
+
 @_breaking("RETRY_ATTEMPTS_REDUCED")
 def make_one_attempt_less(schema: Schema, tree: Tree) -> Mutated:
     for each in _of_kind(schema, "activity"):

@@ -138,6 +138,10 @@ PAIRS: dict[str, tuple[Edit, Edit]] = {
         (r"start_to_close_timeout: {seconds: 60}", "start_to_close_timeout: {seconds: 59}"),
         (r"start_to_close_timeout: {seconds: 60}", "start_to_close_timeout: {seconds: 61}"),
     ),
+    "HEARTBEATS_CHANGED": (
+        (r"(rpc Charge\(.*\n)", r"\1    option (contextunity.worker.heartbeats) = HEARTBEATS_BY_ACTIVITY;\n"),
+        (r"(rpc Charge\(.*\n)", r"\1    option (contextunity.worker.heartbeats) = HEARTBEATS_BY_WORKER;\n"),
+    ),
     "HEARTBEAT_TIMEOUT_REMOVED": (
         (r"heartbeat_timeout: {seconds: 10}", ""),
         (r"heartbeat_timeout: {seconds: 10}", "heartbeat_timeout: {seconds: 11}"),

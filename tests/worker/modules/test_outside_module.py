@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.worker.embedded import EmbeddedServer, usual_or_free_port
+from contextunity.worker.protos import export
 
 _FILES = {
     "proto/acme/greet/v1/greet.proto": """\
@@ -229,3 +230,52 @@ def test_a_lifespan_that_fails_is_told_in_one_line(
     assert worker.wait() == 2
     assert "Traceback" not in worker.output
     assert f"  - module 'greet': its lifespan failed: {activities}:{line}: KeyError: 'word'" in worker.output
+
+
+_TEAM = """syntax = "proto3";
+package NAME.v1;
+import "shared/v1/shared.proto";
+import "temporal/v1/temporal.proto";
+message Order { shared.v1.Money price = 1; }
+service NAMEService {
+  option (temporal.v1.service) = {task_queue: "NAME"};
+  rpc Pay(Order) returns (Order) { option (temporal.v1.workflow) = {name: "NAME_pay"}; }
+}
+"""
+_TEAM_MODULE = """
+from contextunity.worker.core.registry import ModuleConfig
+from NAME.gen.NAME.v1 import Order, NAME_temporal as temporal
+
+class Pay(temporal.PayWorkflowBase):
+    async def run(self, request: Order) -> Order:
+        return request
+
+module = ModuleConfig(name="NAME", workflows=[Pay])
+"""
+_MONEY = 'syntax = "proto3";\npackage shared.v1;\nmessage Money { int64 units = 1; %s }\n'
+
+
+def _write_team(folder: Path, name: str, fields: str) -> None:
+    """Generates a module of that name, which has a copy of a proto that teams share."""
+    texts = {f"{name}/v1/{name}.proto": _TEAM.replace("NAME", name), "shared/v1/shared.proto": _MONEY % fields}
+    for path, text in texts.items():
+        (folder / f"protos_{name}" / path).parent.mkdir(parents=True)
+        (folder / f"protos_{name}" / path).write_text(text)
+    (folder / name / "gen").mkdir(parents=True)
+    (folder / name / "module.py").write_text(_TEAM_MODULE.replace("NAME", name))
+    export(folder / "imports")
+    tools = Path(sys.executable).parent
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}/protos_{name}", f"-I{folder}/imports"]
+    for plugin in ("python_messages", "python_temporal"):
+        command += [f"--plugin={tools}/protoc-gen-{plugin}", f"--{plugin}_out=package={name}.gen:{folder}/{name}/gen"]
+    subprocess.run([*command, *texts], check=True, timeout=60)
+
+
+def test_copies_of_a_proto_that_differ_stop_the_boot_in_one_line(spawn: Any, tmp_path: Path) -> None:
+    _write_team(tmp_path, "anna", "")
+    _write_team(tmp_path, "bert", "int32 nanos = 2;")
+    service = spawn("-m", "contextunity.worker", WORKER_MODULES="anna.module,bert.module", WORKER_PORT="0")
+    assert service.wait() == 2
+    (line,) = service.output.splitlines()
+    for word in ("anna.gen.shared.v1", "bert.gen.shared.v1", "shared/v1/shared.proto", "shared.v1.Money.nanos"):
+        assert word in line

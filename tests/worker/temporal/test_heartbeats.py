@@ -18,6 +18,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.temporal.plugin import ContextWorkerPlugin
+from python_temporal.activities import define
+from python_temporal.contract import ActivityContract, ServiceContract
 
 _HEARTBEAT_TIMEOUT = timedelta(seconds=1)
 _released = threading.Event()
@@ -57,15 +59,46 @@ async def remembers_its_details() -> list[Any]:
     return list(activity.info().heartbeat_details)
 
 
+def _by_itself(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An activity whose contract leaves the heartbeats to it."""
+    contract = ActivityContract(
+        name=function.__name__,
+        method=f"acme.v1.Acme.{function.__name__}",
+        input_type=None,
+        output_type=None,
+        handler=function.__name__,
+        heartbeats_by_activity=True,
+    )
+    ServiceContract(full_name="acme.v1.Acme", source="acme/v1/acme.proto", activities={function.__name__: contract})
+    return define(contract, function)
+
+
+@_by_itself
+async def hangs_in_its_first_attempt() -> list[Any]:
+    if activity.info().attempt == 1:
+        await asyncio.Event().wait()
+    return [activity.info().attempt]
+
+
+@_by_itself
+async def sends_its_own_heartbeats() -> list[Any]:
+    for _ in range(5):
+        activity.heartbeat()
+        await asyncio.sleep(0.5 * _HEARTBEAT_TIMEOUT.total_seconds())
+    return [activity.info().attempt]
+
+
 @pytest.mark.parametrize(
     ("function", "result"),
     [
         pytest.param(silent_for_longer_than_its_timeout, [1], id="async"),
         pytest.param(silent_in_a_thread, [1], id="thread"),
         pytest.param(remembers_its_details, ["page", 7], id="details stay for the next attempt"),
+        pytest.param(hangs_in_its_first_attempt, [2], id="left to an activity that hangs"),
+        pytest.param(sends_its_own_heartbeats, [1], id="left to an activity that sends them"),
     ],
 )
-async def test_an_activity_is_not_taken_for_dead_while_its_worker_lives(
+async def test_an_activity_is_taken_for_dead_only_without_heartbeats(
     temporal_server: EmbeddedServer, function: Callable[[], Any], result: list[Any]
 ) -> None:
     client = await Client.connect(temporal_server.address, plugins=[ContextWorkerPlugin()])
@@ -75,7 +108,10 @@ async def test_an_activity_is_not_taken_for_dead_while_its_worker_lives(
             client,
             task_queue=task_queue,
             workflows=[_Patient],
-            activities=[silent_for_longer_than_its_timeout, silent_in_a_thread, remembers_its_details],
+            activities=[
+                *(silent_for_longer_than_its_timeout, silent_in_a_thread, remembers_its_details),
+                *(hangs_in_its_first_attempt, sends_its_own_heartbeats),
+            ],
             activity_executor=executor,
             workflow_runner=UnsandboxedWorkflowRunner(),
         ):

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from betterproto2_codec import DescriptorConflictError
 from contextunity.core.errors import CodecError, ContextUnityError
 
 from .. import event_loop
@@ -22,6 +23,7 @@ from ..logs import configure
 from ..modules.discovery import boot
 from ..modules.registry import WorkerRegistry
 from ..settings import Settings, ignored_warning
+from .connection import FAILED, USAGE
 from .output import complain, say
 from .welcome import welcome
 
@@ -45,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         event_loop.run(_until_signal(_command(arguments)(settings, registry)))
     except (ContextUnityError, CodecError) as error:
         complain(str(error))
-        return int(getattr(error, "exit_code", 1))
+        # Like modules that do not fit their contracts, modules that do not fit each other are configured wrongly.
+        return int(getattr(error, "exit_code", USAGE if isinstance(error, DescriptorConflictError) else FAILED))
     return 0
 
 

@@ -308,6 +308,11 @@ _TEMPORAL = _rules(
         "Make sure that nothing takes longer, or keep the old one.",
     ),
     (
+        "HEARTBEATS_CHANGED", _W, "The sender of an activity's heartbeats changed: the worker or the activity itself.",
+        (_WORKERS, _TASKS),
+        "Keep it. An activity that sends them must call `heartbeat()`; if the worker does, a hung one is not found.",
+    ),
+    (
         "HEARTBEAT_TIMEOUT_REMOVED", _W, "`heartbeat_timeout` of an activity was removed.", (_TASKS,),
         "Keep it: without it a worker's death is noticed only at the end of `start_to_close_timeout`.",
     ),

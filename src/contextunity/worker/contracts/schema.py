@@ -22,9 +22,11 @@ KINDS = ("workflow", "activity", "query", "signal", "update")
 
 _EXTENSIONS = (
     *(f"temporal.v1.{name}" for name in ("service", *KINDS)),
-    *(f"contextunity.worker.{name}" for name in ("internal", "internal_method", "schedule")),
+    *(f"contextunity.worker.{name}" for name in ("heartbeats", "internal", "internal_method", "schedule")),
     *(f"buf.validate.{name}" for name in ("field", "message", "oneof")),
 )
+_BY_ACTIVITY = 2
+"""Number of HEARTBEATS_BY_ACTIVITY."""
 # In an image, buf marks each file as built or only imported.
 _BUF_EXTENSION, _IS_IMPORT = 8042, 1
 
@@ -94,6 +96,13 @@ class Element:
     def is_internal(self) -> bool:
         """Whether only other workflows may start or send it."""
         return bool(self.schema.option(self.method.options, "contextunity.worker.internal_method"))
+
+    @property
+    def heartbeats(self) -> str:
+        """The value's name of who sends an activity's heartbeats, with its default."""
+        extension = "contextunity.worker.heartbeats"
+        by_activity = self.schema.option(self.method.options, extension) == _BY_ACTIVITY
+        return "HEARTBEATS_BY_ACTIVITY" if by_activity else "HEARTBEATS_BY_WORKER"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -198,6 +198,8 @@ class _Comparison:
         if _seconds(old, "heartbeat_timeout", 0) and not _seconds(new, "heartbeat_timeout", 0):
             before = _time(_seconds(old, "heartbeat_timeout", 0))
             self.add("HEARTBEAT_TIMEOUT_REMOVED", old, new, f"heartbeat_timeout {before} → none", "heartbeat_timeout")
+        if old.heartbeats != new.heartbeats:
+            self.add("HEARTBEATS_CHANGED", old, new, f"heartbeats {old.heartbeats} → {new.heartbeats}")
         self._retries(old, new, default=0)
 
     def _bound(self, old: Element, new: Element, option: str, old_default: float, new_default: float) -> None:

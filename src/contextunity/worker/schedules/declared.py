@@ -6,7 +6,6 @@ number until ContextWorker's options are imported.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.duration_pb2 import Duration
 
+from betterproto2_codec import import_pb2
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from python_temporal import generated_modules
@@ -139,7 +139,7 @@ def _trees(service: ServiceContract) -> list[str]:
 
 def _import(module: str) -> bool:
     try:
-        importlib.import_module(module)
+        import_pb2(module)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(f"{error.name}.")):
             return False

@@ -1,7 +1,8 @@
 """Heartbeats for every activity whose contract has a heartbeat timeout, without a line in the activity.
 
 A worker that dies is then noticed after that timeout, rather than after the far longer one of a whole attempt. What a
-heartbeat no longer tells is whether the activity itself makes headway: `start_to_close_timeout` bounds that.
+heartbeat no longer tells is whether the activity itself makes headway: `start_to_close_timeout` bounds that. A contract
+that says HEARTBEATS_BY_ACTIVITY leaves them to the activity, and the timeout notices one that hangs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from temporalio.worker import (
     ExecuteActivityInput,
     Interceptor,
 )
+
+from python_temporal.contract import ActivityContract, contract_of
 
 __all__ = ["HeartbeatInterceptor"]
 
@@ -45,7 +48,8 @@ class _Inbound(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         info = activity.info()
         timeout = info.heartbeat_timeout
-        if not timeout:
+        contract = contract_of(input.fn, None)
+        if not timeout or (isinstance(contract, ActivityContract) and contract.heartbeats_by_activity):
             return await super().execute_activity(input)
         # What an earlier attempt left behind stays there until this one has something newer to say.
         self._details = tuple(info.heartbeat_details)

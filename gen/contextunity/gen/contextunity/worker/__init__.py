@@ -22,6 +22,7 @@ __all__ = (
     "FieldDescription",
     "GetTaskStatusRequest",
     "HandlerDescription",
+    "Heartbeats",
     "ListSchedulesRequest",
     "ListSchedulesResult",
     "ListTasksRequest",
@@ -135,6 +136,44 @@ class FailureCauseKind(betterproto2.Enum):
             "KIND_CANCELLED": 5,
             "KIND_TERMINATED": 6,
             "KIND_SERVER": 7,
+        }
+
+
+class Heartbeats(betterproto2.Enum):
+    """
+    Who sends the heartbeats of an activity that has a heartbeat_timeout.
+    """
+
+    UNSPECIFIED = 0
+    """
+    As HEARTBEATS_BY_WORKER.
+    """
+
+    BY_WORKER = 1
+    """
+    The worker, for as long as it lives: heartbeat_timeout finds a worker that died, and an activity that hangs is found
+    only at the end of start_to_close_timeout.
+    """
+
+    BY_ACTIVITY = 2
+    """
+    The activity itself, by `temporalio.activity.heartbeat()`: heartbeat_timeout finds an activity that hangs, too.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "HEARTBEATS_UNSPECIFIED",
+            1: "HEARTBEATS_BY_WORKER",
+            2: "HEARTBEATS_BY_ACTIVITY",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "HEARTBEATS_UNSPECIFIED": 0,
+            "HEARTBEATS_BY_WORKER": 1,
+            "HEARTBEATS_BY_ACTIVITY": 2,
         }
 
 

@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf.internal import extension_dict as _extension_dict
 import builtins as _builtins
 import sys
@@ -26,6 +27,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Heartbeats:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType
+
+class _HeartbeatsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Heartbeats.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HEARTBEATS_UNSPECIFIED: _Heartbeats.ValueType  # 0
+    """As HEARTBEATS_BY_WORKER."""
+    HEARTBEATS_BY_WORKER: _Heartbeats.ValueType  # 1
+    """The worker, for as long as it lives: heartbeat_timeout finds a worker that died, and an activity that hangs is found
+    only at the end of start_to_close_timeout.
+    """
+    HEARTBEATS_BY_ACTIVITY: _Heartbeats.ValueType  # 2
+    """The activity itself, by `temporalio.activity.heartbeat()`: heartbeat_timeout finds an activity that hangs, too."""
+
+class Heartbeats(_Heartbeats, metaclass=_HeartbeatsEnumTypeWrapper):
+    """Who sends the heartbeats of an activity that has a heartbeat_timeout."""
+
+HEARTBEATS_UNSPECIFIED: Heartbeats.ValueType  # 0
+"""As HEARTBEATS_BY_WORKER."""
+HEARTBEATS_BY_WORKER: Heartbeats.ValueType  # 1
+"""The worker, for as long as it lives: heartbeat_timeout finds a worker that died, and an activity that hangs is found
+only at the end of start_to_close_timeout.
+"""
+HEARTBEATS_BY_ACTIVITY: Heartbeats.ValueType  # 2
+"""The activity itself, by `temporalio.activity.heartbeat()`: heartbeat_timeout finds an activity that hangs, too."""
+Global___Heartbeats: _TypeAlias = Heartbeats
 
 @_typing.final
 class ScheduleOption(_message.Message):
@@ -86,12 +115,17 @@ Global___ScheduleOption: _TypeAlias = ScheduleOption
 
 SCHEDULE_FIELD_NUMBER: _builtins.int
 INTERNAL_METHOD_FIELD_NUMBER: _builtins.int
+HEARTBEATS_FIELD_NUMBER: _builtins.int
 INTERNAL_FIELD_NUMBER: _builtins.int
 schedule: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedCompositeFieldContainer[Global___ScheduleOption]]
 """Schedules of an annotated workflow. Workers and services refuse to start where one is faulty."""
 internal_method: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
 """Whether a workflow, query, signal or update is for other workflows alone. Callers cannot start or send it, and
 DescribeContracts leaves it out.
+"""
+heartbeats: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Heartbeats.ValueType]
+"""Who sends an activity's heartbeats. Generators refuse it at other methods, and HEARTBEATS_BY_ACTIVITY without a
+heartbeat_timeout.
 """
 internal: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """Whether workflows alone set the field, for each other or for their own next run. A caller who sets it is refused with

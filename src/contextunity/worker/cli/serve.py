@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -45,7 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
         event_loop.run(_until_signal(_command(arguments)(settings, registry)))
     except (ContextUnityError, CodecError) as error:
         complain(str(error))
-        return int(getattr(error, "exit_code", 1))
+        code = int(getattr(error, "exit_code", 1))
+        if (grace := _grace()) is not None and grace.has_abandoned():
+            grace.leave(code)
+        return code
     return 0
 
 
@@ -142,6 +146,13 @@ async def _until_signal(command: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         if not asked_to_stop:
             raise
+        if (grace := _grace()) is not None:
+            await grace.leave_if_held(0)
+
+
+def _grace() -> Any:
+    """The module that knows of abandoned work, where there are workers; to import it takes long."""
+    return sys.modules.get("contextunity.worker.temporal.grace")
 
 
 async def _forever(*watched: asyncio.Task[None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import MappingProxyType
 from typing import Any
 
@@ -110,6 +111,35 @@ def test_as_deep_as_google_reads_is_read_and_written(lists: bool, most: int) -> 
         codec.decode(Struct, deeper.SerializeToString())
     with pytest.raises(codec.CodecError, match="nested more than 100 deep"):
         codec.encode(codec.dict_to_struct(_nested(most + 1, lists=lists)))
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        pytest.param(1, id="scalar"),
+        pytest.param("text", id="text"),
+        pytest.param({}, id="object"),
+        pytest.param([], id="list"),
+    ],
+)
+@pytest.mark.parametrize("objects", [0, 1, 10, 20, 31, 32, 33])
+def test_plain_data_is_taken_as_deep_as_google_reads_it_and_no_deeper(objects: int, leaf: Any) -> None:
+    taken, read = list[int](), list[int]()
+    for lists in range(52):
+        mapping: Any = leaf
+        for _ in range(lists):
+            mapping = [mapping]
+        for _ in range(objects + 1):
+            mapping = {"a": mapping}
+        struct = struct_pb2.Struct()
+        json_format.ParseDict(mapping, struct, max_recursion_depth=1000)
+        with contextlib.suppress(DecodeError):
+            struct_pb2.Struct.FromString(struct.SerializeToString())
+            read.append(lists)
+        with contextlib.suppress(codec.CodecError):
+            codec.dict_to_struct(mapping)
+            taken.append(lists)
+    assert taken == read
 
 
 def test_a_large_int_that_a_double_holds_is_taken() -> None:

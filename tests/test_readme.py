@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,17 @@ def test_what_the_snippet_leaves_out_is_told() -> None:
     }
     with pytest.raises(RegistryError, match="fetch_products"):
         exec(snippet, names)
+
+
+def test_every_extra_is_explained_and_the_wheel_is_what_is_installed() -> None:
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    section = _README.partition("## Installing it into your own project")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == sorted(project["optional-dependencies"])
+    # Where it is not installed yet, its name alone would have pip look for it in an index.
+    pages = [_ROOT / "README.md", *(_ROOT / "docs").rglob("*.md")]
+    named = {
+        page.name: found
+        for page in pages
+        if (found := re.findall(r"^ *(?:- run: )?pip install '?contextworker.*", page.read_text(), re.MULTILINE))
+    }
+    assert not named

@@ -179,14 +179,20 @@ def _to_struct(mapping: Any, path: str, depth: int) -> betterproto2.Message:
     return struct
 
 
+def _check_depth(depth: int, path: str) -> None:
+    if depth > MAX_DEPTH:
+        raise CodecError(f"messages are nested more than {MAX_DEPTH} deep", path=path, message_type=_STRUCT)
+
+
 def _to_value(value: Any, path: str, key: object, depth: int, google: Any) -> Any:
     if type(value) is str and value.isascii():
         return google.Value(string_value=value)
-    if depth > MAX_DEPTH:
-        raise CodecError(f"messages are nested more than {MAX_DEPTH} deep", path=path, message_type=_STRUCT)
     if is_object(value):
+        # The Struct, and in it an entry with its Value.
+        _check_depth(depth + (3 if value else 1), path)
         return google.Value(struct_value=_to_struct(value, item(path, key), depth + 1))
     if is_list(value):
+        _check_depth(depth + (2 if value else 1), path)
         where = item(path, key)
         elements = [_to_value(element, where, index, depth + 2, google) for index, element in enumerate(value)]
         return google.Value(list_value=google.ListValue(values=elements))

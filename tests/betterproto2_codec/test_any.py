@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.contextunity.harvest.v1 import Money
 from contextunity.gen.google.protobuf import Any as AnyMessage
 from contextunity.gen.google.protobuf import Struct
@@ -59,3 +60,16 @@ def test_what_cannot_be_unpacked_is_refused(packed: Any, reason: str) -> None:
     with pytest.raises(codec.CodecError) as caught:
         codec.unpack_any(packed)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["contextunity.harvest.v1.Money", "", 7])
+def test_json_of_an_any_needs_a_type_url_with_a_slash(url: Any) -> None:
+    with pytest.raises(codec.CodecError) as caught:
+        codec.from_dict(ContextUnit, {"body": {"@type": url, "units": 1}})
+    (violation,) = caught.value.violations
+    assert (violation.path, violation.reason) == (
+        "body.@type",
+        "expected a type URL, such as type.googleapis.com/package.Message",
+    )
+    packed = codec.from_dict(ContextUnit, {"body": {"@type": "/contextunity.harvest.v1.Money", "units": 1}}).body
+    assert codec.unpack_any(packed) == Money(units=1)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import MappingProxyType
 from typing import Any
 
 import pytest
+from contextunity.gen.contextunity.core import ContextUnit
+from contextunity.gen.contextunity.core.context_unit_pb2 import ContextUnit as Unit
 from contextunity.gen.contextunity.harvest.v1 import Money
 from contextunity.gen.google.protobuf import ListValue, Struct, Value
 from google.protobuf import json_format, struct_pb2
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +77,69 @@ def test_what_a_struct_cannot_hold_is_refused_by_its_path(content: Any, path: st
         codec.dict_to_struct(content)
     assert caught.value.path == path
     assert reason in caught.value.reason
+
+
+def _nested(levels: int, *, lists: bool) -> dict[str, Any]:
+    """An object in which objects or lists stand in each other, so many that they make `levels` with it."""
+    inner: Any = [] if lists else {}
+    for _ in range(levels - 2):
+        inner = [inner] if lists else {"a": inner}
+    return {"a": inner}
+
+
+@pytest.mark.parametrize(
+    ("lists", "most"),
+    # Of protobuf's 100 levels, an object takes three and a list two.
+    [pytest.param(False, 34, id="objects"), pytest.param(True, 50, id="lists")],
+)
+def test_as_deep_as_google_reads_is_read_and_written(lists: bool, most: int) -> None:
+    for levels in range(30, most + 1):
+        mapping = _nested(levels, lists=lists)
+        struct = struct_pb2.Struct()
+        json_format.ParseDict(mapping, struct, max_recursion_depth=1000)
+        data = struct.SerializeToString()
+        assert struct_pb2.Struct.FromString(data) == struct
+        assert codec.struct_to_dict(codec.decode(Struct, data)) == mapping
+        assert codec.encode(codec.dict_to_struct(mapping)) == data
+        unit = Unit.FromString(codec.encode_apart(ContextUnit(), "payload", mapping)) if levels <= most - 1 else None
+        assert unit is None or unit.payload == struct
+    deeper = struct_pb2.Struct()
+    json_format.ParseDict(_nested(most + 1, lists=lists), deeper, max_recursion_depth=1000)
+    with pytest.raises(DecodeError):
+        struct_pb2.Struct.FromString(deeper.SerializeToString())
+    with pytest.raises(codec.CodecError, match="nested more than 100 deep"):
+        codec.decode(Struct, deeper.SerializeToString())
+    with pytest.raises(codec.CodecError, match="nested more than 100 deep"):
+        codec.encode(codec.dict_to_struct(_nested(most + 1, lists=lists)))
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        pytest.param(1, id="scalar"),
+        pytest.param("text", id="text"),
+        pytest.param({}, id="object"),
+        pytest.param([], id="list"),
+    ],
+)
+@pytest.mark.parametrize("objects", [0, 1, 10, 20, 31, 32, 33])
+def test_plain_data_is_taken_as_deep_as_google_reads_it_and_no_deeper(objects: int, leaf: Any) -> None:
+    taken, read = list[int](), list[int]()
+    for lists in range(52):
+        mapping: Any = leaf
+        for _ in range(lists):
+            mapping = [mapping]
+        for _ in range(objects + 1):
+            mapping = {"a": mapping}
+        struct = struct_pb2.Struct()
+        json_format.ParseDict(mapping, struct, max_recursion_depth=1000)
+        with contextlib.suppress(DecodeError):
+            struct_pb2.Struct.FromString(struct.SerializeToString())
+            read.append(lists)
+        with contextlib.suppress(codec.CodecError):
+            codec.dict_to_struct(mapping)
+            taken.append(lists)
+    assert taken == read
 
 
 def test_a_large_int_that_a_double_holds_is_taken() -> None:

@@ -112,6 +112,9 @@ def test_a_token_ends_when_it_says() -> None:
     assert _KEYS.verify(text, now=99.9).token.exp_unix == 100
     assert _refused(text, now=100.0) == "expired"
     assert _refused(text, now=101.0) == "expired"
+    # Zero is a time, and no word for "never".
+    assert _refused(_signed({"token_id": "t", "exp_unix": 0}), now=1.0) == "expired"
+    assert _KEYS.verify(_signed({"token_id": "t", "exp_unix": 0}), now=-1.0).token.exp_unix == 0
     assert _KEYS.verify(_signed({"token_id": "t", "exp_unix": None}), now=1e12).token.exp_unix is None
     with pytest.raises(TokenError, match="expired"):
         _KEYS.verify(text)
@@ -122,6 +125,7 @@ def test_a_token_begins_when_it_says() -> None:
     assert _refused(text, now=99.9) == "not_yet_valid"
     assert _KEYS.verify(text, now=100.0).token.nbf == 100
     assert _KEYS.verify(text, now=100.1).token.nbf == 100
+    assert _refused(_signed({"token_id": "t", "nbf": 0}), now=-1.0) == "not_yet_valid"
     assert _KEYS.verify(_signed({"token_id": "t", "nbf": None}), now=0.0).token.nbf is None
     assert _refused(_signed({"token_id": "t", "nbf": 200, "exp_unix": 100}), now=150.0) == "expired", "never good"
     assert _refused(_signed({"token_id": "t", "nbf": 2e9}, secret=_OTHER)) == "bad_signature"

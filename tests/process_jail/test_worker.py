@@ -18,14 +18,16 @@ from process_jail.scratch import ScratchRoot
 _WORKER = """
 import asyncio, sys
 from pathlib import Path
+import psutil
 from process_jail import Jail, Limits, Program
 async def main():
     jail = Jail(folder=Path(sys.argv[1]))
     await jail.start()
     running = asyncio.create_task(jail.run(Program(code="while True: pass", limits=Limits(wall=60, cpu=60))))
-    await asyncio.sleep(0.3)
+    while len(psutil.Process().children(recursive=True)) < 2:
+        await asyncio.sleep(0.01)  # No event tells of another process's child.
     print("running", flush=True)
-    await asyncio.sleep(60)
+    await running
 asyncio.run(main())
 """
 

@@ -17,12 +17,19 @@ from contextunity.gen.contextunity.harvest.v1 import (
     TransformDataResponse,
 )
 from contextunity.gen.contextunity.harvest.v1 import harvest_temporal as harvest
-from temporalio.common import Priority, RetryPolicy, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.common import (
+    Priority,
+    RetryPolicy,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
 from contextunity.modules.harvest.activities import fetch_products, sync_to_brain, transform_data
 from contextunity.modules.harvest.workflows import HarvestWorkflow
 from python_temporal import ContractError, check, contract_of, generated_modules, start_arguments
-from python_temporal.contract import ServiceContract, WorkflowContract
+from python_temporal.contract import ServiceContract, WorkflowContract, child_arguments
 
 _ACTIVITIES = [fetch_products, transform_data, sync_to_brain]
 _REQUEST = HarvestRequest(tenant_id="t", supplier_code="s")
@@ -141,6 +148,50 @@ def test_what_is_declared_is_passed() -> None:
     assert arguments["id"] == "w/t"
     assert arguments["request_eager_start"] is True
     assert {name: arguments[name] for name in declared} == declared
+
+
+def test_a_child_gets_what_is_declared_for_starts_and_for_children() -> None:
+    declared: dict[str, Any] = {
+        "execution_timeout": timedelta(hours=1),
+        "run_timeout": timedelta(minutes=1),
+        "task_timeout": timedelta(seconds=1),
+        "id_reuse_policy": WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        "retry_policy": RetryPolicy(maximum_attempts=3),
+        "priority": Priority(priority_key=1),
+        "parent_close_policy": ParentClosePolicy.ABANDON,
+    }
+    contract = _contract(
+        **declared,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        workflow_id=lambda request: f"w/{request.tenant_id}",
+        search_attributes=lambda _: TypedSearchAttributes.empty,
+        wait_for_cancellation=True,
+        enable_eager_start=True,
+        task_queue="q",
+    )
+    # A child knows neither a conflict policy nor an eager start.
+    assert child_arguments(contract, _REQUEST, {}, "mine") == {
+        **declared,
+        "args": [_REQUEST],
+        "result_type": HarvestResponse,
+        "id": "w/t",
+        "search_attributes": TypedSearchAttributes.empty,
+        "task_queue": "mine",
+        "cancellation_type": ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
+    }
+
+
+def test_a_child_of_which_nothing_is_declared_is_left_to_the_sdk() -> None:
+    contract = _contract()
+    assert child_arguments(contract, _REQUEST, {}, None) == {"args": [_REQUEST], "result_type": HarvestResponse}
+    given: Any = {
+        "task_queue": "other",
+        "parent_close_policy": ParentClosePolicy.REQUEST_CANCEL,
+        "cancellation_type": ChildWorkflowCancellationType.ABANDON,
+    }
+    declared = _contract(parent_close_policy=ParentClosePolicy.ABANDON, wait_for_cancellation=True)
+    arguments = child_arguments(declared, _REQUEST, given, "mine")
+    assert {name: arguments[name] for name in given} == given
 
 
 @pytest.mark.parametrize("value", [pytest.param(None, id="none"), pytest.param(timedelta(0), id="zero")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 import grpc
 import pytest
 from pydantic import JsonValue
+from temporalio.client import Client
+from temporalio.common import RawValue
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.worker.embedded import EmbeddedServer, usual_or_free_port
 from contextunity.worker.protos import export
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 _FILES = {
     "proto/acme/greet/v1/greet.proto": """\
@@ -279,3 +283,67 @@ def test_copies_of_a_proto_that_differ_stop_the_boot_in_one_line(spawn: Any, tmp
     (line,) = service.output.splitlines()
     for word in ("anna.gen.shared.v1", "bert.gen.shared.v1", "shared/v1/shared.proto", "shared.v1.Money.nanos"):
         assert word in line
+
+
+_SLOW = """\
+import pathlib, time
+from acme_greet.gen.acme.greet.v1 import GreetRequest, GreetResponse, greet_temporal as greet
+from temporalio import activity
+
+@greet.compose.defn
+def compose(request: GreetRequest) -> GreetResponse:
+    attempt = activity.info().attempt
+    print(f"composing {request.name}", flush=True)
+    while attempt == 1 and not pathlib.Path("may_end").exists():
+        time.sleep(0.02)  # Nothing tells of a file.
+    if attempt == 1 and request.name == "stuck":
+        time.sleep(300)  # As a call that hears of no cancellation; it is what is tested.
+    return GreetResponse(text=f"attempt {attempt}")
+"""
+
+
+async def test_the_grace_of_a_stop_holds_for_synchronous_activities(
+    spawn: Any, temporal_server: EmbeddedServer, installed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(installed / "acme_greet", tmp_path / "acme_greet")
+    (tmp_path / "acme_greet/activities.py").write_text(_SLOW)
+    plugin = tmp_path / "acme_greet/plugin.py"
+    plugin.write_text(
+        plugin.read_text().replace("import compose, lifespan", "import compose").replace(", lifespan=lifespan", "")
+    )
+    variables = {"TEMPORAL_ADDRESS": temporal_server.address, "PYTHONPATH": str(tmp_path)}
+    variables |= {"WORKER_MODULES": "acme_greet.plugin", "CONTEXTWORKER_SHUTDOWN_GRACE": "1"}
+    command = ("-m", "contextunity.worker", "--temporal", "-m", "greet")
+    worker = spawn(*command, **variables)
+    worker.wait_for("Temporal workers run for modules:")
+    client = await Client.connect(temporal_server.address, plugins=[ContextWorkerPlugin()])
+    handles = {
+        name: await client.start_workflow(
+            "greet", {"name": name}, id=f"grace-{name}", task_queue="greet", result_type=RawValue
+        )
+        for name in ("quick", "stuck")
+    }
+    for name in handles:
+        worker.wait_for(f"composing {name}")
+    worker.send(signal.SIGTERM)
+    worker.wait_for("Beginning worker shutdown")
+    (tmp_path / "may_end").touch()
+    assert worker.wait() == 0, worker.output
+    assert "activity compose of workflow grace-stuck did not end within the grace of 1 s" in worker.output
+    assert "grace-quick" not in worker.output
+    # What ended within the grace was told, although its worker was on its way out.
+    history = await handles["quick"].fetch_history()
+    assert any(event.HasField("activity_task_completed_event_attributes") for event in history.events)
+    # The other is repeated elsewhere, at once.
+    spawn(*command, **variables)
+    for name, attempt in (("quick", 1), ("stuck", 2)):
+        result = await handles[name].result()
+        assert result.payload.data.decode().endswith(f"attempt {attempt}")
+    started = [
+        event.activity_task_started_event_attributes
+        for event in (await handles["stuck"].fetch_history()).events
+        if event.HasField("activity_task_started_event_attributes")
+    ]
+    assert [(each.attempt, each.last_failure.application_failure_info.type) for each in started] == [
+        (2, "WorkerShutdown")
+    ]

@@ -40,6 +40,9 @@ _ALL = [set(range(60)), set(range(24)), set(range(1, 32)), set(range(1, 13)), se
         pytest.param("0 0 * * FRI-SUN", {0: {0}, 1: {0}, 4: {5, 6, 0}}, id="until-sunday-by-name"),
         pytest.param("0 0 * * SUN-MON", {0: {0}, 1: {0}, 4: {0, 1}}, id="from-sunday"),
         pytest.param("1,2,3,30 0 29 2 *", {0: {1, 2, 3, 30}, 1: {0}, 2: {29}, 3: {2}}, id="leap-day"),
+        # Only some of the months have such a day, and the longest counts.
+        pytest.param("0 3 31 * *", {0: {0}, 1: {3}, 2: {31}}, id="last-day"),
+        pytest.param("0 3 30 2,4 *", {0: {0}, 1: {3}, 2: {30}, 3: {2, 4}}, id="day-of-one-of-two-months"),
         pytest.param("@hourly", {0: {0}}, id="hourly"),
         pytest.param("@Daily", {0: {0}, 1: {0}}, id="daily-in-any-case"),
         pytest.param("@weekly", {0: {0}, 1: {0}, 4: {0}}, id="weekly"),

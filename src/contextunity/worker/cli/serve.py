@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -48,7 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     except (ContextUnityError, CodecError) as error:
         complain(str(error))
         # Like modules that do not fit their contracts, modules that do not fit each other are configured wrongly.
-        return int(getattr(error, "exit_code", USAGE if isinstance(error, DescriptorConflictError) else FAILED))
+        code = int(getattr(error, "exit_code", USAGE if isinstance(error, DescriptorConflictError) else FAILED))
+        if (grace := _grace()) is not None and grace.has_abandoned():
+            grace.leave(code)
+        return code
     return 0
 
 
@@ -143,6 +147,13 @@ async def _until_signal(command: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         if not asked_to_stop:
             raise
+        if (grace := _grace()) is not None:
+            await grace.leave_if_held(0)
+
+
+def _grace() -> Any:
+    """The module that knows of abandoned work, where there are workers; to import it takes long."""
+    return sys.modules.get("contextunity.worker.temporal.grace")
 
 
 async def _forever(*watched: asyncio.Task[None]) -> None:

@@ -24,6 +24,7 @@ from ..modules.import_faults import import_fault, sandbox_fault
 from ..modules.registry import ModuleContext, RegisteredModule
 from ..quotas import open_quotas
 from ..settings import Settings, naming_data_folder
+from .grace import Grace
 from .tenancy import tenant_queue
 
 __all__ = ["running_workers"]
@@ -31,8 +32,6 @@ __all__ = ["running_workers"]
 _LOG = logging.getLogger(__name__)
 
 _TARGET_USAGE = 0.8
-_GRACEFUL_SHUTDOWN = timedelta(seconds=10)
-"""How long activities under way may go on once a worker is told to stop; then they are cancelled and run elsewhere."""
 
 
 @contextlib.asynccontextmanager
@@ -55,7 +54,7 @@ async def running_workers(
 
     Yields:
         A task that ends, with the error, when a worker fails. Leaving the context stops all workers in order: no new
-        work is taken, work under way has ten seconds to finish.
+        work is taken, work under way has `shutdown_grace` to finish; then it is left to other workers.
 
     Raises:
         SettingsError: a module needs the data folder, and it cannot be written to.
@@ -75,15 +74,15 @@ async def running_workers(
                     await _open(stack, module, module.config.lifespan, context)
         threads = settings.max_concurrent_activities + max((module.waiting_slots for module in modules), default=0)
         executor = ThreadPoolExecutor(threads, thread_name_prefix="activity")
-        stack.callback(executor.shutdown)
-        workers = _workers(client, modules, executor, settings, tenant)
+        grace = Grace(settings.shutdown_grace)
+        # Threads of abandoned activities end with the process.
+        stack.callback(lambda: executor.shutdown(wait=not grace.is_over))
+        workers = _workers(client, modules, executor, settings, tenant, grace)
         running = asyncio.create_task(_run_all(workers), name="temporal-workers")
         try:
             yield running
         finally:
-            # Cancelled, a worker shuts down in order; unlike a call of shutdown() this also holds while it starts.
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await grace.stop(running)
 
 
 async def _open(
@@ -109,6 +108,7 @@ def _workers(
     executor: ThreadPoolExecutor,
     settings: Settings,
     tenant: str,
+    grace: Grace,
 ) -> list[Worker]:
     """The workers for all task queues of the modules.
 
@@ -127,7 +127,7 @@ def _workers(
                 task_queue: str = task_queue,
                 activities: Sequence[Callable[..., Any]] = activities,
             ) -> Worker:
-                return _worker(client, module, task_queue, some, activities, executor, settings, tenant)
+                return _worker(client, module, task_queue, some, activities, executor, settings, tenant, grace)
 
             try:
                 workers.append(build(workflows))
@@ -168,6 +168,7 @@ def _worker(
     executor: ThreadPoolExecutor,
     settings: Settings,
     tenant: str,
+    grace: Grace,
 ) -> Worker:
     polled = tenant_queue(task_queue, tenant)
     _LOG.info(
@@ -189,7 +190,8 @@ def _worker(
         # The SDK takes the one or the other.
         max_concurrent_activities=slots if tuner is None else None,
         tuner=tuner,
-        graceful_shutdown_timeout=_GRACEFUL_SHUTDOWN,
+        graceful_shutdown_timeout=timedelta(seconds=grace.seconds),
+        interceptors=[grace],
         deployment_config=_deployment(settings),
         # What ContextWorkerPlugin shares comes on top: the client hands its plugins on to its workers.
         workflow_runner=SandboxedWorkflowRunner(

@@ -132,9 +132,15 @@ def test_a_name_that_cannot_be_kept_is_refused_by_its_field(
 
 
 def test_names_of_the_greatest_length_are_kept(
-    make_ref: Callable[..., PageRef], make_product: Callable[..., Product], sync: Callable[..., object]
+    catalogue: Catalogue,
+    make_ref: Callable[..., PageRef],
+    make_product: Callable[..., Product],
+    sync: Callable[..., object],
 ) -> None:
     ref = make_ref(tenant="t" * 200, supplier="s" * 200, harvest="h" * 200, page=2**62)
     # Random enough that PostgreSQL cannot press the index entry together.
     sku = "".join(chr(0x10000 + (n * 7919) % 0x8000) for n in range(500))
     sync(ref, [make_product(sku)])
+    assert [row.sku for row in catalogue.sample("t" * 200, "s" * 200)] == [sku]
+    assert catalogue.suppliers("t" * 200) == ["s" * 200]
+    assert catalogue.counts("t" * 200, "s" * 200, "h" * 200).created == 1

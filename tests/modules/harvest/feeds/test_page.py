@@ -58,8 +58,13 @@ async def test_rows_do_not_depend_on_page_size_or_transport(
 async def test_cursors_are_exact_places_between_entries(
     any_feed: AnyFeed, feed_folder: Path, read_all: ReadAll
 ) -> None:
-    _, name, content = any_feed
+    format, name, content = any_feed
     reading = await read_all((feed_folder / name).as_uri(), 1)
+    skus, reasons = EXPECTED[format]
+    # One entry a page; a page may give several rows, or none.
+    assert sum(len(page.page.products) for page in reading.pages) == len(skus)
+    assert sum(len(page.page.rejected) for page in reading.pages) == len(reasons)
+    assert len(reading.cursors) == len(reading.pages) + 1
     for cursor, page in zip(reading.cursors, reading.pages, strict=False):
         assert cursor.line == content.count(b"\n", 0, cursor.offset)
         lines = [row.line for row in (*page.page.products, *page.page.rejected)]
@@ -79,6 +84,7 @@ async def test_a_line_number_names_the_line_that_the_row_begins_on(
     }
     lines = content.split(b"\n")
     reading = await read_all((feed_folder / name).as_uri(), 2)
+    assert [product.sku for product in reading.products] == EXPECTED[format][0]
     for product in reading.products:
         # The SKU of T-1 and K-1 stands behind a value with a line break in it.
         row = b"\n".join(lines[product.line - 1 : product.line + 1])
@@ -91,6 +97,7 @@ async def test_reading_goes_on_from_any_cursor_after_a_restart(
     _, name, _ = any_feed
     with FeedServer(feed_folder) as server:
         reading = await read_all(server.url(name), 1, cold=True)
+        assert len(reading.cursors) > 2
         for index, cursor in enumerate(reading.cursors[:-1]):
             page = await read_page(client, reading.feed, cursor, 1000, spool_folder=spool_folder, readahead=Readahead())
             rest = [product for later in reading.pages[index:] for product in later.page.products]

@@ -121,7 +121,7 @@ async def test_an_allowed_address_is_fetched(tools: ToolSet, server: Any) -> Non
         pytest.param("http://a:b@127.0.0.1:{port}/", "PermissionError", "user or password", id="password"),
         pytest.param("file:///etc/passwd", "PermissionError", "neither http:// nor https://", id="file"),
         pytest.param("//127.0.0.1/", "PermissionError", "neither http:// nor https://", id="no scheme"),
-        pytest.param("http://\x00", "ValueError", "is no address", id="no address"),
+        pytest.param("http://\x00", "ValueError", "is not a valid URL", id="no address"),
         pytest.param(
             "http://localhost:{port}/text", "PermissionError", "resolves to a private address", id="name inside"
         ),

@@ -80,9 +80,9 @@ async def test_values_that_cannot_be_carried_are_told_with_place_and_way_out(bac
         "class P: pass\nP()": "is of type P",
         "lambda: 1": "is of type function",
         "a = []\na.append(a)\na": "nested more than 24 deep, or part of itself",
-        _TWICE.format(20) + "a": "result takes more than the 262,144 bytes",
+        _TWICE.format(20) + "a": "result takes more than the limit of 262,144 bytes",
         _TWICE.format(40) + "a": "nested more than 24 deep",
-        "'x' * 300_000": "result takes more than the 262,144 bytes",
+        "'x' * 300_000": "result takes more than the limit of 262,144 bytes",
         "'é' * 200_000": "result takes 400,002 bytes as JSON; the limit is 262,144",
     }.items():
         found = await _run(backend, code, limits={"wall": 30.0, "cpu": 30.0})

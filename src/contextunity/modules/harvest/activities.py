@@ -82,7 +82,7 @@ _MAX_RETRY_SECONDS = 3600.0
 _TEMPORAL_TIMEOUT = timedelta(seconds=10)
 _DEFAULT_TENANT = "default"
 _REJECTED_ROWS = 100
-"""Default size of a page of rejected rows."""
+"""Of a page of rejected rows for which nobody asked for another number."""
 _PAGE_TOKEN = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})\.(.+)")
 _ALWAYS_DELISTED = 10
 """Products that may always be marked at once, whatever their share: a small feed changes by large shares."""

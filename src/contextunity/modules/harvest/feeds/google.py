@@ -112,8 +112,8 @@ def parse_google_tsv(data: bytes, *, prologue: bytes, line: int, limit: int, fin
                 chunk.warnings.append(warning_row(line=at, reason=reason, detail=detail, raw=raw, sku=product.sku))
         else:
             raw = data[record.start : record.end]
-            # What stands first is known even where the values behind it are out of place.
-            # With values too few or too many the first still is what it is, unless nothing divides it from the rest.
+            # With too few or too many values, the first one is still valid, unless there is no separator; the values
+            # after it may be in wrong columns.
             whole = len(record.fields) == len(names) or (sku == 0 and len(record.fields) > 1)
             known = record.fields[sku] if whole else ""
             rejected = rejected_row(line=at, reason=record.reject_reason, detail=record.detail, raw=raw, sku=known)

@@ -1,4 +1,4 @@
-"""Lock a child in for good, before it reads a byte of the program.
+"""Lock a child in permanently, before it reads a byte of the program.
 
 In this order: `missing` lists what the kernel or this process lacks; `enter` locks a child in; `probe` tests the walls
 from inside, in a first child that runs no program.
@@ -178,7 +178,7 @@ def enter(confinement: Confinement, descriptors: Descriptors, limits: ChildLimit
 
 
 def _drop_privileges(uid: int, gid: int) -> None:
-    """Become an ordinary user, for good."""
+    """Become an ordinary user permanently."""
     for capability in range(_LAST_CAPABILITY + 1):
         try:
             kernel.prctl("PR_CAPBSET_DROP", kernel.PR_CAPBSET_DROP, capability)

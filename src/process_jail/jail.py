@@ -47,7 +47,7 @@ package's `__init__`, which is for the worker, does not run."""
 
 
 class JailError(Exception):
-    """Base class: a program did not run to its end, and that is not the program's fault."""
+    """Base class: a program did not run to its end, for a reason outside the program."""
 
 
 class JailUnavailableError(JailError):
@@ -55,7 +55,7 @@ class JailUnavailableError(JailError):
 
 
 class JailFailedError(JailError):
-    """The jail broke down, or is closed. You may retry the program."""
+    """The jail failed, or is closed. You may retry the program."""
 
 
 class _NotJailedError(Exception):
@@ -147,7 +147,7 @@ class Jail:
 
         Raises:
             JailUnavailableError: the kernel or this process lacks something that the jail needs.
-            JailFailedError: the jail broke down, or is closed.
+            JailFailedError: the jail failed, or is closed.
             TypeError, ValueError: an input is not of a JSON type.
         """
         try:

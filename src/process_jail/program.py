@@ -43,7 +43,7 @@ _write, _exit, _stderr_lines = os.write, os._exit, traceback.TracebackException
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Limits of one program; all are above zero.
+    """Limits of one program; all are positive.
 
     Attributes:
         wall: seconds of wall-clock time.
@@ -86,7 +86,7 @@ class Status(enum.StrEnum):
     SYNTAX_ERROR = "SYNTAX_ERROR"
     EXCEPTION = "EXCEPTION"
     RESULT_ERROR = "RESULT_ERROR"
-    """Its result cannot be carried."""
+    """Its result cannot be encoded as JSON."""
     TIMEOUT = "TIMEOUT"
     CPU_LIMIT = "CPU_LIMIT"
     MEMORY_LIMIT = "MEMORY_LIMIT"
@@ -392,7 +392,7 @@ def outcome_of(limits: Limits, end: ChildEnd, report: bytes, cut: bool) -> Outco
         return _ended(Status.SCRATCH_LIMIT, _SCRATCH_CODE, text)
     if end.code < 0:
         name = signal.Signals(-end.code).name if -end.code in set(signal.Signals) else f"signal {-end.code}"
-        return _ended(Status.CRASHED, 128 - end.code, f"the program was ended by {name}")
+        return _ended(Status.CRASHED, 128 - end.code, f"the program was killed by {name}")
     if end.code != 0 or not report:
         return _ended(Status.CRASHED, end.code or 1, f"the program exited its process with code {end.code}")
     if cut:

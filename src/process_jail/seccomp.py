@@ -60,7 +60,7 @@ def compile_filter(policy: Mapping[str, Rule], machine: str) -> bytes:
 
 
 def install(program: bytes) -> None:
-    """Install a filter on this process, for good. Set PR_SET_NO_NEW_PRIVS first.
+    """Install a filter on this process permanently. Set PR_SET_NO_NEW_PRIVS first.
 
     Raises:
         OSError: the kernel rejected the filter.

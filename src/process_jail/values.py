@@ -1,4 +1,4 @@
-"""Encode a result as JSON without loss, or explain why a value cannot be carried."""
+"""Encode a result as JSON without loss, or explain why that is impossible."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _WAYS_OUT = {
 }
 
 
-class CannotCarry(Exception):  # noqa: N818 - it describes the value, and is not a fault of the jail
+class CannotCarry(Exception):  # noqa: N818 - it describes the value, and is not an error of the jail
     """A value cannot be a result. The text names its path, its type and the way out."""
 
 
@@ -58,7 +58,7 @@ def encode(value: object, limit: int) -> bytes:
     text = json.dumps(carry(value, limit), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     data = text.encode("utf-8")
     if len(data) > limit:
-        raise CannotCarry(f"result takes {len(data):,} bytes as JSON, and {limit:,} can be carried")
+        raise CannotCarry(f"result takes {len(data):,} bytes as JSON; the limit is {limit:,}")
     return data
 
 
@@ -103,7 +103,7 @@ class _Carrier:
             return self._list(_ITERATE_TUPLE(cast("tuple[object, ...]", value)), value, path, depth)
         name = _type_name(value)
         way_out = _WAYS_OUT.get(name, "make it of None, bool, int, float, str, list and dict")
-        raise CannotCarry(f"{_short(path)} is of type {_short(name)}, which cannot be carried; {way_out}")
+        raise CannotCarry(f"{_short(path)} is of type {_short(name)}, which JSON cannot represent; {way_out}")
 
     def _dict(self, value: dict[object, object], path: str, depth: int) -> JsonValue:
         with self._within(value, path, depth):
@@ -148,7 +148,7 @@ class _Carrier:
     def _take(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            raise CannotCarry(f"result takes more than the {self._limit:,} bytes that can be carried")
+            raise CannotCarry(f"result takes more than the limit of {self._limit:,} bytes")
 
 
 def _integer(value: int, path: str) -> int:
@@ -156,7 +156,7 @@ def _integer(value: int, path: str) -> int:
     if -EXACT_INTEGERS <= plain <= EXACT_INTEGERS:
         return plain
     told = str(plain) if plain.bit_length() <= 256 else f"an integer of {plain.bit_length():,} bits"
-    raise CannotCarry(f"{_short(path)} is {told}, beyond 2^53, which a number cannot carry exactly; use str(…)")
+    raise CannotCarry(f"{_short(path)} is {told}, beyond 2^53, which JSON cannot represent exactly; use str(…)")
 
 
 def _float(value: float, path: str) -> float:

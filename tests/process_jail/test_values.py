@@ -79,12 +79,14 @@ _CYCLE.append(_CYCLE)
     ("value", "reason"),
     [
         pytest.param(
-            {"a": [0, {1}]}, "result['a'][1] is of type set, which cannot be carried; use sorted(…)", id="set"
+            {"a": [0, {1}]}, "result['a'][1] is of type set, which JSON cannot represent; use sorted(…)", id="set"
         ),
-        pytest.param(b"x", "result is of type bytes, which cannot be carried; decode it, or use base64", id="bytes"),
-        pytest.param(decimal.Decimal(1), "Decimal, which cannot be carried; use float(…) or str(…)", id="decimal"),
-        pytest.param(datetime.date(2024, 1, 1), "date, which cannot be carried; use .isoformat()", id="date"),
-        pytest.param(object, "result is of type type, which cannot be carried; make it of None, bool", id="class"),
+        pytest.param(
+            b"x", "result is of type bytes, which JSON cannot represent; decode it, or use base64", id="bytes"
+        ),
+        pytest.param(decimal.Decimal(1), "Decimal, which JSON cannot represent; use float(…) or str(…)", id="decimal"),
+        pytest.param(datetime.date(2024, 1, 1), "date, which JSON cannot represent; use .isoformat()", id="date"),
+        pytest.param(object, "result is of type type, which JSON cannot represent; make it of None, bool", id="class"),
         pytest.param(2**53 + 1, "result is 9007199254740993, beyond 2^53", id="large integer"),
         pytest.param([1 << 5000], "result[0] is an integer of 5,001 bits, beyond 2^53", id="huge integer"),
         pytest.param(float("nan"), "result is nan, which JSON does not have", id="nan"),
@@ -94,8 +96,8 @@ _CYCLE.append(_CYCLE)
         pytest.param({1: 2}, "result has a key of type int; keys must be text, such as str(key)", id="key"),
         pytest.param(_CYCLE, "result[0] is part of itself", id="cycle"),
         pytest.param(_nested(MAX_DEPTH + 1), f"is nested more than {MAX_DEPTH} deep", id="depth"),
-        pytest.param("x" * (_LIMIT - 1), "result takes 65,537 bytes as JSON, and 65,536 can be", id="long text"),
-        pytest.param([0] * _LIMIT, "result takes more than the 65,536 bytes that can be carried", id="long list"),
+        pytest.param("x" * (_LIMIT - 1), "result takes 65,537 bytes as JSON; the limit is 65,536", id="long text"),
+        pytest.param([0] * _LIMIT, "result takes more than the limit of 65,536 bytes", id="long list"),
     ],
 )
 def test_what_cannot_be_carried_is_named_with_its_place_and_the_way_out(value: object, reason: str) -> None:

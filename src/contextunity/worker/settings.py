@@ -105,7 +105,7 @@ class TenantQuotas(BaseModel):
     programs: int = Field(default=100, ge=1)
     """Open programs, with or without a waiting caller."""
     running_programs: int = Field(default_factory=lambda: max(4, 2 * (os.cpu_count() or 1)), ge=1)
-    """Starts that one process of the service sends to Temporal at once; further ones wait for their turn."""
+    """Programs on Temporal at once, per process of the service; further ones wait there for their turn."""
     concurrent_calls: int = Field(default=100, ge=1)
     """Concurrent calls, except watches, of callers with the same tenants."""
     watches: int = Field(default=200, ge=1)

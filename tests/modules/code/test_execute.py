@@ -44,9 +44,9 @@ _ENDINGS = {
     "result": ("result = {'a': [1, 2.5, None, True]}", Status.OK, 0, ""),
     "syntax": ("x = (", Status.SYNTAX_ERROR, 1, "SyntaxError"),
     "exception": ("1 / 0", Status.EXCEPTION, 1, "ZeroDivisionError: division by zero"),
-    "timeout": ("while True: pass", Status.TIMEOUT, 124, "time was over"),
-    "sleep": ("import time\ntime.sleep(60)", Status.TIMEOUT, 124, "time was over"),
-    "memory": ("[0] * (1 << 28)", Status.MEMORY_LIMIT, 137, "more memory"),
+    "timeout": ("while True: pass", Status.TIMEOUT, 124, "timed out"),
+    "sleep": ("import time\ntime.sleep(60)", Status.TIMEOUT, 124, "timed out"),
+    "memory": ("[0] * (1 << 28)", Status.MEMORY_LIMIT, 137, "memory limit"),
     "unsupported": ("class A(B): pass", Status.UNSUPPORTED, 1, "language: cpython"),
     "result error": ("{1, 2}", Status.RESULT_ERROR, 1, "result is of type set"),
 }

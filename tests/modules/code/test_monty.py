@@ -72,7 +72,7 @@ async def test_values_that_can_be_carried_come_back_exactly(backend: MontyBacken
 
 async def test_values_that_cannot_be_carried_are_told_with_place_and_way_out(backend: MontyBackend) -> None:
     for code, told in {
-        "{'a': [{1}]}": "result['a'][0] is of type set, which cannot be carried; use sorted",
+        "{'a': [{1}]}": "result['a'][0] is of type set, which JSON cannot represent; use sorted",
         "{1: 2}": "result has a key of type int; keys must be text",
         "[2 ** 53 + 1]": "result[0] is an integer beyond 2^53",
         "float('nan')": "result is nan, which JSON does not have",
@@ -80,10 +80,10 @@ async def test_values_that_cannot_be_carried_are_told_with_place_and_way_out(bac
         "class P: pass\nP()": "is of type P",
         "lambda: 1": "is of type function",
         "a = []\na.append(a)\na": "nested more than 24 deep, or part of itself",
-        _TWICE.format(20) + "a": "result takes more than the 262,144 bytes",
+        _TWICE.format(20) + "a": "result takes more than the limit of 262,144 bytes",
         _TWICE.format(40) + "a": "nested more than 24 deep",
-        "'x' * 300_000": "result takes more than the 262,144 bytes",
-        "'é' * 200_000": "result takes 400,002 bytes as JSON, and 262,144 can be carried",
+        "'x' * 300_000": "result takes more than the limit of 262,144 bytes",
+        "'é' * 200_000": "result takes 400,002 bytes as JSON; the limit is 262,144",
     }.items():
         found = await _run(backend, code, limits={"wall": 30.0, "cpu": 30.0})
         assert (code, found.status, found.exit_code) == (code, Status.RESULT_ERROR, 1), found
@@ -130,7 +130,7 @@ async def test_an_exception_with_a_text_beyond_measure_is_told_without_it(backen
     outcome = await _run(backend, "raise ValueError('x' * 20_000_000)")
     assert (outcome.status, outcome.exit_code) == (Status.EXCEPTION, 1)
     if sys.platform == "linux":
-        assert outcome.error.startswith("the program raised an exception whose text is too long to be told, some 20,")
+        assert outcome.error.startswith("the program raised an exception whose text is too long to read, about 20,")
     # What was printed or written before is no part of the text.
     for before in ("print('x' * 20_000_000)", "for n in range(9): open(str(n), 'w').write('x' * 2_000_000)"):
         limits = {"scratch_bytes": 32 << 20, "wall": 20.0, "cpu": 20.0}
@@ -230,7 +230,7 @@ print('two')
         ended = await other.resume(replace(program, code=""), stopped.snapshot, ToolReply(result={"n": [1]}))
     assert isinstance(ended, Outcome)
     assert (ended.stdout, ended.result) == ("two\n", [{"n": [1]}, "x", ["empty", "f"]])
-    with pytest.raises(ValueError, match="no snapshot"):
+    with pytest.raises(ValueError, match="not a snapshot"):
         await backend.resume(program, b"junk", ToolReply())
 
 

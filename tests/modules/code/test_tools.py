@@ -82,7 +82,7 @@ async def test_tools_answer_fail_and_refuse_and_files_stay(working: Any, journal
     assert (refused[0], "not this one" in refused[1]) == ("KeyError", True)
     assert (wrong[0], "wrong" in wrong[1]) == ("TypeError", True)
     assert (unfit[0], "is of type set" in unfit[1]) == ("ValueError", True)
-    assert (flood[0], "1,048,576 can be carried" in flood[1]) == ("RuntimeError", True)
+    assert (flood[0], "the limit is 1,048,576" in flood[1]) == ("RuntimeError", True)
     assert notes == "kept"
     assert response.stdout == "asked 1\nasked two\nasked 3\nasked 4\nasked {5}\nasked 6\n"
     assert [(call.name, call.ok) for call in response.tool_calls] == [

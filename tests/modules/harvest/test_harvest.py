@@ -97,7 +97,7 @@ def test_the_main_job_runs_ends_and_leaves_nothing_running(spawn: Any, tmp_path:
     second = spawn("-m", "contextunity.modules.harvest")
     assert second.wait() == 0, second.output
     assert f"0 created, 0 changed, {total:,} unchanged" in second.output
-    assert "Nothing has changed since they were enriched" in second.output
+    assert "Nothing has changed since the last enrichment" in second.output
     for told in ("has not changed since the last harvest (304 Not Modified)", "harvest --force", sample[0].sku):
         assert told in second.output
     with sqlite3.connect(tmp_path / ".contextworker/harvest/catalogue.db") as connection:

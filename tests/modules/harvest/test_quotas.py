@@ -37,7 +37,7 @@ def test_a_harvest_over_the_quota_waits_and_begins_when_the_one_before_is_over(h
         second = house.start(supplier_code="fast", tenant_id=tenant)
         waits = house.wait_until(second, lambda status: "waits for its turn" in json.dumps(status))
         assert _stage(waits) == "HARVEST_STAGE_WAITING"
-        assert f"1 of the tenant '{tenant}' came before it, and harvests = 1 of its quotas" in json.dumps(waits)
+        assert f"1 of the tenant '{tenant}' came before it, and its quota harvests = 1" in json.dumps(waits)
         worker.wait_for("fetch_products: waits for its turn, over the quota harvests of 1")
         # Of another tenant nothing waits.
         other = house.wait(house.start(supplier_code="fast", tenant_id=f"{tenant}-other"))

@@ -48,8 +48,8 @@ def test_a_supplier_elsewhere_is_a_fault_with_the_line_to_add(tmp_path: Path) ->
     with pytest.raises(SettingsError) as caught:
         _harvest(tmp_path, text)
     told = str(caught.value)
-    assert "modules.harvest.suppliers.a.url = 'file:///srv/other/feed.csv': lies in no feed folder" in told
-    assert f'add to [modules.harvest] the line feed_folders = ["{tmp_path}", "/srv/other"]' in told
+    assert "modules.harvest.suppliers.a.url = 'file:///srv/other/feed.csv': is in no feed folder" in told
+    assert f'add this line to [modules.harvest]: feed_folders = ["{tmp_path}", "/srv/other"]' in told
     assert "modules.harvest.suppliers.c.url = 'file:///etc/passwd'" in told
     assert "suppliers.b" not in told
 
@@ -89,8 +89,8 @@ def test_a_bound_that_cannot_be_held_is_a_fault(tmp_path: Path, line: str) -> No
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("klingon", "'klingon' is no encoding that is known"), ("utf-16", "cannot be read line by line"),
-     ("iso-2022-jp", "cannot be read line by line"), ("rot13", "is no encoding that is known")],
+    [("klingon", "'klingon' is not a known encoding"), ("utf-16", "cannot be read line by line"),
+     ("iso-2022-jp", "cannot be read line by line"), ("rot13", "is not a known encoding")],
 )  # fmt: skip
 def test_an_encoding_that_feeds_cannot_be_read_in_is_a_fault(tmp_path: Path, name: str, told: str) -> None:
     text = f'[modules.harvest.suppliers.a]\nurl = "https://shop.example/a"\nencoding = "{name}"\n'

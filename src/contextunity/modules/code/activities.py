@@ -1,4 +1,4 @@
-"""The activities of the code module: settle what a request asks for, and hand it to a backend or a tool."""
+"""The activities of the code module: check a request, and pass it to a backend or a tool."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ from .tools import ToolCaller
 __all__ = ["call_tool", "from_value", "run_program"]
 
 _ANSWER_BYTES = 1024 * 1024
-"""What a tool may give."""
+"""Maximum bytes of a tool's answer."""
 _ERROR_CHARACTERS = 2000
 _MAX_RETRY_SECONDS = 60.0
-"""The longest Retry-After that a program waits for between two calls of a tool."""
+"""Longest Retry-After that a program waits for between two calls of a tool."""
 
 _SNAPSHOT_BYTES = 512 * 1024
-"""What a program may hold, compressed and with its files, while a tool runs: the workflow's history keeps it."""
+"""Maximum compressed bytes of a program with its files while a tool runs: the workflow's history stores them."""
 
 
 @contract.run_program.defn
 async def run_program(request: RunProgramRequest) -> RunProgramResponse:
-    """Run a program, or what is left of one, until it ends or calls a tool."""
+    """Run or resume a program until it ends or calls a tool."""
     resources = current()
     with _as_application_error():
         if request.state is not None:
             return await _resume(resources, request.state, request.tool_response or CallToolResponse())
         if request.program is None:
-            raise RequestInvalidError("there is neither a program nor the state of one")
+            raise RequestInvalidError("the request has neither a program nor the state of one")
         return await _start(resources, request.program)
 
 
@@ -100,7 +100,7 @@ async def _resume(resources: Resources, state: ProgramState, response: CallToolR
 async def _run_backend(
     backend: Backend, program: Program, snapshot: bytes = b"", reply: ToolReply | None = None
 ) -> Outcome | ToolCall:
-    """Run, and turn what else the backend raises into a failure of the sandbox, so that it is tried again."""
+    """Run, and convert unexpected errors of the backend into SandboxFailedError, so that the run is retried."""
     try:
         if reply is None:
             return await backend.run(program)
@@ -145,7 +145,7 @@ def _too_large(found: ToolCall) -> Outcome:
         exit_code=1,
         duration_ms=found.duration_ms,
         truncated=found.truncated,
-        error=f"the program holds {len(found.snapshot):,} bytes, compressed, where it calls {found.name}, and "
+        error=f"the program holds {len(found.snapshot):,} compressed bytes when it calls {found.name}; at most "
         f"{_SNAPSHOT_BYTES:,} can be kept while a tool runs; hold less data across calls",
     )
 
@@ -171,14 +171,14 @@ def _inputs(asked: ExecuteRequest) -> dict[str, JsonValue]:
     wrong = [name for name in inputs if not name.isidentifier() or name.startswith("__")]
     if wrong:
         raise RequestInvalidError(
-            f"inputs become variables, and these cannot: {', '.join(repr(name[:100]) for name in wrong)}"
+            f"inputs become variables, but these are not identifiers: {', '.join(repr(name[:100]) for name in wrong)}"
         )
     return inputs
 
 
 @contract.call_tool.defn
 async def call_tool(request: CallToolRequest) -> CallToolResponse:
-    """Call a tool; what it refuses is an answer, which the program sees as an exception."""
+    """Call a tool; a rejected call is an answer, which the program sees as an exception."""
     resources = current()
     caller = ToolCaller(tenant_id=request.tenant_id, call_id=request.call_id)
     positional = [] if request.positional is None else _from_list_value(request.positional)
@@ -193,24 +193,24 @@ async def call_tool(request: CallToolRequest) -> CallToolResponse:
         except ToolRefusedError as error:
             return CallToolResponse(error=str(error)[:_ERROR_CHARACTERS], error_type=error.error_type)
         except EgressBudgetError as error:
-            # It may be hours until there is budget again; the program knows best whether it can do without.
+            # The budget may be free again only after hours, so let the program decide whether it can continue without.
             return CallToolResponse(error=str(error), error_type="OSError")
         except CodecError as error:
-            return CallToolResponse(error=f"{request.name} gave what cannot be carried: {error}"[:_ERROR_CHARACTERS])
+            return CallToolResponse(error=f"{request.name} returned an unusable value: {error}"[:_ERROR_CHARACTERS])
     response = CallToolResponse(result=result)
     if (size := len(encode(response))) > _ANSWER_BYTES:
-        # Temporal would refuse it, and the tool be called again for nothing.
-        return CallToolResponse(error=f"{request.name} gave {size:,} bytes, and {_ANSWER_BYTES:,} can be carried")
+        # Temporal would reject it, and the tool would be called again without need.
+        return CallToolResponse(error=f"{request.name} returned {size:,} bytes; the limit is {_ANSWER_BYTES:,}")
     return response
 
 
 @contextlib.contextmanager
 def _as_application_error() -> Generator[None, None, None]:
-    """Give errors their stable types, which retry policies and callers in every language go by."""
+    """Convert errors to ApplicationErrors with stable types, which retry policies and callers of all languages use."""
     try:
         yield
     except CodeError as error:
-        # That all places are taken is everyday life, and nothing for the log.
+        # It is normal that all places are taken, so do not log it.
         busy = isinstance(error, SandboxBusyError)
         asked = min(error.retry_after, _MAX_RETRY_SECONDS) if isinstance(error, ToolFailedError) else 0.0
         raise ApplicationError(
@@ -226,13 +226,13 @@ def _to_value(value: JsonValue) -> Value:
     """Return a Value.
 
     Raises:
-        CodecError: it does not fit one.
+        CodecError: the object does not fit into one.
     """
     return dict_to_struct({"value": value}).fields["value"]
 
 
 def from_value(value: Value) -> JsonValue:
-    """Return what a Value holds, whole numbers up to 2^53 as int."""
+    """Return the content of a Value, integers up to 2^53 as int."""
     return struct_to_dict(Struct(fields={"value": value}))["value"]
 
 

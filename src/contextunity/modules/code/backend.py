@@ -1,4 +1,4 @@
-"""Define what a backend is, which runs programs that nobody trusts."""
+"""Define the interface of a backend, which runs untrusted programs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProgramLimits:
-    """Bounds on one program; all are above zero.
+    """Limits of one program; all are positive.
 
     Attributes:
         wall: seconds of wall-clock time.
         cpu: seconds of processor time.
-        memory_bytes: memory of the program, on top of what the interpreter itself needs.
-        output_bytes: standard output and standard error together; what is beyond is cut, and the program goes on.
+        memory_bytes: memory of the program, in addition to the interpreter's own.
+        output_bytes: standard output and standard error together; the rest is cut, and the program continues.
         result_bytes: the result as JSON.
         scratch_bytes: files that the program writes, together.
     """
@@ -47,11 +47,11 @@ class Program:
     """What to run.
 
     Attributes:
-        code: source; its result is the value of the variable `result`, else of its last expression.
-        limits: the bounds.
-        inputs: variables that it finds, by name; names are identifiers.
-        files: files that it finds in its folder, by relative path.
-        tools: names of the tools that it may call; only a ToolBackend has any.
+        code: source; its result is the value of the variable `result`, otherwise of its last expression.
+        limits: limits of the program.
+        inputs: initial variables by name; names are identifiers.
+        files: initial files in its folder by relative path.
+        tools: names of the tools that it may call; only a ToolBackend supports them.
     """
 
     code: str
@@ -66,16 +66,17 @@ class Outcome:
     """How a program ended.
 
     Attributes:
-        status: in which way.
-        has_result: whether it gave a result; None is one.
-        result: that result; None where there is none.
-        stdout: what it wrote to standard output, as text.
-        stderr: what it wrote to standard error, with the traceback of an exception.
-        exit_code: as of a process: 0 where the status is OK, else not; 128 and the number of a signal that ended it.
+        status: how the program ended.
+        has_result: whether it has a result; None can be a result.
+        result: the result; None without one.
+        stdout: standard output, as text.
+        stderr: standard error, with the traceback of an exception.
+        exit_code: exit code like a process's: 0 if the status is OK, 128 plus the number of a signal that ended it,
+            otherwise another number.
         duration_ms: wall-clock milliseconds.
         truncated: whether output was cut.
-        error: what went wrong, in one line of at most 2,000 characters; empty where nothing did.
-        error_type: type of the exception, such as ValueError; empty where there was none.
+        error: what went wrong, in one line of at most 2,000 characters; empty on success.
+        error_type: type of the exception, such as ValueError; empty without one.
     """
 
     status: ExecutionStatus
@@ -96,13 +97,13 @@ class ToolCall:
 
     Attributes:
         name: the tool.
-        positional: its arguments by place.
-        named: its arguments by name.
-        snapshot: the program as it stands, for `resume` in any process.
-        stdout: what it wrote since it began, or was last gone on with.
-        stderr: the same of standard error.
-        duration_ms: wall-clock milliseconds of that time.
-        truncated: whether output of that time was cut.
+        positional: positional arguments.
+        named: keyword arguments.
+        snapshot: state of the program, for `resume` in any process.
+        stdout: standard output since the start or the last resume.
+        stderr: standard error since then.
+        duration_ms: wall-clock milliseconds since then.
+        truncated: whether output since then was cut.
     """
 
     name: str
@@ -117,12 +118,12 @@ class ToolCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolReply:
-    """What a tool gave: a result, or an error, which the program sees as an exception.
+    """Answer of a tool: a result, or an error, which the program sees as an exception.
 
     Attributes:
-        result: the result; of no meaning where there is an error.
-        error: why the tool refused; empty where it did not.
-        error_type: name of a builtin exception, such as ValueError; RuntimeError where it is empty or unknown.
+        result: the result; ignored if there is an error.
+        error: why the tool rejected the call; empty on success.
+        error_type: name of a builtin exception, such as ValueError; empty or unknown means RuntimeError.
     """
 
     result: JsonValue = None
@@ -133,8 +134,8 @@ class ToolReply:
 class Backend(Protocol):
     """Run programs.
 
-    What a program does wrong is in its Outcome. An exception means that the sandbox failed, and that trying again may
-    help; SandboxUnavailable, that it will not. Cancelling a run ends its program before the cancellation is raised.
+    Errors of a program are in its Outcome. An exception means that the sandbox failed, and that a retry may help;
+    SandboxUnavailable means that it does not. Cancelling a run ends its program before the cancellation is raised.
     """
 
     @property
@@ -151,7 +152,7 @@ class Backend(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """End what runs. Closing twice is no error; running afterwards is."""
+        """End running programs. Closing twice is allowed; running a program afterwards is an error."""
         ...
 
 
@@ -163,9 +164,9 @@ class ToolBackend(Backend, Protocol):
         """Resume a program that stopped at a tool.
 
         Args:
-            program: as it was given to `run`, its limits less what it has used.
-            snapshot: where it stopped.
-            reply: what the tool gave.
+            program: the program given to `run`, its limits reduced by what it has used.
+            snapshot: state where it stopped.
+            reply: answer of the tool.
 
         Raises:
             SandboxUnavailable: the sandbox cannot work here.

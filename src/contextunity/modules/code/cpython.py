@@ -1,4 +1,4 @@
-"""Run programs in the real interpreter, each in a jail of its own: the backend `cpython`, on top of process_jail."""
+"""Run programs in the real interpreter, each in its own jail: the backend `cpython`, on top of process_jail."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["CPythonBackend"]
 
 
 class CPythonBackend:
-    """Run each program in a child of its own, as process_jail.Jail does.
+    """Run each program in its own child process with process_jail.Jail.
 
-    It takes as many programs at once as it is given. It belongs to the event loop that it is first used in. What the
-    kernel lacks is found out at the first run.
+    The number of concurrent programs is not limited. It belongs to the event loop of its first use. The first run
+    checks what the kernel supports.
 
     Args:
-        folder: where scratch folders are made. None, or a folder that the programs' user cannot get to, means the
+        folder: parent of the scratch folders. None, or a folder that the programs' user cannot access, means the
             system's folder for temporary files.
     """
 
@@ -40,8 +40,8 @@ class CPythonBackend:
         """Run a program to its end.
 
         Raises:
-            SandboxUnavailable: the kernel, or this process, lacks what the jail needs.
-            SandboxFailedError: the sandbox failed, and may not the next time.
+            SandboxUnavailable: the kernel or this process lacks what the jail needs.
+            SandboxFailedError: the sandbox failed; a retry may help.
         """
         if program.tools:
             return Outcome(
@@ -71,7 +71,7 @@ class CPythonBackend:
         )
 
     async def aclose(self) -> None:
-        """End what runs, and remove the scratch folders."""
+        """End running programs, and remove the scratch folders."""
         await self._jail.aclose()
 
 

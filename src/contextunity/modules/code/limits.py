@@ -1,7 +1,7 @@
-"""Settle the limits of a program, and check its files against them.
+"""Compute the limits of a program, and check its files against them.
 
-A limit is what the caller asks for, else the default. A timeout above the maximum is lowered if the request allows it;
-any other limit above its maximum is refused.
+A limit is the caller's, or the default. A timeout above the maximum is lowered if the request allows it; any other
+limit above its maximum is rejected.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["check_files", "lower_timeout", "remaining_limits", "resolve_limits",
 _SHORTEST = 0.05
 _MAX_DEPTH = 16
 _NAMES = {"wall": "timeout"}
-"""Limits that the contract has another name for."""
+"""Limits with another name in the contract."""
 
 
 def lower_timeout(asked: Limits | None, settings: CodeSettings) -> tuple[Limits | None, str]:
-    """Lower the timeout that is asked for to the maximum; return the limits, and a notice if that changed them."""
+    """Lower the requested timeout to the maximum; return the limits, and a notice if that changed them."""
     most = settings.maximum.wall
     if asked is None or asked.timeout is None or asked.timeout.total_seconds() <= most:
         return asked, ""
@@ -39,11 +39,11 @@ def lower_timeout(asked: Limits | None, settings: CodeSettings) -> tuple[Limits 
 
 
 def resolve_limits(asked: Limits | None, settings: CodeSettings) -> ProgramLimits:
-    """Settle the limits of a program.
+    """Compute the limits of a program.
 
     Raises:
-        LimitExceededError: some are above their maximum; all of them are named.
-        RequestInvalidError: one is below zero.
+        LimitExceededError: limits are above their maximum; all of them are named.
+        RequestInvalidError: a limit is negative.
     """
     wanted = _values(asked or Limits())
     negative = [f"limits.{_NAMES.get(name, name)} {value:g}" for name, value in wanted.items() if value < 0]
@@ -59,13 +59,13 @@ def resolve_limits(asked: Limits | None, settings: CodeSettings) -> ProgramLimit
         raise LimitExceededError(excesses)
     values = {name: value or _setting(settings.limits, name) for name, value in wanted.items()}
     if wanted["wall"] and not wanted["cpu"]:
-        # A caller who names a timeout alone means both.
+        # A caller who gives only a timeout means both.
         values["cpu"] = min(wanted["wall"], settings.maximum.cpu)
     return _limits(values)
 
 
 def remaining_limits(state: ProgramState) -> ProgramLimits:
-    """Return what is left of a program's limits when it goes on."""
+    """Return the remaining limits of a program that is resumed."""
     limits = _limits(_values(state.limits or Limits()))
     written = len(state.stdout.encode()) + len(state.stderr.encode())
     return replace(
@@ -118,20 +118,20 @@ def check_files(files: Sequence[File], limits: ProgramLimits) -> dict[str, bytes
     """Check the files of a program, and return their contents by path.
 
     Raises:
-        RequestInvalidError: a path leads out of the folder, is there twice, or is both a file and a folder.
-        LimitExceededError: they take more than a program may write.
+        RequestInvalidError: a path leaves the folder, is duplicated, or is both a file and a folder.
+        LimitExceededError: the files are larger than a program may write.
     """
     found = dict[str, bytes]()
     for file in files:
         if reason := _path_error(file.path):
             raise RequestInvalidError(f"file {file.path!r}: {reason}")
         if file.path in found:
-            raise RequestInvalidError(f"file {file.path!r} is there twice")
+            raise RequestInvalidError(f"file {file.path!r} is given twice")
         found[file.path] = file.content
     for path in found:
         parts = path.split("/")
         if inside := [parent for end in range(1, len(parts)) if (parent := "/".join(parts[:end])) in found]:
-            raise RequestInvalidError(f"file {path!r} lies in {inside[0]!r}, which is a file")
+            raise RequestInvalidError(f"file {path!r} is in {inside[0]!r}, which is a file")
     size = sum(len(content) for content in found.values())
     if size > limits.scratch_bytes:
         raise LimitExceededError([f"files of {size:,} bytes are more than scratch_bytes {limits.scratch_bytes:,}"])
@@ -147,7 +147,7 @@ def _path_error(path: str) -> str:
     if any(part in ("", ".", "..") for part in parts):
         return "has an empty part, . or ..; paths stay in the program's folder"
     if len(parts) > _MAX_DEPTH:
-        return f"is more than {_MAX_DEPTH} folders deep"
+        return f"is nested more than {_MAX_DEPTH} folders deep"
     if not path.isprintable():
-        return "has characters that cannot be shown"
+        return "has unprintable characters"
     return ""

@@ -1,4 +1,4 @@
-"""What the code module registers with the worker."""
+"""Register the code module with the worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["module"]
 
 module = ModuleConfig(
     name="code",
-    description="Runs small programs that are not trusted, in a sandbox with hard limits.",
+    description="Runs small untrusted programs in a sandbox with hard limits.",
     workflows=[ExecuteWorkflow],
     activities=[run_program, call_tool],
     settings=CodeSettings,

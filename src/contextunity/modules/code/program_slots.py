@@ -1,4 +1,4 @@
-"""Slots for programs: so many in a worker, and so many of them for one tenant."""
+"""Limit concurrent programs per worker and per tenant."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class ProgramSlots:
     """Limit how many programs run at once.
 
     Args:
-        total: in the worker.
-        per_tenant: of one tenant.
-        patience: seconds that a program waits for a place here; then it gives way to others, and comes again.
-            As many of one tenant wait as run, and two at least; a further one gives way at once, so that the
-            activities of the worker are never all of one tenant's that waits.
+        total: places in the worker.
+        per_tenant: places of one tenant.
+        patience: seconds that a program waits for a place; then its activity fails, and is retried.
+            Of one tenant as many wait as may run, and at least two; a further one fails at once, so that one
+            tenant's waiting programs never use all activity slots of the worker.
     """
 
     total: int
@@ -47,7 +47,7 @@ class ProgramSlots:
         """Hold a place while the context is open.
 
         Raises:
-            SandboxBusyError: none came free in time, or enough of the tenant's programs wait already.
+            SandboxBusyError: no place became free in time, or too many of the tenant's programs wait already.
         """
         tenant = self._tenants.setdefault(tenant_id, _Tenant(asyncio.Semaphore(self.per_tenant)))
         tenant.users += 1
@@ -58,7 +58,7 @@ class ProgramSlots:
                 tenant.waiting += 1
                 try:
                     async with asyncio.timeout(self.patience):
-                        # The tenant's first: who waits for that holds no place that others could have.
+                        # Wait for the tenant's place first: that wait holds no place that others could use.
                         await held.enter_async_context(tenant.semaphore)
                         await held.enter_async_context(self._all)
                 except TimeoutError:

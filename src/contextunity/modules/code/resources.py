@@ -1,4 +1,4 @@
-"""What the activities of one worker share: the backends, the slots for programs, and the tools."""
+"""Resources that the activities of one worker share: backends, program slots, and tools."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resources:
-    """Opened when a worker starts.
+    """Resources of a worker, opened at its start.
 
     Attributes:
-        settings: the module's.
-        backends: what runs programs.
-        program_slots: bounds how many run at once.
-        tools: what programs may call.
-        tool_calls: bounds how many of them run at once.
-        quotas: what tenants may take.
+        settings: settings of the module.
+        backends: backends that run programs.
+        program_slots: limit of concurrent programs.
+        tools: tools that programs may call.
+        tool_calls: limit of concurrent tool calls.
+        quotas: quotas of tenants.
     """
 
     settings: CodeSettings
@@ -52,7 +52,7 @@ _current: Resources | None = None
 
 
 def current() -> Resources:
-    """Return the resources of the worker that this runs in.
+    """Return the resources of the current worker.
 
     Raises:
         RuntimeError: no worker with the code module runs in this process.
@@ -67,7 +67,7 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
     """Open the resources of a worker, and close them when it stops.
 
     Raises:
-        SettingsError: tools or their settings are wrong.
+        SettingsError: tools or their settings are invalid.
     """
     global _current
     settings = context.settings if context.settings is not None else CodeSettings()
@@ -92,13 +92,13 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """The backends of a worker by name, and which of them the language `python` means."""
+    """The backends of a worker by name, and the one for the language `python`."""
 
     by_name: Mapping[str, Backend]
     python: str
 
     def for_language(self, language: Language) -> Backend:
-        """Return the backend that runs a language. There is no fallback: another backend promises other things.
+        """Return the backend of a language. There is no fallback: another backend has other guarantees.
 
         Raises:
             LanguageUnknownError: this deployment does not offer it.
@@ -111,7 +111,7 @@ class Backends:
             case Language.CPYTHON:
                 return self.named("cpython")
             case _:
-                raise LanguageUnknownError(f"there is no language {int(language)}; there are python, monty and cpython")
+                raise LanguageUnknownError(f"unknown language {int(language)}; known are python, monty and cpython")
 
     def named(self, name: str) -> Backend:
         """Return a backend by name.
@@ -130,7 +130,7 @@ class Backends:
 
 @dataclass(frozen=True, slots=True)
 class _Unavailable:
-    """Stand in for a backend that cannot work here."""
+    """Reject all programs, in place of a backend that is not supported here."""
 
     name: str
     reason: str
@@ -147,7 +147,7 @@ class _Unavailable:
 
 @contextlib.asynccontextmanager
 async def open_backends(settings: CodeSettings, folder: Path) -> AsyncGenerator[Backends, None]:
-    """Open the backends that the settings ask for. One that cannot work here tells each program so."""
+    """Open the backends of the settings. An unsupported one rejects each program with the reason."""
     async with contextlib.AsyncExitStack() as stack:
         by_name = dict[str, Backend]()
         monty = MontyBackend(
@@ -156,11 +156,11 @@ async def open_backends(settings: CodeSettings, folder: Path) -> AsyncGenerator[
         try:
             by_name["monty"] = await stack.enter_async_context(monty)
         except SandboxUnavailable as error:
-            # No reason to stop the other modules of the worker: each caller is told.
+            # Do not stop the other modules of the worker: each caller gets the reason.
             _log.warning("%s", error)
             by_name["monty"] = _Unavailable("monty", str(error))
         if settings.cpython or settings.python == "cpython":
-            # It starts with the first program that asks for it, and then says what the kernel lacks.
+            # It starts with the first program that uses it, and then reports what the kernel lacks.
             cpython = CPythonBackend(folder=folder / "cpython")
             stack.push_async_callback(cpython.aclose)
             by_name["cpython"] = cpython

@@ -1,4 +1,4 @@
-"""Settings of the code module: which backend, bounds on programs, how many at once, and the tools."""
+"""Settings of the code module: backends, limits of programs, concurrency, and tools."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ __all__ = ["CodeSettings", "LimitSettings"]
 
 _MIB = 1024 * 1024
 _MAXIMUM_WALL = 30.0
-"""Seconds that a caller may ask for where no setting says: what clients ask for that name a timeout each time."""
+"""Default maximum of a caller's timeout, in seconds: clients that always send a timeout use this."""
 
 
 class LimitSettings(BaseModel):
-    """Bounds on one program: `[modules.code.limits]` and `[modules.code.maximum]`."""
+    """Limits of one program: `[modules.code.limits]` and `[modules.code.maximum]`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     wall: float = Field(default=5.0, gt=0, le=540)
-    """Seconds of wall-clock time, tools not counted."""
+    """Seconds of wall-clock time, without tools."""
     cpu: float = Field(default=5.0, gt=0, le=540)
     """Seconds of processor time."""
     memory_bytes: int = Field(default=256 * _MIB, ge=_MIB)
-    """Memory of the program, beside the interpreter's own."""
+    """Memory of the program, in addition to the interpreter's own."""
     output_bytes: int = Field(default=64 * 1024, gt=0, le=_MIB // 2)
-    """Standard output and standard error together; what is beyond is cut."""
+    """Standard output and standard error together; the rest is cut."""
     result_bytes: int = Field(default=256 * 1024, gt=0, le=_MIB)
     """The result, as JSON."""
     scratch_bytes: int = Field(default=16 * _MIB, gt=0)
@@ -39,34 +39,34 @@ class CodeSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     python: Literal["monty", "cpython"] = "monty"
-    """Backend for the language `python` and for requests that name none."""
+    """Backend for the language `python` and for requests without a language."""
     cpython: bool = True
-    """Whether programs may ask for the backend cpython by name. It starts with the first that does."""
+    """Whether programs may select the backend cpython. It starts with the first program that does."""
     limits: LimitSettings = LimitSettings()
-    """Bounds where a caller asks for none."""
+    """Default limits."""
     maximum: LimitSettings = LimitSettings(wall=_MAXIMUM_WALL)
-    """The most that a caller may ask for; what is not set is as in `limits`, but `wall` 30 where neither sets it."""
+    """Maximum limits that a caller may request; unset ones are as in `limits`, but `wall` is 30 if both are unset."""
     parallel: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
-    """Programs that run at once in one worker; as many as there are processors unless given."""
+    """Concurrent programs in one worker; by default the number of processors."""
     parallel_per_tenant: int = Field(default=0, ge=0)
-    """Programs of one tenant that run at once in one worker; 0 means half of `parallel`, and at least one."""
+    """Concurrent programs of one tenant in one worker; 0 means half of `parallel`, and at least one."""
     parallel_tools: int = Field(default=16, ge=1)
-    """Tools that run at once in one worker. Its task queue has as many slots for activities beside
-    `max_concurrent_activities`, so that tools which wait take none from programs."""
+    """Concurrent tool calls in one worker. Its task queue has as many activity slots in addition to
+    `max_concurrent_activities`, so that waiting tools use no slots of programs."""
     parallel_tools_per_tenant: int = Field(default=4, ge=1)
-    """Of them for programs of one tenant; further calls wait without a slot."""
+    """Tool calls of one tenant's programs; further calls wait without a slot."""
     runs_per_process: int = Field(default=1, ge=1)
-    """Programs after which a process of Monty is replaced. One keeps programs apart even if one breaks out of the
-    interpreter; more save 3 ms a run."""
+    """Programs after which a Monty process is replaced. 1 isolates programs even if one breaks out of the interpreter;
+    more save 3 ms per run."""
     tool_paths: tuple[str, ...] = ()
-    """Tools beside those of the entry points, as import paths `package.module:object`."""
+    """Tools in addition to the entry points, as import paths `package.module:object`."""
     tools: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Settings of the tools by name; `enabled = false` takes one away. Each tool checks its own."""
+    """Settings of the tools by name; `enabled = false` removes one. Each tool checks its own."""
 
     @model_validator(mode="before")
     @classmethod
     def _maximum_from_limits(cls, values: Any) -> Any:
-        """Fill `maximum` from `limits`, so that raising a default alone does not contradict itself."""
+        """Fill `maximum` from `limits`, so that raising only a default is consistent."""
         if not isinstance(values, dict):
             return values
         section = cast("dict[str, Any]", values)
@@ -94,5 +94,5 @@ class CodeSettings(BaseModel):
 
     @property
     def tenant_slots(self) -> int:
-        """Programs of one tenant that run at once in one worker."""
+        """Concurrent programs of one tenant in one worker."""
         return self.parallel_per_tenant or max(1, self.parallel // 2)

@@ -1,4 +1,4 @@
-"""ExecuteWorkflow: run a program, and each tool that it calls as an activity while the program is put away."""
+"""ExecuteWorkflow: run a program, and each tool call as an activity while the program is suspended."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from contextunity.worker.temporal.tenancy import fair_priority
 __all__ = ["MAX_TOOL_CALLS", "ExecuteWorkflow"]
 
 MAX_TOOL_CALLS = 200
-"""Calls of one program. Some 12 events each stay far below what a history may have, so that one run is enough."""
+"""Maximum tool calls of one program. With about 12 events each, the history stays far below its limit in one run."""
 _MAX_STATE_BYTES = 16 * 1024 * 1024
-"""What the states and answers of all calls may take; each is in the history twice, which may have 50 MB."""
+"""Maximum bytes of the states and answers of all calls; each is in the history twice, whose limit is 50 MB."""
 _BUSY = "SandboxBusy"
 
 
@@ -37,19 +37,19 @@ _BUSY = "SandboxBusy"
 class ExecuteWorkflow(contract.ExecuteWorkflowBase):
     """Run one program to its end.
 
-    A program that calls a tool stops there. Its state is the answer of the activity that ran it, so it lies in the
-    history, and the program goes on from it on whichever worker is there; calls that were answered are not made again.
+    A program stops at a tool call. Its state is the answer of its activity, so it is in the history, and any worker can
+    resume the program; answered calls are not repeated.
     """
 
     @workflow.init
     def __init__(self, request: ExecuteRequest) -> None:
         self._calls = list[ToolCall]()
         self._state_bytes = 0
-        # Among the tenants whose programs wait for a worker, each has its turn.
+        # Tenants whose programs wait for a worker take turns.
         self._priority = fair_priority(request.tenant_id) or Priority.default
 
     async def run(self, request: ExecuteRequest) -> ExecuteResponse:
-        """Run it, stretch by stretch."""
+        """Run the program from call to call."""
         came = await self._run_until_tool_call(RunProgramRequest(program=request))
         while came.ended is None:
             state, call = came.state or ProgramState(), came.tool_request or CallToolRequest()
@@ -61,7 +61,7 @@ class ExecuteWorkflow(contract.ExecuteWorkflowBase):
         return came.ended
 
     async def _run_until_tool_call(self, request: RunProgramRequest) -> RunProgramResponse:
-        """Run until the end or the next tool; try again a little later if all places are taken."""
+        """Run until the end or the next tool call; retry later if all places are taken."""
         return await retry_until_free(lambda: contract.run_program(request, priority=self._priority), _BUSY)
 
     async def _call(self, call: CallToolRequest) -> CallToolResponse:
@@ -72,7 +72,7 @@ class ExecuteWorkflow(contract.ExecuteWorkflowBase):
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            # After all its attempts; the program may know another way, so it is told.
+            # All attempts failed. Return the error to the program, which may have an alternative.
             reason = str(error.cause) if isinstance(error.cause, ApplicationError) else "it did not answer in time"
             answer = CallToolResponse(error=f"{call.name or 'the tool'} failed: {reason}", error_type="RuntimeError")
         self._calls.append(ToolCall(name=call.name, ok=not answer.error))
@@ -82,10 +82,10 @@ class ExecuteWorkflow(contract.ExecuteWorkflowBase):
     def _too_much(self, came: RunProgramResponse) -> str:
         self._state_bytes += len(codec.encode(came))
         if len(self._calls) >= MAX_TOOL_CALLS:
-            return f"the program calls more than {MAX_TOOL_CALLS} tools, which is the most that one program may"
+            return f"the program calls more than {MAX_TOOL_CALLS} tools, the maximum of one program"
         if self._state_bytes > _MAX_STATE_BYTES:
             return (
-                f"what the program held at its calls and got from them takes more than {_MAX_STATE_BYTES:,} bytes; "
+                f"the program's states and answers at its calls take more than {_MAX_STATE_BYTES:,} bytes; "
                 "hold less data across calls, or make fewer of them"
             )
         return ""

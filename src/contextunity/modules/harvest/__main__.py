@@ -1,7 +1,7 @@
-"""`make run`: harvests a supplier end to end, with a Temporal server, the gRPC service and workers of its own.
+"""`make run`: harvest a supplier end to end, with its own Temporal server, gRPC service and workers.
 
-Where a module enriches products, what came is then enriched once. It talks to the service over gRPC alone, as any
-caller would, and knows that module by its workflow_type; only the rows that it shows are read from the catalogue.
+If a module enriches products, the new products are then enriched once. It calls the service over gRPC like any caller,
+and knows that module by its workflow_type; only the rows that it shows are read from the catalogue.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from .catalogue import Catalogue
 from .settings import BUNDLED_SUPPLIER, HarvestSettings
 
 _PLAIN_SECONDS = 2.0
-"""Seconds between progress lines where the output is no terminal."""
+"""Seconds between progress lines if the output is not a terminal."""
 _SAMPLE_ROWS = 5
 _ENRICH_WORKFLOW = "enrich"
-"""workflow_type of a module that enriches what harvests bring; nothing is shown of it where there is none."""
+"""workflow_type of a module that enriches harvested products; optional."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the harvest; 0 where it completed, 1 where it did not, 2 where it is configured or called wrongly."""
+    """Run the harvest. Return 0 if it completed, 1 if it did not, 2 for wrong settings or arguments."""
     parser = argparse.ArgumentParser(prog="python -m contextunity.modules.harvest", description=__doc__)
     parser.add_argument("--supplier-code", default=BUNDLED_SUPPLIER, help=f"configured supplier ({BUNDLED_SUPPLIER})")
-    parser.add_argument("--tenant-id", default="my_project", help="whose catalogue (my_project)")
-    parser.add_argument("--force", action="store_true", help="read the feed even where it has not changed")
+    parser.add_argument("--tenant-id", default="my_project", help="tenant of the catalogue (my_project)")
+    parser.add_argument("--force", action="store_true", help="read the feed even if it has not changed")
     arguments = parser.parse_args(argv)
     # The product's own output is what the person reads; logs are for services.
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"harvest: {error}", style="red", markup=False, highlight=False)
         return int(getattr(error, "exit_code", 1))
     except KeyboardInterrupt:
-        console.print("stopped; run it again and it goes on where it was")
+        console.print("stopped; run it again to continue")
         return 130
 
 
@@ -95,11 +95,11 @@ def _completed(console: Console, what: str, task: Mapping[str, Any]) -> bool:
 
 
 _Tell = Callable[[Mapping[str, Any], float], tuple[str, float]]
-"""Tells of a task after so many seconds how far it is: in words, and as a part from 0 to 1."""
+"""Returns the progress of a task after so many seconds: as text, and as a fraction from 0 to 1."""
 
 
 async def _watch(console: Console, started: TaskHandle, beginning: str, tell: _Tell) -> dict[str, Any]:
-    """Follows the task until it ends, and shows its progress meanwhile."""
+    """Follow the task until it ends, and show its progress."""
     view = _Bar(console, beginning) if console.is_terminal else _Lines(console)
     task: dict[str, Any] = {}
     began = time.monotonic()
@@ -134,7 +134,7 @@ def _of_enrichment(task: Mapping[str, Any], seconds: float) -> tuple[str, float]
 
 
 class _View:
-    """Shows how far a task is."""
+    """Shows the progress of a task."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -144,7 +144,7 @@ class _View:
     def __exit__(self, *_: object) -> None: ...
 
     def show(self, text: str, done: float) -> None:
-        """Shows the numbers and the part, 0 to 1, that is done."""
+        """Show the numbers and the fraction that is done, from 0 to 1."""
         raise NotImplementedError
 
 
@@ -203,7 +203,7 @@ def _show_result(
     if result.get("unchanged"):
         console.print(
             "The feed's server says that it has not changed since the last harvest (304 Not Modified), so nothing was "
-            "downloaded.\nRead it all the same with\n\n"
+            "downloaded.\nTo read it anyway, run\n\n"
             f"  {_short(sys.executable)} -m contextunity.modules.harvest --force\n",
             highlight=False,
             soft_wrap=True,
@@ -225,7 +225,7 @@ def _show_enriched(
     failed, enriched = int(result.get("failed", 0)), int(result.get("enriched", 0))
     console.print(f"\nEnriched: {enriched:,} products, {failed:,} failed", highlight=False)
     if not enriched and not failed:
-        console.print("Nothing has changed since they were enriched, so nothing was to be done.")
+        console.print("Nothing has changed since the last enrichment, so there was nothing to do.")
     if failed:
         console.print(result.get("last_error", ""), style="red", markup=False, highlight=False, soft_wrap=True)
     rows = list[tuple[str, ...]]()
@@ -254,7 +254,7 @@ def _print_table(console: Console, headers: Sequence[str], rows: Sequence[Sequen
 
 def _show_next(console: Console) -> None:
     console.print(
-        "Everything that was started is stopped. Next: keep it all running with\n\n"
+        "All processes are stopped. Next: keep everything running with\n\n"
         f"  {_short(sys.executable)} -m contextunity.worker dev\n\n"
         "and look at this harvest's history in Temporal's web UI, which it then serves at http://127.0.0.1:8233",
         highlight=False,
@@ -263,7 +263,7 @@ def _show_next(console: Console) -> None:
 
 
 def _short(text: str) -> str:
-    """Paths below the current folder, relative to it."""
+    """Return a path relative to the current folder if it is below it."""
     return text.replace(f"sqlite:///{Path.cwd()}/", "").replace(f"{Path.cwd()}/", "")
 
 

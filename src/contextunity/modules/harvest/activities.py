@@ -1,7 +1,7 @@
 """The activities of the harvest module: generated dataclasses in and out, safe to repeat at any time.
 
-A payload says what is wanted, and never what is true: the address, format and currency of a feed come from the
-settings, and what the payload says of the harvest is held against what the catalogue recorded of it.
+A payload says what to do, but is not trusted as a fact: URL, format and currency of a feed come from the settings, and
+the payload's data about the harvest are compared with the catalogue's records.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ __all__ = [
 ]
 
 _MAX_RETRY_SECONDS = 3600.0
-"""The longest Retry-After that is waited for; a server that asks for more is asked again after this."""
+"""Maximum delay of a Retry-After; after it the request is repeated even if the server asked for more."""
 _TEMPORAL_TIMEOUT = timedelta(seconds=10)
 _DEFAULT_TENANT = "default"
 _REJECTED_ROWS = 100
@@ -89,33 +89,33 @@ _MAX_LISTED_BYTES = 768 * 1024
 """Packed, after which an answer has no further page: Temporal takes 2 MiB, and a page that does not shrink has 1."""
 _PAGE_TOKEN = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})\.(.+)")
 _ALWAYS_DELISTED = 10
-"""Products that may be marked at once whatever share they are: a small feed changes by large shares."""
+"""Products that may always be marked at once, whatever their share: a small feed changes by large shares."""
 _BROKEN_ATTEMPTS = 3
-"""A connection that ends early is most often good the next time; from this attempt on, what came is read."""
-_BROKEN_OFF = "the connection ended before the feed did, on several attempts; have the supplier's server looked at"
+"""Attempt from which a truncated feed is accepted: a connection that ends early mostly works on a retry."""
+_BROKEN_OFF = "the connection ended before the feed did, on several attempts; check the supplier's server"
 _LENGTH_UNKNOWN = (
-    "the server tells neither how long the feed is nor when it is over, so it may have been cut; have it send a "
+    "the server sends neither the length nor the end of the feed, so it may be truncated; make it send a "
     "Content-Length, or the feed as XML"
 )
 _FIRST_LOOK_ATTEMPTS = 5
-"""A feed that was never reached is more likely misconfigured than down, so its failure is told sooner."""
+"""Attempts for a feed that was never reached: it is more likely misconfigured than down, so fail sooner."""
 
 
 @contract.take_turn.defn
 async def take_turn(request: TakeTurnRequest) -> TakeTurnResponse:
-    """Gives a harvest its turn, or fails so that the Temporal server asks again: nothing is held while it waits."""
+    """Give a harvest its turn, or fail so that the Temporal server retries: nothing is held while it waits."""
     await _take_turn(current(), request.tenant_id, request.harvest_id, final=False)
     return TakeTurnResponse()
 
 
 async def _take_turn(resources: Resources, tenant_id: str, harvest_id: str, *, final: bool) -> None:
-    """Puts a harvest in its tenant's row.
+    """Put a harvest into its tenant's queue.
 
     Args:
-        resources: of the worker.
-        tenant_id: whose it is.
-        harvest_id: which it is.
-        final: whether it is for the workflow to ask again, and not for the Temporal server.
+        resources: resources of the worker.
+        tenant_id: tenant of the harvest.
+        harvest_id: id of the harvest.
+        final: whether the workflow retries, and not the Temporal server.
 
     Raises:
         ApplicationError: HARVESTS_TAKEN; it is not its turn yet.
@@ -135,11 +135,11 @@ async def _take_turn(resources: Resources, tenant_id: str, harvest_id: str, *, f
             if not over:
                 break
     if final:
-        # Once: later it may be asked for hours.
+        # Log it once: the retries may last hours.
         note("harvests", limit, tenant_id, "fetch_products", "waits for its turn, over the quota")
     raise ApplicationError(
-        f"the harvest waits for its turn: {turn.ahead} of the tenant {tenant_id!r} came before it, and harvests = "
-        f"{limit} of its quotas may be under way at once; it begins by itself",
+        f"the harvest waits for its turn: {turn.ahead} of the tenant {tenant_id!r} came before it, and its quota "
+        f"harvests = {limit} limits concurrent ones; it starts automatically",
         type=HARVESTS_TAKEN,
         non_retryable=final,
         category=ApplicationErrorCategory.BENIGN,
@@ -147,7 +147,7 @@ async def _take_turn(resources: Resources, tenant_id: str, harvest_id: str, *, f
 
 
 async def _is_over(client: Client, workflow_id: str, harvest_id: str) -> bool:
-    """Whether the workflow of a harvest has ended, however it did."""
+    """Return whether the workflow of a harvest has ended, with any result."""
     try:
         description = await client.workflow_service.describe_workflow_execution(
             DescribeWorkflowExecutionRequest(
@@ -162,13 +162,13 @@ async def _is_over(client: Client, workflow_id: str, harvest_id: str) -> bool:
         raise
     info = description.workflow_execution_info
     running = info.status == WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_RUNNING
-    # A harvest is named by its first run; older servers do not tell that of a later one.
+    # The id of a harvest is its first run; older servers do not return that for a later run.
     return not running or info.first_run_id not in ("", harvest_id)
 
 
 @contract.fetch_products.defn
 async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse:
-    """Fetches one page and stages its rows; the first call looks at the feed first."""
+    """Fetch one page and stage its rows; the first call inspects the feed first."""
     resources, workflow_id = current(), _workflow_id()
     catalogue, page = resources.catalogue, _required(request.page, "page")
     attempts = 0 if request.feed is not None else _FIRST_LOOK_ATTEMPTS
@@ -210,7 +210,7 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
         )
         incomplete, detail = fetched.incomplete, fetched.incomplete_detail
         if looked and feed.incomplete:
-            # A payload's own word for it is never looked at.
+            # Never trust the payload for it.
             broken = feed.incomplete is HarvestIncomplete.BROKEN_OFF
             incomplete, detail = feed.incomplete, _BROKEN_OFF if broken else _LENGTH_UNKNOWN
         fetched_from = FetchedFrom(
@@ -225,7 +225,7 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
         )
         await asyncio.to_thread(catalogue.put_raw_page, page, fetched.page, fetched_from)
     return FetchProductsResponse(
-        # What the request had is in the history already, and would be there once more for each page.
+        # The request's data are in the history already, and would be repeated for each page.
         feed=feed if looked else None,
         next_cursor=fetched.next_cursor,
         end_of_feed=fetched.end_of_feed,
@@ -274,11 +274,11 @@ async def _open_feed(
 
 
 def _as_configured(resources: Resources, supplier_code: str, feed: Feed) -> Feed:
-    """The feed with the address and currency that its supplier has in the settings now.
+    """Return the feed with the URL and currency in the supplier's current settings.
 
     Raises:
-        SupplierUnknownError: none is configured any more.
-        FeedChangedError: it is configured in another format.
+        SupplierUnknownError: the supplier is no longer configured.
+        FeedChangedError: another format is configured now.
     """
     source = resources.source(supplier_code)
     if source.format is not None and source.format is not feed.format:
@@ -288,7 +288,7 @@ def _as_configured(resources: Resources, supplier_code: str, feed: Feed) -> Feed
 
 @contract.transform_data.defn
 def transform_data(request: TransformDataRequest) -> TransformDataResponse:
-    """Turns the staged rows of one page into staged products."""
+    """Convert the staged rows of one page into staged products."""
     resources, page = current(), _required(request.page, "page")
     catalogue = resources.catalogue
     with _as_application_error():
@@ -297,7 +297,7 @@ def transform_data(request: TransformDataRequest) -> TransformDataResponse:
         try:
             raw = catalogue.get_raw_page(page)
         except PageGone:
-            # Synced already: this is a late repetition, whose answer nobody waits for.
+            # Synced already: this is a late retry, whose answer is not used.
             return TransformDataResponse()
         now = datetime.now(UTC)
         products = transform_page(
@@ -312,7 +312,7 @@ def transform_data(request: TransformDataRequest) -> TransformDataResponse:
 
 
 def _holds_until(raw: RawPage, now: datetime) -> datetime | None:
-    """When rows of a page become other products although the feed stays: as the next reduced price begins or ends."""
+    """Return when an unchanged feed gives other products: when the next sale price begins or ends."""
     moments = set[datetime]()
     for text in {row.sale_price_effective_date for row in raw.products if row.sale_price.strip()}:
         with contextlib.suppress(ValueError):
@@ -322,7 +322,7 @@ def _holds_until(raw: RawPage, now: datetime) -> datetime | None:
 
 @contract.sync_to_brain.defn
 def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
-    """Writes the staged products of one page into the catalogue, and finishes the harvest with the last one."""
+    """Write the staged products of one page into the catalogue, and finish the harvest with the last one."""
     resources, page = current(), _required(request.page, "page")
     catalogue, delisted, incomplete, detail = resources.catalogue, 0, HarvestIncomplete.UNSPECIFIED, ""
     with _as_application_error():
@@ -356,13 +356,13 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
 
 
 def _on_finished(resources: Resources) -> str:
-    """The workflow_type that is to be told of a harvest that has ended; empty for none."""
+    """Return the workflow_type to signal after a harvest; empty for none."""
     return "" if resources.follower is None else resources.follower.workflow_type
 
 
 @contract.notify_finished.defn
 async def notify_finished(request: NotifyFinishedRequest) -> NotifyFinishedResponse:
-    """Tells the workflow that the settings name that the tenant's catalogue may have changed."""
+    """Signal the workflow of `on_finished` that the tenant's catalogue may have changed."""
     follower = current().follower
     if follower is None:
         return NotifyFinishedResponse()
@@ -370,7 +370,7 @@ async def notify_finished(request: NotifyFinishedRequest) -> NotifyFinishedRespo
 
 
 def _trim_rejected(resources: Resources, page: PageRef) -> None:
-    """Keeps the tenant's rejected rows within its quota."""
+    """Keep the tenant's rejected rows within its quota."""
     budget = resources.quotas.of(page.tenant_id).rejected_bytes
     emptied = resources.catalogue.trim_rejected(page, budget)
     if emptied:
@@ -379,9 +379,9 @@ def _trim_rejected(resources: Resources, page: PageRef) -> None:
 
 
 def _incomplete(resources: Resources, page: PageRef, *, allow_delisting: bool) -> tuple[HarvestIncomplete, str]:
-    """Tell why nothing may be concluded from what the harvest did not see; UNSPECIFIED where it may.
+    """Return why missing products must not be marked; UNSPECIFIED if they may be.
 
-    A repeated attempt tells the same: what was marked by the first one is not counted as unseen.
+    A retry returns the same: products marked by the first attempt do not count as missing.
     """
     catalogue, key = resources.catalogue, (page.tenant_id, page.supplier_code, page.harvest_id)
     incomplete, detail = catalogue.find_incomplete(*key)
@@ -390,22 +390,22 @@ def _incomplete(resources: Resources, page: PageRef, *, allow_delisting: bool) -
     counted, share = catalogue.count_missing_products(*key), resources.max_delisted_share(page.supplier_code)
     if counted.unreadable:
         return HarvestIncomplete.UNREADABLE_ROWS, (
-            f"rows whose key cannot be read and that the last complete harvest did not have: {counted.unreadable:,}; "
-            f"they may be some of the {counted.missing:,} products that would be marked as no longer listed, so none "
-            "was; have them mended (list_rejected lists them), or harvest once more with allow_delisting = true"
+            f"rows with an unreadable key that the last complete harvest did not have: {counted.unreadable:,}; they "
+            f"may be some of the {counted.missing:,} products that would be marked as no longer listed, so none was; "
+            "fix them (list_rejected lists them), or harvest again with allow_delisting = true"
         )
     if counted.missing <= max(_ALWAYS_DELISTED, share * counted.listed):
         return HarvestIncomplete.UNSPECIFIED, ""
     return HarvestIncomplete.TOO_MANY_DELISTED, (
         f"{counted.missing:,} of {counted.listed:,} products would be marked as no longer listed, more than the share "
-        f"of {share:g} that max_delisted_share allows, so none was; where the supplier did drop them, harvest once "
-        "more with allow_delisting = true"
+        f"of {share:g} that max_delisted_share allows, so none was; if the supplier did drop them, harvest "
+        "again with allow_delisting = true"
     )
 
 
 @contract.read_rejected.defn
 def read_rejected(request: ReadRejectedRequest) -> ReadRejectedResponse:
-    """Reads one page of the rows that a harvest rejected."""
+    """Read one page of the rows that a harvest rejected."""
     query, catalogue = _required(request.query, "query"), current().catalogue
     tenant_id, harvest_id, after = query.tenant_id or _DEFAULT_TENANT, query.harvest_id, None
     with _as_application_error():
@@ -414,9 +414,9 @@ def read_rejected(request: ReadRejectedRequest) -> ReadRejectedResponse:
         if query.page_token:
             found = _PAGE_TOKEN.fullmatch(query.page_token)
             if found is None or (harvest_id and harvest_id != found[3]):
-                told = f"page_token {query.page_token[:100]!r} is none that a page of this list gave; begin without one"
+                told = f"page_token {query.page_token[:100]!r} is not from a page of this list; begin without one"
                 raise ApplicationError(told, type="RequestInvalid", non_retryable=True)
-            # A harvest that has begun since does not change which one the list is of.
+            # A harvest that has begun since then does not change the listed harvest.
             after, harvest_id = (int(found[1]), int(found[2])), found[3]
         harvest_id = harvest_id or catalogue.newest_harvest(tenant_id, query.supplier_code)
         rows, end = catalogue.page_of_rejected(
@@ -436,7 +436,7 @@ def read_rejected(request: ReadRejectedRequest) -> ReadRejectedResponse:
 
 @contract.list_for_enrichment.defn
 def list_for_enrichment(request: ListForEnrichmentRequest) -> ListForEnrichmentResponse:
-    """Lists one page of the tenant's products that are to be enriched."""
+    """List one page of the tenant's products to enrich."""
     catalogue, tenant_id = current().catalogue, _tenant()
     wanted = Wanted(
         rules_version=request.rules_version,
@@ -462,7 +462,7 @@ def _packed(page: list[ProductToEnrich], batch_size: int) -> list[PackedProducts
 
 @contract.write_enrichments.defn
 def write_enrichments(request: WriteEnrichmentsRequest) -> WriteEnrichmentsResponse:
-    """Writes enrichments beside the tenant's products."""
+    """Write enrichments for the tenant's products."""
     found = list[Enrichment]()
     for batch in request.batches:
         try:
@@ -477,16 +477,16 @@ def write_enrichments(request: WriteEnrichmentsRequest) -> WriteEnrichmentsRespo
 
 
 def _tenant() -> str:
-    """Whose the task is, as its context tells; no payload is asked."""
+    """Return the tenant of the task from its context, never from a payload."""
     return context.current().tenant_id or _DEFAULT_TENANT
 
 
 @contextlib.contextmanager
 def _as_application_error(*, attempts: int = 0) -> Generator[None, None, None]:
-    """Gives errors their stable types, which retry policies and callers in every language go by.
+    """Convert errors to ApplicationErrors with stable types, which retry policies and callers of all languages use.
 
     Args:
-        attempts: the attempt whose failure is final; with 0 the contract's retry policy alone decides.
+        attempts: attempt whose failure is final; 0 leaves it to the contract's retry policy.
     """
     try:
         yield
@@ -505,13 +505,13 @@ def _as_application_error(*, attempts: int = 0) -> Generator[None, None, None]:
 
 
 def _retry_delay(error: HarvestError) -> timedelta | None:
-    """The time that a server asks to be left alone for, within bounds; None where the retry policy decides."""
+    """Return the delay of a server's Retry-After, within limits; None leaves it to the retry policy."""
     seconds = error.retry_after if isinstance(error, FeedUnreachableError) else 0.0
     return timedelta(seconds=min(seconds, _MAX_RETRY_SECONDS)) if seconds else None
 
 
 def _workflow_id() -> str:
-    """The workflow that the activity belongs to, as Temporal tells it; empty where it belongs to none."""
+    """Return the workflow of the activity, as Temporal reports it; empty if it has none."""
     return activity.info().workflow_id or ""
 
 

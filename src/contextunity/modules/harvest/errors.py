@@ -1,4 +1,4 @@
-"""The errors of a harvest, each with the stable type that callers see in Temporal and whether trying again may help."""
+"""The errors of a harvest, each with the stable type that callers see in Temporal, and whether a retry may help."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ __all__ = [
 ]
 
 HARVESTS_TAKEN = "HarvestsTaken"
-"""Type of the ApplicationError of an activity where it is not the harvest's turn; the harvest waits."""
+"""Type of the ApplicationError if it is not the harvest's turn yet; the harvest waits."""
 
 
 def _shown(url: str) -> str:
-    """An address as callers may see it: without the user, password and query, where feeds keep their secrets."""
+    """Return a URL without user, password and query, which may contain secrets."""
     try:
         parts = urlsplit(url)
     except ValueError:
-        # Not an address that anything was fetched from; what stands before a query helps to mend it.
+        # Not a URL that was fetched; the part before the query helps to fix it.
         return url.partition("?")[0]
     query = "…" if parts.query else ""
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
 
 class HarvestError(ContextUnityError):
-    """A harvest cannot go on.
+    """A harvest cannot continue.
 
     Attributes:
-        type: the word that goes into `ApplicationError.type`. It is part of the contract: the retry policies in
-            harvest.proto name it, and so do callers, so it stays although a class may be renamed.
-        retryable: whether the same attempt may succeed later without anybody doing something.
+        type: value of `ApplicationError.type`. It is part of the contract: the retry policies in harvest.proto and
+            callers use it, so it stays even if the class is renamed.
+        retryable: whether a retry may succeed.
     """
 
     type: ClassVar[str] = "Harvest"
@@ -51,114 +51,112 @@ class HarvestError(ContextUnityError):
 
 
 class SupplierUnknownError(HarvestError):
-    """No supplier of this code is configured.
+    """No supplier with this code is configured.
 
     Attributes:
-        supplier_code: what was asked for.
-        known: the codes that are configured, sorted.
+        supplier_code: requested code.
+        known: configured codes, sorted.
     """
 
     type = "SupplierUnknown"
 
     def __init__(self, supplier_code: str, *, known: Iterable[str] = ()) -> None:
-        """Say which supplier was asked for, and which there are."""
+        """Initialize with the requested and the known suppliers."""
         self.supplier_code = supplier_code
         self.known = sorted(known)
         known_text = ", ".join(repr(code) for code in self.known) or "none"
-        super().__init__(f"unknown supplier {supplier_code!r}; configured are: {known_text}; add it to the settings")
+        super().__init__(f"unknown supplier {supplier_code!r}; configured are {known_text}; add it to the settings")
 
 
 class FeedUnreachableError(HarvestError):
-    """The feed could not be fetched this time.
+    """The feed could not be fetched; a retry may help.
 
     Attributes:
-        url: where it should be.
-        status: the HTTP status that came back, or 0 where none did.
+        url: URL of the feed.
+        status: HTTP status of the response, or 0 without one.
         reason: what happened, in a few words.
-        retry_after: seconds that the server asks to be left alone for; 0 where it asks for none.
+        retry_after: seconds of the server's Retry-After; 0 without one.
     """
 
     type = "FeedUnreachable"
     retryable = True
 
     def __init__(self, url: str, *, status: int = 0, reason: str = "", retry_after: float = 0.0) -> None:
-        """Say where the feed should be, and what came instead."""
+        """Initialize with the URL of the feed, and what happened."""
         self.url = url
         self.status = status
         self.retry_after = retry_after
         self.reason = reason or (f"the server answered {status}" if status else "no answer")
         super().__init__(
-            f"feed {_shown(url)} cannot be fetched: {self.reason}; check the address and that the server is up"
+            f"feed {_shown(url)} cannot be fetched: {self.reason}; check the URL and that the server is up"
         )
 
 
 class FeedNotFoundError(FeedUnreachableError):
-    """There is no feed at the address: a missing file, or an answer of 404 or 410."""
+    """The feed does not exist: a missing file, or HTTP 404 or 410."""
 
     type = "FeedNotFound"
     retryable = False
 
 
 class FeedForbiddenError(FeedUnreachableError):
-    """The feed is not for us: a file that may not be read, or an answer of 401 or 403."""
+    """Access to the feed is denied: a file without read permission, or HTTP 401 or 403."""
 
     type = "FeedForbidden"
     retryable = False
 
 
 class FeedRefusedError(HarvestError):
-    """The feed is not fetched, whatever is there: its address is none that this deployment fetches from.
+    """The feed is not fetched: this deployment forbids its URL.
 
     Attributes:
-        url: where it should be.
-        host: the host that is refused, which a redirect may have named; empty for a file.
-        address: the address that the host leads to, or the path of a file; empty where the name alone is refused.
-        reason: why.
-        setting: what would have to be set; empty where no setting opens it.
+        url: URL of the feed.
+        host: forbidden host, maybe from a redirect; empty for a file.
+        address: address that the host resolves to, or the path of a file; empty if the name itself is forbidden.
+        reason: reason.
+        setting: setting that would allow it; empty if there is none.
     """
 
     type = "FeedRefused"
 
     def __init__(self, url: str, *, reason: str, host: str = "", address: str = "", setting: str = "") -> None:
-        """Say what is refused, and how to have it allowed."""
+        """Initialize with what is forbidden, and how to allow it."""
         self.url, self.host, self.address, self.reason, self.setting = url, host, address, reason, setting
-        way_out = setting or "no setting opens it; give the supplier another url"
-        super().__init__(f"feed {_shown(url)} is refused: {reason}; {way_out}")
+        way_out = setting or "no setting allows it; give the supplier another url"
+        super().__init__(f"feed {_shown(url)} is forbidden: {reason}; {way_out}")
 
 
 class FeedLimitError(HarvestError):
-    """The feed goes beyond a bound of its supplier. Nothing of it is kept.
+    """The feed exceeds a limit of its supplier. Nothing of it is kept.
 
     Attributes:
-        url: where it is.
-        setting: the supplier's setting that bounds it, such as max_bytes.
-        seen: how it goes beyond it.
+        url: URL of the feed.
+        setting: the supplier's setting of the limit, such as max_bytes.
+        seen: how the feed exceeds it.
     """
 
     type = "FeedLimit"
 
     def __init__(self, url: str, *, setting: str, seen: str) -> None:
-        """Say which bound, and how it is passed."""
+        """Initialize with the limit, and how it is exceeded."""
         self.url, self.setting, self.seen = url, setting, seen
-        super().__init__(
-            f"feed {_shown(url)} {seen}; ask the supplier what became of it, or set another {setting} for it"
-        )
+        super().__init__(f"feed {_shown(url)} {seen}; ask the supplier about it, or change its {setting}")
 
 
 class FeedFormatError(HarvestError):
-    """What is at the address is not a feed in a format we read, or not in the one that was configured.
+    """The content is not a feed in a known format, or not in the configured one.
 
     Attributes:
-        url: where it is.
-        expected: what would have been right.
-        seen: what was there instead.
-        line: line of the feed, from 1; 0 where no line can be told.
+        url: URL of the feed.
+        expected: what was expected.
+        seen: what was found instead.
+        line: line of the feed, from 1; 0 if unknown.
     """
 
     type = "FeedFormat"
 
     def __init__(self, url: str, *, expected: str, seen: str, line: int = 0) -> None:
-        """Say what should be there, and what is."""
+        """Initialize with what was expected, and what was found."""
         self.url = url
         self.expected = expected
         self.seen = seen
@@ -168,38 +166,37 @@ class FeedFormatError(HarvestError):
 
 
 class FeedEmptyError(HarvestError):
-    """The feed can be fetched, but lists nothing.
+    """The feed has no entries.
 
-    It is an error and no harvest of zero products, because a harvest of zero products would mark the whole catalogue
-    of the supplier as no longer listed.
+    This is an error, because a harvest of zero products would mark the supplier's whole catalogue as no longer listed.
 
     Attributes:
-        url: where it is.
-        detail: what is there, such as a header without rows.
+        url: URL of the feed.
+        detail: what it contains, such as a header without rows.
     """
 
     type = "FeedEmpty"
 
     def __init__(self, url: str, *, detail: str = "it has no content") -> None:
-        """Say where nothing is."""
+        """Initialize with the URL of the empty feed."""
         self.url = url
         self.detail = detail
         super().__init__(f"feed {_shown(url)} is empty: {detail}; ask the supplier, or check the url")
 
 
 class FeedChangedError(HarvestError):
-    """The feed was replaced while it was being harvested, so that cursors into it mean nothing any more.
+    """The feed was replaced during the harvest, so its cursors are invalid.
 
     Attributes:
-        url: where it is.
-        expected: version that the harvest began with.
-        seen: version that is there now; empty where the server does not tell.
+        url: URL of the feed.
+        expected: version at the start of the harvest.
+        seen: version now; empty if the server does not send one.
     """
 
     type = "FeedChanged"
 
     def __init__(self, url: str, *, expected: str, seen: str) -> None:
-        """Say which version there was, and which there is."""
+        """Initialize with the old and the new version."""
         self.url = url
         self.expected = expected
         self.seen = seen

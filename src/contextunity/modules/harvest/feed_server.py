@@ -1,8 +1,7 @@
 """A small HTTP server for feeds, so that a harvest of a bundled feed is a real download.
 
-It serves one folder on the loopback interface, with what feed servers on the net have: ETag, Last-Modified, Range,
-If-Range, If-None-Match and If-Modified-Since. It can also be told to do without them, to be slow and to fail, as feed
-servers on the net are and do.
+It serves one folder on the loopback interface, with the features of real feed servers: ETag, Last-Modified, Range,
+If-Range, If-None-Match and If-Modified-Since. It can also turn them off, be slow and fail, like real feed servers.
 """
 
 from __future__ import annotations
@@ -34,27 +33,27 @@ _MAX_REMEMBERED = 10_000
 
 @dataclass(kw_only=True, slots=True)
 class ServedRequest:
-    """One request and its answer; counts on while the answer goes out."""
+    """One request and its answer; updated while the answer is sent."""
 
     path: str
-    """What was asked for."""
+    """Requested path."""
     range: str
-    """The Range header; empty where there was none."""
+    """The Range header; empty if there was none."""
     status: int
     """The HTTP status of the answer."""
     condition: str = ""
-    """The If-None-Match or If-Modified-Since header; empty where there was none."""
+    """The If-None-Match or If-Modified-Since header; empty if there was none."""
     client_port: int
-    """Where it came from; requests of one port came over one connection."""
+    """Port of the client; requests with the same port used one connection."""
     body_bytes: int = 0
-    """Bytes of the body that were handed to the network before it ended or the client hung up."""
+    """Bytes of the body that were sent before its end, or before the client disconnected."""
 
 
 class FeedServer:
-    """Serves the files of one folder over HTTP while it is entered, with `with` or `async with`.
+    """Serves the files of one folder over HTTP while entered with `with` or `async with`.
 
     Attributes:
-        requests: the last 10,000 requests, in the order in which their answers began.
+        requests: the last 10,000 requests, in the order of their answers' start.
     """
 
     def __init__(
@@ -69,17 +68,17 @@ class FeedServer:
         fail_first: int = 0,
         fail_status: int = 503,
     ) -> None:
-        """Say what to serve and how.
+        """Configure the server.
 
         Args:
-            folder: its files are served, and those of its subfolders; a file is served alone.
+            folder: folder with the files to serve, including subfolders; or a single file.
             host: address to listen on.
             port: port to listen on; 0 takes a free one.
-            ranges: whether parts of a file can be had.
-            validators: whether answers state ETag and Last-Modified.
-            bytes_per_second: how fast bodies are sent; None means as fast as they go.
-            fail_first: how many requests get `fail_status` before the first one is served.
-            fail_status: the HTTP status of those.
+            ranges: whether to support Range.
+            validators: whether to send ETag and Last-Modified.
+            bytes_per_second: speed of bodies; None means unlimited.
+            fail_first: number of requests to answer with `fail_status` at first.
+            fail_status: HTTP status of those.
         """
         self._root = folder.resolve()
         self._address = (host, port)
@@ -99,24 +98,24 @@ class FeedServer:
         """The port that it listens on.
 
         Raises:
-            RuntimeError: it is not running.
+            RuntimeError: the server is not running.
         """
         if self._server is None:
             raise RuntimeError("the feed server is not running; enter it with 'with' first")
         return int(self._server.server_address[1])
 
     def url(self, name: str = "") -> str:
-        """Give the address of a file; of the file itself where the server was given one."""
+        """Return the URL of a file; without a name, of the single file."""
         host = f"[{self._address[0]}]" if ":" in self._address[0] else self._address[0]
         return f"http://{host}:{self.port}/{quote(name or self._root.name)}"
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes of all bodies that went out."""
+        """Bytes of all sent bodies."""
         return sum(request.body_bytes for request in list(self.requests))
 
     def start(self) -> None:
-        """Begin to serve.
+        """Start the server.
 
         Raises:
             OSError: the port is taken.
@@ -129,7 +128,7 @@ class FeedServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving; connections that are open are closed. A second call does nothing."""
+        """Stop the server and close open connections. A second call does nothing."""
         server, thread = self._server, self._thread
         self._server = self._thread = None
         if server is None or thread is None:
@@ -141,7 +140,7 @@ class FeedServer:
         server.server_close()
 
     def __enter__(self) -> FeedServer:
-        """Begin to serve."""
+        """Start the server."""
         self.start()
         return self
 
@@ -152,7 +151,7 @@ class FeedServer:
         self.stop()
 
     async def __aenter__(self) -> FeedServer:
-        """Begin to serve."""
+        """Start the server."""
         self.start()
         return self
 
@@ -163,7 +162,7 @@ class FeedServer:
         self.stop()
 
     def find(self, url_path: str) -> Path | None:
-        """Give the file that a request path names; None where there is none, or it is outside of the folder."""
+        """Return the file of a request path; None if it does not exist or is outside the folder."""
         name = unquote(urlsplit(url_path).path).lstrip("/")
         if self._root.is_file():
             return self._root if name == self._root.name else None
@@ -174,19 +173,19 @@ class FeedServer:
             return None
 
     def takes_failure(self) -> bool:
-        """Tell whether this request is one of those that fail, and count it."""
+        """Return whether this request must fail, and count it."""
         with self._lock:
             failing = self._failures_left > 0
             self._failures_left -= failing
             return failing
 
     def pause(self, seconds: float) -> None:
-        """Wait, but no longer than the server runs."""
+        """Wait, but not after the server stopped."""
         self._stopping.wait(seconds)
 
 
 class _Server(ThreadingHTTPServer):
-    """Knows its connections, so that stopping ends those that clients keep alive."""
+    """Tracks its connections, so that stopping closes those that clients keep alive."""
 
     daemon_threads = False
     block_on_close = True
@@ -219,14 +218,14 @@ class _Server(ThreadingHTTPServer):
                     continue
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: a client that hangs up is no fault of the server, and its own faults are answered with 500."""
+        """Log nothing: a client that disconnects is not an error, and the server's own errors are answered with 500."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     """Answers one connection."""
 
     protocol_version = "HTTP/1.1"
-    # Head and body go out in two pieces; with Nagle's algorithm the second waits 40 ms for the first to be confirmed.
+    # Head and body are sent separately; with Nagle's algorithm the body waits 40 ms for the head's acknowledgement.
     disable_nagle_algorithm = True
     timeout = 60
 
@@ -241,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log nothing; `FeedServer.requests` tells."""
+        """Log nothing; `FeedServer.requests` has the requests."""
 
     def _answer(self, *, with_body: bool) -> None:
         owner = self._owner
@@ -301,7 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send_piece(file, min(_SEND_BYTES, end - first - request.body_bytes), request)
 
     def _has(self, etag: str, modified: float) -> bool:
-        """Tell whether the client has the file already (RFC 9110, 13.1): by the ETag, and without one by the time."""
+        """Return whether the client has the file already (RFC 9110, 13.1): by ETag, or without one by time."""
         asked = self.headers.get("If-None-Match")
         if asked is not None:
             known = {each.strip().removeprefix("W/") for each in asked.split(",")}
@@ -313,7 +312,7 @@ class _Handler(BaseHTTPRequestHandler):
         return int(modified) <= since.timestamp()
 
     def _asked_range(self, size: int, etag: str, modified: str) -> tuple[int, int] | None:
-        """Give first byte and end of what is asked for; None for all of it, an empty span for what is not there."""
+        """Return first byte and end of the requested range; None for all, an empty span if it is unsatisfiable."""
         found = _RANGE.fullmatch(self.headers.get("Range", "").strip())
         condition = self.headers.get("If-Range", etag).strip()
         if found is None or not (found[1] or found[2]) or condition not in (etag, modified):
@@ -331,7 +330,7 @@ class _Handler(BaseHTTPRequestHandler):
             size = min(size, max(1, rate // 10))
         piece: bytes = file.read(size)
         if not piece:
-            # The file became shorter than its Content-Length; hanging up is the only way left to say so.
+            # The file became shorter than its Content-Length; closing the connection is the only way to report it.
             raise ConnectionAbortedError
         request.body_bytes += len(piece)
         self.wfile.write(piece)
@@ -339,7 +338,7 @@ class _Handler(BaseHTTPRequestHandler):
             owner.pause(len(piece) / rate)
 
     def _remember(self, status: int) -> ServedRequest:
-        """Note the request before its answer goes out, so that a client that has the answer finds it noted."""
+        """Record the request before its answer is sent, so that a client that has the answer finds the record."""
         request = ServedRequest(
             path=self.path,
             range=self.headers.get("Range", ""),

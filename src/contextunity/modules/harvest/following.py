@@ -1,6 +1,6 @@
-"""The workflow that is told of a harvest that has ended: `on_finished` of the settings names it by its workflow_type.
+"""Signal a workflow when a harvest has ended: the setting `on_finished` names it by its workflow_type.
 
-It is reached through its contract in the registry alone, so it may belong to any module, or to one that runs elsewhere.
+Only its contract in the registry is needed, so it may belong to any module, or to one that runs elsewhere.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["Follower", "follower_for"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Follower:
-    """A workflow, one for each tenant, that is told.
+    """The workflow to signal, one per tenant.
 
     Attributes:
-        contract: the workflow's.
-        signal: what it is told by.
+        contract: contract of the workflow.
+        signal: signal to send.
     """
 
     contract: WorkflowContract
@@ -40,7 +40,7 @@ class Follower:
         return self.contract.name
 
     async def tell(self, client: Client, tenant_id: str) -> str:
-        """Signals the tenant's workflow, and starts it where it does not run.
+        """Signal the tenant's workflow, and start it if it does not run.
 
         Returns:
             Its workflow id.
@@ -48,7 +48,7 @@ class Follower:
         contract, input_type = self.contract, self.contract.input_type
         assert input_type is not None
         attributes = contract.search_attributes
-        # The class is generated, so that it has the field is known to its descriptor alone.
+        # The class is generated, so only its descriptor knows whether it has the field.
         request: Any = input_type(tenant_id=tenant_id)
         keywords: dict[str, Any] = {
             **start_arguments(contract, request),
@@ -61,10 +61,10 @@ class Follower:
 
 
 def follower_for(workflow_type: str, workflows: Mapping[str, WorkflowContract]) -> Follower | None:
-    """The follower that a setting names; None where it names none.
+    """Return the follower of a setting; None if the setting is empty.
 
     Raises:
-        SettingsError: there is no such workflow, or it cannot be told so.
+        SettingsError: the workflow does not exist, or has no suitable signal.
     """
     if not workflow_type:
         return None
@@ -76,7 +76,7 @@ def follower_for(workflow_type: str, workflows: Mapping[str, WorkflowContract]) 
     if len(signals) != 1:
         raise _refused(
             workflow_type,
-            f"its contract declares {len(signals)} signals with `start: true` and no input, and must declare one",
+            f"its contract declares {len(signals)} signals with `start: true` and no input, but must declare one",
         )
     if not _is_by_tenant(contract):
         raise _refused(workflow_type, "its contract must have a field tenant_id in its input, and tenantId in its id")

@@ -1,4 +1,4 @@
-"""Turns the HTML of product descriptions into text, read by lexbor as a browser reads it."""
+"""Convert the HTML of product descriptions to text, parsed by lexbor like in a browser."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 __all__ = ["MAX_HTML_CHARS", "html_to_text"]
 
 MAX_HTML_CHARS = 128 * 1024
-"""What of a description is looked at. Longer ones have pictures inlined in them, or mean harm."""
+"""Maximum characters of a description that are read. Longer ones have embedded pictures, or are hostile."""
 _MAX_TAGS = 8192
-"""As long a description of real shops has a fifth of them. The parser takes time by the square of elements within each
-other: a third of a second for these, and seconds for as many as the characters could hold."""
+"""Maximum elements. Descriptions of this length in real shops have a fifth of them. The parser's time is quadratic in
+the nesting: a third of a second for these, and seconds for as many as fit into the characters."""
 
 _BLOCKS = (
     "address article aside blockquote br center dd details dialog div dl dt fieldset figcaption figure footer form "
@@ -20,18 +20,18 @@ _BLOCKS = (
     "thead tr ul"
 )
 _EDGES = {**dict.fromkeys(_BLOCKS.split(), "\n"), "td": " ", "th": " "}
-"""What the beginning and end of an element become; those of all others, such as <b>, leave nothing."""
+"""Replacement for the start and end of an element; all others, such as <b>, are removed."""
 _HIDDEN = frozenset(
     ("script", "style", "template", "noscript", "noembed", "noframes", "iframe", "-comment", "-doctype", "")
 )
-"""Elements that nobody sees, and what is none: a processing instruction has no name."""
+"""Invisible elements, and nodes that are not elements: a processing instruction has no name."""
 
 
 def html_to_text(html: str) -> str:
-    """Give the text of a piece of HTML.
+    """Return the text of a piece of HTML.
 
-    Paragraphs, list items and the like become lines; cells of a table are separated by a blank; scripts, styles and
-    comments are left out; runs of white space become one blank. Text without any markup keeps its lines.
+    Paragraphs, list items and the like become lines; cells of a table are separated by a space; scripts, styles and
+    comments are removed; runs of whitespace become one space. Text without any markup keeps its lines.
     """
     html = html[:MAX_HTML_CHARS].replace("\r\n", "\n").replace("\r", "\n")
     text = _text_of(html) if "<" in html else unescape(html)
@@ -41,11 +41,11 @@ def html_to_text(html: str) -> str:
 def _text_of(html: str) -> str:
     if html.count("<") >= _MAX_TAGS:
         html = "<".join(html.split("<", _MAX_TAGS)[:_MAX_TAGS])
-    # In HTML a line break is a blank like any other.
+    # In HTML a line break is whitespace.
     body = LexborHTMLParser(html.replace("\n", " ")).body
     parts: list[str] = []
     edge = _EDGES.get
-    # By hand and not by CSS selectors, which are slower, and not by recursion, which hostile HTML would exhaust.
+    # Iterate: CSS selectors are slower, and hostile HTML would exhaust a recursion.
     opened: list[tuple[LexborNode, str]] = []
     marked = False
     node = body.first_child if body is not None else None
@@ -67,7 +67,7 @@ def _text_of(html: str) -> str:
         node = node.next
     text = "".join(parts)
     if not marked:
-        # A sign such as that of "1 < 2" is no markup.
+        # A sign as in "1 < 2" is not markup.
         plain = unescape(html)
         return plain if text.split() == plain.split() else text
     return text

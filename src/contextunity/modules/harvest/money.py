@@ -1,4 +1,4 @@
-"""Reads prices: exact, with or without a currency, in the ways that shops write them."""
+"""Parse prices exactly, with or without a currency, in the spellings of shops."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from functools import cache, lru_cache
 __all__ = ["BadCurrencyError", "BadPriceError", "currency_codes", "parse_money", "parse_number"]
 
 _IN_USE_SINCE = date(2015, 1, 1)
-"""Money that was given up later may still stand in feeds."""
+"""Currencies abolished after this year may still be in feeds."""
 
-# What a price may have in place of a code, and which currencies are written so.
+# Signs that a price may have instead of a code, with their currencies.
 _SIGNS = {
     sign.casefold(): tuple(codes.split())
     for signs, codes in (
@@ -42,16 +42,16 @@ _SIGNS = {
         ("¥", "JPY CNY"),
         ("kr kr.", "SEK NOK DKK ISK"),
         ("Rs Rs. ₨", "INR PKR LKR NPR MUR SCR"),
-        # So many currencies are written so, and so many shop programs write it for any, that it says nothing.
+        # Too many currencies use this sign, and too many shop programs write it for any currency, so it has no meaning.
         ("$", ""),
     )
     for sign in signs.split()
 }
 _DOTTED = "|".join(re.escape(sign) for sign in _SIGNS if sign.endswith("."))
-# Three decimals may be thousands, which depends on the currency.
+# Three decimals may be thousands, depending on the currency.
 _PLAIN = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,2}|[0-9]{4,9}))?")
 _PRICE = re.compile(rf"((?:(?i:{_DOTTED})|[^0-9.,\-+(])*)([0-9][0-9., '\u2019\u00a0\u202f]*|[.,][0-9]+)([^0-9]*)")
-# "1299,-", "12.-" and "499:-" say that there are no cents.
+# "1299,-", "12.-" and "499:-" mean no cents.
 _NO_CENTS = re.compile(r"(?<=[0-9])([,.:])[-\u2013\u2014]{1,2}(?=\s|$)")
 _SPACES = re.compile(r"[ '\u2019\u00a0\u202f]")
 _THREE_DIGITS = re.compile(r"[1-9][0-9]{0,2}[.,][0-9]{3}")
@@ -61,8 +61,8 @@ _USUAL_DECIMALS = 2
 
 @cache
 def currency_codes() -> frozenset[str]:
-    """Give the ISO 4217 codes of the money that is in use somewhere, or was until lately, as the CLDR has them."""
-    # Imported with the first price: most commands read none.
+    """Return the ISO 4217 codes of currencies in current or recent use, from the CLDR."""
+    # Import it with the first price: most commands read none.
     from babel.core import get_global
     from babel.numbers import get_territory_currencies
 
@@ -74,38 +74,38 @@ def currency_codes() -> frozenset[str]:
 
 @cache
 def _decimals(code: str) -> int:
-    """Tell how many decimals a currency has."""
+    """Return the number of decimals of a currency."""
     from babel.numbers import get_currency_precision
 
     return get_currency_precision(code)
 
 
 class BadPriceError(ValueError):
-    """A text is no amount of money that can be asked for something."""
+    """A text is not a valid price."""
 
 
 class BadCurrencyError(ValueError):
-    """A currency is missing, or is none."""
+    """A currency is missing or invalid."""
 
 
 def parse_money(text: str, currency_code: str) -> tuple[str, int, int]:
-    """Read a price.
+    """Parse a price.
 
-    A single comma before three digits separates thousands ("1,299"), else it is a decimal comma ("54,95"); a single
-    point is a decimal point, because that is what machines write. The decimals of the currency count for more: with
-    none, a point before three digits separates thousands ("299.000 VND"), and with three nobody knows what a comma
-    before three digits is ("12,500 KWD").
+    A single comma before three digits separates thousands ("1,299"), otherwise it is a decimal comma ("54,95"). A
+    single point is a decimal point, because programs write that. The decimals of the currency override this: without
+    decimals, a point before three digits separates thousands ("299.000 VND"); with three decimals, a comma before three
+    digits is ambiguous ("12,500 KWD").
 
     Args:
         text: such as "54.95", "54.95 USD", "USD 54.95", "1,299.00", "1.299,00 EUR", "$54.95", "1299,- Kč", "Rs. 799".
-        currency_code: of a price without a currency of its own.
+        currency_code: currency of a price without one.
 
     Returns:
         ISO 4217 code, whole units, and billionths of a unit.
 
     Raises:
-        BadPriceError: it is not a number, is negative, has more digits than an amount can hold, or may be two amounts.
-        BadCurrencyError: the currency is missing, or not one of ISO 4217, or its sign is not of the supplier's.
+        BadPriceError: the price is not a number, is negative, has too many digits, or is ambiguous.
+        BadCurrencyError: the currency is missing or not in ISO 4217, or its sign is not the supplier's.
 
     Examples:
         >>> parse_money("1.299,50 EUR", "USD")
@@ -134,7 +134,7 @@ def parse_money(text: str, currency_code: str) -> tuple[str, int, int]:
 
 
 def _zero_cents(found: re.Match[str]) -> str:
-    """Write the cents that a dash stands for as a number, by the decimal mark that the price would have."""
+    """Replace a dash for cents by digits, after the decimal mark that the price would have."""
     mark = found[1]
     if mark == ":":
         mark = "." if "," in found.string else ","
@@ -142,12 +142,12 @@ def _zero_cents(found: re.Match[str]) -> str:
 
 
 def _by_decimals(number: str, code: str, usual: tuple[int, int]) -> tuple[int, int]:
-    """Read one to three digits, a point or comma, and three more."""
+    """Parse one to three digits, a point or comma, and three more digits."""
     decimals = _decimals(code)
     if "." in number and decimals == 0:
         return parse_number(number.replace(".", ","))
     if "," in number and decimals > _USUAL_DECIMALS:
-        raise BadPriceError(f"nobody knows whether its comma separates thousands, or the decimals of {code}")
+        raise BadPriceError(f"it is ambiguous: its comma may separate thousands, or the decimals of {code}")
     return usual
 
 
@@ -160,7 +160,7 @@ def _currency(stated: str, fallback: str) -> str:
         if codes is None:
             code = stated.upper()
             if not (len(code) == 3 and code.isalpha()):
-                raise BadPriceError(f"{stated!r} is no currency")
+                raise BadPriceError(f"{stated!r} is not a currency")
         elif len(codes) == 1:
             code = codes[0]
         elif own and codes and own not in codes:
@@ -168,15 +168,15 @@ def _currency(stated: str, fallback: str) -> str:
     if not code:
         raise BadCurrencyError("the price states no currency and the supplier has none; set its currency_code")
     if code not in currency_codes():
-        raise BadCurrencyError(f"{code!r} is not a currency code of ISO 4217")
+        raise BadCurrencyError(f"{code!r} is not an ISO 4217 currency code")
     return code
 
 
 def parse_number(text: str) -> tuple[int, int]:
-    """Read a number without a sign as whole units and billionths, with the rules of `parse_money` for separators.
+    """Parse an unsigned number as whole units and billionths, with the separators of `parse_money`.
 
     Raises:
-        BadPriceError: it is not a number, or has more digits than an amount can hold.
+        BadPriceError: the text is not a number, or has too many digits.
     """
     number = _SPACES.sub("", text)
     whole, fraction = _split_decimals(number)
@@ -190,7 +190,7 @@ def parse_number(text: str) -> tuple[int, int]:
 
 
 def _split_decimals(number: str) -> tuple[str, str]:
-    """Split into whole digits and decimals; what separates thousands is checked and left out."""
+    """Split into whole digits and decimals; check and remove thousands separators."""
     points, commas = number.count("."), number.count(",")
     if points and commas:
         decimal = "." if number.rindex(".") > number.rindex(",") else ","
@@ -204,7 +204,7 @@ def _split_decimals(number: str) -> tuple[str, str]:
     whole, _, fraction = number.rpartition(decimal) if decimal in number else (number, "", "")
     groups = re.split(r"[.,]", whole)
     if len(groups) > 1 and not (1 <= len(groups[0]) <= 3 and all(len(group) == 3 for group in groups[1:])):
-        raise BadPriceError("its digits are grouped in a way that has no meaning")
+        raise BadPriceError("its digits are grouped in an invalid way")
     if len({char for char in whole if char in ".,"}) > 1 or not (whole or fraction):
         raise BadPriceError("it is not a number")
     return "".join(groups), fraction

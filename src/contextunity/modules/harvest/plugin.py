@@ -1,4 +1,4 @@
-"""What the harvest module registers with the worker."""
+"""Register the harvest module with the worker."""
 
 from __future__ import annotations
 

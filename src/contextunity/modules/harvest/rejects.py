@@ -1,4 +1,4 @@
-"""Why rows are rejected: the stable words, and how a rejected row is written down."""
+"""Reasons for rejecting rows, and the record of a rejected row."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextunity.gen.contextunity.harvest.v1 import RejectedRow, RowSeverity
 __all__ = ["RAW_MAX_CHARS", "RejectReason", "WarningReason", "rejected_row", "warning_row"]
 
 RAW_MAX_CHARS = 2000
-"""How much of a rejected row is kept: enough to find it in the feed, and a bound on what a hostile feed can store."""
+"""Kept characters of a rejected row: enough to find it in the feed, and a limit on what a hostile feed can store."""
 
 
 class RejectReason(StrEnum):
-    """Words that `RejectedRow.reason` holds; reports and filters depend on them."""
+    """Values of `RejectedRow.reason`; reports and filters depend on them."""
 
     COLUMN_COUNT = "column_count"
     """The row has more or fewer values than the header has columns."""
@@ -54,7 +54,7 @@ class RejectReason(StrEnum):
 
 
 class WarningReason(StrEnum):
-    """Words that `RejectedRow.reason` holds where the row was used all the same, without the value that was doubted."""
+    """Values of `RejectedRow.reason` for rows that are used without the invalid value."""
 
     BAD_SALE_PRICE = "bad_sale_price"
     """The sale price is unreadable, zero, or not below the price, so the price is used."""
@@ -85,20 +85,20 @@ class WarningReason(StrEnum):
 
 
 def rejected_row(*, line: int, reason: RejectReason, detail: str, raw: str | bytes, sku: str = "") -> RejectedRow:
-    """Write down a row that could not be used.
+    """Make the record of a rejected row.
 
     Args:
-        line: line of the feed that it begins on, from 1.
-        reason: why, for programs.
-        detail: why, for people; names the field and its value.
-        raw: the row as read; cut to `RAW_MAX_CHARS`. Bytes are read as UTF-8, or as Windows-1252 where they are not.
-        sku: its SKU, where one can be made out.
+        line: first line of the row in the feed, from 1.
+        reason: reason, for programs.
+        detail: reason, for people; names the field and its value.
+        raw: the row as read; cut to `RAW_MAX_CHARS`. Bytes are decoded as UTF-8, or Windows-1252 if invalid.
+        sku: SKU of the row, if known.
     """
     return _row(line, sku, reason, detail, raw, RowSeverity.REJECTED)
 
 
 def warning_row(*, line: int, reason: WarningReason, detail: str, raw: str | bytes, sku: str = "") -> RejectedRow:
-    """Write down a warning about a row that is used. See `rejected_row`."""
+    """Make the record of a warning about a row that is used. See `rejected_row`."""
     return _row(line, sku, reason, detail, raw, RowSeverity.WARNING)
 
 
@@ -118,7 +118,7 @@ def _row(
 def _as_text(raw: str | bytes) -> str:
     if isinstance(raw, str):
         return raw
-    # Four bytes are the longest character, so this is always enough, and a row of megabytes is not decoded for it.
+    # A character has at most four bytes, so this is enough, and a row of megabytes is not decoded.
     head = raw[: 4 * RAW_MAX_CHARS]
     try:
         return head.decode()
@@ -129,5 +129,5 @@ def _as_text(raw: str | bytes) -> str:
 
 
 def _storable(text: str) -> str:
-    # PostgreSQL takes no NUL in a text, and no codec takes half a surrogate pair.
+    # PostgreSQL rejects NUL in a text, and no codec encodes half a surrogate pair.
     return text[:RAW_MAX_CHARS].replace("\0", "␀").encode("utf-8", "replace").decode()

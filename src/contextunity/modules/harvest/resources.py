@@ -1,4 +1,4 @@
-"""What the activities of one worker share: the catalogue, the HTTP client, and the feed of the bundled supplier."""
+"""Resources that the activities of one worker share: catalogue, HTTP clients, and the bundled supplier's feed."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ _SAMPLE_TIME = 1_704_067_200
 BUNDLED_HOST = "127.0.0.1"
 _BUNDLED_URL = f"bundled:{BUNDLED_SUPPLIER}"
 _READING_LIBRARIES = ("babel", "charset-normalizer", "selectolax")
-"""Their data decide what becomes of a value."""
+"""Libraries whose data decide how a value is read."""
 
 
 @dataclass(slots=True)
 class Resources:
-    """Opened when a worker starts.
+    """Resources of a worker, opened at its start.
 
     Attributes:
-        settings: the module's.
-        catalogue: where products go.
-        trust: which certificates of feed servers are good.
-        fetches: bounds how many feeds are read from at once.
-        spool_folder: where feeds lie that their server does not give in parts.
-        sample_path: where the feed of the bundled supplier lies once it is made.
-        resolver: what resolves the names of feed servers.
-        quotas: what tenants may take.
-        follower: who is told of a harvest that has ended; None for nobody.
+        settings: settings of the module.
+        catalogue: catalogue of products.
+        trust: trusted certificates of feed servers.
+        fetches: limit of feeds read at once.
+        spool_folder: folder of feeds from servers without Range.
+        sample_path: file of the bundled supplier's feed, once generated.
+        resolver: resolves names of feed servers.
+        quotas: quotas of tenants.
+        follower: workflow to signal after a harvest; None without one.
     """
 
     settings: HarvestSettings
@@ -69,10 +69,10 @@ class Resources:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def supplier(self, supplier_code: str) -> SupplierSettings:
-        """The settings of a supplier.
+        """Return the settings of a supplier.
 
         Raises:
-            SupplierUnknownError: none is configured under this code.
+            SupplierUnknownError: no supplier with this code is configured.
         """
         supplier = self.settings.supplier(supplier_code)
         if supplier is None:
@@ -80,10 +80,10 @@ class Resources:
         return supplier
 
     def source(self, supplier_code: str) -> FeedSource:
-        """The configured feed of a supplier.
+        """Return the configured feed of a supplier.
 
         Raises:
-            SupplierUnknownError: none is configured under this code.
+            SupplierUnknownError: no supplier with this code is configured.
         """
         supplier = self.supplier(supplier_code)
         return FeedSource(
@@ -95,31 +95,31 @@ class Resources:
         )
 
     def max_delisted_share(self, supplier_code: str) -> float:
-        """Share of the supplier's products that a harvest may mark as no longer listed.
+        """Return the share of the supplier's products that a harvest may mark as no longer listed.
 
         Raises:
-            SupplierUnknownError: none is configured under this code.
+            SupplierUnknownError: no supplier with this code is configured.
         """
         own = self.supplier(supplier_code).max_delisted_share
         return self.settings.max_delisted_share if own is None else own
 
     def read_by(self, supplier_code: str) -> str:
-        """What decides beside the feed what its products are: the code that reads it and its supplier's settings.
+        """Return a hash of what decides the products of a feed: the code that reads it and the supplier's settings.
 
         Returns:
-            A hash; the url is in it.
+            A hash, which includes the URL.
 
         Raises:
-            SupplierUnknownError: none is configured under this code.
+            SupplierUnknownError: no supplier with this code is configured.
         """
         settings = self.supplier(supplier_code).model_dump_json()
         return hashlib.sha256(f"{_reading_code()}\n{settings}".encode()).hexdigest()
 
     async def reachable_url(self, url: str) -> str:
-        """The address to fetch a feed from: for the bundled one that of this worker's own little server.
+        """Return the URL to fetch a feed from: for the bundled one, this worker's own feed server.
 
-        A workflow keeps the bundled feed's name rather than an address, since it may go on in another process, whose
-        server listens elsewhere.
+        A workflow stores the bundled feed's name, not a URL, because it may continue in another process, whose server
+        has another port.
         """
         if url != _BUNDLED_URL:
             return url
@@ -129,16 +129,16 @@ class Resources:
         return self._server.url(self.sample_path.name)
 
     async def client(self, supplier_code: str) -> httpx.AsyncClient:
-        """The HTTP client that a supplier's feed is fetched with; what it may fetch from is the supplier's policy.
+        """Return the HTTP client for a supplier's feed, restricted by the supplier's policy.
 
         Raises:
-            SupplierUnknownError: none is configured under this code.
+            SupplierUnknownError: no supplier with this code is configured.
         """
         supplier = self.supplier(supplier_code)
         bundled = supplier.url == _BUNDLED_URL
         if bundled:
             await self.reachable_url(supplier.url)
-        # Nothing is awaited between looking and keeping, so that there is one client.
+        # No await between the lookup and the assignment, so there is only one client.
         client = self._clients.get(supplier_code)
         if client is None:
             client = egress.open_client(
@@ -154,17 +154,17 @@ class Resources:
 
     def _policy(self, supplier_code: str, supplier: SupplierSettings) -> egress.EgressPolicy:
         if supplier.url == _BUNDLED_URL and self._server is not None:
-            # This worker's own server is what the feed is; nothing else on this machine is open by that.
+            # The feed is on this worker's own server; this allows nothing else on the machine.
             return egress.EgressPolicy(endpoints=frozenset({(BUNDLED_HOST, self._server.port)}))
         return egress.EgressPolicy(
             allow_private=supplier.allow_private,
-            private_setting=f"set allow_private = true in [modules.harvest.suppliers.{supplier_code}] where that is so",
+            private_setting=f"if it is meant, set allow_private = true in [modules.harvest.suppliers.{supplier_code}]",
             proxied_hosts=frozenset(
                 httpx.URL(each.url).host
                 for each in self.settings.suppliers.values()
                 if each.url.startswith(("http://", "https://"))
             ),
-            proxy_setting="those are the hosts of the suppliers' urls; set the supplier's url to where it redirects to",
+            proxy_setting="only the hosts of the suppliers' urls are allowed; set the url to the redirect's target",
         )
 
     async def _serve_sample(self) -> FeedServer:
@@ -174,15 +174,15 @@ class Resources:
 
     def _make_sample(self) -> None:
         write_sample(self.sample_path, products=self.settings.sample_products)
-        # The content is the same wherever it is made; so must its HTTP validators be, for a harvest to go on elsewhere.
+        # The content is the same in every process. Its HTTP validators must be too, so that a harvest can move.
         os.utime(self.sample_path, (_SAMPLE_TIME, _SAMPLE_TIME))
 
 
 @functools.cache
 def _reading_code() -> str:
-    """A hash of this module's sources: unlike a number of their version, nobody forgets to raise it.
+    """Return a hash of this module's sources: unlike a version number, it cannot be forgotten.
 
-    A change that has nothing to do with reading has every feed read once more, which does no harm.
+    An unrelated change makes every feed be read once more, which is harmless.
     """
     folder, digest = Path(__file__).parent, hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
@@ -196,7 +196,7 @@ _current: Resources | None = None
 
 
 def current() -> Resources:
-    """The resources of the worker that this runs in.
+    """Return the resources of the current worker.
 
     Raises:
         RuntimeError: no worker with the harvest module runs in this process.
@@ -208,7 +208,7 @@ def current() -> Resources:
 
 @contextlib.asynccontextmanager
 async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
-    """Opens the resources of a worker, and closes them when it stops."""
+    """Open the resources of a worker, and close them when it stops."""
     global _current
     settings = context.settings if context.settings is not None else HarvestSettings()
     folder = context.data_folder / "harvest"

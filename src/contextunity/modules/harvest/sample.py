@@ -1,9 +1,9 @@
-"""Makes the bundled feed `camping-trade`: a product export in Shopify's CSV format, the same for the same seed.
+"""Generate the bundled feed `camping-trade`: a product export in Shopify's CSV format, determined by its seed.
 
-It has what real exports have: variants and image-only rows, descriptions with line breaks and quotes inside quotes,
-names beyond ASCII, rows that a spreadsheet program saved in Windows-1252, barcodes that fail their check digit, and
-rows that nobody can use. None of the brands exists, and the barcodes are from the range that GS1 keeps for use within
-a company, so that none belongs to a real product.
+It has the features of real exports: variants and image-only rows, descriptions with line breaks and nested quotes,
+names outside ASCII, rows that a spreadsheet program saved in Windows-1252, barcodes with wrong check digits, and
+invalid rows. The brands do not exist, and the barcodes are from GS1's range for use within a company, so that none
+belongs to a real product.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["COLUMNS", "SAMPLE_CURRENCY_CODE", "SAMPLE_PRODUCTS", "sample_chunks"
 SAMPLE_PRODUCTS = 3000
 """Products in the bundled feed, with about 7,000 variants."""
 SAMPLE_CURRENCY_CODE = "EUR"
-"""What its prices are in."""
+"""Currency of its prices."""
 
 COLUMNS = (
     "Handle",
@@ -73,7 +73,7 @@ COLUMNS = (
     "Variant Image",
     "Variant Weight Unit",
 )
-"""Columns of a product export, as Shopify names them."""
+"""Columns of a product export, with Shopify's names."""
 
 _PLACE = {name: index for index, name in enumerate(COLUMNS)}
 _TITLE, _TAGS, _OPTION = _PLACE["Title"], _PLACE["Tags"], _PLACE["Option1 Name"]
@@ -99,11 +99,11 @@ _ASCII = str.maketrans("áâäåèéêëìíòóôöúûüšč", "aaaaeeeeiioooo
 
 
 def write_sample(path: Path, *, products: int = SAMPLE_PRODUCTS, seed: int = 2024) -> None:
-    """Write the feed into a file, which appears whole or not at all.
+    """Write the feed into a file, which appears complete or not at all.
 
     Args:
-        path: the file; its folder is made if it is not there, and what it had is replaced.
-        products: how many products; their variants are about 2.3 times as many.
+        path: the file; its folder is created if missing, and an existing file is replaced.
+        products: number of products; there are about 2.3 times as many variants.
         seed: another seed gives another catalogue.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,11 +117,11 @@ def write_sample(path: Path, *, products: int = SAMPLE_PRODUCTS, seed: int = 202
 
 
 def sample_chunks(*, products: int = SAMPLE_PRODUCTS, seed: int = 2024) -> Iterator[bytes]:
-    """Make the feed piece by piece, with memory that does not grow with the number of products.
+    """Yield the feed in pieces, with constant memory.
 
-    The first products of a longer feed are those of a shorter one with the same seed.
+    A longer feed begins with the products of a shorter one with the same seed.
     """
-    rng = random.Random(seed)  # noqa: S311 - a catalogue to play with needs no secrets
+    rng = random.Random(seed)  # noqa: S311 - a sample catalogue needs no secrets
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
@@ -139,7 +139,7 @@ def sample_chunks(*, products: int = SAMPLE_PRODUCTS, seed: int = 2024) -> Itera
 
 
 def _take(text: io.StringIO, encoding: str) -> bytes:
-    """Give what was written, and begin anew. What Windows-1252 cannot say stays UTF-8."""
+    """Return the written rows and clear them. Text that Windows-1252 cannot encode stays UTF-8."""
     written = text.getvalue()
     text.seek(0)
     text.truncate()
@@ -167,7 +167,7 @@ def _product_rows(rng: random.Random, number: int) -> list[list[str]]:
         row = _variant_row(rng, handle, cents + index * 250, grams + index * 35)
         for place, value in enumerate(values):
             row[_OPTION + 2 * place + 1] = value
-        # Some exports have no SKU for some products; those get one from handle and options.
+        # Some exports lack SKUs of some products, which are then derived from handle and options.
         row[_SKU] = "" if number % 23 == 5 else f"{code}-{index + 1}"
         row[_PLACE["Variant Barcode"]] = _barcode(number, index)
         if len(variants) > 1 and index < len(images):
@@ -187,7 +187,7 @@ def _product_rows(rng: random.Random, number: int) -> list[list[str]]:
 
 
 def _options(rng: random.Random, kind: Kind) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Choose in what the variants differ, and the variants."""
+    """Choose the options that distinguish the variants, and the variants."""
     names: list[str] = []
     variants: list[tuple[str, ...]] = [()]
     if kind.option and rng.random() < 0.7:
@@ -219,7 +219,7 @@ def _variant_row(rng: random.Random, handle: str, cents: int, grams: int) -> lis
 
 
 def _barcode(number: int, index: int) -> str:
-    """Make a GTIN-13 with Shopify's apostrophe before it; some have a wrong check digit, and some are missing."""
+    """Make a GTIN-13 with Shopify's apostrophe in front; some have a wrong check digit, and some are missing."""
     if number % 19 == 7:
         return ""
     digits = f"2{number % 10**9:09d}{index % 100:02d}"
@@ -243,7 +243,7 @@ def _body(rng: random.Random, name: str, grams: int) -> str:
 
 
 def _add_images(rows: list[list[str]], images: list[str], handle: str, name: str) -> None:
-    """Spread the images over the rows as Shopify does: one a row, and rows of their own for those left over."""
+    """Distribute the images over the rows like Shopify: one per row, and separate rows for the rest."""
     for index, url in enumerate(images):
         if index == len(rows):
             row = [""] * len(COLUMNS)
@@ -253,7 +253,7 @@ def _add_images(rows: list[list[str]], images: list[str], handle: str, name: str
 
 
 def _make_unusable(rows: list[list[str]], bad_row: str, number: int) -> None:
-    """Make one row one that cannot be used, in one of the ways that are seen in real feeds."""
+    """Make one row invalid, in one of the ways of real feeds."""
     row = rows[0]
     if bad_row == "no_price":
         row[_PRICE] = ""

@@ -1,4 +1,4 @@
-"""The words that the bundled feed is made of: kinds of camping gear, invented brands, and what is said of them."""
+"""Words of the bundled feed: kinds of camping gear, invented brands, and their descriptions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Kind:
     grams: tuple[int, int]
     """What it weighs, from and to."""
     option: str = ""
-    """What variants differ in beside the colour; empty where there is nothing."""
+    """Option of the variants besides the colour; empty if there is none."""
     values: tuple[str, ...] = ()
     """The values of that option."""
     colored: bool = True

@@ -14,12 +14,12 @@ from .feeds import FeedBounds, feed_folder_of, file_path
 from .feeds.encoding import usable_encoding
 from .feeds.model import DEFAULT_BOUNDS, MAX_ENTRY_SETTING_BYTES
 
-_OUTSIDE = "lies in no feed folder; add to [modules.harvest] the line {line}"
+_OUTSIDE = "is in no feed folder; add this line to [modules.harvest]: {line}"
 
 __all__ = ["BUNDLED_SUPPLIER", "HarvestSettings", "SupplierSettings"]
 
 BUNDLED_SUPPLIER = "camping-trade"
-"""Supplier that comes with the module, for trying it out: each worker makes its feed and serves it on loopback."""
+"""Sample supplier of the module: each worker generates its feed and serves it on loopback."""
 
 
 class SupplierSettings(BaseModel):
@@ -28,33 +28,33 @@ class SupplierSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = Field(pattern=r"^(https?|file)://.+|^bundled:[a-z-]+$")
-    """Where the feed is: http://, https:// or file://."""
+    """URL of the feed: http://, https:// or file://."""
     format: Literal["shopify_csv", "google_xml", "google_tsv", "json_lines"] | None = None
-    """How it is written; found out from the feed itself unless given."""
+    """Format of the feed; detected from the feed by default."""
     currency_code: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
-    """ISO 4217 code of the currency that prices without one of their own are in."""
+    """ISO 4217 code of the currency of prices without a currency."""
     encoding: str = ""
-    """What the feed's text is encoded in, such as windows-1251, whatever the feed says of itself; unless given, what it
-    says, UTF-8, or else a guess, which the harvest keeps as a warning."""
+    """Encoding of the feed, such as windows-1251, overriding what the feed says; by default what it says, UTF-8, or a
+    guess, which the harvest records as a warning."""
     key: Literal["sku", "barcode", "handle_options"] = "sku"
-    """What names a product in the catalogue: its SKU, its barcode, or its handle with its options, for shops where one
-    SKU stands on many variants."""
+    """Key of a product in the catalogue: its SKU, its barcode, or its handle with its options, for shops where several
+    variants have the same SKU."""
     page_size: int = Field(default=500, ge=1, le=1000)
-    """Feed entries in a page. Larger ones cost a little less each product, and more memory."""
+    """Feed entries per page. Larger pages are slightly faster per product, and need more memory."""
     allow_private: bool = False
-    """Whether the feed may come from a private or loopback address; never from a link-local one or metadata."""
+    """Whether the feed may come from a private or loopback address, but never from link-local ones or metadata."""
     max_bytes: int = Field(default=DEFAULT_BOUNDS.max_bytes, gt=0)
-    """Bytes of the whole feed, unpacked."""
+    """Maximum bytes of the whole feed, decompressed."""
     max_ratio: float = Field(default=DEFAULT_BOUNDS.max_ratio, ge=1)
-    """How many times as long as what is sent a packed feed may be, beyond 16 MiB."""
+    """Maximum ratio of decompressed to sent bytes of a compressed feed, checked above 16 MiB."""
     max_seconds: float = Field(default=DEFAULT_BOUNDS.max_seconds, gt=0, le=DEFAULT_BOUNDS.max_seconds)
-    """Seconds that one download may take: the whole feed, or a page where the server hands out parts."""
+    """Maximum seconds of one download: of the whole feed, or of a page if the server supports Range."""
     min_bytes_per_second: float = Field(default=DEFAULT_BOUNDS.min_bytes_per_second, ge=0)
-    """How fast the feed must come, over each 30 seconds; 0 for as slowly as it likes."""
+    """Minimum speed of the feed, over each 30 seconds; 0 means no minimum."""
     max_record_bytes: int = Field(default=DEFAULT_BOUNDS.max_record_bytes, ge=1024, le=MAX_ENTRY_SETTING_BYTES)
-    """Bytes of one feed entry."""
+    """Maximum bytes of one feed entry."""
     max_delisted_share: float | None = Field(default=None, ge=0, le=1)
-    """As in `[modules.harvest]`, which counts unless given."""
+    """Overrides the setting in `[modules.harvest]`."""
 
     @field_validator("encoding")
     @classmethod
@@ -62,7 +62,7 @@ class SupplierSettings(BaseModel):
         return usable_encoding(name) if name else ""
 
     def bounds(self) -> FeedBounds:
-        """The bounds in the reader's words."""
+        """The limits for the reader."""
         return FeedBounds(
             max_bytes=self.max_bytes,
             max_ratio=self.max_ratio,
@@ -78,35 +78,35 @@ class HarvestSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     catalogue_url: str | None = None
-    """SQLAlchemy URL of the catalogue's database, such as postgresql://user@host/name; a SQLite file in the data folder
-    unless given."""
+    """SQLAlchemy URL of the catalogue's database, such as postgresql://user@host/name; by default a SQLite file in the
+    data folder."""
     feed_folders: tuple[Path, ...] = Field(default=(), validate_default=True)
-    """Folders that feeds of file:// must lie in, relative ones from the folder of the settings file; that folder, else
-    the current one, unless given."""
+    """Folders that must contain file:// feeds, relative to the folder of the settings file; by default that folder, or
+    the current one without a settings file."""
     proxy: str | None = Field(default=None, pattern=r"^https?://.+")
-    """URL of the proxy that feeds come through; none unless given, whatever the environment says."""
+    """URL of the proxy for feeds; by default none, regardless of the environment."""
     suppliers: dict[str, SupplierSettings] = Field(default_factory=dict)
-    """Suppliers by supplier_code. The bundled one is there unless an entry of its name replaces it."""
+    """Suppliers by supplier_code. The bundled one exists unless an entry with its name replaces it."""
     sample_products: int = Field(default=3000, ge=1, le=1_000_000)
     """Products in the feed of the bundled supplier; each has one or more variants."""
     keep_harvests: int = Field(default=30, ge=1)
-    """Harvests of each tenant and supplier whose rejected rows and pages' counts are kept; the oldest go first."""
+    """Harvests of each tenant and supplier whose rejected rows and page counts are kept; the oldest are deleted."""
     max_fetches: int = Field(default=32, ge=1, le=90)
-    """Feeds that one worker reads from at once. Its task queue has as many slots for activities beside
-    `max_concurrent_activities`, so that feeds which are slow take none from others' work. The HTTP client has 100
+    """Feeds that one worker reads at once. Its task queue has as many activity slots in addition to
+    `max_concurrent_activities`, so that slow feeds use no slots of other work. The HTTP client has 100
     connections."""
     max_fetches_per_tenant: int = Field(default=8, ge=1)
-    """Of them for one tenant; further ones wait without a slot."""
+    """Feeds of one tenant that one worker reads at once; further ones wait without a slot."""
     max_fetches_per_supplier: int = Field(default=8, ge=1)
-    """Of them from one supplier, of all tenants together."""
+    """Feeds of one supplier that one worker reads at once, of all tenants together."""
     max_delisted_share: float = Field(default=0.2, ge=0, le=1)
-    """Share of a supplier's listed products, from 0 to 1, beyond which a harvest marks none of them as no longer
-    listed; up to ten always are."""
+    """Share of a supplier's listed products, from 0 to 1, above which a harvest marks none of them as no longer
+    listed; up to ten are always marked."""
     timeout: float = Field(default=30.0, gt=0)
-    """Seconds of silence after which a feed counts as unreachable."""
+    """Seconds without data after which a feed counts as unreachable."""
     on_finished: str = ""
-    """workflow_type, such as gardener, that is signalled when a harvest has ended, and started for the tenant where it
-    does not run; none unless given."""
+    """workflow_type, such as gardener, to signal after a harvest, and to start for the tenant if it does not run; none
+    by default."""
 
     @field_validator("feed_folders")
     @classmethod
@@ -132,20 +132,20 @@ class HarvestSettings(BaseModel):
         return self
 
     def _folders_line(self, path: Path) -> str:
-        """The line of the settings file that opens a file's folder as well."""
+        """Return the line for the settings file that adds a file's folder."""
         folders: Sequence[Path] = (*self.feed_folders, path.parent)
         return f"feed_folders = {json.dumps([str(folder) for folder in folders], ensure_ascii=False)}"
 
     def catalogue_in(self, data_folder: Path) -> str:
-        """SQLAlchemy URL of the catalogue of a worker with this data folder."""
+        """Return the SQLAlchemy URL of the catalogue of a worker with this data folder."""
         return self.catalogue_url or f"sqlite:///{(data_folder / 'harvest' / 'catalogue.db').absolute()}"
 
     def supplier(self, code: str) -> SupplierSettings | None:
-        """The supplier of a code; None where there is none."""
+        """Return the supplier of a code; None if it does not exist."""
         if code == BUNDLED_SUPPLIER and code not in self.suppliers:
             return SupplierSettings(url=f"bundled:{BUNDLED_SUPPLIER}", format="shopify_csv")
         return self.suppliers.get(code)
 
     def supplier_codes(self) -> list[str]:
-        """All codes, sorted."""
+        """Return all codes, sorted."""
         return sorted({*self.suppliers, BUNDLED_SUPPLIER})

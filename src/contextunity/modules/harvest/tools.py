@@ -1,4 +1,4 @@
-"""The tool `lookup_sku`, which the code module offers to programs: what the catalogue has of a SKU."""
+"""The tool `lookup_sku`, which the code module offers to programs: find a product in the catalogue by SKU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LookupSkuSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     catalogue_url: str | None = None
-    """As in `[modules.harvest]`: SQLAlchemy URL of the catalogue; the SQLite file in the data folder unless given."""
+    """SQLAlchemy URL of the catalogue, as in `[modules.harvest]`; by default the SQLite file in the data folder."""
 
 
 @contextlib.asynccontextmanager
@@ -38,7 +38,7 @@ async def _open(context: ToolContext) -> AsyncGenerator[ToolFunction, None]:
     lock = asyncio.Lock()
 
     async def catalogue() -> Catalogue:
-        # With the first call: a worker whose programs never look anything up needs no database.
+        # Open it with the first call: a worker whose programs never call the tool needs no database.
         nonlocal opened
         async with lock:
             if opened is None:
@@ -48,7 +48,7 @@ async def _open(context: ToolContext) -> AsyncGenerator[ToolFunction, None]:
     async def lookup_sku(caller: ToolCaller, sku: str, /, supplier_code: str | None = None) -> JsonValue:
         for name, value in (("sku", sku), ("supplier_code", supplier_code)):
             if not isinstance(value, str | None) or value == "":  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise ToolRefusedError(f"lookup_sku takes {name} as text, not {value!r}", error_type="TypeError")
+                raise ToolRefusedError(f"lookup_sku needs {name} as a string, not {value!r}", error_type="TypeError")
         try:
             found = await catalogue()
             return await asyncio.to_thread(
@@ -67,7 +67,7 @@ async def _open(context: ToolContext) -> AsyncGenerator[ToolFunction, None]:
 
 
 def _find_product(catalogue: Catalogue, tenant_id: str, sku: str, supplier_code: str | None) -> JsonValue:
-    """The first supplier's product that has the SKU, by the order of supplier codes; None where nobody offers it."""
+    """Return the product with the SKU of the first supplier, by supplier code; None if no supplier offers it."""
     for supplier in [supplier_code] if supplier_code else catalogue.suppliers(tenant_id):
         product = catalogue.get(tenant_id, supplier, sku)
         if product is not None and product.publication in (Publication.UNSPECIFIED, Publication.ACTIVE):
@@ -102,8 +102,8 @@ lookup_sku = Tool(
     name="lookup_sku",
     open=_open,
     settings=LookupSkuSettings,
-    description="lookup_sku(sku, supplier_code=None) gives the product of the tenant's catalogue, or None.",
+    description="lookup_sku(sku, supplier_code=None) returns the product of the tenant's catalogue, or None.",
 )
-"""lookup_sku(sku, supplier_code=None) → the product as a dict, prices as text; None where the catalogue lacks it, or
-the shop does not sell it: a draft, archived or unpublished product. `publication` is active, or empty where the feed
-does not say."""
+"""lookup_sku(sku, supplier_code=None) → the product as a dict, prices as text; None if the catalogue lacks it, or if
+the shop does not sell it: a draft, archived or unpublished product. `publication` is active, or empty if the feed does
+not say."""

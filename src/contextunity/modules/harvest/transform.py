@@ -1,7 +1,7 @@
-"""Turns the rows of a feed into products that can be compared and stored: pure, and fast enough for large feeds.
+"""Convert the rows of a feed into products: pure functions, fast enough for large feeds.
 
-Whatever depends on one row alone is decided here. What needs other rows, such as whether a SKU occurs twice, is
-decided where products are stored, so that the size of a page never changes what comes out.
+Everything here depends on a single row. Checks that need other rows, such as duplicate SKUs, are done when products are
+stored, so that the result never depends on the size of a page.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from .spreadsheet import lost_digits, restored
 __all__ = ["MAX_SKU_CHARS", "Key", "clean_text", "sale_dates", "transform_page"]
 
 Key = Literal["sku", "barcode", "handle_options"]
-"""What names a product in the catalogue: its SKU, its barcode, or its handle with its options."""
+"""Key of a product in the catalogue: its SKU, its barcode, or its handle with its options."""
 
 MAX_SKU_CHARS = 255
-"""The SKU is part of a key in the catalogue, and databases bound those."""
+"""Maximum length of a SKU: it is part of a key in the catalogue, and databases limit those."""
 
 _OPTION_ORDER = {
     name: rank
@@ -45,8 +45,8 @@ _OPTION_ORDER = {
         ("size", "width", "length", "capacity", "volume", "model", "color", "colour", "material", "pattern", "style")
     )
 }
-"""How options follow each other in titles and derived SKUs; all others come after these, by name. The order of the
-feed is not known here: a map in Protocol Buffers has none."""
+"""Order of options in titles and derived SKUs; all others follow by name. The order of the feed is unknown here: a map
+in Protocol Buffers has none."""
 
 _GRAMS = {
     "g": Decimal(1),
@@ -86,7 +86,7 @@ _PUBLICATION = {
     "draft": Publication.DRAFT,
     "archived": Publication.ARCHIVED,
     "unpublished": Publication.UNPUBLISHED,
-    # Shown to nobody who does not have its address.
+    # Visible only with its URL.
     "unlisted": Publication.UNPUBLISHED,
 }
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -113,26 +113,26 @@ class _RejectError(Exception):
 
 
 def transform_page(raw: RawPage, *, currency_code: str, key: Key = "sku", now: datetime | None = None) -> ProductPage:
-    """Make products of the rows of a page.
+    """Convert the rows of a page into products.
 
-    A row without a SKU gets `{group}/{option value}/{option value}`, each value in lower case with hyphens for all
-    that is neither letter nor digit; it stays the same as long as handle and options do. Real exports have many such
+    A row without a SKU gets `{group}/{option value}/{option value}`, each value in lower case, with hyphens for
+    everything except letters and digits. It is stable as long as handle and options are. Real exports have many such
     rows.
 
     Args:
-        raw: rows as read.
-        currency_code: ISO 4217 code of the currency that prices without one of their own are in.
-        key: what takes the place of the SKU; where a row lacks it, handle and options do.
-        now: the time that reduced prices must hold at, aware; the present unless given.
+        raw: rows of the feed.
+        currency_code: ISO 4217 code of the currency of prices without a currency.
+        key: key to use as SKU; if a row lacks it, handle and options are used.
+        now: time for which sale prices must be valid, timezone-aware; by default the current time.
 
     Returns:
-        One product for each row that can be used; all others as rejected rows, with those that could not even be read
-        among them, by line. Optional values that cannot be used are left out, with a warning.
+        One product for each valid row; all others as rejected rows by line, including unreadable ones. Invalid optional
+        values are omitted, with a warning.
     """
     page = _Page(currency_code, key, now or datetime.now(UTC))
     for told in (*raw.rejected, *raw.warnings):
-        # As the catalogue has it: a spreadsheet's apostrophe must not hide which product is listed. Where something
-        # else is the key, the SKU of a row that could not be read names no product.
+        # Clean it as in the catalogue: a spreadsheet's apostrophe must not hide which product is listed. If the key
+        # is not the SKU, the SKU of an unreadable row identifies no product.
         told.sku = clean_text(told.sku) if told.sku and key == "sku" else ""
     products: list[Product] = []
     rejected: list[RejectedRow] = list(raw.rejected)
@@ -158,7 +158,7 @@ def transform_page(raw: RawPage, *, currency_code: str, key: Key = "sku", now: d
 
 
 class _Page:
-    """What holds for all rows of a page, and what is known of the row at hand."""
+    """Data of all rows of a page, and of the current row."""
 
     __slots__ = ("currency_code", "descriptions", "key", "now", "sku", "warnings")
 
@@ -166,7 +166,7 @@ class _Page:
         self.currency_code = currency_code
         self.key = key
         self.now = now
-        # Variants share their description, and its conversion is most of the work.
+        # Variants share their description, whose conversion is most of the work.
         self.descriptions: dict[str, str] = {}
         self.sku = ""
         self.warnings: list[tuple[WarningReason, str]] = []
@@ -179,7 +179,7 @@ def _transform_row(row: RawProduct, page: _Page) -> Product:
     options = dict(_clean_options(*row.options.items())) if row.options else {}
     group = clean_text(row.group)
     gtin = _gtin(row.gtin, page) if row.gtin else ""
-    # The key comes first, so that a row that is rejected for something else is known by it.
+    # Read the key first, so that a row rejected for another reason has it.
     page.sku = sku = _key(row, page, group, gtin, options)
     title = clean_text(row.title)
     if not title:
@@ -223,8 +223,8 @@ def _transform_row(row: RawProduct, page: _Page) -> Product:
 
 
 def _cleaned(text: str) -> str:
-    """Give a text of one line: no control characters, one blank where there was any white space, and undone what a
-    spreadsheet program did to it.
+    """Clean a text of one line: no control characters, one space for any whitespace, and without changes by spreadsheet
+    programs.
     """
     if text.isascii() and text.isprintable() and "  " not in text:
         return restored(text.strip())
@@ -232,17 +232,17 @@ def _cleaned(text: str) -> str:
 
 
 clean_text = lru_cache(maxsize=8192)(_cleaned)
-"""The same for what many rows have alike. What few have, such as a barcode, would only drive the rest out."""
+"""Clean a text, with a cache for values of many rows. Rare values, such as barcodes, would only evict the others."""
 
 
 def _without_controls(text: str) -> str:
-    """Leave out control characters but white space, which is dealt with later."""
+    """Remove control characters except whitespace, which is handled later."""
     return text if text.replace("\n", "").isprintable() or _CONTROLS.search(text) is None else _CONTROLS.sub(" ", text)
 
 
 @lru_cache(maxsize=4096)
 def _clean_options(*options: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-    """Give the options that tell variants apart, in the order of titles; Shopify's placeholder is none."""
+    """Return the options that distinguish variants, in the order of titles, without Shopify's placeholder."""
     cleaned = {_cleaned(name): _cleaned(value) for name, value in options}
     pairs = [
         (name, value)
@@ -255,7 +255,7 @@ def _clean_options(*options: tuple[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def _title(title: str, options: dict[str, str]) -> str:
-    """Append what sets the variant apart, unless the title says all of it, as the titles of Google feeds do."""
+    """Append the variant's options, unless the title contains all of them, as in Google feeds."""
     words = f" {_lowercase_words(title)} "
     for value in options.values():
         if f" {_lowercase_words(value).strip()} " not in words:
@@ -267,7 +267,7 @@ def _title(title: str, options: dict[str, str]) -> str:
 
 @lru_cache(maxsize=4096)
 def _lowercase_words(text: str) -> str:
-    """Give the words of a text in lower case, with a blank for whatever is between them."""
+    """Return the words of a text in lower case, separated by single spaces."""
     return _NOT_A_WORD.sub(" ", text.lower())
 
 
@@ -280,18 +280,18 @@ def _key(row: RawProduct, page: _Page, group: str, gtin: str, options: dict[str,
         sku = (gtin or clean_text(row.gtin)) if page.key == "barcode" else ""
     if not sku:
         if not group:
-            detail = "the SKU is empty, and there is no group to derive one from"
+            detail = "the SKU is empty, and the row has no group to derive one from"
             if page.key != "sku":
-                detail = f"the supplier's key is {page.key}, and the row has neither that nor a group"
+                detail = f"the supplier's key is {page.key}, but the row has neither that nor a group"
             raise _RejectError(RejectReason.MISSING_SKU, detail)
         sku = "/".join([group, *(_slug(value) for value in options.values())])
     if len(sku) > MAX_SKU_CHARS:
-        raise _RejectError(RejectReason.BAD_SKU, f"the SKU has {len(sku)} characters, at most {MAX_SKU_CHARS} can be")
+        raise _RejectError(RejectReason.BAD_SKU, f"the SKU has {len(sku)} characters, more than {MAX_SKU_CHARS}")
     return sku
 
 
 def _gtin(text: str, page: _Page) -> str:
-    # Shopify has an apostrophe before each.
+    # Shopify writes an apostrophe before each.
     value = text[1:] if text[0] == "'" else text
     if not value.isdigit():
         value = _cleaned(text)
@@ -301,28 +301,28 @@ def _gtin(text: str, page: _Page) -> str:
         if lost_digits(value):
             page.warning(WarningReason.LOST_DIGITS, f"the GTIN {text!r} has lost its last digits in a spreadsheet")
         else:
-            page.warning(WarningReason.BAD_GTIN, f"the GTIN {text!r} is left out: {error}")
+            page.warning(WarningReason.BAD_GTIN, f"the GTIN {text!r} is ignored: {error}")
         return ""
 
 
 @lru_cache(maxsize=4096)
 def _slug(value: str) -> str:
-    # A value of signs alone, such as "+", would leave nothing; it is kept as it is then.
+    # Keep a value that only consists of signs, such as "+": otherwise nothing would be left.
     return _NOT_A_WORD.sub("-", value.lower()).strip("-") or value
 
 
 def _prices(row: RawProduct, page: _Page) -> tuple[Money, Money | None]:
-    """Give the price, and the price before a reduction where there is one: in the same currency, and higher."""
+    """Return the price, and the price before a reduction, if any: in the same currency, and higher."""
     if not row.price.strip():
-        also = ", and a reduced price alone is none" if row.sale_price.strip() else ""
+        also = ", and a sale price alone is not enough" if row.sale_price.strip() else ""
         raise _RejectError(RejectReason.MISSING_PRICE, f"the price is empty{also}")
     currency = row.currency_code or page.currency_code
     try:
         price = _amount(row.price, currency)
     except BadPriceError as error:
-        raise _RejectError(RejectReason.BAD_PRICE, f"the price {row.price!r} cannot be used: {error}") from None
+        raise _RejectError(RejectReason.BAD_PRICE, f"the price {row.price!r} is invalid: {error}") from None
     except BadCurrencyError as error:
-        raise _RejectError(RejectReason.BAD_CURRENCY, f"the price {row.price!r} cannot be used: {error}") from None
+        raise _RejectError(RejectReason.BAD_CURRENCY, f"the price {row.price!r} is invalid: {error}") from None
     if row.sale_price and row.sale_price.strip():
         sale = _sale_price(row, page, price, currency)
         if sale is not None:
@@ -332,7 +332,7 @@ def _prices(row: RawProduct, page: _Page) -> tuple[Money, Money | None]:
     try:
         before = _amount(row.compare_at_price, currency)
     except (BadPriceError, BadCurrencyError) as error:
-        detail = f"the price before a reduction {row.compare_at_price!r} is left out: {error}"
+        detail = f"the price before a reduction {row.compare_at_price!r} is ignored: {error}"
         page.warning(WarningReason.BAD_COMPARE_AT_PRICE, detail)
         return _money(price), None
     if before[0] != price[0] or before[1:] <= price[1:]:
@@ -342,7 +342,7 @@ def _prices(row: RawProduct, page: _Page) -> tuple[Money, Money | None]:
 
 @lru_cache(maxsize=16384)
 def _amount(text: str, currency: str) -> tuple[str, int, int]:
-    # Digits and a point, which most prices are, need no cleaning.
+    # Prices with only digits and a point, like most, need no cleaning.
     plain = text.isascii() and text.replace(".", "", 1).isdigit()
     return parse_money(text if plain else _cleaned(text), currency)
 
@@ -354,14 +354,14 @@ def _money(amount: tuple[str, int, int]) -> Money:
 def _sale_price(
     row: RawProduct, page: _Page, price: tuple[str, int, int], currency: str
 ) -> tuple[str, int, int] | None:
-    """Give the reduced price where it holds now, is above zero and below the price."""
+    """Return the sale price if it is valid now, above zero and below the price."""
     if row.sale_price_effective_date.strip():
         try:
             begin, end = sale_dates(clean_text(row.sale_price_effective_date))
         except ValueError as error:
             dates = row.sale_price_effective_date
             page.warning(
-                WarningReason.BAD_SALE_DATES, f"when the reduced price holds, {dates!r}, cannot be read: {error}"
+                WarningReason.BAD_SALE_DATES, f"the dates of the sale price, {dates!r}, are unreadable: {error}"
             )
             return None
         if not begin <= page.now < end:
@@ -369,7 +369,7 @@ def _sale_price(
     try:
         sale = _amount(row.sale_price, currency)
     except (BadPriceError, BadCurrencyError) as error:
-        page.warning(WarningReason.BAD_SALE_PRICE, f"the reduced price {row.sale_price!r} does not count: {error}")
+        page.warning(WarningReason.BAD_SALE_PRICE, f"the sale price {row.sale_price!r} is ignored: {error}")
         return None
     reason = ""
     if sale[1:] == (0, 0):
@@ -379,17 +379,17 @@ def _sale_price(
     elif sale[1:] >= price[1:]:
         reason = f"it is not below the price {row.price!r}"
     if reason:
-        page.warning(WarningReason.BAD_SALE_PRICE, f"the reduced price {row.sale_price!r} does not count: {reason}")
+        page.warning(WarningReason.BAD_SALE_PRICE, f"the sale price {row.sale_price!r} is ignored: {reason}")
         return None
     return sale
 
 
 @lru_cache(maxsize=256)
 def sale_dates(text: str) -> tuple[datetime, datetime]:
-    """Read two times of ISO 8601 with a slash between them; without a zone they are UTC, and a date is the whole day.
+    """Parse two ISO 8601 times separated by a slash; without a time zone they are UTC, and a date is the whole day.
 
     Raises:
-        ValueError: it is something else, or ends before it begins.
+        ValueError: the text is invalid, or ends before it begins.
     """
     first, slash, last = (part.strip() for part in text.partition("/"))
     if not slash:
@@ -412,10 +412,10 @@ _Warnings = tuple[tuple[WarningReason, str], ...]
 
 @lru_cache(maxsize=4096)
 def _stock(stock: str, availability: str) -> tuple[int | None, Availability, _Warnings]:
-    """Read pieces in stock and whether the product can be had; each may be a word.
+    """Read quantity in stock and availability; each may be a word.
 
-    Fewer pieces than none, which is what oversold goods have, is none. Where nobody says more, pieces decide; no
-    pieces are no matter where a product can be ordered in advance.
+    A negative quantity, as of oversold products, is zero. Without an availability, the quantity decides; a quantity of
+    zero is normal for preorders and backorders.
     """
     warnings: list[tuple[WarningReason, str]] = []
     pieces: int | None = None
@@ -426,15 +426,15 @@ def _stock(stock: str, availability: str) -> tuple[int | None, Availability, _Wa
         pieces = min(max(int(number[1]), 0), _MAX_STOCK)
     elif stock:
         found = _availability(stock)
-        # Where a word stands for the pieces as well as the availability, it is the availability that is not known.
+        # If both are words, the unknown one is the availability.
         if found is Availability.UNSPECIFIED:
             known = any(char.isdigit() for char in stock) or availability
             reason = WarningReason.BAD_STOCK if known else WarningReason.UNKNOWN_AVAILABILITY
-            warnings.append((reason, f"the stock {stock!r} is neither a number nor a word that is known"))
+            warnings.append((reason, f"the stock {stock!r} is neither a number nor a known word"))
     if availability:
         stated = _availability(availability)
         if stated is Availability.UNSPECIFIED:
-            detail = f"the availability {availability!r} is no word that is known"
+            detail = f"the availability {availability!r} is unknown"
             warnings.append((WarningReason.UNKNOWN_AVAILABILITY, detail))
         else:
             found = stated
@@ -444,7 +444,7 @@ def _stock(stock: str, availability: str) -> tuple[int | None, Availability, _Wa
     if found in (Availability.UNSPECIFIED, counted):
         return pieces, counted, tuple(warnings)
     if found in (Availability.IN_STOCK, Availability.OUT_OF_STOCK):
-        detail = f"the availability is {availability!r} with {pieces} pieces; it counts as out of stock"
+        detail = f"the availability is {availability!r} with a quantity of {pieces}; the product counts as out of stock"
         warnings.append((WarningReason.STOCK_MISMATCH, detail))
         found = Availability.OUT_OF_STOCK
     return pieces, found, tuple(warnings)
@@ -457,14 +457,14 @@ def _availability(text: str) -> Availability:
 
 @lru_cache(maxsize=256)
 def _publication(status: str, published: str) -> tuple[Publication, _Warnings]:
-    """Tell whether the shop sells a product at all. What is not shown is not sold, whatever its status."""
+    """Return whether the shop sells a product. A hidden product is not sold, regardless of its status."""
     warnings: list[tuple[WarningReason, str]] = []
     found = Publication.UNSPECIFIED
     status, published = _cleaned(status), _cleaned(published)
     if status:
         found = _PUBLICATION.get(status.lower(), found)
         if found is Publication.UNSPECIFIED:
-            warnings.append((WarningReason.UNKNOWN_STATUS, f"the status {status!r} is no word that is known"))
+            warnings.append((WarningReason.UNKNOWN_STATUS, f"the status {status!r} is unknown"))
     if published:
         shown = _TRUTH.get(published.lower())
         if shown is None:
@@ -477,15 +477,15 @@ def _publication(status: str, published: str) -> tuple[Publication, _Warnings]:
 def _weight(row: RawProduct, page: _Page) -> int | None:
     grams = _weight_grams(row.weight, row.weight_unit)
     if grams is None and row.weight.strip(" 0.,") and not _NO_WEIGHT.fullmatch(row.weight.strip()):
-        page.warning(WarningReason.BAD_WEIGHT, f"the weight {row.weight!r} is left out: it cannot be read")
+        page.warning(WarningReason.BAD_WEIGHT, f"the weight {row.weight!r} is ignored: it is unreadable")
     return grams
 
 
 @lru_cache(maxsize=4096)
 def _weight_grams(weight: str, weight_unit: str) -> int | None:
-    """Read a weight; None where it is none, or zero, which shops leave where nobody has weighed."""
+    """Parse a weight; None if it is invalid, or zero, which shops leave for unknown weights."""
     if weight_unit == "g" and len(weight) <= _GRAM_DIGITS and weight.isascii() and weight.isdigit():
-        # What Shopify's exports have.
+        # The units in Shopify's exports.
         return int(weight) or None
     found = _WEIGHT.fullmatch(_cleaned(weight))
     if found is None:
@@ -511,12 +511,12 @@ def _images(urls: list[str]) -> list[str]:
 
 @lru_cache(maxsize=8192)
 def _web_address(text: str) -> str:
-    """Give an absolute http or https address, or nothing; blanks within it are escaped."""
+    """Return an absolute http or https URL with escaped spaces, or an empty string."""
     text = text.strip()
     if text.startswith("//"):
         text = f"https:{text}"
     text = text.replace(" ", "%20")
-    # What is printable has no white space but blanks.
+    # Printable text has no whitespace except spaces.
     return text if _WEB_ADDRESS.match(text) and text.isprintable() else ""
 
 
@@ -535,7 +535,7 @@ def _unique(texts: Iterable[str]) -> list[str]:
 
 
 def _as_json(row: RawProduct) -> str:
-    """Write a row down as JSON, with the long description last, where it may be cut."""
+    """Write a row as JSON, with the long description last, where it may be cut."""
     fields = {
         "sku": row.sku,
         "group": row.group,

@@ -1,4 +1,4 @@
-"""HarvestWorkflow: pages of a supplier's feed flow through fetch, transform and sync, a few of them at once."""
+"""HarvestWorkflow: fetch, transform and sync the pages of a supplier's feed, a few of them at once."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from .errors import HARVESTS_TAKEN
 __all__ = ["HarvestWorkflow", "ListRejectedWorkflow"]
 
 _MAX_IN_FLIGHT = 4
-"""Pages fetched but not yet synced: bounds what is staged, and how far fetching may run ahead of a slow catalogue."""
+"""Maximum pages fetched but not yet synced: it limits staged data, and how far fetching is ahead of the catalogue."""
 
 _PAGES_PER_RUN = 150
-"""Pages after which the workflow continues as new: some 20 events each keep a history far below Temporal's limits."""
+"""Pages after which the workflow continues as new: with about 20 events each, the history stays far below limits."""
 
 
 @final
 class HarvestWorkflow(contract.HarvestWorkflowBase):
-    """Harvests one supplier's feed for one tenant.
+    """Harvest one supplier's feed for one tenant.
 
-    Fetching is sequential, since only a page read tells where the next one begins. Transforming runs beside it. Syncing
-    goes page by page in the feed's order, so that of rows with the same SKU always the same one wins.
+    Fetching is sequential, because only a page that was read has the cursor of the next one. Transforming runs in
+    parallel. Syncing is in the feed's order, so that of rows with the same SKU always the same one wins.
     """
 
     @workflow.init
@@ -71,7 +71,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         self._unchanged = False
 
     async def run(self, request: HarvestRequest) -> HarvestResponse:
-        """Runs the harvest, or the part of it that fits one history."""
+        """Run the harvest, or the part of it that fits into one history."""
         last = await self._flow()
         if last is None:
             await workflow.wait_condition(workflow.all_handlers_finished)
@@ -101,7 +101,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         )
 
     def get_progress(self) -> HarvestProgress:
-        """Tells how far it is."""
+        """Return the progress."""
         feed = self._state.feed
         paused = self._state.paused and self._stage in (HarvestStage.OPENING, HarvestStage.RUNNING)
         return HarvestProgress(
@@ -117,29 +117,29 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         )
 
     def pause(self) -> None:
-        """Stops fetching further pages."""
+        """Stop fetching pages."""
         self._state.paused = True
 
     def resume(self) -> None:
-        """Goes on fetching."""
+        """Continue fetching."""
         self._state.paused = False
 
     def set_page_size(self, request: SetPageSizeRequest) -> SetPageSizeResponse:
-        """Changes the size of the pages to come."""
+        """Change the size of later pages."""
         previous, self._state.page_size = self._page_size, request.page_size
         return SetPageSizeResponse(previous_page_size=previous)
 
     def validate_set_page_size(self, request: SetPageSizeRequest) -> None:
-        """Refuses a size where there are no pages to come; which sizes there are, the contract says."""
+        """Reject a size if there are no later pages; the contract limits the size."""
         if self._stage in (HarvestStage.FINISHING, HarvestStage.DONE):
-            raise ValueError("no page is left to fetch, so there is none to give another size")
+            raise ValueError("all pages are fetched, so the page size cannot change any more")
 
     async def _flow(self) -> SyncToBrainResponse | None:
-        """Lets pages flow until the harvest is over, or the run is long enough.
+        """Process pages until the harvest ends, or the run is long enough.
 
         Returns:
-            The answer to the sync of the last page, or what takes its place where the feed is unchanged; None where
-            pages are left for a further run.
+            The answer to the sync of the last page, or its replacement if the feed is unchanged; None if pages are left
+            for another run.
         """
         syncing: asyncio.Task[SyncToBrainResponse] | None = None
         over, pages = False, 0
@@ -151,7 +151,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
                 page = self._page_ref()
                 fetched = await self._fetch(page)
                 if fetched.standing is not None:
-                    # Nothing has been read, so nothing is transformed or synced; the activity has ended the harvest.
+                    # Nothing was read, so transform and sync nothing; the activity has ended the harvest.
                     self._unchanged, self._state.counts = True, fetched.standing
                     return SyncToBrainResponse(catalogue=fetched.catalogue, on_finished=fetched.on_finished)
                 over = fetched.end_of_feed or self._trial_is_over()
@@ -161,8 +161,8 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
                 sync.allow_delisting = over and self._request.allow_delisting
                 syncing = asyncio.create_task(self._process(sync, fetched, syncing))
         except (Exception, asyncio.CancelledError):
-            # Pages in flight are finished even when fetching the next one failed; their own failure counts first.
-            # Not in a `finally`: a workflow that leaves the worker's memory is closed there, and must not wait.
+            # Finish pages in flight even if fetching the next one failed; report their own failure first.
+            # Not in a `finally`: it also runs when the workflow is evicted from the cache, where it must not wait.
             if syncing is not None:
                 await syncing
             raise
@@ -170,13 +170,13 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         return last if over else None
 
     async def _notify(self, workflow_type: str) -> None:
-        """Tells the workflow that the settings name. Where that cannot be done, the harvest is done all the same."""
+        """Signal the workflow of `on_finished`. A failure does not fail the harvest."""
         try:
             await contract.notify_finished(NotifyFinishedRequest())
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            workflow.logger.warning("%r was not told that the harvest has ended: %s", workflow_type, error.cause)
+            workflow.logger.warning("%r could not be signalled after the harvest: %s", workflow_type, error.cause)
 
     async def _fetch(self, page: PageRef) -> FetchProductsResponse:
         state = self._state
@@ -197,7 +197,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         if fetched.feed is not None:
             state.feed = fetched.feed
         state.cursor = fetched.next_cursor
-        # SetPageSize while the first page was fetched counts more than what that page was asked for with.
+        # SetPageSize during the fetch of the first page overrides that page's size.
         state.page_size = state.page_size or fetched.page_size
         state.next_page += 1
         self._entries += fetched.entries
@@ -208,7 +208,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         return fetched
 
     async def _fetch_in_turn(self, request: FetchProductsRequest) -> FetchProductsResponse:
-        """Fetches a page; where the tenant has as many harvests under way as it may, waits for its turn first."""
+        """Fetch a page; if the tenant is at its limit of harvests, wait for the turn first."""
         try:
             return await retry_until_free(lambda: contract.fetch_products(request))
         except ActivityError as error:
@@ -225,7 +225,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
         fetched: FetchProductsResponse,
         previous: asyncio.Task[SyncToBrainResponse] | None,
     ) -> SyncToBrainResponse:
-        """Transforms a fetched page, and syncs it once the page before is synced."""
+        """Transform a fetched page, and sync it after the page before."""
         try:
             currency = self._state.feed.currency_code if self._state.feed is not None else ""
             transform = contract.transform_data.start(TransformDataRequest(page=sync.page, currency_code=currency))
@@ -271,7 +271,7 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
 
     @property
     def _page_size(self) -> int:
-        """As in force; 0 until the first page tells the supplier's setting, where nobody asked for another."""
+        """Return the current page size; 0 before the first page returns the supplier's setting, unless requested."""
         return self._state.page_size or self._request.page_size
 
     @property
@@ -283,9 +283,9 @@ class HarvestWorkflow(contract.HarvestWorkflowBase):
 
 @final
 class ListRejectedWorkflow(contract.ListRejectedWorkflowBase):
-    """Lists one page of the rows that a harvest rejected."""
+    """List one page of the rows that a harvest rejected."""
 
     async def run(self, request: ListRejectedRequest) -> ListRejectedResponse:
-        """Has the page read where the catalogue is."""
+        """Read the page in an activity, where the catalogue is."""
         read = await contract.read_rejected(ReadRejectedRequest(query=request))
         return read.page if read.page is not None else ListRejectedResponse()

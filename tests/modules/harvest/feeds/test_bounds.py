@@ -156,7 +156,7 @@ async def test_no_answer_in_time_is_a_bound_as_well(client: httpx.AsyncClient, s
 async def test_a_feed_that_comes_too_slowly_may_be_better_later(client: httpx.AsyncClient, spool_folder: Path) -> None:
     bounds = FeedBounds(rate_seconds=0.2)
     async with sending(silent(_HEADER), 'ETag: "1"') as url:
-        with pytest.raises(FeedUnreachableError, match=r"less than 1024 bytes a second over 0\.2 s") as caught:
+        with pytest.raises(FeedUnreachableError, match=r"less than 1024 bytes per second over 0\.2 s") as caught:
             await open_feed(client, source(url), spool_folder=spool_folder, bounds=bounds)
     assert caught.value.retryable
     assert list(spool_folder.iterdir()) == []
@@ -339,7 +339,7 @@ async def test_a_file_elsewhere_is_refused(
         _read(client, path, inside, spool_folder),
         read_page(client, feed, FeedCursor(), 10, spool_folder=spool_folder, feed_folders=[inside]),
     ):
-        with pytest.raises(FeedRefusedError, match=r"list its folder in feed_folders of \[modules\.harvest\]"):
+        with pytest.raises(FeedRefusedError, match=r"add its folder to feed_folders of \[modules\.harvest\]"):
             await reading
 
 

@@ -357,7 +357,7 @@ async def test_xml_says_what_it_is_in(read_text: ReadText) -> None:
         reading = await read_text(text.encode(encoding))
         assert [product.title for product in reading.products] == [_RUSSIAN.replace(",", ";")]
         assert reading.warnings == []
-    with pytest.raises(FeedFormatError, match="'klingon' is no encoding that is known"):
+    with pytest.raises(FeedFormatError, match="'klingon' is not a known encoding"):
         await read_text('<?xml version="1.0" encoding="klingon"?><rss><channel><item/></channel></rss>')
 
 
@@ -479,8 +479,10 @@ async def test_json_lines_reads_both_spellings_and_keeps_numbers_as_written(read
         pytest.param('{"sku": "1",', "bad_json", "not JSON", id="cut off"),
         pytest.param("[1]", "bad_json", "array", id="no object"),
         pytest.param("[" * 100_000, "bad_json", "not JSON", id="very deep"),
-        pytest.param('{"sku": ["1"]}', "bad_field", "sku must be a text or a number, but is a JSON array", id="list"),
-        pytest.param('{"sku": true}', "bad_field", "sku must be a text or a number, but is a JSON boolean", id="bool"),
+        pytest.param('{"sku": ["1"]}', "bad_field", "sku must be a string or a number, but is a JSON array", id="list"),
+        pytest.param(
+            '{"sku": true}', "bad_field", "sku must be a string or a number, but is a JSON boolean", id="bool"
+        ),
         pytest.param('{"options": ["S"]}', "bad_field", "options must be an object", id="options"),
         pytest.param('{"imageUrls": {}}', "bad_field", "image_urls must be a list", id="images"),
         pytest.param('{"title": "\\ud800"}', "bad_field", "surrogate", id="half a surrogate pair"),

@@ -46,7 +46,7 @@ async def test_a_feed_in_another_format_than_configured_is_refused(
         pytest.param("<!DOCTYPE html>\n<html><body>Log in</body></html>", "an HTML page", id="HTML"),
         pytest.param("\n  <HTML><p>404</p></HTML>", "an HTML page", id="HTML in capitals"),
         pytest.param("<svg><g/></svg>", "root element <svg>", id="other XML"),
-        pytest.param("<rss><channel></rss>", "XML that cannot be read", id="broken XML"),
+        pytest.param("<rss><channel></rss>", "unreadable XML", id="broken XML"),
         pytest.param(BOMB, "EntitiesForbidden", id="entity declarations"),
         pytest.param('[{"sku": "1"}]', "one JSON array", id="JSON array"),
         pytest.param("name,price\nTent,1\n", "a first row of 'name', 'price'", id="other CSV"),

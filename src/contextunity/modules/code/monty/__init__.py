@@ -1,7 +1,7 @@
-"""The backend `monty`: Monty, an interpreter for a subset of Python, in processes of its own.
+"""The backend `monty`: Monty, an interpreter for a subset of Python, in separate processes.
 
-backend runs programs; guest is what runs inside Monty around a program; output takes what comes out; ending tells how
-a program ended; files is a program's folder and what a snapshot keeps of it.
+`backend` runs programs, `guest` is the source that runs inside Monty around a program, `output` collects output,
+`ending` finds out how a program ended, and `files` handles a program's folder and snapshots.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run programs in Monty, an interpreter for a subset of Python, in worker processes of its own."""
+"""Run programs in Monty, an interpreter for a subset of Python, in its own worker processes."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ if TYPE_CHECKING:
 __all__ = ["MontyBackend"]
 
 _ARGUMENT_BYTES = 64 * 1024
-"""Limit of the arguments of one call of a tool, as JSON."""
+"""Maximum bytes of the arguments of one tool call, as JSON."""
 _FOLDER = "/program"
 _GRACE = 0.25
-"""Seconds that Monty has to notice by itself that time is over; then its process is killed."""
+"""Seconds that Monty has to notice a timeout itself; then its process is killed."""
 _SUSPENSIONS = 10_000_000
-"""Each use of a file and each sleep is one; time limits them sooner."""
+"""Maximum calls of the system, such as uses of a file and sleeps; the time limits stop them earlier."""
 _SLEEPS = ("time.sleep", "asyncio.sleep", "system.sleep")
 _LONG_SOURCE = 20_000
 _CHECKOUT_TIMEOUT = 30.0
 _SETTLING = 0.05
-"""Seconds for the threads of Monty's library to let go of our objects. They do so some time after their last call is
-answered, without a signal, and abort the process if its interpreter ends meanwhile."""
+"""Seconds for the threads of Monty's library to release our objects. They release them some time after the answer to
+their last call, without a signal, and abort the process if its interpreter ends before."""
 _READABLE_BYTES = 8 << 20
-"""Limit of an exception's text; a longer one is not read. Printing writes a little more than what is printed."""
+"""Maximum bytes of an exception's text; a longer one is not read. Printing writes slightly more than its text."""
 
 
 @dataclass(slots=True)
 class _Run:
-    """One stretch of a program: from its beginning, or a tool's answer, to its end or the next call."""
+    """One part of a run: from the start or a tool's answer to the end or the next call."""
 
     program: Program
     output: Output
@@ -77,17 +77,17 @@ class _Run:
 
 
 class _OutOfTimeError(Exception):
-    """A program sleeps beyond its time."""
+    """A program sleeps longer than its timeout."""
 
 
 class MontyBackend:
     """Run programs in a pool of Monty's processes, which start when the backend is opened.
 
     Args:
-        processes: how many programs run at once.
-        runs_per_process: programs after which a process is replaced by a new one; with more than one, a run takes
-            3 ms less, and a program that broke into the interpreter could meet the next one there.
-        folder: where the folders of programs are made; None means the system's folder for temporary files.
+        processes: number of concurrent programs.
+        runs_per_process: programs after which a process is replaced; with more than one, a run takes 3 ms less, but a
+            program that broke into the interpreter could affect the next one.
+        folder: parent of the programs' folders; None means the system's folder for temporary files.
 
     Example:
         async with MontyBackend(processes=2) as backend:
@@ -115,7 +115,7 @@ class MontyBackend:
             SandboxUnavailable: Monty is not installed, or its processes do not start.
         """
         try:
-            # Here and not above: it takes a while to load, and only a worker that runs programs needs it.
+            # Import it here: it loads slowly, and only a worker that runs programs needs it.
             import pydantic_monty
 
             pool = pydantic_monty.AsyncMonty(
@@ -143,7 +143,7 @@ class MontyBackend:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the processes; closing twice is no error."""
+        """End the processes; closing twice is allowed."""
         opened, self._pool = self._pool is not None, None
         await self._stack.aclose()
         if opened:
@@ -174,14 +174,14 @@ class MontyBackend:
         """Resume a program that stopped at a tool.
 
         Raises:
-            ValueError: the snapshot is none, or another version's of Monty.
+            ValueError: the snapshot is invalid, or from another version of Monty.
             SandboxUnavailable: the backend is not open.
         """
         stopped = await asyncio.to_thread(unpack, snapshot)
         if stopped.version != self._version:
             raise ValueError(
                 f"the program stopped in Monty {stopped.version}, and this worker has {self._version}, which cannot "
-                "go on with it; keep a worker of the old version until its programs have ended"
+                "resume it; keep a worker with the old version until its programs have ended"
             )
 
         async def go_on(session: AsyncMontySession, mount: MountDir, output: Output) -> AsyncSnapshot:
@@ -198,7 +198,7 @@ class MontyBackend:
         mount: MountDir,
         folder: Path | None,
     ) -> Outcome | ToolCall:
-        """Run one stretch; once more if Monty's process crashed, which need not be the program's fault."""
+        """Run one part; retry once if Monty's process crashed, because the program may not be the cause."""
         from pydantic_monty import MontyCrashedError
 
         for last in (False, True):
@@ -207,10 +207,10 @@ class MontyBackend:
                 return await self._run_once(run, start, mount, folder)
             except MontyCrashedError as error:
                 if run.out_of_time or error.timed_out:
-                    return _outcome(run, Ending(status=ExecutionStatus.TIMEOUT, error="the program's time was over"))
-                # A first attempt may have changed the folder that it wrote to.
+                    return _outcome(run, Ending(status=ExecutionStatus.TIMEOUT, error="the program timed out"))
+                # The first attempt may have changed its folder.
                 if last or folder is not None:
-                    text = f"the interpreter broke down: {str(error)[:500]}"
+                    text = f"the interpreter crashed: {str(error)[:500]}"
                     return _outcome(run, Ending(status=ExecutionStatus.CRASHED, error=text))
         raise AssertionError("unreachable")
 
@@ -257,7 +257,7 @@ class MontyBackend:
                         run, ending_of(error, syntax=False, cpu_first=limits.cpu < limits.wall, tools=tools)
                     )
                 except _OutOfTimeError:
-                    return _outcome(run, Ending(status=ExecutionStatus.TIMEOUT, error="the program's time was over"))
+                    return _outcome(run, Ending(status=ExecutionStatus.TIMEOUT, error="the program timed out"))
 
     async def _report_result(self, run: _Run, session: AsyncMontySession) -> Outcome:
         await _drive(await session.feed_start(simple_report_source(), print_callback=run.output), run)
@@ -266,10 +266,10 @@ class MontyBackend:
             source = report_source(run.program.limits.result_bytes)
             await _drive(await session.feed_start(source, print_callback=run.output), run)
             outcome = _read_result(run)
-        return outcome or _outcome(run, Ending(status=ExecutionStatus.RESULT_ERROR, error="the result cannot be told"))
+        return outcome or _outcome(run, Ending(status=ExecutionStatus.RESULT_ERROR, error="the result cannot be read"))
 
     async def _stop(self, run: _Run, call: AsyncFunctionSnapshot, folder: Path | None) -> ToolCall | Outcome:
-        """Read from its message which tool the program calls, and pack the program."""
+        """Read from the message which tool the program calls, and pack the program."""
         name, positional, named = _read_tool_call(run)
         dump = call.dump()
 
@@ -281,7 +281,7 @@ class MontyBackend:
         try:
             snapshot = await asyncio.to_thread(put_away)
         except FolderFullError:
-            error = f"the program's files take more than {limit:,} bytes where it calls {name}"
+            error = f"the program's files take more than {limit:,} bytes when it calls {name}"
             return _outcome(run, Ending(status=ExecutionStatus.SCRATCH_LIMIT, error=error, error_type="OSError"))
         stdout, stderr = run.output.streams
         return ToolCall(
@@ -327,9 +327,9 @@ class MontyBackend:
 
 @contextlib.contextmanager
 def _bounded(session: AsyncMontySession, run: _Run) -> Any:
-    """Kill the process of a session when the program's time is over, or nobody waits for it any more.
+    """Kill the process of a session when the program times out, or its run is cancelled.
 
-    The interpreter checks its limits by itself; this is for when it does not, and for what its clock leaves out.
+    The interpreter checks its limits itself; this is for when it does not, and for time that its clock does not count.
     """
     process = session.worker_pid
 
@@ -353,30 +353,30 @@ def _bounded(session: AsyncMontySession, run: _Run) -> Any:
 
 
 def _too_long(run: _Run) -> int:
-    """Return the size of the exception that has just come if it is too large to be read; else 0."""
+    """Return the size of the current exception if it is too large to read; otherwise 0."""
     size = run.written.unprinted_bytes(run.output.seen_bytes)
     return size if size > _READABLE_BYTES + run.output.seen_bytes // 8 else 0
 
 
 def _unreadable_exception(size: int) -> Ending:
-    error = f"the program raised an exception whose text is too long to be told, some {size:,} bytes"
+    error = f"the program raised an exception whose text is too long to read, about {size:,} bytes"
     return Ending(status=ExecutionStatus.EXCEPTION, error=error)
 
 
 async def _drive(snapshot: AsyncSnapshot, run: _Run) -> AsyncFunctionSnapshot | None:
-    """Answer what a program asks its surroundings for, until it calls a tool; return None if it ends.
+    """Answer a program's system calls until it calls a tool; return None if it ends.
 
-    Leave the arguments of its calls alone, but for sleeps, whose argument is a number.
+    Do not read the arguments of its calls, except of sleeps, whose argument is a number.
     """
     from pydantic_monty import AsyncFunctionSnapshot, AsyncNameLookupSnapshot, MontyComplete
 
     while not isinstance(snapshot, MontyComplete):
-        # What it asks for takes bytes as well, such as what it writes into a file.
+        # Its system calls take bytes too, such as data that it writes into a file.
         run.written.skip_printed(run.output.seen_bytes)
         if isinstance(snapshot, AsyncNameLookupSnapshot):
             snapshot = await snapshot.resume()
             continue
-        # A future would be one of ours, and we begin none.
+        # Only the host creates futures, and this one creates none.
         assert isinstance(snapshot, AsyncFunctionSnapshot), snapshot
         if snapshot.is_os_function and snapshot.function_name in _SLEEPS:
             await _sleep(float(snapshot.args[0]), run)
@@ -399,7 +399,7 @@ async def _sleep(seconds: float, run: _Run) -> None:
 
 
 def _read_tool_call(run: _Run) -> tuple[str, list[JsonValue], dict[str, JsonValue]]:
-    """Read the call from the program's last message; a badly forged one calls nothing."""
+    """Read the call from the program's last message; an invalid forged message calls nothing."""
     try:
         told = json.loads(run.output.take_message() or "")
         name, (positional, named) = told["tool"], told["arguments"]
@@ -425,12 +425,12 @@ _EXCEPTIONS: Sequence[str] = (
 
 
 def _message_bytes(program: Program) -> int:
-    # Text may take six times its length where JSON has to escape it.
+    # Text may take six times its length if JSON has to escape it.
     return max(program.limits.result_bytes, _ARGUMENT_BYTES) * 6 + 1024
 
 
 def _read_result(run: _Run) -> Outcome | None:
-    """Read the result from the program's last message; return None if it has to be asked for more."""
+    """Read the result from the program's last message; return None if the full result must be requested."""
     text = run.output.take_message()
     limit = run.program.limits.result_bytes
     try:
@@ -441,12 +441,12 @@ def _read_result(run: _Run) -> Outcome | None:
             return _outcome(run, Ending(status=ExecutionStatus.RESULT_ERROR, error=str(told["error"])[:2000]))
         if "value" not in told:
             return _outcome(run, Ending(status=ExecutionStatus.OK, error=""))
-        # Encoded once more, since the program may have forged the message.
+        # Encode it again, because the program may have forged the message.
         value = json.loads(encode(told["value"], limit))
     except CannotCarry as error:
         return _outcome(run, Ending(status=ExecutionStatus.RESULT_ERROR, error=str(error)[:2000]))
     except (ValueError, TypeError, RecursionError):
-        return _outcome(run, Ending(status=ExecutionStatus.RESULT_ERROR, error="the result cannot be told"))
+        return _outcome(run, Ending(status=ExecutionStatus.RESULT_ERROR, error="the result cannot be read"))
     return _outcome(run, Ending(status=ExecutionStatus.OK, error=""), value, has_result=True)
 
 

@@ -1,4 +1,4 @@
-"""Tell from what Monty raises how a program ended, and whether it needs more of Python than Monty has."""
+"""Find out from Monty's errors how a program ended, and whether it needs Python features that Monty lacks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["EXIT_CODES", "Ending", "ending_of"]
 _NO_ATTRIBUTE = r"(?:type object )?'(\w+)'(?: object)? has no attribute '(\w+)'"
 _LINE = 2000
 _TRACEBACK = 32 * 1024
-_CPYTHON = "the backend cpython has it, where the deployment offers it (language: cpython)"
+_CPYTHON = "the backend cpython has it, if the deployment offers it (language: cpython)"
 _FULL = {"OSError": "disk write limit of ", "MemoryError": "mount memory usage limit of "}
-"""How Monty says that a program's files take more than they may; many small ones hit the limit of memory."""
+"""Monty's texts if a program's files exceed their limit; many small ones exceed the memory limit."""
 
 EXIT_CODES = {
     ExecutionStatus.OK: 0,
@@ -32,7 +32,7 @@ EXIT_CODES = {
     ExecutionStatus.CRASHED: 139,
     ExecutionStatus.SCRATCH_LIMIT: 153,
 }
-"""As a shell tells `timeout`, SIGKILL, SIGXCPU, SIGSEGV and SIGXFSZ. All others are 1."""
+"""Exit codes as in a shell for `timeout`, SIGKILL, SIGXCPU, SIGSEGV and SIGXFSZ. All others are 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,15 +48,15 @@ class Ending:
 def ending_of(
     error: MontyRuntimeError | MontySyntaxError, *, syntax: bool, cpu_first: bool = False, tools: bool = False
 ) -> Ending:
-    """Read an error of Monty's.
+    """Convert an error of Monty.
 
     Args:
-        error: what was raised.
+        error: the error.
         syntax: whether it is a syntax error.
-        cpu_first: whether processor time is the shorter of the two limits on time.
+        cpu_first: whether the limit of processor time is the shorter time limit.
         tools: whether the source of the tools was fed before the program.
     """
-    # Once: each call makes the text anew, and a hostile one takes a hundred megabytes.
+    # Call it once: each call creates the text again, and a hostile one takes a hundred megabytes.
     whole = error.display("type-msg")
     inner, _, rest = whole[:_TRACEBACK].partition(":")
     inner = inner.strip().rpartition(".")[2]
@@ -77,7 +77,7 @@ def ending_of(
         error_line = _cut(f"{lacking}; {_CPYTHON}")
         return Ending(status=ExecutionStatus.UNSUPPORTED, error=error_line, error_type=inner, traceback=display)
     if inner == "SystemExit" and not told:
-        # A program's way to say that it is through.
+        # A program's normal way to exit.
         return Ending(status=ExecutionStatus.OK, error="")
     return Ending(status=ExecutionStatus.EXCEPTION, error=_cut(line), error_type=inner, traceback=display)
 
@@ -87,16 +87,16 @@ def _limit(inner: str, told: str, cpu_first: bool) -> Ending | None:
         case "TimeoutError" if told.startswith(("feed time limit exceeded", "turn time limit exceeded")):
             if cpu_first:
                 return Ending(status=ExecutionStatus.CPU_LIMIT, error="the program used up its processor time")
-            return Ending(status=ExecutionStatus.TIMEOUT, error="the program's time was over")
+            return Ending(status=ExecutionStatus.TIMEOUT, error="the program timed out")
         case "MemoryError" if "memory limit" in told:
-            error = "the program wanted more memory than it may have"
+            error = "the program exceeded its memory limit"
             return Ending(status=ExecutionStatus.MEMORY_LIMIT, error=error, error_type=inner)
         case _:
             return None
 
 
 def _missing_feature(inner: str, told: str) -> str:
-    """Name what the program uses that Python has and Monty lacks; empty if that is not why it failed."""
+    """Describe the Python feature that Monty lacks; empty if the program failed for another reason."""
     if inner == "NotImplementedError" and (
         found := re.match(r"The monty syntax parser does not yet support (.+)", told)
     ):
@@ -123,7 +123,7 @@ def _missing_feature(inner: str, told: str) -> str:
 
 
 def _readable(display: str, *, tools: bool) -> str:
-    """Rewrite a traceback to the source as its author knows it: one file, without the variable that we added."""
+    """Rewrite a traceback to the author's source: one file, without the added variable."""
     text = display.replace('File "<python-input-0>"', 'File "<tools>"') if tools else display
     text = re.sub(r'File "<python-input-\d+>"', 'File "<program>"', text)
     added = f"{LAST} = "

@@ -1,4 +1,4 @@
-"""Fill and read the folder of a program, and pack what a snapshot keeps of a program that stopped."""
+"""Fill and read the folder of a program, and pack and unpack snapshots of stopped programs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MAX_UNPACKED = 1 << 30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """A stopped program as a snapshot has it.
+    """A stopped program in a snapshot.
 
     Attributes:
-        version: of Monty, whose dumps are of no use to another version.
-        dump: Monty's own.
-        files: contents by relative path; a path that ends with a slash is an empty folder.
+        version: version of Monty; another version cannot read its dumps.
+        dump: Monty's dump.
+        files: contents by relative path; a path with a slash at the end is an empty folder.
     """
 
     version: str
@@ -30,7 +30,7 @@ class Snapshot:
 
 
 def fill_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into an empty folder, with the folders that they lie in."""
+    """Write files into an empty folder, and create their folders."""
     for path, content in files.items():
         target = folder / PurePosixPath(path)
         if path.endswith("/"):
@@ -41,11 +41,11 @@ def fill_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 class FolderFullError(Exception):
-    """A folder holds more than it may. Monty checks that for one stretch of a program; this is for all of them."""
+    """A folder exceeds its limit. Monty checks it for one part of a run; this is for the whole run."""
 
 
 def read_folder(folder: Path, max_bytes: int) -> dict[str, bytes]:
-    """Read all that lies in a folder, but what is neither a file nor a folder.
+    """Read all files and folders in a folder, and ignore other entries.
 
     Raises:
         FolderFullError: the files take more than `max_bytes`, each counted with its path.
@@ -71,7 +71,7 @@ def read_folder(folder: Path, max_bytes: int) -> dict[str, bytes]:
 
 
 def pack(stopped: Snapshot) -> bytes:
-    """Pack a snapshot: a line of JSON, the dump, and the files one after the other; compressed."""
+    """Pack a snapshot: a line of JSON, the dump, and the files in order; compressed."""
     head = {
         "version": stopped.version,
         "dump": len(stopped.dump),
@@ -82,10 +82,10 @@ def pack(stopped: Snapshot) -> bytes:
 
 
 def unpack(data: bytes) -> Snapshot:
-    """Unpack what `pack` wrote.
+    """Unpack a snapshot from `pack`.
 
     Raises:
-        ValueError: the bytes are no snapshot.
+        ValueError: the bytes are not a snapshot.
     """
     try:
         whole = zlib.decompressobj().decompress(data, _MAX_UNPACKED)
@@ -97,4 +97,4 @@ def unpack(data: bytes) -> Snapshot:
             at += size
         return Snapshot(version=head["version"], dump=rest[: head["dump"]], files=files)
     except (zlib.error, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"these bytes are no snapshot of a program: {error}") from error
+        raise ValueError(f"these bytes are not a snapshot of a program: {error}") from error

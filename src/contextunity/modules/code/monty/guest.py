@@ -1,12 +1,11 @@
-"""Write the source that runs inside Monty around a program, and speaks with the worker.
+"""Generate the source that runs inside Monty around a program, and communicates with the worker.
 
-Nothing that a program holds is ever turned into objects of the worker's: a list of two million numbers takes a quarter
-of a gigabyte there, before anybody could look at how large it is. So a value is written as JSON inside, under the
-program's own limits, and comes out as text, printed between two marks. A program that forges such a message says no
-more than it could have said by its result or by a call.
+A program's values are never converted to objects in the worker: a list of two million numbers takes a quarter of a
+gigabyte there, before its size could be checked. So a value is encoded as JSON inside, under the program's own limits,
+and printed as text between two marks. A program that forges such a message gains nothing: it could return the same as
+its result or by a call.
 
-The last expression of a program is found by its tokens and not by parsing, which for hostile source is safe only in a
-sandbox.
+The last expression of a program is found by its tokens, because parsing hostile source is safe only in a sandbox.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from process_jail import EXACT_INTEGERS, MAX_DEPTH
 __all__ = ["CALL_HOOK", "LAST", "MARK", "keep_last_expression", "report_source", "simple_report_source", "tools_source"]
 
 MARK = "\x00cw\x00"
-"""Stands before and after a message."""
+"""Mark before and after a message."""
 CALL_HOOK = "__cw_call"
-"""A function that the worker answers: the message printed just before is a call of a tool."""
+"""Function that the worker answers: the message printed before it is a tool call."""
 LAST = "__cw_last"
-"""Variable that holds the value of the last expression."""
+"""Variable with the value of the last expression."""
 
 _NO_EXPRESSION = frozenset(keyword.kwlist) - {"None", "True", "False", "not", "lambda", "await"} | {"@"}
 _ASSIGNMENTS = frozenset({"=", "+=", "-=", "*=", "/=", "//=", "%=", "@=", "&=", "|=", "^=", ">>=", "<<=", "**="})
@@ -57,7 +56,7 @@ def __cw_json(value, limit, where):
     def take(size):
         left[0] = left[0] - size
         if left[0] < 0:
-            raise ValueError(where + ' takes more than the ' + f'{{limit:,}}' + ' bytes that can be carried')
+            raise ValueError(where + ' takes more than the limit of ' + f'{{limit:,}}' + ' bytes')
 
     def walk(item):
         take(1)
@@ -71,7 +70,7 @@ def __cw_json(value, limit, where):
             return json.dumps(item, ensure_ascii=False)
         if kind is int:
             if item > {EXACT_INTEGERS} or item < -{EXACT_INTEGERS}:
-                wrong('is an integer beyond 2^53, which a number cannot carry exactly; use str(…)')
+                wrong('is an integer beyond 2^53, which JSON cannot represent exactly; use str(…)')
             return str(item)
         if kind is float:
             if item != item or item in (float('inf'), float('-inf')):
@@ -100,7 +99,7 @@ def __cw_json(value, limit, where):
             path.pop()
             return '[' + ','.join(parts) + ']'
         name = kind.__name__
-        wrong('is of type ' + name + ', which cannot be carried; '
+        wrong('is of type ' + name + ', which JSON cannot represent; '
               + ways.get(name, 'make it of None, bool, int, float, str, list and dict'))
 
     return walk(value)
@@ -157,23 +156,23 @@ def {name}(*positional, **named):
 
 
 def simple_report_source() -> str:
-    """Return source that reports a simple result, fed after the program: much shorter than the other, enough for most.
+    """Return source that reports a simple result, fed after the program: much shorter, and enough for most programs.
 
-    Its message is `{}` where there is no result, `{"value": …}`, or `{"more": 1}` if `report_source` has to report it.
+    Its message is `{}` without a result, `{"value": …}`, or `{"more": 1}` if `report_source` must report it.
     """
     return _SIMPLE.format(last=LAST, mark=MARK, exact=EXACT_INTEGERS)
 
 
 def report_source(result_bytes: int) -> str:
-    """Return source that reports any result: `{"value": …}`, or `{"error": text}` if it cannot be carried."""
+    """Return source that reports any result: `{"value": …}`, or `{"error": text}` if it is not valid JSON."""
     return _CARRY + _REPORT.format(last=LAST, limit=result_bytes)
 
 
 def tools_source(names: tuple[str, ...], argument_bytes: int) -> str:
     """Return source that defines the tools, fed before the program.
 
-    The message of a call is `{"tool": name, "arguments": [by place, by name]}`. Arguments that cannot be carried are a
-    ValueError in the program.
+    The message of a call is `{"tool": name, "arguments": [positional, named]}`. Arguments that are not valid JSON raise
+    a ValueError in the program.
     """
     return _CARRY + "".join(_TOOL.format(name=name, limit=argument_bytes, hook=CALL_HOOK) for name in names) + "None\n"
 
@@ -181,7 +180,7 @@ def tools_source(names: tuple[str, ...], argument_bytes: int) -> str:
 def keep_last_expression(code: str, variable: str) -> str:
     """Assign the last expression of a program, if it ends with one, to a variable.
 
-    Lines stay where they are. Source that has no tokens is returned as it is: the interpreter says why.
+    Line numbers do not change. Source that cannot be tokenized is returned unchanged: the interpreter reports why.
     """
     try:
         line = _last_line(code)
@@ -226,7 +225,7 @@ def _last_statement(line: _Tokens) -> _Tokens:
 
 
 def _is_expression(statement: _Tokens) -> bool:
-    """Tell whether nothing is assigned or annotated, and no block begins: `match x:` has a colon, as `x: int` has."""
+    """Return whether nothing is assigned or annotated, and no block begins: `match x:` and `x: int` have a colon."""
     lambdas = 0
     for found, depth in _with_depth(statement):
         if depth:
@@ -239,12 +238,12 @@ def _is_expression(statement: _Tokens) -> bool:
             lambdas -= 1
         elif found.string == ":" or (found.string in _ASSIGNMENTS and not lambdas):
             return False
-    # `type X = int` is an assignment as well; `print x` is refused either way.
+    # `type X = int` is an assignment too; `print x` is a syntax error anyway.
     return True
 
 
 def _with_depth(tokens: _Tokens) -> list[tuple[tokenize.TokenInfo, int]]:
-    """Pair each token with the number of brackets that are open around it."""
+    """Pair each token with the number of open brackets around it."""
     depth = 0
     result = list[tuple[tokenize.TokenInfo, int]]()
     for found in tokens:

@@ -1,4 +1,4 @@
-"""Collect what a program prints, up to a limit, and the messages among it; measure what else it writes."""
+"""Collect a program's output up to a limit, with its messages, and measure what else it writes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Output", "WriteCounter"]
 
 
 class Output:
-    """Collect output as it comes; called with the stream and the text.
+    """Collect output; called with the stream and the text.
 
     Args:
-        limit: bytes that are kept, of both streams together; what is beyond is dropped, and the program goes on.
-        message_limit: bytes that a message may take.
+        limit: maximum bytes of both streams together; the rest is dropped, and the program continues.
+        message_limit: maximum bytes of a message.
     """
 
     def __init__(self, limit: int, message_limit: int) -> None:
@@ -30,11 +30,11 @@ class Output:
         self._tail_size = 0
 
     def __call__(self, stream: Literal["stdout", "stderr"], text: str) -> None:
-        """Keep what there is room for."""
+        """Keep the text that fits."""
         data = text.encode("utf-8", "replace")
         room = self._limit - self._seen_bytes
         self._seen_bytes += len(data)
-        # A message is kept as well, until `take_message` removes it.
+        # Keep a message too, until `take_message` removes it.
         if room > 0:
             self._kept[stream].append(text if len(data) <= room else data[:room].decode("utf-8", "ignore"))
         if stream == "stdout":
@@ -45,7 +45,7 @@ class Output:
                 self._tail_size -= len(self._tail.popleft())
 
     def take_message(self) -> str | None:
-        """Remove the message that ends what was printed, and return it; None if there is none."""
+        """Remove and return the message at the end of the output; None if there is none."""
         tail = "".join(self._tail)
         start = tail.rfind(MARK, 0, max(0, len(tail) - len(MARK))) if tail.endswith(MARK) else -1
         if start < 0:
@@ -59,25 +59,25 @@ class Output:
 
     @property
     def streams(self) -> tuple[str, str]:
-        """Standard output and standard error, as far as kept."""
+        """Kept standard output and standard error."""
         return "".join(self._kept["stdout"]), "".join(self._kept["stderr"])
 
     @property
     def seen_bytes(self) -> int:
-        """Bytes that were printed so far, kept or not."""
+        """Bytes printed so far, kept or dropped."""
         return self._seen_bytes
 
     @property
     def truncated(self) -> bool:
-        """Whether something was dropped."""
+        """Whether output was dropped."""
         return self._seen_bytes > self._limit
 
 
 class WriteCounter:
-    """What a process has written since it was last asked for, beside what it printed. Linux alone tells it.
+    """Measures what a process has written, except its printed output. Linux only.
 
-    So the length of an exception's text is known before it is read. Monty hands an error over whole, and turning its
-    text into one of ours takes up to four bytes a character: half a gigabyte, where a program may have 256 MiB.
+    So the length of an exception's text is known before it is read. Monty passes an error as a whole, and converting
+    its text takes up to four bytes per character: half a gigabyte for a program with 256 MiB.
     """
 
     def __init__(self, process: int | None) -> None:
@@ -85,17 +85,17 @@ class WriteCounter:
         self._passed = self._total() or 0
 
     def skip_printed(self, printed_bytes: int) -> None:
-        """Leave out what it has written so far, of which so many bytes were printed."""
+        """Reset the measurement; so many of the bytes written so far were printed."""
         self._passed = (self._total() or 0) - printed_bytes
 
     def unprinted_bytes(self, printed_bytes: int) -> int:
-        """Return the bytes that it has written since, beside what it has printed in all; 0 if that cannot be known."""
+        """Return the bytes written since then, without the printed ones; 0 if unknown."""
         total = self._total()
         return 0 if total is None else max(0, total - self._passed - printed_bytes)
 
     def _total(self) -> int | None:
         if self._file is not None:
-            # Gone, or not readable: then the text is read, as on a system without such a file.
+            # The process is gone or the file unreadable: read the text, as on a system without such a file.
             with contextlib.suppress(OSError, ValueError):
                 for line in self._file.read_text(encoding="ascii").splitlines():
                     name, _, value = line.partition(": ")

@@ -1,4 +1,4 @@
-"""Tools: named functions that a deployment offers to programs, each call an activity with retries of its own.
+"""Tools: named functions that a deployment offers to programs; each call is an activity with its own retries.
 
 A tool is found through the entry-point group `contextunity.worker.code_tools`, which names a Tool, or by an import path
 in the setting `tool_paths`.
@@ -33,10 +33,10 @@ ENTRY_POINT_GROUP = "contextunity.worker.code_tools"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolContext:
-    """What a tool is opened with.
+    """Context for opening a tool.
 
     Attributes:
-        settings: its own settings, checked; None where it declares no model for them.
+        settings: validated settings of the tool; None if it declares no model for them.
         data_folder: the worker's folder for embedded databases.
     """
 
@@ -46,11 +46,11 @@ class ToolContext:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolCaller:
-    """Who calls.
+    """Caller of a tool.
 
     Attributes:
-        tenant_id: whose program it is.
-        call_id: the same for each attempt at a call, and for no other; a tool with effects tells repetitions by it.
+        tenant_id: tenant of the program.
+        call_id: unique id of a call, the same for each attempt; a tool with side effects detects retries by it.
     """
 
     tenant_id: str
@@ -58,8 +58,8 @@ class ToolCaller:
 
 
 ToolFunction: TypeAlias = Callable[..., Awaitable[JsonValue]]
-"""Called with a ToolCaller and then the program's own arguments. It raises ToolRefusedError for what the program should
-see as an exception; any other exception is a failure of this attempt, and the call is tried again."""
+"""Called with a ToolCaller and the program's arguments. Raise ToolRefusedError for an exception that the program should
+see; any other exception fails the attempt, and the call is retried."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,9 +67,9 @@ class Tool:
     """A tool that programs may call.
 
     Attributes:
-        name: a Python identifier; programs call it by this.
-        open: opens what the tool needs when a worker starts, gives the function, and closes it when the worker stops.
-        settings: pydantic model of `[modules.code.tools.NAME]`, where it has settings.
+        name: a Python identifier, the function's name in programs.
+        open: opens the tool when a worker starts, yields the function, and closes the tool when the worker stops.
+        settings: pydantic model of `[modules.code.tools.NAME]`; None without settings.
         description: one line for people.
     """
 
@@ -86,10 +86,10 @@ class ToolSet:
     functions: Mapping[str, ToolFunction]
 
     def check(self, names: tuple[str, ...]) -> None:
-        """Check that all of these tools are there.
+        """Check that all of these tools exist.
 
         Raises:
-            ToolUnknownError: some are not; all of them are named.
+            ToolUnknownError: tools are unknown; all of them are named.
         """
         unknown = [name for name in names if name not in self.functions]
         if unknown:
@@ -101,8 +101,8 @@ class ToolSet:
         """Call a tool.
 
         Raises:
-            ToolUnknownError: there is none of this name.
-            ToolRefusedError: it does not take these arguments, or refuses them.
+            ToolUnknownError: the tool does not exist.
+            ToolRefusedError: the tool does not accept these arguments, or rejects them.
         """
         self.check((name,))
         function = self.functions[name]
@@ -115,10 +115,10 @@ class ToolSet:
 
 @contextlib.asynccontextmanager
 async def open_tools(settings: CodeSettings, data_folder: Path) -> AsyncGenerator[ToolSet, None]:
-    """Open every tool that is installed and not switched off.
+    """Open every installed tool that is not disabled.
 
     Raises:
-        SettingsError: a tool cannot be loaded, is named twice, or its settings are wrong; all of them are named.
+        SettingsError: a tool cannot be loaded, a name is used twice, or settings are invalid; all errors are reported.
     """
     errors = list[str]()
     tools = _load_all(settings, errors)
@@ -153,14 +153,14 @@ def _load_all(settings: CodeSettings, errors: list[str]) -> dict[str, Tool]:
     for where, load in sources:
         try:
             tool = load()
-        # A tool is somebody else's code: whatever its import raises is a fault to list beside the others'.
+        # A tool is foreign code: report whatever its import raises, with the other errors.
         except Exception as error:  # noqa: BLE001
             errors.append(f"{where} cannot be loaded: {type(error).__name__}: {error}")
             continue
         if not isinstance(tool, Tool):
             errors.append(f"{where} is a {type(tool).__name__}; it should be a Tool")
         elif not tool.name.isidentifier() or tool.name.startswith("__"):
-            errors.append(f"{where} is named {tool.name!r}, which programs cannot call; name it like a function")
+            errors.append(f"{where} is named {tool.name!r}, which is not a function name; rename it")
         elif tool.name in tools:
             errors.append(f"{where}: there is another tool {tool.name!r}; rename one")
         else:

@@ -1,4 +1,4 @@
-"""The tool `http_get`: fetches from the origins that an operator has listed, and from nowhere else."""
+"""The tool `http_get`: fetches only from the origins that an operator has listed."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class HttpGetSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     allow: tuple[Annotated[str, AfterValidator(egress.parse_origin)], ...] = ()
-    """Origins that may be fetched from, such as https://api.example.com. None unless given."""
+    """Allowed origins, such as https://api.example.com. None by default."""
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
-    """Networks of addresses that are not public and that a listed name may lead to, never to metadata; the address
-    of an origin that is listed by its address needs no entry. Others are refused, wherever a name leads."""
+    """Networks of non-public addresses that a listed name may resolve to, except metadata. An origin listed by its
+    address needs no entry. Other non-public addresses are rejected."""
     max_bytes: int = Field(default=256 * 1024, gt=0, le=1024 * 1024)
-    """The longest body."""
+    """Maximum bytes of a body."""
     timeout: float = Field(default=10.0, gt=0, le=60)
-    """Seconds that a call may take, redirects included."""
+    """Timeout of a call in seconds, including redirects."""
 
 
 @contextlib.asynccontextmanager
@@ -57,16 +57,16 @@ async def _open(context: ToolContext) -> AsyncGenerator[ToolFunction, None]:
 
 
 def _checked_url(url: object, params: dict[str, Any] | None) -> httpx.URL:
-    """Both come from a program, and may be anything."""
+    """Check arguments from a program, which may have any type."""
     if not isinstance(url, str):
-        raise ToolRefusedError(f"http_get takes the address as text, not {type(url).__name__}", error_type="TypeError")
+        raise ToolRefusedError(f"http_get needs the URL as a string, not {type(url).__name__}", error_type="TypeError")
     if not isinstance(params, dict | None):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ToolRefusedError("http_get takes params as a dict", error_type="TypeError")
+        raise ToolRefusedError("http_get needs params as a dict", error_type="TypeError")
     try:
         parsed = httpx.URL(url)
         return parsed.copy_merge_params({str(key): str(value) for key, value in params.items()}) if params else parsed
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise ToolRefusedError(f"{url[:200]!r} is no address: {error}") from None
+        raise ToolRefusedError(f"{url[:200]!r} is not a valid URL: {error}") from None
 
 
 async def _fetch(client: httpx.AsyncClient, settings: HttpGetSettings, url: httpx.URL) -> JsonValue:
@@ -96,8 +96,8 @@ async def _fetch_in_time(client: httpx.AsyncClient, settings: HttpGetSettings, u
 
 async def _body(response: httpx.Response, settings: HttpGetSettings, url: httpx.URL) -> str:
     if response.headers.get("content-encoding", "identity") != "identity":
-        # Unpacked it could take any size.
-        raise ToolRefusedError(f"{egress.shown(url)} answers compressed although asked not to", error_type="OSError")
+        # Decompressed it could have any size.
+        raise ToolRefusedError(f"{egress.shown(url)} answers compressed, against Accept-Encoding", error_type="OSError")
     data = bytearray()
     async for chunk in response.aiter_raw():
         data += chunk

@@ -1,7 +1,7 @@
-"""Reading supplier feeds: page by page, from any cursor, with memory that does not grow with the feed.
+"""Read supplier feeds page by page, from any cursor, with constant memory.
 
-`open_feed` looks at a feed once; `read_page` reads a page from a cursor and gives the cursor of the next one. Both are
-plain async functions that know nothing of Temporal. What a format is made of lies in the module named for it.
+`open_feed` inspects a feed once; `read_page` reads a page from a cursor and returns the cursor of the next one. Both
+are plain async functions without Temporal. Each format has its own module.
 """
 
 from .files import feed_folder_of, file_path

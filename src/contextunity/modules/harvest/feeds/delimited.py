@@ -1,8 +1,8 @@
-"""Splits bytes of a CSV or TSV feed into records, with the exact place and line of each in the feed.
+"""Split the bytes of a CSV or TSV feed into records, with the exact offset and line of each.
 
-The csv module reads what is written by the book. A record with a stray quote, or one that grows over lines that look
-like rows of their own, is read again by hand: a quote that opens a value is taken for a part of it, unless it is
-closed where a value may end and has no row of its own swallowed by then.
+The csv module reads valid records. A record with a stray quote, or one that extends over lines that look like rows, is
+read again by hand: a quote that opens a value is part of the value, unless it is closed at a possible end of the value
+and no line in between is a row.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ..rejects import RejectReason, WarningReason
 from .encoding import RowWarning, decode_lines, encoding_warning
 from .model import MAX_ENTRY_BYTES
 
-# The csv module's own limit is 128 KiB a value, for the whole process, and it loses its place in the record when it
-# strikes: the rest of a long description would be read as rows. Our own bound on an entry takes over, so this one is
-# only ever raised.
+# The csv module's limit is 128 KiB per value, for the whole process. When it is exceeded, the module loses its place in
+# the record, and would read the rest of a long description as rows. Our own limit of an entry replaces it, so only
+# raise this one.
 csv.field_size_limit(max(csv.field_size_limit(), 2 * MAX_ENTRY_BYTES))
 
 IsRow: TypeAlias = Callable[[Sequence[str]], bool]
-"""Tells by its values, as many as the header has columns, whether a line is a row of its own."""
+"""Returns whether a line is a row, from its values, one per column of the header."""
 
-_STRAY_QUOTE = "a quote that nothing closes opens a value of the row, and is read as a part of it"
+_STRAY_QUOTE = "a value of the row begins with a quote that is never closed; the quote is read as part of the value"
 
 
 @dataclass(slots=True)
@@ -34,19 +34,19 @@ class Record:
     """One record of a delimited feed."""
 
     start: int
-    """Where it begins in the bytes that were given."""
+    """Offset of the record in the given bytes."""
     end: int
-    """Where the next one begins."""
+    """Offset of the next record."""
     line: int
-    """Lines before it in the bytes that were given."""
+    """Lines before it in the given bytes."""
     fields: list[str]
     """Its values."""
     reject_reason: RejectReason | None = None
-    """Why it cannot be used."""
+    """Why the record is rejected."""
     detail: str = ""
     """The same for people."""
     warnings: tuple[RowWarning, ...] = ()
-    """What is wrong with it where it can be used all the same."""
+    """What is wrong with a record that can be used."""
 
 
 def split_records(
@@ -58,20 +58,20 @@ def split_records(
     encoding: str = "",
     is_row: IsRow | None = None,
 ) -> Iterator[Record]:
-    """Split bytes into records; blank lines are left out.
+    """Split bytes into records, without blank lines.
 
     Args:
         data: bytes that begin with a record.
-        delimiter: what separates values.
-        columns: how many values a good record has.
-        final: whether the feed ends with `data`; else an incomplete record at the end is left alone.
+        delimiter: separator of values.
+        columns: number of values of a valid record.
+        final: whether the feed ends with `data`; otherwise an incomplete record at the end is not read.
         encoding: see `decode_lines`.
-        is_row: what rows of their own look like, which no quoted value has in it.
+        is_row: returns whether a line is a row, which no quoted value may contain.
 
-    What a record is never depends on where `data` ends.
+    The records never depend on where `data` ends.
     """
     lines = data.splitlines(keepends=True)
-    # A carriage return at the very end may be half of a line's end.
+    # A carriage return at the very end may be half of a line end.
     if lines and not final and not lines[-1].endswith(b"\n"):
         lines.pop()
     ends = [0, *accumulate(map(len, lines))]
@@ -92,8 +92,8 @@ def split_records(
                 after = begin + reader.line_num
                 if after - index > 1 and is_row is not None:
                     first, last = ends[index + 1], ends[after - 1]
-                    # At a glance: a row of its own has as many separators as any. The last line has the values behind
-                    # the one of several lines, and so often as many; it is one only if the first is.
+                    # Quick check: a row has as many separators as any other. The last line of a quoted value has the
+                    # values after it, so often as many separators; it is a row only if the first line is.
                     restart = data.count(separator, first, last) >= least or (
                         data.count(separator, ends[index], first) >= least
                         and data.count(separator, last, ends[after]) >= least
@@ -105,11 +105,11 @@ def split_records(
             if restart:
                 found = splitter.read(index)
                 if found is None:
-                    # A quote is open where the bytes end.
+                    # A quote is open at the end of the bytes.
                     if not final:
                         return
                     after = splitter.next_row(index)
-                    detail = "a quoted value is still open where the feed ends"
+                    detail = "a quoted value is not closed before the end of the feed"
                     yield Record(ends[index], ends[after], index, [], RejectReason.UNCLOSED_QUOTE, detail)
                     index = after
                     break
@@ -130,7 +130,7 @@ def split_records(
 
 
 class _Splitter:
-    """Reads single records by hand, where the csv module would lose rows or bytes are not as they should be."""
+    """Reads single records by hand if the csv module would lose rows, or bytes are invalid."""
 
     def __init__(self, lines: list[bytes], encoding: str, delimiter: str, columns: int, is_row: IsRow | None) -> None:
         self._lines = lines
@@ -147,12 +147,12 @@ class _Splitter:
         return text
 
     def warnings(self, first: int, after: int, *, stray: bool) -> tuple[RowWarning, ...]:
-        """Give the warnings about a record that was read by hand."""
+        """Return the warnings about a record that was read by hand."""
         damaged = not self._damaged.isdisjoint(range(first, after))
         return (*((WarningReason.STRAY_QUOTE, _STRAY_QUOTE),) * stray, *(encoding_warning(self._encoding),) * damaged)
 
     def next_row(self, first: int) -> int:
-        """Find where reading can go on after a record whose quote is never closed."""
+        """Return where reading can continue after a record whose quote is never closed."""
         for index in range(first + 1, len(self._lines)):
             text = self._text(index)
             if text.count(self._delimiter) >= self._columns - 1 and len(self._values(text)) == self._columns:
@@ -163,7 +163,7 @@ class _Splitter:
         """Read the record that begins on a line.
 
         Returns:
-            Its values, the line after it, and whether a quote in it is stray; None where a quote is open to the end.
+            Its values, the line after it, and whether it has a stray quote; None if a quote is open to the end.
         """
         delimiter, count = self._delimiter, len(self._lines)
         opening = f'{delimiter}"'
@@ -201,7 +201,7 @@ class _Splitter:
             at += len(delimiter)
 
     def _are_rows(self, first: int, last: int) -> bool:
-        """Tell whether the first and last line of a quoted value are rows of their own, each with one quote."""
+        """Return whether the first and last line of a quoted value are rows, each with one quote."""
         return last > first and self._stands_alone(self._text(last)) and self._stands_alone(self._text(first))
 
     def _stands_alone(self, text: str) -> bool:
@@ -211,7 +211,7 @@ class _Splitter:
         return len(values) == self._columns and self._is_row(values)
 
     def _values(self, text: str) -> list[str]:
-        """Read a line for itself; quotes that it does not close are parts of values."""
+        """Read a line alone; quotes that it does not close are parts of values."""
         at, stop = 0, len(text.rstrip("\r\n"))
         fields: list[str] = []
         while True:
@@ -227,7 +227,7 @@ class _Splitter:
 
 
 def _closing(text: str, place: int) -> int:
-    """Find the quote that ends a quoted value, which begins before `place`; two in a row are one within it."""
+    """Return the closing quote of a quoted value that begins before `place`; two quotes in a row are an escaped one."""
     while (found := text.find('"', place)) >= 0 and text.startswith('"', found + 1):
         place = found + 2
     return found
@@ -238,10 +238,10 @@ def _ends_value(text: str, quote: int, delimiter: str) -> bool:
 
 
 def _literal(fields: list[str], text: str, at: int, stop: int, delimiter: str) -> int:
-    """Read a value whose quotes are parts of it, and tell where it ends.
+    """Read a value whose quotes are parts of it, and return it with its end.
 
-    In `"Big "lamp"` the outer ones are not: a value that begins and ends with one is quoted, if what is left within is
-    odd.
+    In `"Big "lamp"` the outer quotes are not parts: a value that begins and ends with a quote is quoted, if the number
+    of inner quotes is odd.
     """
     end = text.find(delimiter, at, stop)
     end = stop if end < 0 else end

@@ -1,4 +1,4 @@
-"""Fetches feeds over HTTP, within the bounds of their supplier: the one place that turns answers into our errors."""
+"""Fetch feeds over HTTP within the limits of their supplier, and convert responses to our errors."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ __all__ = [
 ]
 
 HASHED = "sha256:"
-"""Begins a version that we made of the content ourselves."""
+"""Prefix of a version that is a hash of the content."""
 _RESUMED = 100
-"""How often the rest of a window is asked for, where the server sends less than the whole of it at a time."""
+"""Maximum requests for the rest of a window, if the server sends less at a time."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _STATUS_ERRORS: dict[int, type[FeedUnreachableError]] = {
     401: FeedForbiddenError,
@@ -55,9 +55,9 @@ _STATUS_ERRORS: dict[int, type[FeedUnreachableError]] = {
     404: FeedNotFoundError,
     410: FeedNotFoundError,
 }
-"""Answers that are the same a minute later; all others are worth another try."""
+"""Responses that stay the same a minute later; all others are retried."""
 _SETTLED = timedelta(minutes=1)
-"""How old a Last-Modified must be when the feed is read: within its second another version may have the same one."""
+"""Minimum age of a Last-Modified when the feed is read: another version in the same second may have the same value."""
 
 
 @asynccontextmanager
@@ -71,24 +71,24 @@ async def fetch(
     if_range: str = "",
     unless: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Download]:
-    """Ask for a feed, or for `size` bytes of it from `first` on, and hand out the answer with its body unread.
+    """Request a feed, or `size` bytes of it from `first` on, and yield the response with its body unread.
 
     Args:
-        client: with the policy of the feed's supplier.
-        url: where it is.
-        bounds: of the supplier.
-        first: of the bytes.
-        size: how many bytes; 0 for the whole.
-        if_range: the version that they must be of.
-        unless: headers of `conditional_headers`, which allow the server to answer 304 instead.
+        client: client with the policy of the feed's supplier.
+        url: URL of the feed.
+        bounds: limits of the supplier.
+        first: first byte.
+        size: number of bytes; 0 means the whole feed.
+        if_range: required version of the bytes.
+        unless: headers from `conditional_headers`, which allow the server to answer 304 instead.
 
     Raises:
-        FeedUnreachableError: there is no answer, or it is none of 200, 206, 416 and, with `unless`, 304. Faults while
-            the caller reads the body end up here as well.
-        FeedRefusedError: the client's policy refuses the address, or what it redirects to.
-        FeedLimitError: it takes longer than it may, or is longer.
+        FeedUnreachableError: there is no response, or its status is not 200, 206, 416 or, with `unless`, 304. Also for
+            errors while the caller reads the body.
+        FeedRefusedError: the client's policy rejects the URL, or a redirect.
+        FeedLimitError: the download takes too long, or is too large.
     """
-    # Offsets count bytes of the feed itself; a server that compresses would count others.
+    # Offsets count bytes of the feed itself; with compression the server would count compressed bytes.
     headers = {"Accept-Encoding": "identity"}
     if size:
         headers["Range"] = f"bytes={first}-{first + size - 1}"
@@ -101,7 +101,7 @@ async def fetch(
             if response.status_code not in good:
                 reason = f"the server answered {response.status_code} {response.reason_phrase}".rstrip()
                 if response.status_code == 304:
-                    reason += ", and was not asked whether the feed has changed"
+                    reason += ", to a request without a condition"
                 error_class = _STATUS_ERRORS.get(response.status_code, FeedUnreachableError)
                 raise error_class(
                     url, status=response.status_code, reason=reason, retry_after=egress.retry_after(response)
@@ -117,12 +117,12 @@ async def fetch(
 
 
 def validator(response: httpx.Response) -> str:
-    """Give the version that an answer states: its ETag, else its Last-Modified, else nothing."""
+    """Return the version of a response: its ETag, its Last-Modified, or an empty string."""
     return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
 
 
 def conditional_headers(known: KnownVersion) -> dict[str, str]:
-    """Give the headers that ask for a feed only where it is no longer of a version; none where that cannot be asked."""
+    """Return the headers that request a feed only if its version differs; none if a version does not allow that."""
     version = known.version
     if not version or version.startswith(HASHED):
         return {}
@@ -136,7 +136,7 @@ def conditional_headers(known: KnownVersion) -> dict[str, str]:
 
 
 def is_other_version(response: httpx.Response, version: str) -> bool:
-    """Tell whether a 304 speaks of another version than was asked about, as a cache that is broken does."""
+    """Return whether a 304 is about another version than requested, as from a broken cache."""
     etag: str = response.headers.get("ETag", "")
     if not etag or not version.endswith('"'):
         return False
@@ -145,16 +145,16 @@ def is_other_version(response: httpx.Response, version: str) -> bool:
 
 
 def same_version(response: httpx.Response, version: str) -> bool:
-    """Tell whether an answer is of this version; one that states none is taken to be."""
+    """Return whether a response has this version; without a version, assume that it has."""
     stated = [value for value in (response.headers.get("ETag"), response.headers.get("Last-Modified")) if value]
     return not stated or version in stated
 
 
 def content_range(response: httpx.Response) -> tuple[int, int, int] | None:
-    """Read the Content-Range header: first byte, last byte, and total size or 0 where the server does not tell.
+    """Parse the Content-Range header: first byte, last byte, and total size, 0 if unknown.
 
     Returns:
-        None where it is missing, not to be understood, or counts compressed bytes.
+        None if it is missing or invalid, or counts compressed bytes.
     """
     found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if found is None or is_encoded(response):
@@ -164,24 +164,24 @@ def content_range(response: httpx.Response) -> tuple[int, int, int] | None:
 
 
 def is_encoded(response: httpx.Response) -> bool:
-    """Tell whether the body comes compressed although we asked for it plain."""
+    """Return whether the body is compressed, although the request excluded compression."""
     return response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
 
 
 async def read_up_to(
     download: Download, size: int, heartbeat: Heartbeat | None, *, accept_broken: bool = False
 ) -> bytes:
-    """Read at most `size` bytes of a body, however many the server would send.
+    """Read at most `size` bytes of a body, even if the server sends more.
 
     Args:
-        download: the answer.
-        size: bytes at most.
-        heartbeat: called whenever bytes have come in.
-        accept_broken: whether what came of a body that ends before its end is given; else it is an error.
+        download: the response.
+        size: maximum bytes.
+        heartbeat: called whenever bytes arrive.
+        accept_broken: whether to return the part of a truncated body; otherwise it is an error.
     """
     parts: list[bytes] = []
     missing = size
-    # A body read to its very end leaves the connection open for the next page; one that is broken off closes it.
+    # Reading a body to its very end keeps the connection open for the next page; stopping early closes it.
     ends_there = download.response.headers.get("Content-Length") == str(size)
     try:
         async with aclosing(download.pieces()) as pieces:
@@ -200,14 +200,14 @@ async def read_up_to(
 
 @dataclass(kw_only=True, slots=True)
 class RangeBytes:
-    """Bytes of a feed whose server honours Range. See `ByteSource`."""
+    """Bytes of a feed whose server supports Range. See `ByteSource`."""
 
     client: httpx.AsyncClient
     feed: Feed
     heartbeat: Heartbeat | None
     bounds: FeedBounds = DEFAULT_BOUNDS
     accept_broken: bool = False
-    """Whether a server that sends no more of a feed, though it tells of more, ends it there; else that is an error."""
+    """Whether a feed ends where its server sends less than it announced; otherwise that is an error."""
     broken: bool = False
     """See `ByteSource.broken`."""
 
@@ -228,7 +228,7 @@ class RangeBytes:
             try:
                 more, short = await self._ask(offset + len(data), size - len(data))
             except FeedUnreachableError as error:
-                # An answer is the server's word; a connection that ends without one is a feed that is broken off.
+                # A response is the server's decision; a connection that ends without one truncates the feed.
                 if error.status or not self.accept_broken:
                     raise
                 break
@@ -241,7 +241,7 @@ class RangeBytes:
         return data
 
     async def _ask(self, offset: int, size: int) -> tuple[bytes, bool]:
-        """Ask once; the answer may have fewer bytes without being at the end of the feed, which is the second value."""
+        """Send one request; return its bytes, maybe fewer than requested, and whether the feed ends there."""
         feed = self.feed
         # A weak ETag may not be sent in If-Range (RFC 9110, 13.1.5); the answer's own ETag is compared in any case.
         if_range = "" if feed.version.startswith("W/") else feed.version
@@ -260,21 +260,21 @@ class RangeBytes:
             if not seen:
                 raise FeedChangedError(feed.url, expected=feed.version, seen=seen)
             raise FeedUnreachableError(
-                feed.url, status=200, reason="the server sends the whole feed although it honoured Range before"
+                feed.url, status=200, reason="the server sends the whole feed, although it supported Range before"
             )
         if response.status_code == 416 and feed.total_bytes:
-            # We never ask beyond the size that the feed had.
+            # Requests never exceed the size that the feed had.
             raise FeedChangedError(feed.url, expected=feed.version, seen=seen)
         if response.status_code == 206:
             found = content_range(response)
             if found is None or found[0] != offset:
                 stated = response.headers.get("Content-Range", "no Content-Range")
-                raise FeedUnreachableError(feed.url, status=206, reason=f"asked from byte {offset}, but got {stated}")
+                raise FeedUnreachableError(feed.url, status=206, reason=f"requested byte {offset} on, but got {stated}")
             if feed.total_bytes and found[2] and found[2] != feed.total_bytes:
                 raise FeedChangedError(feed.url, expected=f"{feed.total_bytes} bytes", seen=f"{found[2]} bytes")
 
     async def _body(self, download: Download, offset: int, size: int) -> tuple[bytes, bool]:
-        """Read the body, whole: short bytes would otherwise be taken for the end of the feed."""
+        """Read the whole body: otherwise fewer bytes would look like the end of the feed."""
         data = await read_up_to(download, size, self.heartbeat, accept_broken=self.accept_broken)
         found = content_range(download.response)
         promised = min(size, found[1] - found[0] + 1) if found else size
@@ -283,43 +283,43 @@ class RangeBytes:
             if not self.accept_broken:
                 raise self._too_short(offset, size, len(data))
             return data, True
-        # A server may send less than it was asked for, and says so.
+        # A server may send less than requested, and says so.
         return data, len(data) < size and not at_end
 
     def _too_short(self, offset: int, size: int, came: int) -> FeedUnreachableError:
-        reason = f"asked for {size} bytes from byte {offset}, but got {came}"
+        reason = f"requested {size} bytes from byte {offset}, but got {came}"
         return FeedUnreachableError(self.feed.url, status=206, reason=reason)
 
 
 _PIECE_BYTES = 256 * 1024
-"""The longest piece that is unpacked at once: what a packed byte becomes is not known before."""
+"""Maximum bytes decompressed at once: the result of a compressed byte is unknown before."""
 _RESCHEDULED_SECONDS = 1.0
 
 
 class BodyTruncatedError(FeedUnreachableError):
-    """A packed body ends before its end."""
+    """A compressed body is truncated."""
 
 
 BROKEN_OFF = (httpx.RemoteProtocolError, httpx.ReadError, BodyTruncatedError)
-"""What a body that ends before its end raises."""
+"""A body is truncated."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Download:
-    """An answer whose body is taken by `pieces`."""
+    """A response whose body is read by `pieces`."""
 
     url: str
     response: httpx.Response
     bounds: FeedBounds
     clock: asyncio.Timeout
     ends: float
-    """When it has to be over, by the clock of the event loop."""
+    """Deadline, by the clock of the event loop."""
     taken: int = field(default=0)
-    """Bytes of the body so far, unpacked."""
+    """Decompressed bytes of the body so far."""
 
     @property
     def has_known_end(self) -> bool:
-        """Whether a body that was cut can be told from a whole one: by its length, its last chunk, or its packing."""
+        """Whether truncation of the body is detectable: by its length, its last chunk, or its compression."""
         headers = self.response.headers
         return (
             "Content-Length" in headers
@@ -329,12 +329,12 @@ class Download:
         )
 
     async def pieces(self) -> AsyncGenerator[bytes]:
-        """Give the body, unpacked.
+        """Yield the decompressed body.
 
         Raises:
-            FeedLimitError: it is longer than it may be.
-            FeedFormatError: it is packed in a way that we do not know, or not as it says.
-            FeedUnreachableError: it ends before its end.
+            FeedLimitError: the body is too large.
+            FeedFormatError: the compression is unknown, or differs from the header.
+            FeedUnreachableError: the body is truncated.
         """
         encoding = self.response.headers.get("Content-Encoding", "").strip().lower()
         if encoding in ("", "identity"):
@@ -345,11 +345,11 @@ class Download:
                 self._count(len(part))
                 yield part
             return
-        # Asked for plain, some servers send what they have packed in a file. More than one layer nobody has by
-        # accident, and each multiplies what a byte may become.
+        # Some servers send a compressed file although the request excludes compression. More than one layer is
+        # never an accident, and each multiplies the possible size.
         if encoding not in ("gzip", "x-gzip", "deflate"):
             seen = f"a body with the Content-Encoding {encoding[:100]!r}"
-            raise FeedFormatError(self.url, expected="a feed that is sent as it is or in gzip", seen=seen)
+            raise FeedFormatError(self.url, expected="a feed without compression or with gzip", seen=seen)
         sent, unpacker = 0, _Unpacker(deflate=encoding == "deflate")
         async for part in self._paced():
             sent += len(part)
@@ -359,13 +359,13 @@ class Download:
                     self._check_ratio(sent)
                     yield piece
             except zlib.error as error:
-                seen = f"a body that is none, although its Content-Encoding says so ({error})"
+                seen = f"a body that does not match its Content-Encoding ({error})"
                 raise FeedFormatError(self.url, expected=encoding, seen=seen) from error
         if not unpacker.ended:
-            raise BodyTruncatedError(self.url, status=self.response.status_code, reason="the body breaks off")
+            raise BodyTruncatedError(self.url, status=self.response.status_code, reason="the body is truncated")
 
     async def _paced(self) -> AsyncIterator[bytes]:
-        """Give what is sent, as long as it comes fast enough."""
+        """Yield the received bytes, as long as they arrive fast enough."""
         due = self.bounds.min_bytes_per_second * self.bounds.rate_seconds
         if due <= 0:
             async for part in self.response.aiter_raw():
@@ -394,17 +394,17 @@ class Download:
     def _check_ratio(self, sent: int) -> None:
         bounds = self.bounds
         if self.taken > bounds.ratio_from_bytes and self.taken > sent * bounds.max_ratio:
-            seen = f"unpacks {sent:,} bytes to {self.taken:,} and more, beyond {bounds.max_ratio:g} times as many"
+            seen = f"decompresses {sent:,} bytes to {self.taken:,} or more, over the ratio of {bounds.max_ratio:g}"
             raise FeedLimitError(self.url, setting="max_ratio", seen=seen)
 
 
 @asynccontextmanager
 async def bounded_time(url: str, bounds: FeedBounds) -> AsyncGenerator[tuple[asyncio.Timeout, float]]:
-    """Bound the time of a download: give the clock that ends it, and when it has to be over.
+    """Limit the time of a download: yield the timeout that ends it, and the deadline.
 
     Raises:
-        FeedLimitError: it took longer than it may in all.
-        FeedUnreachableError: it came too slowly.
+        FeedLimitError: the total time is over the limit.
+        FeedUnreachableError: the server is too slow.
     """
     ends = asyncio.get_running_loop().time() + bounds.max_seconds - bounds.used_seconds
     clock = asyncio.timeout_at(ends)
@@ -417,12 +417,12 @@ async def bounded_time(url: str, bounds: FeedBounds) -> AsyncGenerator[tuple[asy
         if asyncio.get_running_loop().time() >= ends:
             seen = f"takes longer than {bounds.max_seconds:g} s to download"
             raise FeedLimitError(url, setting="max_seconds", seen=seen) from error
-        rate = f"less than {bounds.min_bytes_per_second:g} bytes a second over {bounds.rate_seconds:g} s"
+        rate = f"less than {bounds.min_bytes_per_second:g} bytes per second over {bounds.rate_seconds:g} s"
         raise FeedUnreachableError(url, reason=f"the server sends {rate}") from error
 
 
 class _Unpacker:
-    """Unpacks gzip or deflate; a gzip body may have several members one after the other."""
+    """Decompresses gzip or deflate; a gzip body may have several members."""
 
     def __init__(self, *, deflate: bool) -> None:
         self._deflate = deflate
@@ -431,22 +431,22 @@ class _Unpacker:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is missing at the end."""
+        """Whether the data is complete."""
         return self._engine.eof or not self._begun
 
     def unpack(self, data: bytes) -> Iterator[bytes]:
-        """Give what some bytes become, in pieces of a bounded length.
+        """Yield the decompressed bytes, in pieces of limited size.
 
         Raises:
-            zlib.error: they are not of the format.
+            zlib.error: the data is invalid.
         """
         if self._deflate and not self._begun and data and not _has_zlib_header(data):
-            # Some servers leave out the header that "deflate" has by its standard.
+            # Some servers omit the header that the standard requires for "deflate".
             self._engine = zlib.decompressobj(-zlib.MAX_WBITS)
         while data:
             if self._engine.eof:
                 if self._deflate or not data.strip(b"\0"):
-                    # Padding, as tape archives have it.
+                    # Padding, as in tape archives.
                     return
                 self._engine = self._new()
             self._begun = True

@@ -1,4 +1,4 @@
-"""How the text of a feed is encoded: as configured, as it says itself, UTF-8, or else a guess that is told."""
+"""Find the encoding of a feed: as configured, as declared by the feed, UTF-8, or a guess with a warning."""
 
 from __future__ import annotations
 
@@ -14,59 +14,57 @@ __all__ = ["Damage", "RowWarning", "decode_lines", "encoding_warning", "guess_en
 RowWarning: TypeAlias = tuple[WarningReason, str]
 
 _FALLBACK = "cp1252"
-"""What spreadsheet programs of the West write, and so what most rows are that are not UTF-8 in a feed that is."""
+"""Encoding of Western spreadsheet programs, and so of most rows that are not UTF-8 in a UTF-8 feed."""
 _GUESS_BYTES = 64 * 1024
-"""How much text a guess rests on: more makes it slower, and hardly better."""
+"""Bytes used for a guess: more make it slower, and hardly better."""
 _GUESSES = [
     "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp866", "koi8_r", "mac_roman",
     "mac_cyrillic", "iso8859_2", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr",
 ]  # fmt: skip
-"""What exports of shops are in, if not in UTF-8, the most usual first. Among all that there are, short texts would be
-taken for anything."""
+"""Encodings of shops' exports other than UTF-8, the most common first. With all encodings as candidates, a guess from
+short texts would be arbitrary."""
 
-# They switch between tables by escapes, so that the byte of a comma may be half a character, or are for other things.
+# They switch tables by escapes, so that the byte of a comma may be half a character, or they are for other purposes.
 _NOT_BY_LINE = ("iso2022", "hz", "utf-7", "unicode", "raw", "punycode", "idna")
 
 
 def usable_encoding(name: str) -> str:
-    """Give the canonical name of an encoding that a feed can be read in.
+    """Return the canonical name of an encoding, if feeds can be read in it.
 
     Raises:
-        ValueError: it is unknown, or bytes of line ends and separators mean something else in it.
+        ValueError: the encoding is unknown, or the bytes of line ends and separators have other meanings in it.
     """
     try:
         found = codecs.lookup(name)
         plain = bytes(range(32, 127)) + b"\t\r\n"
         fits = plain.decode(found.name) == plain.decode("ascii")
     except (LookupError, UnicodeError):
-        raise ValueError(
-            f"{name!r} is no encoding that is known; name one such as utf-8, windows-1251 or gb18030"
-        ) from None
+        raise ValueError(f"{name!r} is not a known encoding; use one such as utf-8, windows-1251 or gb18030") from None
     if not fits or found.name.startswith(_NOT_BY_LINE):
         raise ValueError(f"{name!r} cannot be read line by line; have the feed exported as UTF-8")
     return found.name.removesuffix("-sig")
 
 
 def guess_encoding(head: bytes) -> str:
-    """Guess what a text is encoded in that does not say so, from its first bytes.
+    """Guess the encoding of a text without a declaration from its first bytes.
 
     Returns:
-        Nothing where it is UTF-8, but for single lines that may be damaged.
+        Empty if it is UTF-8, except for single lines that may be damaged.
     """
     if head.isascii():
         return ""
     lines = [line for line in head.splitlines(keepends=True) if not line.isascii()]
     damaged = [line for line in lines if not _is_utf_8(line)]
-    # Hardly any other text passes for UTF-8, so a single good line tells what the others should be.
+    # Other text is hardly ever valid UTF-8, so a single valid line shows that the others should be UTF-8.
     if len(damaged) < len(lines) or not damaged:
         return ""
-    # Imported where it is needed: most workers never meet such a feed.
+    # Import it here: most workers never read such a feed.
     from charset_normalizer import from_bytes
 
     matches = list(from_bytes(b"".join(damaged)[:_GUESS_BYTES], cp_isolation=_GUESSES, preemptive_behaviour=False))
     if not matches:
         return _FALLBACK
-    # Of those that fit equally well, the library's own order is by name.
+    # The library orders equally good matches by name.
     least = min((match.chaos, -match.coherence) for match in matches)
     best = [match for match in matches if (match.chaos, -match.coherence) == least]
     names = {name for match in best for name in (match.encoding, *match.could_be_from_charset)}
@@ -75,7 +73,7 @@ def guess_encoding(head: bytes) -> str:
 
 def _is_utf_8(data: bytes) -> bool:
     try:
-        # What is only cut off in the middle of a character is.
+        # A text cut in the middle of a character is valid.
         codecs.getincrementaldecoder("utf-8")().decode(data)
     except UnicodeDecodeError:
         return False
@@ -83,13 +81,13 @@ def _is_utf_8(data: bytes) -> bool:
 
 
 class Damage(NamedTuple):
-    """Lines that are not in the encoding of their feed, and what became of them."""
+    """Lines that are invalid in the feed's encoding, and how they were read."""
 
     lines: frozenset[int]
     warning: RowWarning
 
     def of_lines(self, first: int, after: int) -> RowWarning | None:
-        """Give the warning about a record of some lines; None where none of them is damaged."""
+        """Return the warning about a record with some lines; None if none of them is damaged."""
         return None if self.lines.isdisjoint(range(first, after)) else self.warning
 
 
@@ -97,11 +95,11 @@ def decode_lines(lines: Sequence[bytes], encoding: str) -> tuple[list[str], Dama
     """Decode lines.
 
     Args:
-        lines: the bytes of each.
-        encoding: the feed's, as `usable_encoding` gives it. Empty means UTF-8, with single lines in Windows-1252.
+        lines: bytes of each line.
+        encoding: encoding of the feed, from `usable_encoding`. Empty means UTF-8, with single lines in Windows-1252.
 
     Returns:
-        The texts, and which of them had to be repaired.
+        The texts, and which of them were repaired.
     """
     decode = methodcaller("decode", encoding or "utf-8")
     texts: list[str] = []
@@ -109,7 +107,7 @@ def decode_lines(lines: Sequence[bytes], encoding: str) -> tuple[list[str], Dama
     rest = iter(lines)
     while True:
         try:
-            # No step of Python for each line. What was decoded before a bad one stays in the list.
+            # No Python step per line. Texts decoded before a bad line stay in the list.
             texts.extend(map(decode, rest))
         except UnicodeDecodeError:
             damaged.append(len(texts))
@@ -119,9 +117,9 @@ def decode_lines(lines: Sequence[bytes], encoding: str) -> tuple[list[str], Dama
 
 
 def encoding_warning(encoding: str) -> RowWarning:
-    """Say what became of bytes that are not in the encoding of their feed."""
+    """Return the warning about bytes that are invalid in the feed's encoding."""
     if encoding:
-        detail = f"the row has bytes that are no {encoding}; each became \N{REPLACEMENT CHARACTER}"
+        detail = f"the row has bytes that are not valid {encoding}; each became \N{REPLACEMENT CHARACTER}"
         return WarningReason.BAD_ENCODING, detail
-    detail = "the row is not UTF-8, and was read as Windows-1252; name the encoding in the supplier's settings"
+    detail = "the row is not UTF-8, and was read as Windows-1252; set the encoding in the supplier's settings"
     return WarningReason.GUESSED_ENCODING, detail

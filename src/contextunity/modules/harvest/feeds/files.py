@@ -1,4 +1,4 @@
-"""Feeds in files: those of file:// URLs, and the spool, for servers that cannot hand out a part of a feed."""
+"""Feeds in files: file:// URLs, and the spool for servers without Range."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ __all__ = [
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 _READ_ONLY = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-"""Opening a named pipe that nobody writes to would never end."""
+"""Do not block: opening a named pipe without a writer would never return."""
 
 
 def file_path(url: str) -> Path:
-    """Give the path that a file URL names."""
+    """Return the path of a file URL."""
     parts = urlsplit(url)
     return Path(url2pathname(parts.path))
 
 
 def feed_folder_of(path: Path, folders: Sequence[Path]) -> tuple[Path, Path] | None:
-    """Give the feed folder that a file lies in and the file itself, both with symbolic links followed.
+    """Return the feed folder that contains a file, and the file, both with symbolic links resolved.
 
     Returns:
-        None where it lies in none of them.
+        None if no folder contains it.
     """
     resolved = Path(os.path.realpath(path))
     roots = (Path(os.path.realpath(folder)) for folder in folders)
@@ -66,12 +66,12 @@ def feed_folder_of(path: Path, folders: Sequence[Path]) -> tuple[Path, Path] | N
 
 
 def file_version(url: str, path: Path, folders: Sequence[Path] | None = None) -> tuple[str, int]:
-    """Give version and size of a file.
+    """Return version and size of a file.
 
     Raises:
-        FeedNotFoundError: there is no such file, or it is none.
-        FeedForbiddenError: it may not be read.
-        FeedRefusedError: it lies outside the folders.
+        FeedNotFoundError: the file does not exist, or is not a regular file.
+        FeedForbiddenError: the file may not be read.
+        FeedRefusedError: the file is outside the folders.
     """
     with _opened(url, path, folders) as descriptor:
         return _version(descriptor)
@@ -84,7 +84,7 @@ def _version(descriptor: int) -> tuple[str, int]:
 
 @contextmanager
 def _opened(url: str, path: Path, folders: Sequence[Path] | None) -> Generator[int]:
-    """Open a regular file and, where folders are given, only one below them."""
+    """Open a regular file; with folders, only one below them."""
     try:
         descriptor = os.open(path, _READ_ONLY) if folders is None else _open_below(url, path, folders)
         try:
@@ -103,13 +103,13 @@ def _opened(url: str, path: Path, folders: Sequence[Path] | None) -> Generator[i
             raise _outside(url, path, folders) from error
         raise FeedUnreachableError(url, reason=reason) from error
     except ValueError as error:
-        raise FeedNotFoundError(url, reason=f"it is no path: {error}") from error
+        raise FeedNotFoundError(url, reason=f"invalid path: {error}") from error
 
 
 def _open_below(url: str, path: Path, folders: Sequence[Path]) -> int:
-    """Open a file below a folder, step by step and without following links.
+    """Open a file below a folder, one path component at a time, without following links.
 
-    The path has its links followed already, so one that is met now was put there since, to have another file read.
+    The links of the path are already resolved, so a link found now was created since then, to read another file.
     """
     found = feed_folder_of(path, folders)
     if found is None:
@@ -132,25 +132,25 @@ def _outside(url: str, path: Path, folders: Sequence[Path]) -> FeedRefusedError:
     return FeedRefusedError(
         url,
         address=str(path),
-        reason=f"the file lies in no feed folder ({named})",
-        setting="list its folder in feed_folders of [modules.harvest]",
+        reason=f"the file is in no feed folder ({named})",
+        setting="add its folder to feed_folders of [modules.harvest]",
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileBytes:
-    """Bytes of a feed that lies in a file. See `ByteSource`."""
+    """Bytes of a feed in a file. See `ByteSource`."""
 
     url: str
     path: Path
     version: str
-    """Version that the file must have; empty for a spooled file, whose name says it."""
+    """Required version of the file; empty for a spooled file, whose name contains it."""
     folders: Sequence[Path] | None = None
-    """Folders that it must lie in; None for a spooled file, which lies in none of them."""
+    """Folders that must contain it; None for a spooled file."""
 
     @property
     def broken(self) -> bool:
-        """See `ByteSource.broken`: what lies in a file can be had."""
+        """See `ByteSource.broken`: a file can always be read."""
         return False
 
     async def read(self, offset: int, size: int) -> bytes:
@@ -180,22 +180,22 @@ def _read_fully(descriptor: int, offset: int, size: int) -> bytes:
 
 _WRITE_BYTES = 1024 * 1024
 _KEEP_SECONDS = 2 * 24 * 3600.0
-"""A harvest ends within a day (see its execution_timeout), so nobody reads a file that is two days old."""
+"""Age after which spooled files are removed: a harvest ends within a day (see its execution_timeout)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spooled:
-    """A feed that lies in the spool."""
+    """A feed in the spool."""
 
     path: Path
     version: str
     size: int
     incomplete: HarvestIncomplete = HarvestIncomplete.UNSPECIFIED
-    """What is known to be wrong with its end: BROKEN_OFF, or LENGTH_UNKNOWN where only the content can tell."""
+    """Known problem of its end: BROKEN_OFF, or LENGTH_UNKNOWN if only the content shows whether it is complete."""
 
 
 def spool_path(folder: Path, url: str, version: str) -> Path:
-    """Give the file in which a version of a feed is spooled."""
+    """Return the spool file of a version of a feed."""
     key = hashlib.sha256(f"{url}\n{version}".encode()).hexdigest()
     return folder / f"{key[:40]}.feed"
 
@@ -203,20 +203,20 @@ def spool_path(folder: Path, url: str, version: str) -> Path:
 async def spool_body(
     download: Download, folder: Path, heartbeat: Heartbeat | None, *, accept_broken: bool = False
 ) -> Spooled:
-    """Write the body of an answer into the spool, unless this version is there already.
+    """Write the body of a response into the spool, unless this version is there already.
 
-    A server that states no version gives one by the content's hash, which is known at the end of the download.
-    So does one whose answer may lack its end, since another answer of the same version may be longer.
+    Without a version from the server, the version is the content's hash, known at the end of the download. It is also
+    the hash if the response may be truncated, because another response of the same version may be longer.
 
     Args:
-        download: the answer.
-        folder: the spool.
-        heartbeat: called whenever bytes have come in.
-        accept_broken: whether a body that ends before its end is taken for as much as came of it.
+        download: the response.
+        folder: folder of the spool.
+        heartbeat: called whenever bytes arrive.
+        accept_broken: whether to accept a truncated body.
 
     Raises:
-        FeedUnreachableError: the body ends before its end, and accept_broken is not set.
-        FeedLimitError: it goes beyond a bound; nothing of it stays in the spool.
+        FeedUnreachableError: the body is truncated, and accept_broken is not set.
+        FeedLimitError: a limit is exceeded; nothing of it stays in the spool.
     """
     url, unstated = download.url, not download.has_known_end
     version = "" if unstated else validator(download.response)
@@ -232,7 +232,7 @@ async def spool_body(
             version = ""
         version = version or f"{HASHED}{digest}"
         path = spool_path(folder, url, version)
-        # Renaming is what makes the file appear whole or not at all.
+        # The rename makes the file appear complete or not at all.
         await asyncio.to_thread(os.replace, part.name, path)
         size = await asyncio.to_thread(os.path.getsize, path)
     except BaseException:
@@ -247,7 +247,7 @@ async def spool_body(
     return Spooled(path=path, version=version, size=size, incomplete=incomplete)
 
 
-# Two pages asked for at once wait for one download. Keyed by the event loop as well, because a lock belongs to one.
+# Two concurrent pages wait for one download. The event loop is part of the key, because a lock belongs to one.
 _downloads: WeakValueDictionary[tuple[int, Path], asyncio.Lock] = WeakValueDictionary()
 
 
@@ -260,11 +260,11 @@ async def spooled_feed(
     *,
     accept_broken: bool = False,
 ) -> Path:
-    """Give the file of a spooled feed; it is downloaded only where it is not there, as on another machine.
+    """Return the file of a spooled feed; download it only if it is missing, as on another machine.
 
     Raises:
-        FeedChangedError: what is to be had now is another version.
-        FeedUnreachableError: it cannot be had this time.
+        FeedChangedError: the server has another version now.
+        FeedUnreachableError: the feed cannot be downloaded now.
     """
     path = spool_path(folder, feed.url, feed.version)
     lock = _downloads.setdefault((id(asyncio.get_running_loop()), path), asyncio.Lock())
@@ -282,7 +282,7 @@ async def spooled_feed(
             spooled = await spool_body(download, folder, heartbeat, accept_broken=accept_broken)
         if spooled.path != path:
             if spooled.incomplete is HarvestIncomplete.BROKEN_OFF:
-                raise FeedUnreachableError(feed.url, status=200, reason="the body breaks off elsewhere than before")
+                raise FeedUnreachableError(feed.url, status=200, reason="the body is truncated elsewhere than before")
             raise FeedChangedError(feed.url, expected=feed.version, seen=spooled.version)
     return path
 
@@ -290,7 +290,7 @@ async def spooled_feed(
 async def _write(
     download: Download, part: IO[bytes], heartbeat: Heartbeat | None, *, accept_broken: bool
 ) -> tuple[str, bool]:
-    """Write a body into a file, and give the SHA-256 of it and whether it broke off."""
+    """Write a body into a file; return its SHA-256 and whether it was truncated."""
     digest, guard = hashlib.sha256(), _RecordLimit(download.url, download.bounds.max_record_bytes)
     waiting = bytearray()
 
@@ -315,17 +315,17 @@ async def _write(
         broken = True
     await asyncio.to_thread(flush)
     if broken and guard.after_line:
-        # A part of a row could pass for a row: with a price of 10 instead of 1099.
+        # A part of a row could look like a row: with a price of 10 instead of 1099.
         await asyncio.to_thread(lambda: part.truncate(part.tell() - guard.after_line))
     return digest.hexdigest(), broken
 
 
 class _RecordLimit:
-    """Ends a download in which no record can have ended for longer than a record may be.
+    """Stops a download in which no record has ended for longer than the maximum record.
 
-    It looks only for what must stand at the end of every one: of XML the name of an item's tag, of all others the end
-    of a line. So a feed that has these without being good is spooled, up to its other bounds, and refused when it is
-    read; one that is a single line is not.
+    It searches only for the end mark of records: in XML the name of an item's tag, otherwise a line end. So an invalid
+    feed with such marks is spooled, up to its other limits, and rejected when it is read; a feed with a single line is
+    not.
     """
 
     def __init__(self, url: str, max_bytes: int) -> None:
@@ -337,26 +337,26 @@ class _RecordLimit:
 
     @property
     def after_line(self) -> int:
-        """Bytes since the last line end; 0 for XML, whose parts of items are seen to be such."""
+        """Bytes since the last line end; 0 for XML, whose incomplete items are detected."""
         return max(0, self._open - 1) if b"\n" in self._marks else 0
 
     def check(self, piece: bytes) -> None:
-        """Look at the next bytes of the body.
+        """Check the next bytes of the body.
 
         Raises:
-            FeedLimitError: a record in them is too long.
+            FeedLimitError: a record is too long.
         """
         if not self._marks:
             begin = (self._tail + piece).removeprefix(b"\xef\xbb\xbf").lstrip()
             if begin:
                 self._marks = (b"item", b"entry") if begin.startswith(b"<") else (b"\n", b"\r")
-        # A mark may lie across two pieces. Found from the end on, it is found at once where the feed is a feed.
+        # A mark may span two pieces. The search from the end finds it at once in a valid feed.
         data = self._tail + piece
         found = max((data.rfind(mark) for mark in self._marks), default=-1)
         self._open = self._open + len(piece) if found < 0 else len(data) - found
         self._tail = data[-4:]
         if self._open > self._max_bytes:
-            seen = f"has a record that is longer than {self._max_bytes:,} bytes, or never closed"
+            seen = f"has a record that is longer than {self._max_bytes:,} bytes, or never ends"
             raise FeedLimitError(self._url, setting="max_record_bytes", seen=seen)
 
 
@@ -367,7 +367,7 @@ def _create(folder: Path) -> IO[bytes]:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove what nobody can need any more, downloads that broke off included."""
+    """Remove old files, including incomplete downloads."""
     oldest = time.time() - _KEEP_SECONDS
     for path in folder.iterdir():
         if path.suffix in (".feed", ".part"):

@@ -1,4 +1,4 @@
-"""Reads Google Merchant feeds: tab-separated, or XML, whose items are cut out of the bytes one by one."""
+"""Read Google Merchant feeds: tab-separated, or XML, whose items are cut out of the bytes one by one."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ OPTION_NAMES = {
     "age_group": "Age group",
     "gender": "Gender",
 }
-"""The attributes by which Google tells the variants of an item group apart, and what we call them."""
+"""Google's attributes that distinguish the variants of an item group, with our names."""
 
 _NOT_A_NAME = re.compile(r"[^a-z0-9]+")
 
 
 def attribute_name(text: str) -> str:
-    """Bring an attribute's name into its documented form: "g:Image Link" is `image_link`."""
+    """Convert an attribute's name to its documented form: "g:Image Link" is `image_link`."""
     return _NOT_A_NAME.sub("_", text.strip().lower().removeprefix("g:")).strip("_")
 
 
 def google_product(line: int, values: Mapping[str, Sequence[str]]) -> RawProduct:
-    """Make a product of an item's attributes.
+    """Make a product from an item's attributes.
 
     Args:
-        line: line of the feed that the item begins on.
-        values: all values of each attribute, by its documented name, in the order of the feed; none are empty.
+        line: first line of the item in the feed.
+        values: all values of each attribute, by its documented name, in the order of the feed, without empty ones.
     """
 
     def first(name: str) -> str:
@@ -74,7 +74,7 @@ def google_product(line: int, values: Mapping[str, Sequence[str]]) -> RawProduct
 
 
 REQUIRED_ATTRIBUTES = ("id", "title", "price")
-"""Without these a file of tab-separated values is not a product feed."""
+"""Required columns of a product feed with tab-separated values."""
 
 _LISTS = frozenset({"additional_image_link"})
 """Attributes whose value is a list with commas in TSV, where XML repeats the element."""
@@ -112,8 +112,8 @@ def parse_google_tsv(data: bytes, *, prologue: bytes, line: int, limit: int, fin
                 chunk.warnings.append(warning_row(line=at, reason=reason, detail=detail, raw=raw, sku=product.sku))
         else:
             raw = data[record.start : record.end]
-            # What stands first is known even where the values behind it are out of place.
-            # With values too few or too many the first still is what it is, unless nothing divides it from the rest.
+            # With too few or too many values, the first one is still valid, unless there is no separator; the values
+            # after it may be in wrong columns.
             whole = len(record.fields) == len(names) or (sku == 0 and len(record.fields) > 1)
             known = record.fields[sku] if whole else ""
             rejected = rejected_row(line=at, reason=record.reject_reason, detail=record.detail, raw=raw, sku=known)
@@ -138,8 +138,8 @@ def _row_values(names: tuple[str, ...], fields: list[str]) -> dict[str, list[str
     return values
 
 
-# XML. Cutting looks only for what can hide an item's tags (comments, CDATA, processing instructions) and for those
-# tags; what is inside an item is left to a real parser, which refuses everything dangerous.
+# XML. Cutting searches only for the tags of items, and for what can hide them (comments, CDATA, processing
+# instructions); the content of an item is left to a real parser, which rejects everything dangerous.
 
 GOOGLE_NAMESPACE = "http://base.google.com/ns/1.0"
 
@@ -149,7 +149,7 @@ _MARKUP = re.compile(
     rb"(?P<comment><!--)|(?P<cdata><!\[CDATA\[)|(?P<pi><\?)|(?P<doctype><!DOCTYPE)"
     rb"|(?P<close></(?:" + _NAME + rb")\s*>)|(?P<open><(?P<name>" + _NAME + rb")" + _ATTRIBUTES + rb">)"
 )
-# Whatever decides where an item begins or ends; all other tags are passed over without a look.
+# Everything that decides where an item begins or ends; all other tags are skipped.
 _ENTRY_MARKUP = re.compile(
     rb"(?P<comment><!--)|(?P<cdata><!\[CDATA\[)|(?P<pi><\?)"
     rb"|(?P<close></(?:[A-Za-z_][\w.\-]*:)?(?:item|entry)\s*>)"
@@ -157,7 +157,7 @@ _ENTRY_MARKUP = re.compile(
 )
 _SKIP_TO = {"comment": b"-->", "cdata": b"]]>", "pi": b"?>"}
 _ENTRY_NAMES = (b"item", b"entry")
-# The key of an item that no parser reads: it is listed all the same.
+# The key of an item that no parser can read: its product still counts as listed.
 _ID = re.compile(rb"<(?:[A-Za-z_][\w.\-]*:)?id(?:\s[^<>]*)?>\s*(?:<!\[CDATA\[)?([^<\]]+)")
 _DECLARATION = re.compile(rb"\s*<\?xml\s[^>]*\?>")
 _ENCODING = re.compile(rb"\sencoding\s*=\s*[\"']([A-Za-z][A-Za-z0-9._\-]*)[\"']")
@@ -165,16 +165,16 @@ _ENCODING = re.compile(rb"\sencoding\s*=\s*[\"']([A-Za-z][A-Za-z0-9._\-]*)[\"']"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class XmlHead:
-    """What stands before the first item."""
+    """What comes before the first item."""
 
     prologue: bytes
-    """XML declaration and the start tags that are open there, with their namespaces."""
+    """XML declaration and open start tags, with their namespaces."""
     offset: int
-    """Where the first item begins."""
+    """Offset of the first item."""
 
 
 def declared_encoding(head: bytes) -> str:
-    """Give what the XML declaration names, as it stands there; nothing where it names none."""
+    """Return the encoding in the XML declaration, unchanged; empty if there is none."""
     declaration = _DECLARATION.match(head.removeprefix(b"\xef\xbb\xbf"))
     found = _ENCODING.search(declaration[0]) if declaration else None
     return found[1].decode("ascii") if found else ""
@@ -184,11 +184,11 @@ def find_first_entry(head: bytes, encoding: str = "") -> XmlHead | None:
     """Find the first item.
 
     Args:
-        head: the first bytes of the feed.
-        encoding: what they are in, whatever the declaration says, which is left out then; see `Feed.encoding`.
+        head: first bytes of the feed.
+        encoding: encoding that overrides the declaration, which is then removed; see `Feed.encoding`.
 
     Returns:
-        None where `head` has none: the feed lists nothing, or more bytes are needed.
+        None if `head` has none: the feed is empty, or more bytes are needed.
     """
     opened: list[bytes] = []
     for found in _walk(head, _MARKUP):
@@ -208,7 +208,7 @@ def find_first_entry(head: bytes, encoding: str = "") -> XmlHead | None:
 
 
 def _walk(data: bytes, markup: re.Pattern[bytes]) -> Iterator[re.Match[bytes]]:
-    """Give what `markup` finds outside of comments, CDATA and processing instructions."""
+    """Yield the matches of `markup` outside comments, CDATA and processing instructions."""
     place = 0
     while found := markup.search(data, place):
         kind = found.lastgroup or ""
@@ -224,18 +224,18 @@ def _walk(data: bytes, markup: re.Pattern[bytes]) -> Iterator[re.Match[bytes]]:
 
 @lru_cache(maxsize=64)
 def _closing(prologue: bytes) -> bytes:
-    """Make the end tags that belong to the start tags of a prologue."""
+    """Return the end tags for the start tags of a prologue."""
     names = [found["name"] for found in _MARKUP.finditer(prologue) if found["name"] is not None]
     return b"".join(b"</" + name + b">" for name in reversed(names))
 
 
 def _split_entries(data: bytes) -> Iterator[tuple[int, int]]:
-    """Give start and end of every complete item; the last one may be open, with an end of -1."""
+    """Yield start and end of every complete item; the last one may be open, with an end of -1."""
     start = -1
     for found in _walk(data, _ENTRY_MARKUP):
         if found["open"] is not None:
             if start >= 0:
-                # Items are never nested: the one before lacks its end tag, and ends here so that only it is lost.
+                # Items are never nested: the item before lacks its end tag. End it here, so that only it is lost.
                 yield start, found.start()
             start = found.start()
             if found[0].endswith(b"/>"):
@@ -276,7 +276,7 @@ def parse_google_xml(data: bytes, *, prologue: bytes, line: int, limit: int, fin
 
 
 def _is_closed(prologue: bytes, rest: bytes) -> bool:
-    """Tell whether what stands after the last item closes every element that was open before the first one."""
+    """Return whether the bytes after the last item close every element that was open before the first one."""
     opened = [found["name"] for found in _MARKUP.finditer(prologue) if found["name"] is not None]
     for found in _walk(rest, _MARKUP):
         if found["name"] is not None:
@@ -288,14 +288,14 @@ def _is_closed(prologue: bytes, rest: bytes) -> bool:
 
 
 def _truncated(data: bytes, place: int, line: int) -> RejectedRow:
-    detail = "the feed stops before the end of its root element, so items may be missing"
+    detail = "the feed ends before the end of its root element, so items may be missing"
     return rejected_row(line=line, reason=RejectReason.TRUNCATED, detail=detail, raw=data[place:])
 
 
 def _parse_spans(
     data: bytes, spans: list[tuple[int, int]], lines: list[int], prologue: bytes, encoding: str
 ) -> tuple[list[RawProduct], list[RejectedRow], list[RejectedRow]]:
-    """Parse items together, which is faster, and one by one where any of them is bad."""
+    """Parse items together, which is faster, or one by one if any of them is invalid."""
     if not spans:
         return [], [], []
     pieces = [data[start:end] for start, end in spans]
@@ -340,7 +340,7 @@ def _parse(prologue: bytes, pieces: list[bytes], closing: bytes) -> list[Element
 
 
 def _element_values(entry: Element) -> dict[str, list[str]]:
-    """Collect the attributes of an item: Google's own first, then what RSS or Atom call alike."""
+    """Collect the attributes of an item: Google's own first, then the equivalents of RSS or Atom."""
     google: dict[str, list[str]] = {}
     plain: dict[str, list[str]] = {}
     for element in entry:
@@ -356,24 +356,24 @@ def _element_values(entry: Element) -> dict[str, list[str]]:
 
 
 def check_head(head: bytes, offset: int | None, *, whole: bool, encoding: str = "") -> str:
-    """Let the real parser look at what stands before the first item.
+    """Check the bytes before the first item with the real parser.
 
     Args:
-        head: the first bytes of the feed.
-        offset: where the first item begins; None where none was found.
+        head: first bytes of the feed.
+        offset: offset of the first item; None if none was found.
         whole: whether `head` is the whole feed.
         encoding: as in `find_first_entry`.
 
     Returns:
-        The local name of the root element; empty where it has not begun.
+        The local name of the root element; empty if it has not begun.
 
     Raises:
         ParseError: it is not well-formed.
-        DefusedXmlException: it declares entities, which pages could not resolve and hostile feeds fill memory with.
+        DefusedXmlException: it declares entities, which pages could not resolve, and which can fill the memory.
     """
     parser = DefusedXMLParser(forbid_entities=True, forbid_external=True)
     before = head if offset is None else head[:offset]
-    # Of a text, the parser does not believe the declaration.
+    # For a text, the parser ignores the declaration.
     parser.feed(before.decode(encoding, "replace") if encoding else before)
     if whole and offset is None:
         parser.close()
@@ -382,16 +382,16 @@ def check_head(head: bytes, offset: int | None, *, whole: bool, encoding: str = 
 
 
 def check_xml_prologue(prologue: bytes) -> None:
-    """Let the real parser look at a prologue: start tags from the root of a feed on, and nothing else.
+    """Check a prologue with the real parser: only start tags, beginning with the root of a feed.
 
     Raises:
-        ParseError: it is not well-formed, or holds something else.
-        DefusedXmlException: it has a document type.
-        ValueError: it is of no feed.
+        ParseError: the prologue is not well-formed, or contains something else.
+        DefusedXmlException: the prologue has a document type.
+        ValueError: the prologue is not from a feed.
     """
     root: Element = fromstring(prologue + _closing(prologue), forbid_dtd=True)
     if root.tag.rpartition("}")[2] not in ("rss", "feed"):
         raise ValueError(f"its root element is <{root.tag[:40]}>")
     for element in root.iter():
         if element.tag.rpartition("}")[2] in ("item", "entry"):
-            raise ValueError("it has an item in it")
+            raise ValueError("it contains an item")

@@ -1,4 +1,4 @@
-"""Reads JSON Lines: one object a line, with the field names of RawProduct in either spelling."""
+"""Read JSON Lines: one object per line, with the field names of RawProduct in either spelling."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ _SPELLINGS = {name: (name, _json_name(name)) for name in (*_TEXTS, *_LISTS, "tag
 
 
 class _FieldError(ValueError):
-    """A field holds something of another type."""
+    """A field has the wrong type."""
 
 
 def parse_json_lines(data: bytes, *, prologue: bytes, line: int, limit: int, final: bool, encoding: str = "") -> Chunk:
-    """Read products; every line that is not blank is an entry. See `EntryParser`.
+    """Read products; every non-blank line is an entry. See `EntryParser`.
 
-    Fields that RawProduct does not have are left alone; numbers are taken as they are written.
+    Fields that RawProduct lacks are ignored; numbers keep their spelling.
     """
     del prologue
     chunk = Chunk()
     pieces = data.splitlines(keepends=True)
-    # A carriage return at the very end may be half of a line's end.
+    # A carriage return at the very end may be half of a line end.
     if pieces and not final and not pieces[-1].endswith(b"\n"):
         pieces.pop()
     for piece in pieces:
@@ -123,20 +123,20 @@ def _items(name: str, value: object) -> list[object]:
         return cast("list[object]", value)
     if isinstance(value, str):
         return [value] if value else []
-    raise _FieldError(f"{name} must be a list of texts, but is a JSON {_kind(value)}")
+    raise _FieldError(f"{name} must be a list of strings, but is a JSON {_kind(value)}")
 
 
 def _options(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
-        raise _FieldError(f"options must be an object of texts, but is a JSON {_kind(value)}")
+        raise _FieldError(f"options must be an object of strings, but is a JSON {_kind(value)}")
     pairs = cast("dict[str, object]", value)
     return {_text("options", key): _text(f"options[{key!r}]", item) for key, item in pairs.items() if item}
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _FieldError(f"{name} must be a text or a number, but is a JSON {_kind(value)}")
-    # JSON can spell half a surrogate pair; no codec takes it, so one such row would stop a whole page.
+        raise _FieldError(f"{name} must be a string or a number, but is a JSON {_kind(value)}")
+    # JSON can contain half a surrogate pair; no codec encodes it, so one such row would fail a whole page.
     if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
         raise _FieldError(f"{name} has half a surrogate pair, which is not a character")
     return value

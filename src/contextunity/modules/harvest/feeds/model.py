@@ -1,4 +1,4 @@
-"""What goes into reading a feed and what comes out, and the bounds that keep memory flat."""
+"""Types of reading a feed, and the limits that keep memory constant."""
 
 from __future__ import annotations
 
@@ -22,64 +22,64 @@ from contextunity.gen.contextunity.harvest.v1 import FeedFormat as Format
 __all__ = ["SHARED", "Readahead"]
 
 HEAD_BYTES = 64 * 1024
-"""How much of a feed is looked at first: room for any header row and, for a small feed, the whole of it."""
+"""Bytes of a feed read first: enough for any header row, and for all of a small feed."""
 MAX_PROLOGUE_BYTES = 64 * 1024
-"""Bound on what every page request carries along; real header rows have 1 to 3 KiB."""
+"""Maximum bytes of the prologue in every page request; real header rows have 1 to 3 KiB."""
 MAX_HEAD_BYTES = 1024 * 1024
-"""How far the first entry of a feed is looked for, for XML with a long preamble."""
+"""Maximum bytes to search for the first entry, for XML with a long preamble."""
 MAX_ENTRY_BYTES = 8 * 1024 * 1024
-"""Bound on one entry. The greatest products of real shops (2,000 variants, or a description with pictures in it)
-stay below 4 MiB; what is longer is a quote or an element that is never closed, and reading on would fill the memory."""
+"""Maximum bytes of one entry. The largest products of real shops (2,000 variants, or a description with embedded
+pictures) are below 4 MiB; a longer one is a quote or an element that is never closed, and would fill the memory."""
 MAX_PAGE_BYTES = 8 * 1024 * 1024
-"""A page ends early once it has used up this much of the feed, so that a thousand huge entries make no huge page."""
+"""A page ends early after this many bytes of the feed, so that huge entries do not make a huge page."""
 MIN_WINDOW_BYTES = 16 * 1024
 MAX_WINDOW_BYTES = 2 * 1024 * 1024
 
 MAX_ENTRY_SETTING_BYTES = 16 * 1024 * 1024
-"""How far a supplier's setting may raise the bound on one entry: a field of it is still read whole (`_delimited`)."""
+"""Maximum that a supplier may set for the size of an entry: a field must be readable as a whole (`_delimited`)."""
 
 Heartbeat: TypeAlias = Callable[[], None]
-"""Called whenever bytes have come in, so that whoever watches knows that the reader is alive."""
+"""Called whenever bytes arrive, to show that the reader is alive."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeedSource:
-    """A supplier's feed as it is configured."""
+    """A supplier's feed as configured."""
 
     supplier_code: str
     """Which supplier."""
     url: str
-    """Where it is: an http, https or file URL."""
+    """An http, https or file URL."""
     format: Format | None = None
-    """How it is written; None means that it is found out from the content."""
+    """Format; None means detection from the content."""
     currency_code: str = ""
-    """ISO 4217 code of the currency that prices without one of their own are in."""
+    """ISO 4217 code of the currency of prices without a currency."""
     encoding: str = ""
-    """What its text is encoded in; empty means that it is found out from the content."""
+    """Encoding; empty means detection from the content."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeedBounds:
-    """How much of a supplier's feed is taken, and how long it is waited for."""
+    """Limits of size and time of a supplier's feed."""
 
     max_bytes: int = 4 * 1024**3
-    """Bytes of the whole feed, unpacked."""
+    """Bytes of the whole feed, decompressed."""
     max_ratio: float = 100.0
-    """How many times as long as what was sent it may be unpacked, once it is longer than `ratio_from_bytes`."""
+    """Maximum ratio of decompressed to sent bytes, checked above `ratio_from_bytes`."""
     ratio_from_bytes: int = 16 * 1024 * 1024
     max_seconds: float = 3600.0
-    """What reading the feed may take in all, from the first request to the last page."""
+    """Maximum seconds of reading the feed in all, from the first request to the last page."""
     used_seconds: float = 0.0
-    """What reading it took before."""
+    """Seconds that reading it has taken before."""
     min_bytes_per_second: float = 1024.0
-    """How fast it must come, over each stretch of `rate_seconds`."""
+    """Minimum speed, over each period of `rate_seconds`."""
     rate_seconds: float = 30.0
     max_record_bytes: int = MAX_ENTRY_BYTES
     """Bytes of one entry."""
 
 
 DEFAULT_BOUNDS = FeedBounds()
-"""Of a supplier that sets none."""
+"""Default limits of a supplier."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,9 +87,9 @@ class KnownVersion:
     """A version of a feed that was read before."""
 
     version: str
-    """As in `Feed.version`."""
+    """The same as `Feed.version`."""
     read_at: datetime
-    """When reading it began, aware."""
+    """Start of reading it, timezone-aware."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,36 +99,36 @@ class FetchedPage:
     page: RawPage
     """Its rows."""
     next_cursor: FeedCursor
-    """Where the next page begins."""
+    """Cursor of the next page."""
     end_of_feed: bool
-    """Whether there is no next page."""
+    """Whether this is the last page."""
     entries: int
-    """Feed entries read; a row that could not be read and belongs to no entry counts as one."""
+    """Feed entries read; an unreadable row outside entries counts as one."""
     incomplete: HarvestIncomplete = HarvestIncomplete.UNSPECIFIED
-    """What is missing of the feed, as the page shows."""
+    """Why the feed is incomplete, as far as this page shows."""
     incomplete_detail: str = ""
     """The same for people."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Chunk:
-    """What a parser made of some bytes of a feed."""
+    """Result of parsing some bytes of a feed."""
 
     products: list[RawProduct] = field(default_factory=list[RawProduct])
     rejected: list[RejectedRow] = field(default_factory=list[RejectedRow])
     warnings: list[RejectedRow] = field(default_factory=list[RejectedRow])
     entries: int = 0
     consumed: int = 0
-    """Bytes that are done; what follows is the beginning of an entry that needs more bytes, or the next entry."""
+    """Parsed bytes; after them begins an incomplete entry, or the next entry."""
 
 
 _LONE_CR = re.compile(rb"\r(?!\n)")
 
 
 def count_lines(data: bytes, start: int = 0, end: int | None = None) -> int:
-    """Count the ends of lines in a part of `data` that does not begin or end within one: LF, CR LF, and lone CR."""
+    """Count the line ends (LF, CR LF, and lone CR) in a part of `data` that does not split one."""
     end = len(data) if end is None else end
-    # One search, because counting pairs takes three times as long as all the rest.
+    # One search, because counting pairs takes three times as long as the rest.
     lone = sum(1 for _ in _LONE_CR.finditer(data, start, end))
     return data.count(b"\n", start, end) + lone
 
@@ -142,32 +142,31 @@ class EntryParser(Protocol):
         """Read entries.
 
         Args:
-            data: bytes of the feed that begin between two entries; at least one.
+            data: bytes of the feed from the beginning of an entry; not empty.
             prologue: see `Feed.prologue`.
             line: lines of the feed before `data`.
-            limit: how many entries to read at most.
+            limit: maximum number of entries.
             final: whether the feed ends with `data`.
             encoding: see `Feed.encoding`.
 
-        What it reads does not depend on where `data` ends as long as the entry is complete, so that pages of any size
-        give the same rows.
+        A complete entry does not depend on where `data` ends, so that pages of any size give the same rows.
         """
         ...
 
 
 class ByteSource(Protocol):
-    """Bytes of one version of a feed, wherever they are."""
+    """Bytes of one version of a feed, from any source."""
 
     @property
     def broken(self) -> bool:
-        """Whether the last read gave fewer bytes because no more can be had, although the feed goes on."""
+        """Whether the last read was short because the server sends no more, although the feed continues."""
         ...
 
     async def read(self, offset: int, size: int) -> bytes:
-        """Read `size` bytes from `offset` on; fewer only where the feed ends.
+        """Read `size` bytes from `offset` on; fewer only at the end of the feed.
 
         Raises:
-            FeedUnreachableError: they cannot be had this time.
+            FeedUnreachableError: the bytes cannot be read now.
             FeedChangedError: the feed has another version now.
         """
         ...
@@ -175,7 +174,7 @@ class ByteSource(Protocol):
 
 _MAX_FEEDS = 8
 _GUESSED_ENTRY_BYTES = 1500.0
-"""What an entry is taken to have before any was read; the products of real exports have 700 to 3,000 bytes."""
+"""Estimated bytes of an entry before any was read; products of real exports have 700 to 3,000 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,30 +185,30 @@ class _Known:
 
 
 class Readahead:
-    """Remembers between two pages what was downloaded beyond the first one, and how long entries are.
+    """Caches bytes downloaded beyond a page for the next one, and the average size of entries.
 
-    A page's request brings a little more than the page. Kept here, the rest is where the next page starts, so that
-    nothing is downloaded twice while one process reads a feed. Forgetting it costs one window, never a wrong row: it is
-    kept by url and version, and without it everything is read from the cursor. It is bounded in feeds and bytes.
+    A page's request reads slightly more than the page. The cached rest begins the next page, so that nothing is
+    downloaded twice while one process reads a feed. Losing it costs one window, never a wrong row: the key is URL and
+    version, and without it everything is read from the cursor. Feeds and bytes are limited.
     """
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
 
     def tail(self, feed: Feed, offset: int) -> bytes:
-        """Give the bytes from `offset` on that are at hand."""
+        """Return the cached bytes from `offset` on."""
         known = self._known.get((feed.url, feed.version))
         if known is None or not known.offset <= offset <= known.offset + len(known.tail):
             return b""
         return known.tail[offset - known.offset :]
 
     def entry_bytes(self, feed: Feed) -> float:
-        """Tell how long an entry is on average."""
+        """Return the average bytes of an entry."""
         known = self._known.get((feed.url, feed.version))
         return known.entry_bytes if known is not None and known.entry_bytes else _GUESSED_ENTRY_BYTES
 
     def keep(self, feed: Feed, *, offset: int, tail: bytes, entry_bytes: float = 0.0) -> None:
-        """Remember what follows a page. `entry_bytes` 0 means that nothing new is known."""
+        """Store the bytes after a page. `entry_bytes` 0 leaves the average unchanged."""
         key = (feed.url, feed.version)
         before = self._known.pop(key, None)
         if not entry_bytes and before is not None:
@@ -219,15 +218,15 @@ class Readahead:
             self._known.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget everything, as a new process does."""
+        """Forget everything, like a new process."""
         self._known.clear()
 
 
 def window(entries: int, entry_bytes: float) -> int:
-    """Tell how many bytes to ask for, for so many entries: a little more than they should take."""
+    """Return how many bytes to request for so many entries: slightly more than expected."""
     wanted = int(entries * entry_bytes * 1.1 + 2 * entry_bytes)
     return max(MIN_WINDOW_BYTES, min(MAX_WINDOW_BYTES, wanted))
 
 
 SHARED = Readahead()
-"""What all pages of this process go by."""
+"""The cache of all pages of this process."""

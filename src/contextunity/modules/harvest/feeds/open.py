@@ -1,4 +1,4 @@
-"""Looks at a feed before its first page is read."""
+"""Inspect a feed before its first page is read."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ __all__ = [
 
 
 class FeedUnchangedError(Exception):
-    """The feed's server says that it is of the known version still."""
+    """The feed's server reports that it still has the known version."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Found:
-    """A feed as it is to be had, before anybody knows how it is written."""
+    """A readable feed, before its format is known."""
 
     feed: Feed
     source: ByteSource
@@ -95,34 +95,34 @@ async def open_feed(
     accept_broken: bool = False,
     known: KnownVersion | None = None,
 ) -> tuple[Feed, FeedCursor]:
-    """Look at a feed and tell what the reader of its pages needs.
+    """Inspect a feed, and return what is needed to read its pages.
 
-    A server that honours Range and states a version is asked for the first 64 KiB. Any other has to send everything
-    for any page, so the feed is spooled here and now, and pages are read from the file.
+    From a server that supports Range and sends a version, request the first 64 KiB. Any other server has to send the
+    whole feed for any page, so spool it now, and read pages from the file.
 
     Args:
-        client: its timeouts, proxy and headers are used. What it may fetch from is its own affair: the worker's go by
-            `contextunity.worker.egress`.
-        source: the feed as it is configured.
-        spool_folder: where whole feeds are kept; made if it is not there.
-        feed_folders: folders that a file must lie in, symbolic links followed; None for anywhere.
-        bounds: what is taken of it, and how long it may take.
-        heartbeat: called whenever bytes have come in.
-        readahead: what is remembered for the first page.
-        accept_broken: whether a feed whose connection ends before it does is read as far as it came; `Feed.incomplete`
-            tells. Else it is a FeedUnreachableError.
-        known: a version that need not be read again; an HTTP server is asked whether the feed has changed since.
+        client: HTTP client with timeouts, proxy and headers. Its own policy decides what it may fetch: the worker's
+            clients follow `contextunity.worker.egress`.
+        source: the feed as configured.
+        spool_folder: folder of spooled feeds; created if missing.
+        feed_folders: folders that must contain a file, after resolving symbolic links; None means anywhere.
+        bounds: limits of size and time.
+        heartbeat: called whenever bytes arrive.
+        readahead: cache for the first page.
+        accept_broken: whether to accept a truncated feed, with `Feed.incomplete` set. Otherwise it is a
+            FeedUnreachableError.
+        known: a version that need not be read again; the request to an HTTP server is then conditional.
 
     Returns:
         The feed, and the cursor of its first entry.
 
     Raises:
-        FeedUnchangedError: it has not changed; only where `known` is given.
-        FeedUnreachableError: it cannot be had this time, or, as FeedNotFoundError and FeedForbiddenError, at all.
-        FeedRefusedError: it is not fetched from where it is.
-        FeedLimitError: it goes beyond its bounds.
-        FeedFormatError: it is no feed, or not one in the configured format.
-        FeedEmptyError: it lists nothing.
+        FeedUnchangedError: the feed has not changed; only if `known` is given.
+        FeedUnreachableError: the feed cannot be read now, or, as FeedNotFoundError and FeedForbiddenError, at all.
+        FeedRefusedError: its URL is forbidden.
+        FeedLimitError: a limit is exceeded.
+        FeedFormatError: it is not a feed, or not in the configured format.
+        FeedEmptyError: it has no entries.
     """
     scheme = source.url.partition(":")[0].lower()
     if scheme == "file":
@@ -132,7 +132,7 @@ async def open_feed(
             client, source, spool_folder, heartbeat, bounds, accept_broken=accept_broken, known=known
         )
     else:
-        raise FeedRefusedError(source.url, reason=f"the scheme {scheme!r} is none of http, https and file")
+        raise FeedRefusedError(source.url, reason=f"the scheme {scheme!r} is not http, https or file")
     return await _read_opening(found, source, readahead)
 
 
@@ -146,7 +146,7 @@ def _find_file(source: FeedSource, folders: Sequence[Path] | None, bounds: FeedB
 
 def _check_size(url: str, size: int, bounds: FeedBounds) -> None:
     if size > bounds.max_bytes:
-        seen = f"is {size:,} bytes long, and not at most {bounds.max_bytes:,}"
+        seen = f"is {size:,} bytes long, more than {bounds.max_bytes:,}"
         raise FeedLimitError(url, setting="max_bytes", seen=seen)
 
 
@@ -169,7 +169,7 @@ async def _find_http(
         if response.status_code == 416:
             raise FeedEmptyError(source.url)
         place = content_range(response)
-        # Without a version nobody could tell that pages are of one and the same feed.
+        # Without a version, pages of different feeds could not be distinguished.
         if response.status_code == 206 and place is not None and place[0] == 0 and validator(response):
             _check_size(source.url, place[2], bounds)
             feed = Feed(url=source.url, version=validator(response), total_bytes=place[2], ranges=True)
@@ -200,7 +200,7 @@ async def _spool(
 
 
 async def _read_opening(found: _Found, source: FeedSource, readahead: Readahead) -> tuple[Feed, FeedCursor]:
-    """Read as much of the beginning as it takes to find the first entry."""
+    """Read the beginning of the feed until the first entry is found."""
     head = found.head or await found.source.read(0, HEAD_BYTES)
     encoding, guessed = source.encoding, False
     if not encoding:
@@ -234,7 +234,7 @@ async def _read_opening(found: _Found, source: FeedSource, readahead: Readahead)
     feed.encoding = opening.encoding
     if guessed:
         opening.cursor.guessed_encoding = encoding
-    # The end tag of XML is an end of its own; rows and lines have none.
+    # XML has an end tag; rows and lines have no end mark.
     if found.incomplete is not HarvestIncomplete.LENGTH_UNKNOWN or feed.format is not Format.GOOGLE_XML:
         feed.incomplete = found.incomplete
     readahead.keep(feed, offset=opening.cursor.offset, tail=head[opening.cursor.offset :])
@@ -245,18 +245,18 @@ FORMAT_NAMES = {
     Format.SHOPIFY_CSV: "a Shopify product export (CSV)",
     Format.GOOGLE_XML: "a Google Merchant feed (RSS or Atom XML)",
     Format.GOOGLE_TSV: "a Google Merchant feed (tab-separated)",
-    Format.JSON_LINES: "JSON Lines (one object a line)",
+    Format.JSON_LINES: "JSON Lines (one object per line)",
 }
-"""The formats as people call them."""
+"""Names of the formats for people."""
 
 _ANY_FORMAT = "a Shopify product export, a Google Merchant feed or JSON Lines"
 _BOM = b"\xef\xbb\xbf"
 _MAGIC = {
-    b"\x1f\x8b": "gzip-compressed data; give the address of the unpacked feed",
-    b"PK\x03\x04": "a ZIP archive or an Excel workbook; give the address of the unpacked feed",
+    b"\x1f\x8b": "gzip-compressed data; give the URL of the uncompressed feed",
+    b"PK\x03\x04": "a ZIP archive or an Excel workbook; give the URL of the extracted feed",
     b"%PDF": "a PDF document",
-    b"\xff\xfe": "UTF-16 text; have it exported as UTF-8",
-    b"\xfe\xff": "UTF-16 text; have it exported as UTF-8",
+    b"\xff\xfe": "UTF-16 text; export it as UTF-8",
+    b"\xfe\xff": "UTF-16 text; export it as UTF-8",
 }
 _CHARSET = re.compile(r";\s*charset=\"?([^\s;\"]+)", re.IGNORECASE)
 _EXTENSIONS = {
@@ -282,7 +282,7 @@ _CONTENT_TYPES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Opening:
-    """How a feed begins."""
+    """Beginning of a feed."""
 
     format: Format
     prologue: bytes
@@ -303,19 +303,19 @@ def find_opening(
     """Find format, prologue and first entry.
 
     Args:
-        url: for errors, and its extension as a hint.
-        head: the first bytes of the feed.
+        url: URL for errors; its extension is a hint.
+        head: first bytes of the feed.
         whole: whether `head` is the whole feed.
-        expected: the format that is configured, if one is.
-        content_type: what the server says it is, as a hint.
-        encoding: what is configured that it is in, if anything is.
+        expected: configured format, if any.
+        content_type: Content-Type of the server, as a hint.
+        encoding: configured encoding, if any.
 
     Returns:
-        None where more bytes are needed.
+        None if more bytes are needed.
 
     Raises:
-        FeedFormatError: it is something else.
-        FeedEmptyError: it has no entries.
+        FeedFormatError: the content has another format.
+        FeedEmptyError: the feed has no entries.
     """
     body = head.removeprefix(_BOM).lstrip()
     if not body:
@@ -341,18 +341,18 @@ def _opening_of(
 
 
 def find_encoding(url: str, head: bytes, content_type: str) -> tuple[str, bool]:
-    """Find out what a feed is encoded in that its supplier names no encoding for.
+    """Detect the encoding of a feed without a configured one.
 
     Args:
-        url: for errors.
-        head: the first bytes of the feed.
-        content_type: what the server says of it.
+        url: URL for errors.
+        head: first bytes of the feed.
+        content_type: Content-Type of the server.
 
     Returns:
-        See `Feed.encoding`, and whether it is a guess.
+        The encoding for `Feed.encoding`, and whether it is a guess.
 
     Raises:
-        FeedFormatError: it declares an encoding that it cannot be read in.
+        FeedFormatError: the feed declares an unsupported encoding.
     """
     if head.startswith(_BOM):
         return "", False
@@ -362,11 +362,11 @@ def find_encoding(url: str, head: bytes, content_type: str) -> tuple[str, bool]:
         try:
             declared = usable_encoding(stated)
         except ValueError as error:
-            raise FeedFormatError(url, expected="XML in an encoding that is known", seen=str(error), line=1) from None
+            raise FeedFormatError(url, expected="XML in a known encoding", seen=str(error), line=1) from None
         if declared not in ("utf-8", "ascii"):
             return declared, False
     elif charset := _CHARSET.search(content_type):
-        # Servers state one for all their files, so the content counts for more.
+        # Servers send one charset for all their files, so prefer the content.
         with contextlib.suppress(ValueError):
             declared = usable_encoding(charset[1])
             if declared not in ("utf-8", "ascii") and (guess or head.isascii()):
@@ -375,10 +375,10 @@ def find_encoding(url: str, head: bytes, content_type: str) -> tuple[str, bool]:
 
 
 def check_prologue(url: str, format: Format, prologue: bytes) -> None:
-    """Hold a prologue against its format: it comes with each page's request, and may not be what was found here.
+    """Check a prologue against its format: it comes with each page's request, and may be forged.
 
     Raises:
-        FeedFormatError: no feed of the format begins so.
+        FeedFormatError: the prologue is invalid for the format.
     """
     seen = _prologue_error(format, prologue)
     if seen:
@@ -387,9 +387,9 @@ def check_prologue(url: str, format: Format, prologue: bytes) -> None:
 
 @lru_cache(maxsize=64)
 def _prologue_error(format: Format, prologue: bytes) -> str:
-    """Tell what is wrong with a prologue; nothing is for an empty answer."""
+    """Return what is wrong with a prologue; empty if it is valid."""
     if len(prologue) > MAX_PROLOGUE_BYTES:
-        return f"{len(prologue):,} bytes of it"
+        return f"{len(prologue):,} bytes"
     try:
         match format:
             case Format.SHOPIFY_CSV:
@@ -402,9 +402,9 @@ def _prologue_error(format: Format, prologue: bytes) -> str:
                 check_xml_prologue(prologue)
                 return ""
             case _:
-                return "one, where there is none" if prologue else ""
+                return "a prologue, in a format without one" if prologue else ""
     except (ParseError, DefusedXmlException, ValueError, LookupError, csv.Error) as error:
-        return f"what cannot be read ({type(error).__name__}: {error})"
+        return f"an unreadable prologue ({type(error).__name__}: {error})"
     return f"a first row without {', '.join(missing)}" if missing else ""
 
 
@@ -415,13 +415,13 @@ def _reject_binary(url: str, head: bytes, body: bytes, expected: Format | None) 
     first_line = body.partition(b"\n")[0][:4096]
     if b"\0" in first_line or sum(byte < 9 or 13 < byte < 32 for byte in first_line) * 20 > len(first_line):
         raise FeedFormatError(url, expected=_name(expected), seen="binary data", line=1)
-    # Of a feed, the root comes first: what follows it may well be a description in HTML.
+    # Only the root decides: what follows it may be a description in HTML.
     before, html, _ = body[:1024].lower().partition(b"<html")
     is_page = bool(html) and before[:1] in (b"", b"<") and not any(root in before for root in (b"<rss", b"<feed"))
     if is_page or before.startswith(b"<!doctype html"):
         raise FeedFormatError(url, expected=_name(expected), seen="an HTML page", line=1)
     if body.startswith(b"["):
-        seen = "one JSON array for everything; write one object a line instead"
+        seen = "one JSON array for everything; write one object per line instead"
         raise FeedFormatError(url, expected=_name(expected), seen=seen, line=1)
 
 
@@ -445,7 +445,7 @@ def _open_xml(url: str, head: bytes, *, whole: bool, expected: Format | None, en
     try:
         root = check_head(head, None if found is None else found.offset, whole=whole, encoding=encoding)
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        seen = f"XML that cannot be read ({type(error).__name__}: {error})"
+        seen = f"unreadable XML ({type(error).__name__}: {error})"
         raise FeedFormatError(url, expected=_name(expected), seen=seen) from error
     if root not in ("", "rss", "feed"):
         raise FeedFormatError(url, expected=_name(expected), seen=f"XML with the root element <{root}>", line=1)
@@ -462,7 +462,7 @@ def _open_xml(url: str, head: bytes, *, whole: bool, expected: Format | None, en
 def _open_delimited(
     url: str, head: bytes, *, whole: bool, expected: Format | None, hint: Format | None
 ) -> Opening | None:
-    """Find the header row; the first row that has anything in it is taken for it."""
+    """Find the header row: the first row that is not blank."""
     lead = head.removeprefix(_BOM)
     first = next((record for record in split_records(lead, delimiter=",", columns=0, final=whole)), None)
     tabs = b"\t" in next(iter(lead.lstrip(b"\r\n").splitlines()), b"")

@@ -1,4 +1,4 @@
-"""Reads one page of a feed."""
+"""Read one page of a feed."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ PARSERS: dict[Format, EntryParser] = {
     Format.JSON_LINES: parse_json_lines,
 }
 _CUT_ROWS = frozenset({RejectReason.COLUMN_COUNT, RejectReason.BAD_CSV, RejectReason.BAD_JSON})
-"""What a row is rejected for that ends in the middle."""
+"""Reasons for rejecting a truncated row."""
 _TAIL_BYTES = 4096
-"""A window that would leave fewer bytes than this takes them along: the end of a feed is worth no request."""
+"""A window includes the rest of the feed if that is shorter: it is not worth another request."""
 
 
 async def read_page(
@@ -61,27 +61,27 @@ async def read_page(
 ) -> FetchedPage:
     """Read the entries from a cursor on.
 
-    A page has `page_size` entries; fewer where the feed ends, and where they use up more than 8 MiB of the feed.
+    A page has `page_size` entries, or fewer at the end of the feed, or if they take more than 8 MiB of the feed.
 
     Args:
         client: as for `open_feed`.
-        feed: as `open_feed` found it.
-        cursor: where to begin, from `open_feed` or the page before.
-        page_size: entries to read, from 1.
-        spool_folder: where whole feeds are kept.
+        feed: the feed from `open_feed`.
+        cursor: start of the page, from `open_feed` or the page before.
+        page_size: number of entries, at least 1.
+        spool_folder: folder of spooled feeds.
         feed_folders: as for `open_feed`.
         bounds: as for `open_feed`.
-        heartbeat: called whenever bytes have come in.
-        readahead: what is remembered from page to page.
-        accept_broken: whether a feed that its server sends no more of, though it tells of more, ends there, as
-            `FetchedPage.incomplete` tells. Else it is a FeedUnreachableError.
+        heartbeat: called whenever bytes arrive.
+        readahead: cache between pages.
+        accept_broken: whether to accept a feed whose server sends less than it announced, with
+            `FetchedPage.incomplete` set. Otherwise it is a FeedUnreachableError.
 
     Raises:
-        FeedUnreachableError: it cannot be had this time, or, as FeedNotFoundError and FeedForbiddenError, at all.
-        FeedRefusedError: it is not fetched from where it is.
-        FeedLimitError: it goes beyond its bounds.
+        FeedUnreachableError: the feed cannot be read now, or, as FeedNotFoundError and FeedForbiddenError, at all.
+        FeedRefusedError: its URL is forbidden.
+        FeedLimitError: a limit is exceeded.
         FeedChangedError: the feed was replaced since it was opened.
-        FeedFormatError: an entry is longer than it may be; or feed and cursor are not what `open_feed` gives.
+        FeedFormatError: an entry is too long, or feed and cursor are not from `open_feed`.
     """
     if page_size < 1:
         raise ValueError(f"page_size must be 1 or more, but is {page_size}")
@@ -93,10 +93,10 @@ async def read_page(
         try:
             usable_encoding(feed.encoding)
         except ValueError as error:
-            raise FeedFormatError(feed.url, expected="an encoding that is known", seen=str(error)) from None
+            raise FeedFormatError(feed.url, expected="a known encoding", seen=str(error)) from None
     if cursor.offset < 0 or cursor.line < 0:
         seen = f"byte {cursor.offset}, line {cursor.line}"
-        raise FeedFormatError(feed.url, expected="a cursor that a page before gave", seen=seen)
+        raise FeedFormatError(feed.url, expected="a cursor from the page before", seen=seen)
     source = await _source(client, feed, spool_folder, feed_folders, bounds, heartbeat, accept_broken=accept_broken)
     reader = _PageReader(feed, cursor, page_size, source, parse, readahead, bounds.max_record_bytes)
     return await reader.read()
@@ -104,8 +104,8 @@ async def read_page(
 
 def _guessed(cursor: FeedCursor) -> RejectedRow:
     detail = (
-        f"the feed is not UTF-8 and does not say what it is in; it is read as {cursor.guessed_encoding}, by a guess "
-        "from its beginning: look at some products, and name the encoding in the supplier's settings"
+        f"the feed is not UTF-8 and does not say its encoding; it is read as {cursor.guessed_encoding}, a guess "
+        "from its beginning: check some products, and set the encoding in the supplier's settings"
     )
     return warning_row(line=cursor.line + 1, reason=WarningReason.GUESSED_ENCODING, detail=detail, raw="")
 
@@ -160,7 +160,7 @@ class _PageReader:
         """Whether the parser has seen the end of the feed."""
         self._last_byte = b""
         self._broken = False
-        """Whether no more bytes can be had, although the feed goes on."""
+        """Whether the server sends no more bytes, although the feed continues."""
 
     async def read(self) -> FetchedPage:
         while True:
@@ -170,7 +170,7 @@ class _PageReader:
             if self._broken:
                 continue
             if len(self._buffer) > self._max_entry_bytes:
-                seen = f"one that is longer than {self._max_entry_bytes:,} bytes, or never closed"
+                seen = f"one that is longer than {self._max_entry_bytes:,} bytes, or never ends"
                 raise FeedFormatError(self._feed.url, expected="an entry", seen=seen, line=self._line + 1)
             await self._fetch(at_least=len(self._buffer) if stuck else 0)
         end_of_feed = self._end_of_feed()
@@ -186,12 +186,12 @@ class _PageReader:
         )
 
     def _incomplete(self, *, end_of_feed: bool) -> tuple[HarvestIncomplete, str]:
-        """Tell by the rows of the page whether the feed ends before its proper end."""
+        """Return from the rows of the page whether the feed is truncated, and why."""
         rejected = self._page.rejected
         if end_of_feed and self._broken:
             return HarvestIncomplete.BROKEN_OFF, (
                 f"the server sends nothing from byte {self._offset + len(self._buffer):,} on, on several attempts, "
-                "although the feed does not end there; have the supplier's server looked at"
+                "although the feed does not end there; check the supplier's server"
             )
         for row in rejected:
             if row.reason == RejectReason.TRUNCATED:
@@ -200,10 +200,10 @@ class _PageReader:
                 return HarvestIncomplete.OPEN_QUOTE, f"{row.detail} (line {row.line})"
         if not end_of_feed or not rejected or self._feed.format is Format.GOOGLE_XML or self._last_byte in b"\r\n":
             return HarvestIncomplete.UNSPECIFIED, ""
-        # A last line without a line end may be as it was written, or be cut. A good row is taken for the former.
+        # A last line without a line end may be complete or truncated. Assume that a valid row is complete.
         last = max(rejected, key=lambda row: row.line)
         if last.reason in _CUT_ROWS and all(row.line < last.line for row in self._page.products):
-            return HarvestIncomplete.TRUNCATED, f"the last row has no line end and is cut off (line {last.line})"
+            return HarvestIncomplete.TRUNCATED, f"the last row has no line end and is truncated (line {last.line})"
         return HarvestIncomplete.UNSPECIFIED, ""
 
     def _is_full(self) -> bool:
@@ -214,7 +214,7 @@ class _PageReader:
         return total > 0 and self._offset + size >= total
 
     def _parse_buffer(self) -> bool:
-        """Take what is complete out of the buffer; tell whether anything was."""
+        """Take complete entries out of the buffer; return whether there were any."""
         chunk = self._parse(
             self._buffer,
             prologue=self._feed.prologue,
@@ -238,11 +238,11 @@ class _PageReader:
         self._buffer = self._buffer[size:]
 
     async def _fetch(self, *, at_least: int) -> None:
-        """Ask for as many bytes as the rest of the page should take.
+        """Request as many bytes as the rest of the page should need.
 
         Args:
-            at_least: bytes of an entry that was not complete in them; asking for as many again each time keeps the
-                work that a long entry makes in proportion to its length.
+            at_least: bytes of an incomplete entry; requesting as many again each time keeps the work for a long entry
+                proportional to its length.
         """
         done = self._offset - self._begin
         each = done / self._entries if self._entries else self._readahead.entry_bytes(self._feed)
@@ -254,16 +254,16 @@ class _PageReader:
         data = await self._source.read(place, size)
         self._buffer += data
         self._broken = self._source.broken
-        # What is left in the buffer of a feed that breaks off is a part of an entry, and is no entry.
+        # The rest in the buffer of a truncated feed is part of an entry, not an entry.
         self._final = not self._broken and (len(data) < size or self._is_end(len(self._buffer)))
 
     def _end_of_feed(self) -> bool:
-        """Tell whether the feed ends here, and if so step over what is left of it, such as the end tags of XML."""
+        """Return whether the feed ends here, and if so skip the rest of it, such as the end tags of XML."""
         if self._broken:
             return not self._is_full()
         if not self._final or self._closed:
             return self._final
-        # Asked even where nothing is left: a document that was cut between two entries lacks its end.
+        # Check even if nothing is left: a document truncated between two entries lacks its end.
         rest = self._parse(
             self._buffer,
             prologue=self._feed.prologue,

@@ -1,4 +1,4 @@
-"""Reads Shopify's product export: CSV with one row a variant or image, grouped by handle."""
+"""Read Shopify's product export: CSV with one row per variant or image, grouped by handle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .delimited import Record, split_records
 from .model import Chunk
 
 REQUIRED_COLUMNS = ("Handle", "Title", "Variant Price")
-"""Without these a CSV file is not a product export."""
+"""Required columns of a product export."""
 
 _VARIANT_COLUMNS = (
     "Option1 Value",
@@ -26,8 +26,8 @@ _VARIANT_COLUMNS = (
     "Variant Price",
     "Variant Barcode",
 )
-"""A row with any of these is a variant; a row without is a further image of the product. Some exports write a quantity
-or a weight of zero into the rows of images as well."""
+"""A row with any of these is a variant; a row without them is another image of the product. Some exports write a
+quantity or weight of zero into the rows of images too."""
 
 _HANDLE = re.compile(r"[^\s<>\"]+")
 _NUMBER = re.compile(r"[0-9][0-9.,]*")
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"[0-9][0-9.,]*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Columns:
-    """Where the values are in a row; a column that the export lacks has an index of -1."""
+    """Indexes of the values in a row; -1 for a missing column."""
 
     count: int
     handle: int
@@ -61,15 +61,15 @@ class _Columns:
     barcode: int
     status: int
     published: tuple[int, ...]
-    """Columns that say whether the shop shows the product."""
+    """Columns for whether the shop shows the product."""
     markets: tuple[int, ...]
-    """Columns that say whether one of its markets does."""
+    """Columns for whether one of its markets shows the product."""
     options: tuple[tuple[str, int, int], ...]
-    """What an option is called that has no name, and where its name and value are."""
+    """For each option, its default name and the indexes of its name and value."""
     variant: tuple[int, ...]
 
     def is_row(self, values: Sequence[str]) -> bool:
-        """Tell whether a line is a row of its own: its handle is one word, and its price, if it has one, a number."""
+        """Return whether a line is a row: its handle is one word, and its price, if any, a number."""
         price = values[self.price].strip()
         return _HANDLE.fullmatch(values[self.handle]) is not None and (
             not price or _NUMBER.fullmatch(price) is not None
@@ -77,7 +77,7 @@ class _Columns:
 
 
 def split_header(prologue: bytes) -> list[str]:
-    """Read the header row: column names, with a byte order mark and outer blanks left out."""
+    """Read the header row: column names without byte order mark and outer whitespace."""
     text = prologue.decode("utf-8-sig", "replace")
     header = next(csv.reader(text.splitlines(keepends=True)), None)
     return [name.strip() for name in header or ()]
@@ -131,12 +131,12 @@ def _columns(prologue: bytes) -> _Columns:
 def parse_shopify(data: bytes, *, prologue: bytes, line: int, limit: int, final: bool, encoding: str = "") -> Chunk:
     """Read products; an entry is a group of rows with the same handle. See `EntryParser`.
 
-    A row that cannot be read belongs to the group before it, so that it does not tear a group in two; before the first
-    group of `data` it is an entry of its own.
+    An unreadable row belongs to the group before it, so that it does not split a group; before the first group of
+    `data` it is a separate entry.
     """
     columns = _columns(prologue)
     chunk = Chunk()
-    # What was wrong with rows of the group that is being read, which may not end in these bytes.
+    # Errors in rows of the current group, which may not end in these bytes.
     pending = Chunk()
     group: list[tuple[int, list[str]]] = []
     written = handle = ""
@@ -200,15 +200,15 @@ def _reject(
 
 
 def _close_group(group: list[tuple[int, list[str]]], columns: _Columns, chunk: Chunk, pending: Chunk) -> None:
-    """Make one product of each variant row; what a row leaves empty comes from the first row of its group.
+    """Make one product from each variant row; empty values come from the first row of its group.
 
     Args:
         group: line and values of each row.
-        columns: where the values are.
-        chunk: gets the products, and what is pending.
-        pending: what was wrong with rows of the group.
+        columns: indexes of the values.
+        chunk: receives the products, and the pending errors.
+        pending: errors in rows of the group.
     """
-    # A column that is missing has index -1: each row is given one more, empty value, which -1 then names.
+    # A missing column has index -1: append an empty value to each row, which -1 then selects.
     for _, row in group:
         row.append("")
     head = group[0][1]
@@ -267,7 +267,7 @@ def _product(
 
 
 def _published(row: list[str], head: list[str], columns: _Columns) -> str:
-    """Tell whether the product is shown: not where a column says so, and not where no market has it."""
+    """Return whether the product is shown: not if a column says so, or if no market shows it."""
     if len(columns.published) == 1 and not columns.markets:
         (place,) = columns.published
         return row[place] or head[place]
@@ -282,9 +282,9 @@ def _published(row: list[str], head: list[str], columns: _Columns) -> str:
 
 
 def _stock(row: list[str], columns: _Columns) -> tuple[str, str]:
-    """Tell pieces in stock and availability; a quantity means something only where the shop tracks it.
+    """Return quantity in stock and availability; a quantity is valid only if the shop tracks it.
 
-    Untracked goods can always be bought, and the policy "continue" sells on below zero.
+    Untracked products can always be bought, and the policy "continue" sells below zero.
     """
     quantity = row[columns.stock]
     if not quantity.isdigit():

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
@@ -75,6 +75,20 @@ class Refused(NamedTuple):
 
     status: Any
     size: int
+
+
+class CallDetails(Protocol):
+    """What is known of a call before it is read."""
+
+    @property
+    def method(self) -> str:
+        """Its full name."""
+        ...
+
+    @property
+    def invocation_metadata(self) -> Any:
+        """What came with it, key by key."""
+        ...
 
 
 class Answering(Protocol):
@@ -300,7 +314,9 @@ class Admission(grpc.GenericRpcHandler):
         limits: BodyLimits,
         quotas: Quotas,
     ) -> None:
-        self._answering, self._methods, self._authenticator = answering, methods, authenticator
+        self.methods: Mapping[str, Method] = methods
+        """The methods by their full names."""
+        self._answering, self._authenticator = answering, authenticator
         self._limits, self._quotas = limits, quotas
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
         self._arrivals = _Arrivals(limits)
@@ -310,11 +326,13 @@ class Admission(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler of a call, which refuses or answers it; None where the method is another's."""
-        method = self._methods.get(handler_call_details.method)
-        if method is None:
-            return None
+        return self.admit(handler_call_details) if handler_call_details.method in self.methods else None
+
+    def admit(self, details: CallDetails) -> Any:
+        """The handler of a call of one of the methods, which refuses or answers it."""
+        method = self.methods[details.method]
         try:
-            caller = self._authenticator.authenticate(handler_call_details.invocation_metadata or ())
+            caller = self._authenticator.authenticate(details.invocation_metadata or ())
         except AuthenticationError as error:
             rejection = ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
             return _rejecting(rejection, self._turns)
@@ -478,7 +496,7 @@ class Admission(grpc.GenericRpcHandler):
             async with asyncio.timeout(_PROMPT):
                 data: Any = await context.read()
             return trace_id_of(data) if isinstance(data, bytes) else ""
-        except TimeoutError:
+        except (TimeoutError, ServiceError):
             return ""
         finally:
             for room in taken:

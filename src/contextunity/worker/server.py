@@ -70,11 +70,13 @@ class RunningServer:
         host: address that it listens on.
         port: port that it listens on.
         server: grpcio's own server.
+        http_port: port that HTTP is served on; None where it is not.
     """
 
     host: str
     port: int
     server: grpc.aio.Server
+    http_port: int | None = None
 
     @property
     def target(self) -> str:
@@ -130,14 +132,28 @@ async def running_server(
     add_reflection(reflection_aio.ReflectionServicer(reflected, pools), strangers)
     port = _bind(server, settings)
     await server.start()
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(service.close)
+        stack.push_async_callback(server.stop, _STOP_GRACE)
+        http_port = await stack.enter_async_context(_http(admission, settings))
+        # What would go on for long ends before anybody waits for it.
+        stack.callback(service.stop)
+        stack.push_async_callback(health.enter_graceful_shutdown)
         async with giving_back(), following_temporal(health, (SERVICE_NAME,), temporal_probe(service.client), pace):
-            yield RunningServer(host=settings.listen_host, port=port, server=server)
-    finally:
-        await health.enter_graceful_shutdown()
-        service.stop()
-        await server.stop(_STOP_GRACE)
-        await service.close()
+            yield RunningServer(host=settings.listen_host, port=port, server=server, http_port=http_port)
+
+
+@contextlib.asynccontextmanager
+async def _http(admission: Admission, settings: Settings) -> AsyncGenerator[int | None, None]:
+    """Serves HTTP as well, where that is asked for."""
+    if settings.http_port is None:
+        yield None
+        return
+    # Imported only here: most processes serve gRPC alone.
+    from .http import running_http
+
+    async with running_http(admission, settings, []) as port:
+        yield port
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

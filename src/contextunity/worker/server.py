@@ -24,13 +24,14 @@ from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
-from .admission import Admission, BodyLimits, Refused, trace_id_of
+from .admission import Admission, BodyLimits, Refused
 from .auth import EVERYBODY, Authenticator, Caller
 from .errors import AuthenticationError, PortTakenError
 from .fair_gate import Turn
 from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
 from .memory import giving_back
 from .readiness import Pace, following_temporal, temporal_probe
+from .refusals import trace_id_of
 from .service import Call, ContractCall, ContractMethod, Method, WorkerService, respond, run_in_thread, stream
 from .service import contract_methods as contracts
 from .service.descriptors import ContractPools

@@ -16,10 +16,13 @@ from typing import Any
 
 import httpx
 import pytest
+from contextunity.gen.contextunity.worker import GetTaskStatusRequest
 from google.rpc import error_details_pb2, status_pb2
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from temporalio.client import Client
 
-from contextunity.core import ContextUnit, worker_pb2
+from contextunity.core import ContextUnit, codec, worker_pb2
 from contextunity.worker.http import calls, listener
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.server import RunningServer
@@ -333,3 +336,75 @@ def test_without_a_port_nothing_of_it_is_imported() -> None:
         "import sys, contextunity.worker.server; print({'connectrpc', 'starlette', 'uvicorn'} & sys.modules.keys())"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_the_openapi_document_is_valid_and_tells_what_is_served(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    OpenAPIV31SpecValidator(document).validate()
+    paths = document["paths"]
+    assert {f"{_DESK}/Work", f"{_DESK}/Finish", f"{_WORKER}/StartWorkflow"} <= paths.keys()
+    # What callers cannot call is not in it.
+    assert not {f"{_DESK}/Step", "/acme.desk.v1.Sealed/Hidden"} & paths.keys()
+    schemas = document["components"]["schemas"]
+    request = Draft202012Validator(
+        {"$ref": "#/components/schemas/acme.desk.v1.Desk.Work-request", "components": {"schemas": schemas}}
+    )
+    assert request.is_valid({"name": "a", "inner": {"level": 3}, "big": "7"})
+    assert not request.is_valid({"name": "a", "inner": {"level": 10}})
+    assert not request.is_valid({"nmae": "a"})
+
+
+async def test_what_is_no_call_asks_for_a_token_too(registry: WorkerRegistry) -> None:
+    weak = Desk.token("one", permissions=("worker:none",))
+    async with (
+        _serving(registry) as server,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.http_port}", timeout=20) as client,
+    ):
+        for method, path in (("GET", "/openapi.json"), ("POST", "/codec/default/decode"), ("POST", "/codec/x/encode")):
+            assert (await client.request(method, path)).json()["code"] == "unauthenticated"
+            refused = await client.request(method, path, headers={"authorization": f"Bearer {weak}"})
+            assert (refused.status_code, refused.json()["code"]) == (403, "permission_denied")
+        good = {"authorization": f"Bearer {Desk.token('one')}"}
+        assert (await client.get("/openapi.json", headers=good)).status_code == 200
+
+
+def _payload(encoding: str, data: bytes, message_type: str = "") -> dict[str, Any]:
+    metadata = {"encoding": encoding, **({"messageType": message_type} if message_type else {})}
+    return {
+        "metadata": {key: base64.b64encode(value.encode()).decode() for key, value in metadata.items()},
+        "data": base64.b64encode(data).decode(),
+    }
+
+
+def test_the_codec_shows_messages_in_clear_and_makes_them_again(client: httpx.Client) -> None:
+    name = "contextunity.worker.GetTaskStatusRequest"
+    data = codec.encode(GetTaskStatusRequest(workflow_id="a"))
+    others = [_payload("json/plain", b"1"), _payload("binary/protobuf", b"\x08\x01", "no.such.Message")]
+    sent = {"payloads": [_payload("binary/protobuf", data, name), *others]}
+    decoded = client.post("/codec/default/decode", json=sent, headers={"x-namespace": "default"}).json()
+    assert decoded == {"payloads": [_payload("json/protobuf", b'{"workflowId": "a"}', name), *others]}
+    assert client.post("/codec/default/encode", json=decoded).json() == sent
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/codec/other/decode", b'{"payloads": []}', 404),
+        ("/codec/default/shred", b'{"payloads": []}', 404),
+        ("/codec/default/decode", b"[", 400),
+        ("/codec/default/decode", b'{"payloads": 3}', 400),
+        (
+            "/codec/default/encode",
+            json.dumps({"payloads": [_payload("json/protobuf", b"{}", "no.such")]}).encode(),
+            400,
+        ),
+    ],
+)
+def test_what_the_codec_cannot_read_is_told_so(client: httpx.Client, path: str, body: bytes, status: int) -> None:
+    assert client.post(path, content=body).status_code == status
+
+
+def test_pages_of_the_web_ui_may_ask_the_codec(client: httpx.Client) -> None:
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": "content-type,x-namespace"}
+    allowed = client.options("/codec/default/decode", headers={"origin": ORIGIN, **asks})
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, ORIGIN)

@@ -6,22 +6,27 @@ import asyncio
 import contextlib
 import resource
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
 from typing import Any, TypeAlias
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import Mount
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
 from ..admission import Admission
+from ..auth import Authenticator
 from ..errors import PortTakenError
+from ..service import WorkerService
 from ..settings import Settings, is_loopback
 from .calls import Calls
+from .entrance import Entrance
+from .openapi import openapi_routes
+from .payload_codec import codec_routes
 
 __all__ = ["application", "running_http"]
 
@@ -55,14 +60,15 @@ _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def running_http(
-    admission: Admission, settings: Settings, routes: Sequence[BaseRoute]
+    service: WorkerService, admission: Admission, authenticator: Authenticator, settings: Settings
 ) -> AsyncGenerator[int, None]:
     """Serves while the context is open; gives the port.
 
     Args:
-        admission: lets calls in, whichever listener they come by.
+        service: answers the calls.
+        admission: lets them in, whichever listener they come by.
+        authenticator: tells who asks for what is no call.
         settings: of the process: where to listen, and which pages of browsers may call.
-        routes: what else is served.
 
     Raises:
         PortTakenError: the address cannot be listened on.
@@ -71,7 +77,7 @@ async def running_http(
     port: int = listening.getsockname()[1]
     server = _Server(
         uvicorn.Config(
-            application(admission, settings, routes),
+            application(service, admission, authenticator, settings),
             loop="none",
             http=_Protocol,
             ws="none",
@@ -96,8 +102,12 @@ async def running_http(
         await serving
 
 
-def application(admission: Admission, settings: Settings, routes: Sequence[BaseRoute]) -> Starlette:
+def application(
+    service: WorkerService, admission: Admission, authenticator: Authenticator, settings: Settings
+) -> Starlette:
     """All that the listener serves."""
+    entrance = Entrance(authenticator, settings)
+    routes = [*openapi_routes(service, entrance), *codec_routes(service.client, entrance)]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.http_origins,

@@ -13,23 +13,22 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeVar, cast
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import grpc
-from grpc_status import rpc_status
 
-from contextunity.core import worker_pb2
-
-from .auth import Authenticator, Caller, record_call
+from .auth import Authenticator, Caller
 from .errors import AuthenticationError
 from .fair_gate import FairGate, Turn
-from .grpc_errors import Reason, ServiceError, to_status
+from .grpc_errors import Reason, ServiceError
 from .quotas import Quotas, over_quota
+from .refusals import Turns, refuse, rejecting, trace_id_of
 from .service import Method, require_permission
 
-__all__ = ["Admission", "Answering", "BodyLimits", "Refused", "refuse", "trace_id_of"]
+__all__ = ["Admission", "Answering", "BodyLimits", "CallDetails", "Refused"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,13 +50,8 @@ _LARGE_AT_ONCE = 2
 _MOMENT = 0.25
 """Seconds after which a call frees its place: by then it waits for something itself."""
 _LARGE_MOMENT = 1.0
-_REFUSALS_PER_SECOND = 200
-"""Rate at which calls rejected by their headers, or cancelled before their unit arrives, end per second."""
-_REFUSALS_AT_ONCE = 100
-"""Burst of that rate, after a time without such calls."""
-_LONGEST_TURN = 10.0
-"""Maximum seconds that such a call waits for its end; it bounds how many wait."""
 
+_Count = Literal["concurrent_calls", "watches"]
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 _stream_unary: Any = grpc.stream_unary_rpc_method_handler
 _stream_stream: Any = grpc.stream_stream_rpc_method_handler
@@ -76,6 +70,20 @@ class Refused(NamedTuple):
     size: int
 
 
+class CallDetails(Protocol):
+    """What is known of a call before it is read."""
+
+    @property
+    def method(self) -> str:
+        """Its full name."""
+        ...
+
+    @property
+    def invocation_metadata(self) -> Any:
+        """What came with it, key by key."""
+        ...
+
+
 class Answering(Protocol):
     """Answers the admitted calls."""
 
@@ -86,16 +94,18 @@ class Answering(Protocol):
         context: _Context,
         caller: Caller,
         turn: Turn | None = None,
+        release: Callable[[], None] | None = None,
     ) -> bytes | Refused:
-        """Answer a call with the bytes of a unit.
+        """Answers a call with the bytes of a unit, or of a contract's own message.
 
         Args:
-            method: called method.
-            data: bytes of the unit.
-            context: grpcio's context.
-            caller: the caller.
-            turn: the caller's turn among tenants, to leave early while the call only waits; None if tokens are not
-                required.
+            method: that is called.
+            data: the unit, or the message.
+            context: grpcio's.
+            caller: who calls.
+            turn: the caller's among tenants, to be left early where there is but waiting to do; None where callers are
+                not asked who they are.
+            release: gives back the room that `data` takes, where it is not held any more.
 
         Returns:
             The answer, or an error to send later if the rejected call used many resources. Without a turn, all errors
@@ -134,67 +144,27 @@ class _Room:
     freed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, count: int) -> bool:
+        """Takes room; False where there is none."""
         if self.used and self.used + count > self.size:
             return False
         self.used += count
         return True
 
     def give(self, count: int) -> None:
+        """Gives it back."""
         self.used -= count
         self.freed.set()
         self.freed = asyncio.Event()
 
 
-class _Turns:
-    """Ends rejected and cancelled calls at a steady rate, so that a flood of them leaves time for others.
-
-    A waiting call still counts for its connection, whose calls grpcio limits. So a client that is rejected, or that
-    cancels, and calls again at once slows down nobody else.
-    """
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def take(self, context: object, size: int = 0) -> float:
-        """Take a turn, and more turns in proportion to the bytes that were read.
-
-        Returns:
-            The seconds until the turn. Until then the call is kept, even a cancelled one.
-        """
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        count = 1 + size // _SMALL
-        at = max(self._next, now - _REFUSALS_AT_ONCE / _REFUSALS_PER_SECOND) + count / _REFUSALS_PER_SECOND
-        if at - now > _LONGEST_TURN:
-            return 0
-        self._next = at
-        if at <= now:
-            return 0
-        # grpcio frees a call with the last reference to its context.
-        loop.call_at(at, id, context)
-        return at - now
-
-
-@dataclass(slots=True)
-class _Account:
-    """Limits and counts for callers with the same tenants."""
-
-    name: str
-    arriving: _Room
-    held: _Room
-    arriving_rooms: tuple[_Room, ...]
-    turns: _Turns = field(default_factory=_Turns)
-    calls: int = 0
-    watches: int = 0
-
-
 class _Arrival:
     """A message that has not arrived yet."""
 
-    __slots__ = ("error", "late_at", "looks", "method", "rooms", "task", "took")
+    __slots__ = ("error", "late_at", "looks", "method", "rooms", "size", "task", "took")
 
-    def __init__(self, rooms: tuple[_Room, ...], late_at: float, method: str) -> None:
+    def __init__(self, rooms: tuple[_Room, ...], late_at: float, method: str, size: int) -> None:
         self.task, self.rooms, self.late_at, self.method = asyncio.current_task(), rooms, late_at, method
+        self.size = size
         self.looks = 0
         self.took: list[_Room] | None = None
         self.error: ServiceError | None = None
@@ -211,14 +181,20 @@ class _Arrivals:
         self._waiting = set[_Arrival]()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def wait(self, reading: Coroutine[Any, Any, T], rooms: tuple[_Room, ...], method: str) -> T:
-        """Wait for the message of a call.
+    async def wait(self, reading: Coroutine[Any, Any, T], rooms: tuple[_Room, ...], method: str, size: int) -> T:
+        """The message.
+
+        Args:
+            reading: reads it.
+            rooms: which it takes room in.
+            method: that is called.
+            size: how much; that of the largest where nobody has told.
 
         Raises:
             ServiceError: the message did not arrive in time, or there is no room for another slow one.
         """
         loop = asyncio.get_running_loop()
-        arrival = _Arrival(rooms, loop.time() + self._limits.seconds, method)
+        arrival = _Arrival(rooms, loop.time() + self._limits.seconds, method, size)
         self._waiting.add(arrival)
         if self._timer is None:
             self._timer = loop.call_later(_PROMPT, self._look, loop)
@@ -232,7 +208,7 @@ class _Arrivals:
             self._waiting.discard(arrival)
             if arrival.took is not None:
                 for room in arrival.took:
-                    room.give(self._limits.one)
+                    room.give(arrival.size)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
@@ -252,11 +228,31 @@ class _Arrivals:
     def _take_room(self, arrival: _Arrival) -> None:
         arrival.took = []
         for room in arrival.rooms:
-            if not room.take(self._limits.one):
-                text = "arriving units use all of it"
+            if not room.take(arrival.size):
+                text = "units that are on their way take all of it"
                 arrival.error = over_quota("bytes_in_flight", room.size, text, method=arrival.method)
                 return
             arrival.took.append(room)
+
+
+@dataclass(slots=True)
+class _Account:
+    """What is held for callers of the same tenants."""
+
+    name: str
+    arriving: _Room
+    held: _Room
+    arriving_rooms: tuple[_Room, ...]
+    turns: Turns = field(default_factory=Turns)
+    calls: int = 0
+    watches: int = 0
+
+    def count(self, method: Method, change: int) -> None:
+        """Counts a call that begins or ends."""
+        if method.is_watch:
+            self.watches += change
+        else:
+            self.calls += change
 
 
 class _Unary:
@@ -290,42 +286,49 @@ class Admission(grpc.GenericRpcHandler):
         limits: BodyLimits,
         quotas: Quotas,
     ) -> None:
-        self._answering, self._methods, self._authenticator = answering, methods, authenticator
+        self.methods: Mapping[str, Method] = methods
+        """The methods by their full names."""
+        self.called_at = float("-inf")
+        """When the last call came over gRPC, in the clock's monotonic time."""
+        self._answering, self._authenticator = answering, authenticator
         self._limits, self._quotas = limits, quotas
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
         self._arrivals = _Arrivals(limits)
         self._gate, self._large = FairGate(_AT_ONCE, seconds=_MOMENT), FairGate(_LARGE_AT_ONCE, seconds=_LARGE_MOMENT)
-        self._turns = _Turns()
+        self._turns = Turns()
         self._accounts = dict[frozenset[str] | None, _Account]()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """Return the handler of a call, which rejects or answers it; None for other methods."""
-        method = self._methods.get(handler_call_details.method)
-        if method is None:
+        """The handler of a call, which refuses or answers it; None where the method is another's."""
+        if handler_call_details.method not in self.methods:
             return None
+        self.called_at = time.monotonic()
+        return self.admit(handler_call_details)
+
+    def admit(self, details: CallDetails) -> Any:
+        """The handler of a call of one of the methods, which refuses or answers it."""
+        method = self.methods[details.method]
         try:
-            caller = self._authenticator.authenticate(handler_call_details.invocation_metadata or ())
+            caller = self._authenticator.authenticate(details.invocation_metadata or ())
         except AuthenticationError as error:
             rejection = ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
-            return _rejecting(rejection, self._turns)
+            return rejecting(rejection, self._turns)
         try:
             require_permission(method, caller)
         except ServiceError as error:
-            record_call(method.name, caller, None, error)
+            method.record(caller, None, error)
             account = self._account(caller)
-            return _rejecting(error, account.turns, functools.partial(self._prompt_trace, account))
+            trace_of = functools.partial(self._prompt_trace, account) if method.takes_unit else None
+            return rejecting(error, account.turns, trace_of)
         account = self._account(caller)
         if caller.tenants is not None:
             quotas = self._quotas.of(account.name)
-            if method.watch is not None and account.watches >= quotas.watches:
-                text = "too many are running"
-                full = over_quota("watches", quotas.watches, text, account.name, method=method.name)
-                return _rejecting(full, account.turns)
-            if method.watch is None and account.calls >= quotas.concurrent_calls:
-                limit, text = quotas.concurrent_calls, "too many are running"
-                full = over_quota("concurrent_calls", limit, text, account.name, method=method.name)
-                record_call(method.name, caller, None, full)
-                return _rejecting(full, account.turns)
+            quota: _Count = "watches" if method.is_watch else "concurrent_calls"
+            limit: int = getattr(quotas, quota)
+            if (account.watches if method.is_watch else account.calls) >= limit:
+                full = over_quota(quota, limit, "as many are under way", account.name, method=method.name)
+                method.record(caller, None, full)
+                return rejecting(full, account.turns)
         if method.watch is not None:
             return _stream_stream(self._stream(method, caller, account))
         return _Unary(self._unary(method, caller, account))
@@ -355,42 +358,50 @@ class Admission(grpc.GenericRpcHandler):
 
     def _unary(self, method: Method, caller: Caller, account: _Account) -> Callable[[Any, _Context], Any]:
         async def handle(_requests: Any, context: _Context) -> bytes:
-            account.calls += 1
-            held, turn, large = 0, None, None
+            account.count(method, 1)
+            held, turn = 0, None
+            large: Turn | None = None
+
+            def release() -> None:
+                nonlocal held, large
+                if held:
+                    account.held.give(held)
+                    self._held.give(held)
+                    held = 0
+                if large is not None:
+                    large.leave()
+
             try:
                 stack: contextlib.AsyncExitStack | None = None
                 try:
                     try:
-                        stack = await self._share("concurrent_calls", method, caller, account)
-                        data = await self._read(account, context, method.name)
+                        stack = await self._share(method, caller, account)
+                        data = await self._read(account, context, method)
                         held = await self._hold(account, data, method.name)
                     except ServiceError as error:
-                        record_call(method.name, caller, None, error)
+                        method.record(caller, None, error)
                         await asyncio.sleep(account.turns.take(context))
                         await refuse(error, context)
+                    # It goes along, so that nobody holds it who does not read it.
+                    unit = [data]
+                    del data
                     if caller.tenants is None:
-                        return cast("bytes", await self._answering.answer(method, data, context, caller))
+                        done = await self._answering.answer(method, unit.pop(), context, caller, None, release)
+                        return cast("bytes", done)
                     if held:
                         large = await self._large.enter(account.name, 1, 1)
                     turn = self._gate.try_enter(account.name, _AT_ONCE, _SHARE)
                     if turn is None:
                         turn = await self._gate.enter(account.name, _AT_ONCE, _SHARE)
-                    # Pass it on, so that it is freed as soon as it was read.
-                    unit = [data]
-                    del data
-                    answer = await self._answering.answer(method, unit.pop(), context, caller, turn)
+                    answer = await self._answering.answer(method, unit.pop(), context, caller, turn, release)
                     if not isinstance(answer, Refused):
                         return answer
                 finally:
                     if stack is not None:
                         await stack.aclose()
             finally:
-                account.calls -= 1
-                if held:
-                    account.held.give(held)
-                    self._held.give(held)
-                    if large is not None:
-                        large.leave()
+                account.count(method, -1)
+                release()
                 if turn is not None:
                     turn.leave()
             # A client that calls again at once must not cost the same work again.
@@ -402,13 +413,13 @@ class Admission(grpc.GenericRpcHandler):
 
     def _stream(self, method: Method, caller: Caller, account: _Account) -> Callable[[Any, _Context], Any]:
         async def handle(_requests: Any, context: _Context) -> AsyncIterator[bytes]:
-            account.watches += 1
+            account.count(method, 1)
             try:
                 stack: contextlib.AsyncExitStack | None = None
                 try:
                     try:
-                        stack = await self._share("watches", method, caller, account)
-                        data = await self._read(account, context, method.name)
+                        stack = await self._share(method, caller, account)
+                        data = await self._read(account, context, method)
                     except ServiceError as error:
                         await asyncio.sleep(account.turns.take(context))
                         await refuse(error, context)
@@ -418,14 +429,12 @@ class Admission(grpc.GenericRpcHandler):
                     if stack is not None:
                         await stack.aclose()
             finally:
-                account.watches -= 1
+                account.count(method, -1)
 
         return handle
 
-    async def _share(
-        self, quota: Literal["concurrent_calls", "watches"], method: Method, caller: Caller, account: _Account
-    ) -> contextlib.AsyncExitStack | None:
-        """Count a call among those of all processes, until the returned context is closed.
+    async def _share(self, method: Method, caller: Caller, account: _Account) -> contextlib.AsyncExitStack | None:
+        """Counts a call among those of all processes, until what it gives is closed.
 
         None if this process counts alone: its own calls are counted already.
 
@@ -434,21 +443,26 @@ class Admission(grpc.GenericRpcHandler):
         """
         if caller.tenants is None or not self._quotas.is_shared:
             return None
+        quota: _Count = "watches" if method.is_watch else "concurrent_calls"
         limit: int = getattr(self._quotas.of(account.name), quota)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._quotas.holding(quota, limit, account.name, method.name))
             return stack.pop_all()
 
-    async def _read(self, account: _Account, context: _Context, method: str) -> bytes:
+    async def _read(self, account: _Account, context: _Context, method: Method) -> bytes:
+        # HTTP tells beforehand, gRPC does not.
+        told: int | None = getattr(context, "content_length", None)
+        size = self._limits.one if told is None else min(told, self._limits.one)
         try:
-            data: Any = await self._arrivals.wait(context.read(), account.arriving_rooms, method)
+            data: Any = await self._arrivals.wait(context.read(), account.arriving_rooms, method.name, size)
         except asyncio.CancelledError:
             account.turns.take(context)
             raise
         if isinstance(data, bytes):
             return data
-        # The caller left or sent nothing; if it left, it does not get this error.
-        raise ServiceError(Reason.UNIT_UNREADABLE, "the call has no message; send one ContextUnit")
+        # It is the same whether the caller went away or sent nothing; the first does not hear it.
+        what = "ContextUnit" if method.takes_unit else "message"
+        raise ServiceError(Reason.UNIT_UNREADABLE, f"the call has no message; send one {what}")
 
     async def _prompt_trace(self, account: _Account, context: _Context) -> str:
         """Return the trace of a unit that arrived at once, for callers with a valid token but without the permission.
@@ -462,7 +476,7 @@ class Admission(grpc.GenericRpcHandler):
             async with asyncio.timeout(_PROMPT):
                 data: Any = await context.read()
             return trace_id_of(data) if isinstance(data, bytes) else ""
-        except TimeoutError:
+        except (TimeoutError, ServiceError):
             return ""
         finally:
             for room in taken:
@@ -489,80 +503,3 @@ class Admission(grpc.GenericRpcHandler):
                 raise over_quota("bytes_in_flight", size, text, method=method) from None
             raise
         return count
-
-
-def _rejecting(error: ServiceError, turns: _Turns, trace_of: Callable[[_Context], Awaitable[str]] | None = None) -> Any:
-    """Return a handler that rejects the call when its turn comes.
-
-    Args:
-        error: reason of the rejection.
-        turns: gives the turn.
-        trace_of: reads the trace of the unit; None to skip that.
-    """
-
-    async def handle(_requests: Any, context: _Context) -> bytes:
-        # Yield once, so that grpcio finishes what it began for the call; otherwise it logs an error.
-        await asyncio.sleep(turns.take(context))
-        await refuse(error, context, await trace_of(context) if trace_of is not None else "")
-
-    return _stream_unary(handle)
-
-
-async def refuse(error: ServiceError, context: Any, trace_id: str = "") -> NoReturn:
-    """End a call with an error."""
-    packed = rpc_status.to_status(to_status(error, trace_id))  # pyright: ignore[reportUnknownMemberType]  # no types
-    error.__traceback__ = None
-    await context.abort_with_status(packed)
-    raise AssertionError("abort_with_status raises")
-
-
-_FIELD: int = worker_pb2.ContextUnit.DESCRIPTOR.fields_by_name["trace_id"].number
-_MAX_FIELDS = 64
-"""Fields to read. Writers sort by number, so the trace_id is at most the second."""
-_MAX_LENGTH = 1000
-_MAX_VARINT = 10
-
-
-def trace_id_of(data: bytes) -> str:
-    """Read the trace_id of a unit; empty if it has none or is unreadable.
-
-    Example:
-        >>> trace_id_of(worker_pb2.ContextUnit(unit_id="u", trace_id="t").SerializeToString() + b"\\xff")
-        't'
-    """
-    try:
-        return _trace_id(data)
-    except (ValueError, IndexError):
-        return ""
-
-
-def _trace_id(data: bytes) -> str:
-    position = 0
-    for _ in range(_MAX_FIELDS):
-        tag, position = _varint(data, position)
-        match tag & 7:
-            case 0:
-                _, position = _varint(data, position)
-            case 1:
-                position += 8
-            case 5:
-                position += 4
-            case 2:
-                length, position = _varint(data, position)
-                if tag >> 3 == _FIELD:
-                    return data[position : position + min(length, _MAX_LENGTH)].decode(errors="ignore")
-                position += length
-            case _:
-                return ""
-    return ""
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Read a varint and its end; an IndexError if the bytes end too early."""
-    value = 0
-    for shift in range(_MAX_VARINT):
-        byte = data[position + shift]
-        value |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            return value, position + shift + 1
-    raise ValueError("a varint has at most ten bytes")

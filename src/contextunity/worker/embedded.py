@@ -65,7 +65,7 @@ class EmbeddedServer:
 
 @contextlib.asynccontextmanager
 async def embedded_server(
-    folder: Path, *, port: int | None = None, ui_port: int | None = None
+    folder: Path, *, port: int | None = None, ui_port: int | None = None, codec: str = ""
 ) -> AsyncGenerator[EmbeddedServer, None]:
     """Run a development server while the context is open, only on loopback.
 
@@ -73,6 +73,7 @@ async def embedded_server(
         folder: folder of `temporal.db` and the server's log; created if missing.
         port: port of the gRPC front end; by default 7233, or a free one if that is taken.
         ui_port: port of the web UI; by default 8233, or a free one if that is taken.
+        codec: address of a codec endpoint that decodes payloads for the web UI; empty for none.
 
     Raises:
         PortTakenError: a given port is taken.
@@ -83,7 +84,7 @@ async def embedded_server(
         # Held only by this process, so it is free at once if the owner was killed while its server still ends.
         if not _try_lock(owner):
             raise _in_use(folder)
-        process, server = await _start_on_free_ports(folder, port, ui_port)
+        process, server = await _start_on_free_ports(folder, port, ui_port, codec)
         try:
             yield server
         finally:
@@ -97,15 +98,15 @@ class _PortLostError(WorkerError):
     """A free port was taken before the server could listen on it."""
 
 
-async def _start_on_free_ports(folder: Path, port: int | None, ui_port: int | None) -> _Running:
+async def _start_on_free_ports(folder: Path, port: int | None, ui_port: int | None, codec: str) -> _Running:
     # Free ports come from the range of outgoing connections, which can take them at any time.
     for _ in range(_PORT_ATTEMPTS - 1):
         with contextlib.suppress(_PortLostError):
-            return await _start(folder, port, ui_port)
-    return await _start(folder, port, ui_port)
+            return await _start(folder, port, ui_port, codec)
+    return await _start(folder, port, ui_port, codec)
 
 
-async def _start(folder: Path, port: int | None, ui_port: int | None) -> _Running:
+async def _start(folder: Path, port: int | None, ui_port: int | None, codec: str) -> _Running:
     executable = _executable()
     database, log_path = folder / "temporal.db", folder / "temporal.log"
     with await _lock(folder) as lock, log_path.open("wb") as log:
@@ -116,6 +117,7 @@ async def _start(folder: Path, port: int | None, ui_port: int | None) -> _Runnin
         command += ["--db-filename", str(database), "--log-level", "warn", "--color", "never"]
         # Commits are as durable as with the default journal, at a fraction of the cost.
         command += ["--sqlite-pragma", "journal_mode=wal"]
+        command += ["--ui-codec-endpoint", codec] if codec else []
         for setting in _DYNAMIC_CONFIG:
             command += ["--dynamic-config-value", setting]
         for attribute in ATTRIBUTES:

@@ -12,6 +12,7 @@ from enum import Enum
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]  # it has none
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -75,6 +76,15 @@ class Reason(Enum):
         "the worker's answer does not match the service's contract",
     )
     NAMESPACE_UNKNOWN = (_Code.FAILED_PRECONDITION, None, "the Temporal server lacks the namespace of this deployment")
+    TASK_FAILED = (
+        _Code.FAILED_PRECONDITION,
+        None,
+        "the awaited task failed; an error type that names a status, such as NotFound, gives that status",
+    )
+    TASK_TIMED_OUT = (_Code.FAILED_PRECONDITION, None, "the awaited task exceeded its own time limit")
+    TASK_CANCELLED = (_Code.CANCELLED, None, "the awaited task was cancelled")
+    TASK_TERMINATED = (_Code.ABORTED, None, "the awaited task was terminated")
+    NOT_FOR_CALLERS = (_Code.UNIMPLEMENTED, None, "only workers or other workflows may call the method")
     NO_CODE_MODULE = (_Code.FAILED_PRECONDITION, None, "this deployment has no module that runs code")
     CODE_REFUSED = (_Code.INVALID_ARGUMENT, None, "the program requires an unavailable language, tool or limit")
     SANDBOX_FAILED = (_Code.FAILED_PRECONDITION, None, "the sandbox itself failed on every attempt")
@@ -123,6 +133,8 @@ class ServiceError(ContextUnityError):
         violations: violations of single fields of the request.
         metadata: details for programs.
         retry_after: seconds to wait before a retry; None means the reason's own.
+        status: the gRPC status, if it is not the reason's own.
+        details: further messages for programs.
     """
 
     reason: Reason
@@ -130,9 +142,16 @@ class ServiceError(ContextUnityError):
     violations: Sequence[FieldViolation] = ()
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     retry_after: float | None = None
+    status: grpc.StatusCode | None = None
+    details: Sequence[Message] = ()
+
+    @property
+    def code(self) -> grpc.StatusCode:
+        """The gRPC status."""
+        return self.reason.code if self.status is None else self.status
 
     def __str__(self) -> str:
-        return f"{self.reason.code.name} {self.reason.name}: {self.message}"
+        return f"{self.code.name} {self.reason.name}: {self.message}"
 
 
 def invalid(*violations: FieldViolation) -> ServiceError:
@@ -236,7 +255,7 @@ def to_status(error: ServiceError, trace_id: str) -> status_pb2.Status:
     known = {**error.metadata, "trace_id": trace_id} if trace_id else error.metadata
     metadata = {key: _cut(value, _TEXT_LIMIT) for key, value in known.items()}
     info = error_details_pb2.ErrorInfo(reason=error.reason.name, domain=DOMAIN, metadata=metadata)
-    details: list[error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo] = [info]
+    details: list[Message] = [info]
     if error.violations:
         details.append(_bad_request(error.violations))
     retry_after = error.reason.retry_after if error.retry_after is None else error.retry_after
@@ -245,10 +264,10 @@ def to_status(error: ServiceError, trace_id: str) -> status_pb2.Status:
         retry.retry_delay.FromMilliseconds(round(retry_after * 1000))
         details.append(retry)
     packed = list[any_pb2.Any]()
-    for detail in details:
+    for detail in [*details, *error.details]:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)
-    code: int = error.reason.code.value[0]
+    code: int = error.code.value[0]
     return status_pb2.Status(code=code, message=_cut(error.message, _TEXT_LIMIT), details=packed)
 
 

@@ -6,6 +6,7 @@ all descriptors that are loaded, those of google.rpc among them, in which client
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import grpc
@@ -25,13 +26,14 @@ DETAILS = (status_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR)
 """Files of the details of errors: that they are imported here has them in the pool."""
 
 
-def handlers(services: tuple[str, ...]) -> list[grpc.GenericRpcHandler]:
+def handlers(services: Sequence[str], pool: object) -> list[grpc.GenericRpcHandler]:
     """The handlers of both versions.
 
     Args:
         services: full names of the services to list beside these two.
+        pool: a descriptor pool with their files.
     """
-    servicer: Any = cast("Any", reflection_aio.ReflectionServicer)((*services, *SERVICES), pool=_Files())
+    servicer: Any = cast("Any", reflection_aio.ReflectionServicer)((*services, *SERVICES), pool=_Files(pool))
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
@@ -42,13 +44,13 @@ def handlers(services: tuple[str, ...]) -> list[grpc.GenericRpcHandler]:
 
 
 class _Files:
-    """The pool of all descriptors, and beside it the file of v1, which nothing here is generated from.
+    """A pool, and beside it the file of v1, which nothing here is generated from.
 
     In the pool it would be in the way of a package that brings the file itself.
     """
 
-    def __init__(self) -> None:
-        self._all: Any = descriptor_pool.Default()
+    def __init__(self, pool: object) -> None:
+        self._all: Any = pool
         self._own: Any = descriptor_pool.DescriptorPool()
         self._own.Add(_file_of_v1())
 

@@ -16,7 +16,7 @@ from python_temporal.contract import ActivityContract, WorkflowContract
 
 from ..grpc_errors import ServiceError
 from ..json_schema import message_schema
-from ..json_values import is_list, is_object
+from ..plain_data import is_list, is_object
 from ..service import ContractMethod, Method, WorkerService
 from ..service.descriptors import comments_of_service
 from ..service.inputs import filled_fields, named_fields

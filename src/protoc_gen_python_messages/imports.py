@@ -49,6 +49,8 @@ _SHIPPED = frozenset(
 )
 """Files whose `_pb2` modules are in google.protobuf, where all Python programs share them."""
 
+_DESCRIPTORS = "google/protobuf/descriptor.proto"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
@@ -202,16 +204,17 @@ class _Imports:
 
     def described(self, asked: Iterable[str]) -> set[str]:
         """Files with dataclasses to write, or that such dataclasses have fields of; google.protobuf is one of them."""
-        seen, pending = set[str](), [name for name in asked if not name.startswith(_NOT_WRITTEN)]
+        left_out = (*_NOT_WRITTEN, _DESCRIPTORS)
+        seen, pending = set[str](), [name for name in asked if not name.startswith(left_out)]
         while pending:
             name = pending.pop()
             if name not in seen:
                 seen.add(name)
                 held = ((type_name, path) for type_name, path in _uses(self._files[name]) if not _is_extension(path))
                 pending.extend(self._used_files(held))
-                pending.extend(each for each in self.kept(name) if each in _SHIPPED)
-        # Descriptors are there for options alone, and dataclasses carry none.
-        return seen - {"google/protobuf/descriptor.proto"}
+                # Most import descriptors for their options alone, and dataclasses carry none.
+                pending.extend(each for each in self.kept(name) if each in _SHIPPED - {_DESCRIPTORS})
+        return seen
 
     def errors(self, reached: Set[str]) -> Iterator[Diagnostic]:
         """Uses of types that no module has."""

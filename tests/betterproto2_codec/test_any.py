@@ -72,4 +72,5 @@ def test_json_of_an_any_needs_a_type_url_with_a_slash(url: Any) -> None:
         "expected a type URL, such as type.googleapis.com/package.Message",
     )
     packed = codec.from_dict(ContextUnit, {"body": {"@type": "/contextunity.harvest.v1.Money", "units": 1}}).body
+    assert packed is not None
     assert codec.unpack_any(packed) == Money(units=1)

@@ -49,10 +49,19 @@ class Router(router_pb2_grpc.RouterServiceServicer):
         self.asked = list[ContextUnit]()
         self.tokens = list[str]()
         self.port = 0
+        self._asked_again = asyncio.Event()
+
+    async def has_been_asked(self, times: int) -> None:
+        """Waits until that many calls have come."""
+        async with asyncio.timeout(30):
+            while len(self.asked) < times:
+                self._asked_again.clear()
+                await self._asked_again.wait()
 
     async def ExecuteAgent(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract names it so
         unit = ContextUnit.from_protobuf(request)
         self.asked.append(unit)
+        self._asked_again.set()
         self.tokens.append(dict(context.invocation_metadata()).get("authorization", ""))
         if self.gate is not None:
             await self.gate.wait()
@@ -249,8 +258,7 @@ async def test_calls_under_way_are_bounded_and_others_give_their_slot_back(route
     router.answer = lambda unit: {"enrichments": [{"sku": "A"}]}
     async with _asking(router, tmp_path, router_calls=3, router_calls_per_tenant=2):
         calls = [asyncio.create_task(_enrich(tenant)) for tenant in ("acme", "acme", "other")]
-        while len(router.asked) < 3:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await router.has_been_asked(3)
         assert (await _fails(tenant="acme")).type == LIMIT_REACHED
         assert (await _fails(tenant="third")).type == LIMIT_REACHED
         router.gate.set()

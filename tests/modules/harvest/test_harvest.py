@@ -317,7 +317,7 @@ def test_slow_feeds_of_one_tenant_keep_no_other_from_harvesting(house: Any, tmp_
         deadline = time.monotonic() + 60
         while len(slow.requests) < 6:
             assert time.monotonic() < deadline, f"{len(slow.requests)} of the slow feeds are read from"
-            time.sleep(0.05)
+            time.sleep(0.05)  # The workers are other processes, and the server of the feed tells of no request.
         ended = house.wait(house.start(supplier_code="camping-trade", tenant_id=_tenant()))
         assert ended["status"] == "completed", ended
         assert len(slow.requests) == 6

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.common import WorkflowIDReusePolicy
 
 from contextunity.core import ContextUnit, codec
 from contextunity.worker.embedded import EmbeddedServer
+from contextunity.worker.grpc_errors import Reason, ServiceError
+from contextunity.worker.modules.registry import WorkerRegistry
+from contextunity.worker.service import Call, WorkerService
+from contextunity.worker.settings import Settings
+from contextunity.worker.temporal.client import connect
 from contextunity.worker.temporal.tenancy import fairness_key
 
 from .conftest import Desk, Refusal
@@ -206,3 +213,87 @@ def test_units_without_an_id_are_requests_of_their_own(desk: Desk) -> None:
     unit = ContextUnit(unit_id="", payload={"workflow_type": "ping"})
     one, two = (desk.call("StartWorkflow", unit=unit).payload["workflow_id"] for _ in range(2))
     assert one != two
+
+
+def test_an_old_unit_again_ends_no_newer_task(desk: Desk) -> None:
+    name = _new()
+    first, second = (ContextUnit(payload={"workflow_type": "replace", "name": name}) for _ in range(2))
+    old, new = (desk.call("StartWorkflow", unit=unit).payload for unit in (first, second))
+    # Which unit started a run that is not the newest is looked for in a list, which follows a moment behind.
+    wanted = {"tenant_id": "default", "workflow_type": ["replace"]}
+    listed = lambda: {each.run_id for each in desk.body(desk.call("ListTasks", wanted)).tasks}  # noqa: E731
+    desk.eventually(lambda: {old["run_id"], new["run_id"]} <= listed(), True)
+    assert desk.call("StartWorkflow", unit=first).payload == old
+    status = desk.status(str(new["workflow_id"]))
+    assert (status["run_id"], status["status"]) == (new["run_id"], "running")
+    desk.call("TerminateTask", {"workflow_id": new["workflow_id"]})
+
+
+async def _past_the_service(desk: Desk, workflow_type: str, workflow_id: str) -> WorkflowHandle[Any, Any]:
+    """A run that belongs to no tenant, and that no worker touches."""
+    client = await Client.connect(desk.temporal.address)
+    return await client.start_workflow(workflow_type, id=workflow_id, task_queue=f"nowhere-{_new()}")
+
+
+@pytest.mark.parametrize("workflow_type", ["join", "single", "replace"])
+async def test_a_run_of_no_tenant_is_neither_joined_nor_ended_by_one(desk: Desk, workflow_type: str) -> None:
+    name = _new()
+    handle = await _past_the_service(desk, workflow_type, f"~one/{workflow_type}/{name}")
+    with pytest.raises(Refusal) as caught:
+        desk.call("StartWorkflow", {"workflow_type": workflow_type, "name": name}, token=desk.token("one"))
+    assert caught.value.reason == "TASK_EXISTS"
+    description = await handle.describe()
+    assert (description.run_id, description.status) == (handle.first_execution_run_id, WorkflowExecutionStatus.RUNNING)
+    await handle.terminate()
+
+
+async def test_a_run_of_no_tenant_is_for_those_who_may_see_everything(desk: Desk) -> None:
+    name = _new()
+    handle = await _past_the_service(desk, "join", f"join/{name}")
+    joined = desk.call("StartWorkflow", {"workflow_type": "join", "name": name}).payload
+    assert joined["run_id"] == handle.first_execution_run_id
+    await handle.terminate()
+    handle = await _past_the_service(desk, "replace", f"replace/{name}")
+    replaced = desk.call("StartWorkflow", {"workflow_type": "replace", "name": name}).payload
+    assert replaced["run_id"] != handle.first_execution_run_id
+    desk.call("TerminateTask", {"workflow_id": replaced["workflow_id"]})
+
+
+@pytest.mark.parametrize("workflow_type", ["join", "single", "replace"])
+def test_where_nobody_is_asked_the_run_of_another_tenant_is_left_alone_too(desk: Desk, workflow_type: str) -> None:
+    payload = {"workflow_type": workflow_type, "name": _new()}
+    started = desk.call("StartWorkflow", {**payload, "tenant_id": "one"}).payload
+    assert _refused(desk, {**payload, "tenant_id": "two"}).reason == "TASK_EXISTS"
+    status = desk.status(str(started["workflow_id"]))
+    assert (status["run_id"], status["status"]) == (started["run_id"], "running")
+    desk.call("TerminateTask", {"workflow_id": started["workflow_id"]})
+
+
+async def test_a_contract_that_terminates_what_runs_spares_other_tenants(
+    desk: Desk, registry: WorkerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = replace(
+        registry.workflows["replace"],
+        id_conflict_policy=None,
+        id_reuse_policy=WorkflowIDReusePolicy.TERMINATE_IF_RUNNING,
+    )
+    monkeypatch.setattr(registry, "workflows", {**registry.workflows, "replace": contract})
+    service = WorkerService(await connect(Settings(), address=desk.temporal.address), registry)
+    name = _new()
+
+    async def start(tenant: str) -> dict[str, Any]:
+        unit = ContextUnit(payload={"workflow_type": "replace", "name": name, "tenant_id": tenant}).to_dataclass()
+        answer = await service.call(service.methods["StartWorkflow"], Call(unit=unit))
+        assert answer.payload is not None
+        return codec.struct_to_dict(answer.payload)
+
+    first = await start("one")
+    with pytest.raises(ServiceError) as caught:
+        await start("two")
+    assert caught.value.reason is Reason.TASK_EXISTS
+    assert desk.status(str(first["workflow_id"]))["run_id"] == first["run_id"]
+    second = await start("one")
+    assert second["run_id"] != first["run_id"]
+    old = {"workflow_id": first["workflow_id"], "run_id": first["run_id"]}
+    assert desk.call("GetTaskStatus", old).payload["status"] == "terminated"
+    desk.call("TerminateTask", {"workflow_id": second["workflow_id"]})

@@ -10,7 +10,15 @@ from typing import Any
 
 import grpc
 import pytest
-from contextunity.gen.contextunity.worker import DescribeContractsResult, TaskState, WatchTaskRequest
+from contextunity.gen.contextunity.worker import (
+    DescribeContractsResult,
+    QueryTaskRequest,
+    SignalTaskRequest,
+    TaskState,
+    UpdateTaskRequest,
+    WatchTaskRequest,
+)
+from contextunity.gen.google.protobuf import Any as AnyMessage
 from google.protobuf import descriptor_pb2, descriptor_pool
 
 from contextunity.core import ContextUnit, codec, worker_pb2
@@ -357,3 +365,37 @@ def test_contracts_are_described_with_all_that_a_caller_needs(desk: Desk) -> Non
     (single,) = desk.body(desk.call("DescribeContracts", {"workflow_type": ["lone"]})).contracts
     assert single.aliases == ["lone"]
     assert _refused(desk, "DescribeContracts", {"workflow_type": ["nothing"]}).reason == "WORKFLOW_TYPE_UNKNOWN"
+
+
+@pytest.mark.parametrize("method", ["SignalTask", "UpdateTask", "QueryTask"])
+def test_input_is_given_as_args_or_packed_and_of_the_type_of_the_contract(
+    desk: Desk, desk_messages: SimpleNamespace, method: str
+) -> None:
+    task = desk.start("work", name="packed", mode="MODE_WAIT")
+    desk.call("SignalTask", {"workflow_id": task, "signal": "note", "args": {"text": "a"}})
+    kind, name, message, args = {
+        "SignalTask": ("signal", "note", desk_messages.NoteRequest(text="a"), {"text": "a"}),
+        "UpdateTask": ("update", "rename", desk_messages.RenameRequest(name="b"), {"name": "b"}),
+        "QueryTask": ("query", "recall", desk_messages.RecallRequest(), {"index": 0}),
+    }[method]
+    request_class = {"SignalTask": SignalTaskRequest, "UpdateTask": UpdateTaskRequest, "QueryTask": QueryTaskRequest}
+
+    def call(**given: Any) -> Any:
+        request: Any = request_class[method](**{"workflow_id": task, kind: name, **given})
+        return desk.call(method, body=codec.pack_any(request))
+
+    def refused(**given: Any) -> Refusal:
+        with pytest.raises(Refusal) as caught:
+            call(**given)
+        assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+        return caught.value
+
+    call(input=codec.pack_any(message))
+    both = refused(input=codec.pack_any(message), args=codec.dict_to_struct(args))
+    assert both.violations == {"args": "stands in input already; give one of the two"}
+    other = refused(input=codec.pack_any(desk_messages.Progress()))
+    assert list(other.violations) == ["input"]
+    assert f"is a acme.desk.v1.Progress; {name!r} takes a acme.desk.v1." in other.violations["input"]
+    unknown = refused(input=AnyMessage(type_url="type.googleapis.com/no.Such"))
+    assert "'no.Such'" in unknown.violations["input"]
+    desk.call("TerminateTask", {"workflow_id": task})

@@ -40,6 +40,7 @@ class _Patient:
 
 @activity.defn
 async def silent_for_longer_than_its_timeout() -> list[Any]:
+    # The silence is what is tested: the server counts real time.
     await asyncio.sleep(2.5 * _HEARTBEAT_TIMEOUT.total_seconds())
     return [activity.info().attempt]
 
@@ -54,6 +55,7 @@ def silent_in_a_thread() -> list[Any]:
 async def remembers_its_details() -> list[Any]:
     if activity.info().attempt == 1:
         activity.heartbeat("page", 7)
+        # Longer than the timeout, in which the heartbeats of the worker have to keep what this one said.
         await asyncio.sleep(1.5 * _HEARTBEAT_TIMEOUT.total_seconds())
         raise RuntimeError("once more")
     return list(activity.info().heartbeat_details)

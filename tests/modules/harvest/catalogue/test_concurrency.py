@@ -17,7 +17,7 @@ import pytest
 from contextunity.gen.contextunity.harvest.v1 import PageRef, Product, ProductPage, RejectedRow
 from sqlalchemy import Engine, create_engine, event, text
 
-from contextunity.modules.harvest.catalogue import Catalogue, CatalogueUnavailable, SyncCounts
+from contextunity.modules.harvest.catalogue import Catalogue, CatalogueUnavailable, HarvestSuperseded, SyncCounts
 
 MakeRef = Callable[..., PageRef]
 MakeProduct = Callable[..., Product]
@@ -162,6 +162,107 @@ def test_a_file_that_stays_locked_is_worth_another_try(tmp_path: Path, monkeypat
         holder.rollback()
         catalogue.begin_harvest("acme", "camping-trade", "h1")
     holder.close()
+
+
+@contextmanager
+def _held_before(beginning: str) -> Generator[tuple[threading.Event, threading.Event]]:
+    """Holds the first statement that begins so, in whichever thread: gives what tells of it, and what lets it go."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement.startswith(beginning) and not reached.is_set():
+            reached.set()
+            assert go_on.wait(60)
+
+    event.listen(Engine, "before_cursor_execute", hold)
+    try:
+        yield reached, go_on
+    finally:
+        go_on.set()
+        event.remove(Engine, "before_cursor_execute", hold)
+
+
+def _wait_for_a_waiting_session(url: str, ended: Callable[[], bool]) -> None:
+    """Until one session of the database waits for another's lock; the server tells nobody of it."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    deadline = time.monotonic() + 60
+    while not ended():
+        with engine.connect() as connection:
+            if connection.scalar(waiting):
+                break
+        assert time.monotonic() < deadline, "no session waits"
+        time.sleep(0.02)
+    engine.dispose()
+
+
+def test_a_second_attempt_at_a_page_waits_for_the_first(
+    postgresql_url: str, make_ref: MakeRef, make_product: MakeProduct
+) -> None:
+    with Catalogue.open(postgresql_url) as catalogue, ThreadPoolExecutor(2) as pool:
+        catalogue.put_product_page(make_ref(), ProductPage(products=[make_product("A"), make_product("B")]))
+        # The first has decided what to write, and written nothing yet.
+        with _held_before("INSERT INTO products") as (reached, go_on):
+            first = pool.submit(catalogue.sync_page, make_ref())
+            assert reached.wait(60)
+            second = pool.submit(catalogue.sync_page, make_ref())
+            _wait_for_a_waiting_session(postgresql_url, second.done)
+            go_on.set()
+            expected = SyncCounts(created=2, changed=0, unchanged=0, rejected=0)
+            assert (first.result(60), second.result(60)) == (expected, expected)
+        assert catalogue.counts("acme", "camping-trade", "h1").pages == 1
+
+
+def test_a_harvest_that_begins_waits_for_a_page_of_the_one_before(
+    postgresql_url: str, make_ref: MakeRef, make_product: MakeProduct
+) -> None:
+    with Catalogue.open(postgresql_url) as catalogue, ThreadPoolExecutor(2) as pool:
+        catalogue.put_product_page(make_ref(), ProductPage(products=[make_product("A")]))
+        with _held_before("INSERT INTO products") as (reached, go_on):
+            page = pool.submit(catalogue.sync_page, make_ref())
+            assert reached.wait(60)
+            begun = pool.submit(catalogue.begin_harvest, "acme", "camping-trade", "h2")
+            _wait_for_a_waiting_session(postgresql_url, begun.done)
+            # A page of a harvest that was superseded meanwhile would be written all the same.
+            assert not begun.done()
+            go_on.set()
+            assert page.result(60).created == 1
+            begun.result(60)
+        with pytest.raises(HarvestSuperseded):
+            catalogue.put_product_page(make_ref(page=1), ProductPage())
+
+
+def test_two_that_begin_the_same_harvest_at_once_agree(postgresql_url: str) -> None:
+    with Catalogue.open(postgresql_url) as catalogue, ThreadPoolExecutor(2) as pool:
+        catalogue.begin_harvest("acme", "camping-trade", "h1")
+        with _held_before("INSERT INTO harvests") as (reached, go_on):
+            first = pool.submit(catalogue.begin_harvest, "acme", "camping-trade", "h2")
+            assert reached.wait(60)
+            second = pool.submit(catalogue.begin_harvest, "acme", "camping-trade", "h2")
+            _wait_for_a_waiting_session(postgresql_url, second.done)
+            go_on.set()
+            first.result(60)
+            second.result(60)
+        with pytest.raises(HarvestSuperseded):
+            catalogue.begin_harvest("acme", "camping-trade", "h1")
+
+
+def test_two_that_finish_a_harvest_at_once_tell_the_same(
+    postgresql_url: str, make_ref: MakeRef, make_product: MakeProduct
+) -> None:
+    with Catalogue.open(postgresql_url) as catalogue, ThreadPoolExecutor(2) as pool:
+        for harvest, sku in (("h1", "gone"), ("h2", "stays")):
+            catalogue.put_product_page(make_ref(harvest=harvest), ProductPage(products=[make_product(sku)]))
+            catalogue.sync_page(make_ref(harvest=harvest))
+        with _held_before("UPDATE products") as (reached, go_on):
+            first = pool.submit(catalogue.finish_harvest, "acme", "camping-trade", "h2", complete=True)
+            assert reached.wait(60)
+            second = pool.submit(catalogue.finish_harvest, "acme", "camping-trade", "h2", complete=True)
+            _wait_for_a_waiting_session(postgresql_url, second.done)
+            go_on.set()
+            assert (first.result(60), second.result(60)) == (1, 1)
 
 
 def test_connections_that_the_server_dropped_are_replaced_unseen(postgresql_url: str) -> None:

@@ -411,3 +411,32 @@ def test_rows_of_a_release_without_severity_were_rejected(catalogue: Catalogue, 
         assert upgraded.page_of_rejected("acme", "camping-trade", "h1", severity=RowSeverity.WARNING) == ([], None)
         assert upgraded.rejected_by_reason("acme", "camping-trade", "h1") == {"bad_price": 1}
         assert upgraded.counts("acme", "camping-trade", "h1").warnings == 0
+
+
+@pytest.mark.parametrize("other", [{"tenant": "other"}, {"supplier": "other"}], ids=["tenant", "supplier"])
+def test_a_page_changes_nothing_of_another_catalogue_with_the_same_skus(
+    catalogue: Catalogue,
+    make_ref: Callable[..., PageRef],
+    make_product: Callable[..., Product],
+    sync: Callable[..., SyncCounts],
+    other: dict[str, str],
+) -> None:
+    before = [make_product("changed", title="Tent"), make_product("same", line=2), make_product("listed", line=3)]
+    sync(make_ref(**other), before)
+    sync(make_ref(), before)
+    # One is written anew, one is seen again on another line, and one is listed in a row that cannot be used.
+    after = [make_product("changed", title="Tarp"), make_product("same", line=7)]
+    sync(make_ref(harvest="h2"), after, [RejectedRow(line=9, sku="listed", reason="bad_price")])
+    sync(make_ref(harvest="h2", page=1, **other), [])
+    tenant, supplier = other.get("tenant", "acme"), other.get("supplier", "camping-trade")
+    assert [(row.sku, row.title) for row in catalogue.sample(tenant, supplier)] == [
+        ("changed", "Tent"),
+        ("listed", "Tent"),
+        ("same", "Tent"),
+    ]
+    same = catalogue.get(tenant, supplier, "same")
+    assert same is not None
+    assert same.line == 2
+    assert catalogue.finish_harvest("acme", "camping-trade", "h2", complete=True) == 0
+    # Its own harvest listed none of them.
+    assert catalogue.finish_harvest(tenant, supplier, "h2", complete=True) == 3

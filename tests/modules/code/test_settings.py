@@ -127,7 +127,7 @@ async def test_lookup_sku_finds_the_products_of_its_tenant_alone(tmp_path: Path)
         assert (second["title"], second["currency_code"]) == ("Same tent", "EUR")
         assert await tools.call("lookup_sku", acme, ["T-2"], {}) is None
         assert await tools.call("lookup_sku", other, ["T-1"], {}) is None
-        with pytest.raises(ToolRefusedError, match="takes sku as text"):
+        with pytest.raises(ToolRefusedError, match="needs sku as a string"):
             await tools.call("lookup_sku", acme, [7], {})
     async with open_tools(CodeSettings(tools={"lookup_sku": {"enabled": False}}), tmp_path) as fewer:
         assert sorted(fewer.functions) == ["http_get"]

@@ -423,7 +423,7 @@ def test_an_unreachable_feed_is_tried_again_and_then_fails_with_its_type(house: 
             "http://127.0.0.1:{port}/feed.csv",
             "allow_private = true\nmax_bytes = 100\n",
             "FeedLimit",
-            "set another max_bytes",
+            "change its max_bytes",
             id="too long",
         ),
     ],

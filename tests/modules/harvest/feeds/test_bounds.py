@@ -141,7 +141,7 @@ async def test_what_goes_beyond_a_bound_ends_and_leaves_nothing(
 ) -> None:
     asked = dataclasses.replace(_SMALL, **bounds)
     async with sending(send, 'ETag: "1"', *headers) as url:
-        with pytest.raises(FeedLimitError, match=f"set another {setting} for it") as caught:
+        with pytest.raises(FeedLimitError, match=f"change its {setting}") as caught:
             await open_feed(client, source(url), spool_folder=spool_folder, bounds=asked)
     assert (caught.value.setting, caught.value.retryable) == (setting, False)
     assert list(spool_folder.iterdir()) == []

@@ -17,7 +17,6 @@ from contextunity.core import ContextUnit, codec
 
 from .conftest import Desk, Refusal, refusal_of
 
-
 _Fields = dict[str, Any]
 
 

@@ -19,7 +19,7 @@ from python_temporal.workflows import check_inputs_by
 from shared_import_sandbox import sandboxed_runner
 
 from ..internal_fields import clear_internal
-from .context_interceptor import ContextInterceptor
+from .context_interceptor import ContextInterceptor, fill_tenant
 from .converter import data_converter, encoding_converter
 from .failure_interceptor import FailureInterceptor
 from .heartbeats import HeartbeatInterceptor
@@ -72,7 +72,7 @@ class ContextWorkerPlugin(SimplePlugin):
 
     def __init__(self, *, passthrough_modules: Iterable[str] = (), payload_codec: PayloadCodec | None = None) -> None:
         self._passthrough = (*PASSTHROUGH_MODULES, *passthrough_modules)
-        check_inputs_by(clear_internal)
+        check_inputs_by(_prepare_input)
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK leaves some of its parameters open
             "contextunity.ContextWorkerPlugin",
             data_converter=data_converter if payload_codec is None else encoding_converter(payload_codec),
@@ -93,6 +93,12 @@ class ContextWorkerPlugin(SimplePlugin):
         if type(runner) is SandboxedWorkflowRunner:
             return sandboxed_runner(restrictions, runner.runner_class, fixed_types=_FIXED_TYPES)
         return dataclasses.replace(runner, restrictions=restrictions)
+
+
+def _prepare_input(argument: object) -> None:
+    """Makes of a workflow's input what the service makes of it, for those that were started past the service."""
+    clear_internal(argument)
+    fill_tenant(argument)
 
 
 @contextlib.asynccontextmanager

@@ -11,8 +11,18 @@ import re
 
 from temporalio.common import Priority
 
-__all__ = ["fair_priority", "fairness_key", "id_violation", "resolved_queue", "tenant_queue", "tenant_violation"]
+__all__ = [
+    "DEFAULT_TENANT",
+    "fair_priority",
+    "fairness_key",
+    "id_violation",
+    "resolved_queue",
+    "tenant_queue",
+    "tenant_violation",
+]
 
+DEFAULT_TENANT = "default"
+"""Whose work it is where nobody says."""
 _MAX_FAIRNESS_KEY_BYTES = 64
 _TENANT = re.compile(r"[\w.:@/+\-]{1,200}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")

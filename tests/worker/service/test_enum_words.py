@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from contextunity.gen.contextunity.worker import ListTasksRequest, RegisterSchedulesRequest, ScheduleOverlap, TaskState
 
+from betterproto2_codec.plain_data import enum_words
 from contextunity.core import codec
 from contextunity.worker.grpc_errors import ServiceError
 from contextunity.worker.modules.registry import WorkerRegistry
-from contextunity.worker.plain_data import enum_words
 from contextunity.worker.schedules.check import check_entry
 from contextunity.worker.service.inputs import handler_input
 from contextunity.worker.service.payloads import from_payload, read_payload

@@ -227,14 +227,14 @@ def _rule(rule: str) -> str:
 
 def _shown_words(names: Sequence[str]) -> list[str]:
     """The words for an enum's values, lower-case; the zero value is not to be typed."""
-    from ..plain_data import enum_words
+    from betterproto2_codec.plain_data import enum_words
 
     words = [enum_words(names).word(name) for name in names]
     return [word for word in words if word != "unspecified"] or words
 
 
 def _enum_value(text: str, names: Sequence[str]) -> str:
-    from ..plain_data import enum_words
+    from betterproto2_codec.plain_data import enum_words
 
     found = enum_words(names).name(text.replace("-", "_"))
     if found is None:

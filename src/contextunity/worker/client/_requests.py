@@ -15,9 +15,9 @@ from contextunity.gen.contextunity.code.v1 import File, Language
 from contextunity.gen.google import protobuf
 from pydantic import ValidationError
 
+from betterproto2_codec.plain_data import enum_words
 from contextunity.core import ContextUnit, codec
 from contextunity.core.errors import CodecError
-from contextunity.worker.plain_data import enum_words
 
 from .errors import WorkerServiceError
 from .methods import Method

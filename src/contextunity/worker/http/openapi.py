@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from betterproto2_codec.plain_data import is_list, is_object
 from contextunity.core import codec, worker_pb2
 from python_temporal.contract import ActivityContract, WorkflowContract
 
 from ..grpc_errors import ServiceError
 from ..json_schema import message_schema
-from ..plain_data import is_list, is_object
 from ..service import ContractMethod, Method, WorkerService
 from ..service.descriptors import comments_of_service
 from ..service.inputs import filled_fields, named_fields

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from ..plain_data import has_words, words_of
+from betterproto2_codec.plain_data import has_words, words_of
+
 from ._patterns import (
     HEADERS,
     MOST_DIGITS,

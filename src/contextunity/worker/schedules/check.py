@@ -13,10 +13,10 @@ from contextunity.gen.contextunity.worker import ScheduleEntry, ScheduleOverlap
 from google.protobuf.descriptor import FieldDescriptor
 from temporalio.api.schedule.v1 import StructuredCalendarSpec
 
+from betterproto2_codec.plain_data import is_list, to_protojson
 from contextunity.core import codec, validation
 from contextunity.core.errors import CodecError, ContextUnityError, Violation
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
-from contextunity.worker.plain_data import is_list, to_protojson
 from contextunity.worker.temporal.tenancy import id_violation, resolved_queue, tenant_queue
 from python_temporal.contract import ContractError, ServiceContract, WorkflowContract
 

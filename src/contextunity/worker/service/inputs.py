@@ -12,12 +12,12 @@ import betterproto2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from betterproto2_codec.plain_data import Descriptor, to_protojson
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.internal_fields import internal_in_data, internal_in_message
 from contextunity.worker.modules.registry import WorkerRegistry
-from contextunity.worker.plain_data import Descriptor, to_protojson
 from contextunity.worker.schedules import object_of_args
 from contextunity.worker.temporal.tenancy import id_violation, resolved_queue, tenant_queue
 from python_temporal.codegen import text

@@ -16,11 +16,7 @@ from contextunity.gen.contextunity.worker import ExecuteCodeResult, RegisterSche
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from contextunity.core import codec, validation
-from contextunity.core.errors import CodecError, Violation
-from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
-from contextunity.worker.internal_fields import internal_in_data, internal_in_message
-from contextunity.worker.plain_data import (
+from betterproto2_codec.plain_data import (
     Convert,
     Descriptor,
     elementwise,
@@ -30,6 +26,10 @@ from contextunity.worker.plain_data import (
     to_protojson,
     words_of,
 )
+from contextunity.core import codec, validation
+from contextunity.core.errors import CodecError, Violation
+from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
+from contextunity.worker.internal_fields import internal_in_data, internal_in_message
 
 __all__ = [
     "as_payload",

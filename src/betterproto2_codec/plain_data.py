@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 
-from contextunity.core import codec
-from contextunity.core.errors import CodecError
+from ._classes import message_class, proto_class
+from .errors import CodecError
 
 __all__ = [
     "Convert",
@@ -209,7 +209,7 @@ def _packed(value: Any) -> Any:
     if not is_object(value) or not isinstance(value.get("@type"), str):
         return value
     try:
-        inner = codec.proto_class(codec.message_class(value["@type"].rpartition("/")[2])).DESCRIPTOR
+        inner = proto_class(message_class(value["@type"].rpartition("/")[2])).DESCRIPTOR
     except CodecError:
         return value  # Nobody here knows it, which the codec says.
     return value if is_plain(inner) else _as_protojson(value, inner, seconds=False)

@@ -158,7 +158,7 @@ class Resources:
             return egress.EgressPolicy(endpoints=frozenset({(BUNDLED_HOST, self._server.port)}))
         return egress.EgressPolicy(
             allow_private=supplier.allow_private,
-            private_setting=f"if it is meant, set allow_private = true in [modules.harvest.suppliers.{supplier_code}]",
+            private_setting=f"set allow_private = true in [modules.harvest.suppliers.{supplier_code}] if intended",
             proxied_hosts=frozenset(
                 httpx.URL(each.url).host
                 for each in self.settings.suppliers.values()

@@ -15,11 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import betterproto2
+import hypothesis
 import pytest
 from contextunity.gen.google import protobuf
 from xdist.scheduler import LoadScopeScheduling
 
 from contextunity.worker.embedded import EmbeddedServer, embedded_server
+
+# How long examples take says how busy the machine is.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parents[1]
 _LINE_TIMEOUT = 60.0

@@ -38,6 +38,7 @@ from ..admission import Admission
 from ..grpc_errors import FieldViolation, Reason, ServiceError
 from ..service import ContractMethod, Method, run_in_thread
 from ..service.payloads import invalid_fields
+from .entrance import check_values
 
 __all__ = ["Calls"]
 
@@ -90,10 +91,10 @@ _CODE = {
 
 
 class _Form:
-    """How the messages of a method are told in JSON."""
+    """How the messages of a method are told in JSON, and how many values those may hold."""
 
-    def __init__(self, method: Method) -> None:
-        self._takes_unit = method.takes_unit
+    def __init__(self, method: Method, most: int) -> None:
+        self._takes_unit, self._most = method.takes_unit, most
         self._input: type[betterproto2.Message] = ContextUnit
         self._output: type[betterproto2.Message] = ContextUnit
         if isinstance(method, ContractMethod):
@@ -115,6 +116,7 @@ class _Form:
         return await _aside(self._write, data) if as_json else data
 
     def _read(self, data: bytes) -> bytes:
+        check_values(data, self._most)
         try:
             return codec.encode(codec.from_json(self._input, data))
         except CodecError as error:
@@ -341,11 +343,12 @@ class Calls(ConnectASGIApplication[Any]):
     Args:
         admission: lets calls in.
         most: bytes of the largest message.
+        values: that the JSON of a message may hold.
     """
 
-    def __init__(self, admission: Admission, most: int) -> None:
+    def __init__(self, admission: Admission, most: int, values: int) -> None:
         self._admission, self._most, self._pace = admission, most, _Pace(admission)
-        self._forms = {path: _Form(method) for path, method in admission.methods.items()}
+        self._forms = {path: _Form(method, values) for path, method in admission.methods.items()}
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # of types that are not told
             service=None,
             endpoints=lambda _: {path: _endpoint(path, method) for path, method in admission.methods.items()},

@@ -47,6 +47,8 @@ _LARGE = 64 * 1024
 """Bytes from which on JSON is read and written aside from the event loop."""
 _APART, _BUSY = 0.004, 1.0
 """Seconds between the beginnings of calls while others come over gRPC, and after their last."""
+_PREFIX = 5
+"""Bytes before each message of a stream."""
 _SUFFIX = "-bin"
 
 _Scope: TypeAlias = MutableMapping[str, Any]
@@ -166,7 +168,7 @@ class _Exchange:
         """Bytes of the body, where the headers tell."""
         self.body: asyncio.Future[bytes] = loop.create_future()
         self.message: asyncio.Future[_Raw] = loop.create_future()
-        self.headers = list[tuple[str, str]]()
+        self._headers, self._trailers = list[tuple[str, str]](), list[tuple[str, str]]()
         self.is_json = False
         self.answer: asyncio.Task[Any] | None = None
         self.rest: AsyncIterator[bytes] | None = None
@@ -203,6 +205,13 @@ class _Exchange:
         if not self.message.done():
             self.message.set_result(raw)
 
+    def tell_metadata(self, context: RequestContext[Any, Any]) -> None:
+        """Hands on what was kept for headers and trailers since the last time."""
+        for kept, told in ((self._headers, context.response_headers), (self._trailers, context.response_trailers)):
+            for key, value in kept:
+                told.add(key, value)
+            kept.clear()
+
     async def told(self, data: bytes) -> bytes:
         """An answer as the caller takes it."""
         return await self._form.from_bytes(data, as_json=self.is_json)
@@ -219,7 +228,7 @@ class _Exchange:
                 return grpc.aio.EOF
             parts.append(event.get("body", b""))
             size += len(parts[-1])
-            if size > self._most:
+            if size > self._most + _PREFIX:
                 text = f"the message has more than {self._most:,} bytes; the service takes no more"
                 raise ServiceError(Reason.UNIT_TOO_LARGE, f"{text} (CONTEXTWORKER_MAX_UNIT_BYTES)")
             more = event.get("more_body", False)
@@ -238,10 +247,11 @@ class _Exchange:
 
     async def send_initial_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
         """Keeps what goes into the headers of the answer."""
-        self.headers += [
-            (key, value if isinstance(value, str) else base64.b64encode(value).decode().rstrip("="))
-            for key, value in metadata
-        ]
+        self._headers += map(_entry, metadata)
+
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+        """Keeps what goes into its trailers."""
+        self._trailers = [_entry(each) for each in metadata]
 
     async def abort_with_status(self, status: Any) -> NoReturn:
         """Ends the call with an error."""
@@ -253,6 +263,12 @@ def _connect_error(status: Any) -> ConnectError:
     code = next(each for each in grpc.StatusCode if each.value[0] == status.code)
     details = [ErrorDetail(ConnectAny(type_url=each.type_url, value=each.value)) for each in status.details]
     return ConnectError(_CODE[code], status.message, details)
+
+
+def _entry(entry: tuple[str, str | bytes]) -> tuple[str, str]:
+    """An entry of metadata as HTTP has it: bytes are written in base64."""
+    key, value = entry
+    return key, value if isinstance(value, str) else base64.b64encode(value).decode().rstrip("=")
 
 
 def _metadata(headers: list[tuple[bytes, bytes]]) -> tuple[tuple[str, str | bytes], ...]:
@@ -417,19 +433,22 @@ async def _unary(raw: _Raw, context: RequestContext[Any, Any]) -> bytes:
     try:
         return await exchange.told(await exchange.answer)
     finally:
-        for key, value in exchange.headers:
-            context.response_headers.add(key, value)
+        exchange.tell_metadata(context)
 
 
 async def _stream(raw: _Raw, context: RequestContext[Any, Any]) -> AsyncIterator[bytes]:
     exchange = _exchange(raw, context)
     assert exchange.answer is not None
-    first = await exchange.answer
-    assert exchange.rest is not None
-    if first is not _END:
-        yield await exchange.told(first)
-        async for data in exchange.rest:
-            yield await exchange.told(data)
+    try:
+        first = await exchange.answer
+        assert exchange.rest is not None
+        exchange.tell_metadata(context)
+        if first is not _END:
+            yield await exchange.told(first)
+            async for data in exchange.rest:
+                yield await exchange.told(data)
+    finally:
+        exchange.tell_metadata(context)
 
 
 def _exchange(raw: _Raw, context: RequestContext[Any, Any]) -> _Exchange:

@@ -28,7 +28,7 @@ from .entrance import Entrance
 from .openapi import openapi_routes
 from .payload_codec import codec_routes
 
-__all__ = ["application", "listen", "running_http"]
+__all__ = ["Server", "application", "listen", "running_http"]
 
 _STOP_GRACE = 5
 """Seconds that calls under way have to finish when the server stops."""
@@ -78,7 +78,7 @@ async def running_http(
         listening: as from `listen`; it is closed in the end.
     """
     port: int = listening.getsockname()[1]
-    server = _Server(
+    server = Server(
         uvicorn.Config(
             application(service, admission, authenticator, settings),
             loop="none",
@@ -158,7 +158,7 @@ def _max_connections() -> int:
     return _CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(_CONNECTIONS, limit // 4))
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's server as a part of a process: signals are the process's, and it tells when it is ready."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -167,9 +167,11 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
+        """Leaves them alone."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to answer, and tells so."""
         await super().startup(sockets=sockets)
         self.ready.set()
 

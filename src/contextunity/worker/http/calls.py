@@ -38,6 +38,7 @@ from ..admission import Admission
 from ..grpc_errors import FieldViolation, Reason, ServiceError
 from ..service import ContractMethod, Method, run_in_thread
 from ..service.payloads import invalid_fields
+from .entrance import check_values
 
 __all__ = ["Calls"]
 
@@ -46,6 +47,8 @@ _LARGE = 64 * 1024
 """Bytes from which on JSON is read and written aside from the event loop."""
 _APART, _BUSY = 0.004, 1.0
 """Seconds between the beginnings of calls while others come over gRPC, and after their last."""
+_PREFIX = 5
+"""Bytes before each message of a stream."""
 _SUFFIX = "-bin"
 
 _Scope: TypeAlias = MutableMapping[str, Any]
@@ -90,10 +93,10 @@ _CODE = {
 
 
 class _Form:
-    """How the messages of a method are told in JSON."""
+    """How the messages of a method are told in JSON, and how many values those may hold."""
 
-    def __init__(self, method: Method) -> None:
-        self._takes_unit = method.takes_unit
+    def __init__(self, method: Method, most: int) -> None:
+        self._takes_unit, self._most = method.takes_unit, most
         self._input: type[betterproto2.Message] = ContextUnit
         self._output: type[betterproto2.Message] = ContextUnit
         if isinstance(method, ContractMethod):
@@ -115,6 +118,7 @@ class _Form:
         return await _aside(self._write, data) if as_json else data
 
     def _read(self, data: bytes) -> bytes:
+        check_values(data, self._most)
         try:
             return codec.encode(codec.from_json(self._input, data))
         except CodecError as error:
@@ -164,7 +168,7 @@ class _Exchange:
         """Bytes of the body, where the headers tell."""
         self.body: asyncio.Future[bytes] = loop.create_future()
         self.message: asyncio.Future[_Raw] = loop.create_future()
-        self.headers = list[tuple[str, str]]()
+        self._headers, self._trailers = list[tuple[str, str]](), list[tuple[str, str]]()
         self.is_json = False
         self.answer: asyncio.Task[Any] | None = None
         self.rest: AsyncIterator[bytes] | None = None
@@ -201,6 +205,13 @@ class _Exchange:
         if not self.message.done():
             self.message.set_result(raw)
 
+    def tell_metadata(self, context: RequestContext[Any, Any]) -> None:
+        """Hands on what was kept for headers and trailers since the last time."""
+        for kept, told in ((self._headers, context.response_headers), (self._trailers, context.response_trailers)):
+            for key, value in kept:
+                told.add(key, value)
+            kept.clear()
+
     async def told(self, data: bytes) -> bytes:
         """An answer as the caller takes it."""
         return await self._form.from_bytes(data, as_json=self.is_json)
@@ -217,7 +228,7 @@ class _Exchange:
                 return grpc.aio.EOF
             parts.append(event.get("body", b""))
             size += len(parts[-1])
-            if size > self._most:
+            if size > self._most + _PREFIX:
                 text = f"the message has more than {self._most:,} bytes; the service takes no more"
                 raise ServiceError(Reason.UNIT_TOO_LARGE, f"{text} (CONTEXTWORKER_MAX_UNIT_BYTES)")
             more = event.get("more_body", False)
@@ -236,10 +247,11 @@ class _Exchange:
 
     async def send_initial_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
         """Keeps what goes into the headers of the answer."""
-        self.headers += [
-            (key, value if isinstance(value, str) else base64.b64encode(value).decode().rstrip("="))
-            for key, value in metadata
-        ]
+        self._headers += map(_entry, metadata)
+
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+        """Keeps what goes into its trailers."""
+        self._trailers = [_entry(each) for each in metadata]
 
     async def abort_with_status(self, status: Any) -> NoReturn:
         """Ends the call with an error."""
@@ -251,6 +263,12 @@ def _connect_error(status: Any) -> ConnectError:
     code = next(each for each in grpc.StatusCode if each.value[0] == status.code)
     details = [ErrorDetail(ConnectAny(type_url=each.type_url, value=each.value)) for each in status.details]
     return ConnectError(_CODE[code], status.message, details)
+
+
+def _entry(entry: tuple[str, str | bytes]) -> tuple[str, str]:
+    """An entry of metadata as HTTP has it: bytes are written in base64."""
+    key, value = entry
+    return key, value if isinstance(value, str) else base64.b64encode(value).decode().rstrip("=")
 
 
 def _metadata(headers: list[tuple[bytes, bytes]]) -> tuple[tuple[str, str | bytes], ...]:
@@ -341,11 +359,12 @@ class Calls(ConnectASGIApplication[Any]):
     Args:
         admission: lets calls in.
         most: bytes of the largest message.
+        values: that the JSON of a message may hold.
     """
 
-    def __init__(self, admission: Admission, most: int) -> None:
+    def __init__(self, admission: Admission, most: int, values: int) -> None:
         self._admission, self._most, self._pace = admission, most, _Pace(admission)
-        self._forms = {path: _Form(method) for path, method in admission.methods.items()}
+        self._forms = {path: _Form(method, values) for path, method in admission.methods.items()}
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # of types that are not told
             service=None,
             endpoints=lambda _: {path: _endpoint(path, method) for path, method in admission.methods.items()},
@@ -414,19 +433,22 @@ async def _unary(raw: _Raw, context: RequestContext[Any, Any]) -> bytes:
     try:
         return await exchange.told(await exchange.answer)
     finally:
-        for key, value in exchange.headers:
-            context.response_headers.add(key, value)
+        exchange.tell_metadata(context)
 
 
 async def _stream(raw: _Raw, context: RequestContext[Any, Any]) -> AsyncIterator[bytes]:
     exchange = _exchange(raw, context)
     assert exchange.answer is not None
-    first = await exchange.answer
-    assert exchange.rest is not None
-    if first is not _END:
-        yield await exchange.told(first)
-        async for data in exchange.rest:
-            yield await exchange.told(data)
+    try:
+        first = await exchange.answer
+        assert exchange.rest is not None
+        exchange.tell_metadata(context)
+        if first is not _END:
+            yield await exchange.told(first)
+            async for data in exchange.rest:
+                yield await exchange.told(data)
+    finally:
+        exchange.tell_metadata(context)
 
 
 def _exchange(raw: _Raw, context: RequestContext[Any, Any]) -> _Exchange:

@@ -27,13 +27,14 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!contextunity/worker/options.proto\x12\x13\x63ontextunity.worker\x1a#contextunity/worker/schedules.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfa\x01\n\x0eScheduleOption\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12\x10\n\x08timezone\x18\x03 \x01(\t\x12\x12\n\ninput_json\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x35\n\x07overlap\x18\x06 \x01(\x0e\x32$.contextunity.worker.ScheduleOverlap\x12\x31\n\x0e\x63\x61tchup_window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06jitter\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration:W\n\x08schedule\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x03(\x0b\x32#.contextunity.worker.ScheduleOption:9\n\x0finternal_method\x12\x1e.google.protobuf.MethodOptions\x18\xda\x86\x03 \x01(\x08:1\n\x08internal\x12\x1d.google.protobuf.FieldOptions\x18\xda\x86\x03 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!contextunity/worker/options.proto\x12\x13\x63ontextunity.worker\x1a#contextunity/worker/schedules.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfa\x01\n\x0eScheduleOption\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12\x10\n\x08timezone\x18\x03 \x01(\t\x12\x12\n\ninput_json\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x35\n\x07overlap\x18\x06 \x01(\x0e\x32$.contextunity.worker.ScheduleOverlap\x12\x31\n\x0e\x63\x61tchup_window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06jitter\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration:W\n\x08schedule\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x03(\x0b\x32#.contextunity.worker.ScheduleOption:9\n\x0finternal_method\x12\x1e.google.protobuf.MethodOptions\x18\xda\x86\x03 \x01(\x08:1\n\x08internal\x12\x1d.google.protobuf.FieldOptions\x18\xda\x86\x03 \x01(\x08\x42\x64\n\x17\x63om.contextunity.workerP\x01ZGgithub.com/contextunity/contextworker/gen/go/contextunity/worker;workerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'contextunity.worker.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\027com.contextunity.workerP\001ZGgithub.com/contextunity/contextworker/gen/go/contextunity/worker;worker'
   _globals['_SCHEDULEOPTION']._serialized_start=162
   _globals['_SCHEDULEOPTION']._serialized_end=412
 # @@protoc_insertion_point(module_scope)

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
@@ -22,7 +22,7 @@ from grpc_status import rpc_status
 
 from contextunity.core import worker_pb2
 
-from .auth import Authenticator, Caller, record_call
+from .auth import Authenticator, Caller
 from .errors import AuthenticationError
 from .fair_gate import FairGate, Turn
 from .grpc_errors import Reason, ServiceError, to_status
@@ -58,6 +58,7 @@ _REFUSALS_AT_ONCE = 100
 _LONGEST_TURN = 10.0
 """Seconds that such a call waits for its turn; it bounds how many wait."""
 
+_Count = Literal["concurrent_calls", "watches"]
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 _stream_unary: Any = grpc.stream_unary_rpc_method_handler
 _stream_stream: Any = grpc.stream_stream_rpc_method_handler
@@ -76,6 +77,20 @@ class Refused(NamedTuple):
     size: int
 
 
+class CallDetails(Protocol):
+    """What is known of a call before it is read."""
+
+    @property
+    def method(self) -> str:
+        """Its full name."""
+        ...
+
+    @property
+    def invocation_metadata(self) -> Any:
+        """What came with it, key by key."""
+        ...
+
+
 class Answering(Protocol):
     """What answers the calls that are let in."""
 
@@ -86,16 +101,18 @@ class Answering(Protocol):
         context: _Context,
         caller: Caller,
         turn: Turn | None = None,
+        release: Callable[[], None] | None = None,
     ) -> bytes | Refused:
-        """Answers a call with the bytes of a unit.
+        """Answers a call with the bytes of a unit, or of a contract's own message.
 
         Args:
             method: that is called.
-            data: the unit.
+            data: the unit, or the message.
             context: grpcio's.
             caller: who calls.
             turn: the caller's among tenants, to be left early where there is but waiting to do; None where callers are
                 not asked who they are.
+            release: gives back the room that `data` takes, where it is not held any more.
 
         Returns:
             The answer; what the caller is to be told later, where it came to nothing and has cost a lot. Where there is
@@ -186,6 +203,13 @@ class _Account:
     turns: _Turns = field(default_factory=_Turns)
     calls: int = 0
     watches: int = 0
+
+    def count(self, method: Method, change: int) -> None:
+        """Counts a call that begins or ends."""
+        if method.is_watch:
+            self.watches += change
+        else:
+            self.calls += change
 
 
 class _Arrival:
@@ -290,7 +314,9 @@ class Admission(grpc.GenericRpcHandler):
         limits: BodyLimits,
         quotas: Quotas,
     ) -> None:
-        self._answering, self._methods, self._authenticator = answering, methods, authenticator
+        self.methods: Mapping[str, Method] = methods
+        """The methods by their full names."""
+        self._answering, self._authenticator = answering, authenticator
         self._limits, self._quotas = limits, quotas
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
         self._arrivals = _Arrivals(limits)
@@ -300,31 +326,31 @@ class Admission(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler of a call, which refuses or answers it; None where the method is another's."""
-        method = self._methods.get(handler_call_details.method)
-        if method is None:
-            return None
+        return self.admit(handler_call_details) if handler_call_details.method in self.methods else None
+
+    def admit(self, details: CallDetails) -> Any:
+        """The handler of a call of one of the methods, which refuses or answers it."""
+        method = self.methods[details.method]
         try:
-            caller = self._authenticator.authenticate(handler_call_details.invocation_metadata or ())
+            caller = self._authenticator.authenticate(details.invocation_metadata or ())
         except AuthenticationError as error:
             rejection = ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
             return _rejecting(rejection, self._turns)
         try:
             require_permission(method, caller)
         except ServiceError as error:
-            record_call(method.name, caller, None, error)
+            method.record(caller, None, error)
             account = self._account(caller)
-            return _rejecting(error, account.turns, functools.partial(self._prompt_trace, account))
+            trace_of = functools.partial(self._prompt_trace, account) if method.takes_unit else None
+            return _rejecting(error, account.turns, trace_of)
         account = self._account(caller)
         if caller.tenants is not None:
             quotas = self._quotas.of(account.name)
-            if method.watch is not None and account.watches >= quotas.watches:
-                text = "as many are under way"
-                full = over_quota("watches", quotas.watches, text, account.name, method=method.name)
-                return _rejecting(full, account.turns)
-            if method.watch is None and account.calls >= quotas.concurrent_calls:
-                limit, text = quotas.concurrent_calls, "as many are under way"
-                full = over_quota("concurrent_calls", limit, text, account.name, method=method.name)
-                record_call(method.name, caller, None, full)
+            quota: _Count = "watches" if method.is_watch else "concurrent_calls"
+            limit: int = getattr(quotas, quota)
+            if (account.watches if method.is_watch else account.calls) >= limit:
+                full = over_quota(quota, limit, "as many are under way", account.name, method=method.name)
+                method.record(caller, None, full)
                 return _rejecting(full, account.turns)
         if method.watch is not None:
             return _stream_stream(self._stream(method, caller, account))
@@ -355,42 +381,50 @@ class Admission(grpc.GenericRpcHandler):
 
     def _unary(self, method: Method, caller: Caller, account: _Account) -> Callable[[Any, _Context], Any]:
         async def handle(_requests: Any, context: _Context) -> bytes:
-            account.calls += 1
-            held, turn, large = 0, None, None
+            account.count(method, 1)
+            held, turn = 0, None
+            large: Turn | None = None
+
+            def release() -> None:
+                nonlocal held, large
+                if held:
+                    account.held.give(held)
+                    self._held.give(held)
+                    held = 0
+                if large is not None:
+                    large.leave()
+
             try:
                 stack: contextlib.AsyncExitStack | None = None
                 try:
                     try:
-                        stack = await self._share("concurrent_calls", method, caller, account)
-                        data = await self._read(account, context, method.name)
+                        stack = await self._share(method, caller, account)
+                        data = await self._read(account, context, method)
                         held = await self._hold(account, data, method.name)
                     except ServiceError as error:
-                        record_call(method.name, caller, None, error)
+                        method.record(caller, None, error)
                         await asyncio.sleep(account.turns.take(context))
                         await refuse(error, context)
+                    # It goes along, so that nobody holds it who does not read it.
+                    unit = [data]
+                    del data
                     if caller.tenants is None:
-                        return cast("bytes", await self._answering.answer(method, data, context, caller))
+                        done = await self._answering.answer(method, unit.pop(), context, caller, None, release)
+                        return cast("bytes", done)
                     if held:
                         large = await self._large.enter(account.name, 1, 1)
                     turn = self._gate.try_enter(account.name, _AT_ONCE, _SHARE)
                     if turn is None:
                         turn = await self._gate.enter(account.name, _AT_ONCE, _SHARE)
-                    # It goes along, so that nobody holds it who does not read it.
-                    unit = [data]
-                    del data
-                    answer = await self._answering.answer(method, unit.pop(), context, caller, turn)
+                    answer = await self._answering.answer(method, unit.pop(), context, caller, turn, release)
                     if not isinstance(answer, Refused):
                         return answer
                 finally:
                     if stack is not None:
                         await stack.aclose()
             finally:
-                account.calls -= 1
-                if held:
-                    account.held.give(held)
-                    self._held.give(held)
-                    if large is not None:
-                        large.leave()
+                account.count(method, -1)
+                release()
                 if turn is not None:
                     turn.leave()
             # Who calls again at once is not to have it done all over for nothing.
@@ -402,13 +436,13 @@ class Admission(grpc.GenericRpcHandler):
 
     def _stream(self, method: Method, caller: Caller, account: _Account) -> Callable[[Any, _Context], Any]:
         async def handle(_requests: Any, context: _Context) -> AsyncIterator[bytes]:
-            account.watches += 1
+            account.count(method, 1)
             try:
                 stack: contextlib.AsyncExitStack | None = None
                 try:
                     try:
-                        stack = await self._share("watches", method, caller, account)
-                        data = await self._read(account, context, method.name)
+                        stack = await self._share(method, caller, account)
+                        data = await self._read(account, context, method)
                     except ServiceError as error:
                         await asyncio.sleep(account.turns.take(context))
                         await refuse(error, context)
@@ -418,13 +452,11 @@ class Admission(grpc.GenericRpcHandler):
                     if stack is not None:
                         await stack.aclose()
             finally:
-                account.watches -= 1
+                account.count(method, -1)
 
         return handle
 
-    async def _share(
-        self, quota: Literal["concurrent_calls", "watches"], method: Method, caller: Caller, account: _Account
-    ) -> contextlib.AsyncExitStack | None:
+    async def _share(self, method: Method, caller: Caller, account: _Account) -> contextlib.AsyncExitStack | None:
         """Counts a call among those of all processes, until what it gives is closed.
 
         None where this process counts alone: its own calls are counted already.
@@ -434,21 +466,23 @@ class Admission(grpc.GenericRpcHandler):
         """
         if caller.tenants is None or not self._quotas.is_shared:
             return None
+        quota: _Count = "watches" if method.is_watch else "concurrent_calls"
         limit: int = getattr(self._quotas.of(account.name), quota)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._quotas.holding(quota, limit, account.name, method.name))
             return stack.pop_all()
 
-    async def _read(self, account: _Account, context: _Context, method: str) -> bytes:
+    async def _read(self, account: _Account, context: _Context, method: Method) -> bytes:
         try:
-            data: Any = await self._arrivals.wait(context.read(), account.arriving_rooms, method)
+            data: Any = await self._arrivals.wait(context.read(), account.arriving_rooms, method.name)
         except asyncio.CancelledError:
             account.turns.take(context)
             raise
         if isinstance(data, bytes):
             return data
         # It is the same whether the caller went away or sent nothing; the first does not hear it.
-        raise ServiceError(Reason.UNIT_UNREADABLE, "the call has no message; send one ContextUnit")
+        what = "ContextUnit" if method.takes_unit else "message"
+        raise ServiceError(Reason.UNIT_UNREADABLE, f"the call has no message; send one {what}")
 
     async def _prompt_trace(self, account: _Account, context: _Context) -> str:
         """The trace of a unit that was sent at once: people look for it who have a good token, but not the right one.
@@ -462,7 +496,7 @@ class Admission(grpc.GenericRpcHandler):
             async with asyncio.timeout(_PROMPT):
                 data: Any = await context.read()
             return trace_id_of(data) if isinstance(data, bytes) else ""
-        except TimeoutError:
+        except (TimeoutError, ServiceError):
             return ""
         finally:
             for room in taken:

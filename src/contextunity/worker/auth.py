@@ -242,9 +242,6 @@ class Subject(Enum):
 AUDIT_LOGGER = logging.getLogger("contextunity.worker.audit")
 """Where the lines go, at the level INFO."""
 
-_READING = frozenset({"GetTaskStatus", "WatchTask", "ListTasks", "QueryTask", "DescribeContracts", "ListSchedules"})
-"""Methods that change nothing. All others do, those included that are still to come."""
-
 
 class RecordedCall(Protocol):
     """What the audit log tells of a call."""
@@ -257,7 +254,7 @@ class RecordedCall(Protocol):
 def record_call(
     method: str, caller: Caller, call: RecordedCall | None, error: ServiceError | str | None = None
 ) -> None:
-    """Writes the line of a call, where it is one that changes something.
+    """Writes the line of a call that changes something.
 
     Args:
         method: name of the method.
@@ -265,7 +262,7 @@ def record_call(
         call: the call; None where its unit was not read.
         error: why it was refused; a word where no answer reached the caller; None where it was done.
     """
-    if method in _READING or not AUDIT_LOGGER.isEnabledFor(logging.INFO):
+    if not AUDIT_LOGGER.isEnabledFor(logging.INFO):
         return
     line: dict[str, Any] = {
         "token_id": caller.token_id,
@@ -281,7 +278,7 @@ def record_call(
         (line["tenant_id"],) = caller.tenants
     if isinstance(error, ServiceError):
         _add_missing(line, error.metadata)
-        line["outcome"], line["reason"] = error.reason.code.name, error.reason.name
+        line["outcome"], line["reason"] = error.code.name, error.reason.name
     else:
         line["outcome"] = error or "OK"
     AUDIT_LOGGER.info("%s", json.dumps(line, ensure_ascii=True))

@@ -12,6 +12,7 @@ from enum import Enum
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]  # there are none
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -72,6 +73,16 @@ class Reason(Enum):
         None,
         "the worker's answer is not what the contract here says",
     )
+    TASK_FAILED = (
+        _Code.FAILED_PRECONDITION,
+        None,
+        "the task that the call waited for failed; types of application errors that are names of statuses, such as "
+        "NotFound, give those",
+    )
+    TASK_TIMED_OUT = (_Code.FAILED_PRECONDITION, None, "the time that the task had for itself is over")
+    TASK_CANCELLED = (_Code.CANCELLED, None, "the task that the call waited for was cancelled")
+    TASK_TERMINATED = (_Code.ABORTED, None, "the task that the call waited for was terminated")
+    NOT_FOR_CALLERS = (_Code.UNIMPLEMENTED, None, "the method is for workers or other workflows alone")
     NO_CODE_MODULE = (_Code.FAILED_PRECONDITION, None, "this deployment has no module that runs code")
     CODE_REFUSED = (_Code.INVALID_ARGUMENT, None, "the program asks for a language, tool or limit that there is not")
     SANDBOX_FAILED = (_Code.FAILED_PRECONDITION, None, "the sandbox itself failed, however often it was tried")
@@ -120,6 +131,8 @@ class ServiceError(ContextUnityError):
         violations: what is wrong with single fields of the request.
         metadata: further facts for programs.
         retry_after: seconds after which to try again; the reason's own where it is None.
+        status: the gRPC status where it is another than the reason's own.
+        details: further messages for programs.
     """
 
     reason: Reason
@@ -127,9 +140,16 @@ class ServiceError(ContextUnityError):
     violations: Sequence[FieldViolation] = ()
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     retry_after: float | None = None
+    status: grpc.StatusCode | None = None
+    details: Sequence[Message] = ()
+
+    @property
+    def code(self) -> grpc.StatusCode:
+        """The gRPC status."""
+        return self.reason.code if self.status is None else self.status
 
     def __str__(self) -> str:
-        return f"{self.reason.code.name} {self.reason.name}: {self.message}"
+        return f"{self.code.name} {self.reason.name}: {self.message}"
 
 
 def invalid(*violations: FieldViolation) -> ServiceError:
@@ -217,7 +237,7 @@ def to_status(error: ServiceError, trace_id: str) -> status_pb2.Status:
     known = {**error.metadata, "trace_id": trace_id} if trace_id else error.metadata
     metadata = {key: _cut(value, _TEXT_LIMIT) for key, value in known.items()}
     info = error_details_pb2.ErrorInfo(reason=error.reason.name, domain=DOMAIN, metadata=metadata)
-    details: list[error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo] = [info]
+    details: list[Message] = [info]
     if error.violations:
         details.append(_bad_request(error.violations))
     retry_after = error.reason.retry_after if error.retry_after is None else error.retry_after
@@ -226,10 +246,10 @@ def to_status(error: ServiceError, trace_id: str) -> status_pb2.Status:
         retry.retry_delay.FromMilliseconds(round(retry_after * 1000))
         details.append(retry)
     packed = list[any_pb2.Any]()
-    for detail in details:
+    for detail in [*details, *error.details]:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)
-    code: int = error.reason.code.value[0]
+    code: int = error.code.value[0]
     return status_pb2.Status(code=code, message=_cut(error.message, _TEXT_LIMIT), details=packed)
 
 

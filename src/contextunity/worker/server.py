@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import resource
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
@@ -25,13 +25,15 @@ from contextunity.core.errors import CodecError
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
 from .admission import Admission, BodyLimits, Refused, trace_id_of
-from .auth import EVERYBODY, Authenticator, Caller, record_call
+from .auth import EVERYBODY, Authenticator, Caller
 from .errors import AuthenticationError, PortTakenError
 from .fair_gate import Turn
 from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
 from .memory import giving_back
 from .readiness import Pace, following_temporal, temporal_probe
-from .service import Call, Method, WorkerService, respond, run_in_thread, stream
+from .service import Call, ContractCall, ContractMethod, Method, WorkerService, respond, run_in_thread, stream
+from .service import contract_methods as contracts
+from .service.descriptors import ContractPools
 from .settings import Settings
 from .strangers import Strangers
 
@@ -68,11 +70,13 @@ class RunningServer:
         host: address that it listens on.
         port: port that it listens on.
         server: grpcio's own server.
+        http_port: port that HTTP is served on; None where it is not.
     """
 
     host: str
     port: int
     server: grpc.aio.Server
+    http_port: int | None = None
 
     @property
     def target(self) -> str:
@@ -105,7 +109,7 @@ async def running_server(
     server = grpc.aio.server(options=_options(settings))
     admission = Admission(
         boundary,
-        {f"/{SERVICE_NAME}/{name}": method for name, method in service.methods.items()},
+        {**service.contracts.methods, **{f"/{SERVICE_NAME}/{name}": each for name, each in service.methods.items()}},
         authenticator,
         BodyLimits(
             seconds=settings.body_timeout,
@@ -122,18 +126,34 @@ async def running_server(
     server.add_generic_rpc_handlers((admission, strangers))
     health = health_aio.HealthServicer()
     add_health(health, strangers)
-    reflected = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-    add_reflection(reflection_aio.ReflectionServicer(reflected), strangers)
+    reflected = [SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME]
+    reflected += service.contracts.services
+    pools: Any = ContractPools(service.contracts.services.values())
+    add_reflection(reflection_aio.ReflectionServicer(reflected, pools), strangers)
     port = _bind(server, settings)
     await server.start()
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(service.close)
+        stack.push_async_callback(server.stop, _STOP_GRACE)
+        http_port = await stack.enter_async_context(_http(admission, settings))
+        # What would go on for long ends before anybody waits for it.
+        stack.callback(service.stop)
+        stack.push_async_callback(health.enter_graceful_shutdown)
         async with giving_back(), following_temporal(health, (SERVICE_NAME,), temporal_probe(service.client), pace):
-            yield RunningServer(host=settings.listen_host, port=port, server=server)
-    finally:
-        await health.enter_graceful_shutdown()
-        service.stop()
-        await server.stop(_STOP_GRACE)
-        await service.close()
+            yield RunningServer(host=settings.listen_host, port=port, server=server, http_port=http_port)
+
+
+@contextlib.asynccontextmanager
+async def _http(admission: Admission, settings: Settings) -> AsyncGenerator[int | None, None]:
+    """Serves HTTP as well, where that is asked for."""
+    if settings.http_port is None:
+        yield None
+        return
+    # Imported only here: most processes serve gRPC alone.
+    from .http import running_http
+
+    async with running_http(admission, settings, []) as port:
+        yield port
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
@@ -231,23 +251,34 @@ class Boundary:
         context: _Context,
         caller: Caller | None = None,
         turn: Turn | None = None,
+        release: Callable[[], None] | None = None,
     ) -> bytes | Refused:
-        """Answers a call with the bytes of a unit; the metadata is asked for the caller where none is given."""
+        """Answers a call with the bytes of a unit, or of a contract's own message.
+
+        The metadata is asked for the caller where none is given.
+        """
         call: Call | None = None
+        size = len(data)
         try:
-            call = await self._decode_call(data, context, caller, turn)
-            answer = self._encode(await respond(method, call))
+            if isinstance(method, ContractMethod):
+                call = await self._contract_call(method, data, context, caller, turn, release)
+                # What lasts is not to hold what it does not need.
+                data = b""
+                answer = self._check_size(await method.answer(call))
+            else:
+                call = await self._decode_call(data, context, caller, turn)
+                answer = self._encode(await respond(method, call))
         # The boundary: whatever it is, the caller gets a status, and the log the rest.
         except Exception as error:  # noqa: BLE001
             status, reason = self._told(error, method, data, call, caller)
-            if turn is None or not (reason is Reason.QUOTA or len(data) > _LARGE):
+            if turn is None or not (reason is Reason.QUOTA or size > _LARGE):
                 await _abort(status, context)
-            return Refused(status, len(data))
+            return Refused(status, size)
         except asyncio.CancelledError:
             # What was asked of Temporal by then is done or not; whether is for the task to tell.
-            record_call(method.name, caller or EVERYBODY, call, "CANCELLED")
+            _record(method, caller or EVERYBODY, call, "CANCELLED")
             raise
-        record_call(method.name, call.caller, call)
+        _record(method, call.caller, call)
         return answer
 
     async def answers(
@@ -270,15 +301,8 @@ class Boundary:
         if caller is None:
             # Who calls is asked first: strangers are not to have units of any size decoded.
             caller = self._authenticator.authenticate(_Metadata(context))
-        if len(data) > self._max_unit_bytes:
-            raise ServiceError(
-                Reason.UNIT_TOO_LARGE,
-                f"the unit has {len(data):,} bytes; the service takes up to {self._max_unit_bytes:,} "
-                "(CONTEXTWORKER_MAX_UNIT_BYTES)",
-            )
-        # Without a deadline grpcio tells a far future, or None; its stubs know neither.
-        remaining = cast("float | None", context.time_remaining()) or _FOR_EVER
-        deadline = asyncio.get_running_loop().time() + remaining if remaining < _FOR_EVER else None
+        self._check_received(data)
+        deadline = _deadline(context)
         is_large = len(data) > _LARGE
         if is_large:
             unit, payload = await run_in_thread(read_unit, data, max_values=self._max_payload_values)
@@ -286,8 +310,50 @@ class Boundary:
             unit, payload = read_unit(data, max_values=self._max_payload_values)
         return Call(unit=unit, payload=payload, caller=caller, deadline=deadline, is_large=is_large, turn=turn)
 
+    async def _contract_call(
+        self,
+        method: ContractMethod,
+        data: bytes,
+        context: _Context,
+        caller: Caller | None,
+        turn: Turn | None,
+        release: Callable[[], None] | None,
+    ) -> ContractCall:
+        if caller is None:
+            caller = self._authenticator.authenticate(_Metadata(context))
+        self._check_received(data)
+        options = contracts.read_options(method, _Metadata(context))
+        input_type, most = method.contract.input_type, self._max_payload_values
+        if input_type is not None and len(data) > _SMALLEST * most:
+            await run_in_thread(_check_values_of, data, input_type, most)
+
+        async def announce(ids: Mapping[str, str | bytes]) -> None:
+            await context.send_initial_metadata(tuple(ids.items()))
+
+        return ContractCall(
+            unit=contracts.empty_unit(options),
+            caller=caller,
+            deadline=_deadline(context),
+            is_large=len(data) > _LARGE,
+            turn=turn,
+            release=release,
+            message=data,
+            options=options,
+            announce=announce,
+        )
+
+    def _check_received(self, data: bytes) -> None:
+        if len(data) > self._max_unit_bytes:
+            raise ServiceError(
+                Reason.UNIT_TOO_LARGE,
+                f"the unit has {len(data):,} bytes; the service takes up to {self._max_unit_bytes:,} "
+                "(CONTEXTWORKER_MAX_UNIT_BYTES)",
+            )
+
     def _encode(self, unit: UnitMessage) -> bytes:
-        data = unit.SerializeToString()
+        return self._check_size(unit.SerializeToString())
+
+    def _check_size(self, data: bytes) -> bytes:
         if len(data) > self._max_unit_bytes:
             raise ServiceError(
                 Reason.UNIT_TOO_LARGE,
@@ -300,13 +366,28 @@ class Boundary:
         self, error: Exception, method: Method, data: bytes, call: Call | None, caller: Caller | None = None
     ) -> tuple[Any, Reason]:
         """What the caller is told of an error, as grpcio takes it, and why."""
-        trace_id = call.trace_id if call is not None else trace_id_of(data)
+        trace_id = call.trace_id if call is not None else trace_id_of(data) if method.takes_unit else ""
         service_error = _service_error(error, method, trace_id)
+        if isinstance(method, ContractMethod):
+            service_error = contracts.in_own_names(method, service_error)
         if caller is not None:
-            record_call(method.name, caller, call, service_error)
+            _record(method, caller, call, service_error)
         _forget_frames(error)
         status = to_status(service_error, trace_id)
         return rpc_status.to_status(status), service_error.reason  # pyright: ignore[reportUnknownMemberType]  # no types
+
+
+def _record(method: Method, caller: Caller, call: Call | None, error: ServiceError | str | None = None) -> None:
+    """Writes the line of a call in the audit log; of one that waits for its task, that was when the task began."""
+    if not (isinstance(call, ContractCall) and call.is_recorded):
+        method.record(caller, call, error)
+
+
+def _deadline(context: _Context) -> float | None:
+    """When the caller stops waiting, in the event loop's time; None where it does not."""
+    # Without a deadline grpcio tells a far future, or None; its stubs know neither.
+    remaining = cast("float | None", context.time_remaining()) or _FOR_EVER
+    return asyncio.get_running_loop().time() + remaining if remaining < _FOR_EVER else None
 
 
 async def _abort(status: Any, context: _Context) -> NoReturn:
@@ -392,6 +473,16 @@ def _check_values(data: bytes, apart: tuple[ContextUnit, dict[str, Any]] | None,
             if _in_messages(inner.FromString(body.value), most) > most:
                 raise _too_many("body", most)
     except (DecodeError, CodecError):
+        # Whoever reads it tells what is wrong with it.
+        return
+
+
+def _check_values_of(data: bytes, message_class: type[Any], most: int) -> None:
+    """Refuses the message of a contract with more values."""
+    try:
+        if _in_messages(codec.proto_class(message_class).FromString(data), most) > most:
+            raise _too_many("message", most)
+    except DecodeError:
         # Whoever reads it tells what is wrong with it.
         return
 

@@ -54,6 +54,8 @@ DEFAULT_FILE = "contextworker.toml"
 _VARIABLES = {
     "WORKER_HOST": "host",
     "WORKER_PORT": "port",
+    "WORKER_HTTP_PORT": "http_port",
+    "WORKER_HTTP_ORIGINS": "http_origins",
     "WORKER_MODULES": "module_paths",
     "CONTEXTWORKER_ALLOW_UNAUTHENTICATED": "allow_unauthenticated",
     "CONTEXTWORKER_AUTH": "auth",
@@ -84,9 +86,10 @@ _CLIENT_VARIABLES = frozenset({"CONTEXTWORKER_TARGET", "CONTEXTWORKER_TENANT", "
 """What the commands that call a running service read; no settings of a service or worker."""
 _CODEC_VARIABLE = "CONTEXTWORKER_PURE_PYTHON"
 """What the codec reads when it is imported, long before there are settings."""
-_LIST_FIELDS = frozenset({"module_paths"})
+_LIST_FIELDS = frozenset({"http_origins", "module_paths"})
 _SECRET_FIELDS = frozenset({"quotas_redis_url", "token_secret"})
 _LOOPBACK = "127.0.0.1"
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+")
 
 
 class TenantQuotas(BaseModel):
@@ -135,6 +138,12 @@ class Settings(BaseModel):
     """Address that the gRPC service is told to listen on; see `listen_host`. Environment: WORKER_HOST."""
     port: int = Field(default=50052, ge=0, le=65535)
     """Port that the gRPC service listens on; 0 takes a free one. Environment: WORKER_PORT."""
+    http_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of the same host for Connect, gRPC-Web and JSON over HTTP; 0 takes a free one, and none is opened unless it
+    is set. Environment: WORKER_HTTP_PORT."""
+    http_origins: tuple[str, ...] = ()
+    """Origins of pages that may call over HTTP from browsers, such as https://shop.example.com.
+    Environment: WORKER_HTTP_ORIGINS, separated by commas or blanks."""
     module_paths: tuple[str, ...] = ()
     """Modules beside those of the entry points, as import paths `package.module:object`; the object is `module` where
     none is named. Environment: WORKER_MODULES, separated by commas or blanks."""
@@ -211,6 +220,19 @@ class Settings(BaseModel):
         if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise PydanticCustomError("redis_url", "should be a URL such as redis://user:password@host:6379/0")
         return url
+
+    @field_validator("http_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise PydanticCustomError(
+                    "origin",
+                    "{origin} is no origin such as https://shop.example.com or http://localhost:5173: a scheme, a host "
+                    "and a port where it is not the usual one, without a path or a wildcard",
+                    {"origin": repr(origin)},
+                )
+        return origins
 
     @field_validator("log_level", mode="before")
     @classmethod

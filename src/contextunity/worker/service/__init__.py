@@ -5,6 +5,17 @@ handler (`start`, `status`, `control`, …) does the work, `payloads` writes the
 """
 
 from .call import Call, Method, require_permission, respond, run_in_thread, stream
+from .contract_methods import ContractCall, ContractMethod
 from .methods import WorkerService
 
-__all__ = ["Call", "Method", "WorkerService", "require_permission", "respond", "run_in_thread", "stream"]
+__all__ = [
+    "Call",
+    "ContractCall",
+    "ContractMethod",
+    "Method",
+    "WorkerService",
+    "require_permission",
+    "respond",
+    "run_in_thread",
+    "stream",
+]

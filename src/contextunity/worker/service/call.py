@@ -25,7 +25,7 @@ from temporalio.client import Client
 
 from contextunity.core import codec
 from contextunity.core.context import MAX_PROVENANCE, with_step
-from contextunity.worker.auth import EVERYBODY, Access, Caller, Subject
+from contextunity.worker.auth import EVERYBODY, Access, Caller, Subject, record_call
 from contextunity.worker.fair_gate import Turn
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid
 from contextunity.worker.modules.registry import WorkerRegistry
@@ -43,6 +43,9 @@ __all__ = [
     "KnownTask",
     "KnownTasks",
     "Method",
+    "admit",
+    "note_about",
+    "provenance_label",
     "require_permission",
     "respond",
     "run_in_thread",
@@ -159,6 +162,7 @@ class Call:
         label: the method, as its provenance tells it.
         method: its name.
         turn: the caller's among tenants; None where it is not asked who it is.
+        release: gives back the room that the bytes of the request take; None where they take none.
         about: which task, schedule and tenant it turned out to be about, for the audit log.
         is_large: whether reading its content takes so long that others should not wait for it.
         unit_id: that of the unit; empty where it has none.
@@ -174,6 +178,7 @@ class Call:
     method: str = ""
     is_large: bool = False
     turn: Turn | None = None
+    release: Callable[[], None] | None = None
     about: dict[str, Any] = field(default_factory=dict[str, Any])
     unit_id: str = field(init=False)
     trace_id: str = field(init=False)
@@ -188,6 +193,12 @@ class Call:
         """Makes room for others' calls, where there is but waiting to do."""
         if self.turn is not None:
             self.turn.leave()
+
+    def rest_for_long(self) -> None:
+        """The same where the request has been dealt with, so that its bytes are not held any more either."""
+        self.rest()
+        if self.release is not None:
+            self.release()
 
     async def run_off_loop_if_large(
         self, function: Callable[Parameters, T], *arguments: Parameters.args, **named: Parameters.kwargs
@@ -349,13 +360,29 @@ class Method:
     prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     @property
+    def takes_unit(self) -> bool:
+        """Whether what it is called with is a ContextUnit."""
+        return True
+
+    @property
+    def is_watch(self) -> bool:
+        """Whether its calls count as watches: they take next to nothing, but they last."""
+        return self.watch is not None
+
+    def record(self, caller: Caller, call: Call | None, error: ServiceError | str | None = None) -> None:
+        """Writes the line of a call in the audit log, where the method changes something; see `record_call`."""
+        if self.access is Access.WRITE:
+            record_call(self.name, caller, call, error)
+
+    @property
     def label(self) -> str:
         """What a unit's provenance says of it, such as `worker:start_workflow`."""
-        return _provenance_label(self.name)
+        return provenance_label(self.name)
 
 
 @functools.cache
-def _provenance_label(name: str) -> str:
+def provenance_label(name: str) -> str:
+    """What a unit's provenance says of a method, by its name."""
     return "worker:" + "".join(f"_{each.lower()}" if each.isupper() else each for each in name).lstrip("_")
 
 
@@ -367,9 +394,9 @@ async def respond(method: Method, call: Call) -> UnitMessage:
     """
     request = await call.run_off_loop_if_large(_authorize_and_decode, method, call)
     assert method.handle is not None
-    _note(call, request)
+    note_about(call, request)
     answer = await (method.handle(call, request) if request is not None else method.handle(call))
-    _note(call, answer)
+    note_about(call, answer)
     return encode_answer(call, answer)
 
 
@@ -387,11 +414,20 @@ async def stream(method: Method, call: Call) -> AsyncGenerator[UnitMessage, None
 
 def _authorize_and_decode(method: Method, call: Call) -> betterproto2.Message | None:
     """Lets a call in: what its caller may, and then what it asks."""
+    admit(method, call)
+    return None if method.request_type is None else read_request(call, method.request_type, method.prepare)
+
+
+def admit(method: Method, call: Call) -> None:
+    """Lets a call in, as far as its envelope tells.
+
+    Raises:
+        ServiceError: the caller may not, or the envelope cannot be kept.
+    """
     call.label, call.method = method.label, method.name
     require_permission(method, call.caller)
     _check_scopes(method, call)
     call.check_envelope()
-    return None if method.request_type is None else read_request(call, method.request_type, method.prepare)
 
 
 def require_permission(method: Method, caller: Caller) -> None:
@@ -435,7 +471,7 @@ def _names_about(message_class: Any) -> tuple[str, ...]:
     return tuple(name for name in _ABOUT if name in fields)
 
 
-def _note(call: Call, message: Any) -> None:
+def note_about(call: Call, message: Any) -> None:
     """Notes what a request or an answer is about."""
     for name in _names_about(message.__class__):
         value = getattr(message, name)

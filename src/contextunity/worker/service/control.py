@@ -206,9 +206,9 @@ class TaskControlHandlers:
 
 
 def _handler(run: Run, what: str, name: str, bindings: Mapping[str, _Binding]) -> _Binding:
-    """The handler of a contract, by its Temporal name or its method's name in the proto."""
+    """The handler of a contract, by its Temporal name or its method's name in the proto, in full or alone."""
     for method, binding in bindings.items():
-        if name in (binding.contract.name, method):
+        if name in (binding.contract.name, binding.contract.method, method):
             if binding.contract.internal:
                 text = f"the {what} {name!r} is internal: other workflows send it, and callers cannot"
                 raise invalid(FieldViolation(field=what, description=text))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
 
 from contextunity.core import codec
 from python_temporal.contract import MethodContract, ServiceContract, WorkflowContract, file_descriptor_set
 
-__all__ = ["bound", "comments_of", "descriptors", "whole_descriptors"]
+__all__ = ["ContractPools", "bound", "comments_of", "descriptors", "whole_descriptors"]
 
 _MESSAGES, _NESTED, _FIELDS = 4, 3, 2
 """Numbers of these fields in FileDescriptorProto and DescriptorProto; the places of comments are made of them."""
@@ -50,6 +51,63 @@ def comments_of(contract: WorkflowContract) -> Mapping[str, str]:
     for each in (contract, *bound(contract)):
         found |= _comments(each.service)
     return found
+
+
+class ContractPools:
+    """What reflection asks of a descriptor pool, answered from the files of each service, then from the process's own.
+
+    Modules bring files of the same names in several versions, which do not go into one pool. They are read when
+    somebody asks for them.
+
+    Args:
+        services: whose files.
+    """
+
+    def __init__(self, services: Iterable[ServiceContract]) -> None:
+        self._services = tuple(services)
+
+    @functools.cached_property
+    def _pools(self) -> Sequence[Any]:
+        return [*(_pool(each) for each in self._services), descriptor_pool.Default()]
+
+    def FindFileByName(self, name: str) -> Any:  # noqa: N802 - as pools have it
+        """The file of a name."""
+        return self._first(lambda pool: pool.FindFileByName(name))
+
+    def FindFileContainingSymbol(self, name: str) -> Any:  # noqa: N802
+        """The file of a message, service, method or extension."""
+        try:
+            return self._first(lambda pool: pool.FindFileContainingSymbol(name))
+        except KeyError:
+            # Google's pools know files of services, but not of their methods.
+            return self._first(lambda pool: pool.FindMethodByName(name)).containing_service.file
+
+    def FindMessageTypeByName(self, name: str) -> Any:  # noqa: N802
+        """A message."""
+        return self._first(lambda pool: pool.FindMessageTypeByName(name))
+
+    def FindExtensionByNumber(self, message: Any, number: int) -> Any:  # noqa: N802
+        """An extension of a message."""
+        return self._first(
+            lambda pool: pool.FindExtensionByNumber(pool.FindMessageTypeByName(message.full_name), number)
+        )
+
+    def FindAllExtensions(self, message: Any) -> list[Any]:  # noqa: N802
+        """All extensions of a message."""
+        return list(message.file.pool.FindAllExtensions(message))
+
+    def _first(self, find: Callable[[Any], Any]) -> Any:
+        for pool in self._pools[:-1]:
+            with contextlib.suppress(KeyError):
+                return find(pool)
+        return find(self._pools[-1])
+
+
+def _pool(service: ServiceContract) -> Any:
+    pool = descriptor_pool.DescriptorPool()
+    for file in _whole_files(service).values():
+        pool.AddSerializedFile(file)
+    return pool
 
 
 def _files_of_messages(contracts: Iterable[WorkflowContract], found: dict[str, bytes]) -> dict[str, bytes]:

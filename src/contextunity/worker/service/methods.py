@@ -32,13 +32,15 @@ from contextunity.worker.quotas import Quotas
 
 from .call import Call, Engine, Method, respond
 from .code import STARTS_CODE, ExecuteCodeHandler, without_sandbox
+from .contract_methods import ContractMethods
 from .contracts import DescribeContractsHandler
 from .control import TaskControlHandlers
+from .results import Results
 from .schedules import ScheduleHandlers
 from .start import StartWorkflowHandler
 from .status import TaskStatusHandler
 from .tasks import ListTasksHandler
-from .watch import WatchTaskHandler
+from .watch import Polls, WatchTaskHandler
 
 __all__ = ["WorkerService"]
 
@@ -50,7 +52,7 @@ _DEFAULT_RPC_TIMEOUT = timedelta(seconds=10)
 
 
 class WorkerService:
-    """The methods of WorkerService.
+    """The methods of WorkerService, and those of the contracts' own services.
 
     Args:
         client: Temporal client with the contract's data converter.
@@ -72,12 +74,16 @@ class WorkerService:
         engine = Engine(client=client, registry=registry, rpc_timeout=rpc_timeout, quotas=self.quotas)
         self.client = client
         """The Temporal client that it works through."""
-        self._watch_task, start_workflow = WatchTaskHandler(engine), StartWorkflowHandler(engine)
+        polls = Polls()
+        self._watch_task, self._results = WatchTaskHandler(engine, polls), Results(engine, polls)
+        start_workflow, task_control = StartWorkflowHandler(engine), TaskControlHandlers(engine)
         self._programs = start_workflow.programs
         self.methods: Mapping[str, Method] = MappingProxyType(
-            {method.name: method for method in _methods(engine, self._watch_task, start_workflow)}
+            {method.name: method for method in _methods(engine, self._watch_task, start_workflow, task_control)}
         )
         """The methods by name."""
+        self.contracts = ContractMethods(engine, self.methods, start_workflow, task_control, self._results)
+        """The methods of the contracts' own services."""
 
     async def call(self, method: Method, call: Call) -> ContextUnit:
         """Answers a call.
@@ -90,19 +96,23 @@ class WorkerService:
     def stop(self) -> None:
         """Ends what would otherwise go on for long."""
         self._watch_task.stop()
+        self._results.stop()
         self._programs.stop()
 
     async def close(self) -> None:
         """Ends what goes on without a call: followers of tasks and programs that wait."""
-        await asyncio.gather(self._programs.close(), self._watch_task.close())
+        await asyncio.gather(
+            self._programs.close(), self._watch_task.close(), self._results.close(), self.contracts.close()
+        )
 
 
-def _methods(engine: Engine, watch_task: WatchTaskHandler, start_workflow: StartWorkflowHandler) -> list[Method]:
-    task_status, task_control, schedule_handlers = (
-        TaskStatusHandler(engine),
-        TaskControlHandlers(engine),
-        ScheduleHandlers(engine),
-    )
+def _methods(
+    engine: Engine,
+    watch_task: WatchTaskHandler,
+    start_workflow: StartWorkflowHandler,
+    task_control: TaskControlHandlers,
+) -> list[Method]:
+    task_status, schedule_handlers = TaskStatusHandler(engine), ScheduleHandlers(engine)
     reads = partial(Method, permissions=_READ, access=Access.READ)
     executes = partial(Method, permissions=_EXECUTE, access=Access.WRITE)
     # People who only keep schedules have to see what can be scheduled.

@@ -320,6 +320,8 @@ def _place(where: str, path: str) -> str:
         return where
     # In a Struct all names are keys; those that could be fields are written like these.
     path = _KEY.sub(r"\1", path)
+    if not where:
+        return path
     return f"{where}{path}" if path.startswith("[") else f"{where}.{path}"
 
 

@@ -32,7 +32,7 @@ from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error
 from .call import Call, Engine
 from .status import Run, TaskStatusHandler, find_run, follow_run
 
-__all__ = ["WatchTaskHandler"]
+__all__ = ["LONG_POLL", "Polls", "WatchTaskHandler", "when_not_busy"]
 
 _LOG = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
@@ -42,7 +42,7 @@ _GATHER = 0.2
 _LOOK_AGAIN, _LOOK_AGAIN_AT_MOST = 2.0, 30.0
 """Seconds after which a task with pending activities is looked at without an event; twice as many each time that
 nothing was new."""
-_LONG_POLL = timedelta(seconds=70)
+LONG_POLL = timedelta(seconds=70)
 """How long one wait for events may take; the server itself ends it, without events, after about a minute."""
 _LOOKS, _LOOKS_OF_A_TENANT, _LOOKS_SHARE = 16, 8, 4
 """Tasks that are looked at together, in all, of a tenant, and of a tenant while others look too: a thousand watches
@@ -56,12 +56,37 @@ _FLEETING = ("last_heartbeat_at",)
 """Fields of a pending activity that change without anything having happened."""
 
 
-class WatchTaskHandler:
-    """WatchTask."""
+class Polls:
+    """The waits for events that Temporal is asked to do at once, in all and of a tenant."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self) -> None:
+        self._polls = Counter[str]()
+
+    def try_take(self, tenant: str) -> bool:
+        """Takes one of the waits that a tenant may have; False where there is none left."""
+        if self._polls[tenant] >= _POLLS_OF_A_TENANT or self._polls.total() >= _POLLS:
+            return False
+        self._polls[tenant] += 1
+        return True
+
+    def give_back(self, tenant: str) -> None:
+        """Gives back what `try_take` took."""
+        self._polls[tenant] -= 1
+        if not self._polls[tenant]:
+            del self._polls[tenant]
+
+
+class WatchTaskHandler:
+    """WatchTask.
+
+    Args:
+        engine: what it works with.
+        polls: the waits for events that it may have; others have of the same.
+    """
+
+    def __init__(self, engine: Engine, polls: Polls) -> None:
         self._engine = engine
-        self._looks = _Looks(engine)
+        self._looks = _Looks(engine, polls)
         self._followers = dict[tuple[str, str], _Follower]()
         self._is_stopping = False
 
@@ -128,11 +153,10 @@ class WatchTaskHandler:
 class _Looks:
     """Looks at runs for all followers, those of each tenant in turn."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, polls: Polls) -> None:
+        self.engine, self.polls = engine, polls
         self._telling = TaskStatusHandler(engine)
         self._gate = FairGate(_LOOKS)
-        self._polls = Counter[str]()
 
     @contextlib.asynccontextmanager
     async def turn(self, tenant: str) -> AsyncGenerator[None]:
@@ -156,20 +180,7 @@ class _Looks:
             async with self.turn(tenant):
                 return await look()
 
-        return await _when_not_busy(in_turn)
-
-    def try_poll(self, tenant: str) -> bool:
-        """Takes one of the waits for events that a tenant may have; False where there is none left."""
-        if self._polls[tenant] >= _POLLS_OF_A_TENANT or self._polls.total() >= _POLLS:
-            return False
-        self._polls[tenant] += 1
-        return True
-
-    def end_poll(self, tenant: str) -> None:
-        """Gives back what `try_poll` took."""
-        self._polls[tenant] -= 1
-        if not self._polls[tenant]:
-            del self._polls[tenant]
+        return await when_not_busy(in_turn)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,7 +262,7 @@ class _Follower:
                 growth = _Growth(self._looks.engine, run)
 
     async def _until_grown(self, growth: _Growth, patience: float, *, has_activities: bool) -> None:
-        if not self._looks.try_poll(self._tenant):
+        if not self._looks.polls.try_take(self._tenant):
             await asyncio.sleep(patience)
             return
         within = asyncio.timeout(patience if has_activities else None)
@@ -262,7 +273,7 @@ class _Follower:
             if not within.expired():
                 raise
         finally:
-            self._looks.end_poll(self._tenant)
+            self._looks.polls.give_back(self._tenant)
 
 
 class _Growth:
@@ -286,7 +297,7 @@ class _Growth:
         Raises:
             ServiceError: Temporal does not answer.
         """
-        while not await _when_not_busy(self._read):
+        while not await when_not_busy(self._read):
             pass
         await asyncio.sleep(_GATHER)
         self._known = self._last
@@ -294,7 +305,7 @@ class _Growth:
     async def _read(self) -> bool:
         try:
             answer = await self._engine.client.workflow_service.get_workflow_execution_history(
-                self._request, retry=True, timeout=_LONG_POLL
+                self._request, retry=True, timeout=LONG_POLL
             )
         except RPCError as error:
             if error.status is RPCStatusCode.DEADLINE_EXCEEDED:
@@ -307,7 +318,7 @@ class _Growth:
         return self._last > self._known or not answer.next_page_token
 
 
-async def _when_not_busy(call: Callable[[], Awaitable[_Value]]) -> _Value:
+async def when_not_busy(call: Callable[[], Awaitable[_Value]]) -> _Value:
     """Calls again later what Temporal has no time for: there is somebody who waits for it, however long that takes."""
     wait = _BUSY_AGAIN
     while True:

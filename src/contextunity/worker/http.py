@@ -1,0 +1,565 @@
+"""The HTTP listener: Connect, gRPC-Web and JSON for all that gRPC serves, in the same process and event loop.
+
+A call passes the same `Admission` as one over gRPC: for that, `_Exchange` is to it what grpcio's context is. Admission
+has the body read, so that nothing is read of strangers; then connectrpc takes the message out of it, and the same
+handlers answer. connectrpc passes bytes on: what is JSON becomes bytes of protobuf here, and they become JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import resource
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, MutableMapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
+
+import betterproto2
+import grpc
+import uvicorn
+from connectrpc.code import Code
+from connectrpc.codec import Codec
+from connectrpc.errors import ConnectError, ErrorDetail
+from connectrpc.interceptor import MetadataInterceptor
+from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
+from connectrpc.request import RequestContext
+from connectrpc.server import ConnectASGIApplication, Endpoint
+from contextunity.gen.contextunity.core import ContextUnit
+from contextunity.gen.google.protobuf import Empty
+from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]  # there are none
+from protobuf.wkt import Any as ConnectAny
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Mount
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from contextunity.core import codec
+from contextunity.core.errors import CodecError
+from contextunity.core.tokens import MAX_TOKEN_LENGTH
+
+from .admission import Admission
+from .errors import PortTakenError
+from .grpc_errors import FieldViolation, Reason, ServiceError
+from .service import ContractMethod, Method, run_in_thread
+from .service.payloads import invalid_fields
+from .settings import Settings, is_loopback
+
+__all__ = ["running_http"]
+
+_LOG = logging.getLogger(__name__)
+
+_STOP_GRACE = 5
+"""Seconds that calls under way have to finish when the server stops."""
+_IDLE = 10.0
+"""Seconds after which a connection is looked at: one on which nothing was asked twice in a row is closed."""
+_SLOW_READER = 60.0
+"""Seconds in which a client takes what it is sent; else its connection ends, and what is held for it with it."""
+_CONNECTIONS = 1000
+"""Connections at most; fewer where the process may have few files open."""
+_LARGE = 64 * 1024
+"""Bytes from which on JSON is read and written aside from the event loop."""
+_SUFFIX = "-bin"
+_HEADERS = (
+    *("authorization", "content-type", "content-encoding", "accept-encoding", "x-namespace"),
+    *("connect-protocol-version", "connect-timeout-ms", "connect-content-encoding", "connect-accept-encoding"),
+    *("grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "x-grpc-web", "x-user-agent"),
+    *("contextunity-workflow-id", "contextunity-workflow-id-bin", "contextunity-run-id", "contextunity-request-id"),
+    *("contextunity-tenant", "contextunity-detach", "contextunity-on-cancel"),
+)
+"""What pages of allowed origins may send."""
+_EXPOSED = (
+    *("grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "connect-content-encoding"),
+    *("contextunity-workflow-id", "contextunity-workflow-id-bin", "contextunity-run-id"),
+)
+"""What they may read of an answer."""
+
+_Scope: TypeAlias = MutableMapping[str, Any]
+_Message: TypeAlias = MutableMapping[str, Any]
+_Receive: TypeAlias = Callable[[], Awaitable[_Message]]
+_Send: TypeAlias = Callable[[_Message], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def running_http(admission: Admission, settings: Settings, routes: list[BaseRoute]) -> AsyncGenerator[int, None]:
+    """Serves while the context is open; gives the port.
+
+    Args:
+        admission: lets calls in, whichever listener they come by.
+        settings: of the process: where to listen, and which pages of browsers may call.
+        routes: what else is served.
+
+    Raises:
+        PortTakenError: the address cannot be listened on.
+    """
+    listening = _listen(settings)
+    port: int = listening.getsockname()[1]
+    server = _Server(
+        uvicorn.Config(
+            application(admission, settings, routes),
+            loop="none",
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            limit_concurrency=_max_connections(),
+            timeout_graceful_shutdown=_STOP_GRACE,
+            h11_max_incomplete_event_size=2 * MAX_TOKEN_LENGTH,
+        )
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
+    try:
+        await server.ready.wait()
+        yield port
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def application(admission: Admission, settings: Settings, routes: list[BaseRoute]) -> Starlette:
+    """All that the listener serves."""
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=settings.http_origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=_HEADERS,
+        expose_headers=_EXPOSED,
+        max_age=7200,
+    )
+    guard = Middleware(_Guard, only_this_machine=settings.auth == "none" and is_loopback(settings.listen_host))
+    return Starlette(routes=[*routes, Mount("/", _Calls(admission, settings.max_unit_bytes))], middleware=[guard, cors])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host = settings.listen_host.removeprefix("[").removesuffix("]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listening.bind((host, settings.http_port or 0))
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        where = f"{settings.listen_host}:{settings.http_port}"
+        reason = (error.strerror or str(error)).lower()
+        raise PortTakenError(where, "WORKER_HTTP_PORT (or the host with WORKER_HOST)", reason) from None
+    return listening
+
+
+def _max_connections() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(_CONNECTIONS, limit // 4))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server as a part of a process: signals are the process's, and it tells when it is ready."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.ready.set()
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's, which gives a connection all the time there is for the headers of a request; this one ends it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(_IDLE, self._look, None)
+
+    def _look(self, before: Any) -> None:
+        if self.transport.is_closing():
+            return
+        cycle: Any = self.cycle
+        if (cycle is None or cycle.response_complete) and cycle is before:
+            self.transport.close()
+            return
+        self.loop.call_later(_IDLE, self._look, cycle)
+
+
+class _Guard:
+    """Refuses what no client of ours sends, before anything is done for it.
+
+    Args:
+        app: does the rest.
+        only_this_machine: whether callers are on this machine and not asked who they are. Then a page of any site could
+            call in a browser's name, by a name of its own for this address; so only names of this machine are taken.
+    """
+
+    def __init__(self, app: Any, *, only_this_machine: bool) -> None:
+        self._app, self._only_this_machine = app, only_this_machine
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        if scope["type"] != "http":
+            raise ValueError(f"{scope['type']} is not served")
+        headers = dict(scope["headers"])
+        if not all(key.isascii() and _is_text(value) for key, value in scope["headers"]):
+            await _answer(send, 400, "a header is not UTF-8")
+            return
+        host = headers.get(b"host", b"").decode().rpartition("]")[0] or headers.get(b"host", b"").decode().split(":")[0]
+        if self._only_this_machine and not is_loopback(host or "localhost"):
+            await _answer(send, 421, f"callers are not asked who they are, so {host} is not served; call localhost")
+            return
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind == b"application/grpc" or kind.startswith(b"application/grpc+"):
+            await _answer(send, 415, "gRPC is served on the port of WORKER_PORT; this one takes Connect and gRPC-Web")
+            return
+
+        async def send_in_time(message: _Message) -> None:
+            async with asyncio.timeout(_SLOW_READER):
+                await send(message)
+
+        await self._app(scope, receive, send_in_time)
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+async def _answer(send: _Send, status: int, text: str) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": f"{text}\n".encode()})
+
+
+class _Raw(NamedTuple):
+    """A message as it came.
+
+    Attributes:
+        data: its bytes.
+        is_json: whether they are JSON; else they are those of protobuf.
+    """
+
+    data: bytes
+    is_json: bool
+
+
+class _Passing(Codec[bytes, _Raw]):
+    """Passes bytes on: whether and how they are read is for those who answer."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def name(self) -> str:
+        return self._name
+
+    def encode(self, message: bytes) -> bytes:
+        return message
+
+    def decode(self, data: bytes | bytearray, message_class: type[_Raw]) -> _Raw:
+        return _Raw(bytes(data), self._name == "json")
+
+
+_CODE = {
+    grpc_code: Code[grpc_code.name.replace("CANCELLED", "CANCELED")]
+    for grpc_code in grpc.StatusCode
+    if grpc_code.name != "OK"
+}
+
+
+class _Form:
+    """How the messages of a method are told in JSON."""
+
+    def __init__(self, method: Method) -> None:
+        self._takes_unit = method.takes_unit
+        self._input: type[betterproto2.Message] = ContextUnit
+        self._output: type[betterproto2.Message] = ContextUnit
+        if isinstance(method, ContractMethod):
+            self._input = method.contract.input_type or Empty
+            self._output = method.contract.output_type or Empty
+
+    async def to_bytes(self, raw: _Raw) -> bytes:
+        """The bytes of what came.
+
+        Raises:
+            ServiceError: it is not such a message; every violation is named.
+        """
+        if not raw.is_json:
+            return raw.data
+        return await _aside(self._read, raw.data)
+
+    async def from_bytes(self, data: bytes, *, as_json: bool) -> bytes:
+        """An answer in the caller's form."""
+        return await _aside(self._write, data) if as_json else data
+
+    def _read(self, data: bytes) -> bytes:
+        try:
+            return codec.encode(codec.from_json(self._input, data))
+        except CodecError as error:
+            if not self._takes_unit:
+                raise invalid_fields("", error.violations) from None
+            raise ServiceError(
+                Reason.UNIT_UNREADABLE,
+                f"the request is not a ContextUnit: {error.reason}",
+                violations=[FieldViolation(field=each.path, description=each.reason) for each in error.violations],
+            ) from None
+
+    def _write(self, data: bytes) -> bytes:
+        return codec.to_json(codec.decode(self._output, data)).encode()
+
+
+async def _aside(function: Callable[[bytes], bytes], data: bytes) -> bytes:
+    return function(data) if len(data) <= _LARGE else await run_in_thread(function, data)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Details:
+    """What grpcio tells of a call before it is read."""
+
+    method: str
+    invocation_metadata: tuple[tuple[str, str | bytes], ...]
+
+
+_END: Any = object()
+_current = ContextVar["_Exchange"]("contextunity_http_exchange")
+
+
+class _Exchange:
+    """A call over HTTP, which handlers of gRPC take for one of theirs.
+
+    Args:
+        form: of its messages.
+        details: its method and metadata.
+        receive: gives the body.
+        most: bytes of the largest body.
+    """
+
+    def __init__(self, form: _Form, details: _Details, receive: _Receive, most: int) -> None:
+        self._form, self._details, self._receive, self._most = form, details, receive, most
+        loop = asyncio.get_running_loop()
+        self._deadline: float | None = None
+        self.body: asyncio.Future[bytes] = loop.create_future()
+        self.message: asyncio.Future[_Raw] = loop.create_future()
+        self.headers = list[tuple[str, str]]()
+        self.is_json = False
+        self.answer: asyncio.Task[Any] | None = None
+        self.rest: AsyncIterator[bytes] | None = None
+
+    def begin(self, handler: Any) -> None:
+        """Has a handler begin: it refuses the call, or reads it."""
+        if handler.stream_unary is not None:
+            self.answer = asyncio.create_task(handler.stream_unary(None, self))
+        else:
+            self.rest = handler.stream_stream(None, self)
+            self.answer = asyncio.create_task(cast("Any", anext(self.rest, _END)))
+
+    async def end(self) -> None:
+        """Ends what the call has under way."""
+        if self.answer is not None:
+            self.answer.cancel()
+            await asyncio.gather(self.answer, return_exceptions=True)
+        if self.rest is not None:
+            await cast("Any", self.rest).aclose()
+
+    @property
+    def refusal(self) -> ConnectError | None:
+        """What the call was refused with before it was read; None where it was not."""
+        if self.answer is None or not self.answer.done() or self.body.done():
+            return None
+        error = self.answer.exception()
+        return error if isinstance(error, ConnectError) else ConnectError(Code.INTERNAL, "the call was not read")
+
+    def take(self, raw: _Raw, context: RequestContext[Any, Any]) -> None:
+        """Takes the message, now that connectrpc has found it in the body."""
+        if context.timeout_ms is not None:
+            self._deadline = asyncio.get_running_loop().time() + context.timeout_ms / 1000
+        self.is_json = raw.is_json
+        if not self.message.done():
+            self.message.set_result(raw)
+
+    async def told(self, data: bytes) -> bytes:
+        """An answer as the caller takes it."""
+        return await self._form.from_bytes(data, as_json=self.is_json)
+
+    # What follows is what handlers ask of grpcio's context.
+
+    async def read(self) -> bytes | object:
+        """Reads the message."""
+        parts, size = list[bytes](), 0
+        more = True
+        while more:
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                return grpc.aio.EOF
+            parts.append(event.get("body", b""))
+            size += len(parts[-1])
+            if size > self._most:
+                text = f"the message has more than {self._most:,} bytes; the service takes no more"
+                raise ServiceError(Reason.UNIT_TOO_LARGE, f"{text} (CONTEXTWORKER_MAX_UNIT_BYTES)")
+            more = event.get("more_body", False)
+        self.body.set_result(b"".join(parts))
+        return await self._form.to_bytes(await self.message)
+
+    def time_remaining(self) -> float | None:
+        """Seconds that the caller still waits; None where it has no deadline."""
+        if self._deadline is None:
+            return None
+        return max(0.001, self._deadline - asyncio.get_running_loop().time())
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """What came in headers."""
+        return self._details.invocation_metadata
+
+    async def send_initial_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+        """Keeps what goes into the headers of the answer."""
+        self.headers += [
+            (key, value if isinstance(value, str) else base64.b64encode(value).decode().rstrip("="))
+            for key, value in metadata
+        ]
+
+    async def abort_with_status(self, status: Any) -> NoReturn:
+        """Ends the call with an error."""
+        ((_, packed),) = status.trailing_metadata
+        raise _connect_error(status_pb2.Status.FromString(packed))
+
+
+def _connect_error(status: Any) -> ConnectError:
+    code = next(each for each in grpc.StatusCode if each.value[0] == status.code)
+    details = [ErrorDetail(ConnectAny(type_url=each.type_url, value=each.value)) for each in status.details]
+    return ConnectError(_CODE[code], status.message, details)
+
+
+def _metadata(headers: list[tuple[bytes, bytes]]) -> tuple[tuple[str, str | bytes], ...]:
+    """Headers as metadata: those whose names say so hold bytes."""
+    found = list[tuple[str, str | bytes]]()
+    for key, value in headers:
+        name, text = key.decode(), value.decode()
+        if name.endswith(_SUFFIX) and name.startswith("contextunity-"):
+            with contextlib.suppress(ValueError):
+                found.append((name, base64.b64decode(text + "=" * (-len(text) % 4), validate=True)))
+                continue
+        found.append((name, text))
+    return tuple(found)
+
+
+class _Refusals(MetadataInterceptor[None]):
+    """Ends calls that were refused by their headers, before connectrpc looks at a body.
+
+    It derives from connectrpc's class: what only looks like one is passed over in silence.
+    """
+
+    async def on_start(self, ctx: RequestContext[Any, Any]) -> None:
+        exchange = _current.get()
+        if exchange.refusal is not None:
+            raise exchange.refusal
+
+    async def on_end(self, token: None, ctx: RequestContext[Any, Any], error: Exception | None, /) -> None:
+        return None
+
+
+class _Calls(ConnectASGIApplication[Any]):
+    """The calls: lets them in, and has connectrpc speak its protocols.
+
+    Args:
+        admission: lets calls in.
+        most: bytes of the largest message.
+    """
+
+    def __init__(self, admission: Admission, most: int) -> None:
+        self._admission, self._most = admission, most
+        self._forms = {path: _Form(method) for path, method in admission.methods.items()}
+        super().__init__(
+            service=None,
+            endpoints=lambda _: {path: _endpoint(path, method) for path, method in admission.methods.items()},
+            interceptors=[_Refusals()],
+            read_max_bytes=most,
+            codecs=[_Passing("proto"), _Passing("json")],
+        )
+
+    @property
+    def path(self) -> str:
+        """Where it is mounted."""
+        return "/"
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        form = self._forms.get(scope["path"])
+        if form is None or scope["method"] != "POST":
+            await super().__call__(scope, receive, send)
+            return
+        details = _Details(method=scope["path"], invocation_metadata=_metadata(scope["headers"]))
+        exchange = _Exchange(form, details, receive, self._most)
+        _current.set(exchange)
+        exchange.begin(self._admission.admit(details))
+        assert exchange.answer is not None
+        try:
+            await asyncio.wait({exchange.answer, exchange.body}, return_when=asyncio.FIRST_COMPLETED)
+            await super().__call__(scope, _replaying(exchange, receive), send)
+        finally:
+            await exchange.end()
+
+
+def _replaying(exchange: _Exchange, receive: _Receive) -> _Receive:
+    """Gives the body that was read, and then what comes after it: that the caller is gone."""
+    pending: list[_Message] = [
+        {"type": "http.request", "body": exchange.body.result() if exchange.body.done() else b"", "more_body": False}
+    ]
+
+    async def replay() -> _Message:
+        return pending.pop() if pending else await receive()
+
+    return replay
+
+
+def _endpoint(path: str, method: Method) -> Any:
+    service, _, name = path.removeprefix("/").rpartition("/")
+    is_stream = method.watch is not None
+    info: MethodInfo[Any, Any] = MethodInfo(
+        name=name,
+        service_name=service,
+        input=_Raw,
+        output=bytes,
+        idempotency_level=IdempotencyLevel.UNKNOWN,
+        stream_type=StreamType.SERVER_STREAM if is_stream else StreamType.UNARY,
+    )
+    return Endpoint.server_stream(info, _stream) if is_stream else Endpoint.unary(info, _unary)
+
+
+async def _unary(raw: _Raw, context: RequestContext[Any, Any]) -> bytes:
+    exchange = _exchange(raw, context)
+    assert exchange.answer is not None
+    try:
+        return await exchange.told(await exchange.answer)
+    finally:
+        for key, value in exchange.headers:
+            context.response_headers.add(key, value)
+
+
+async def _stream(raw: _Raw, context: RequestContext[Any, Any]) -> AsyncIterator[bytes]:
+    exchange = _exchange(raw, context)
+    assert exchange.answer is not None
+    first = await exchange.answer
+    assert exchange.rest is not None
+    if first is not _END:
+        yield await exchange.told(first)
+        async for data in exchange.rest:
+            yield await exchange.told(data)
+
+
+def _exchange(raw: _Raw, context: RequestContext[Any, Any]) -> _Exchange:
+    exchange = _current.get()
+    if exchange.refusal is not None:
+        raise exchange.refusal
+    exchange.take(raw, context)
+    return exchange

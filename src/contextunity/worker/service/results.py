@@ -1,0 +1,174 @@
+"""Waits for the end of tasks, by Temporal's long poll for the last event of a history.
+
+All who wait for the same run share one poll, so a hundred of them cost no more than one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import HistoryEventFilterType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
+from temporalio.service import RPCError, RPCStatusCode
+
+from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error
+
+from .call import Engine
+from .watch import LONG_POLL, Polls, when_not_busy
+
+__all__ = ["End", "Results"]
+
+_LOOK_AGAIN, _LOOK_AGAIN_AT_MOST = 2.0, 30.0
+"""Seconds after which a run is looked at again where a tenant has as many polls as it may; twice as many each time."""
+_ENDS = frozenset(
+    f"workflow_execution_{end}_event_attributes"
+    for end in ("completed", "failed", "canceled", "terminated", "timed_out", "continued_as_new")
+)
+
+
+class End(NamedTuple):
+    """How a task ended.
+
+    Attributes:
+        run_id: id of its last run.
+        event: the last event of that run's history.
+    """
+
+    run_id: str
+    event: HistoryEvent
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A run that is waited for, and how many wait."""
+
+    task: asyncio.Task[End]
+    users: int = 0
+
+
+class Results:
+    """Waits for the end of tasks.
+
+    Args:
+        engine: whose client asks.
+        polls: the waits for events that it may have; others have of the same.
+    """
+
+    def __init__(self, engine: Engine, polls: Polls) -> None:
+        self._engine, self._polls = engine, polls
+        self._waiting = dict[tuple[str, str], _Waiting]()
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """Ends all waits, each with an error that has its caller ask another service."""
+        self._is_stopping = True
+        for each in self._waiting.values():
+            each.task.cancel()
+
+    async def close(self) -> None:
+        """Ends what is waited for."""
+        tasks = [each.task for each in self._waiting.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def end(self, tenant: str, workflow_id: str, run_id: str) -> End:
+        """Waits until a run has ended, and those that it went on as.
+
+        Args:
+            tenant: who waits; the polls count as its own.
+            workflow_id: of the task.
+            run_id: of the run.
+
+        Raises:
+            ServiceError: Temporal does not answer, or the service is being stopped.
+        """
+        async with self._shared(tenant, workflow_id, run_id) as task:
+            try:
+                return await asyncio.shield(task)
+            except ServiceError as error:
+                # One of its own for each: grpcio keeps them.
+                raise dataclasses.replace(error) from None
+            except asyncio.CancelledError:
+                if not (self._is_stopping and task.cancelled()):
+                    raise
+        raise ServiceError(
+            Reason.STOPPING,
+            "the service is being stopped, and the task goes on; call again in the same way to wait on",
+            metadata={"workflow_id": workflow_id, "run_id": run_id},
+        )
+
+    @contextlib.asynccontextmanager
+    async def _shared(self, tenant: str, workflow_id: str, run_id: str) -> AsyncGenerator[asyncio.Task[End]]:
+        key = (workflow_id, run_id)
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            name = f"wait for the end of {workflow_id}"
+            task = asyncio.create_task(self._follow(tenant, workflow_id, run_id), name=name)
+            waiting = self._waiting[key] = _Waiting(task)
+            if self._is_stopping:
+                task.cancel()
+        waiting.users += 1
+        try:
+            yield waiting.task
+        finally:
+            waiting.users -= 1
+            if not waiting.users:
+                del self._waiting[key]
+                waiting.task.cancel()
+                # What became of it was told to those who waited.
+                await asyncio.gather(waiting.task, return_exceptions=True)
+
+    async def _follow(self, tenant: str, workflow_id: str, run_id: str) -> End:
+        while True:
+            event = await self._last_event(tenant, workflow_id, run_id)
+            following = _next_run(event)
+            if not following:
+                return End(run_id, event)
+            run_id = following
+
+    async def _last_event(self, tenant: str, workflow_id: str, run_id: str) -> HistoryEvent:
+        request = GetWorkflowExecutionHistoryRequest(
+            namespace=self._engine.client.namespace,
+            execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
+            history_event_filter_type=HistoryEventFilterType.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT,
+        )
+        patience = _LOOK_AGAIN
+        while True:
+            request.wait_new_event = self._polls.try_take(tenant)
+            try:
+                event = await when_not_busy(lambda: self._ask(request))
+            finally:
+                if request.wait_new_event:
+                    self._polls.give_back(tenant)
+            if event is not None:
+                return event
+            if not request.wait_new_event:
+                await asyncio.sleep(patience)
+                patience = min(2 * patience, _LOOK_AGAIN_AT_MOST)
+
+    async def _ask(self, request: GetWorkflowExecutionHistoryRequest) -> HistoryEvent | None:
+        """The last event of a run; None where it has not ended."""
+        try:
+            answer = await self._engine.client.workflow_service.get_workflow_execution_history(
+                request, retry=True, timeout=LONG_POLL
+            )
+        except RPCError as error:
+            if error.status is RPCStatusCode.DEADLINE_EXCEEDED:
+                return None
+            raise from_rpc_error(error, workflow_id=request.execution.workflow_id) from error
+        # Where it is not waited for, the server gives the newest event of a run that goes on.
+        return next((each for each in answer.history.events if each.WhichOneof("attributes") in _ENDS), None)
+
+
+def _next_run(event: HistoryEvent) -> str:
+    """The run that one went on as: by itself, by its retry policy or by a schedule in cron; empty where it ended."""
+    kind = event.WhichOneof("attributes")
+    return str(getattr(getattr(event, kind), "new_execution_run_id", "")) if kind is not None else ""

@@ -13,23 +13,22 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, NoReturn, Protocol, TypeVar, cast
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import grpc
-from grpc_status import rpc_status
-
-from contextunity.core import worker_pb2
 
 from .auth import Authenticator, Caller
 from .errors import AuthenticationError
 from .fair_gate import FairGate, Turn
-from .grpc_errors import Reason, ServiceError, to_status
+from .grpc_errors import Reason, ServiceError
 from .quotas import Quotas, over_quota
+from .refusals import Turns, refuse, rejecting, trace_id_of
 from .service import Method, require_permission
 
-__all__ = ["Admission", "Answering", "BodyLimits", "Refused", "refuse", "trace_id_of"]
+__all__ = ["Admission", "Answering", "BodyLimits", "CallDetails", "Refused"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,12 +50,6 @@ _LARGE_AT_ONCE = 2
 _MOMENT = 0.25
 """Seconds after which a call makes room for others: it waits for something itself by then."""
 _LARGE_MOMENT = 1.0
-_REFUSALS_PER_SECOND = 200
-"""Calls a second that are refused by their headers, or cancelled before their unit is there."""
-_REFUSALS_AT_ONCE = 100
-"""How many of them right away, after a while without any."""
-_LONGEST_TURN = 10.0
-"""Seconds that such a call waits for its turn; it bounds how many wait."""
 
 _Count = Literal["concurrent_calls", "watches"]
 _Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -151,74 +144,27 @@ class _Room:
     freed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, count: int) -> bool:
+        """Takes room; False where there is none."""
         if self.used and self.used + count > self.size:
             return False
         self.used += count
         return True
 
     def give(self, count: int) -> None:
+        """Gives it back."""
         self.used -= count
         self.freed.set()
         self.freed = asyncio.Event()
 
 
-class _Turns:
-    """Lets calls that come to nothing end at a steady pace, so that a flood of them leaves time for the others.
-
-    A call that waits for its turn is still one of its connection, of which grpcio takes no more than so many: who is
-    refused, or cancels what was just begun, and calls again at once, slows down nobody else.
-    """
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def take(self, context: object, size: int = 0) -> float:
-        """Takes a turn, and one more for each so many bytes that were read for nothing.
-
-        Returns:
-            The seconds until it comes. Until then the call is kept, even one that was cancelled.
-        """
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        count = 1 + size // _SMALL
-        at = max(self._next, now - _REFUSALS_AT_ONCE / _REFUSALS_PER_SECOND) + count / _REFUSALS_PER_SECOND
-        if at - now > _LONGEST_TURN:
-            return 0
-        self._next = at
-        if at <= now:
-            return 0
-        # grpcio's part of a call goes with the last reference to its context.
-        loop.call_at(at, id, context)
-        return at - now
-
-
-@dataclass(slots=True)
-class _Account:
-    """What is held for callers of the same tenants."""
-
-    name: str
-    arriving: _Room
-    held: _Room
-    arriving_rooms: tuple[_Room, ...]
-    turns: _Turns = field(default_factory=_Turns)
-    calls: int = 0
-    watches: int = 0
-
-    def count(self, method: Method, change: int) -> None:
-        """Counts a call that begins or ends."""
-        if method.is_watch:
-            self.watches += change
-        else:
-            self.calls += change
-
-
 class _Arrival:
     """A message that is waited for."""
 
-    __slots__ = ("error", "late_at", "looks", "method", "rooms", "task", "took")
+    __slots__ = ("error", "late_at", "looks", "method", "rooms", "size", "task", "took")
 
-    def __init__(self, rooms: tuple[_Room, ...], late_at: float, method: str) -> None:
+    def __init__(self, rooms: tuple[_Room, ...], late_at: float, method: str, size: int) -> None:
         self.task, self.rooms, self.late_at, self.method = asyncio.current_task(), rooms, late_at, method
+        self.size = size
         self.looks = 0
         self.took: list[_Room] | None = None
         self.error: ServiceError | None = None
@@ -235,14 +181,20 @@ class _Arrivals:
         self._waiting = set[_Arrival]()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def wait(self, reading: Coroutine[Any, Any, T], rooms: tuple[_Room, ...], method: str) -> T:
+    async def wait(self, reading: Coroutine[Any, Any, T], rooms: tuple[_Room, ...], method: str, size: int) -> T:
         """The message.
+
+        Args:
+            reading: reads it.
+            rooms: which it takes room in.
+            method: that is called.
+            size: how much; that of the largest where nobody has told.
 
         Raises:
             ServiceError: it was not there in time, or there is no room for more that take their time.
         """
         loop = asyncio.get_running_loop()
-        arrival = _Arrival(rooms, loop.time() + self._limits.seconds, method)
+        arrival = _Arrival(rooms, loop.time() + self._limits.seconds, method, size)
         self._waiting.add(arrival)
         if self._timer is None:
             self._timer = loop.call_later(_PROMPT, self._look, loop)
@@ -256,7 +208,7 @@ class _Arrivals:
             self._waiting.discard(arrival)
             if arrival.took is not None:
                 for room in arrival.took:
-                    room.give(self._limits.one)
+                    room.give(arrival.size)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
@@ -276,11 +228,31 @@ class _Arrivals:
     def _take_room(self, arrival: _Arrival) -> None:
         arrival.took = []
         for room in arrival.rooms:
-            if not room.take(self._limits.one):
+            if not room.take(arrival.size):
                 text = "units that are on their way take all of it"
                 arrival.error = over_quota("bytes_in_flight", room.size, text, method=arrival.method)
                 return
             arrival.took.append(room)
+
+
+@dataclass(slots=True)
+class _Account:
+    """What is held for callers of the same tenants."""
+
+    name: str
+    arriving: _Room
+    held: _Room
+    arriving_rooms: tuple[_Room, ...]
+    turns: Turns = field(default_factory=Turns)
+    calls: int = 0
+    watches: int = 0
+
+    def count(self, method: Method, change: int) -> None:
+        """Counts a call that begins or ends."""
+        if method.is_watch:
+            self.watches += change
+        else:
+            self.calls += change
 
 
 class _Unary:
@@ -316,17 +288,22 @@ class Admission(grpc.GenericRpcHandler):
     ) -> None:
         self.methods: Mapping[str, Method] = methods
         """The methods by their full names."""
+        self.called_at = float("-inf")
+        """When the last call came over gRPC, in the clock's monotonic time."""
         self._answering, self._authenticator = answering, authenticator
         self._limits, self._quotas = limits, quotas
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
         self._arrivals = _Arrivals(limits)
         self._gate, self._large = FairGate(_AT_ONCE, seconds=_MOMENT), FairGate(_LARGE_AT_ONCE, seconds=_LARGE_MOMENT)
-        self._turns = _Turns()
+        self._turns = Turns()
         self._accounts = dict[frozenset[str] | None, _Account]()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler of a call, which refuses or answers it; None where the method is another's."""
-        return self.admit(handler_call_details) if handler_call_details.method in self.methods else None
+        if handler_call_details.method not in self.methods:
+            return None
+        self.called_at = time.monotonic()
+        return self.admit(handler_call_details)
 
     def admit(self, details: CallDetails) -> Any:
         """The handler of a call of one of the methods, which refuses or answers it."""
@@ -335,14 +312,14 @@ class Admission(grpc.GenericRpcHandler):
             caller = self._authenticator.authenticate(details.invocation_metadata or ())
         except AuthenticationError as error:
             rejection = ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
-            return _rejecting(rejection, self._turns)
+            return rejecting(rejection, self._turns)
         try:
             require_permission(method, caller)
         except ServiceError as error:
             method.record(caller, None, error)
             account = self._account(caller)
             trace_of = functools.partial(self._prompt_trace, account) if method.takes_unit else None
-            return _rejecting(error, account.turns, trace_of)
+            return rejecting(error, account.turns, trace_of)
         account = self._account(caller)
         if caller.tenants is not None:
             quotas = self._quotas.of(account.name)
@@ -351,7 +328,7 @@ class Admission(grpc.GenericRpcHandler):
             if (account.watches if method.is_watch else account.calls) >= limit:
                 full = over_quota(quota, limit, "as many are under way", account.name, method=method.name)
                 method.record(caller, None, full)
-                return _rejecting(full, account.turns)
+                return rejecting(full, account.turns)
         if method.watch is not None:
             return _stream_stream(self._stream(method, caller, account))
         return _Unary(self._unary(method, caller, account))
@@ -473,8 +450,11 @@ class Admission(grpc.GenericRpcHandler):
             return stack.pop_all()
 
     async def _read(self, account: _Account, context: _Context, method: Method) -> bytes:
+        # HTTP tells beforehand, gRPC does not.
+        told: int | None = getattr(context, "content_length", None)
+        size = self._limits.one if told is None else min(told, self._limits.one)
         try:
-            data: Any = await self._arrivals.wait(context.read(), account.arriving_rooms, method.name)
+            data: Any = await self._arrivals.wait(context.read(), account.arriving_rooms, method.name, size)
         except asyncio.CancelledError:
             account.turns.take(context)
             raise
@@ -523,80 +503,3 @@ class Admission(grpc.GenericRpcHandler):
                 raise over_quota("bytes_in_flight", size, text, method=method) from None
             raise
         return count
-
-
-def _rejecting(error: ServiceError, turns: _Turns, trace_of: Callable[[_Context], Awaitable[str]] | None = None) -> Any:
-    """A handler that refuses, when its turn comes.
-
-    Args:
-        error: why.
-        turns: when.
-        trace_of: tells the trace of the unit; None where it is not looked for.
-    """
-
-    async def handle(_requests: Any, context: _Context) -> bytes:
-        # What grpcio has begun for the call is done first, even if that takes no time; without it, it logs an error.
-        await asyncio.sleep(turns.take(context))
-        await refuse(error, context, await trace_of(context) if trace_of is not None else "")
-
-    return _stream_unary(handle)
-
-
-async def refuse(error: ServiceError, context: Any, trace_id: str = "") -> NoReturn:
-    """Ends a call with an error."""
-    packed = rpc_status.to_status(to_status(error, trace_id))  # pyright: ignore[reportUnknownMemberType]  # no types
-    error.__traceback__ = None
-    await context.abort_with_status(packed)
-    raise AssertionError("abort_with_status raises")
-
-
-_FIELD: int = worker_pb2.ContextUnit.DESCRIPTOR.fields_by_name["trace_id"].number
-_MAX_FIELDS = 64
-"""Fields that are looked at. Writers go by the numbers, so that the trace_id is the second at most."""
-_MAX_LENGTH = 1000
-_MAX_VARINT = 10
-
-
-def trace_id_of(data: bytes) -> str:
-    """The trace_id of a unit; empty where it has none, or it cannot be read.
-
-    Example:
-        >>> trace_id_of(worker_pb2.ContextUnit(unit_id="u", trace_id="t").SerializeToString() + b"\\xff")
-        't'
-    """
-    try:
-        return _trace_id(data)
-    except (ValueError, IndexError):
-        return ""
-
-
-def _trace_id(data: bytes) -> str:
-    position = 0
-    for _ in range(_MAX_FIELDS):
-        tag, position = _varint(data, position)
-        match tag & 7:
-            case 0:
-                _, position = _varint(data, position)
-            case 1:
-                position += 8
-            case 5:
-                position += 4
-            case 2:
-                length, position = _varint(data, position)
-                if tag >> 3 == _FIELD:
-                    return data[position : position + min(length, _MAX_LENGTH)].decode(errors="ignore")
-                position += length
-            case _:
-                return ""
-    return ""
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number and where it ends; an IndexError where the bytes end before it does."""
-    value = 0
-    for shift in range(_MAX_VARINT):
-        byte = data[position + shift]
-        value |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            return value, position + shift + 1
-    raise ValueError("a varint has ten bytes at most")

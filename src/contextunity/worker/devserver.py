@@ -14,11 +14,14 @@ from .modules.registry import RegisteredModule, WorkerRegistry
 from .quotas import open_quotas
 from .server import RunningServer, running_server
 from .service import WorkerService
-from .settings import Settings
+from .settings import Settings, is_loopback
 from .temporal.client import connect
 from .temporal.worker import running_workers
 
 __all__ = ["DevServer", "running_dev_server"]
+
+_HTTP_PORT = 50080
+"""Port for HTTP unless another one is set, or this one is taken."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,10 +63,10 @@ async def running_dev_server(
         WorkerError: something cannot start; its text says what, and the way out.
     """
     selected = registry.select(modules)
-    authenticator = authenticator_for(settings)
+    authenticator, settings = authenticator_for(settings), _local(settings)
     async with contextlib.AsyncExitStack() as stack:
         temporal = await stack.enter_async_context(
-            embedded_server(settings.data_folder, port=temporal_port, ui_port=ui_port)
+            embedded_server(settings.data_folder, port=temporal_port, ui_port=ui_port, codec=_codec(settings))
         )
         client = await connect(settings, address=temporal.address)
         workers = await stack.enter_async_context(
@@ -75,7 +78,10 @@ async def running_dev_server(
             rpc_timeout=timedelta(seconds=settings.temporal_timeout),
             quotas=await stack.enter_async_context(open_quotas(settings)),
         )
-        grpc = await stack.enter_async_context(running_server(service, _local(settings), authenticator))
+        # Temporal's web UI shows payloads in clear by the codec endpoint, so its pages may ask.
+        origins = (*settings.http_origins, temporal.ui_url, temporal.ui_url.replace(LOOPBACK, "localhost"))
+        serving = settings.model_copy(update={"http_origins": origins})
+        grpc = await stack.enter_async_context(running_server(service, serving, authenticator))
         yield DevServer(temporal=temporal, grpc=grpc, modules=selected, workers=workers)
 
 
@@ -86,4 +92,16 @@ def _local(settings: Settings) -> Settings:
         update["host"] = LOOPBACK
     if "port" not in settings.model_fields_set:
         update["port"] = usual_or_free_port(settings.port)
+    if not settings.http_port:
+        # Temporal's web UI is told of it before it is opened.
+        update["http_port"] = usual_or_free_port(0 if settings.http_port == 0 else _HTTP_PORT)
     return settings.model_copy(update=update)
+
+
+def _codec(settings: Settings) -> str:
+    """Where Temporal's web UI may ask for payloads in clear; empty where it would have to show a token."""
+    if settings.auth == "token":
+        return ""
+    host = LOOPBACK if is_loopback(settings.listen_host) else "localhost"
+    # The embedded server has one namespace.
+    return f"http://{host}:{settings.http_port}/codec/default"

@@ -65,7 +65,7 @@ class EmbeddedServer:
 
 @contextlib.asynccontextmanager
 async def embedded_server(
-    folder: Path, *, port: int | None = None, ui_port: int | None = None
+    folder: Path, *, port: int | None = None, ui_port: int | None = None, codec: str = ""
 ) -> AsyncGenerator[EmbeddedServer, None]:
     """Runs a development server while the context is open, on loopback alone.
 
@@ -73,6 +73,7 @@ async def embedded_server(
         folder: where `temporal.db` and the server's log lie; made where it does not exist.
         port: port of the gRPC front end; unless given 7233, or a free one where that is taken.
         ui_port: port of the web UI; unless given 8233, or a free one where that is taken.
+        codec: address of a codec endpoint that the web UI asks for payloads in clear; empty for none.
 
     Raises:
         PortTakenError: a port that was asked for is taken.
@@ -83,7 +84,7 @@ async def embedded_server(
         # Held by this process alone, so it is free at once where the owner was killed and its server still ends.
         if not _try_lock(owner):
             raise _in_use(folder)
-        process, server = await _start_on_free_ports(folder, port, ui_port)
+        process, server = await _start_on_free_ports(folder, port, ui_port, codec)
         try:
             yield server
         finally:
@@ -97,15 +98,15 @@ class _PortLostError(WorkerError):
     """A port was free when it was looked for, and taken when the server came to listen there."""
 
 
-async def _start_on_free_ports(folder: Path, port: int | None, ui_port: int | None) -> _Running:
+async def _start_on_free_ports(folder: Path, port: int | None, ui_port: int | None, codec: str) -> _Running:
     # Free ports come from the range that outgoing connections have theirs from, and those do not wait for anybody.
     for _ in range(_PORT_ATTEMPTS - 1):
         with contextlib.suppress(_PortLostError):
-            return await _start(folder, port, ui_port)
-    return await _start(folder, port, ui_port)
+            return await _start(folder, port, ui_port, codec)
+    return await _start(folder, port, ui_port, codec)
 
 
-async def _start(folder: Path, port: int | None, ui_port: int | None) -> _Running:
+async def _start(folder: Path, port: int | None, ui_port: int | None, codec: str) -> _Running:
     executable = _executable()
     database, log_path = folder / "temporal.db", folder / "temporal.log"
     with await _lock(folder) as lock, log_path.open("wb") as log:
@@ -116,6 +117,7 @@ async def _start(folder: Path, port: int | None, ui_port: int | None) -> _Runnin
         command += ["--db-filename", str(database), "--log-level", "warn", "--color", "never"]
         # Commits are as durable as with the journal that is the default, and cost a fraction of it.
         command += ["--sqlite-pragma", "journal_mode=wal"]
+        command += ["--ui-codec-endpoint", codec] if codec else []
         for setting in _DYNAMIC_CONFIG:
             command += ["--dynamic-config-value", setting]
         for attribute in ATTRIBUTES:

@@ -24,13 +24,14 @@ from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
-from .admission import Admission, BodyLimits, Refused, trace_id_of
+from .admission import Admission, BodyLimits, Refused
 from .auth import EVERYBODY, Authenticator, Caller
 from .errors import AuthenticationError, PortTakenError
 from .fair_gate import Turn
 from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
 from .memory import giving_back
 from .readiness import Pace, following_temporal, temporal_probe
+from .refusals import trace_id_of
 from .service import Call, ContractCall, ContractMethod, Method, WorkerService, respond, run_in_thread, stream
 from .service import contract_methods as contracts
 from .service.descriptors import ContractPools
@@ -81,8 +82,16 @@ class RunningServer:
     @property
     def target(self) -> str:
         """What a client on this machine connects to."""
+        return self._target(self.port)
+
+    @property
+    def http_target(self) -> str:
+        """The same for HTTP; empty where it is not served."""
+        return "" if self.http_port is None else self._target(self.http_port)
+
+    def _target(self, port: int) -> str:
         host = "127.0.0.1" if self.host in ("0.0.0.0", "[::]", "::") else self.host  # noqa: S104 - compared, not bound
-        return f"[{host}]:{self.port}" if ":" in host and not host.startswith("[") else f"{host}:{self.port}"
+        return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
 @contextlib.asynccontextmanager
@@ -135,7 +144,7 @@ async def running_server(
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(service.close)
         stack.push_async_callback(server.stop, _STOP_GRACE)
-        http_port = await stack.enter_async_context(_http(admission, settings))
+        http_port = await stack.enter_async_context(_http(service, admission, authenticator, settings))
         # What would go on for long ends before anybody waits for it.
         stack.callback(service.stop)
         stack.push_async_callback(health.enter_graceful_shutdown)
@@ -144,7 +153,9 @@ async def running_server(
 
 
 @contextlib.asynccontextmanager
-async def _http(admission: Admission, settings: Settings) -> AsyncGenerator[int | None, None]:
+async def _http(
+    service: WorkerService, admission: Admission, authenticator: Authenticator, settings: Settings
+) -> AsyncGenerator[int | None, None]:
     """Serves HTTP as well, where that is asked for."""
     if settings.http_port is None:
         yield None
@@ -152,7 +163,7 @@ async def _http(admission: Admission, settings: Settings) -> AsyncGenerator[int 
     # Imported only here: most processes serve gRPC alone.
     from .http import running_http
 
-    async with running_http(admission, settings, []) as port:
+    async with running_http(service, admission, authenticator, settings) as port:
         yield port
 
 

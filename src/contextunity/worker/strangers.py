@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 
-from .admission import refuse
 from .grpc_errors import Reason, ServiceError
 from .quotas import over_quota
+from .refusals import refuse
 
 __all__ = ["Strangers"]
 

@@ -38,6 +38,8 @@ from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 from contextunity.worker.temporal.worker import running_workers
 
 _HERE = Path(__file__).parent
+ORIGIN = "https://shop.example.com"
+"""Of pages that may call over HTTP."""
 SECRET = "a secret of more than thirty-two bytes, for tests"
 
 
@@ -75,10 +77,10 @@ def refusal_of(error: grpc.RpcError) -> Refusal:
 class Desk:
     """Calls the service as any client would."""
 
-    def __init__(self, open_port: int, token_port: int, temporal: EmbeddedServer) -> None:
+    def __init__(self, opened: RunningServer, guarded: RunningServer, temporal: EmbeddedServer) -> None:
         self.temporal = temporal
-        self.target = f"127.0.0.1:{open_port}"
-        self.guarded_target = f"127.0.0.1:{token_port}"
+        self.target, self.guarded_target = opened.target, guarded.target
+        self.http, self.guarded_http = (f"http://127.0.0.1:{each.http_port}" for each in (opened, guarded))
         self._channels = [grpc.insecure_channel(target) for target in (self.target, self.guarded_target)]
         self._open, self._guarded = (worker_pb2_grpc.WorkerServiceStub(channel) for channel in self._channels)
 
@@ -207,12 +209,13 @@ def registry(desk_messages: SimpleNamespace) -> WorkerRegistry:
 def desk(
     temporal_server: EmbeddedServer, registry: WorkerRegistry, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Desk]:
-    started: queue.Queue[tuple[int, int] | BaseException] = queue.Queue()
+    started: queue.Queue[tuple[RunningServer, RunningServer] | BaseException] = queue.Queue()
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     folder = tmp_path_factory.mktemp("desk-data")
-    plain = Settings(host="127.0.0.1", port=0, data_folder=folder, max_unit_bytes=1024 * 1024)
-    guarded = Settings(host="127.0.0.1", port=0, data_folder=folder, auth="token", token_secret=SecretStr(SECRET))
+    listening: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "http_port": 0, "data_folder": folder}
+    plain = Settings(**listening, max_unit_bytes=1024 * 1024, http_origins=(ORIGIN,))
+    guarded = Settings(**listening, auth="token", token_secret=SecretStr(SECRET))
 
     async def serve() -> None:
         try:
@@ -229,7 +232,7 @@ def desk(
                 two = await stack.enter_async_context(
                     running_server(WorkerService(client, registry), guarded, authenticator_for(guarded))
                 )
-                started.put((one.port, two.port))
+                started.put((one, two))
                 await stop.wait()
         except BaseException as error:
             started.put(error)

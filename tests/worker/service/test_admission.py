@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
-from contextunity.worker import admission
+from contextunity.worker import refusals
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.server import RunningServer
 
@@ -116,7 +116,7 @@ async def test_what_no_temporal_server_takes_is_not_sent_there(registry: WorkerR
 
 
 async def test_a_large_unit_that_comes_to_nothing_counts_as_many_small_ones() -> None:
-    small, large = admission._Turns(), admission._Turns()
+    small, large = refusals.Turns(), refusals.Turns()
     context = object()
     assert [small.take(context) for _ in range(50)] == [0] * 50, "the first come at once"
     assert [large.take(context, _LARGE) == 0 for _ in range(2)] == [True, False]

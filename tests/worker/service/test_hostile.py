@@ -20,9 +20,9 @@ from pydantic import SecretStr
 from contextunity.core import ContextUnit, codec, worker_pb2, worker_pb2_grpc
 from contextunity.core.context import MAX_PROVENANCE
 from contextunity.modules.code.plugin import module as code
-from contextunity.worker.admission import trace_id_of
 from contextunity.worker.auth import Caller, authenticator_for
 from contextunity.worker.modules.registry import WorkerRegistry
+from contextunity.worker.refusals import trace_id_of
 from contextunity.worker.schedules.check import EntryError, check_entry
 from contextunity.worker.server import RunningServer
 from contextunity.worker.service import Call

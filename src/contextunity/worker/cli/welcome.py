@@ -29,6 +29,7 @@ def welcome(stack: DevServer, *, with_token: bool = False) -> str:
 ContextWorker runs. Ctrl-C stops it.
 
   WorkerService   {stack.grpc.target}
+  HTTP with JSON  http://{stack.grpc.http_target}
   Temporal        {stack.temporal.address}
   Temporal web UI {stack.temporal.ui_url}
   modules         {", ".join(module.config.name for module in stack.modules) or "none"}

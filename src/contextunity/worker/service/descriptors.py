@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from contextunity.core import codec
 from python_temporal.contract import MethodContract, ServiceContract, WorkflowContract, file_descriptor_set
 
-__all__ = ["ContractPools", "bound", "comments_of", "descriptors", "whole_descriptors"]
+__all__ = ["ContractPools", "bound", "comments_of", "comments_of_service", "descriptors", "whole_descriptors"]
 
 _MESSAGES, _NESTED, _FIELDS = 4, 3, 2
 """Numbers of these fields in FileDescriptorProto and DescriptorProto; the places of comments are made of them."""
@@ -49,7 +49,7 @@ def comments_of(contract: WorkflowContract) -> Mapping[str, str]:
     """What the protos of a contract say about messages and fields, by their full names."""
     found = dict[str, str]()
     for each in (contract, *bound(contract)):
-        found |= _comments(each.service)
+        found |= comments_of_service(each.service)
     return found
 
 
@@ -141,7 +141,8 @@ def _whole_files(service: ServiceContract) -> dict[str, bytes]:
 
 
 @functools.cache
-def _comments(service: ServiceContract) -> Mapping[str, str]:
+def comments_of_service(service: ServiceContract) -> Mapping[str, str]:
+    """What the proto of a service, and those that it imports, say about messages and fields, by their full names."""
     found = dict[str, str]()
     for file in descriptor_pb2.FileDescriptorSet.FromString(file_descriptor_set(service)).file:
         for location in file.source_code_info.location:

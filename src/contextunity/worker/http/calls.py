@@ -1,4 +1,4 @@
-"""The HTTP listener: Connect, gRPC-Web and JSON for all that gRPC serves, in the same process and event loop.
+"""Calls over HTTP: Connect, gRPC-Web and JSON for all that gRPC serves.
 
 A call passes the same `Admission` as one over gRPC: for that, `_Exchange` is to it what grpcio's context is. Admission
 has the body read, so that nothing is read of strangers; then connectrpc takes the message out of it, and the same
@@ -10,17 +10,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import logging
-import resource
-import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, MutableMapping
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 
 import betterproto2
 import grpc
-import uvicorn
 from connectrpc.code import Code
 from connectrpc.codec import Codec
 from connectrpc.errors import ConnectError, ErrorDetail
@@ -32,216 +30,28 @@ from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.google.protobuf import Empty
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]  # there are none
 from protobuf.wkt import Any as ConnectAny
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute, Mount
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
-from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
-from .admission import Admission
-from .errors import PortTakenError
-from .grpc_errors import FieldViolation, Reason, ServiceError
-from .service import ContractMethod, Method, run_in_thread
-from .service.payloads import invalid_fields
-from .settings import Settings, is_loopback
+from ..admission import Admission
+from ..grpc_errors import FieldViolation, Reason, ServiceError
+from ..service import ContractMethod, Method, run_in_thread
+from ..service.payloads import invalid_fields
 
-__all__ = ["running_http"]
+__all__ = ["Calls"]
 
-_LOG = logging.getLogger(__name__)
 
-_STOP_GRACE = 5
-"""Seconds that calls under way have to finish when the server stops."""
-_IDLE = 10.0
-"""Seconds after which a connection is looked at: one on which nothing was asked twice in a row is closed."""
-_SLOW_READER = 60.0
-"""Seconds in which a client takes what it is sent; else its connection ends, and what is held for it with it."""
-_CONNECTIONS = 1000
-"""Connections at most; fewer where the process may have few files open."""
 _LARGE = 64 * 1024
 """Bytes from which on JSON is read and written aside from the event loop."""
+_APART, _BUSY = 0.004, 1.0
+"""Seconds between the beginnings of calls while others come over gRPC, and after their last."""
 _SUFFIX = "-bin"
-_HEADERS = (
-    *("authorization", "content-type", "content-encoding", "accept-encoding", "x-namespace"),
-    *("connect-protocol-version", "connect-timeout-ms", "connect-content-encoding", "connect-accept-encoding"),
-    *("grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "x-grpc-web", "x-user-agent"),
-    *("contextunity-workflow-id", "contextunity-workflow-id-bin", "contextunity-run-id", "contextunity-request-id"),
-    *("contextunity-tenant", "contextunity-detach", "contextunity-on-cancel"),
-)
-"""What pages of allowed origins may send."""
-_EXPOSED = (
-    *("grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "connect-content-encoding"),
-    *("contextunity-workflow-id", "contextunity-workflow-id-bin", "contextunity-run-id"),
-)
-"""What they may read of an answer."""
 
 _Scope: TypeAlias = MutableMapping[str, Any]
 _Message: TypeAlias = MutableMapping[str, Any]
 _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
 _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
-
-
-@contextlib.asynccontextmanager
-async def running_http(admission: Admission, settings: Settings, routes: list[BaseRoute]) -> AsyncGenerator[int, None]:
-    """Serves while the context is open; gives the port.
-
-    Args:
-        admission: lets calls in, whichever listener they come by.
-        settings: of the process: where to listen, and which pages of browsers may call.
-        routes: what else is served.
-
-    Raises:
-        PortTakenError: the address cannot be listened on.
-    """
-    listening = _listen(settings)
-    port: int = listening.getsockname()[1]
-    server = _Server(
-        uvicorn.Config(
-            application(admission, settings, routes),
-            loop="none",
-            http=_Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            limit_concurrency=_max_connections(),
-            timeout_graceful_shutdown=_STOP_GRACE,
-            h11_max_incomplete_event_size=2 * MAX_TOKEN_LENGTH,
-        )
-    )
-    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
-    try:
-        await server.ready.wait()
-        yield port
-    finally:
-        server.should_exit = True
-        await serving
-
-
-def application(admission: Admission, settings: Settings, routes: list[BaseRoute]) -> Starlette:
-    """All that the listener serves."""
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=settings.http_origins,
-        allow_methods=("GET", "POST"),
-        allow_headers=_HEADERS,
-        expose_headers=_EXPOSED,
-        max_age=7200,
-    )
-    guard = Middleware(_Guard, only_this_machine=settings.auth == "none" and is_loopback(settings.listen_host))
-    return Starlette(routes=[*routes, Mount("/", _Calls(admission, settings.max_unit_bytes))], middleware=[guard, cors])
-
-
-def _listen(settings: Settings) -> socket.socket:
-    host = settings.listen_host.removeprefix("[").removesuffix("]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listening.bind((host, settings.http_port or 0))
-        listening.setblocking(False)
-    except OSError as error:
-        listening.close()
-        where = f"{settings.listen_host}:{settings.http_port}"
-        reason = (error.strerror or str(error)).lower()
-        raise PortTakenError(where, "WORKER_HTTP_PORT (or the host with WORKER_HOST)", reason) from None
-    return listening
-
-
-def _max_connections() -> int:
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(_CONNECTIONS, limit // 4))
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server as a part of a process: signals are the process's, and it tells when it is ready."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        self.ready.set()
-
-
-class _Protocol(H11Protocol):
-    """uvicorn's, which gives a connection all the time there is for the headers of a request; this one ends it."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.loop.call_later(_IDLE, self._look, None)
-
-    def _look(self, before: Any) -> None:
-        if self.transport.is_closing():
-            return
-        cycle: Any = self.cycle
-        if (cycle is None or cycle.response_complete) and cycle is before:
-            self.transport.close()
-            return
-        self.loop.call_later(_IDLE, self._look, cycle)
-
-
-class _Guard:
-    """Refuses what no client of ours sends, before anything is done for it.
-
-    Args:
-        app: does the rest.
-        only_this_machine: whether callers are on this machine and not asked who they are. Then a page of any site could
-            call in a browser's name, by a name of its own for this address; so only names of this machine are taken.
-    """
-
-    def __init__(self, app: Any, *, only_this_machine: bool) -> None:
-        self._app, self._only_this_machine = app, only_this_machine
-
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        if scope["type"] != "http":
-            raise ValueError(f"{scope['type']} is not served")
-        headers = dict(scope["headers"])
-        if not all(key.isascii() and _is_text(value) for key, value in scope["headers"]):
-            await _answer(send, 400, "a header is not UTF-8")
-            return
-        host = headers.get(b"host", b"").decode().rpartition("]")[0] or headers.get(b"host", b"").decode().split(":")[0]
-        if self._only_this_machine and not is_loopback(host or "localhost"):
-            await _answer(send, 421, f"callers are not asked who they are, so {host} is not served; call localhost")
-            return
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if kind == b"application/grpc" or kind.startswith(b"application/grpc+"):
-            await _answer(send, 415, "gRPC is served on the port of WORKER_PORT; this one takes Connect and gRPC-Web")
-            return
-
-        async def send_in_time(message: _Message) -> None:
-            async with asyncio.timeout(_SLOW_READER):
-                await send(message)
-
-        await self._app(scope, receive, send_in_time)
-
-
-def _is_text(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-async def _answer(send: _Send, status: int, text: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": f"{text}\n".encode()})
 
 
 class _Raw(NamedTuple):
@@ -350,6 +160,8 @@ class _Exchange:
         self._form, self._details, self._receive, self._most = form, details, receive, most
         loop = asyncio.get_running_loop()
         self._deadline: float | None = None
+        self.content_length = _content_length(details.invocation_metadata)
+        """Bytes of the body, where the headers tell."""
         self.body: asyncio.Future[bytes] = loop.create_future()
         self.message: asyncio.Future[_Raw] = loop.create_future()
         self.headers = list[tuple[str, str]]()
@@ -363,7 +175,7 @@ class _Exchange:
             self.answer = asyncio.create_task(handler.stream_unary(None, self))
         else:
             self.rest = handler.stream_stream(None, self)
-            self.answer = asyncio.create_task(cast("Any", anext(self.rest, _END)))
+            self.answer = asyncio.create_task(anext(cast("Any", self.rest), _END))
 
     async def end(self) -> None:
         """Ends what the call has under way."""
@@ -454,6 +266,60 @@ def _metadata(headers: list[tuple[bytes, bytes]]) -> tuple[tuple[str, str | byte
     return tuple(found)
 
 
+def _content_length(metadata: tuple[tuple[str, str | bytes], ...]) -> int | None:
+    """How long a body is; the server holds callers to it. What is compressed becomes longer."""
+    told = dict(metadata)
+    text = told.get("content-length", "")
+    is_plain = not told.keys() & {"content-encoding", "connect-content-encoding", "grpc-encoding"}
+    return int(text) if is_plain and text.isdigit() else None
+
+
+class _Pace:
+    """Has calls begin a while apart while others come over gRPC, those of each caller in turn.
+
+    A call over HTTP takes the event loop twice as long as one over gRPC; many of them would have those wait.
+
+    Args:
+        admission: tells when the last call came over gRPC.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._lines = OrderedDict[bytes, deque[asyncio.Future[None]]]()
+        self._next = 0.0
+
+    async def turn(self, caller: bytes) -> None:
+        """Waits until a call may begin."""
+        loop = asyncio.get_running_loop()
+        if not self._lines and (not self._is_busy() or loop.time() >= self._next):
+            self._next = loop.time() + _APART
+            return
+        if not self._lines:
+            loop.call_at(self._next, self._begin_next, loop)
+        turn: asyncio.Future[None] = loop.create_future()
+        self._lines.setdefault(caller, deque()).append(turn)
+        await turn
+
+    def _begin_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        begun = False
+        while self._lines and not begun:
+            caller, line = self._lines.popitem(last=False)
+            while line and not begun:
+                turn = line.popleft()
+                # One that was given up is cancelled.
+                begun = not turn.done()
+                if begun:
+                    turn.set_result(None)
+            if line:
+                self._lines[caller] = line
+        self._next = loop.time() + (_APART if self._is_busy() else 0.0)
+        if self._lines:
+            loop.call_at(self._next, self._begin_next, loop)
+
+    def _is_busy(self) -> bool:
+        return time.monotonic() - self._admission.called_at < _BUSY
+
+
 class _Refusals(MetadataInterceptor[None]):
     """Ends calls that were refused by their headers, before connectrpc looks at a body.
 
@@ -469,7 +335,7 @@ class _Refusals(MetadataInterceptor[None]):
         return None
 
 
-class _Calls(ConnectASGIApplication[Any]):
+class Calls(ConnectASGIApplication[Any]):
     """The calls: lets them in, and has connectrpc speak its protocols.
 
     Args:
@@ -478,9 +344,9 @@ class _Calls(ConnectASGIApplication[Any]):
     """
 
     def __init__(self, admission: Admission, most: int) -> None:
-        self._admission, self._most = admission, most
+        self._admission, self._most, self._pace = admission, most, _Pace(admission)
         self._forms = {path: _Form(method) for path, method in admission.methods.items()}
-        super().__init__(
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  # of types that are not told
             service=None,
             endpoints=lambda _: {path: _endpoint(path, method) for path, method in admission.methods.items()},
             interceptors=[_Refusals()],
@@ -494,10 +360,12 @@ class _Calls(ConnectASGIApplication[Any]):
         return "/"
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answers a call."""
         form = self._forms.get(scope["path"])
         if form is None or scope["method"] != "POST":
-            await super().__call__(scope, receive, send)
+            await self._speak(scope, receive, send)
             return
+        await self._pace.turn(next((value for key, value in scope["headers"] if key == b"authorization"), b""))
         details = _Details(method=scope["path"], invocation_metadata=_metadata(scope["headers"]))
         exchange = _Exchange(form, details, receive, self._most)
         _current.set(exchange)
@@ -505,9 +373,13 @@ class _Calls(ConnectASGIApplication[Any]):
         assert exchange.answer is not None
         try:
             await asyncio.wait({exchange.answer, exchange.body}, return_when=asyncio.FIRST_COMPLETED)
-            await super().__call__(scope, _replaying(exchange, receive), send)
+            await self._speak(scope, _replaying(exchange, receive), send)
         finally:
             await exchange.end()
+
+    async def _speak(self, scope: Any, receive: Any, send: Any) -> None:
+        """Has connectrpc answer."""
+        await super().__call__(scope, receive, send)  # pyright: ignore[reportUnknownMemberType]  # as above
 
 
 def _replaying(exchange: _Exchange, receive: _Receive) -> _Receive:

@@ -1,0 +1,225 @@
+"""The HTTP listener: one more port of the process that serves gRPC, in its event loop, by uvicorn and Starlette."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
+from typing import Any, TypeAlias
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Mount
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from contextunity.core.tokens import MAX_TOKEN_LENGTH
+
+from ..admission import Admission
+from ..auth import Authenticator
+from ..errors import PortTakenError
+from ..service import WorkerService
+from ..settings import Settings, is_loopback
+from .calls import Calls
+from .entrance import Entrance
+from .openapi import openapi_routes
+from .payload_codec import codec_routes
+
+__all__ = ["application", "running_http"]
+
+_STOP_GRACE = 5
+"""Seconds that calls under way have to finish when the server stops."""
+_IDLE = 10.0
+"""Seconds after which a connection is looked at: one on which nothing was asked twice in a row is closed."""
+_SLOW_READER = 60.0
+"""Seconds in which a client takes what it is sent; else its connection ends, and what is held for it with it."""
+_CONNECTIONS = 1000
+"""Connections at most; fewer where the process may have few files open."""
+_HEADERS = (
+    *("authorization", "content-type", "content-encoding", "accept-encoding", "x-namespace"),
+    *("connect-protocol-version", "connect-timeout-ms", "connect-content-encoding", "connect-accept-encoding"),
+    *("grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "x-grpc-web", "x-user-agent"),
+    *("contextunity-workflow-id", "contextunity-workflow-id-bin", "contextunity-run-id", "contextunity-request-id"),
+    *("contextunity-tenant", "contextunity-detach", "contextunity-on-cancel"),
+)
+"""What pages of allowed origins may send."""
+_EXPOSED = (
+    *("grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "connect-content-encoding"),
+    *("contextunity-workflow-id", "contextunity-workflow-id-bin", "contextunity-run-id"),
+)
+"""What they may read of an answer."""
+
+_Scope: TypeAlias = MutableMapping[str, Any]
+_Message: TypeAlias = MutableMapping[str, Any]
+_Receive: TypeAlias = Callable[[], Awaitable[_Message]]
+_Send: TypeAlias = Callable[[_Message], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def running_http(
+    service: WorkerService, admission: Admission, authenticator: Authenticator, settings: Settings
+) -> AsyncGenerator[int, None]:
+    """Serves while the context is open; gives the port.
+
+    Args:
+        service: answers the calls.
+        admission: lets them in, whichever listener they come by.
+        authenticator: tells who asks for what is no call.
+        settings: of the process: where to listen, and which pages of browsers may call.
+
+    Raises:
+        PortTakenError: the address cannot be listened on.
+    """
+    listening = _listen(settings)
+    port: int = listening.getsockname()[1]
+    server = _Server(
+        uvicorn.Config(
+            application(service, admission, authenticator, settings),
+            loop="none",
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            limit_concurrency=_max_connections(),
+            timeout_graceful_shutdown=_STOP_GRACE,
+            h11_max_incomplete_event_size=2 * MAX_TOKEN_LENGTH,
+        )
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
+    try:
+        await server.ready.wait()
+        yield port
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def application(
+    service: WorkerService, admission: Admission, authenticator: Authenticator, settings: Settings
+) -> Starlette:
+    """All that the listener serves."""
+    entrance = Entrance(authenticator, settings)
+    routes = [*openapi_routes(service, entrance), *codec_routes(service.client, entrance)]
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=settings.http_origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=_HEADERS,
+        expose_headers=_EXPOSED,
+        max_age=7200,
+    )
+    guard = Middleware(_Guard, only_this_machine=settings.auth == "none" and is_loopback(settings.listen_host))
+    return Starlette(routes=[*routes, Mount("/", Calls(admission, settings.max_unit_bytes))], middleware=[guard, cors])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host = settings.listen_host.removeprefix("[").removesuffix("]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listening.bind((host, settings.http_port or 0))
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        where = f"{settings.listen_host}:{settings.http_port}"
+        reason = (error.strerror or str(error)).lower()
+        raise PortTakenError(where, "WORKER_HTTP_PORT (or the host with WORKER_HOST)", reason) from None
+    return listening
+
+
+def _max_connections() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(_CONNECTIONS, limit // 4))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server as a part of a process: signals are the process's, and it tells when it is ready."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.ready.set()
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's, which gives a connection all the time there is for the headers of a request; this one ends it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(_IDLE, self._look, None)
+
+    def _look(self, before: Any) -> None:
+        if self.transport.is_closing():
+            return
+        cycle: Any = self.cycle
+        if (cycle is None or cycle.response_complete) and cycle is before:
+            self.transport.close()
+            return
+        self.loop.call_later(_IDLE, self._look, cycle)
+
+
+class _Guard:
+    """Refuses what no client of ours sends, before anything is done for it.
+
+    Args:
+        app: does the rest.
+        only_this_machine: whether callers are on this machine and not asked who they are. Then a page of any site could
+            call in a browser's name, by a name of its own for this address; so only names of this machine are taken.
+    """
+
+    def __init__(self, app: Any, *, only_this_machine: bool) -> None:
+        self._app, self._only_this_machine = app, only_this_machine
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        if scope["type"] != "http":
+            raise ValueError(f"{scope['type']} is not served")
+        headers = dict(scope["headers"])
+        if not all(key.isascii() and _is_text(value) for key, value in scope["headers"]):
+            await _answer(send, 400, "a header is not UTF-8")
+            return
+        host = headers.get(b"host", b"").decode().rpartition("]")[0] or headers.get(b"host", b"").decode().split(":")[0]
+        if self._only_this_machine and not is_loopback(host or "localhost"):
+            await _answer(send, 421, f"callers are not asked who they are, so {host} is not served; call localhost")
+            return
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind == b"application/grpc" or kind.startswith(b"application/grpc+"):
+            await _answer(send, 415, "gRPC is served on the port of WORKER_PORT; this one takes Connect and gRPC-Web")
+            return
+
+        async def send_in_time(message: _Message) -> None:
+            async with asyncio.timeout(_SLOW_READER):
+                await send(message)
+
+        await self._app(scope, receive, send_in_time)
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+async def _answer(send: _Send, status: int, text: str) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": f"{text}\n".encode()})

@@ -1,0 +1,107 @@
+"""The codec endpoint: what Temporal's web UI and command line ask to show payloads in clear, and to read what is typed.
+
+They send payloads as JSON. Messages of the contracts become ProtoJSON, and ProtoJSON that names its message becomes
+bytes again; what a payload codec has encrypted or compressed is decoded before, and encoded after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf import json_format
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.client import Client
+
+from contextunity.core import codec
+from contextunity.core.errors import CodecError
+
+from ..grpc_errors import FieldViolation, ServiceError, invalid
+from .entrance import Entrance
+
+__all__ = ["codec_routes"]
+
+_BINARY, _JSON = b"binary/protobuf", b"json/protobuf"
+_AT_ONCE = 4
+"""Requests that are read and worked on at once; each holds some tens of megabytes at most."""
+
+
+def codec_routes(client: Client, entrance: Entrance) -> list[Route]:
+    """The routes `/codec/{namespace}/decode` and `/codec/{namespace}/encode`.
+
+    Args:
+        client: whose payloads they are.
+        entrance: lets callers in.
+    """
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def convert(request: Request) -> Response:
+        direction = request.path_params["direction"]
+        try:
+            entrance.admit(request, "worker:read" if direction == "decode" else "worker:execute")
+            if request.path_params["namespace"] != client.namespace or direction not in ("decode", "encode"):
+                return Response("there is no such codec", status_code=404)
+            async with at_once:
+                payloads = _read(await entrance.body(request))
+                made = await (_decode if direction == "decode" else _encode)(client, payloads)
+                return JSONResponse({"payloads": [json_format.MessageToDict(each) for each in made]})
+        except ServiceError as error:
+            return entrance.refusal(error)
+
+    return [Route("/codec/{namespace}/{direction}", convert, methods=["POST"])]
+
+
+def _read(body: bytes) -> list[Payload]:
+    try:
+        return list(json_format.ParseDict(json.loads(body), Payloads()).payloads)
+    except (ValueError, RecursionError, json_format.ParseError) as error:
+        raise invalid(FieldViolation(field="payloads", description=f"cannot be read: {error}")) from None
+
+
+async def _decode(client: Client, payloads: Sequence[Payload]) -> Sequence[Payload]:
+    if client.data_converter.payload_codec is not None:
+        payloads = await client.data_converter.payload_codec.decode(payloads)
+    return [await asyncio.to_thread(_in_clear, each) for each in payloads]
+
+
+async def _encode(client: Client, payloads: Sequence[Payload]) -> Sequence[Payload]:
+    made = [await asyncio.to_thread(_in_bytes, each) for each in payloads]
+    if client.data_converter.payload_codec is not None:
+        return await client.data_converter.payload_codec.encode(made)
+    return made
+
+
+def _in_clear(payload: Payload) -> Payload:
+    """A message as ProtoJSON; what is none, or of a type that is not known here, as it is."""
+    if payload.metadata.get("encoding") != _BINARY:
+        return payload
+    try:
+        message_class = codec.message_class(payload.metadata["messageType"].decode())
+        text = codec.to_json(codec.decode(message_class, payload.data))
+    except (CodecError, UnicodeDecodeError):
+        return payload
+    return _with(payload, _JSON, text.encode())
+
+
+def _in_bytes(payload: Payload) -> Payload:
+    """ProtoJSON that names its message as bytes."""
+    name = payload.metadata.get("messageType", b"")
+    if payload.metadata.get("encoding") != _JSON or not name:
+        return payload
+    try:
+        message: Any = codec.from_json(codec.message_class(name.decode()), payload.data)
+    except (CodecError, UnicodeDecodeError) as error:
+        raise invalid(FieldViolation(field="payloads", description=str(error))) from None
+    return _with(payload, _BINARY, codec.encode(message))
+
+
+def _with(payload: Payload, encoding: bytes, data: bytes) -> Payload:
+    made = Payload(data=data)
+    made.metadata.update(payload.metadata)
+    made.metadata["encoding"] = encoding
+    return made

@@ -18,7 +18,7 @@ use contextunity::worker::worker_service_client::WorkerServiceClient;
 use contextunity::worker::{StartWorkflowResult, TaskStatus, WatchTaskRequest};
 
 mod protos {
-    #![allow(clippy::all)]
+    #![allow(clippy::all, dead_code)]
     include!(concat!(env!("OUT_DIR"), "/protos.rs"));
 }
 use protos::contextunity;
@@ -94,7 +94,10 @@ async fn refused(calls: Calls) -> Result<(), Error> {
     let Err(status) = HarvestServiceClient::new(calls).harvest(request).await else {
         return Err("a page size of 5000 was not refused".into());
     };
-    for violation in status.get_details_bad_request().unwrap_or_default().field_violations {
+    let Some(details) = status.get_details_bad_request() else {
+        return Err(status.into());
+    };
+    for violation in details.field_violations {
         println!("refused: {:?}: {}: {}", status.code(), violation.field, violation.description);
     }
     Ok(())

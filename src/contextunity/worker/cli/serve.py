@@ -92,7 +92,6 @@ async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | Non
         service = WorkerService(client, registry, rpc_timeout=timeout, quotas=quotas)
         server = await stack.enter_async_context(running_server(service, settings, authenticator))
         temporal = client.service_client.config.target_host
-        _settle()
         http = "" if server.http_port is None else f" (HTTP on port {server.http_port})"
         say(f"WorkerService listens on {server.host}:{server.port}{http}, Temporal at {temporal}")
         await _forever()

@@ -60,12 +60,17 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         process.end()
 
 
+def _plain(output: str) -> str:
+    """What was printed without its colours, which Maven has even where nobody sees them."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", output)
+
+
 def _need(command: str, version: str, *arguments: str) -> None:
     """Skips the test where a program is missing, or older than its client needs."""
     if shutil.which(command) is None:
         pytest.skip(f"{command} is not installed; this client needs {version} or newer")
     told = subprocess.run([command, *arguments], capture_output=True, text=True, check=False, timeout=60)
-    found = re.search(r"\d+(\.\d+)*", told.stdout + told.stderr)
+    found = re.search(r"\d+(\.\d+)*", _plain(told.stdout + told.stderr))
     assert found is not None, f"{command} does not tell its version: {told}"
     if [int(part) for part in found[0].split(".")] < [int(part) for part in version.split(".")]:
         pytest.skip(f"{command} is {found[0]}; this client needs {version} or newer")
@@ -102,8 +107,7 @@ def _run(language: str, folder: Path, service: Service, token: str) -> subproces
 
 def _shape(output: str) -> list[str]:
     """What was printed without what differs from run to run: how often a watch tells that the task runs."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in output.splitlines()]
-    return [line for line in lines if line and "RUNNING" not in line]
+    return [line for line in _plain(output).splitlines() if line and "RUNNING" not in line]
 
 
 def _check(language: str, service: Service) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
@@ -33,13 +34,14 @@ def _block_with(language: str, text: str) -> str:
 def test_the_calling_snippet_starts_a_workflow(
     spawn: Any, temporal_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port = usual_or_free_port(0)
+    port, http_port = usual_or_free_port(0), usual_or_free_port(0)
     service = spawn(
         "-m",
         "contextunity.worker",
         TEMPORAL_ADDRESS=temporal_server.address,
         WORKER_HOST="127.0.0.1",
         WORKER_PORT=str(port),
+        WORKER_HTTP_PORT=str(http_port),
     )
     service.wait_for("WorkerService listens on")
     names: dict[str, Any] = {}
@@ -61,6 +63,12 @@ def test_the_calling_snippet_starts_a_workflow(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert '"harvest/my_project/camping-trade"' in done.stdout
+    _, _, header, _, body, url = shlex.split(_block_with("sh", "curl -H"))
+    # No worker runs here, so the call must not wait.
+    headers = {**dict([header.split(": ")]), "contextunity-detach": "true"}
+    answer = httpx.post(url.replace("localhost:50080", f"127.0.0.1:{http_port}"), content=body, headers=headers)
+    assert (answer.status_code, answer.json()) == (200, {})
+    assert answer.headers["contextunity-workflow-id"] == "harvest/default/camping-trade"
 
 
 def test_the_registering_snippet_registers_its_module() -> None:

@@ -19,7 +19,7 @@ from contextunity.core.tokens import ContextToken, mint
 from contextunity.worker.embedded import usual_or_free_port
 
 from ..conftest import run_python
-from .pages import ROOT, blocks, section
+from .pages import ROOT, blocks, page, section
 
 pytestmark = [pytest.mark.polyglot, pytest.mark.timeout(1500)]
 
@@ -172,7 +172,25 @@ def test_python(service: Service) -> None:
     _check("python", service)
 
 
-def test_curl(service: Service) -> None:
+_SHOW_A_TOKEN = """
+curl() { command curl --silent --show-error --fail-with-body --header "authorization: Bearer $CONTEXTWORKER_TOKEN" "$@"; }
+buf() { command=$1; shift; command buf "$command" --header "authorization: Bearer $CONTEXTWORKER_TOKEN" "$@"; }
+contextworker protos protos >/dev/null
+"""
+
+
+def test_the_commands_of_the_page_about_curl(service: Service, tmp_path: Path) -> None:
+    _need("curl", "7.76", "--version")
+    found = [block for block in blocks(page("curl"), "sh") if block.startswith(("curl ", "buf "))]
+    assert len(found) == 5
+    for block in found:
+        script = block.replace("localhost:50080", service.http_target).replace("/default/", "/my_project/")
+        done = _sh(_SHOW_A_TOKEN + script, tmp_path, _RUN_SECONDS, CONTEXTWORKER_TOKEN=service.token)
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+        assert re.search(r'"(harvestId|stage|status)": ?"', done.stdout), f"{block}\n{done.stdout}"
+
+
+def test_the_script_for_curl(service: Service) -> None:
     _need("curl", "7", "--version")
     [script] = blocks(section("curl", "Run"), "sh")[:1]
     assert "localhost:50080" in script

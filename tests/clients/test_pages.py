@@ -10,7 +10,6 @@ import pytest
 from .pages import ROOT, blocks, page
 
 _PROGRAMS = {
-    "curl": ("sh", ["clients/curl/harvester.sh"]),
     "go": ("go", ["clients/go/main.go"]),
     "java": ("java", ["clients/java/src/main/java/com/example/harvester/Harvester.java"]),
     "python": ("python", ["clients/python/harvester.py"]),
@@ -35,9 +34,6 @@ def _is_excerpt(block: str, programs: list[str]) -> bool:
 def test_the_code_of_a_page_is_that_of_the_program(language: str) -> None:
     fence, programs = _PROGRAMS[language]
     found = blocks(page(language), fence)
-    if fence == "sh":
-        # The other ones are commands that run it.
-        found = [block for block in found if not block.startswith("CONTEXTWORKER_")]
     assert found
     assert [block for block in found if not _is_excerpt(block, programs)] == []
     assert [block for block in found if textwrap.dedent(block) != block] == []

@@ -400,3 +400,12 @@ def test_the_services_are_in_reflection(desk: Desk) -> None:
     ]
     methods = {method.name for each in files for service in each.service for method in service.method}
     assert methods >= {"Work", "Join", "GetProgress"}
+
+
+async def test_a_start_past_the_service_gets_the_default_tenant(desk: Desk, desk_messages: SimpleNamespace) -> None:
+    """As people start one at Temporal's command line: ProtoJSON as json/plain."""
+    client = await Client.connect(desk.temporal.address, plugins=[ContextWorkerPlugin()])
+    result: Any = await client.execute_workflow(
+        "work", {"name": "a"}, id=f"by-hand-{uuid.uuid4()}", task_queue="desk", result_type=desk_messages.WorkResponse
+    )
+    assert result.text == "a for default"

@@ -32,7 +32,7 @@ from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import OpenTasks, Quotas
 from contextunity.worker.schedules import DEFAULT_PROJECT
 from contextunity.worker.temporal.converter import ProtobufPayloadConverter
-from contextunity.worker.temporal.tenancy import tenant_violation
+from contextunity.worker.temporal.tenancy import DEFAULT_TENANT, tenant_violation
 from python_temporal.contract import WorkflowContract
 
 from .payloads import encode_answer, read_request
@@ -93,7 +93,6 @@ class KnownTasks:
         return self._tasks.get(workflow_id)
 
 
-_DEFAULT_TENANT = "default"
 _ID_LIMIT = 200
 """Characters of a unit's ids. They are UUIDs by right; clients that have ids of their own are let in."""
 _LABEL_LIMIT = 500
@@ -264,7 +263,7 @@ class Call:
             self._require_tenant(name)
             return name
         if self.caller.tenants is None:
-            return _DEFAULT_TENANT
+            return DEFAULT_TENANT
         if len(self.caller.tenants) == 1:
             (name,) = self.caller.tenants
             return name

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import betterproto2
 import nexusrpc.handler
 from temporalio import activity, client, nexus, worker, workflow
 from temporalio.api.common.v1 import Payload
@@ -25,9 +26,9 @@ from contextunity.core.errors import CodecError
 
 from .converter import data_converter
 from .search_attributes import TENANT_ATTRIBUTE, tenant_of
-from .tenancy import fair_priority, fairness_key
+from .tenancy import DEFAULT_TENANT, fair_priority, fairness_key
 
-__all__ = ["ContextInterceptor", "context_headers"]
+__all__ = ["ContextInterceptor", "context_headers", "fill_tenant"]
 
 _LOG = logging.getLogger(__name__)
 _CONVERTER = data_converter.payload_converter
@@ -273,6 +274,24 @@ def _of_running_workflow() -> TaskContext | None:
         return _of_workflow(workflow.info())
     except AttributeError:
         return None  # The SDK is still making the workflow; an interceptor that logs meanwhile gets here.
+
+
+_TENANT_FIELD = "tenant_id"
+_FILLED = "contextunity-tenant"
+"""Marks runs whose tenant was filled in: those that began before it was have none in a replay either."""
+
+
+def fill_tenant(argument: object) -> None:
+    """Fills in the tenant of a workflow's input that says none, as the service does where a start comes through it.
+
+    Called in a workflow, before its code sees the input: what people start at Temporal's command line or in its web UI
+    has not been through the service.
+    """
+    if not isinstance(argument, betterproto2.Message) or not workflow.in_workflow():
+        return
+    if getattr(argument, _TENANT_FIELD, None) == "" and workflow.patched(_FILLED):
+        # The class is generated, so its fields are not known here.
+        setattr(argument, _TENANT_FIELD, _of_workflow(workflow.info()).tenant_id or DEFAULT_TENANT)
 
 
 def _label(info: workflow.Info) -> str:

@@ -18,7 +18,7 @@ from python_temporal.workflows import check_inputs_by
 from shared_import_sandbox import sandboxed_runner
 
 from ..internal_fields import clear_internal
-from .context_interceptor import ContextInterceptor
+from .context_interceptor import ContextInterceptor, fill_tenant
 from .converter import data_converter
 from .heartbeats import HeartbeatInterceptor
 from .validation_interceptor import ValidationInterceptor
@@ -68,7 +68,7 @@ class ContextWorkerPlugin(SimplePlugin):
 
     def __init__(self, *, passthrough_modules: Iterable[str] = ()) -> None:
         self._passthrough = (*PASSTHROUGH_MODULES, *passthrough_modules)
-        check_inputs_by(clear_internal)
+        check_inputs_by(_prepare_input)
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK leaves some of its parameters open
             "contextunity.ContextWorkerPlugin",
             data_converter=data_converter,
@@ -85,6 +85,12 @@ class ContextWorkerPlugin(SimplePlugin):
         if type(runner) is SandboxedWorkflowRunner:
             return sandboxed_runner(restrictions, runner.runner_class, fixed_types=_FIXED_TYPES)
         return dataclasses.replace(runner, restrictions=restrictions)
+
+
+def _prepare_input(argument: object) -> None:
+    """Makes of a workflow's input what the service makes of it, for those that were started past the service."""
+    clear_internal(argument)
+    fill_tenant(argument)
 
 
 @contextlib.asynccontextmanager

@@ -8,8 +8,10 @@ import re
 
 from temporalio.common import Priority
 
-__all__ = ["fair_priority", "fairness_key", "resolved_queue", "tenant_queue", "tenant_violation"]
+__all__ = ["DEFAULT_TENANT", "fair_priority", "fairness_key", "resolved_queue", "tenant_queue", "tenant_violation"]
 
+DEFAULT_TENANT = "default"
+"""Whose work it is where nobody says."""
 _MAX_FAIRNESS_KEY_BYTES = 64
 _TENANT = re.compile(r"[\w.:@/+\-]{1,200}")
 

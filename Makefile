@@ -88,7 +88,7 @@ release-contract: $(READY) ## Make proto/ the released contract, where nothing b
 conformance: $(READY) ## Run Google's conformance tests on the codec, where their runner can be had.
 	@$(BIN)/python tools/conformance.py
 
-check: lint types check-generated check-contract test ## Everything that CI runs, but for the conformance tests.
+check: lint types check-generated check-contract test ## Everything that CI runs, but for the conformance tests and callers in other languages.
 
 # The names of benchmarks behind `bench` are goals to make as well; only beside it do they mean anything.
 BENCHMARKS := $(basename $(notdir $(filter-out bench/_%,$(wildcard bench/*.py))))

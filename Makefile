@@ -13,7 +13,7 @@ unexport PYTHONHOME
 export GRPC_ENABLE_FORK_SUPPORT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos generate lint format types check check-generated check-sync-client check-contract release-contract conformance bench lock build clean
+.PHONY: help setup run test test-chaos test-polyglot generate lint format types check check-generated check-sync-client check-contract release-contract conformance bench lock build clean
 
 help: ## List the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test: $(READY) ## Run the tests.
 
 test-chaos: $(READY) ## Run the tests that take minutes, or much of the machine.
 	@$(BIN)/python -m pytest -m chaos
+
+test-polyglot: $(READY) ## Build the callers in clients/ from their registries, and run them against a service.
+	@$(BIN)/python -m pytest -m polyglot tests/clients
 
 generate: export PATH := $(CURDIR)/$(BIN):$(PATH)
 generate: $(READY) ## Write gen/ and docs/contracts/ anew from proto/, and docs/reference/ from the code.
@@ -86,7 +89,7 @@ conformance: $(READY) ## Run Google's conformance tests on the codec and Connect
 	@$(BIN)/python tools/conformance.py
 	@$(BIN)/python tools/connect_conformance.py
 
-check: lint types check-generated check-contract test ## Everything that CI runs, but for the conformance tests.
+check: lint types check-generated check-contract test ## Everything that CI runs, but for the conformance tests and callers in other languages.
 
 # The names of benchmarks behind `bench` are goals to make as well; only beside it do they mean anything.
 BENCHMARKS := $(basename $(notdir $(filter-out bench/_%,$(wildcard bench/*.py))))
@@ -106,4 +109,5 @@ build: $(READY) ## Build the wheel and the source distribution into dist/.
 clean: ## Remove what was made, the environment and the local databases included.
 	@rm -f src/betterproto2_codec/_wire*.so
 	@rm -rf .venv .build .contextworker .hypothesis .mypy_cache .pytest_cache .ruff_cache dist bench/results
+	@rm -rf clients/*/protos clients/*/gen clients/*/target clients/*/dist clients/*/node_modules clients/*/.venv clients/go/harvester
 	@find src gen tests tools bench -type d -name __pycache__ -prune -exec rm -rf {} +

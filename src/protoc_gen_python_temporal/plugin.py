@@ -68,9 +68,22 @@ def _write(schema: Schema, models: list[FileModel], options: Options) -> dict[st
             header = _header(model.source, options.parameter, _version())
             texts[model.path] = print_module(model, header)
             texts[model.descriptors_path] = _text([*header, *print_descriptors(schema.raw, model.source)])
+    if options.descriptors:
+        path, text = _package_descriptors(schema, options)
+        texts[path] = text
     if options.docs:
         texts[options.docs] = print_reference(models, _version())
     return texts
+
+
+def _package_descriptors(schema: Schema, options: Options) -> tuple[str, str]:
+    package = options.descriptors
+    sources = sorted(name for name, file in schema.raw.items() if file.package == package)
+    if not sources:
+        raise UsageError(f"option descriptors={package!r} names a package that none of the files has")
+    header = _header(", ".join(sources), options.parameter, _version())
+    text = _text([*header, *print_descriptors(schema.raw, *sources)])
+    return f"{package.replace('.', '/')}/package_descriptors.py", text
 
 
 def _version() -> str:

@@ -1,4 +1,4 @@
-"""Prints the descriptors of a file and of all that it imports, as a module that is imported when they are asked for.
+"""Prints the descriptors of files and of all that they import, as a module that is imported when they are asked for.
 
 The `_pb2` modules have the descriptors without temporal.v1's annotations, since no Python module stands for those. What
 a service tells other teams are the files as their authors wrote them.
@@ -19,19 +19,23 @@ _VOCABULARY = ("buf/validate/", "google/protobuf/", "temporal/api/", "temporal/v
 _WIDTH = 112
 
 
-def print_descriptors(files: Mapping[str, descriptor_pb2.FileDescriptorProto], source: str) -> list[str]:
+def print_descriptors(files: Mapping[str, descriptor_pb2.FileDescriptorProto], *sources: str) -> list[str]:
     """The module's lines, without a header.
 
     Args:
         files: all files of the request by name.
-        source: the file.
+        sources: names of those that are asked for.
     """
-    found = descriptor_pb2.FileDescriptorSet(file=[_slim(file) for file in _closure(files, source, set())])
+    seen = set[str]()
+    found = descriptor_pb2.FileDescriptorSet(
+        file=[_slim(file) for source in sources for file in _closure(files, source, seen)]
+    )
     # bzip2's output is the same everywhere; that of zlib differs between its implementations.
     text = base64.b64encode(bz2.compress(found.SerializeToString(deterministic=True))).decode()
     pieces = [text[start : start + _WIDTH] for start in range(0, len(text), _WIDTH)]
     return [
-        f'"""{source} and all that it imports, annotations and comments included."""',
+        f'"""{", ".join(sources)} and all that {"it imports" if len(sources) == 1 else "they import"}, annotations and '
+        'comments included."""',
         "",
         "FILE_DESCRIPTOR_SET = (",
         *(f"    {piece!r}" for piece in pieces),

@@ -119,6 +119,8 @@ class Options:
 
     Attributes:
         package: dotted Python package that the output folder is, such as `acme.gen`; empty where it is on the path.
+        descriptors: proto package whose files, whether they have annotations or not, get one module with their
+            descriptors; empty for none.
         docs: name of a Markdown reference of all services to write into the output folder; empty for none.
         code: whether to write the Python modules.
         ignore: families of annotations to pass over instead of refusing them.
@@ -126,6 +128,7 @@ class Options:
     """
 
     package: str = ""
+    descriptors: str = ""
     docs: str = ""
     code: bool = True
     ignore: frozenset[str] = frozenset()
@@ -141,13 +144,14 @@ def parse_options(parameter: str) -> Options:
     values: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in parameter.split(","))):
         name, _, value = item.partition("=")
-        if name not in ("package", "docs", "code", "ignore"):
-            raise UsageError(f"unknown option {name!r}; options are package=, docs=, code= and ignore=")
+        if name not in ("package", "descriptors", "docs", "code", "ignore"):
+            raise UsageError(f"unknown option {name!r}; options are package=, descriptors=, docs=, code= and ignore=")
         if name in values:
             raise UsageError(f"option {name!r} is given twice")
         values[name] = value
     return Options(
         package=_matching("package", values.get("package"), _PACKAGE, "a dotted Python package name"),
+        descriptors=_matching("descriptors", values.get("descriptors"), _PACKAGE, "a proto package name"),
         docs=_matching("docs", values.get("docs"), _DOCS, "a path that ends with .md"),
         code=_boolean("code", values.get("code", "true")),
         ignore=_families(values.get("ignore", "")),

@@ -98,6 +98,17 @@ def test_they_do_not_depend_on_what_else_is_asked_for(
     assert _descriptors(texts["acme/shop/v1/shop_descriptors.py"]) == found
 
 
+def test_a_package_without_a_contract_gets_them_where_asked_for(
+    request_of_shop: plugin_pb2.CodeGeneratorRequest,
+) -> None:
+    request_of_shop.parameter = "descriptors=acme.common.v1,code=false"
+    [file] = generate(request_of_shop).file
+    assert file.name == "acme/common/v1/package_descriptors.py"
+    [common] = _descriptors(file.content).file
+    assert common.name == "acme/common/v1/common.proto"
+    assert "Money." in common.source_code_info.location[0].leading_comments
+
+
 def test_buf_takes_them(found: descriptor_pb2.FileDescriptorSet, tmp_path: Path) -> None:
     image = tmp_path / "shop.binpb"
     image.write_bytes(found.SerializeToString())

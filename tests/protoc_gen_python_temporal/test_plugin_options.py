@@ -20,12 +20,16 @@ service S { rpc Do(In) returns (Out) { option (temporal.v1.activity) = {start_to
     ("parameter", "reason"),
     [
         pytest.param(
-            "pakage=gen", "unknown option 'pakage'; options are package=, docs=, code= and ignore=", id="unknown"
+            "pakage=gen",
+            "unknown option 'pakage'; options are package=, descriptors=, docs=, code= and ignore=",
+            id="unknown",
         ),
         pytest.param("package=a,package=b", "option 'package' is given twice", id="twice"),
         pytest.param("package=a-b", "option package='a-b' is not a dotted Python package name", id="package"),
         pytest.param("docs=../a.md", "option docs='../a.md' is not a path that ends with .md", id="docs_outside"),
         pytest.param("docs=a.txt", "option docs='a.txt' is not a path that ends with .md", id="docs_ending"),
+        pytest.param("descriptors=a/b", "option descriptors='a/b' is not a proto package name", id="descriptors"),
+        pytest.param("descriptors=no.such", "names a package that none of the files has", id="descriptors_of_none"),
         pytest.param("code=no", "option code='no' is neither true nor false", id="code"),
         pytest.param("ignore=cli+x", "names 'x'; join any of cli, nexus, patches, xns by +", id="ignore"),
     ],

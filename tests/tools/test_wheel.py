@@ -87,3 +87,11 @@ def test_it_has_the_protos_that_contracts_import(unpacked_wheel: Path) -> None:
     assert {"buf/validate/validate.proto", "temporal/v1/temporal.proto", "contextunity/worker/worker.proto"} <= set(
         told.split()
     )
+
+
+def test_it_writes_the_protos_of_callers(unpacked_wheel: Path, tmp_path: Path) -> None:
+    told = _run(
+        unpacked_wheel, f"from contextunity.worker.cli import main; main(['protos', {str(tmp_path)!r}, '--client'])"
+    )
+    assert {"contextunity/harvest/v1/harvest.proto", "google/rpc/error_details.proto", "buf.yaml"} <= set(told.split())
+    assert "rpc Harvest(" in (tmp_path / "contextunity/harvest/v1/harvest.proto").read_text(encoding="utf-8")

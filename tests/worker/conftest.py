@@ -70,8 +70,12 @@ parallel = 4
 allow = ["{site.origin}"]
 """
     )
+    # Ports that are free: each process that runs tests starts one of these, at the same moment.
     process = run_python(
-        folder, "-m", "contextunity.worker", "dev", "--temporal-port", "0", "--ui-port", "0", WORKER_PORT="0"
+        folder,
+        *("-m", "contextunity.worker", "dev", "--temporal-port", "0", "--ui-port", "0"),
+        WORKER_PORT="0",
+        WORKER_HTTP_PORT="0",
     )
     try:
         yield process.wait_for("WorkerService ").split()[-1]

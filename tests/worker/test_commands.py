@@ -177,7 +177,9 @@ def test_modules_without_temporal_is_a_mistake_that_is_told(spawn: Any) -> None:
 def test_dev_brings_everything_and_its_commands_can_be_pasted(spawn: Any, tmp_path: Path) -> None:
     (tmp_path / "contextworker.toml").write_text("[modules.harvest]\nsample_products = 20\n")
     port = usual_or_free_port(0)
-    process = spawn(*_WORKER, "dev", "--temporal-port", "0", "--ui-port", "0", WORKER_PORT=str(port))
+    process = spawn(
+        *_WORKER, "dev", "--temporal-port", "0", "--ui-port", "0", WORKER_PORT=str(port), WORKER_HTTP_PORT="0"
+    )
     process.wait_for("ContextWorker runs")
     http = process.wait_for("HTTP with JSON").split()[-1]
     ui = process.wait_for("Temporal web UI").split()[-1]

@@ -62,7 +62,7 @@ async def test_a_port_that_is_taken_is_named_with_the_way_out(tmp_path: Path, wh
         ports = {"port": 0, "ui_port": 0, which: taken}
         option = "--temporal-port" if which == "port" else "--ui-port"
         with pytest.raises(PortTakenError, match=rf"127\.0\.0\.1:{taken}.*in use.*{option}"):
-            async with embedded_server(tmp_path, **ports):
+            async with embedded_server(tmp_path, port=ports["port"], ui_port=ports["ui_port"]):
                 pass
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from contextunity.gen.contextunity.code.v1 import ExecuteResponse, File, Language, Limits
+from contextunity.gen.contextunity.code.v1 import ExecuteResponse, ExecutionStatus, File, Language, Limits
 from contextunity.gen.contextunity.worker import ExecuteCodeRequest
 
 from contextunity.core import ContextUnit, codec, worker_pb2, worker_pb2_grpc
@@ -65,6 +65,7 @@ def test_a_program_gives_its_result_output_and_exit_code(caller: _Caller) -> Non
     body: Any = codec.unpack_any(answer.body)
     assert codec.full_name(body) == "contextunity.worker.ExecuteCodeResult"
     assert body.stdout == "working\n"
+    assert body.execution_status is ExecutionStatus.OK
 
 
 def test_the_typed_body_does_the_same(caller: _Caller) -> None:
@@ -117,7 +118,7 @@ def test_a_wrong_request_is_refused(service_target: str, payload: dict[str, Any]
 
 def test_without_waiting_the_task_is_gone_on_with_by_its_id(caller: _Caller, service_target: str) -> None:
     answer = caller.execute({"code": "6 * 7", "wait": False}).payload
-    assert answer["status"] == "started"
+    assert (answer["status"], answer["execution_status"]) == ("started", "unspecified")
     assert answer["result"] is None
     with SyncWorkerClient(service_target) as client:
         response = client.task(str(answer["workflow_id"])).result(ExecuteResponse)

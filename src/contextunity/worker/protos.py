@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .errors import WorkerError
 
-__all__ = ["export", "export_third_party"]
+__all__ = ["export", "export_third_party", "package_folder"]
 
 _TEMPORAL = ("temporal/api/common/v1/message.proto", "temporal/api/enums/v1/workflow.proto")
 _RULES = "buf/validate/validate.proto"
@@ -40,7 +40,7 @@ def export(folder: Path) -> list[str]:
 
 def export_third_party(folder: Path) -> list[str]:
     """Write the protos of Temporal's API that the annotations import, and Protovalidate's rules. See `export`."""
-    root = _package_folder("temporalio") / "bridge/sdk-core/crates/protos/protos/api_upstream"
+    root = package_folder("temporalio") / "bridge/sdk-core/crates/protos/protos/api_upstream"
     pending, copied = list(_TEMPORAL), set[str]()
     while pending:
         name = pending.pop()
@@ -66,7 +66,12 @@ def _first_with(name: str, *folders: Path) -> Path:
     raise WorkerError(f"the installation lacks {name}; {_IN_WHEEL} does not have it; reinstall the package")
 
 
-def _package_folder(package: str) -> Path:
+def package_folder(package: str) -> Path:
+    """Where an installed package lies.
+
+    Raises:
+        WorkerError: it is not installed.
+    """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise WorkerError(f"the package {package} is not installed")

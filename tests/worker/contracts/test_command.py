@@ -367,6 +367,25 @@ def test_a_faulty_file_of_exceptions_is_named(text: str, told: str, repository: 
     assert told in done.err
 
 
+@pytest.mark.parametrize(
+    "path", ["acme/greet/v1/greet.proto", "acme", "proto/acme/greet"], ids=["file", "folder", "folder of the module"]
+)
+def test_what_a_file_says_as_a_whole_is_excepted_by_it_or_a_folder(
+    path: str, repository: Path, command: Command
+) -> None:
+    assert command("release").code == 0
+    _edit(
+        repository / "proto/acme/greet/v1/greet.proto",
+        "package acme.greet.v1;",
+        'package acme.greet.v1;\noption go_package = "acme.example/greet/v1;greetv1";',
+    )
+    assert "error FILE_SAME_GO_PACKAGE: acme/greet/v1/greet.proto" in command("check").out
+    exception = _EXCEPTION.replace("FIELD_SAME_NAME", "FILE_SAME_GO_PACKAGE").replace("acme.greet.v1.Greeting", path)
+    _write(repository, {"contract-exceptions.toml": exception})
+    done = command("check")
+    assert (done.code, "1 excepted by contract-exceptions.toml" in done.out) == (0, True), done.out
+
+
 def test_nothing_is_released_where_something_breaks(repository: Path, command: Command) -> None:
     assert command("release").code == 0
     _edit(repository / "proto/acme/greet/v1/greet.proto", "string name = 1;", "bytes name = 1;")

@@ -25,6 +25,7 @@ _FILES = {
 syntax = "proto3";
 package acme.greet.v1;
 import "temporal/v1/temporal.proto";
+// Greets.
 service GreetService {
   option (temporal.v1.service) = {task_queue: "greet"};
   rpc Greet(GreetRequest) returns (GreetResponse) {
@@ -113,6 +114,28 @@ packages = ["src/acme_greet"]
 }
 
 
+_FOR_CALLERS = """\
+syntax = "proto3";
+
+package acme.greet.v1;
+
+// Greets.
+service GreetService {
+  rpc Greet(GreetRequest) returns (GreetResponse);
+}
+
+message GreetRequest {
+  string name = 1;
+  map<string, string> titles = 2;
+  string tenant_id = 3;
+}
+
+message GreetResponse {
+  string text = 1;
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that the module is installed into, as pip would, with its entry point."""
@@ -157,6 +180,21 @@ def test_it_is_discovered_and_runs_beside_the_others(
             answer = ContextUnit.from_protobuf(stub.GetTaskStatus(ask)).payload
     assert answer["status"] == "completed", answer
     assert answer["result"] == {"text": "good day Dr ann of acme"}
+
+
+def test_its_callers_get_its_proto_without_annotations(spawn: Any, installed: Path, tmp_path: Path) -> None:
+    written = spawn("-m", "contextunity.worker", "protos", "--client", "protos", PYTHONPATH=str(installed))
+    assert written.wait() == 0, written.output
+    assert "  acme/greet/v1/greet.proto\n" in written.output
+    assert (tmp_path / "protos/acme/greet/v1/greet.proto").read_text(encoding="utf-8") == _FOR_CALLERS
+    done = subprocess.run(
+        [Path(sys.executable).parent / "buf", "lint"],
+        cwd=tmp_path / "protos",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_all_modules_are_run_where_none_is_named(spawn: Any, temporal_server: EmbeddedServer, installed: Path) -> None:

@@ -69,7 +69,9 @@ _STATUS = TaskStatus(
             {"workflow_id": "w", "run_id": "r", "status": "started"},
             id="a start",
         ),
-        pytest.param(StartWorkflowResult(), {"workflow_id": "", "run_id": "", "status": 0}, id="whole, and empty"),
+        pytest.param(
+            StartWorkflowResult(), {"workflow_id": "", "run_id": "", "status": "unspecified"}, id="whole, and empty"
+        ),
         pytest.param(
             RegisterSchedulesResult(status="ok"),
             {

@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from contextunity.gen.contextunity.worker import QueryTaskRequest
+from contextunity.gen.google import protobuf
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 
@@ -81,10 +83,38 @@ def test_body_and_workflow_type_must_agree(desk: Desk, desk_messages: SimpleName
     wrong = _refused(desk, {"workflow_type": "work"}, body=named)
     assert "acme.desk.v1.NamedRequest" in wrong.message
     assert "acme.desk.v1.WorkRequest" in wrong.message
-    assert "no workflow_type takes" in _refused(desk, {}, body=desk_messages.WorkResponse()).message
+    no_input = _refused(desk, {}, body=desk_messages.WorkResponse()).message
+    assert "no workflow_type takes a acme.desk.v1.WorkResponse; types that can stand here: " in no_input
+    assert "acme.desk.v1.NamedRequest, " in no_input
     beside = _refused(desk, {"workflow_type": "join", "name": "y"}, body=named)
     assert beside.violations == {"payload.name": "the parameters stand in the body; leave them out of the payload"}
     assert desk.call("StartWorkflow", {"workflow_type": "lone"}, body=desk_messages.NamedRequest(name=_new()))
+
+
+@pytest.mark.parametrize(
+    ("method", "known"),
+    [
+        ("StartWorkflow", "acme.desk.v1.NamedRequest"),
+        ("GetTaskStatus", "contextunity.worker.GetTaskStatusRequest"),
+        ("RegisterSchedules", "contextunity.worker.RegisterSchedulesRequest"),
+    ],
+)
+def test_a_body_of_an_unknown_type_is_told_the_known_ones(method: str, known: str, desk: Desk) -> None:
+    strange = protobuf.Any(type_url="type.googleapis.com/no.such.Message")
+    with pytest.raises(Refusal) as caught:
+        desk.call(method, body=strange)
+    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "BODY_INVALID")
+    assert "no.such.Message" in caught.value.violations["body"]
+    assert known in caught.value.violations["body"].partition("types that can stand here: ")[2]
+
+
+def test_an_input_of_an_unknown_type_is_told_what_the_handler_takes(desk: Desk) -> None:
+    task = desk.start(name="a", mode="MODE_WAIT")
+    strange = protobuf.Any(type_url="type.googleapis.com/no.such.Message")
+    with pytest.raises(Refusal) as caught:
+        desk.call("QueryTask", body=QueryTaskRequest(workflow_id=task, query="progress", input=strange))
+    assert caught.value.violations["input"].endswith("'progress' takes nothing")
+    desk.call("TerminateTask", {"workflow_id": task})
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,11 @@ def _parser(words: Sequence[str]) -> Parser:
 def _add_serving(name: str, parser: argparse.ArgumentParser) -> None:
     if name == "protos":
         parser.add_argument("folder", type=Path, help="import folder to write them to")
+        parser.add_argument(
+            "--client",
+            action="store_true",
+            help="write what callers generate code from: all registered contracts, without annotations and internals",
+        )
         return
     # What was given before the command stays where the command does not say it again.
     suppress = argparse.SUPPRESS

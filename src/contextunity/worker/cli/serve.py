@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from betterproto2_codec import DescriptorConflictError
@@ -36,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 def run(arguments: argparse.Namespace) -> int:
     """Runs a command until it is told to stop; 0 done, 1 failed, 2 used or configured wrongly."""
     if arguments.command == "protos":
-        return _protos(arguments.folder)
+        return _protos(arguments)
     try:
         gc.disable()  # As while this was imported; a start that fails ends the process.
         settings, registry = boot(log_level=getattr(arguments, "log_level", "") or "")
@@ -66,10 +65,21 @@ def _command(arguments: argparse.Namespace) -> Callable[[Settings, WorkerRegistr
     return lambda settings, registry: _grpc(settings, registry, address)
 
 
-def _protos(folder: Path) -> int:
-    from ..protos import export
+def _protos(arguments: argparse.Namespace) -> int:
+    try:
+        if arguments.client:
+            from ..client_protos import export_client
 
-    say(f"wrote to {folder}:\n" + "\n".join(f"  {name}" for name in export(folder)))
+            _, registry = boot()
+            written = export_client(arguments.folder, registry)
+        else:
+            from ..protos import export
+
+            written = export(arguments.folder)
+    except (ContextUnityError, CodecError) as error:
+        complain(str(error))
+        return int(getattr(error, "exit_code", 1))
+    say(f"wrote to {arguments.folder}:\n" + "\n".join(f"  {name}" for name in written))
     return 0
 
 

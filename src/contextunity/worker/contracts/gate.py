@@ -127,11 +127,14 @@ class _Exception:
     line: int
 
     def covers(self, finding: Finding) -> bool:
-        """Whether the exception applies to a finding: to its declaration, an enclosing one, or its file."""
+        """Whether the exception covers a finding: its declaration, an enclosing one, its file, or a folder of that."""
         if self.rule != finding.rule.id:
             return False
         files = [place.file for place in (finding.new, finding.old) if place is not None]
-        return self.path in (finding.path, *files) or finding.path.startswith(f"{self.path}.")
+        if self.path in (finding.path, *files) or finding.path.startswith(f"{self.path}."):
+            return True
+        # Of what a file as a whole says, the path is the file by the name that imports have for it.
+        return any(path.startswith(f"{self.path}/") for path in (finding.path, *files))
 
     def unused(self, root: Path) -> Finding:
         """Return the finding for an exception that applies to nothing."""

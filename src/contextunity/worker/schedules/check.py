@@ -385,13 +385,13 @@ def _read_input(entry: ScheduleEntry, contract: WorkflowContract) -> tuple[str, 
 
 
 def _unpack(packed: betterproto2.Message, contract: WorkflowContract) -> betterproto2.Message:
+    takes = "nothing" if contract.input_type is None else f"a {codec.full_name(contract.input_type)}"
     try:
         request = codec.unpack_any(packed)
     except CodecError as error:
-        raise EntryError([Violation("input", str(error))]) from None
+        raise EntryError([Violation("input", f"{error}; {contract.name!r} takes {takes}")]) from None
     fits = contract.input_type is not None and isinstance(request, contract.input_type)
     if not fits:
-        takes = "nothing" if contract.input_type is None else f"a {codec.full_name(contract.input_type)}"
         reason = f"is a {codec.full_name(request)}, but {contract.name!r} takes {takes}"
         raise EntryError([Violation("input", reason)])
     internal = internal_in_message(request)

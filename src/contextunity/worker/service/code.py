@@ -133,6 +133,7 @@ def _program(request: ExecuteCodeRequest, tenant_id: str) -> ExecuteRequest:
 
 def _result(result: ExecuteCodeResult, response: ExecuteResponse) -> ExecuteCodeResult:
     result.status = (response.status.name or "unspecified").lower()
+    result.execution_status = response.status
     result.result = response.result
     result.stdout, result.stderr = response.stdout, response.stderr
     result.exit_code, result.duration_ms = response.exit_code, response.duration_ms

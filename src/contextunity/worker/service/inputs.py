@@ -91,7 +91,7 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
         ServiceError: there is no such workflow_type, or the content does not fit it; every violation is named.
     """
     payload = payload_of(call)
-    body = unpack(call.unit)
+    body = unpack(call.unit, lambda: _input_types(registry))
     workflow_type = _text(payload, "workflow_type")
     if body is not None:
         contract = _contract_of(registry, body, workflow_type)
@@ -150,11 +150,11 @@ def handler_input(
         try:
             request = codec.unpack_any(packed)
         except CodecError as error:
-            raise invalid(FieldViolation(field="input", description=str(error))) from None
+            text = f"{error}; {contract.name!r} takes {_what_it_takes(contract)}"
+            raise invalid(FieldViolation(field="input", description=text)) from None
         _reject_internal(request, "input")
         if contract.input_type is None or not isinstance(request, contract.input_type):
-            takes = "nothing" if contract.input_type is None else f"a {codec.full_name(contract.input_type)}"
-            text = f"is a {codec.full_name(request)}; {contract.name!r} takes {takes}"
+            text = f"is a {codec.full_name(request)}; {contract.name!r} takes {_what_it_takes(contract)}"
             raise invalid(FieldViolation(field="input", description=text))
     if request is not None:
         check_rules(request, "args" if packed is None else "input")
@@ -182,13 +182,27 @@ def _contract_of(registry: WorkerRegistry, body: betterproto2.Message, workflow_
             raise _wrong_body(f"the body is a {name}, but the workflow_type {workflow_type!r} takes {takes}")
         return contract
     if not takers:
-        raise _wrong_body(f"no workflow_type takes a {name}; name the workflow_type, or ask DescribeContracts")
+        known = ", ".join(sorted(_input_types(registry))) or "none"
+        raise _wrong_body(f"no workflow_type takes a {name}; types that can stand here: {known}")
     if len(takers) > 1:
         raise _wrong_body(
             f"several workflow_types take a {name}: {', '.join(sorted(takers))}; name one as workflow_type"
         )
     (contract,) = takers.values()
     return contract
+
+
+def _input_types(registry: WorkerRegistry) -> set[str]:
+    """Full names of the messages that a start may have as its body."""
+    return {
+        codec.full_name(each.input_type)
+        for each in registry.workflows.values()
+        if each.input_type is not None and not each.internal
+    }
+
+
+def _what_it_takes(contract: MethodContract) -> str:
+    return "nothing" if contract.input_type is None else f"a {codec.full_name(contract.input_type)}"
 
 
 def _takes(contract: WorkflowContract, name: str) -> bool:

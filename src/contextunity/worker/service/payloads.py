@@ -6,7 +6,7 @@ import functools
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import betterproto2
@@ -119,8 +119,19 @@ def _write(data: dict[str, Any], descriptor: Descriptor) -> dict[str, Any]:
             convert = _writer(field)
             made[field.name] = convert(data[field.name]) if convert else data[field.name]
         elif whole:
-            made[field.name] = [] if field.is_repeated else None if field.message_type else field.default_value
+            made[field.name] = _empty(field)
     return made
+
+
+def _empty(field: FieldDescriptor) -> Any:
+    """What a payload has for a field that is not set."""
+    if field.is_repeated:
+        return []
+    if field.message_type is not None:
+        return None
+    if field.enum_type is not None:
+        return words_of(field.enum_type).word(field.enum_type.values_by_number[field.default_value].name)
+    return field.default_value
 
 
 @functools.cache
@@ -170,8 +181,12 @@ def payload_of(call: UnitCall) -> dict[str, Any]:
         raise invalid_fields("payload", error.violations) from None
 
 
-def unpack(unit: ContextUnit) -> betterproto2.Message | None:
+def unpack(unit: ContextUnit, takes: Callable[[], Iterable[str]]) -> betterproto2.Message | None:
     """The typed message in the body; None where there is none.
+
+    Args:
+        unit: what came.
+        takes: gives the full names of the messages that may be there, for the error.
 
     Raises:
         ServiceError: it is of a type that nobody here knows, or its bytes are not of that type.
@@ -181,8 +196,10 @@ def unpack(unit: ContextUnit) -> betterproto2.Message | None:
     try:
         return codec.unpack_any(unit.body)
     except CodecError as error:
-        violation = FieldViolation(field="body", description=str(error))
-        raise ServiceError(Reason.BODY_INVALID, f"body: {error}", violations=[violation]) from None
+        known = ", ".join(sorted(takes())) or "none"
+        text = f"{error}; types that can stand here: {known}"
+        violation = FieldViolation(field="body", description=text)
+        raise ServiceError(Reason.BODY_INVALID, f"body: {text}", violations=[violation]) from None
 
 
 def read_request(call: UnitCall, message_class: type[M], prepare: Convert | None = None) -> M:
@@ -197,9 +214,9 @@ def read_request(call: UnitCall, message_class: type[M], prepare: Convert | None
         ServiceError: it does not fit; every violation is named.
     """
     payload = payload_of(call)
-    message = unpack(call.unit)
+    wanted = codec.full_name(message_class)
+    message = unpack(call.unit, lambda: (wanted,))
     if message is not None:
-        wanted = codec.full_name(message_class)
         if not isinstance(message, message_class):
             text = f"the body is a {codec.full_name(message)}; this method takes a {wanted}"
             raise ServiceError(Reason.BODY_INVALID, text, violations=[FieldViolation(field="body", description=text)])

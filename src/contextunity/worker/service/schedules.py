@@ -36,7 +36,7 @@ from contextunity.worker.temporal.tenancy import id_violation
 
 from .call import Call, Engine
 from .code import STARTS_CODE, runs_code
-from .payloads import from_payload, payload_of, read_payload, read_request, unpack
+from .payloads import from_payload, payload_of, read_payload, read_request
 
 __all__ = ["ScheduleHandlers"]
 
@@ -202,7 +202,7 @@ def _read_registration(
     Raises:
         ServiceError: what is not about single entries does not fit.
     """
-    if unpack(call.unit) is not None:
+    if call.unit.body is not None:
         request = read_request(call, RegisterSchedulesRequest)
         return request, list(request.schedules), "body.", []
     try:

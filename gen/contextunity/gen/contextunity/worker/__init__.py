@@ -768,7 +768,8 @@ class ExecuteCodeResult(betterproto2.Message):
 
     status: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    How the program ended: ok, exception, timeout and so on; "started" or "running" where it has not ended yet.
+    How the program ended, as a word: ok, exception, timeout and so on; "started" or "running" where it has not ended yet.
+    Programs that switch on it take `execution_status`.
     """
 
     result: "__google__protobuf__.Value | None" = betterproto2.field(
@@ -821,6 +822,15 @@ class ExecuteCodeResult(betterproto2.Message):
     notice: "str" = betterproto2.field(13, betterproto2.TYPE_STRING)
     """
     What was changed of the request, such as a timeout that was lowered: from what to what. Empty where nothing was.
+    """
+
+    execution_status: "_code__v1__.ExecutionStatus" = betterproto2.field(
+        14,
+        betterproto2.TYPE_ENUM,
+        default_factory=lambda: _code__v1__.ExecutionStatus(0),
+    )
+    """
+    How the program ended, for programs; `status` has the same as a word. Unspecified where it has not ended yet.
     """
 
 

@@ -31,13 +31,14 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ontextunity/worker/code.proto\x12\x13\x63ontextunity.worker\x1a\x1f\x63ontextunity/code/v1/code.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xd3\x02\n\x12\x45xecuteCodeRequest\x12\x15\n\x04\x63ode\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12:\n\x08language\x18\x02 \x01(\x0e\x32\x1e.contextunity.code.v1.LanguageB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12,\n\x06limits\x18\x03 \x01(\x0b\x32\x1c.contextunity.code.v1.Limits\x12\'\n\x06inputs\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12)\n\x05\x66iles\x18\x05 \x03(\x0b\x32\x1a.contextunity.code.v1.File\x12\r\n\x05tools\x18\x06 \x03(\t\x12\x11\n\x04wait\x18\x07 \x01(\x08H\x00\x88\x01\x01\x12\x11\n\ttenant_id\x18\x08 \x01(\t\x12*\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x07\n\x05_wait\"\x8f\x02\n\x11\x45xecuteCodeResult\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12&\n\x06result\x18\x04 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x0e\n\x06stdout\x18\x05 \x01(\t\x12\x0e\n\x06stderr\x18\x06 \x01(\t\x12\x11\n\texit_code\x18\x07 \x01(\x05\x12\x13\n\x0b\x64uration_ms\x18\x08 \x01(\x05\x12\x11\n\ttruncated\x18\t \x01(\x08\x12\r\n\x05\x65rror\x18\n \x01(\t\x12\x12\n\nerror_type\x18\x0b \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x0c \x01(\t\x12\x0e\n\x06notice\x18\r \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ontextunity/worker/code.proto\x12\x13\x63ontextunity.worker\x1a\x1f\x63ontextunity/code/v1/code.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xd3\x02\n\x12\x45xecuteCodeRequest\x12\x15\n\x04\x63ode\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12:\n\x08language\x18\x02 \x01(\x0e\x32\x1e.contextunity.code.v1.LanguageB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12,\n\x06limits\x18\x03 \x01(\x0b\x32\x1c.contextunity.code.v1.Limits\x12\'\n\x06inputs\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12)\n\x05\x66iles\x18\x05 \x03(\x0b\x32\x1a.contextunity.code.v1.File\x12\r\n\x05tools\x18\x06 \x03(\t\x12\x11\n\x04wait\x18\x07 \x01(\x08H\x00\x88\x01\x01\x12\x11\n\ttenant_id\x18\x08 \x01(\t\x12*\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x07\n\x05_wait\"\xd0\x02\n\x11\x45xecuteCodeResult\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12&\n\x06result\x18\x04 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x0e\n\x06stdout\x18\x05 \x01(\t\x12\x0e\n\x06stderr\x18\x06 \x01(\t\x12\x11\n\texit_code\x18\x07 \x01(\x05\x12\x13\n\x0b\x64uration_ms\x18\x08 \x01(\x05\x12\x11\n\ttruncated\x18\t \x01(\x08\x12\r\n\x05\x65rror\x18\n \x01(\t\x12\x12\n\nerror_type\x18\x0b \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x0c \x01(\t\x12\x0e\n\x06notice\x18\r \x01(\t\x12?\n\x10\x65xecution_status\x18\x0e \x01(\x0e\x32%.contextunity.code.v1.ExecutionStatusBd\n\x17\x63om.contextunity.workerP\x01ZGgithub.com/contextunity/contextworker/gen/go/contextunity/worker;workerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'contextunity.worker.code_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\027com.contextunity.workerP\001ZGgithub.com/contextunity/contextworker/gen/go/contextunity/worker;worker'
   _globals['_EXECUTECODEREQUEST'].fields_by_name['code']._loaded_options = None
   _globals['_EXECUTECODEREQUEST'].fields_by_name['code']._serialized_options = b'\272H\004r\002\020\001'
   _globals['_EXECUTECODEREQUEST'].fields_by_name['language']._loaded_options = None
@@ -45,5 +46,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTECODEREQUEST']._serialized_start=151
   _globals['_EXECUTECODEREQUEST']._serialized_end=490
   _globals['_EXECUTECODERESULT']._serialized_start=493
-  _globals['_EXECUTECODERESULT']._serialized_end=764
+  _globals['_EXECUTECODERESULT']._serialized_end=829
 # @@protoc_insertion_point(module_scope)

@@ -28,13 +28,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!contextunity/worker/context.proto\x12\x13\x63ontextunity.worker\"j\n\x0bTaskContext\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x0f\n\x07unit_id\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x12\n\nprovenance\x18\x04 \x03(\t\x12\x11\n\tprincipal\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!contextunity/worker/context.proto\x12\x13\x63ontextunity.worker\"j\n\x0bTaskContext\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x0f\n\x07unit_id\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x12\n\nprovenance\x18\x04 \x03(\t\x12\x11\n\tprincipal\x18\x05 \x01(\tBd\n\x17\x63om.contextunity.workerP\x01ZGgithub.com/contextunity/contextworker/gen/go/contextunity/worker;workerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'contextunity.worker.context_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\027com.contextunity.workerP\001ZGgithub.com/contextunity/contextworker/gen/go/contextunity/worker;worker'
   _globals['_TASKCONTEXT']._serialized_start=58
   _globals['_TASKCONTEXT']._serialized_end=164
 # @@protoc_insertion_point(module_scope)

@@ -113,14 +113,15 @@ def test_a_killed_worker_loses_and_repeats_nothing(house: Any, router: tuple[_Ro
     products = int(harvested["result"]["counts"]["synced"])
     assert products > 200
     workflow_id = house.start(workflow_type="enrich", supplier_code=_SUPPLIER, tenant_id=tenant, batch_size=10)
-    # Ten batches are written at once, so that some are written, some made, and some at hand when it is killed.
+    # Ten batches or more are written at once, so that some are written, some made, and some at hand when it is killed.
     assert servicer.reached.wait(60)
-    house.wait_until(workflow_id, lambda status: _enriched(status) == 100)
+    written = _enriched(house.wait_until(workflow_id, lambda status: _enriched(status) >= 100))
+    assert written <= 150
     first.send(signal.SIGKILL)
     first.wait()
     servicer.go_on.set()
     with Catalogue.open(house.catalogue_url) as catalogue:
-        assert catalogue.count_enriched(tenant, _SUPPLIER) == 100
+        assert catalogue.count_enriched(tenant, _SUPPLIER) == written
         house.work(*_BOTH)
         ended = house.wait(workflow_id)
         assert ended["status"] == "completed", ended

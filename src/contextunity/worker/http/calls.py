@@ -45,7 +45,7 @@ __all__ = ["Calls"]
 
 _LARGE = 64 * 1024
 """Bytes from which on JSON is read and written aside from the event loop."""
-_APART, _BUSY = 0.004, 1.0
+_APART, _BUSY = 0.005, 1.0
 """Seconds between the beginnings of calls while others come over gRPC, and after their last."""
 _PREFIX = 5
 """Bytes before each message of a stream."""

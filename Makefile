@@ -85,8 +85,9 @@ release-contract: $(READY) ## Make proto/ the released contract, where nothing b
 	@$(BIN)/python tools/third_party_protos.py .build/protos
 	@$(BIN)/contextworker contract release
 
-conformance: $(READY) ## Run Google's conformance tests on the codec, where their runner can be had.
+conformance: $(READY) ## Run Google's conformance tests on the codec and Connect's on HTTP, where their runners can be had.
 	@$(BIN)/python tools/conformance.py
+	@$(BIN)/python tools/connect_conformance.py
 
 check: lint types check-generated check-contract test ## Everything that CI runs, but for the conformance tests and callers in other languages.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -167,7 +168,14 @@ def test_dev_brings_everything_and_its_commands_can_be_pasted(spawn: Any, tmp_pa
         *_WORKER, "dev", "--temporal-port", "0", "--ui-port", "0", WORKER_PORT=str(port), WORKER_HTTP_PORT="0"
     )
     process.wait_for("ContextWorker runs")
-    process.wait_for("Temporal web UI")
+    http = process.wait_for("HTTP with JSON").split()[-1]
+    ui = process.wait_for("Temporal web UI").split()[-1]
+    # The web UI shows payloads in clear by the codec endpoint, which its pages may ask.
+    endpoint = httpx.get(f"{ui}/api/v1/settings").json()["Codec"]["Endpoint"]
+    assert endpoint == f"{http}/codec/default"
+    asks = {"origin": ui, "access-control-request-method": "POST", "access-control-request-headers": "x-namespace"}
+    assert httpx.options(f"{endpoint}/decode", headers=asks).status_code == 200
+    assert httpx.post(f"{endpoint}/decode", json={"payloads": []}).json() == {"payloads": []}
     command = process.wait_for("/StartWorkflow").strip()
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

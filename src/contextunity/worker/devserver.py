@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from .auth import authenticator_for
 from .embedded import LOOPBACK, EmbeddedServer, embedded_server, usual_or_free_port
+from .errors import PortTakenError
 from .modules.registry import RegisteredModule, WorkerRegistry
 from .quotas import open_quotas
 from .server import RunningServer, running_server
@@ -65,8 +67,9 @@ async def running_dev_server(
     selected = registry.select(modules)
     authenticator, settings = authenticator_for(settings), _local(settings)
     async with contextlib.AsyncExitStack() as stack:
+        http = stack.enter_context(_listen(settings))
         temporal = await stack.enter_async_context(
-            embedded_server(settings.data_folder, port=temporal_port, ui_port=ui_port, codec=_codec(settings))
+            embedded_server(settings.data_folder, port=temporal_port, ui_port=ui_port, codec=_codec(settings, http))
         )
         client = await connect(settings, address=temporal.address)
         workers = await stack.enter_async_context(
@@ -81,7 +84,7 @@ async def running_dev_server(
         # Temporal's web UI shows payloads in clear by the codec endpoint, so its pages may ask.
         origins = (*settings.http_origins, temporal.ui_url, temporal.ui_url.replace(LOOPBACK, "localhost"))
         serving = settings.model_copy(update={"http_origins": origins})
-        grpc = await stack.enter_async_context(running_server(service, serving, authenticator))
+        grpc = await stack.enter_async_context(running_server(service, serving, authenticator, http=http))
         yield DevServer(temporal=temporal, grpc=grpc, modules=selected, workers=workers)
 
 
@@ -92,16 +95,26 @@ def _local(settings: Settings) -> Settings:
         update["host"] = LOOPBACK
     if "port" not in settings.model_fields_set:
         update["port"] = usual_or_free_port(settings.port)
-    if not settings.http_port:
-        # Temporal's web UI is told of it before it is opened.
-        update["http_port"] = usual_or_free_port(0 if settings.http_port == 0 else _HTTP_PORT)
     return settings.model_copy(update=update)
 
 
-def _codec(settings: Settings) -> str:
+def _listen(settings: Settings) -> socket.socket:
+    """What to serve HTTP on: Temporal's web UI is told where that is, before anything is served there."""
+    # Imported only here: other commands import this file too, and serve no HTTP.
+    from .http import listen
+
+    if settings.http_port is not None:
+        return listen(settings.listen_host, settings.http_port)
+    try:
+        return listen(settings.listen_host, _HTTP_PORT)
+    except PortTakenError:
+        return listen(settings.listen_host, 0)
+
+
+def _codec(settings: Settings, http: socket.socket) -> str:
     """Where Temporal's web UI may ask for payloads in clear; empty where it would have to show a token."""
     if settings.auth == "token":
         return ""
     host = LOOPBACK if is_loopback(settings.listen_host) else "localhost"
     # The embedded server has one namespace.
-    return f"http://{host}:{settings.http_port}/codec/default"
+    return f"http://{host}:{http.getsockname()[1]}/codec/default"

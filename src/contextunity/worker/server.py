@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import resource
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
@@ -96,7 +97,12 @@ class RunningServer:
 
 @contextlib.asynccontextmanager
 async def running_server(
-    service: WorkerService, settings: Settings, authenticator: Authenticator, *, pace: Pace | None = None
+    service: WorkerService,
+    settings: Settings,
+    authenticator: Authenticator,
+    *,
+    pace: Pace | None = None,
+    http: socket.socket | None = None,
 ) -> AsyncGenerator[RunningServer, None]:
     """Serves while the context is open; on leaving it, calls under way have five seconds to finish.
 
@@ -105,6 +111,7 @@ async def running_server(
         settings: of the process: where to listen, and how large a unit may be.
         authenticator: tells who calls, as from `authenticator_for`.
         pace: how often Temporal is probed for the health of the service; see `Pace`.
+        http: what to serve HTTP on, as from `http.listen`; unless given, the port of the settings, where they have one.
 
     Raises:
         PortTakenError: the address cannot be listened on.
@@ -144,7 +151,7 @@ async def running_server(
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(service.close)
         stack.push_async_callback(server.stop, _STOP_GRACE)
-        http_port = await stack.enter_async_context(_http(service, admission, authenticator, settings))
+        http_port = await stack.enter_async_context(_http(service, admission, authenticator, settings, http))
         # What would go on for long ends before anybody waits for it.
         stack.callback(service.stop)
         stack.push_async_callback(health.enter_graceful_shutdown)
@@ -154,16 +161,21 @@ async def running_server(
 
 @contextlib.asynccontextmanager
 async def _http(
-    service: WorkerService, admission: Admission, authenticator: Authenticator, settings: Settings
+    service: WorkerService,
+    admission: Admission,
+    authenticator: Authenticator,
+    settings: Settings,
+    listening: socket.socket | None,
 ) -> AsyncGenerator[int | None, None]:
     """Serves HTTP as well, where that is asked for."""
-    if settings.http_port is None:
+    if settings.http_port is None and listening is None:
         yield None
         return
     # Imported only here: most processes serve gRPC alone.
-    from .http import running_http
+    from .http import listen, running_http
 
-    async with running_http(service, admission, authenticator, settings) as port:
+    listening = listening or listen(settings.listen_host, settings.http_port or 0)
+    async with running_http(service, admission, authenticator, settings, listening) as port:
         yield port
 
 

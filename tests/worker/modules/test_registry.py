@@ -60,6 +60,9 @@ def _stranger() -> None:
         pytest.param(lambda: _config(activities=[_stranger]), "_stranger belongs to no contract", id="no contract"),
         pytest.param(lambda: _config(name="a b"), "'a b' is not made of letters", id="name"),
         pytest.param(
+            lambda: _config(statuses={"FeedEmpty": "UNAVAILABLE"}), "statuses.*UNAVAILABLE.*NOT_FOUND", id="status"
+        ),
+        pytest.param(
             lambda: _config(activities=[fetch_products, fetch_products, transform_data, sync_to_brain]),
             "fetch_products",
             id="activity twice",

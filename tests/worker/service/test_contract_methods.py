@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import logging
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
@@ -10,6 +13,8 @@ from typing import Any
 
 import grpc
 import pytest
+from contextunity.gen.contextunity.worker import FailureCause, FailureCauseKind, TaskState
+from contextunity.gen.contextunity.worker import TaskStatus as TaskStatusData
 from contextunity.gen.contextunity.worker.tasks_pb2 import TaskStatus
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -17,8 +22,13 @@ from grpc_status import rpc_status
 from temporalio.client import Client
 
 from contextunity.core import codec
+from contextunity.worker.auth import authenticator_for
+from contextunity.worker.grpc_errors import to_status
 from contextunity.worker.modules.registry import WorkerRegistry
-from contextunity.worker.service import WorkerService, results, watch
+from contextunity.worker.quotas import Quotas
+from contextunity.worker.server import running_server
+from contextunity.worker.service import WorkerService, contract_methods, results, watch
+from contextunity.worker.settings import Settings, TenantQuotas
 from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 from .conftest import Desk, Refusal, refusal_of, serving
@@ -224,7 +234,7 @@ def test_a_cancelled_call_leaves_the_task_unless_told_otherwise(
     ("mode", "code", "reason", "type_", "kinds"),
     [
         ("FAIL", grpc.StatusCode.FAILED_PRECONDITION, "TASK_FAILED", "CannotBeDone", ["APPLICATION"]),
-        ("FAIL_ACTIVITY", grpc.StatusCode.FAILED_PRECONDITION, "TASK_FAILED", "StepBroke", ["ACTIVITY", "APPLICATION"]),
+        ("FAIL_ACTIVITY", grpc.StatusCode.ALREADY_EXISTS, "TASK_FAILED", "StepBroke", ["ACTIVITY", "APPLICATION"]),
     ],
 )
 def test_a_task_that_fails_tells_why_with_the_whole_chain(
@@ -409,3 +419,81 @@ async def test_a_start_past_the_service_gets_the_default_tenant(desk: Desk, desk
         "work", {"name": "a"}, id=f"by-hand-{uuid.uuid4()}", task_queue="desk", result_type=desk_messages.WorkResponse
     )
     assert result.text == "a for default"
+
+
+async def test_a_task_ends_with_the_status_of_its_errors_type() -> None:
+    def ended(kind: FailureCauseKind, type_: str, state: TaskState = TaskState.FAILED) -> grpc.StatusCode:
+        cause = FailureCause(kind=kind, type=type_, message="x" * 5000)
+        wrapped = [FailureCause(kind=FailureCauseKind.ACTIVITY, message="failed")] * 20
+        status = TaskStatusData(workflow_id="a", status=state, failure=[*wrapped, cause], error="x" * 5000)
+        error = contract_methods._ended(status, {"Taken": "ALREADY_EXISTS"})
+        # Trailers of gRPC hold 8 KiB.
+        assert len(to_status(error, "t").SerializeToString()) < 4500
+        return error.code
+
+    application = FailureCauseKind.APPLICATION
+    assert ended(application, "NotFound") is grpc.StatusCode.NOT_FOUND
+    assert ended(application, "InvalidInput") is grpc.StatusCode.INVALID_ARGUMENT
+    assert ended(application, "Taken") is grpc.StatusCode.ALREADY_EXISTS
+    # Clients call again by themselves where something is unavailable.
+    assert ended(application, "Unavailable") is grpc.StatusCode.FAILED_PRECONDITION
+    assert ended(FailureCauseKind.TIMEOUT, "NotFound") is grpc.StatusCode.FAILED_PRECONDITION
+    assert ended(application, "", TaskState.TIMED_OUT) is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_the_audit_log_has_a_call_when_its_task_begins(
+    typed: Typed, desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="contextunity.worker.audit")
+    token, request_id = Desk.token("one"), str(uuid.uuid4())
+    call, workflow_id = _waiting(typed, token=token, request_id=request_id)
+    typed.call("GetProgress", workflow_id=workflow_id, token=token)
+    typed.call("Finish", workflow_id=workflow_id, token=token)
+    call.result()
+    with pytest.raises(Refusal):
+        typed.call("Work", _work(typed, name=""), token=token)
+    lines = [json.loads(each.getMessage()) for each in caplog.records if each.name == "contextunity.worker.audit"]
+    work, finish = "acme.desk.v1.Desk/Work", "acme.desk.v1.Desk/Finish"
+    assert [(line["method"], line["outcome"]) for line in lines] == [
+        (work, "OK"),
+        (finish, "OK"),
+        (work, "INVALID_ARGUMENT"),
+    ]
+    assert lines[0].items() >= {"workflow_id": workflow_id, "unit_id": request_id, "tenant_id": "one"}.items()
+
+
+def test_calls_that_wait_count_as_watches(typed: Typed, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = TenantQuotas(watches=1, concurrent_calls=2)
+    monkeypatch.setattr(Quotas, "of", lambda self, tenant: few)
+    token = Desk.token("four")
+    call, workflow_id = _waiting(typed, token=token)
+    with pytest.raises(Refusal) as caught:
+        typed.call("Work", _work(typed), token=token)
+    assert (caught.value.reason, caught.value.metadata["quota"]) == ("QUOTA", "watches")
+    typed.call("Finish", workflow_id=workflow_id, token=token)
+    call.result()
+
+
+async def test_calls_that_wait_are_told_that_the_service_stops(
+    typed: Typed, desk: Desk, registry: WorkerRegistry
+) -> None:
+    client = await Client.connect(desk.temporal.address, plugins=[ContextWorkerPlugin()])
+    settings = Settings(host="127.0.0.1", port=0)
+    name = str(uuid.uuid4())
+    async with contextlib.AsyncExitStack() as stack:
+        service = WorkerService(client, registry)
+        server = await stack.enter_async_context(running_server(service, settings, authenticator_for(settings)))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.target))
+        sent = {"Join": typed.messages.NamedRequest(name=name), "Work": _work(typed, "WAIT")}
+        # As calls of a stream: of a single answer, grpcio tells all at once.
+        calls: list[Any] = [
+            channel.unary_stream(f"/acme.desk.v1.Desk/{method}")(codec.encode(message), timeout=20)
+            for method, message in sent.items()
+        ]
+        ids = [str(dict(await call.initial_metadata())["contextunity-workflow-id"]) for call in calls]
+        service.stop()
+        # Where a client would start another task by calling again, the status is not one that has it do so.
+        codes = [await call.code() for call in calls]
+        assert codes == [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED]
+    for workflow_id in ids:
+        desk.call("SignalTask", {"workflow_id": workflow_id, "signal": "finish"})

@@ -23,7 +23,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from temporalio.client import Client
 
 from contextunity.core import ContextUnit, codec, worker_pb2
-from contextunity.worker.http import calls, listener
+from contextunity.worker.grpc_errors import ServiceError
+from contextunity.worker.http import calls, entrance, listener
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.server import RunningServer
 from contextunity.worker.service import WorkerService
@@ -286,6 +287,21 @@ async def test_a_body_that_is_too_large_is_refused(registry: WorkerRegistry, is_
         assert (answer.status_code, answer.json()["code"]) == (429, "resource_exhausted")
 
 
+@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"tags": [' + b'"",' * 150_000 + b'""]}'])
+async def test_json_of_too_many_values_is_refused_before_it_is_read(registry: WorkerRegistry, data: bytes) -> None:
+    async with _serving(registry, max_payload_values=10_000) as server:
+        headers = {"authorization": f"Bearer {Desk.token('one')}", "content-type": "application/json"}
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.http_port}", timeout=20) as client:
+            answer = await client.post(f"{_DESK}/Work", content=data, headers=headers)
+        assert (answer.status_code, _details(answer.json())["ErrorInfo"].reason) == (429, "UNIT_TOO_LARGE")
+
+
+@pytest.mark.parametrize("data", [b"[" * 10_000, b'{"inner":' * 10_000, b"\xff", b"", b"nul", b'{"name": "\\ud800"}'])
+def test_what_is_no_json_is_told_so(client: httpx.Client, data: bytes) -> None:
+    answer = client.post(f"{_DESK}/Work", content=data, headers={"content-type": "application/json"})
+    assert (answer.status_code, _details(answer.json())["ErrorInfo"].reason) == (400, "PAYLOAD_INVALID")
+
+
 async def test_bodies_on_their_way_take_the_room_of_their_tenant(registry: WorkerRegistry) -> None:
     async with _serving(registry, max_tenant_bytes_in_flight=2 * _MIB) as server:
         headers = {"content_type": "application/json", "authorization": f"Bearer {Desk.token('one')}"}
@@ -332,10 +348,16 @@ async def test_calls_begin_apart_while_others_come_over_grpc(monkeypatch: pytest
 
 def test_without_a_port_nothing_of_it_is_imported() -> None:
     assert Settings().http_port is None
-    program = (
-        "import sys, contextunity.worker.server; print({'connectrpc', 'starlette', 'uvicorn'} & sys.modules.keys())"
-    )
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
+    program = "import sys, contextunity.worker.cli.serve, contextunity.worker.server"
+    program += "; print({'connectrpc', 'starlette', 'uvicorn'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_text_is_not_counted_as_values() -> None:
+    entrance.check_values(json.dumps({"a": ',[{"\\,' * 1000}).encode(), 10)
+    with pytest.raises(ServiceError):
+        entrance.check_values(json.dumps({"a": [1] * 1000}).encode(), 10)
 
 
 def test_the_openapi_document_is_valid_and_tells_what_is_served(client: httpx.Client) -> None:

@@ -22,4 +22,5 @@ module = ModuleConfig(
     lifespan=lifespan,
     waiting_slots=lambda settings: settings.parallel_tools,
     example={"workflow_type": EXECUTE_WORKFLOW_NAME, "code": "sum(range(10))"},
+    statuses=dict.fromkeys(("LanguageUnknown", "LimitExceeded", "RequestInvalid", "ToolUnknown"), "INVALID_ARGUMENT"),
 )

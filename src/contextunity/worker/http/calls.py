@@ -38,14 +38,17 @@ from ..admission import Admission
 from ..grpc_errors import FieldViolation, Reason, ServiceError
 from ..service import ContractMethod, Method, run_in_thread
 from ..service.payloads import invalid_fields
+from .entrance import check_values
 
 __all__ = ["Calls"]
 
 
 _LARGE = 64 * 1024
 """Bytes from which on JSON is read and written aside from the event loop."""
-_APART, _BUSY = 0.004, 1.0
+_APART, _BUSY = 0.005, 1.0
 """Seconds between the beginnings of calls while others come over gRPC, and after their last."""
+_PREFIX = 5
+"""Bytes before each message of a stream."""
 _SUFFIX = "-bin"
 
 _Scope: TypeAlias = MutableMapping[str, Any]
@@ -90,10 +93,10 @@ _CODE = {
 
 
 class _Form:
-    """How the messages of a method are told in JSON."""
+    """How the messages of a method are told in JSON, and how many values those may hold."""
 
-    def __init__(self, method: Method) -> None:
-        self._takes_unit = method.takes_unit
+    def __init__(self, method: Method, most: int) -> None:
+        self._takes_unit, self._most = method.takes_unit, most
         self._input: type[betterproto2.Message] = ContextUnit
         self._output: type[betterproto2.Message] = ContextUnit
         if isinstance(method, ContractMethod):
@@ -115,6 +118,7 @@ class _Form:
         return await _aside(self._write, data) if as_json else data
 
     def _read(self, data: bytes) -> bytes:
+        check_values(data, self._most)
         try:
             return codec.encode(codec.from_json(self._input, data))
         except CodecError as error:
@@ -153,18 +157,19 @@ class _Exchange:
         form: of its messages.
         details: its method and metadata.
         receive: gives the body.
+        pace: says when it may be read.
         most: bytes of the largest body.
     """
 
-    def __init__(self, form: _Form, details: _Details, receive: _Receive, most: int) -> None:
-        self._form, self._details, self._receive, self._most = form, details, receive, most
+    def __init__(self, form: _Form, details: _Details, receive: _Receive, pace: _Pace, most: int) -> None:
+        self._form, self._details, self._receive, self._pace, self._most = form, details, receive, pace, most
         loop = asyncio.get_running_loop()
         self._deadline: float | None = None
         self.content_length = _content_length(details.invocation_metadata)
         """Bytes of the body, where the headers tell."""
         self.body: asyncio.Future[bytes] = loop.create_future()
         self.message: asyncio.Future[_Raw] = loop.create_future()
-        self.headers = list[tuple[str, str]]()
+        self._headers, self._trailers = list[tuple[str, str]](), list[tuple[str, str]]()
         self.is_json = False
         self.answer: asyncio.Task[Any] | None = None
         self.rest: AsyncIterator[bytes] | None = None
@@ -201,6 +206,13 @@ class _Exchange:
         if not self.message.done():
             self.message.set_result(raw)
 
+    def tell_metadata(self, context: RequestContext[Any, Any]) -> None:
+        """Hands on what was kept for headers and trailers since the last time."""
+        for kept, told in ((self._headers, context.response_headers), (self._trailers, context.response_trailers)):
+            for key, value in kept:
+                told.add(key, value)
+            kept.clear()
+
     async def told(self, data: bytes) -> bytes:
         """An answer as the caller takes it."""
         return await self._form.from_bytes(data, as_json=self.is_json)
@@ -208,7 +220,9 @@ class _Exchange:
     # What follows is what handlers ask of grpcio's context.
 
     async def read(self) -> bytes | object:
-        """Reads the message."""
+        """Reads the message, when it is the caller's turn."""
+        # Only those that were let in come here; the others end at a pace of their own.
+        await self._pace.turn(next((value for key, value in self.invocation_metadata() if key == "authorization"), ""))
         parts, size = list[bytes](), 0
         more = True
         while more:
@@ -217,7 +231,7 @@ class _Exchange:
                 return grpc.aio.EOF
             parts.append(event.get("body", b""))
             size += len(parts[-1])
-            if size > self._most:
+            if size > self._most + _PREFIX:
                 text = f"the message has more than {self._most:,} bytes; the service takes no more"
                 raise ServiceError(Reason.UNIT_TOO_LARGE, f"{text} (CONTEXTWORKER_MAX_UNIT_BYTES)")
             more = event.get("more_body", False)
@@ -236,10 +250,11 @@ class _Exchange:
 
     async def send_initial_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
         """Keeps what goes into the headers of the answer."""
-        self.headers += [
-            (key, value if isinstance(value, str) else base64.b64encode(value).decode().rstrip("="))
-            for key, value in metadata
-        ]
+        self._headers += map(_entry, metadata)
+
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+        """Keeps what goes into its trailers."""
+        self._trailers = [_entry(each) for each in metadata]
 
     async def abort_with_status(self, status: Any) -> NoReturn:
         """Ends the call with an error."""
@@ -251,6 +266,12 @@ def _connect_error(status: Any) -> ConnectError:
     code = next(each for each in grpc.StatusCode if each.value[0] == status.code)
     details = [ErrorDetail(ConnectAny(type_url=each.type_url, value=each.value)) for each in status.details]
     return ConnectError(_CODE[code], status.message, details)
+
+
+def _entry(entry: tuple[str, str | bytes]) -> tuple[str, str]:
+    """An entry of metadata as HTTP has it: bytes are written in base64."""
+    key, value = entry
+    return key, value if isinstance(value, str) else base64.b64encode(value).decode().rstrip("=")
 
 
 def _metadata(headers: list[tuple[bytes, bytes]]) -> tuple[tuple[str, str | bytes], ...]:
@@ -285,11 +306,11 @@ class _Pace:
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self._lines = OrderedDict[bytes, deque[asyncio.Future[None]]]()
+        self._lines = OrderedDict[str | bytes, deque[asyncio.Future[None]]]()
         self._next = 0.0
 
-    async def turn(self, caller: bytes) -> None:
-        """Waits until a call may begin."""
+    async def turn(self, caller: str | bytes) -> None:
+        """Waits until a call of a caller may begin."""
         loop = asyncio.get_running_loop()
         if not self._lines and (not self._is_busy() or loop.time() >= self._next):
             self._next = loop.time() + _APART
@@ -341,11 +362,12 @@ class Calls(ConnectASGIApplication[Any]):
     Args:
         admission: lets calls in.
         most: bytes of the largest message.
+        values: that the JSON of a message may hold.
     """
 
-    def __init__(self, admission: Admission, most: int) -> None:
+    def __init__(self, admission: Admission, most: int, values: int) -> None:
         self._admission, self._most, self._pace = admission, most, _Pace(admission)
-        self._forms = {path: _Form(method) for path, method in admission.methods.items()}
+        self._forms = {path: _Form(method, values) for path, method in admission.methods.items()}
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # of types that are not told
             service=None,
             endpoints=lambda _: {path: _endpoint(path, method) for path, method in admission.methods.items()},
@@ -365,9 +387,8 @@ class Calls(ConnectASGIApplication[Any]):
         if form is None or scope["method"] != "POST":
             await self._speak(scope, receive, send)
             return
-        await self._pace.turn(next((value for key, value in scope["headers"] if key == b"authorization"), b""))
         details = _Details(method=scope["path"], invocation_metadata=_metadata(scope["headers"]))
-        exchange = _Exchange(form, details, receive, self._most)
+        exchange = _Exchange(form, details, receive, self._pace, self._most)
         _current.set(exchange)
         exchange.begin(self._admission.admit(details))
         assert exchange.answer is not None
@@ -414,19 +435,22 @@ async def _unary(raw: _Raw, context: RequestContext[Any, Any]) -> bytes:
     try:
         return await exchange.told(await exchange.answer)
     finally:
-        for key, value in exchange.headers:
-            context.response_headers.add(key, value)
+        exchange.tell_metadata(context)
 
 
 async def _stream(raw: _Raw, context: RequestContext[Any, Any]) -> AsyncIterator[bytes]:
     exchange = _exchange(raw, context)
     assert exchange.answer is not None
-    first = await exchange.answer
-    assert exchange.rest is not None
-    if first is not _END:
-        yield await exchange.told(first)
-        async for data in exchange.rest:
-            yield await exchange.told(data)
+    try:
+        first = await exchange.answer
+        assert exchange.rest is not None
+        exchange.tell_metadata(context)
+        if first is not _END:
+            yield await exchange.told(first)
+            async for data in exchange.rest:
+                yield await exchange.told(data)
+    finally:
+        exchange.tell_metadata(context)
 
 
 def _exchange(raw: _Raw, context: RequestContext[Any, Any]) -> _Exchange:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 
 import grpc
 from starlette.requests import ClientDisconnect, Request
@@ -14,7 +15,7 @@ from ..errors import AuthenticationError
 from ..grpc_errors import Reason, ServiceError, to_status
 from ..settings import Settings
 
-__all__ = ["Entrance"]
+__all__ = ["Entrance", "check_values"]
 
 _MOST = 16 * 1024 * 1024
 """Bytes of a body. Temporal keeps payloads of 2 MiB, and its UI asks about those of one page of a history."""
@@ -29,6 +30,28 @@ _STATUS = {
 """As Connect has them."""
 
 
+_SMALLEST = 2
+"""Bytes of JSON that a value takes at least, what divides it from the next included."""
+_TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def check_values(data: bytes, most: int) -> None:
+    """Refuses JSON with more values, objects and lists included, before it is read: each takes up to a kilobyte then.
+
+    Raises:
+        ServiceError: there are more.
+    """
+    if len(data) <= _SMALLEST * most:
+        return
+    # Of what is no text, each value but the first of an object or list comes after a comma.
+    bare = _TEXTS.sub(b"", data)
+    if sum(map(bare.count, (b",", b"{", b"["))) > most:
+        text = f"the JSON holds more than {most:,} values, objects and lists included, and the service takes no more"
+        raise ServiceError(
+            Reason.UNIT_TOO_LARGE, f"{text} (CONTEXTWORKER_MAX_PAYLOAD_VALUES); hand over where they lie instead"
+        )
+
+
 class Entrance:
     """Lets callers in.
 
@@ -39,6 +62,8 @@ class Entrance:
 
     def __init__(self, authenticator: Authenticator, settings: Settings) -> None:
         self._authenticator, self._seconds = authenticator, settings.body_timeout
+        self.max_values = settings.max_payload_values
+        """Values that JSON may hold."""
 
     def admit(self, request: Request, *permissions: str) -> None:
         """Refuses callers without a good token, or without any of the permissions.

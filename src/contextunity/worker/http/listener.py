@@ -28,7 +28,7 @@ from .entrance import Entrance
 from .openapi import openapi_routes
 from .payload_codec import codec_routes
 
-__all__ = ["application", "running_http"]
+__all__ = ["Server", "application", "listen", "running_http"]
 
 _STOP_GRACE = 5
 """Seconds that calls under way have to finish when the server stops."""
@@ -36,6 +36,8 @@ _IDLE = 10.0
 """Seconds after which a connection is looked at: one on which nothing was asked twice in a row is closed."""
 _SLOW_READER = 60.0
 """Seconds in which a client takes what it is sent; else its connection ends, and what is held for it with it."""
+_BACKLOG = 2048
+"""Connections that wait to be accepted."""
 _CONNECTIONS = 1000
 """Connections at most; fewer where the process may have few files open."""
 _HEADERS = (
@@ -60,7 +62,11 @@ _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def running_http(
-    service: WorkerService, admission: Admission, authenticator: Authenticator, settings: Settings
+    service: WorkerService,
+    admission: Admission,
+    authenticator: Authenticator,
+    settings: Settings,
+    listening: socket.socket,
 ) -> AsyncGenerator[int, None]:
     """Serves while the context is open; gives the port.
 
@@ -68,14 +74,11 @@ async def running_http(
         service: answers the calls.
         admission: lets them in, whichever listener they come by.
         authenticator: tells who asks for what is no call.
-        settings: of the process: where to listen, and which pages of browsers may call.
-
-    Raises:
-        PortTakenError: the address cannot be listened on.
+        settings: of the process, such as which pages of browsers may call.
+        listening: as from `listen`; it is closed in the end.
     """
-    listening = _listen(settings)
     port: int = listening.getsockname()[1]
-    server = _Server(
+    server = Server(
         uvicorn.Config(
             application(service, admission, authenticator, settings),
             loop="none",
@@ -89,6 +92,7 @@ async def running_http(
             server_header=False,
             date_header=False,
             limit_concurrency=_max_connections(),
+            backlog=_BACKLOG,
             timeout_graceful_shutdown=_STOP_GRACE,
             h11_max_incomplete_event_size=2 * MAX_TOKEN_LENGTH,
         )
@@ -117,24 +121,35 @@ def application(
         max_age=7200,
     )
     guard = Middleware(_Guard, only_this_machine=settings.auth == "none" and is_loopback(settings.listen_host))
-    return Starlette(routes=[*routes, Mount("/", Calls(admission, settings.max_unit_bytes))], middleware=[guard, cors])
+    calls = Calls(admission, settings.max_unit_bytes, settings.max_payload_values)
+    return Starlette(routes=[*routes, Mount("/", calls)], middleware=[guard, cors])
 
 
-def _listen(settings: Settings) -> socket.socket:
-    host = settings.listen_host.removeprefix("[").removesuffix("]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def listen(host: str, port: int) -> socket.socket:
+    """Takes a port at once: from then on it is nobody else's, though nobody is answered yet.
+
+    Args:
+        host: the address.
+        port: the port; 0 takes a free one.
+
+    Raises:
+        PortTakenError: the address cannot be listened on.
+    """
+    bare = host.removeprefix("[").removesuffix("]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listening.bind((host, settings.http_port or 0))
+        listening.bind((bare, port))
+        # Two may be bound to one port until one listens.
+        listening.listen(_BACKLOG)
         listening.setblocking(False)
     except OSError as error:
         listening.close()
-        where = f"{settings.listen_host}:{settings.http_port}"
         reason = (error.strerror or str(error)).lower()
-        raise PortTakenError(where, "WORKER_HTTP_PORT (or the host with WORKER_HOST)", reason) from None
+        raise PortTakenError(f"{host}:{port}", "WORKER_HTTP_PORT (or the host with WORKER_HOST)", reason) from None
     return listening
 
 
@@ -143,7 +158,7 @@ def _max_connections() -> int:
     return _CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(_CONNECTIONS, limit // 4))
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's server as a part of a process: signals are the process's, and it tells when it is ready."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -152,9 +167,11 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
+        """Leaves them alone."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to answer, and tells so."""
         await super().startup(sockets=sockets)
         self.ready.set()
 

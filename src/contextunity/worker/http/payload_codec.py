@@ -22,7 +22,7 @@ from contextunity.core import codec
 from contextunity.core.errors import CodecError
 
 from ..grpc_errors import FieldViolation, ServiceError, invalid
-from .entrance import Entrance
+from .entrance import Entrance, check_values
 
 __all__ = ["codec_routes"]
 
@@ -47,7 +47,7 @@ def codec_routes(client: Client, entrance: Entrance) -> list[Route]:
             if request.path_params["namespace"] != client.namespace or direction not in ("decode", "encode"):
                 return Response("there is no such codec", status_code=404)
             async with at_once:
-                payloads = _read(await entrance.body(request))
+                payloads = await asyncio.to_thread(_read, await entrance.body(request), entrance.max_values)
                 made = await (_decode if direction == "decode" else _encode)(client, payloads)
                 return JSONResponse({"payloads": [json_format.MessageToDict(each) for each in made]})
         except ServiceError as error:
@@ -56,7 +56,8 @@ def codec_routes(client: Client, entrance: Entrance) -> list[Route]:
     return [Route("/codec/{namespace}/{direction}", convert, methods=["POST"])]
 
 
-def _read(body: bytes) -> list[Payload]:
+def _read(body: bytes, most: int) -> list[Payload]:
+    check_values(body, most)
     try:
         return list(json_format.ParseDict(json.loads(body), Payloads()).payloads)
     except (ValueError, RecursionError, json_format.ParseError) as error:

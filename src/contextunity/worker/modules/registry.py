@@ -26,7 +26,17 @@ from ..quotas import Quotas
 from ..schedules import declaration_violations
 from ..settings import describe_violations
 
-__all__ = ["ModuleConfig", "ModuleContext", "RegisteredModule", "WorkerRegistry"]
+__all__ = ["FAILURE_STATUSES", "ModuleConfig", "ModuleContext", "RegisteredModule", "WorkerRegistry"]
+
+
+FAILURE_STATUSES = frozenset(
+    {
+        *("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED"),
+        *("FAILED_PRECONDITION", "OUT_OF_RANGE", "DATA_LOSS"),
+    }
+)
+"""gRPC statuses that a task which fails may give. The others say something about the call itself, or have clients send
+it again by themselves."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +76,9 @@ class ModuleConfig:
             `ConcurrencyLimit`.
         description: one line for people.
         example: payload of a StartWorkflow that works out of the box, shown to somebody who tries things out.
+        statuses: names of the gRPC statuses that calls of its contracts' methods end with where a task fails with an
+            application error, by the type of that, such as `{"SupplierUnknown": "NOT_FOUND"}`; without one, the status
+            is FAILED_PRECONDITION, but for the types that docs/contract-services.md lists.
     """
 
     name: str
@@ -78,6 +91,7 @@ class ModuleConfig:
     waiting_slots: Callable[[Any], int] | None = None
     description: str = ""
     example: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    statuses: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,6 +233,12 @@ def _module_violations(config: ModuleConfig, services: Sequence[ServiceContract]
                 f"module {config.name!r}: {name} belongs to no contract; make workflows on a generated base, and "
                 "activities with a generated decorator"
             )
+    known = ", ".join(sorted(FAILURE_STATUSES))
+    violations += [
+        f"module {config.name!r}: statuses[{kind!r}] is {status!r}; it may be one of {known}"
+        for kind, status in config.statuses.items()
+        if status not in FAILURE_STATUSES
+    ]
     if not violations:
         violations += [
             f"module {config.name!r}: {violation}" for violation in check(services, config.workflows, config.activities)

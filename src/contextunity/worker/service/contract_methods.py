@@ -32,6 +32,7 @@ from google.protobuf.message import Message
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError, invalid, unreadable
+from contextunity.worker.modules.registry import FAILURE_STATUSES
 from python_temporal.contract import MethodContract, ServiceContract, WorkflowContract
 
 from .call import Call, Engine, Method, admit, note_about, provenance_label
@@ -53,19 +54,12 @@ _ALIKE = 0.5
 _DETAIL_LIMIT, _TEXT_LIMIT = 2000, 300
 """Bytes of the detail that tells how a task failed, and characters of each text in it. See `grpc_errors`."""
 
-_CODES = {
-    "InvalidInput": grpc.StatusCode.INVALID_ARGUMENT,
-    "InvalidArgument": grpc.StatusCode.INVALID_ARGUMENT,
-    "NotFound": grpc.StatusCode.NOT_FOUND,
-    "AlreadyExists": grpc.StatusCode.ALREADY_EXISTS,
-    "PermissionDenied": grpc.StatusCode.PERMISSION_DENIED,
-    "ResourceExhausted": grpc.StatusCode.RESOURCE_EXHAUSTED,
-    "FailedPrecondition": grpc.StatusCode.FAILED_PRECONDITION,
-    "OutOfRange": grpc.StatusCode.OUT_OF_RANGE,
-    "DataLoss": grpc.StatusCode.DATA_LOSS,
+_STATUSES = {
+    "InvalidInput": "INVALID_ARGUMENT",
+    **{"".join(word.capitalize() for word in name.split("_")): name for name in FAILURE_STATUSES},
 }
-"""Statuses of tasks that fail, by the type of the application error. All other types are FAILED_PRECONDITION. Statuses
-are missing here that say something about the call itself, or have clients send it again."""
+"""Statuses of tasks that fail, by the type of the application error, such as NotFound, where the module says nothing
+else. All other types are FAILED_PRECONDITION."""
 _ENDS = {
     TaskState.CANCELLED: (Reason.TASK_CANCELLED, "was cancelled"),
     TaskState.TERMINATED: (Reason.TASK_TERMINATED, "was terminated"),
@@ -180,7 +174,9 @@ class ContractMethods:
         self._engine, self._start, self._control, self._results = engine, start, control, results
         self._status = TaskStatusHandler(engine)
         self._cancelling = set[asyncio.Task[None]]()
-        services = {each.full_name: each for module in engine.registry.select(None) for each in module.contracts}
+        modules = engine.registry.select(None)
+        self._statuses = {each.full_name: module.config.statuses for module in modules for each in module.contracts}
+        services = {each.full_name: each for module in modules for each in module.contracts}
         self.services: Mapping[str, ServiceContract] = MappingProxyType(services)
         """The services by their full names."""
         methods = [method for service in services.values() for method in self._methods(service, table)]
@@ -263,7 +259,7 @@ class ContractMethods:
                 raise unreadable(f"the task {workflow_id!r}", workflow_id, error) from None
             return result.value if result is not None else b""
         run = await follow_run(self._engine, workflow_id, end.run_id)
-        raise _ended(await self._status.status(run))
+        raise _ended(await self._status.status(run), self._statuses[contract.service.full_name])
 
     def _not_repeatable(self, error: ServiceError, contract: WorkflowContract, options: CallOptions) -> ServiceError:
         """An error that has no client call again by itself, where that would start another task."""
@@ -414,15 +410,21 @@ def _entry(key: str, value: str) -> dict[str, str | bytes]:
     return {key + _BINARY: value.encode()}
 
 
-def _ended(status: TaskStatus) -> ServiceError:
-    """The error for a task that came to another end than a result."""
+def _ended(status: TaskStatus, statuses: Mapping[str, str]) -> ServiceError:
+    """The error for a task that came to another end than a result.
+
+    Args:
+        status: of the task.
+        statuses: what its module says of types of application errors.
+    """
     reason, what = _ENDS.get(status.status, (Reason.TASK_FAILED, "failed"))
     metadata = {"workflow_id": status.workflow_id, "run_id": status.run_id}
     code = None
     cause = next((each for each in status.failure if each.kind not in _WRAPPERS), None)
     if cause is not None and cause.type:
         metadata["type"] = cause.type
-        code = _CODES.get(cause.type) if cause.kind is FailureCauseKind.APPLICATION else None
+        name = statuses.get(cause.type) or _STATUSES.get(cause.type, "")
+        code = grpc.StatusCode[name] if name and cause.kind is FailureCauseKind.APPLICATION else None
     said = status.reason if reason is not Reason.TASK_TIMED_OUT and status.reason else status.error
     text = f"the task {status.workflow_id!r} {what}" + (f": {said}" if said else "")
     return ServiceError(reason, text, metadata=metadata, status=code, details=[_brief(status)])

@@ -212,6 +212,7 @@ module = ModuleConfig(
     workflows=[Work, Join, Single, Once, Replace, Ping],
     activities=[step],
     description="for tests",
+    statuses={"StepBroke": "ALREADY_EXISTS"},
 )
 sealed = ModuleConfig(name="sealed", workflows=[Chain, Hidden])
 away = ModuleConfig(name="away", workflows=[Idle, Bounded, Patient])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import os
+import queue
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,21 +33,23 @@ _BUILD_SECONDS, _RUN_SECONDS = 1200, 180
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """What callers reach, and the token that they show."""
+    """What callers reach, the token that they show, and the port of pages that may call from a browser."""
 
     target: str
     http_target: str
     token: str
+    page_port: int
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    port, http_port = usual_or_free_port(0), usual_or_free_port(0)
+    port, http_port, page_port = (usual_or_free_port(0) for _ in range(3))
     process = run_python(
         tmp_path_factory.mktemp("service"),
         *("-m", "contextunity.worker", "dev", "--temporal-port", "0", "--ui-port", "0"),
         WORKER_PORT=str(port),
         WORKER_HTTP_PORT=str(http_port),
+        WORKER_HTTP_ORIGINS=f"http://127.0.0.1:{page_port}",
         CONTEXTWORKER_AUTH="token",
         CONTEXTWORKER_TOKEN_SECRET=_SECRET,
     )
@@ -53,7 +59,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             token_id="callers", permissions=("worker:execute", "worker:read"), allowed_tenants=("my_project",)
         )
         shown = mint(token, kid="my_project:hmac-001", secret=_SECRET.encode())
-        yield Service(target=f"127.0.0.1:{port}", http_target=f"127.0.0.1:{http_port}", token=shown)
+        yield Service(
+            target=f"127.0.0.1:{port}", http_target=f"127.0.0.1:{http_port}", token=shown, page_port=page_port
+        )
         process.send(signal.SIGINT)
         assert process.wait() == 0, process.output
     finally:
@@ -110,8 +118,7 @@ def _shape(output: str) -> list[str]:
     return [line for line in _plain(output).splitlines() if line and "RUNNING" not in line]
 
 
-def _check(language: str, service: Service) -> None:
-    folder = _build(language)
+def _check(language: str, folder: Path, service: Service) -> None:
     done = _run(language, folder, service, service.token)
     assert done.returncode == 0, done.stdout + done.stderr
     [published] = blocks(section(language, "Run"), "text")
@@ -123,29 +130,32 @@ def _check(language: str, service: Service) -> None:
 
 def test_go(service: Service) -> None:
     _need("go", "1.26", "version")
-    _check("go", service)
+    _check("go", _build("go"), service)
 
 
-def test_typescript_in_node(service: Service) -> None:
+@pytest.fixture(scope="module")
+def typescript() -> Path:
+    """The folder of the client, built."""
     _need("node", "20", "--version")
     _need("npm", "9", "--version")
-    _check("typescript", service)
+    return _build("typescript")
+
+
+def test_typescript_in_node(service: Service, typescript: Path) -> None:
+    _check("typescript", typescript, service)
     lock = (ROOT / "clients/typescript/package-lock.json").read_text(encoding="utf-8")
     assert "resolved" not in lock
 
 
-def test_typescript_for_browsers(service: Service) -> None:
+def test_typescript_for_browsers(service: Service, typescript: Path) -> None:
     """The bundle does in Node, by the fetch that both have, what it does in a page."""
-    _need("node", "20", "--version")
-    _need("npm", "9", "--version")
-    folder = _build("typescript")
     program = """
         import { harvest } from "./dist/browser.js";
         await harvest(process.env.URL, process.env.CONTEXTWORKER_TOKEN, console.log);
     """
     done = _sh(
         'node --input-type=module --eval "$PROGRAM"',
-        folder,
+        typescript,
         _RUN_SECONDS,
         PROGRAM=program,
         URL=f"http://{service.http_target}",
@@ -154,22 +164,82 @@ def test_typescript_for_browsers(service: Service) -> None:
     assert done.returncode == 0, done.stderr
     [published] = blocks(section("typescript", "Run"), "text")
     assert _shape(done.stdout) == _shape(published)
-    assert 'from "node:' not in (folder / "dist/browser.js").read_text(encoding="utf-8")
+    assert 'from "node:' not in (typescript / "dist/browser.js").read_text(encoding="utf-8")
+
+
+_PAGE = """\
+<!doctype html>
+<script type="module">
+  import { harvest } from "./browser.js";
+  const lines = [];
+  const say = (line) => lines.push(line);
+  await harvest("http://TARGET", "TOKEN", say).catch((error) => say(String(error)));
+  await fetch("/said", { method: "POST", body: lines.join("\\n") });
+</script>
+"""
+
+
+class _Site(http.server.SimpleHTTPRequestHandler):
+    """Serves the page, and hears what it says in the end."""
+
+    said: queue.Queue[str]
+
+    def do_POST(self) -> None:
+        self.said.put(self.rfile.read(int(self.headers["content-length"])).decode())
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def test_typescript_in_a_browser(service: Service, typescript: Path, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed, in which the page would be opened")
+    shutil.copy(typescript / "dist/browser.js", tmp_path)
+    page_text = _PAGE.replace("TARGET", service.http_target).replace("TOKEN", service.token)
+    (tmp_path / "index.html").write_text(page_text, encoding="utf-8")
+    site = type("Site", (_Site,), {"said": queue.Queue()})
+    handler = functools.partial(site, directory=str(tmp_path))
+    url = f"http://127.0.0.1:{service.page_port}/index.html"
+    # Its sandbox wants what containers do not have.
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", service.page_port), handler) as server,
+        # A group of its own, so that all of the browser's processes end with it.
+        subprocess.Popen(
+            [chromium, *flags, "--remote-debugging-port=0", url],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as browser,
+    ):
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            said = site.said.get(timeout=_RUN_SECONDS)
+        finally:
+            os.killpg(browser.pid, signal.SIGKILL)
+            server.shutdown()
+            serving.join()
+    [published] = blocks(section("typescript", "Run"), "text")
+    assert _shape(said) == _shape(published)
 
 
 def test_java(service: Service) -> None:
     _need("javac", "17", "-version")
     _need("mvn", "3.8", "--version")
-    _check("java", service)
+    _check("java", _build("java"), service)
 
 
 def test_rust(service: Service) -> None:
     _need("cargo", "1.88", "--version")
-    _check("rust", service)
+    _check("rust", _build("rust"), service)
 
 
 def test_python(service: Service) -> None:
-    _check("python", service)
+    _check("python", _build("python"), service)
 
 
 _SHOW_A_TOKEN = """

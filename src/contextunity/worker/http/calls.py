@@ -45,7 +45,7 @@ __all__ = ["Calls"]
 
 _LARGE = 64 * 1024
 """Bytes from which on JSON is read and written aside from the event loop."""
-_APART, _BUSY = 0.004, 1.0
+_APART, _BUSY = 0.005, 1.0
 """Seconds between the beginnings of calls while others come over gRPC, and after their last."""
 _PREFIX = 5
 """Bytes before each message of a stream."""
@@ -157,11 +157,12 @@ class _Exchange:
         form: of its messages.
         details: its method and metadata.
         receive: gives the body.
+        pace: says when it may be read.
         most: bytes of the largest body.
     """
 
-    def __init__(self, form: _Form, details: _Details, receive: _Receive, most: int) -> None:
-        self._form, self._details, self._receive, self._most = form, details, receive, most
+    def __init__(self, form: _Form, details: _Details, receive: _Receive, pace: _Pace, most: int) -> None:
+        self._form, self._details, self._receive, self._pace, self._most = form, details, receive, pace, most
         loop = asyncio.get_running_loop()
         self._deadline: float | None = None
         self.content_length = _content_length(details.invocation_metadata)
@@ -219,7 +220,9 @@ class _Exchange:
     # What follows is what handlers ask of grpcio's context.
 
     async def read(self) -> bytes | object:
-        """Reads the message."""
+        """Reads the message, when it is the caller's turn."""
+        # Only those that were let in come here; the others end at a pace of their own.
+        await self._pace.turn(next((value for key, value in self.invocation_metadata() if key == "authorization"), ""))
         parts, size = list[bytes](), 0
         more = True
         while more:
@@ -303,11 +306,11 @@ class _Pace:
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self._lines = OrderedDict[bytes, deque[asyncio.Future[None]]]()
+        self._lines = OrderedDict[str | bytes, deque[asyncio.Future[None]]]()
         self._next = 0.0
 
-    async def turn(self, caller: bytes) -> None:
-        """Waits until a call may begin."""
+    async def turn(self, caller: str | bytes) -> None:
+        """Waits until a call of a caller may begin."""
         loop = asyncio.get_running_loop()
         if not self._lines and (not self._is_busy() or loop.time() >= self._next):
             self._next = loop.time() + _APART
@@ -384,9 +387,8 @@ class Calls(ConnectASGIApplication[Any]):
         if form is None or scope["method"] != "POST":
             await self._speak(scope, receive, send)
             return
-        await self._pace.turn(next((value for key, value in scope["headers"] if key == b"authorization"), b""))
         details = _Details(method=scope["path"], invocation_metadata=_metadata(scope["headers"]))
-        exchange = _Exchange(form, details, receive, self._most)
+        exchange = _Exchange(form, details, receive, self._pace, self._most)
         _current.set(exchange)
         exchange.begin(self._admission.admit(details))
         assert exchange.answer is not None

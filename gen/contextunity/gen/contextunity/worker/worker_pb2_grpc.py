@@ -270,7 +270,8 @@ class WorkerServiceServicer:
 
     def ExecuteCode(self, request, context):
         """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
-        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated, notice}.
+        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, execution_status, duration_ms,
+        truncated, notice}.
         A payload may say `sandbox: true` beside; there is nothing else, so false is refused.
 
         What the program does wrong is told by the status of the answer. Where `wait` is false, or the call's deadline comes

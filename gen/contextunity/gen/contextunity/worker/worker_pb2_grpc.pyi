@@ -137,7 +137,8 @@ class WorkerServiceStub:
     """
     ExecuteCode: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
     """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
-    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated, notice}.
+    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, execution_status, duration_ms,
+    truncated, notice}.
     A payload may say `sandbox: true` beside; there is nothing else, so false is refused.
 
     What the program does wrong is told by the status of the answer. Where `wait` is false, or the call's deadline comes
@@ -256,7 +257,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """
     ExecuteCode: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
     """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
-    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated, notice}.
+    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, execution_status, duration_ms,
+    truncated, notice}.
     A payload may say `sandbox: true` beside; there is nothing else, so false is refused.
 
     What the program does wrong is told by the status of the answer. Where `wait` is false, or the call's deadline comes
@@ -438,7 +440,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
         """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
-        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated, notice}.
+        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, execution_status, duration_ms,
+        truncated, notice}.
         A payload may say `sandbox: true` beside; there is nothing else, so false is refused.
 
         What the program does wrong is told by the status of the answer. Where `wait` is false, or the call's deadline comes

@@ -73,6 +73,8 @@ _VARIABLES = {
     "CONTEXTWORKER_MAX_CACHED_WORKFLOWS": "max_cached_workflows",
     "CONTEXTWORKER_MAX_CONNECTION_CALLS": "max_connection_calls",
     "CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES": "max_concurrent_activities",
+    "CONTEXTWORKER_METRICS_HOST": "metrics_host",
+    "CONTEXTWORKER_METRICS_PORT": "metrics_port",
     "CONTEXTWORKER_PAYLOAD_KEYS_FILE": "payload_keys_file",
     "CONTEXTWORKER_QUOTAS_FILE": "quotas_file",
     "CONTEXTWORKER_QUOTAS_REDIS_URL": "quotas_redis_url",
@@ -177,6 +179,14 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = "text"
     """Format of log records: `text` for people, `json` for programs, one object per line.
     Environment: CONTEXTWORKER_LOG_FORMAT."""
+    metrics_host: str = Field(default=_LOOPBACK, min_length=1)
+    """Address for metrics, which anybody who reaches it may read. Environment: CONTEXTWORKER_METRICS_HOST."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port on which each process serves metrics for Prometheus at /metrics; 0 takes a free one. By default there is
+    none. Environment: CONTEXTWORKER_METRICS_PORT."""
+    metric_tenants: Mapping[str, str] = Field(default_factory=dict)
+    """Classes of tenants, the label `tenant` of metrics: by tenant its class, or its own name; all others are `other`.
+    By default metrics have no such label. In the file: `[metric_tenants]`."""
     max_cached_workflows: int = Field(default=500, ge=0)
     """Workflows that a worker keeps in memory between their tasks. Environment: CONTEXTWORKER_MAX_CACHED_WORKFLOWS."""
     max_concurrent_activities: int = Field(default=16, ge=1)

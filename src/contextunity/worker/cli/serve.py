@@ -21,6 +21,7 @@ from contextunity.core.errors import CodecError, ContextUnityError
 from .. import event_loop
 from ..errors import SettingsError
 from ..logs import configure
+from ..metrics import serve_metrics
 from ..modules.discovery import boot
 from ..modules.registry import WorkerRegistry
 from ..settings import Settings, ignored_warning
@@ -45,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         configure(settings)
         if ignored := ignored_warning(os.environ):
             _LOG.warning(ignored)
+        if metrics := serve_metrics(settings):
+            say(f"metrics: {metrics}")
         event_loop.run(_until_signal(_command(arguments)(settings, registry)))
     except (ContextUnityError, CodecError) as error:
         complain(str(error))

@@ -104,4 +104,5 @@ def _codec(settings: Settings) -> str:
         return ""
     host = LOOPBACK if is_loopback(settings.listen_host) else "localhost"
     # The embedded server has one namespace.
-    return f"http://{host}:{settings.http_port}/codec/default"
+    scheme = "http" if settings.tls_cert_file is None else "https"
+    return f"{scheme}://{host}:{settings.http_port}/codec/default"

@@ -7,7 +7,7 @@ import contextlib
 import resource
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import uvicorn
 from starlette.applications import Starlette
@@ -27,6 +27,9 @@ from .calls import Calls
 from .entrance import Entrance
 from .openapi import openapi_routes
 from .payload_codec import codec_routes
+
+if TYPE_CHECKING:
+    from ..tls import ServerTls
 
 __all__ = ["application", "running_http"]
 
@@ -60,7 +63,11 @@ _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def running_http(
-    service: WorkerService, admission: Admission, authenticator: Authenticator, settings: Settings
+    service: WorkerService,
+    admission: Admission,
+    authenticator: Authenticator,
+    settings: Settings,
+    tls: ServerTls | None = None,
 ) -> AsyncGenerator[int, None]:
     """Serves while the context is open; gives the port.
 
@@ -69,6 +76,7 @@ async def running_http(
         admission: lets them in, whichever listener they come by.
         authenticator: tells who asks for what is no call.
         settings: of the process: where to listen, and which pages of browsers may call.
+        tls: of the connections; plaintext unless given.
 
     Raises:
         PortTakenError: the address cannot be listened on.
@@ -91,6 +99,7 @@ async def running_http(
             limit_concurrency=_max_connections(),
             timeout_graceful_shutdown=_STOP_GRACE,
             h11_max_incomplete_event_size=2 * MAX_TOKEN_LENGTH,
+            ssl_context_factory=None if tls is None else lambda _config, _default: tls.ssl_context(),
         )
     )
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")

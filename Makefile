@@ -53,6 +53,7 @@ generate: $(READY) ## Write gen/ and docs/contracts/ anew from proto/, and docs/
 	@$(BIN)/buf generate
 	@$(BIN)/python tools/access_reference.py
 	@$(BIN)/python tools/contract_rules_reference.py
+	@$(BIN)/python tools/metrics_reference.py
 	@$(BIN)/python tools/sync_client.py
 
 format: $(READY) ## Format Python and proto files.

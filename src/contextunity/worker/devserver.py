@@ -117,4 +117,5 @@ def _codec(settings: Settings, http: socket.socket) -> str:
         return ""
     host = LOOPBACK if is_loopback(settings.listen_host) else "localhost"
     # The embedded server has one namespace.
-    return f"http://{host}:{http.getsockname()[1]}/codec/default"
+    scheme = "http" if settings.tls_cert_file is None else "https"
+    return f"{scheme}://{host}:{http.getsockname()[1]}/codec/default"

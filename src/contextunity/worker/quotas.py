@@ -7,7 +7,6 @@ counted by the Temporal server, so they survive a restart; rates start full.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import time
 import tomllib
@@ -23,12 +22,11 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 from temporalio.api.workflowservice.v1 import CountWorkflowExecutionsRequest
 from temporalio.client import Client
-from temporalio.common import MetricCounter
-from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
 from .errors import EgressBudgetError, SettingsError
 from .grpc_errors import Reason, ServiceError, from_rpc_error
+from .metrics import FETCHED_BYTES_TOTAL, QUOTA_REFUSALS_TOTAL
 from .settings import Settings, TenantQuotas, describe_violations
 from .temporal.search_attributes import TENANT_ATTRIBUTE, quoted
 
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from .shared_quotas import SharedCounts
 
 __all__ = [
-    "METRIC",
     "EgressBudgetError",
     "Fetch",
     "OpenTasks",
@@ -50,9 +47,6 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger(__name__)
-
-METRIC = "contextworker_quota_refusals_total"
-"""Counter of calls over a quota, by `quota` and `method`. Tenant is not a label, because there may be many."""
 
 _LOOK = 1.0
 """Seconds between checks of the file; a check of an unchanged file is one system call."""
@@ -78,13 +72,7 @@ def note(quota: str, limit: float, tenant: str, method: str, what: str = "over t
         what: what happened.
     """
     _LOG.warning("%s: %s %s of %g, tenant %r", method or "a call", what, quota, limit, tenant)
-    _refusals(Runtime.default()).add(1, {"quota": quota, "method": method})
-
-
-@functools.lru_cache(maxsize=1)
-def _refusals(runtime: Runtime) -> MetricCounter:
-    # Create it in the SDK's own runtime, so that it is exported with the SDK's metrics.
-    return runtime.metric_meter.create_counter(METRIC, "calls and fetches over a quota")
+    QUOTA_REFUSALS_TOTAL.add(1, quota=quota, method=method, tenant=tenant)
 
 
 def over_quota(
@@ -358,7 +346,9 @@ class Fetch:
         Raises:
             EgressBudgetError: the budget is exceeded.
         """
-        budget, found = self._budget, await self.spend(size)
+        budget = self._budget
+        FETCHED_BYTES_TOTAL.add(size, activity_type=budget.method, tenant=budget.tenant)
+        found = await self.spend(size)
         if found is not None:
             error = EgressBudgetError(budget.tenant, *found)
             note(error.quota, error.limit, error.tenant, budget.method)

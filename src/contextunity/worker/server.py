@@ -9,7 +9,7 @@ import resource
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
 from contextunity.gen.contextunity.core import ContextUnit
@@ -26,7 +26,7 @@ from contextunity.core.tokens import MAX_TOKEN_LENGTH
 from . import reflection
 from .admission import Admission, BodyLimits, Refused
 from .auth import EVERYBODY, Authenticator, Caller
-from .errors import AuthenticationError, PortTakenError
+from .errors import AuthenticationError, PortTakenError, SettingsError
 from .fair_gate import Turn
 from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
 from .memory import giving_back
@@ -35,11 +35,14 @@ from .refusals import trace_id_of
 from .service import Call, ContractCall, ContractMethod, Method, WorkerService, respond, run_in_thread, stream
 from .service import contract_methods as contracts
 from .service.descriptors import ContractPools
-from .settings import Settings
+from .settings import Settings, is_loopback, tls_violations
 from .strangers import Strangers
 from .temporal.errors import PayloadTooLargeError
 
-__all__ = ["SERVICE_NAME", "Boundary", "RunningServer", "read_unit", "running_server"]
+if TYPE_CHECKING:
+    from .tls import ServerTls
+
+__all__ = ["SERVICE_NAME", "Boundary", "RunningServer", "open_tls", "read_unit", "running_server"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -73,12 +76,14 @@ class RunningServer:
         port: port that it listens on.
         server: grpcio's own server.
         http_port: port that HTTP is served on; None where it is not.
+        has_tls: whether both are served by TLS.
     """
 
     host: str
     port: int
     server: grpc.aio.Server
     http_port: int | None = None
+    has_tls: bool = False
 
     @property
     def target(self) -> str:
@@ -115,7 +120,9 @@ async def running_server(
 
     Raises:
         PortTakenError: the address cannot be listened on.
+        SettingsError: a file of TLS cannot be read or used.
     """
+    tls = open_tls(settings)
     boundary = Boundary(
         service,
         authenticator,
@@ -144,17 +151,19 @@ async def running_server(
     listed = [SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, *service.contracts.services]
     pools = ContractPools(service.contracts.services.values())
     strangers.add_generic_rpc_handlers(reflection.handlers(listed, pools))
-    port = _bind(server, settings)
+    port = _bind(server, settings, tls)
     await server.start()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(service.close)
         stack.push_async_callback(server.stop, _STOP_GRACE)
-        http_port = await stack.enter_async_context(_http(service, admission, authenticator, settings, http))
+        http_port = await stack.enter_async_context(_http(service, admission, authenticator, settings, http, tls))
         # What would go on for long ends before anybody waits for it.
         stack.callback(service.stop)
         stack.push_async_callback(health.enter_graceful_shutdown)
         async with giving_back(), following_temporal(health, (SERVICE_NAME,), temporal_probe(service.client), pace):
-            yield RunningServer(host=settings.listen_host, port=port, server=server, http_port=http_port)
+            yield RunningServer(
+                host=settings.listen_host, port=port, server=server, http_port=http_port, has_tls=tls is not None
+            )
 
 
 @contextlib.asynccontextmanager
@@ -164,6 +173,7 @@ async def _http(
     authenticator: Authenticator,
     settings: Settings,
     listening: socket.socket | None,
+    tls: ServerTls | None,
 ) -> AsyncGenerator[int | None, None]:
     """Serves HTTP as well, where that is asked for."""
     if settings.http_port is None and listening is None:
@@ -173,7 +183,7 @@ async def _http(
     from .http import listen, running_http
 
     listening = listening or listen(settings.listen_host, settings.http_port or 0)
-    async with running_http(service, admission, authenticator, settings, listening) as port:
+    async with running_http(service, admission, authenticator, settings, listening, tls) as port:
         yield port
 
 
@@ -210,10 +220,36 @@ def _max_connections() -> int:
     return most if limit == resource.RLIM_INFINITY else max(1, min(limit - _OWN_FILES, most))
 
 
-def _bind(server: grpc.aio.Server, settings: Settings) -> int:
+def open_tls(settings: Settings) -> ServerTls | None:
+    """The TLS that the settings ask for; None for plaintext.
+
+    Raises:
+        SettingsError: a file cannot be read or used, or the settings do not go together.
+    """
+    if violations := tls_violations(settings):
+        raise SettingsError(violations)
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    # Imported only here: most processes have no certificate, and cryptography takes a while to load.
+    from .tls import ServerTls
+
+    return ServerTls(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+
+
+def _bind(server: grpc.aio.Server, settings: Settings, tls: ServerTls | None) -> int:
     address = settings.listen_address
+    if tls is None and not is_loopback(settings.listen_host):
+        _LOG.warning(
+            "%s is served in plaintext: who reads the network reads tokens and payloads, unless a proxy in front of it "
+            "encrypts; set tls_cert_file and tls_key_file",
+            address,
+        )
     try:
-        port = server.add_insecure_port(address)
+        port = (
+            server.add_insecure_port(address)
+            if tls is None
+            else server.add_secure_port(address, tls.grpc_credentials())
+        )
     except RuntimeError:
         raise PortTakenError(
             address, "WORKER_PORT (or the host with WORKER_HOST)", "the address is taken or not ours"

@@ -45,7 +45,7 @@ __all__ = [
     "load_settings",
     "naming_data_folder",
     "nearest",
-    "tls_violation",
+    "tls_violations",
 ]
 
 DEFAULT_FILE = "contextworker.toml"
@@ -73,12 +73,18 @@ _VARIABLES = {
     "CONTEXTWORKER_MAX_CACHED_WORKFLOWS": "max_cached_workflows",
     "CONTEXTWORKER_MAX_CONNECTION_CALLS": "max_connection_calls",
     "CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES": "max_concurrent_activities",
+    "CONTEXTWORKER_METRICS_HOST": "metrics_host",
+    "CONTEXTWORKER_METRICS_PORT": "metrics_port",
     "CONTEXTWORKER_PAYLOAD_KEYS_FILE": "payload_keys_file",
     "CONTEXTWORKER_QUOTAS_FILE": "quotas_file",
     "CONTEXTWORKER_QUOTAS_REDIS_URL": "quotas_redis_url",
     "CONTEXTWORKER_SHUTDOWN_GRACE": "shutdown_grace",
+    "CONTEXTWORKER_REQUIRE_TLS": "require_tls",
     "CONTEXTWORKER_TARGET_CPU_USAGE": "target_cpu_usage",
     "CONTEXTWORKER_TARGET_MEMORY_USAGE": "target_memory_usage",
+    "CONTEXTWORKER_TLS_CERT_FILE": "tls_cert_file",
+    "CONTEXTWORKER_TLS_CLIENT_CA_FILE": "tls_client_ca_file",
+    "CONTEXTWORKER_TLS_KEY_FILE": "tls_key_file",
     "CONTEXTWORKER_TOKEN_KEYS_FILE": "token_keys_file",
     "CONTEXTWORKER_TOKEN_SECRET": "token_secret",
     "CONTEXTWORKER_TOKEN_SECRET_FILE": "token_secret_file",
@@ -177,6 +183,14 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = "text"
     """Format of log records: `text` for people, `json` for programs, one object per line.
     Environment: CONTEXTWORKER_LOG_FORMAT."""
+    metrics_host: str = Field(default=_LOOPBACK, min_length=1)
+    """Address for metrics, which anybody who reaches it may read. Environment: CONTEXTWORKER_METRICS_HOST."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port on which each process serves metrics for Prometheus at /metrics; 0 takes a free one. By default there is
+    none. Environment: CONTEXTWORKER_METRICS_PORT."""
+    metric_tenants: Mapping[str, str] = Field(default_factory=dict)
+    """Classes of tenants, the label `tenant` of metrics: by tenant its class, or its own name; all others are `other`.
+    By default metrics have no such label. In the file: `[metric_tenants]`."""
     max_cached_workflows: int = Field(default=500, ge=0)
     """Workflows that a worker keeps in memory between their tasks. Environment: CONTEXTWORKER_MAX_CACHED_WORKFLOWS."""
     max_concurrent_activities: int = Field(default=16, ge=1)
@@ -202,6 +216,17 @@ class Settings(BaseModel):
     """File with this secret; whitespace around it is stripped. Environment: CONTEXTWORKER_TOKEN_SECRET_FILE."""
     token_keys_file: Path | None = None
     """TOML file of keys by kid, in the tables `[hmac]` and `[ed25519]`. Environment: CONTEXTWORKER_TOKEN_KEYS_FILE."""
+    tls_cert_file: Path | None = None
+    """PEM file of the certificate of gRPC and HTTP, followed by those between it and its authority; plaintext unless
+    given. It and the next two are read again when they change. Environment: CONTEXTWORKER_TLS_CERT_FILE."""
+    tls_key_file: Path | None = None
+    """PEM file of its private key, without a password. Environment: CONTEXTWORKER_TLS_KEY_FILE."""
+    tls_client_ca_file: Path | None = None
+    """PEM file of the authorities of clients: each connection then has to show a certificate, for health checks and
+    reflection too. Environment: CONTEXTWORKER_TLS_CLIENT_CA_FILE."""
+    require_tls: bool = False
+    """Whether to refuse to listen in plaintext where other machines can connect.
+    Environment: CONTEXTWORKER_REQUIRE_TLS."""
     payload_keys_file: Path | None = None
     """TOML file of the keys that payloads are encrypted with, as `docs/security.md` shows; it is read again when it has
     changed. Payloads are in clear unless given. Environment: CONTEXTWORKER_PAYLOAD_KEYS_FILE."""
@@ -306,7 +331,6 @@ def load_settings(
     everything = os.environ if environ is None else environ
     environ = {name: value for name, value in everything.items() if not is_of_kubernetes(name, value)}
     violations, folder = _unknown_variables(environ), folder or Path.cwd()
-    violations += [violation] if (violation := tls_violation(environ)) else []
     values, origins = _read_file(environ, folder, violations)
     for variable, field in _VARIABLES.items():
         if variable in environ and environ[variable] != "":
@@ -314,12 +338,13 @@ def load_settings(
             values[field] = tuple(text.replace(",", " ").split()) if field in _LIST_FIELDS else text
             origins[field] = variable
     _take_older_names(environ, values, origins)
+    _take_older_tls(environ, values, origins, violations)
     if log_level:
         values["log_level"], origins["log_level"] = log_level, "--log-level"
     settings, wrong = _validate(values)
     file = folder / (environ.get(_SETTINGS_FILE) or DEFAULT_FILE)
     settings._folder = file.absolute().parent  # pyright: ignore[reportPrivateUsage]  # it is not a setting
-    violations += describe_violations(wrong, origins) if wrong else []
+    violations += describe_violations(wrong, origins) if wrong else tls_violations(settings)
     if violations:
         raise SettingsError(violations, settings)
     return settings
@@ -440,14 +465,46 @@ def ignored_warning(environ: Mapping[str, str]) -> str:
     return f"not used here, remove them: {'; '.join(found)}" if found else ""
 
 
-def tls_violation(environ: Mapping[str, str]) -> str:
-    """Reject GRPC_TLS_ENABLED: listening in plaintext instead would expose what TLS should protect."""
-    if environ.get("GRPC_TLS_ENABLED", "").strip().lower() not in _TRUE:
-        return ""
-    return (
-        "GRPC_TLS_ENABLED is set, but the service has no TLS listener yet and would listen in plaintext; unset it, and "
-        "terminate TLS in a proxy in front of it"
-    )
+def _take_older_tls(
+    environ: Mapping[str, str], values: dict[str, Any], origins: dict[str, str], violations: list[str]
+) -> None:
+    """Set TLS from the deployed system's variables, which count only with GRPC_TLS_ENABLED."""
+    if not _is_true(environ.get("GRPC_TLS_ENABLED", "")):
+        return
+    names = {"GRPC_TLS_SERVER_CERT": "tls_cert_file", "GRPC_TLS_SERVER_KEY": "tls_key_file"}
+    asks = environ.get("GRPC_TLS_REQUIRE_CLIENT_AUTH", "")
+    if _is_true(asks or "true"):
+        names["GRPC_TLS_CA_CERT"] = "tls_client_ca_file"
+    for variable, field in names.items():
+        if environ.get(variable) and field not in values:
+            values[field], origins[field] = environ[variable], variable
+    # Listening in plaintext, or letting everybody connect, would expose what they should protect.
+    for variable, field in names.items():
+        needed = variable != "GRPC_TLS_CA_CERT" or bool(asks)
+        if needed and field not in values:
+            what = "GRPC_TLS_REQUIRE_CLIENT_AUTH" if variable == "GRPC_TLS_CA_CERT" else "GRPC_TLS_ENABLED"
+            violations.append(f"{what} is set, but {variable} names no file; set it, or CONTEXTWORKER_{field.upper()}")
+
+
+def _is_true(text: str) -> bool:
+    return text.strip().lower() in _TRUE
+
+
+def tls_violations(settings: Settings) -> list[str]:
+    """What of the settings of TLS does not go together."""
+    has_cert, has_key = settings.tls_cert_file is not None, settings.tls_key_file is not None
+    if has_cert != has_key:
+        return ["tls_cert_file and tls_key_file go together; set both or neither"]
+    if has_cert:
+        return []
+    if settings.tls_client_ca_file is not None:
+        return ["tls_client_ca_file needs TLS; set tls_cert_file and tls_key_file too"]
+    if settings.require_tls and not is_loopback(settings.listen_host):
+        return [
+            f"require_tls is set, and the service would listen on {settings.listen_host} in plaintext; set "
+            "tls_cert_file and tls_key_file (docs/how-to/tls.md), or listen on 127.0.0.1"
+        ]
+    return []
 
 
 def nearest(name: str, known: Collection[str]) -> str:

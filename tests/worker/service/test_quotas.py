@@ -20,8 +20,9 @@ from contextunity.worker import quotas as quotas_module
 from contextunity.worker.auth import authenticator_for
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError
+from contextunity.worker.metrics import QUOTA_REFUSALS_TOTAL
 from contextunity.worker.modules.registry import WorkerRegistry
-from contextunity.worker.quotas import METRIC, Quotas
+from contextunity.worker.quotas import Quotas
 from contextunity.worker.schedules import ScheduleManager
 from contextunity.worker.server import running_server
 from contextunity.worker.service import WorkerService
@@ -248,7 +249,7 @@ async def test_what_is_over_a_quota_is_counted_by_quota_and_method_and_in_the_lo
         watch.cancel()
     counted = Counter[tuple[tuple[str, str | int | float | bool], ...]]()
     for update in metrics.retrieve_updates():
-        if update.metric.name == METRIC:
+        if update.metric.name == QUOTA_REFUSALS_TOTAL.name:
             counted[tuple(sorted(update.attributes.items()))] += int(update.value)
     told = {tuple(value for key, value in labels if key != "service_name"): n for labels, n in counted.items()}
     assert told == {

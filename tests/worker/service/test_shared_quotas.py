@@ -16,7 +16,6 @@ from typing import Any
 import grpc
 import pytest
 
-from contextunity.worker import quotas as quotas_module
 from contextunity.worker import shared_quotas
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError
@@ -307,4 +306,3 @@ def test_redis_is_imported_only_where_it_is_set() -> None:
     program = "import sys, contextunity.worker.server, contextunity.worker.temporal; print('redis' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert found.stdout == "False\n"
-    assert quotas_module.METRIC.startswith("contextworker_")

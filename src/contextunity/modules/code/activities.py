@@ -22,6 +22,7 @@ from contextunity.gen.google.protobuf import ListValue, Struct, Value
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from contextunity.core.codec import CodecError, JsonValue, dict_to_struct, encode, struct_to_dict
+from contextunity.worker.metrics import PROGRAMS_TOTAL
 from contextunity.worker.quotas import EgressBudgetError, on_budget
 
 from .backend import Backend, Outcome, Program, ToolBackend, ToolCall, ToolReply
@@ -151,6 +152,8 @@ def _too_large(found: ToolCall) -> Outcome:
 
 
 def _ended_response(before: ProgramState, outcome: Outcome) -> ExecuteResponse:
+    status = (outcome.status.name or "").lower()
+    PROGRAMS_TOTAL.add(1, backend=before.backend, outcome=status, tenant=before.tenant_id)
     return ExecuteResponse(
         status=outcome.status,
         result=_to_value(outcome.result) if outcome.has_result else None,

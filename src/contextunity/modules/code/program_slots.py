@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
+from contextunity.worker.metrics import PROGRAMS_RUNNING, PROGRAMS_WAITING
+
 from .errors import SandboxBusyError
 
 __all__ = ["ProgramSlots"]
@@ -38,6 +40,8 @@ class ProgramSlots:
     patience: float = 2.0
     _all: asyncio.Semaphore = field(init=False)
     _tenants: dict[str, _Tenant] = field(default_factory=dict[str, _Tenant], init=False)
+    _running: int = field(default=0, init=False)
+    _waiting: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._all = asyncio.Semaphore(self.total)
@@ -56,6 +60,7 @@ class ProgramSlots:
                 if tenant.waiting >= max(_WAITING, self.per_tenant):
                     raise self._busy()
                 tenant.waiting += 1
+                self._count(waiting=1)
                 try:
                     async with asyncio.timeout(self.patience):
                         # Wait for the tenant's place first: that wait holds no place that others could use.
@@ -65,11 +70,20 @@ class ProgramSlots:
                     raise self._busy() from None
                 finally:
                     tenant.waiting -= 1
+                    self._count(waiting=-1)
+                self._count(running=1)
+                held.callback(self._count, running=-1)
                 yield
         finally:
             tenant.users -= 1
             if not tenant.users:
                 del self._tenants[tenant_id]
+
+    def _count(self, *, running: int = 0, waiting: int = 0) -> None:
+        self._running += running
+        self._waiting += waiting
+        PROGRAMS_RUNNING.set(self._running)
+        PROGRAMS_WAITING.set(self._waiting)
 
     def _busy(self) -> SandboxBusyError:
         return SandboxBusyError(

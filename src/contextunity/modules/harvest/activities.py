@@ -56,6 +56,7 @@ from temporalio.service import RPCError
 
 from contextunity.core import CodecError, context, validation
 from contextunity.core.packing import pack, unpack
+from contextunity.worker.metrics import FEED_REJECTS_TOTAL, FEED_ROWS_TOTAL, FEED_WARNINGS_TOTAL
 from contextunity.worker.quotas import EgressBudgetError, note, on_budget
 from contextunity.worker.temporal.errors import is_not_found
 
@@ -224,12 +225,14 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
             read_by=read_by,
         )
         await asyncio.to_thread(catalogue.put_raw_page, page, fetched.page, fetched_from)
+    rows = len(fetched.page.products) + len(fetched.page.rejected)
+    FEED_ROWS_TOTAL.add(rows, supplier=page.supplier_code, tenant=page.tenant_id)
     return FetchProductsResponse(
         # The request's data are in the history already, and would be repeated for each page.
         feed=feed if looked else None,
         next_cursor=fetched.next_cursor,
         end_of_feed=fetched.end_of_feed,
-        fetched=len(fetched.page.products) + len(fetched.page.rejected),
+        fetched=rows,
         entries=fetched.entries,
         page_size=page_size,
         incomplete=incomplete,
@@ -331,6 +334,8 @@ def sync_to_brain(request: SyncToBrainRequest) -> SyncToBrainResponse:
         else:
             catalogue.check_page(page, _workflow_id())
         counts = catalogue.sync_page(page)
+        FEED_REJECTS_TOTAL.add(counts.rejected, supplier=page.supplier_code, tenant=page.tenant_id)
+        FEED_WARNINGS_TOTAL.add(counts.warnings, supplier=page.supplier_code, tenant=page.tenant_id)
         if counts.rejected or counts.warnings:
             _trim_rejected(resources, page)
         if request.last:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from .output import did_you_mean, fail
 
 if TYPE_CHECKING:
+    import grpc
+
     from ..client import SyncWorkerClient, WorkerServiceError
 
 __all__ = ["DEFAULT_TARGET", "UsageError", "add_json", "add_options", "open_client", "run_with_client"]
@@ -52,6 +54,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--ca-file", type=Path, metavar="FILE", help="PEM file of the authority to trust; asks for TLS")
     group.add_argument(
+        "--client-cert-file", type=Path, metavar="FILE", help="PEM file of the certificate to show; asks for TLS"
+    )
+    group.add_argument("--client-key-file", type=Path, metavar="FILE", help="PEM file of its private key")
+    group.add_argument(
+        "--server-name", default="", metavar="NAME", help="name in the service's certificate, if not that of the target"
+    )
+    group.add_argument(
         "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="how long a call may take (30)"
     )
 
@@ -67,8 +76,6 @@ def open_client(arguments: argparse.Namespace) -> SyncWorkerClient:
     Raises:
         UsageError: an option is wrong, or a file that it names cannot be read.
     """
-    import grpc
-
     from ..client import RetryPolicy, SyncWorkerClient
 
     token_file: Path | None = arguments.token_file
@@ -81,7 +88,8 @@ def open_client(arguments: argparse.Namespace) -> SyncWorkerClient:
             if token_file is not None
             else os.environ.get("CONTEXTWORKER_TOKEN") or None,
             tenant_id=arguments.tenant,
-            tls=grpc.ssl_channel_credentials(_certificates(arguments.ca_file)) if arguments.ca_file else False,
+            tls=_tls(arguments),
+            server_name=arguments.server_name,
             timeout=arguments.timeout,
             # Somebody waits in front of it: a service that is not there is told soon.
             retry=RetryPolicy(attempts=4),
@@ -160,6 +168,24 @@ def _text(error: WorkerServiceError, meant: str, arguments: argparse.Namespace, 
     if error.code.name in ("INTERNAL", "UNKNOWN") and error.trace_id:
         lines.append(f"  trace_id {error.trace_id}")
     return "\n".join(lines)
+
+
+def _tls(arguments: argparse.Namespace) -> grpc.ChannelCredentials | bool:
+    import grpc
+
+    ca_file, cert_file, key_file = arguments.ca_file, arguments.client_cert_file, arguments.client_key_file
+    if (cert_file is None) != (key_file is None):
+        raise UsageError("--client-cert-file and --client-key-file go together; give both or neither")
+    if ca_file is None and cert_file is None:
+        return False
+    key = None if key_file is None else _read(key_file)
+    if key is not None and "PRIVATE KEY-----" not in key:
+        raise UsageError(f"{key_file} has no private key in PEM: a block that begins with -----BEGIN PRIVATE KEY-----")
+    return grpc.ssl_channel_credentials(
+        None if ca_file is None else _certificates(ca_file),
+        None if key is None else key.encode(),
+        None if cert_file is None else _certificates(cert_file),
+    )
 
 
 def _certificates(path: Path) -> bytes:

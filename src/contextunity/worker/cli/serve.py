@@ -20,6 +20,7 @@ from contextunity.core.errors import CodecError, ContextUnityError
 from .. import event_loop
 from ..errors import SettingsError
 from ..logs import configure
+from ..metrics import serve_metrics
 from ..modules.discovery import boot
 from ..modules.registry import WorkerRegistry
 from ..settings import Settings, ignored_warning
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         configure(settings)
         if ignored := ignored_warning(os.environ):
             _LOG.warning(ignored)
+        if metrics := serve_metrics(settings):
+            say(f"metrics: {metrics}")
         event_loop.run(_until_signal(_command(arguments)(settings, registry)))
     except (ContextUnityError, CodecError) as error:
         complain(str(error))
@@ -86,12 +89,13 @@ def _protos(arguments: argparse.Namespace) -> int:
 async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | None) -> None:
     from ..auth import authenticator_for
     from ..quotas import open_quotas
-    from ..server import running_server
+    from ..server import open_tls, running_server
     from ..service import WorkerService
     from ..temporal.client import connect, with_port
 
-    # Before anything is reached for: keys that are missing are told at once.
+    # Before anything is reached for: keys that are missing, and files that are wrong, are told at once.
     authenticator = authenticator_for(settings)
+    is_encrypted = open_tls(settings) is not None
     async with contextlib.AsyncExitStack() as stack:
         quotas = await stack.enter_async_context(open_quotas(settings))
         client = await connect(settings, address=address and with_port(address), workflows=registry.workflows)
@@ -100,7 +104,8 @@ async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | Non
         server = await stack.enter_async_context(running_server(service, settings, authenticator))
         temporal = client.service_client.config.target_host
         http = "" if server.http_port is None else f" (HTTP on port {server.http_port})"
-        say(f"WorkerService listens on {server.host}:{server.port}{http}, Temporal at {temporal}")
+        tls = " with TLS" if is_encrypted else ""
+        say(f"WorkerService listens on {server.host}:{server.port}{tls}{http}, Temporal at {temporal}")
         await _forever()
 
 

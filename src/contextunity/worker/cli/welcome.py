@@ -29,7 +29,7 @@ def welcome(stack: DevServer, *, with_token: bool = False) -> str:
 ContextWorker runs. Ctrl-C stops it.
 
   WorkerService   {stack.grpc.target}
-  HTTP with JSON  http://{stack.grpc.http_target}
+  HTTP with JSON  http{"s" if stack.grpc.has_tls else ""}://{stack.grpc.http_target}
   Temporal        {stack.temporal.address}
   Temporal web UI {stack.temporal.ui_url}
   modules         {", ".join(module.config.name for module in stack.modules) or "none"}
@@ -60,7 +60,7 @@ def start_command(example: Mapping[str, Any], target: str) -> str:
 
 
 def _examples(stack: DevServer, with_token: bool) -> str:
-    target = stack.grpc.target
+    target = f"https://{stack.grpc.target}" if stack.grpc.has_tls else stack.grpc.target
     examples = {module.config.name: dict(module.config.example) for module in stack.modules if module.config.example}
     lines = list[str]()
     if with_token and examples:
@@ -104,7 +104,8 @@ def _mint_command(examples: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _buf_curl(target: str, method: str, data: str, with_token: bool) -> str:
-    address = f"http://{target}/contextunity.worker.WorkerService/{method}"
+    # Over TLS buf finds out by itself that it is HTTP/2.
+    address = f"{target if '://' in target else f'http://{target}'}/contextunity.worker.WorkerService/{method}"
     shown = ' -H "authorization: Bearer $CONTEXTWORKER_TOKEN"' if with_token else ""
     return f"  {_program('buf')} curl --protocol grpc --http2-prior-knowledge{shown} -d '{data}' {address}"
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import betterproto2
 
-from ._channel import RetryPolicy, Tls, Token, address_of, metadata_of
+from ._channel import RetryPolicy, Tls, Token, address_of, metadata_of, options_of
 from ._requests import Sent, TaskAddress, Trace, send
 from .methods import Method
 
@@ -24,7 +24,9 @@ class ClientBase:
         target: `host:port`, or the same behind `http://` or `https://`; the latter asks for TLS.
         token: bearer token, or a function that gives one and is asked before each attempt; None sends none.
         tenant_id: whose work is meant where a call does not say; empty for the token's only one.
-        tls: True for TLS with the system's roots, or credentials of grpcio's; False for none.
+        tls: True for TLS with the system's roots, or credentials of grpcio's, such as those with a certificate of the
+            client's own; False for none.
+        server_name: name that the service's certificate has, where it is not that of the target.
         timeout: seconds that a call may take in all, its repetitions included; None for no end. Watching has its own.
         trace_id: UUID of the chain of work that all calls belong to; unless given, each task begins one.
         provenance: labels `service:action` of where the work has been; the client's own comes after them.
@@ -41,12 +43,14 @@ class ClientBase:
         token: Token = None,
         tenant_id: str = "",
         tls: Tls = False,
+        server_name: str = "",
         timeout: float | None = 30.0,
         trace_id: str | None = None,
         provenance: Sequence[str] = (),
         retry: RetryPolicy | None = None,
     ) -> None:
         self.target, self._credentials = address_of(target, tls)
+        self._options = options_of(server_name)
         self.tenant_id = tenant_id
         self._token = token
         self._timeout = timeout

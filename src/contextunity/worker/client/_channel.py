@@ -77,19 +77,25 @@ def metadata_of(token: Token) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {text}"),) if text else ()
 
 
+def options_of(server_name: str) -> list[tuple[str, int | str]]:
+    """The options of a channel to a service whose certificate has the name; empty for that of the target."""
+    return [*OPTIONS, ("grpc.ssl_target_name_override", server_name)] if server_name else [*OPTIONS]
+
+
 class AsyncConnection:
     """Opens the channel with the first call, and anew after it was closed."""
 
     target: str
+    _options: list[tuple[str, int | str]]
     _credentials: grpc.ChannelCredentials | None
     _channel: grpc.aio.Channel | None = None
 
     def _connection(self) -> grpc.aio.Channel:
         if self._channel is None:
             if self._credentials is None:
-                self._channel = grpc.aio.insecure_channel(self.target, options=OPTIONS)
+                self._channel = grpc.aio.insecure_channel(self.target, options=self._options)
             else:
-                self._channel = grpc.aio.secure_channel(self.target, self._credentials, options=OPTIONS)
+                self._channel = grpc.aio.secure_channel(self.target, self._credentials, options=self._options)
         return self._channel
 
 
@@ -97,6 +103,7 @@ class SyncConnection:
     """The same for programs whose threads share a client."""
 
     target: str
+    _options: list[tuple[str, int | str]]
     _credentials: grpc.ChannelCredentials | None
     _channel: grpc.Channel | None = None
     _opening = threading.Lock()
@@ -106,9 +113,9 @@ class SyncConnection:
         with self._opening:
             if self._channel is None:
                 if self._credentials is None:
-                    self._channel = grpc.insecure_channel(self.target, options=OPTIONS)
+                    self._channel = grpc.insecure_channel(self.target, options=self._options)
                 else:
-                    self._channel = grpc.secure_channel(self.target, self._credentials, options=OPTIONS)
+                    self._channel = grpc.secure_channel(self.target, self._credentials, options=self._options)
             return self._channel
 
 

@@ -7,7 +7,7 @@ import contextlib
 import resource
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import uvicorn
 from starlette.applications import Starlette
@@ -27,6 +27,9 @@ from .calls import Calls
 from .entrance import Entrance
 from .openapi import openapi_routes
 from .payload_codec import codec_routes
+
+if TYPE_CHECKING:
+    from ..tls import ServerTls
 
 __all__ = ["Server", "application", "listen", "running_http"]
 
@@ -67,6 +70,7 @@ async def running_http(
     authenticator: Authenticator,
     settings: Settings,
     listening: socket.socket,
+    tls: ServerTls | None = None,
 ) -> AsyncGenerator[int, None]:
     """Serves while the context is open; gives the port.
 
@@ -76,6 +80,7 @@ async def running_http(
         authenticator: tells who asks for what is no call.
         settings: of the process, such as which pages of browsers may call.
         listening: as from `listen`; it is closed in the end.
+        tls: of the connections; plaintext unless given.
     """
     port: int = listening.getsockname()[1]
     server = Server(
@@ -95,6 +100,7 @@ async def running_http(
             backlog=_BACKLOG,
             timeout_graceful_shutdown=_STOP_GRACE,
             h11_max_incomplete_event_size=2 * MAX_TOKEN_LENGTH,
+            ssl_context_factory=None if tls is None else lambda _config, _default: tls.ssl_context(),
         )
     )
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")

@@ -23,6 +23,7 @@ from .context_interceptor import ContextInterceptor, fill_tenant
 from .converter import data_converter, encoding_converter
 from .failure_interceptor import FailureInterceptor
 from .heartbeats import HeartbeatInterceptor
+from .metrics_interceptor import MetricsInterceptor
 from .validation_interceptor import ValidationInterceptor
 
 __all__ = ["PASSTHROUGH_MODULES", "ContextWorkerPlugin"]
@@ -76,7 +77,14 @@ class ContextWorkerPlugin(SimplePlugin):
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK leaves some of its parameters open
             "contextunity.ContextWorkerPlugin",
             data_converter=data_converter if payload_codec is None else encoding_converter(payload_codec),
-            interceptors=[ContextInterceptor(), ValidationInterceptor(), HeartbeatInterceptor(), FailureInterceptor()],
+            # What the first one brings, the next one labels by; what the last one makes of errors, it counts.
+            interceptors=[
+                ContextInterceptor(),
+                MetricsInterceptor(),
+                ValidationInterceptor(),
+                HeartbeatInterceptor(),
+                FailureInterceptor(),
+            ],
             workflow_runner=self._workflow_runner,
             run_context=_prepared,
         )

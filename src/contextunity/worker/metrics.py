@@ -1,0 +1,442 @@
+"""The metrics of a process: a table of them, and the endpoint `/metrics` with these and those of Temporal's SDK.
+
+Both go through the SDK's runtime: its exporter has the endpoint. Without `metrics_port` there is none, and whoever
+records something learns so from one look at the runtime. A program that embeds us and has a default Runtime with an
+exporter of its own gets our metrics there.
+
+docs/reference/metrics.md is generated from the table; a metric that is not in it cannot be recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from temporalio.common import MetricMeter
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+
+from .errors import PortTakenError, SettingsError
+from .settings import Settings
+
+__all__ = ["METRICS", "CallMeter", "Kind", "Metric", "call_meter", "serve_metrics", "tenant_class"]
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_BYTES = (256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 16777216.0, 67108864.0)
+_OTHER = "other"
+"""Class of tenants that `metric_tenants` does not name."""
+_FREE_PORT_ATTEMPTS = 5
+_SETTING = "CONTEXTWORKER_METRICS_PORT (or the host with CONTEXTWORKER_METRICS_HOST)"
+
+
+class Kind(enum.Enum):
+    """What a metric is to Prometheus."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """A metric of ours.
+
+    Attributes:
+        name: as Prometheus has it; it names the unit.
+        kind: what it is to Prometheus.
+        help: what it counts, for people.
+        labels: names of its labels. Their values come from code, contracts and settings, never from callers, so that
+            there are few.
+        by_tenant: whether it also has the label `tenant` once `metric_tenants` is set.
+        buckets: upper bounds of a histogram's buckets.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    by_tenant: bool = False
+    buckets: tuple[float, ...] = ()
+
+    def add(self, amount: int = 1, *, tenant: str = "", **labels: str) -> None:
+        """Adds to a counter."""
+        self._record("add", amount, tenant, labels)
+
+    def set(self, value: int, **labels: str) -> None:
+        """Sets a gauge."""
+        self._record("set", value, "", labels)
+
+    def observe(self, value: float, *, tenant: str = "", **labels: str) -> None:
+        """Records a value in a histogram."""
+        self._record("record", value, tenant, labels)
+
+    def _record(self, how: str, value: float, tenant: str, labels: Mapping[str, str]) -> None:
+        recorder = _recorder()
+        if recorder is not None:
+            getattr(recorder.instrument(self, labels, tenant), how)(value)
+
+
+RPC_TOTAL = Metric(
+    name="contextworker_rpc_total",
+    kind=Kind.COUNTER,
+    help="Calls that ended, over gRPC and HTTP, of WorkerService and of contracts' services, by status.",
+    labels=("method", "code"),
+    by_tenant=True,
+)
+RPC_SECONDS = Metric(
+    name="contextworker_rpc_seconds",
+    kind=Kind.HISTOGRAM,
+    help="Seconds from the headers of a call to its end. A watch lasts as long as its caller watches.",
+    labels=("method",),
+    by_tenant=True,
+    buckets=_SECONDS,
+)
+RPC_IN_FLIGHT = Metric(
+    name="contextworker_rpc_in_flight", kind=Kind.GAUGE, help="Calls under way, watches included.", labels=("method",)
+)
+RPC_REQUEST_BYTES = Metric(
+    name="contextworker_rpc_request_bytes",
+    kind=Kind.HISTOGRAM,
+    help="Bytes of the message of a call, as Protocol Buffers; 0 of a call that was refused by its headers.",
+    labels=("method",),
+    by_tenant=True,
+    buckets=_BYTES,
+)
+RPC_RESPONSE_BYTES = Metric(
+    name="contextworker_rpc_response_bytes",
+    kind=Kind.HISTOGRAM,
+    help="Bytes of the answers to a call, as Protocol Buffers; 0 of a call that failed.",
+    labels=("method",),
+    by_tenant=True,
+    buckets=_BYTES,
+)
+QUOTA_REFUSALS_TOTAL = Metric(
+    name="contextworker_quota_refusals_total",
+    kind=Kind.COUNTER,
+    help="Calls, harvests and fetches over a quota. `method` is that of the call, or the type of the activity.",
+    labels=("quota", "method"),
+    by_tenant=True,
+)
+WORKFLOWS_TOTAL = Metric(
+    name="contextworker_workflows_total",
+    kind=Kind.COUNTER,
+    help=(
+        "Runs of workflows that ended in this worker: completed, failed, cancelled or continued_as_new. Timeouts and "
+        "terminations end at the Temporal server, and no worker sees them."
+    ),
+    labels=("workflow_type", "status"),
+    by_tenant=True,
+)
+ACTIVITY_FAILURES_TOTAL = Metric(
+    name="contextworker_activity_failures_total",
+    kind=Kind.COUNTER,
+    help=(
+        "Attempts of activities that failed, by type of the error; each is retried as its retry policy says. `benign` "
+        "is true of those that only wait, such as for their turn."
+    ),
+    labels=("activity_type", "error_type", "benign"),
+    by_tenant=True,
+)
+ACTIVITY_RETRIES_TOTAL = Metric(
+    name="contextworker_activity_retries_total",
+    kind=Kind.COUNTER,
+    help="Attempts of activities that began after a first one.",
+    labels=("activity_type",),
+    by_tenant=True,
+)
+FETCHED_BYTES_TOTAL = Metric(
+    name="contextworker_fetched_bytes_total",
+    kind=Kind.COUNTER,
+    help=(
+        "Bytes of feeds and for tools of programs that came over the network, compressed as they came, by type of the "
+        "activity: `fetch_products` reads feeds."
+    ),
+    labels=("activity_type",),
+    by_tenant=True,
+)
+FEED_ROWS_TOTAL = Metric(
+    name="contextworker_feed_rows_total",
+    kind=Kind.COUNTER,
+    help="Rows of feeds that were read, those of repeated pages included.",
+    labels=("supplier",),
+    by_tenant=True,
+)
+FEED_REJECTS_TOTAL = Metric(
+    name="contextworker_feed_rejects_total",
+    kind=Kind.COUNTER,
+    help="Rows of feeds that were rejected, by pages that were written to the catalogue.",
+    labels=("supplier",),
+    by_tenant=True,
+)
+FEED_WARNINGS_TOTAL = Metric(
+    name="contextworker_feed_warnings_total",
+    kind=Kind.COUNTER,
+    help="Warnings about rows of feeds, by pages that were written to the catalogue.",
+    labels=("supplier",),
+    by_tenant=True,
+)
+PROGRAMS_TOTAL = Metric(
+    name="contextworker_programs_total",
+    kind=Kind.COUNTER,
+    help="Programs that ended in a sandbox of this worker. `outcome` is ok, exception, timeout, and so on.",
+    labels=("backend", "outcome"),
+    by_tenant=True,
+)
+PROGRAMS_RUNNING = Metric(
+    name="contextworker_programs_running", kind=Kind.GAUGE, help="Programs that run in sandboxes of this worker."
+)
+PROGRAMS_WAITING = Metric(
+    name="contextworker_programs_waiting", kind=Kind.GAUGE, help="Programs that wait for a sandbox of this worker."
+)
+
+METRICS: tuple[Metric, ...] = (
+    *(RPC_TOTAL, RPC_SECONDS, RPC_IN_FLIGHT, RPC_REQUEST_BYTES, RPC_RESPONSE_BYTES, QUOTA_REFUSALS_TOTAL),
+    *(WORKFLOWS_TOTAL, ACTIVITY_FAILURES_TOTAL, ACTIVITY_RETRIES_TOTAL),
+    *(FETCHED_BYTES_TOTAL, FEED_ROWS_TOTAL, FEED_REJECTS_TOTAL, FEED_WARNINGS_TOTAL),
+    *(PROGRAMS_TOTAL, PROGRAMS_RUNNING, PROGRAMS_WAITING),
+)
+"""All of them, in the order of the documentation."""
+
+
+class _Recorder:
+    """The instruments of a runtime that exports metrics, each made when it is first used."""
+
+    def __init__(self, meter: MetricMeter) -> None:
+        self._meter = meter
+        self._instruments = dict[str, Any]()
+        # Bounded, as what Prometheus keeps is: values of labels come from code, contracts and settings.
+        self._labelled = dict[tuple[str, ...], Any]()
+
+    def instrument(self, metric: Metric, labels: Mapping[str, str], tenant: str) -> Any:
+        """The instrument of a metric with its labels; with these bound, a record takes a microsecond."""
+        values = tuple(labels[name] for name in metric.labels)
+        if len(values) != len(labels):
+            raise TypeError(f"{metric.name} has the labels {metric.labels}, not {tuple(labels)}")
+        if metric.by_tenant and _classes:
+            values = (*values, tenant_class(tenant))
+        key = (metric.name, *values)
+        found = self._labelled.get(key)
+        if found is None:
+            named = dict(zip((*metric.labels, "tenant"), values, strict=False))
+            found = self._labelled[key] = self._of(metric).with_additional_attributes(named)
+        return found
+
+    def _of(self, metric: Metric) -> Any:
+        found = self._instruments.get(metric.name)
+        if found is None:
+            meter = self._meter
+            create: dict[Kind, Callable[[str, str], Any]] = {
+                Kind.COUNTER: meter.create_counter,
+                Kind.GAUGE: meter.create_gauge,
+                Kind.HISTOGRAM: meter.create_histogram_float,
+            }
+            found = self._instruments[metric.name] = create[metric.kind](metric.name, metric.help)
+        return found
+
+
+_classes: Mapping[str, str] = {}
+"""Classes by tenant."""
+
+
+@functools.lru_cache(maxsize=1)
+def _recorder_of(runtime: Runtime) -> _Recorder | None:
+    meter = runtime.metric_meter
+    return None if meter is MetricMeter.noop else _Recorder(meter)
+
+
+def _recorder() -> _Recorder | None:
+    """What records; None where nothing is exported."""
+    try:
+        runtime = Runtime.default()
+    except RuntimeError:
+        # A program that embeds us forbids a default runtime; the one that it has instead is not ours to know.
+        return None
+    return _recorder_of(runtime)
+
+
+def tenant_class(tenant: str) -> str:
+    """The class of a tenant that labels name it by: an id never gets there unless the settings say so."""
+    return _classes.get(tenant, _OTHER)
+
+
+def serve_metrics(settings: Settings) -> str:
+    """Serves the metrics of this process until it ends. Call it before anything connects to Temporal.
+
+    Args:
+        settings: `metrics_host`, `metrics_port` and `metric_tenants`.
+
+    Returns:
+        The URL of the endpoint; empty where the settings ask for none.
+
+    Raises:
+        PortTakenError: the address cannot be listened on.
+        SettingsError: the host is no address of this machine, or the process has a default Runtime already.
+    """
+    global _classes
+    if settings.metrics_port is None:
+        return ""
+    host = _address_of(settings.metrics_host)
+    for attempt in range(_FREE_PORT_ATTEMPTS):
+        # The exporter does not tell which port it took, so a free one is looked for here.
+        port = settings.metrics_port or _free_port(host)
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            runtime = _runtime(where)
+            break
+        except ValueError as error:
+            if settings.metrics_port or attempt == _FREE_PORT_ATTEMPTS - 1:
+                reason = str(error).rpartition("exporter: ")[2].partition(" (os error")[0].lower()
+                raise PortTakenError(where, _SETTING, reason) from None
+    else:
+        raise AssertionError("the last attempt breaks or raises")
+    try:
+        Runtime.set_default(runtime)
+    except RuntimeError:
+        raise SettingsError(
+            [
+                "metrics_port is set, but a module made the default Runtime of Temporal's SDK when it was imported; "
+                "give that one an exporter and unset metrics_port, or make it later"
+            ]
+        ) from None
+    _classes = dict(settings.metric_tenants)
+    return f"http://{where}/metrics"
+
+
+def _runtime(address: str) -> Runtime:
+    exporter = PrometheusConfig(
+        bind_address=address,
+        # The SDK's metrics in the unit that Prometheus wants, like ours.
+        durations_as_seconds=True,
+        histogram_bucket_overrides={metric.name: metric.buckets for metric in METRICS if metric.buckets},
+    )
+    # Prometheus itself labels whom it asked.
+    return Runtime(telemetry=TelemetryConfig(metrics=exporter, attach_service_name=False))
+
+
+def _address_of(host: str) -> str:
+    """The numeric address of a host: the exporter takes no names."""
+    try:
+        found = socket.getaddrinfo(host.removeprefix("[").removesuffix("]"), None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise SettingsError(
+            [f"metrics_host = {host!r}: {(error.strerror or str(error)).lower()}; set CONTEXTWORKER_METRICS_HOST"]
+        ) from None
+    # Of a name such as localhost, whoever asks tries IPv4 too; not everybody tries IPv6.
+    found.sort(key=lambda each: each[0] != socket.AF_INET)
+    return str(found[0][4][0])
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            raise PortTakenError(host, _SETTING, (error.strerror or str(error)).lower()) from None
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class CallMeter:
+    """Measures calls, whichever listener they come by; see `call_meter`."""
+
+    def __init__(self) -> None:
+        self._in_flight = dict[str, int]()
+
+    def unary(
+        self, handle: Callable[[Any, Any], Awaitable[bytes]], method: str, tenant: str
+    ) -> Callable[[Any, Any], Awaitable[bytes]]:
+        """A handler that measures what another one does.
+
+        Args:
+            handle: answers or refuses a call.
+            method: that is called.
+            tenant: the caller's; empty where it is not known, or not one.
+        """
+
+        async def measured(requests: Any, context: Any) -> bytes:
+            call = _MeasuredCall(self, context, method, tenant)
+            try:
+                answer = await handle(requests, call)
+            except asyncio.CancelledError:
+                call.cancelled()
+                raise
+            else:
+                call.sent, call.code = len(answer), "OK"
+                return answer
+            finally:
+                call.end()
+
+        return measured
+
+    def stream(
+        self, handle: Callable[[Any, Any], AsyncIterator[bytes]], method: str, tenant: str
+    ) -> Callable[[Any, Any], AsyncIterator[bytes]]:
+        """The same for a handler that answers with a stream."""
+
+        async def measured(requests: Any, context: Any) -> AsyncIterator[bytes]:
+            call = _MeasuredCall(self, context, method, tenant)
+            answers: Any = handle(requests, call)
+            try:
+                async for answer in answers:
+                    call.sent += len(answer)
+                    yield answer
+                call.code = "OK"
+            except (asyncio.CancelledError, GeneratorExit):
+                call.cancelled()
+                raise
+            finally:
+                call.end()
+                await answers.aclose()
+
+        return measured
+
+    def count(self, method: str, change: int) -> None:
+        """Counts a call that begins or ends."""
+        self._in_flight[method] = self._in_flight.get(method, 0) + change
+        RPC_IN_FLIGHT.set(self._in_flight[method], method=method)
+
+
+class _MeasuredCall:
+    """A call, and what handlers take for grpcio's context of it: what comes and how it ends is noted on the way."""
+
+    def __init__(self, meter: CallMeter, context: Any, method: str, tenant: str) -> None:
+        self._meter, self._context, self._method, self._tenant = meter, context, method, tenant
+        self._began, self._received = time.perf_counter(), 0
+        self.code, self.sent = "UNKNOWN", 0
+        meter.count(method, 1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def read(self) -> Any:
+        data = await self._context.read()
+        if isinstance(data, bytes):
+            self._received += len(data)
+        return data
+
+    async def abort_with_status(self, status: Any) -> None:
+        self.code = status.code.name
+        await self._context.abort_with_status(status)
+
+    def cancelled(self) -> None:
+        """Notes that nobody waits any more: grpcio cancels handlers when the caller goes, and at its deadline."""
+        remaining: float | None = self._context.time_remaining()
+        self.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
+
+    def end(self) -> None:
+        method, tenant = self._method, self._tenant
+        self._meter.count(method, -1)
+        RPC_TOTAL.add(1, method=method, code=self.code, tenant=tenant)
+        RPC_SECONDS.observe(time.perf_counter() - self._began, method=method, tenant=tenant)
+        RPC_REQUEST_BYTES.observe(self._received, method=method, tenant=tenant)
+        RPC_RESPONSE_BYTES.observe(self.sent, method=method, tenant=tenant)
+
+
+def call_meter() -> CallMeter | None:
+    """What measures calls; None where nothing is exported, so that calls are then left as they are."""
+    return None if _recorder() is None else CallMeter()

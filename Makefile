@@ -13,7 +13,7 @@ unexport PYTHONHOME
 export GRPC_ENABLE_FORK_SUPPORT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos generate lint format types check check-generated check-sync-client check-contract release-contract conformance bench lock build clean
+.PHONY: help setup run test test-chaos mutants generate lint format types check check-generated check-sync-client check-contract release-contract conformance bench lock build clean
 
 help: ## List the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ test: $(READY) ## Run the tests.
 
 test-chaos: $(READY) ## Run the tests that take minutes, or much of the machine.
 	@$(BIN)/python -m pytest -m chaos
+
+# What comes behind is handed on: make mutants MUTANTS="service --count 100".
+mutants: $(READY) ## Change the source in one place at a time, and see whether a test fails.
+	@$(BIN)/python tools/mutants.py $(MUTANTS)
 
 generate: export PATH := $(CURDIR)/$(BIN):$(PATH)
 generate: $(READY) ## Write gen/ and docs/contracts/ anew from proto/, and docs/reference/ from the code.

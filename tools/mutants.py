@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -35,18 +36,24 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-_LIBRARIES = ("pytest", "hypothesis", "pydantic", "sqlalchemy", "google.protobuf.json_format")
-_LIBRARIES += ("grpc.aio", "grpc_status.rpc_status", "temporalio.client", "temporalio.testing", "temporalio.worker")
+_LIBRARIES = (
+    *("pytest", "hypothesis", "pydantic", "sqlalchemy", "google.protobuf.json_format"),
+    *("grpc.aio", "grpc_status.rpc_status", "temporalio.client", "temporalio.testing", "temporalio.worker"),
+)
 """What tests import besides the source: loaded once, for all mutants."""
 
-_COMPARISONS: dict[type[ast.cmpop], str] = {
-    **{ast.Eq: "!=", ast.NotEq: "==", ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"},
-    **{ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in"},
-}
-_ARITHMETIC: dict[type[ast.operator], str] = {
-    **{ast.Add: "-", ast.Sub: "+", ast.Mult: "//", ast.Div: "*", ast.FloorDiv: "*", ast.Mod: "*"},
-    **{ast.LShift: ">>", ast.RShift: "<<", ast.BitAnd: "|"},
-}
+_COMPARISONS: dict[type[ast.cmpop], str] = dict(
+    [
+        *((ast.Eq, "!="), (ast.NotEq, "=="), (ast.Lt, "<="), (ast.LtE, "<"), (ast.Gt, ">="), (ast.GtE, ">")),
+        *((ast.Is, "is not"), (ast.IsNot, "is"), (ast.In, "not in"), (ast.NotIn, "in")),
+    ]
+)
+_ARITHMETIC: dict[type[ast.operator], str] = dict(
+    [
+        *((ast.Add, "-"), (ast.Sub, "+"), (ast.Mult, "//"), (ast.Div, "*"), (ast.FloorDiv, "*"), (ast.Mod, "*")),
+        *((ast.LShift, ">>"), (ast.RShift, "<<"), (ast.BitAnd, "|")),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -100,8 +107,8 @@ class _Finder(ast.NodeVisitor):
         for part in (*node.args.defaults, *filter(None, node.args.kw_defaults)):
             self.visit(part)
         outer, self._scope = self._scope, str(min(each.lineno for each in (node, *node.decorator_list)))
-        for part in node.body:
-            self.visit(part)
+        for statement in node.body:
+            self.visit(statement)
         self._scope = outer
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
@@ -148,7 +155,9 @@ class _Finder(ast.NodeVisitor):
     def visit_Compare(self, node: ast.Compare) -> None:
         operands = [self._source(each) for each in (node.left, *node.comparators)]
         for index, operator in enumerate(node.ops):
-            words = [f"{_COMPARISONS[type(each)] if at == index else _written(each)}" for at, each in enumerate(node.ops)]
+            words = [
+                f"{_COMPARISONS[type(each)] if at == index else _written(each)}" for at, each in enumerate(node.ops)
+            ]
             rest = (f" {word} ({operand})" for word, operand in zip(words, operands[1:], strict=True))
             if type(operator) in _COMPARISONS:
                 self._add(node, f"(({operands[0]}){''.join(rest)})")
@@ -268,12 +277,17 @@ class Tree:
     def __init__(self, root: Path, folder: Path) -> None:
         self.folder = folder
         names = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
-        for name in {*filter(None, names.split("\0")), *(str(each.relative_to(root)) for each in root.glob("src/*/*.so"))}:
+        for name in {
+            *filter(None, names.split("\0")),
+            *(str(each.relative_to(root)) for each in root.glob("src/*/*.so")),
+        }:
             if (root / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(root / name, folder / name)
         config = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutants"]
-        self.groups = [Group(name, each["source"], each["tests"], each.get("options", [])) for name, each in config.items()]
+        self.groups = [
+            Group(name, each["source"], each["tests"], each.get("options", [])) for name, each in config.items()
+        ]
 
     def files(self, group: Group) -> list[str]:
         """The files of a group that can be changed."""
@@ -349,24 +363,29 @@ def record(tree: Tree, group: Group, state: Path, timeout: float) -> dict[str, d
     def work() -> int:
         calls = _Calls(tree.folder, set(tree.files(group)))
         code = _pytest(*group.options, *group.tests, plugin=calls)
+        # Nothing is kept of tests that fail as they are: they would count every mutant as killed.
         if code == 0:
             kept.write_text(json.dumps(calls.tests), encoding="utf-8")
         return code
 
-    if not kept.is_file() and tree.run(work, timeout, state / "record.txt") != 0:
-        raise SystemExit(f"the tests of {group.name} fail without any change, or take too long; see {state}/record.txt")
+    output = state / f"{group.name}.txt"
+    if not kept.is_file() and tree.run(work, timeout, output) != 0:
+        raise SystemExit(f"the tests of {group.name} fail without any change, or take too long; see {output}")
     loaded: dict[str, dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
     return loaded
 
 
-def attempt(tree: Tree, group: Group, mutant: Mutant, tests: dict[str, dict[str, Any]], budget: float, output: Path) -> str:
+def attempt(
+    tree: Tree, group: Group, mutant: Mutant, tests: dict[str, dict[str, Any]], budget: float, output: Path
+) -> str:
     """What becomes of a mutant: `killed`, `killed (timeout)`, `survived` or `not called`."""
     scope = f"{mutant.path}:{mutant.scope}"
     near = [name for name, each in tests.items() if scope in each["calls"]]
     wide = [name for name, each in tests.items() if any(call.startswith(f"{mutant.path}:") for call in each["calls"])]
     with tree.changed(mutant):
         for chosen in (near, [name for name in wide if name not in set(near)]):
-            names, left = [], budget
+            names: list[str] = []
+            left = budget
             # The fastest first: most mutants are seen by many tests.
             for name in sorted(chosen, key=lambda name: tests[name]["seconds"]):
                 left -= tests[name]["seconds"]
@@ -377,7 +396,7 @@ def attempt(tree: Tree, group: Group, mutant: Mutant, tests: dict[str, dict[str,
                 continue
             # A server may have to be started, and the machine may have more to do than it had at first.
             timeout = 60 + 4 * sum(tests[name]["seconds"] for name in names)
-            code = tree.run(lambda names=names: _pytest("-x", *group.options, *names), timeout, output)
+            code = tree.run(functools.partial(_pytest, "-x", *group.options, *names), timeout, output)
             if code != 0:
                 return "killed" if code is not None else "killed (timeout)"
     return "survived" if near or wide else "not called"

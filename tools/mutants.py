@@ -2,7 +2,8 @@
 
 Run as `python tools/mutants.py`, or `make mutants`. A change that no test sees is a survivor: either it changes nothing
 that can be seen, or a test is missing. `[tool.mutants.NAME]` in pyproject.toml names the files to change (`source`),
-the tests to run (`tests`), and what else pytest is told (`options`).
+the tests to run (`tests`), what else pytest is told (`options`), and tests that run for whatever these do not see
+(`apart`), as those do that start other processes.
 
 First the tests of a group run once, and what each calls is recorded. Then each mutant runs the tests that call its
 function, and where these pass, all that call anything in its file. Everything happens in a copy of what git knows, in
@@ -54,6 +55,8 @@ _ARITHMETIC: dict[type[ast.operator], str] = dict(
         *((ast.LShift, ">>"), (ast.RShift, "<<"), (ast.BitAnd, "|")),
     ]
 )
+_SERVER = "temporal_server"
+"""The fixture that takes seconds to start."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +239,8 @@ class Group:
     source: list[str]
     tests: list[str]
     options: list[str]
+    apart: list[str]
+    """Tests that call the source in processes of their own, where it is not seen what they call."""
 
 
 class _Calls:
@@ -256,6 +261,9 @@ class _Calls:
         if name:
             self._now.add(name)
 
+    def pytest_runtest_setup(self, item: Any) -> None:
+        self._waits = _SERVER in item.fixturenames
+
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._now, self._began = set(), time.monotonic()
         threading.settrace(self._trace)
@@ -268,7 +276,7 @@ class _Calls:
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         sys.settrace(None)
         spent = time.monotonic() - self._began
-        self.tests[nodeid] = {"calls": sorted(self._now), "seconds": round(spent, 3)}
+        self.tests[nodeid] = {"calls": sorted(self._now), "seconds": round(spent, 3), "waits": self._waits}
 
 
 class Tree:
@@ -286,7 +294,8 @@ class Tree:
                 shutil.copy2(root / name, folder / name)
         config = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutants"]
         self.groups = [
-            Group(name, each["source"], each["tests"], each.get("options", [])) for name, each in config.items()
+            Group(name, each["source"], each["tests"], each.get("options", []), each.get("apart", []))
+            for name, each in config.items()
         ]
 
     def files(self, group: Group) -> list[str]:
@@ -321,6 +330,7 @@ class Tree:
             code = 99
             try:
                 os.setsid()
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 os.chdir(self.folder)
                 with output.open("wb") as file:
                     for stream in (1, 2):
@@ -378,28 +388,32 @@ def record(tree: Tree, group: Group, state: Path, timeout: float) -> dict[str, d
 def attempt(
     tree: Tree, group: Group, mutant: Mutant, tests: dict[str, dict[str, Any]], budget: float, output: Path
 ) -> str:
-    """What becomes of a mutant: `killed`, `killed (timeout)`, `survived` or `not called`."""
+    """What becomes of a mutant: `killed`, also by a timeout or an import that fails, `survived` or `not called`."""
     scope = f"{mutant.path}:{mutant.scope}"
     near = [name for name, each in tests.items() if scope in each["calls"]]
     wide = [name for name, each in tests.items() if any(call.startswith(f"{mutant.path}:") for call in each["calls"])]
     with tree.changed(mutant):
-        for chosen in (near, [name for name in wide if name not in set(near)]):
-            names: list[str] = []
-            left = budget
-            # The fastest first: most mutants are seen by many tests.
-            for name in sorted(chosen, key=lambda name: tests[name]["seconds"]):
-                left -= tests[name]["seconds"]
-                if names and left < 0:
-                    break
-                names.append(name)
-            if not names:
+        for chosen in (near, [name for name in wide if name not in set(near)], group.apart):
+            if not chosen:
                 continue
+            names = chosen if chosen is group.apart else _affordable(chosen, tests, budget)
             # A server may have to be started, and the machine may have more to do than it had at first.
-            timeout = 60 + 4 * sum(tests[name]["seconds"] for name in names)
+            timeout = 60 + 4 * budget
             code = tree.run(functools.partial(_pytest, "-x", *group.options, *names), timeout, output)
             if code != 0:
-                return "killed" if code is not None else "killed (timeout)"
+                return "killed" if code == 1 else "killed (timeout)" if code is None else f"killed (exit {code})"
     return "survived" if near or wide else "not called"
+
+
+def _affordable(names: list[str], tests: dict[str, dict[str, Any]], budget: float) -> list[str]:
+    """The tests that take no longer together: those that need no server first, then the fastest."""
+    affordable: list[str] = []
+    for name in sorted(names, key=lambda name: (tests[name]["waits"], tests[name]["seconds"])):
+        budget -= tests[name]["seconds"]
+        if affordable and budget < 0:
+            break
+        affordable.append(name)
+    return affordable
 
 
 def main(arguments: list[str]) -> int:
@@ -413,6 +427,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", default="", help="only mutants with this in `path:line: old -> new`")
     parser.add_argument("--list", action="store_true", help="print the sample and run nothing")
     options = parser.parse_args(arguments)
+    # Stopped by a signal, it still ends the tests that it has started, and removes its copy.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     state = options.root / ".build/mutants"
     state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:

@@ -13,7 +13,7 @@ unexport PYTHONHOME
 export GRPC_ENABLE_FORK_SUPPORT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chaos test-polyglot generate lint format types check check-generated check-sync-client check-contract release-contract conformance bench lock build clean
+.PHONY: help setup run test test-chaos test-polyglot generate lint format types check check-generated check-sync-client check-contract release-contract conformance bench lock build clean mutants
 
 help: ## List the targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,13 +39,17 @@ run: $(READY) ## Harvest a supplier's catalogue, end to end, with everything sta
 	@$(BIN)/python -m contextunity.modules.harvest
 
 test: $(READY) ## Run the tests.
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 test-chaos: $(READY) ## Run the tests that take minutes, or much of the machine.
 	@$(BIN)/python -m pytest -m chaos
 
 test-polyglot: $(READY) ## Build the callers in clients/ from their registries, and run them against a service.
 	@$(BIN)/python -m pytest -m polyglot tests/clients
+
+# What comes behind is handed on: make mutants MUTANTS="service --count 100".
+mutants: $(READY) ## Change the source in one place at a time, and see whether a test fails.
+	@$(BIN)/python tools/mutants.py $(MUTANTS)
 
 generate: export PATH := $(CURDIR)/$(BIN):$(PATH)
 generate: $(READY) ## Write gen/ and docs/contracts/ anew from proto/, and docs/reference/ from the code.

@@ -68,6 +68,17 @@ def test_nesting_is_limited_to_what_parsers_read(shapes: Any) -> None:
         codec.encode(_chain(shapes, 101))
 
 
+def test_a_wrong_value_in_the_deepest_message_is_told_as_such(shapes: Any) -> None:
+    deepest = _chain(shapes, 100)
+    node = deepest
+    while node.next is not None:
+        node = node.next
+    node.name = 5
+    with pytest.raises(codec.CodecError, match=r"name: expected") as caught:
+        codec.encode(deepest)
+    assert "nested" not in str(caught.value)
+
+
 def test_bytes_nested_too_deep_are_refused(shapes: Any) -> None:
     data = b""
     for _ in range(101):

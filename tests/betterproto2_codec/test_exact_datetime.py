@@ -51,6 +51,25 @@ def test_moments_compare_by_all_of_their_nanoseconds() -> None:
     assert max(_PLAIN, _MOMENT) is _MOMENT
 
 
+@pytest.mark.parametrize(
+    ("value", "same"),
+    [
+        pytest.param(_MOMENT, ExactDatetime.of(_PLAIN, 789), id="moments"),
+        pytest.param(ExactDatetime.of(_PLAIN, 0), _PLAIN, id="moment and datetime"),
+        pytest.param(ExactTimedelta(1, nanoseconds=5), ExactTimedelta(1, nanoseconds=5), id="spans"),
+        pytest.param(ExactTimedelta(1), timedelta(1), id="span and timedelta"),
+    ],
+)
+def test_of_equal_values_neither_is_before_the_other(value: Any, same: Any) -> None:
+    for one, other in ((value, same), (same, value)):
+        assert one == other
+        assert not one != other  # noqa: SIM202 - another method than the one above
+        assert one <= other
+        assert one >= other
+        assert not one < other
+        assert not one > other
+
+
 def test_a_moment_without_nanoseconds_equals_the_plain_one() -> None:
     whole = ExactDatetime.of(_PLAIN, 0)
     assert whole == _PLAIN

@@ -198,6 +198,18 @@ def test_what_does_not_fit_is_refused_by_its_path(cls: Any, data: dict[Any, Any]
     assert reason in caught.value.reason
 
 
+@pytest.mark.parametrize("text", ["abc", "1_0", "0x10", "\u0661", " 1", ""])
+def test_text_that_is_no_number_is_refused_where_json_may_hold_numbers_as_text(text: str) -> None:
+    unit = codec.from_json(ContextUnit, '{"metrics": {"cost_usd": "1.5e1"}}')
+    assert unit.metrics is not None
+    assert unit.metrics.cost_usd == 15
+    with pytest.raises(codec.CodecError) as caught:
+        codec.from_json(ContextUnit, json.dumps({"metrics": {"cost_usd": text}}))
+    (violation,) = caught.value.violations
+    assert violation.path == "metrics.cost_usd"
+    assert violation.reason.endswith(" is not a number")
+
+
 @pytest.mark.parametrize(
     ("field", "data", "second"),
     [

@@ -414,6 +414,34 @@ def test_a_token_that_nobody_would_read_is_not_minted() -> None:
         mint(ContextToken(token_id="t" * MAX_TOKEN_LENGTH), kid=_KID, secret=_SECRET)
 
 
+def test_a_token_of_just_the_maximum_length_is_minted_and_read() -> None:
+    long = ContextToken(token_id="t" * 12_000)
+    # A byte of the payload takes 4/3 characters of base64; what the kid and padding leave over, the kid fills.
+    text = mint(long, kid=_KID, secret=_SECRET)
+    kid = "p" * (MAX_TOKEN_LENGTH - len(text)) + _KID
+    text = mint(long, kid=kid, secret=_SECRET)
+    assert len(text) == MAX_TOKEN_LENGTH
+    keys = Keyring(hmac={kid: _SECRET})
+    assert keys.verify(text).token == long
+    with pytest.raises(TokenError, match="longer than"):
+        keys.verify("p" + text)
+
+
+def test_a_token_does_not_change_once_it_is_made() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        _TOKEN.permissions = ("worker:admin",)  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        _TOKEN.project_binding.project_id = "other"  # type: ignore[misc, union-attr]
+
+
+@pytest.mark.parametrize("cls", [ContextToken, ProjectBinding])
+def test_what_a_token_may_not_hold_is_not_in_the_error(cls: type[ContextToken | ProjectBinding]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        cls.model_validate({"token_id": "t", "secret_word": "hunter2"})
+    assert "secret_word" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_keyring_mints_with_the_secret_that_it_verifies_with() -> None:
     keys = Keyring(hmac={"*:hmac-001": _SECRET, "mine:hmac-001": _OTHER})
     assert keys.mint(_TOKEN, kid=_KID) == mint(_TOKEN, kid=_KID, secret=_SECRET)

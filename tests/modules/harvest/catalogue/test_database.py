@@ -32,6 +32,30 @@ def test_sqlite_files_are_in_wal_mode(tmp_path: Path) -> None:
     connection.close()
 
 
+# What may not be known, or not yet. Everything else is always there, and a writer that forgets it is refused.
+_MAY_BE_NULL = {
+    "harvests": {
+        *("complete", "delisted", "feed_bytes", "feed_format", "feed_ranges", "feed_version", "finished_at"),
+        *("prologue_hash", "read_seconds", "unchanged_since", "workflow_id"),
+    },
+    "products": {"delisted_at", "listed_in", "price_nanos", "price_units", "stock", "weight_grams"},
+    "fetched_pages": {"fetched_by", "holds_until", "incomplete", "incomplete_detail", "transformed_by"},
+    "harvest_pages": {"rejected_bytes"},
+}
+
+
+def test_only_what_may_not_be_known_can_be_null(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.db"
+    Catalogue.open(f"sqlite:///{path}").close()
+    connection = sqlite3.connect(path)
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    assert {"enrichments", "harvests", "products", "rejected_rows"} < set(tables)
+    for table in tables:
+        columns = connection.execute('SELECT name, "notnull" FROM pragma_table_info(?)', (table,)).fetchall()
+        assert {name for name, not_null in columns if not not_null} == _MAY_BE_NULL.get(table, set()), table
+    connection.close()
+
+
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_every_spelling_of_a_postgresql_url_works(postgresql_socket: Path, scheme: str) -> None:
     with Catalogue.open(f"{scheme}://catalogue:secret@/postgres?host={postgresql_socket}") as catalogue:

@@ -14,15 +14,18 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
+from temporalio.api.enums.v1 import TaskQueueType
 
 from contextunity.worker.auth import authenticator_for
 from contextunity.worker.embedded import EmbeddedServer, embedded_server
+from contextunity.worker.errors import PortTakenError
 from contextunity.worker.modules.registry import WorkerRegistry
-from contextunity.worker.readiness import Pace, following_temporal
+from contextunity.worker.readiness import WORKERS, Pace, following_temporal, serving_health, workers_probe
 from contextunity.worker.server import SERVICE_NAME, running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings
 from contextunity.worker.temporal.client import connect
+from tests.conftest import Spawn
 
 Status = health_pb2.HealthCheckResponse
 _FAST = Pace(interval=0.05, timeout=1.0)
@@ -155,3 +158,43 @@ def test_the_usual_pace_tells_within_a_quarter_of_a_minute() -> None:
     # probe began that is lost with the connection.
     assert pace.failures * (pace.interval + pace.timeout) <= 15
     assert pace.timeout + pace.interval + pace.timeout <= 15
+
+
+async def test_workers_are_ready_once_their_queues_are_polled(spawn: Spawn, temporal_server: EmbeddedServer) -> None:
+    environment = {"TEMPORAL_ADDRESS": temporal_server.address, "CONTEXTWORKER_HEALTH_PORT": "0"}
+    arguments = ("-m", "contextunity.worker", "--temporal", "--modules", "gardener", "--tenant", "of-this-test")
+    process = spawn(*arguments, **environment)
+    line = await asyncio.to_thread(process.wait_for, "Temporal workers run for modules")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{line.split()[-1]}") as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=WORKERS))
+        async with asyncio.timeout(60):
+            while (await watch.read()).status != Status.SERVING:
+                pass
+        watch.cancel()
+        assert (await health.Check(health_pb2.HealthCheckRequest(service=""), timeout=10)).status == Status.SERVING
+    process.send(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait) == 0, process.output
+
+
+async def test_workers_whose_polls_nobody_hears_are_not_ready(temporal_server: EmbeddedServer) -> None:
+    client = await connect(Settings(), address=temporal_server.address)
+    probe = workers_probe(client, {("polled-by-nobody", TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW)})
+    assert await probe() == f"no poller of {client.identity} on the task queue polled-by-nobody"
+    settings = Settings(host="127.0.0.1", health_port=0)
+    probed = asyncio.Event()
+
+    async def probing() -> str:
+        reason = await probe()
+        probed.set()
+        return reason
+
+    async with serving_health(settings, probing, _FAST) as port:
+        await asyncio.wait_for(probed.wait(), 20)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=WORKERS), timeout=10)
+            assert answer.status == Status.NOT_SERVING
+        with pytest.raises(PortTakenError, match="CONTEXTWORKER_HEALTH_PORT"):
+            async with serving_health(settings.model_copy(update={"health_port": port}), probing):
+                pass

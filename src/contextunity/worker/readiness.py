@@ -1,4 +1,4 @@
-"""Readiness: the health of the services follows Temporal, which they need.
+"""Readiness: the health of the services follows Temporal, which they need, and that of workers their pollers.
 
 The standard health service reports it by name. A service is SERVING while Temporal answers, so that a readiness probe
 with its name removes the process from a load balancer while Temporal is down, and adds it again afterwards. The empty
@@ -11,18 +11,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from grpc_health.v1 import health_pb2
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-__all__ = ["Pace", "Probe", "following_temporal", "temporal_probe"]
+from .errors import PortTakenError
+from .settings import Settings
+from .strangers import Strangers
+
+__all__ = ["WORKERS", "Pace", "Probe", "following_temporal", "serving_health", "temporal_probe", "workers_probe"]
 
 _LOG = logging.getLogger(__name__)
+
+WORKERS = "contextunity.worker.Workers"
+"""What health checks call the workers of a process."""
+_STARTING = 0.25
+"""Seconds between probes of what has not been ready yet."""
+_RECENTLY = timedelta(seconds=150)
+"""How long ago a poller was heard of that counts: a poll lasts a minute, and some more where the server is slow."""
 
 Probe = Callable[[], Awaitable[str]]
 """Probes Temporal once; returns why it does not answer, empty if it does."""
@@ -57,9 +73,75 @@ def temporal_probe(client: Client) -> Probe:
     return probe
 
 
+def workers_probe(client: Client, polled: Collection[tuple[str, TaskQueueType.ValueType]]) -> Probe:
+    """Return a probe that asks the Temporal server whether this process polls its task queues.
+
+    Args:
+        client: the client of the workers.
+        polled: task queues, and for what: workflow tasks or activities.
+    """
+
+    async def probe() -> str:
+        for name, kind in sorted(polled):
+            request = DescribeTaskQueueRequest(
+                namespace=client.namespace, task_queue=TaskQueue(name=name), task_queue_type=kind
+            )
+            try:
+                answer = await client.workflow_service.describe_task_queue(request)
+            except RPCError as error:
+                return error.message or error.status.name
+            since = datetime.now(UTC) - _RECENTLY
+            ours = (each for each in answer.pollers if each.identity == client.identity)
+            if not any(each.last_access_time.ToDatetime(UTC) > since for each in ours):
+                return f"no poller of {client.identity} on the task queue {name}"
+        return ""
+
+    return probe
+
+
+@contextlib.asynccontextmanager
+async def serving_health(settings: Settings, probe: Probe, pace: Pace | None = None) -> AsyncGenerator[int, None]:
+    """Serve gRPC health checks of workers while the context is open; gives the port.
+
+    They are NOT_SERVING until the probe succeeds.
+
+    Args:
+        settings: `health_port`, and where to listen.
+        probe: as from `workers_probe`.
+        pace: how often to probe; the defaults of `Pace` unless given.
+
+    Raises:
+        PortTakenError: the address cannot be listened on.
+    """
+    # Without it a second server on the port would share it in silence.
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    strangers, health = Strangers(), health_aio.HealthServicer()
+    # Generated code asks of a server no more than strangers have.
+    add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
+    add_health(health, strangers)
+    server.add_generic_rpc_handlers((strangers,))
+    address = settings.model_copy(update={"port": settings.health_port}).listen_address
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        setting = "CONTEXTWORKER_HEALTH_PORT (or the host with WORKER_HOST)"
+        raise PortTakenError(address, setting, "the address is taken or not ours") from None
+    await server.start()
+    try:
+        async with following_temporal(health, (WORKERS,), probe, pace, ready=False):
+            yield port
+    finally:
+        await server.stop(0)
+
+
 @contextlib.asynccontextmanager
 async def following_temporal(
-    health: health_aio.HealthServicer, services: Sequence[str], probe: Probe, pace: Pace | None = None
+    health: health_aio.HealthServicer,
+    services: Sequence[str],
+    probe: Probe,
+    pace: Pace | None = None,
+    *,
+    ready: bool = True,
 ) -> AsyncGenerator[None, None]:
     """Keep the health of services in step with Temporal while the context is open.
 
@@ -70,10 +152,14 @@ async def following_temporal(
         services: full names of the services.
         probe: probes Temporal once.
         pace: how often to probe; the defaults of `Pace` unless given.
+        ready: whether they are SERVING at first; else the first probe that succeeds makes them.
     """
-    for name in ("", *services):
-        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-    task = asyncio.create_task(_follow(health, services, probe, pace or Pace()), name="readiness")
+    serving = health_pb2.HealthCheckResponse.SERVING
+    await health.set("", serving)
+    for name in services:
+        await health.set(name, serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING)
+    following = _follow(health, services, probe, pace or Pace(), serving=ready)
+    task = asyncio.create_task(following, name="readiness")
     try:
         yield
     finally:
@@ -81,15 +167,22 @@ async def following_temporal(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _follow(health: health_aio.HealthServicer, services: Sequence[str], probe: Probe, pace: Pace) -> None:
-    failed, serving = 0, True
+async def _follow(
+    health: health_aio.HealthServicer, services: Sequence[str], probe: Probe, pace: Pace, *, serving: bool
+) -> None:
+    failed, was_ready = 0, serving
     while True:
-        await asyncio.sleep(pace.interval)
+        # What is not ready yet is asked more often.
+        await asyncio.sleep(pace.interval if was_ready else min(_STARTING, pace.interval))
         reason = await _probed(probe, pace)
         failed = failed + 1 if reason else 0
         if failed == 0 and not serving:
             serving = True
-            _LOG.warning("Temporal answers again: health is SERVING")
+            if was_ready:
+                _LOG.warning("Temporal answers again: health is SERVING")
+            else:
+                _LOG.info("all task queues are polled: health is SERVING")
+            was_ready = True
         elif failed >= pace.failures and serving:
             serving = False
             _LOG.error("Temporal does not answer: health is NOT_SERVING until it does: %s", reason)

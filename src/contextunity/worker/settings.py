@@ -68,6 +68,7 @@ _VARIABLES = {
     "CONTEXTWORKER_MAX_TENANT_BYTES_IN_FLIGHT": "max_tenant_bytes_in_flight",
     "CONTEXTWORKER_MAX_UNIT_BYTES": "max_unit_bytes",
     "CONTEXTWORKER_TEMPORAL_TIMEOUT": "temporal_timeout",
+    "CONTEXTWORKER_HEALTH_PORT": "health_port",
     "CONTEXTWORKER_LOG_FORMAT": "log_format",
     "CONTEXTWORKER_LOG_LEVEL": "log_level",
     "CONTEXTWORKER_MAX_CACHED_WORKFLOWS": "max_cached_workflows",
@@ -191,6 +192,9 @@ class Settings(BaseModel):
     metric_tenants: Mapping[str, str] = Field(default_factory=dict)
     """Classes of tenants, the label `tenant` of metrics: by tenant its class, or its own name; all others are `other`.
     By default metrics have no such label. In the file: `[metric_tenants]`."""
+    health_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of workers for gRPC health checks, on `listen_host`; 0 takes a free one. By default there is none; the gRPC
+    service has them on its own port. Environment: CONTEXTWORKER_HEALTH_PORT."""
     max_cached_workflows: int = Field(default=500, ge=0)
     """Workflows that a worker keeps in memory between their tasks. Environment: CONTEXTWORKER_MAX_CACHED_WORKFLOWS."""
     max_concurrent_activities: int = Field(default=16, ge=1)

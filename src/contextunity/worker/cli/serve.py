@@ -112,19 +112,27 @@ async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | Non
 async def _temporal(
     settings: Settings, registry: WorkerRegistry, names: Sequence[str] | None, tenant: str, address: str | None
 ) -> None:
+    from ..readiness import serving_health, workers_probe
     from ..temporal.client import connect, with_port
     from ..temporal.tenancy import tenant_violation
-    from ..temporal.worker import running_workers
+    from ..temporal.worker import running_workers, task_queues
 
     if tenant and tenant_violation(tenant):
         raise SettingsError([f"--tenant {tenant!r} {tenant_violation(tenant)}"])
     modules = registry.select(names)
     client = await connect(settings, address=address and with_port(address), workflows=registry.workflows)
-    async with running_workers(client, modules, settings, tenant=tenant, workflows=registry.workflows) as workers:
+    async with contextlib.AsyncExitStack() as stack:
+        running = running_workers(client, modules, settings, tenant=tenant, workflows=registry.workflows)
+        workers = await stack.enter_async_context(running)
+        health = ""
+        if settings.health_port is not None:
+            probe = workers_probe(client, task_queues(modules, tenant))
+            health = f", health checks on port {await stack.enter_async_context(serving_health(settings, probe))}"
         listed = ", ".join(module.config.name for module in modules) or "none"
         alone = f" of the tenant {tenant} alone" if tenant else ""
         say(
-            f"Temporal workers run for modules: {listed}{alone}; Temporal at {client.service_client.config.target_host}"
+            f"Temporal workers run for modules: {listed}{alone}; Temporal at "
+            f"{client.service_client.config.target_host}{health}"
         )
         await _forever(workers)
 

@@ -104,10 +104,11 @@ def _mint_command(examples: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _buf_curl(target: str, method: str, data: str, with_token: bool) -> str:
-    # Over TLS buf finds out by itself that it is HTTP/2.
-    address = f"{target if '://' in target else f'http://{target}'}/contextunity.worker.WorkerService/{method}"
+    # Over TLS client and server agree on HTTP/2; in plaintext buf has to be told.
+    plain, origin = ("", target) if "://" in target else (" --http2-prior-knowledge", f"http://{target}")
+    address = f"{origin}/contextunity.worker.WorkerService/{method}"
     shown = ' -H "authorization: Bearer $CONTEXTWORKER_TOKEN"' if with_token else ""
-    return f"  {_program('buf')} curl --protocol grpc --http2-prior-knowledge{shown} -d '{data}' {address}"
+    return f"  {_program('buf')} curl --protocol grpc{plain}{shown} -d '{data}' {address}"
 
 
 def _program(name: str) -> str:

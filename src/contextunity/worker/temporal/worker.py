@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import ResourceBasedSlotConfig, Worker, WorkerDeploymentConfig, WorkerTuner
@@ -27,11 +28,23 @@ from ..settings import Settings, naming_data_folder
 from .grace import Grace
 from .tenancy import tenant_queue
 
-__all__ = ["running_workers"]
+__all__ = ["running_workers", "task_queues"]
 
 _LOG = logging.getLogger(__name__)
 
 _TARGET_USAGE = 0.8
+
+
+def task_queues(modules: Sequence[RegisteredModule], tenant: str) -> set[tuple[str, TaskQueueType.ValueType]]:
+    """The task queues that workers for the modules poll, and for what."""
+    polled = set[tuple[str, TaskQueueType.ValueType]]()
+    for module in modules:
+        for task_queue in module.task_queues:
+            workflows, activities = module.handlers(task_queue)
+            name = tenant_queue(task_queue, tenant)
+            polled |= {(name, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW)} if workflows else set()
+            polled |= {(name, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY)} if activities else set()
+    return polled
 
 
 @contextlib.asynccontextmanager

@@ -162,7 +162,9 @@ async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
 
 async def _ask(service: WorkerService, name: str, **payload: Any) -> Any:
     unit = ContextUnit(payload={"tenant_id": "acme", **payload}).to_dataclass()
-    return codec.struct_to_dict((await service.call(service.methods[name], Call(unit=unit))).payload)
+    answer = await service.call(service.methods[name], Call(unit=unit))
+    assert answer.payload is not None
+    return codec.struct_to_dict(answer.payload)
 
 
 async def test_the_server_sees_no_content(deployment: Deployment, tmp_path: Path) -> None:

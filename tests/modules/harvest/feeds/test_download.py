@@ -193,7 +193,7 @@ async def test_a_download_that_breaks_off_leaves_nothing_in_the_spool(spool_fold
     ("url", "reason"),
     [
         pytest.param("http://127.0.0.1:1/feed.csv", "ConnectError", id="nobody listens"),
-        pytest.param("file:///no/such/feed.csv", "No such file", id="no such file"),
+        pytest.param("file:///no/such/feed.csv", "fetched: No such file or directory;", id="no such file"),
         pytest.param("file:///no%00such/feed.csv", "invalid path", id="no path"),
         pytest.param("http://[broken/feed.csv", "ConnectError", id="broken address"),
     ],

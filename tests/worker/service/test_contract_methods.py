@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -17,8 +17,10 @@ from grpc_status import rpc_status
 from temporalio.client import Client
 
 from contextunity.core import codec
+from contextunity.worker.grpc_errors import Reason, ServiceError
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.service import WorkerService, results, watch
+from contextunity.worker.service.contract_methods import CallOptions, ContractMethods
 from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
 from .conftest import Desk, Refusal, refusal_of, serving
@@ -409,3 +411,23 @@ async def test_a_start_past_the_service_gets_the_default_tenant(desk: Desk, desk
         "work", {"name": "a"}, id=f"by-hand-{uuid.uuid4()}", task_queue="desk", result_type=desk_messages.WorkResponse
     )
     assert result.text == "a for default"
+
+
+@pytest.mark.parametrize(
+    ("reason", "request_id", "workflow_id", "code"),
+    [
+        pytest.param(Reason.TEMPORAL_UNAVAILABLE, "", None, grpc.StatusCode.ABORTED, id="another task"),
+        pytest.param(Reason.TEMPORAL_UNAVAILABLE, "r", None, grpc.StatusCode.UNAVAILABLE, id="known by its request"),
+        pytest.param(Reason.TEMPORAL_UNAVAILABLE, "", "w", grpc.StatusCode.UNAVAILABLE, id="known by its input"),
+        pytest.param(Reason.TASK_FAILED, "", None, Reason.TASK_FAILED.code, id="no outage"),
+    ],
+)
+def test_no_client_calls_again_by_itself_where_that_would_start_another_task(
+    reason: Reason, request_id: str, workflow_id: str | None, code: grpc.StatusCode
+) -> None:
+    contract: Any = SimpleNamespace(workflow_id=workflow_id)
+    error = ServiceError(reason, "it went wrong")
+    told = ContractMethods._not_repeatable(cast("Any", None), error, contract, CallOptions(request_id=request_id))
+    assert (told.code, told.reason) == (code, reason)
+    assert told.message.startswith("it went wrong")
+    assert ("ask for the task by its id" in told.message) == (code is not reason.code)

@@ -21,9 +21,11 @@ from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.fair_gate import FairGate
 from contextunity.worker.grpc_errors import Reason, ServiceError
 from contextunity.worker.modules.registry import WorkerRegistry
+from contextunity.worker.quotas import Quotas
 from contextunity.worker.service import Call, WorkerService
 from contextunity.worker.service.call import Engine
 from contextunity.worker.service.inputs import StartRequest
+from contextunity.worker.service.programs import Programs
 from contextunity.worker.service.start import StartWorkflowHandler
 from contextunity.worker.settings import Settings
 from contextunity.worker.temporal.client import connect
@@ -329,3 +331,16 @@ async def test_a_start_that_waits_for_others_leaves_its_turn_to_other_calls(
     assert not waits.done()
     busy.leave()
     await waits
+
+
+async def test_programs_under_way_are_let_go_of_when_the_service_ends() -> None:
+    client = await Client.connect("127.0.0.1:1", lazy=True, plugins=[ContextWorkerPlugin()])
+    programs = Programs(client, Quotas())
+
+    async def start() -> tuple[str, str]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    running = [await programs.send(Call(unit=ContextUnit()), "one", start) for _ in range(2)]
+    await programs.close()
+    assert all(each.started.cancelled() and each.ended.cancelled() for each in running)

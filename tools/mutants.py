@@ -3,7 +3,7 @@
 Run as `python tools/mutants.py`, or `make mutants`. A change that no test sees is a survivor: either it changes nothing
 that can be seen, or a test is missing. `[tool.mutants.NAME]` in pyproject.toml names the files to change (`source`),
 the tests to run (`tests`), what else pytest is told (`options`), and tests that run for whatever these do not see
-(`apart`), as those do that start other processes.
+(`apart`), as those do that start other processes. `libraries` of `[tool.mutants]` are loaded once, for all mutants.
 
 First the tests of a group run once, and what each calls is recorded. Then each mutant runs the tests that call its
 function, and where these pass, all that call anything in its file. Everything happens in a copy of what git knows, in
@@ -36,12 +36,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
-
-_LIBRARIES = (
-    *("pytest", "hypothesis", "pydantic", "sqlalchemy", "google.protobuf.json_format"),
-    *("grpc.aio", "grpc_status.rpc_status", "temporalio.client", "temporalio.testing", "temporalio.worker"),
-)
-"""What tests import besides the source: loaded once, for all mutants."""
 
 _COMPARISONS: dict[type[ast.cmpop], str] = dict(
     [
@@ -265,18 +259,22 @@ class _Calls:
         self._waits = _SERVER in item.fixturenames
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self._now, self._began = set(), time.monotonic()
+        self._now, self._began, self._waits, self._failed = set(), time.monotonic(), False, False
         threading.settrace(self._trace)
         sys.settrace(self._trace)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        if report.failed:
-            raise SystemExit(f"{report.nodeid} fails on the source as it is:\n{report.longreprtext}")
+        self._failed = self._failed or bool(report.failed)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         sys.settrace(None)
-        spent = time.monotonic() - self._began
-        self.tests[nodeid] = {"calls": sorted(self._now), "seconds": round(spent, 3), "waits": self._waits}
+        spent = round(time.monotonic() - self._began, 3)
+        self.tests[nodeid] = {
+            "calls": sorted(self._now),
+            "seconds": spent,
+            "waits": self._waits,
+            "failed": self._failed,
+        }
 
 
 class Tree:
@@ -293,6 +291,7 @@ class Tree:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(root / name, folder / name)
         config = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutants"]
+        self.libraries: list[str] = config.pop("libraries", [])
         self.groups = [
             Group(name, each["source"], each["tests"], each.get("options", []), each.get("apart", []))
             for name, each in config.items()
@@ -364,7 +363,7 @@ def _pytest(*arguments: str, plugin: object | None = None) -> int:
 
 
 def record(tree: Tree, group: Group, state: Path, timeout: float) -> dict[str, dict[str, Any]]:
-    """What each test of a group calls; once for each state of the tests and the source."""
+    """What each test of a group calls; recorded once for each state of the tests and the source."""
     digest = hashlib.sha256(json.dumps(asdict(group)).encode())
     for path in sorted({*(tree.folder / name for name in tree.files(group)), *tree.folder.glob("tests/**/*.py")}):
         digest.update(path.read_bytes())
@@ -373,16 +372,19 @@ def record(tree: Tree, group: Group, state: Path, timeout: float) -> dict[str, d
     def work() -> int:
         calls = _Calls(tree.folder, set(tree.files(group)))
         code = _pytest(*group.options, *group.tests, plugin=calls)
-        # Nothing is kept of tests that fail as they are: they would count every mutant as killed.
-        if code == 0:
+        if code in (0, 1):
             kept.write_text(json.dumps(calls.tests), encoding="utf-8")
         return code
 
     output = state / f"{group.name}.txt"
-    if not kept.is_file() and tree.run(work, timeout, output) != 0:
-        raise SystemExit(f"the tests of {group.name} fail without any change, or take too long; see {output}")
-    loaded: dict[str, dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
-    return loaded
+    if not kept.is_file() and tree.run(work, timeout, output) not in (0, 1):
+        raise SystemExit(f"the tests of {group.name} cannot be run, or take too long; see {output}")
+    tests: dict[str, dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
+    for name, test in tests.items():
+        # One that fails as it is would count every mutant as killed.
+        if test["failed"]:
+            print(f"left out, since it fails without any change: {name}", flush=True)
+    return {name: test for name, test in tests.items() if not test["failed"]}
 
 
 def attempt(
@@ -437,7 +439,7 @@ def main(arguments: list[str]) -> int:
         places = [str(tree.folder / each) for each in ("src", "gen", ".")]
         os.environ["PYTHONPATH"] = os.pathsep.join(places)
         sys.path[:0] = places
-        for name in () if options.list else _LIBRARIES:
+        for name in () if options.list else tree.libraries:
             importlib.import_module(name)
         chosen = [group for group in tree.groups if group.name in options.groups or not options.groups]
         rows = []

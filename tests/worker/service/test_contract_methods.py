@@ -9,7 +9,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -23,11 +23,12 @@ from temporalio.client import Client
 
 from contextunity.core import codec
 from contextunity.worker.auth import authenticator_for
-from contextunity.worker.grpc_errors import to_status
+from contextunity.worker.grpc_errors import Reason, ServiceError, to_status
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import Quotas
 from contextunity.worker.server import running_server
 from contextunity.worker.service import WorkerService, contract_methods, results, watch
+from contextunity.worker.service.contract_methods import CallOptions, ContractMethods
 from contextunity.worker.settings import Settings, TenantQuotas
 from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 
@@ -497,3 +498,23 @@ async def test_calls_that_wait_are_told_that_the_service_stops(
         assert codes == [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED]
     for workflow_id in ids:
         desk.call("SignalTask", {"workflow_id": workflow_id, "signal": "finish"})
+
+
+@pytest.mark.parametrize(
+    ("reason", "request_id", "workflow_id", "code"),
+    [
+        pytest.param(Reason.TEMPORAL_UNAVAILABLE, "", None, grpc.StatusCode.ABORTED, id="another task"),
+        pytest.param(Reason.TEMPORAL_UNAVAILABLE, "r", None, grpc.StatusCode.UNAVAILABLE, id="known by its request"),
+        pytest.param(Reason.TEMPORAL_UNAVAILABLE, "", "w", grpc.StatusCode.UNAVAILABLE, id="known by its input"),
+        pytest.param(Reason.TASK_FAILED, "", None, Reason.TASK_FAILED.code, id="no outage"),
+    ],
+)
+def test_no_client_calls_again_by_itself_where_that_would_start_another_task(
+    reason: Reason, request_id: str, workflow_id: str | None, code: grpc.StatusCode
+) -> None:
+    contract: Any = SimpleNamespace(workflow_id=workflow_id)
+    error = ServiceError(reason, "it went wrong")
+    told = ContractMethods._not_repeatable(cast("Any", None), error, contract, CallOptions(request_id=request_id))
+    assert (told.code, told.reason) == (code, reason)
+    assert told.message.startswith("it went wrong")
+    assert ("ask for the task by its id" in told.message) == (code is not reason.code)

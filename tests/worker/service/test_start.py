@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,12 +18,20 @@ from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 
 from contextunity.core import ContextUnit, codec
+from contextunity.worker.auth import Caller
 from contextunity.worker.embedded import EmbeddedServer
+from contextunity.worker.fair_gate import FairGate
 from contextunity.worker.grpc_errors import Reason, ServiceError
 from contextunity.worker.modules.registry import WorkerRegistry
+from contextunity.worker.quotas import Quotas
 from contextunity.worker.service import Call, WorkerService
+from contextunity.worker.service.call import Engine
+from contextunity.worker.service.inputs import StartRequest
+from contextunity.worker.service.programs import Programs
+from contextunity.worker.service.start import StartWorkflowHandler
 from contextunity.worker.settings import Settings
 from contextunity.worker.temporal.client import connect
+from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 from contextunity.worker.temporal.tenancy import fairness_key
 
 from .conftest import Desk, Refusal
@@ -327,3 +336,41 @@ async def test_a_contract_that_terminates_what_runs_spares_other_tenants(
     old = {"workflow_id": first["workflow_id"], "run_id": first["run_id"]}
     assert desk.call("GetTaskStatus", old).payload["status"] == "terminated"
     desk.call("TerminateTask", {"workflow_id": second["workflow_id"]})
+
+
+async def test_a_start_that_waits_for_others_leaves_its_turn_to_other_calls(
+    registry: WorkerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await Client.connect("127.0.0.1:1", lazy=True, plugins=[ContextWorkerPlugin()])
+    handler = StartWorkflowHandler(Engine(client=client, registry=registry, rpc_timeout=timedelta(seconds=30)))
+    starts, calls = FairGate(1), FairGate(1)
+    monkeypatch.setattr(handler, "_gate", starts)
+
+    async def nothing(call: Call, request: StartRequest) -> None:
+        """Stands for what asks Temporal."""
+
+    monkeypatch.setattr(handler, "_count", nothing)
+    monkeypatch.setattr(handler, "_start", nothing)
+    busy = await starts.enter("another", 1, 1)
+    caller = Caller(permissions=None, tenants=frozenset({"one"}))
+    call = Call(unit=ContextUnit(), caller=caller, turn=await calls.enter("one", 1, 1))
+    request = StartRequest(registry.workflows["work"], None, None, "one", "", "")
+    waits = asyncio.create_task(handler.start(call, request))
+    async with asyncio.timeout(20):
+        (await calls.enter("two", 1, 1)).leave()
+    assert not waits.done()
+    busy.leave()
+    await waits
+
+
+async def test_programs_under_way_are_let_go_of_when_the_service_ends() -> None:
+    client = await Client.connect("127.0.0.1:1", lazy=True, plugins=[ContextWorkerPlugin()])
+    programs = Programs(client, Quotas())
+
+    async def start() -> tuple[str, str]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    running = [await programs.send(Call(unit=ContextUnit()), "one", start) for _ in range(2)]
+    await programs.close()
+    assert all(each.started.cancelled() and each.ended.cancelled() for each in running)

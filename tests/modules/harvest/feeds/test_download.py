@@ -193,7 +193,7 @@ async def test_a_download_that_breaks_off_leaves_nothing_in_the_spool(spool_fold
     ("url", "reason"),
     [
         pytest.param("http://127.0.0.1:1/feed.csv", "ConnectError", id="nobody listens"),
-        pytest.param("file:///no/such/feed.csv", "No such file", id="no such file"),
+        pytest.param("file:///no/such/feed.csv", "fetched: No such file or directory;", id="no such file"),
         pytest.param("file:///no%00such/feed.csv", "invalid path", id="no path"),
         pytest.param("http://[broken/feed.csv", "ConnectError", id="broken address"),
     ],
@@ -540,3 +540,11 @@ async def test_a_part_of_the_last_row_of_a_broken_body_is_no_row(spool_folder: P
     feed, pages = await _read_breaking(server, spool_folder)
     assert feed.incomplete is HarvestIncomplete.BROKEN_OFF
     assert [product.price for page in pages for product in page.page.products] == ["5.00 EUR"]
+
+
+@pytest.mark.parametrize("end", [1, 2, 14])
+async def test_nothing_is_left_of_a_body_that_is_cut_in_its_first_line(spool_folder: Path, end: int) -> None:
+    server = Breaking(b"id\ttitle\tprice\n1\tOne\t5.00 EUR\n", end=end, coded="identity")
+    # A part of the header row is not one: of `id` and `title` alone every row would lack a price.
+    with pytest.raises(FeedEmptyError):
+        await _read_breaking(server, spool_folder)

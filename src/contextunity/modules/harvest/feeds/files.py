@@ -331,8 +331,8 @@ class _RecordLimit:
     def __init__(self, url: str, max_bytes: int) -> None:
         self._url, self._max_bytes = url, max_bytes
         self._marks: tuple[bytes, ...] = ()
-        self._open = 0
-        """Bytes since the last mark."""
+        self._open = 1
+        """Bytes from the last mark on, its first one included; a body begins as if a line had just ended."""
         self._tail = b""
 
     @property
@@ -355,7 +355,7 @@ class _RecordLimit:
         found = max((data.rfind(mark) for mark in self._marks), default=-1)
         self._open = self._open + len(piece) if found < 0 else len(data) - found
         self._tail = data[-4:]
-        if self._open > self._max_bytes:
+        if self._open > self._max_bytes + 1:
             seen = f"has a record that is longer than {self._max_bytes:,} bytes, or never ends"
             raise FeedLimitError(self._url, setting="max_record_bytes", seen=seen)
 

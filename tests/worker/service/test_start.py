@@ -83,7 +83,7 @@ def test_body_and_workflow_type_must_agree(desk: Desk, desk_messages: SimpleName
     assert "acme.desk.v1.WorkRequest" in wrong.message
     assert "no workflow_type takes" in _refused(desk, {}, body=desk_messages.WorkResponse()).message
     beside = _refused(desk, {"workflow_type": "join", "name": "y"}, body=named)
-    assert beside.violations == {"payload.name": "the parameters stand in the body; leave them out of the payload"}
+    assert beside.violations == {"payload.name": "the parameters are in the body; remove them from the payload"}
     assert desk.call("StartWorkflow", {"workflow_type": "lone"}, body=desk_messages.NamedRequest(name=_new()))
 
 

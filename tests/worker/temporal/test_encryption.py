@@ -213,7 +213,7 @@ async def test_what_was_written_in_clear_goes_on(deployment: Deployment, tmp_pat
     told = await _ask(service, "GetTaskStatus", workflow_id=started["workflow_id"])
     assert told["status"] == "completed"
     unread = await _ask(before, "GetTaskStatus", workflow_id=started["workflow_id"])
-    assert "cannot be read here: the payload is encrypted with the key 'a'" in unread["notice"]
+    assert "cannot be decoded here: the payload is encrypted with the key 'a'" in unread["notice"]
     args = {"supplier_code": "camping-trade"}
     again = {**entry, "args": args}
     again.pop("tenant_id")

@@ -185,7 +185,7 @@ class TaskControlHandlers:
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
             raise ServiceError(
                 Reason.DEADLINE_PASSED,
-                f"the update {contract.name!r} was not complete before the deadline; send the same unit to keep waiting",
+                f"the update {contract.name!r} did not complete before the deadline; send the unit again to wait on",
                 metadata={"workflow_id": run.workflow_id},
             ) from None
         except CodecError as error:

@@ -1,7 +1,7 @@
-"""Prints the descriptors of a file and of all that it imports, as a module that is imported when they are asked for.
+"""Prints the descriptors of a file and all its imports, as a module that is imported on demand.
 
-The `_pb2` modules have the descriptors without temporal.v1's annotations, since no Python module stands for those. What
-a service tells other teams are the files as their authors wrote them.
+The `_pb2` modules have the descriptors without temporal.v1's annotations, for which there are no Python modules. A
+service returns the original files to its callers.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from google.protobuf import descriptor_pb2
 __all__ = ["print_descriptors"]
 
 _VOCABULARY = ("buf/validate/", "google/protobuf/", "temporal/api/", "temporal/v1/")
-"""Folders of files that everybody has, comments included; theirs would be two thirds of the whole."""
+"""Folders of files that everybody has; their comments would be two thirds of the whole."""
 _WIDTH = 112
 
 
 def print_descriptors(files: Mapping[str, descriptor_pb2.FileDescriptorProto], source: str) -> list[str]:
-    """The module's lines, without a header.
+    """Return the module's lines, without a header.
 
     Args:
         files: all files of the request by name.
         source: the file.
     """
     found = descriptor_pb2.FileDescriptorSet(file=[_slim(file) for file in _closure(files, source, set())])
-    # bzip2's output is the same everywhere; that of zlib differs between its implementations.
+    # bzip2's output is the same everywhere; zlib's differs between implementations.
     text = base64.b64encode(bz2.compress(found.SerializeToString(deterministic=True))).decode()
     pieces = [text[start : start + _WIDTH] for start in range(0, len(text), _WIDTH)]
     return [
-        f'"""{source} and all that it imports, annotations and comments included."""',
+        f'"""{source} and all its imports, with annotations and comments."""',
         "",
         "FILE_DESCRIPTOR_SET = (",
         *(f"    {piece!r}" for piece in pieces),
         ")",
-        '"""A serialized google.protobuf.FileDescriptorSet, files after those that they import: bzip2, in base64."""',
+        '"""A serialized google.protobuf.FileDescriptorSet, each file after its imports: bzip2 in base64."""',
     ]
 
 
 def _closure(
     files: Mapping[str, descriptor_pb2.FileDescriptorProto], name: str, seen: set[str]
 ) -> Iterator[descriptor_pb2.FileDescriptorProto]:
-    # The request's own order depends on which files were asked for.
+    # The order of the request depends on which files were requested.
     if name in seen:
         return
     seen.add(name)
@@ -53,7 +53,7 @@ def _closure(
 
 
 def _slim(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
-    """A file with the comments of its author, and without the places of everything else."""
+    """Return a file with its comments, without the locations of everything else."""
     slim = descriptor_pb2.FileDescriptorProto()
     slim.CopyFrom(file)
     slim.ClearField("source_code_info")
@@ -71,5 +71,5 @@ def _slim(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescri
 
 
 def _text(comment: str | bytes) -> str:
-    # protoc passes on the comments of a file that is not in UTF-8 as they are.
+    # protoc passes on comments unchanged even if the file is not in UTF-8.
     return comment.decode(errors="replace") if isinstance(comment, bytes) else comment

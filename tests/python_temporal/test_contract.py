@@ -220,9 +220,7 @@ def test_a_start_needs_a_task_queue() -> None:
 @pytest.mark.parametrize(
     ("contract", "request_", "reason"),
     [
-        pytest.param(
-            _contract(task_queue="q"), None, "w: its input is a HarvestRequest, but got NoneType", id="none"
-        ),
+        pytest.param(_contract(task_queue="q"), None, "w: its input is a HarvestRequest, but got NoneType", id="none"),
         pytest.param(
             _contract(task_queue="q"),
             HarvestResponse(),

@@ -38,7 +38,11 @@ _MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
     "id-is-missing": (("status",), 2, "required: WORKFLOW_ID"),
     "id-is-empty": (("status", ""), 1, "workflow_id: is required"),
     "id-is-unknown": (("status", "nobody"), 1, "no task has the workflow_id 'nobody'; check the id"),
-    "run-is-unknown": (("status", "nobody", "--run-id", "7"), 1, "the workflow_id 'nobody' and a run '7'; check the id"),
+    "run-is-unknown": (
+        ("status", "nobody", "--run-id", "7"),
+        1,
+        "workflow_id 'nobody' and a run '7'; check the id",
+    ),
     "result-of-nobody": (("result", "nobody"), 1, "no task has the workflow_id 'nobody'"),
     "state-is-none": (("list", "--status", "complete"), 2, "did you mean completed?"),
     "count-is-none": (("list", "--limit", "0"), 2, "'0' is not a whole number from 1"),

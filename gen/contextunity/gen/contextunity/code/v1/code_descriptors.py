@@ -4,7 +4,7 @@
 # parameter: package=contextunity.gen
 # ruff: noqa
 # fmt: off
-"""contextunity/code/v1/code.proto and all that it imports, annotations and comments included."""
+"""contextunity/code/v1/code.proto and all its imports, with annotations and comments."""
 
 FILE_DESCRIPTOR_SET = (
     'QlpoOTFBWSZTWXuqqggADxJ/////////////////////////////////////////////4GV/fMAiesq+e7JOiR05tnH0H0MgPe31310UKPhPrH0A'
@@ -265,4 +265,4 @@ FILE_DESCRIPTOR_SET = (
     'cq2UK7kmZnOBiSlb3ghTEvLrDS1F96rusTTcGBMyY2gAIENE3E+Zcox6BjGxWMPhuGnHgFcVr3oeoMIGwtAUkAWa3uzBCNEYsGgKcgKy15FJJ0mS'
     'TdwkP6Xj2gLBhl/+LuSKcKEg91VUEA=='
 )
-"""A serialized google.protobuf.FileDescriptorSet, files after those that they import: bzip2, in base64."""
+"""A serialized google.protobuf.FileDescriptorSet, each file after its imports: bzip2 in base64."""

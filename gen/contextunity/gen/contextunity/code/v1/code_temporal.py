@@ -120,7 +120,7 @@ code_service: _Final[_t.ServiceContract] = _t.ServiceContract(
 
 
 class ExecuteWorkflowBase(_t.WorkflowBase, contract=execute_workflow.contract):
-    """Base of the workflow 'execute_code'; a derived class is checked and registered as it is defined.
+    """Base of the workflow 'execute_code'; a derived class is checked and registered at its definition.
 
     Runs one program to its end. What the program does wrong is told by the status of the answer; the task itself fails
     only where the sandbox does.
@@ -146,7 +146,7 @@ class CodeServiceActivities(_t.ActivityBase, service=code_service):
 
 
 class ExecuteHandle(_t.Handle[_v1.ExecuteResponse]):
-    """A run of the workflow Execute, as clients hold it."""
+    """A client's handle of the workflow Execute."""
 
 
 class CodeServiceClient(_t.ServiceClient):
@@ -162,9 +162,9 @@ class CodeServiceClient(_t.ServiceClient):
         return await (await self._start(execute_workflow.contract, request, ExecuteHandle, options)).result()
 
     async def start_execute(self, request: _v1.ExecuteRequest, **options: _Unpack[_t.StartOptions]) -> ExecuteHandle:
-        """Starts the workflow Execute and returns its handle."""
+        """Start the workflow Execute, and return its handle."""
         return await self._start(execute_workflow.contract, request, ExecuteHandle, options)
 
     def get_execute(self, workflow_id: str, *, run_id: str | None = None) -> ExecuteHandle:
-        """The handle of a Execute that was started elsewhere; the server is not asked."""
+        """Return a handle of a started Execute, without a request to the server."""
         return self._get(execute_workflow.contract, workflow_id, run_id, ExecuteHandle)

@@ -4,7 +4,7 @@
 # parameter: package=contextunity.gen
 # ruff: noqa
 # fmt: off
-"""contextunity/gardener/v1/gardener.proto and all that it imports, annotations and comments included."""
+"""contextunity/gardener/v1/gardener.proto and all its imports, with annotations and comments."""
 
 FILE_DESCRIPTOR_SET = (
     'QlpoOTFBWSZTWVpEhlgAHa//////////////////////////////////////////////4LQc+t6+gAX2dAGI2ozcN7VLW+vQeewyCZjew7Y50AAA'
@@ -455,4 +455,4 @@ FILE_DESCRIPTOR_SET = (
     'Gk0c+MADAxIZCSBNeHOTE/jqKD4/NQZvrcWxhcJ5P8EAbb8cLnbkAcHrzbPL5oH9uM2BIucTplI6AHeZIgBdbvMXppBsYhSXoWl+QDMHKvN0URYO'
     'W9sIRl3OOVSMIRBu9VaAMOpvWmeLBRanGP03++CTa8Du//xdyRThQkFpEhlg'
 )
-"""A serialized google.protobuf.FileDescriptorSet, files after those that they import: bzip2, in base64."""
+"""A serialized google.protobuf.FileDescriptorSet, each file after its imports: bzip2 in base64."""

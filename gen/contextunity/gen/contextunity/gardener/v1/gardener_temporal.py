@@ -290,7 +290,7 @@ contextunity.harvest.v1.CatalogueService.
 
 
 class GardenerWorkflowBase(_t.WorkflowBase, contract=gardener_workflow.contract):
-    """Base of the workflow 'gardener'; a derived class is checked and registered as it is defined.
+    """Base of the workflow 'gardener'; a derived class is checked and registered at its definition.
 
     Keeps the products of a tenant enriched: looks for those that are new or have changed, enriches them batch by batch,
     and looks again after a while. It runs until it is cancelled, and then ends once the batches at hand are written.
@@ -338,11 +338,11 @@ class GardenerWorkflowBase(_t.WorkflowBase, contract=gardener_workflow.contract)
 
     @_abstractmethod
     def validate_set_batch_size(self, request: _v1.SetBatchSizeRequest) -> None:
-        """Rejects a SetBatchSize by raising an error; it must not change anything."""
+        """Reject a SetBatchSize by raising an error; do not change anything."""
 
 
 class EnrichWorkflowBase(_t.WorkflowBase, contract=enrich_workflow.contract):
-    """Base of the workflow 'enrich'; a derived class is checked and registered as it is defined.
+    """Base of the workflow 'enrich'; a derived class is checked and registered at its definition.
 
     Enriches products once: those of a supplier, or of SKUs, that are new or have changed since they were enriched.
 
@@ -380,7 +380,7 @@ class GardenerServiceActivities(_t.ActivityBase, service=gardener_service):
 
 
 class GardenerHandle(_t.Handle[_v1.GardenerResponse]):
-    """A run of the workflow Gardener, as clients hold it."""
+    """A client's handle of the workflow Gardener."""
 
     async def get_progress(self, **options: _Unpack[_t.QueryOptions]) -> _v1.GardenerProgress:
         """Tells what was done so far."""
@@ -409,12 +409,12 @@ class GardenerHandle(_t.Handle[_v1.GardenerResponse]):
     async def start_set_batch_size(
         self, request: _v1.SetBatchSizeRequest, *, wait_for_stage: _t.WorkflowUpdateStage | None = None, **options: _Unpack[_t.UpdateOptions]
     ) -> _t.UpdateHandle[_v1.SetBatchSizeResponse]:
-        """Sends the update SetBatchSize and returns once it has come to `wait_for_stage`."""
+        """Send the update SetBatchSize, and return when it has reached `wait_for_stage`."""
         return await self._start_update(set_batch_size_update, request, wait_for_stage, options)
 
 
 class EnrichHandle(_t.Handle[_v1.EnrichResponse]):
-    """A run of the workflow Enrich, as clients hold it."""
+    """A client's handle of the workflow Enrich."""
 
     async def get_progress(self, **options: _Unpack[_t.QueryOptions]) -> _v1.GardenerProgress:
         """Tells what was done so far."""
@@ -440,17 +440,17 @@ class GardenerServiceClient(_t.ServiceClient):
         return await (await self._start(gardener_workflow.contract, request, GardenerHandle, options)).result()
 
     async def start_gardener(self, request: _v1.GardenerRequest, **options: _Unpack[_t.StartOptions]) -> GardenerHandle:
-        """Starts the workflow Gardener and returns its handle."""
+        """Start the workflow Gardener, and return its handle."""
         return await self._start(gardener_workflow.contract, request, GardenerHandle, options)
 
     def get_gardener(self, workflow_id: str, *, run_id: str | None = None) -> GardenerHandle:
-        """The handle of a Gardener that was started elsewhere; the server is not asked."""
+        """Return a handle of a started Gardener, without a request to the server."""
         return self._get(gardener_workflow.contract, workflow_id, run_id, GardenerHandle)
 
     async def start_gardener_with_run_now(
         self, request: _v1.GardenerRequest, **options: _Unpack[_t.StartOptions]
     ) -> GardenerHandle:
-        """Sends the signal RunNow, starting the workflow Gardener where none is running."""
+        """Send the signal RunNow; start the workflow Gardener if none is running."""
         return await self._start(
             gardener_workflow.contract, request, GardenerHandle, options,
             run_now_signal, None,
@@ -465,9 +465,9 @@ class GardenerServiceClient(_t.ServiceClient):
         return await (await self._start(enrich_workflow.contract, request, EnrichHandle, options)).result()
 
     async def start_enrich(self, request: _v1.EnrichRequest, **options: _Unpack[_t.StartOptions]) -> EnrichHandle:
-        """Starts the workflow Enrich and returns its handle."""
+        """Start the workflow Enrich, and return its handle."""
         return await self._start(enrich_workflow.contract, request, EnrichHandle, options)
 
     def get_enrich(self, workflow_id: str, *, run_id: str | None = None) -> EnrichHandle:
-        """The handle of a Enrich that was started elsewhere; the server is not asked."""
+        """Return a handle of a started Enrich, without a request to the server."""
         return self._get(enrich_workflow.contract, workflow_id, run_id, EnrichHandle)

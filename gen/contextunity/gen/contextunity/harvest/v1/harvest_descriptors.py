@@ -4,7 +4,7 @@
 # parameter: package=contextunity.gen
 # ruff: noqa
 # fmt: off
-"""contextunity/harvest/v1/harvest.proto and all that it imports, annotations and comments included."""
+"""contextunity/harvest/v1/harvest.proto and all its imports, with annotations and comments."""
 
 FILE_DESCRIPTOR_SET = (
     'QlpoOTFBWSZTWRviLMsAGgJ/////////////////////////////////////////////4KE955cALe772A5NvS6dZnyyYFljNjMxfYzZuoAAAAAX'
@@ -412,4 +412,4 @@ FILE_DESCRIPTOR_SET = (
     'NTQCUtoLGjOTE/k1FDH4SDN9bir3W6fsgBrbfdca4AN+fJfNy+aB/nDNgTc4lSR0A3iCIAXOz1FqabLEKaFofkjMHKvF0WKDlvhhDydzjlUjCGDd'
     '6p0wym06Z4oLLC/8i/zAk2vA7v/8XckU4UJAb4izLA=='
 )
-"""A serialized google.protobuf.FileDescriptorSet, files after those that they import: bzip2, in base64."""
+"""A serialized google.protobuf.FileDescriptorSet, each file after its imports: bzip2 in base64."""

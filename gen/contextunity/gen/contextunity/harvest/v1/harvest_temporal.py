@@ -271,7 +271,7 @@ harvest_service: _Final[_t.ServiceContract] = _t.ServiceContract(
 
 
 class HarvestWorkflowBase(_t.WorkflowBase, contract=harvest_workflow.contract):
-    """Base of the workflow 'harvest'; a derived class is checked and registered as it is defined.
+    """Base of the workflow 'harvest'; a derived class is checked and registered at its definition.
 
     Harvests one supplier's feed for one tenant: page after page is fetched, transformed and synced, and what the feed
     no longer lists is marked at the end.
@@ -316,7 +316,7 @@ class HarvestWorkflowBase(_t.WorkflowBase, contract=harvest_workflow.contract):
 
     @_abstractmethod
     def validate_set_page_size(self, request: _v1.SetPageSizeRequest) -> None:
-        """Rejects a SetPageSize by raising an error; it must not change anything."""
+        """Reject a SetPageSize by raising an error; do not change anything."""
 
 
 class HarvestServiceActivities(_t.ActivityBase, service=harvest_service):
@@ -342,7 +342,7 @@ class HarvestServiceActivities(_t.ActivityBase, service=harvest_service):
 
 
 class HarvestHandle(_t.Handle[_v1.HarvestResponse]):
-    """A run of the workflow Harvest, as clients hold it."""
+    """A client's handle of the workflow Harvest."""
 
     async def get_progress(self, **options: _Unpack[_t.QueryOptions]) -> _v1.HarvestProgress:
         """Tells how far a running harvest is."""
@@ -366,7 +366,7 @@ class HarvestHandle(_t.Handle[_v1.HarvestResponse]):
     async def start_set_page_size(
         self, request: _v1.SetPageSizeRequest, *, wait_for_stage: _t.WorkflowUpdateStage | None = None, **options: _Unpack[_t.UpdateOptions]
     ) -> _t.UpdateHandle[_v1.SetPageSizeResponse]:
-        """Sends the update SetPageSize and returns once it has come to `wait_for_stage`."""
+        """Send the update SetPageSize, and return when it has reached `wait_for_stage`."""
         return await self._start_update(set_page_size_update, request, wait_for_stage, options)
 
 
@@ -389,11 +389,11 @@ class HarvestServiceClient(_t.ServiceClient):
         return await (await self._start(harvest_workflow.contract, request, HarvestHandle, options)).result()
 
     async def start_harvest(self, request: _v1.HarvestRequest, **options: _Unpack[_t.StartOptions]) -> HarvestHandle:
-        """Starts the workflow Harvest and returns its handle."""
+        """Start the workflow Harvest, and return its handle."""
         return await self._start(harvest_workflow.contract, request, HarvestHandle, options)
 
     def get_harvest(self, workflow_id: str, *, run_id: str | None = None) -> HarvestHandle:
-        """The handle of a Harvest that was started elsewhere; the server is not asked."""
+        """Return a handle of a started Harvest, without a request to the server."""
         return self._get(harvest_workflow.contract, workflow_id, run_id, HarvestHandle)
 
 
@@ -550,7 +550,7 @@ catalogue_service: _Final[_t.ServiceContract] = _t.ServiceContract(
 
 
 class ListRejectedWorkflowBase(_t.WorkflowBase, contract=list_rejected_workflow.contract):
-    """Base of the workflow 'list_rejected'; a derived class is checked and registered as it is defined.
+    """Base of the workflow 'list_rejected'; a derived class is checked and registered at its definition.
 
     Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
 
@@ -600,7 +600,7 @@ class CatalogueServiceActivities(_t.ActivityBase, service=catalogue_service):
 
 
 class ListRejectedHandle(_t.Handle[_v1.ListRejectedResponse]):
-    """A run of the workflow ListRejected, as clients hold it."""
+    """A client's handle of the workflow ListRejected."""
 
 
 class CatalogueServiceClient(_t.ServiceClient):
@@ -617,9 +617,9 @@ class CatalogueServiceClient(_t.ServiceClient):
         return await (await self._start(list_rejected_workflow.contract, request, ListRejectedHandle, options)).result()
 
     async def start_list_rejected(self, request: _v1.ListRejectedRequest, **options: _Unpack[_t.StartOptions]) -> ListRejectedHandle:
-        """Starts the workflow ListRejected and returns its handle."""
+        """Start the workflow ListRejected, and return its handle."""
         return await self._start(list_rejected_workflow.contract, request, ListRejectedHandle, options)
 
     def get_list_rejected(self, workflow_id: str, *, run_id: str | None = None) -> ListRejectedHandle:
-        """The handle of a ListRejected that was started elsewhere; the server is not asked."""
+        """Return a handle of a started ListRejected, without a request to the server."""
         return self._get(list_rejected_workflow.contract, workflow_id, run_id, ListRejectedHandle)

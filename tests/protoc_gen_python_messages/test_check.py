@@ -304,5 +304,5 @@ def test_it_would_break(found: Mapping[str, list[str]], name: str) -> None:
 @pytest.mark.parametrize("name", _STOPS)
 def test_it_would_stop_the_generators(request_for: Compile, name: str) -> None:
     selection = select(request_for(_files(name)), Options())
-    with pytest.raises(UsageError, match=r"betterproto2's generator failed|Google's generator refused"):
+    with pytest.raises(UsageError, match=r"betterproto2's generator failed|Google's generator rejected"):
         _ = betterproto_classes.generate(selection), google_classes.generate(selection)

@@ -202,7 +202,7 @@ def test_typed_search_attributes_name_their_type(run: Callable[..., Any]) -> Non
         pytest.param('search_attributes: "A = big.uppercase()"', "is more than a path", id="function"),
         pytest.param(
             'search_attributes: "A = name" typed_search_attributes: "keyword.A = name"',
-            "keep the typed ones alone",
+            "keep only the typed ones",
             id="both",
         ),
     ],

@@ -1,4 +1,4 @@
-"""betterproto2's dataclasses, by its own generator, run where it cannot trip over the project around it."""
+"""Generates betterproto2's dataclasses with its own generator, isolated from the project around it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ _POOL_IMPORT = "message_pool import default_message_pool\n"
 
 
 def generate(selection: Selection) -> dict[str, str]:
-    """Generates the packages of the targets, and others as far as they use them.
+    """Generate the packages of the targets, and the used parts of others.
 
     Returns:
         Text by path, relative to the output folder.
@@ -112,9 +112,9 @@ def generate(selection: Selection) -> dict[str, str]:
         parameter="client_generation=none,server_generation=none",
     )
     wanted = {"/".join([*package.split("."), "__init__.py"]).lstrip("/") for package in selection.packages}
-    # In an empty folder, because the generator leaves out each __init__.py that it finds in the current one.
+    # In an empty folder, because the generator skips each __init__.py that exists in the current one.
     with tempfile.TemporaryDirectory() as folder:
-        # Without a configuration here, ruff reads that of the folders above, or of the user's home.
+        # Without its own configuration, ruff would use that of a parent folder or of the user.
         (Path(folder) / "ruff.toml").touch()
         done = subprocess.run(
             [sys.executable, "-m", "betterproto2_compiler.plugin.main"],
@@ -143,8 +143,8 @@ def _finished(name: str, text: str, private: set[str]) -> str:
 
 
 def _with_presence(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
-    """A file whose `optional` fields are those of proto3; betterproto2 takes proto2's for fields without presence."""
-    # A file that says nothing about its syntax has proto2's.
+    """Return a file whose `optional` fields are proto3's; betterproto2 treats proto2's as fields without presence."""
+    # A file without a syntax is proto2.
     if file.syntax not in ("", "proto2"):
         return file
     copy = descriptor_pb2.FileDescriptorProto()
@@ -168,9 +168,9 @@ def _reason(stderr: bytes, folder: Path) -> str:
         try:
             compile(left.read_text(encoding="utf-8"), "", "exec")
         except SyntaxError as error:
-            return f"it wrote what is not Python: {(error.text or '').strip()}"
+            return f"it wrote invalid Python: {(error.text or '').strip()}"
     lines = stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it says nothing"
+    return lines[-1] if lines else "it printed no message"
 
 
 def _fields(
@@ -180,16 +180,16 @@ def _fields(
 
 
 def _is_private(name: str) -> bool:
-    """Whether Python changes the name in the body of a class."""
+    """Return whether Python mangles the name in the body of a class."""
     return name.startswith("__") and not name.endswith("__")
 
 
 def _with_private_names(text: str, private: set[str]) -> str:
-    """A module whose classes give fields such as `__doc__x` their names back.
+    """Restore the names of fields such as `__doc__x` in a module's classes.
 
     Args:
         text: the module.
-        private: names of such fields, whichever messages have them.
+        private: names of such fields in any message.
     """
 
     def with_decorator(found: re.Match[str]) -> str:
@@ -203,7 +203,7 @@ def _with_private_names(text: str, private: set[str]) -> str:
 
 
 def _with_plain_hints(text: str) -> str:
-    """A module in which no field or value hides a type from those after it, and no class an import."""
+    """Rename imports and types, so that no field or value shadows a type after it, and no class an import."""
     text = _IMPORT_OF_ONE.sub(lambda found: "" if f"\nclass {found[1]}(" in text else found[0], text)
 
     def with_hints(found: re.Match[str]) -> str:

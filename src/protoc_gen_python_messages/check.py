@@ -1,4 +1,4 @@
-"""Checks what a request asks for before anything is generated: packages, and names that Python cannot have."""
+"""Checks a request before anything is generated: packages, and names that are impossible in Python."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _IMPORTED = frozenset(
         *("default_message_pool", "grpc", "grpclib", "re", "typing", "warnings"),
     )
 )
-"""Names that betterproto2's generator imports into every module, at least until it has seen which are used."""
+"""Names that betterproto2's generator imports into every module, at least until it knows which are used."""
 
 _TIMES = (".google.protobuf.Duration", ".google.protobuf.Timestamp")
 
 
 def module_errors(targets: _Files) -> Iterator[Diagnostic]:
-    """Yields the files whose `_pb2` modules overwrite another's, or that others cannot import."""
+    """Yield files whose `_pb2` modules overwrite another, or cannot be imported."""
     by_module: dict[str, list[str]] = defaultdict(list)
     for file in targets:
         by_module[module_of(file.name)].append(file.name)
@@ -44,17 +44,17 @@ def module_errors(targets: _Files) -> Iterator[Diagnostic]:
             yield _error(file, f"it and {', '.join(others)} become one module, {path}.py; rename one of them")
         if module in folders:
             yield _error(file, f"its module {module} has the name of a package; rename the file or the package")
-        # Modules for their own services import them, too.
+        # The modules of their services import them too.
         wrong = [part for part in module.split(".") if not is_importable_name(part)]
         if wrong and (file.service or file.name in imported):
-            yield _error(file, f"no import statement of Python can say {wrong[0]!r}; rename the file or its folder")
+            yield _error(file, f"{wrong[0]!r} is not possible in a Python import; rename the file or its folder")
     pool = next((file for file in targets if file.package.partition(".")[0] == "message_pool"), None)
     if pool is not None:
         yield _error(pool, "a package message_pool hides betterproto2's module of that name; rename the package")
 
 
 def reference_errors(declarations: Sequence[Declaration]) -> Iterator[Diagnostic]:
-    """Yields the fields whose types lie in packages that Python cannot import here under their names."""
+    """Yield fields whose types are in packages that Python cannot import by their names here."""
     package_of = {f".{declaration.full_name}": declaration.file.package for declaration in declarations}
     for declaration in declarations:
         for index, type_name in declaration.references():
@@ -68,13 +68,13 @@ def reference_errors(declarations: Sequence[Declaration]) -> Iterator[Diagnostic
                 )
             elif word:
                 yield declaration.error(
-                    f"no import statement of Python can say {word!r} of package {package}; rename the package",
+                    f"{word!r} in package {package} is not possible in a Python import; rename the package",
                     (2, index),
                 )
 
 
 def class_errors(declarations: Sequence[Declaration], packages: set[str]) -> Iterator[Diagnostic]:
-    """Yields the messages and enums that get a class name that another has, or that cannot be one.
+    """Yield messages and enums with an invalid class name, or the class name of another one.
 
     Args:
         declarations: the messages and enums of the packages to generate.
@@ -92,7 +92,7 @@ def class_errors(declarations: Sequence[Declaration], packages: set[str]) -> Ite
             if others:
                 yield declaration.error(f"it and {', '.join(others)} become one class, {name}; rename one of them")
             if not is_importable_name(name):
-                yield declaration.error(f"it becomes {name!r}, which is no name of a class; rename it")
+                yield declaration.error(f"it becomes {name!r}, which is not a valid class name; rename it")
             elif name == "DeprecationWarning" and "warnings" in used[package]:
                 yield declaration.error("it hides Python's DeprecationWarning from deprecated messages; rename it")
             elif f"{package}.{name}" in packages:
@@ -103,7 +103,7 @@ def class_errors(declarations: Sequence[Declaration], packages: set[str]) -> Ite
 def _child_package_errors(
     used: Mapping[str, set[str]], declarations: Iterable[Declaration], packages: set[str]
 ) -> Iterator[Diagnostic]:
-    """A subpackage, once imported, is an attribute of the package, where a module of that name has been."""
+    """An imported subpackage is an attribute of the package, and would replace a module with the same name there."""
     files = {declaration.file.package: declaration.file for declaration in reversed(list(declarations))}
     for package, names in used.items():
         for name in sorted(names):
@@ -114,7 +114,7 @@ def _child_package_errors(
 
 
 def _modules_used(declaration: Declaration) -> set[str]:
-    """Modules that a class needs after its own module has been imported, for warnings and for types."""
+    """Return modules that a class needs after its own module was imported, for warnings and for types."""
     if not isinstance(declaration.proto, descriptor_pb2.DescriptorProto):
         return set()
     fields = declaration.proto.field
@@ -127,7 +127,7 @@ def _modules_used(declaration: Declaration) -> set[str]:
 
 
 def _unimportable_part(here: Sequence[str], there: Sequence[str]) -> str:
-    """The part of a package's name that cannot stand in the relative import that betterproto2 writes; or nothing."""
+    """Return the part of a package's name that is invalid in betterproto2's relative import; empty for none."""
     shared = 0
     while shared < min(len(here), len(there)) and here[shared] == there[shared]:
         shared += 1
@@ -160,11 +160,11 @@ _USED_IN_ENUM = ("classmethod",)
 
 
 def field_errors(message: descriptor_pb2.DescriptorProto, message_name: str) -> Iterator[tuple[int, str]]:
-    """Yields what is wrong with the fields of a message: each field's index, and a text that follows its name.
+    """Yield the errors of a message's fields: the field's index, and a text that follows its name.
 
     Args:
         message: its descriptor.
-        message_name: the name of the message in its package, such as `Outer.Inner`.
+        message_name: name of the message in its package, such as `Outer.Inner`.
     """
     names = [field_name(field.name) for field in message.field]
     private = f"_{class_name(message_name).lstrip('_')}__"
@@ -175,11 +175,11 @@ def field_errors(message: descriptor_pb2.DescriptorProto, message_name: str) -> 
     for index, (name, field) in enumerate(zip(names, message.field, strict=True)):
         others = [other for other in by_name[name] if other != field.name]
         if others:
-            yield index, f"and {', '.join(others)} have one name in Python, {name}; rename one of them"
+            yield index, f"and {', '.join(others)} have the same name in Python, {name}; rename one of them"
         if name == "betterproto2" and index + 1 < len(names):
             yield index, "hides the module betterproto2 from the fields after it; rename it, or declare it last"
         if name in _SHADOWED_IN_MESSAGE or _SPECIAL.fullmatch(name):
-            yield index, "takes the place of what makes the dataclass work; rename it"
+            yield index, "replaces an attribute that the dataclass needs; rename it"
         if name.startswith(private) and name.removeprefix(private[:-2]) in names:
             yield index, f"is what Python makes of {name.removeprefix(private[:-2])} in this class; rename one of them"
         if name == "is_set" and deprecated:
@@ -195,28 +195,28 @@ def _type_errors(field: descriptor_pb2.FieldDescriptorProto) -> Iterator[str]:
 
 
 def value_errors(enum: descriptor_pb2.EnumDescriptorProto) -> Iterator[tuple[int, str]]:
-    """Yields what is wrong with the values of an enum: each value's index, and a text that follows its name."""
+    """Yield the errors of an enum's values: the value's index, and a text that follows its name."""
     members = member_names(enum)
     renamed = any(member != value.name for member, value in zip(members, enum.value, strict=True))
     for index, (member, value) in enumerate(zip(members, enum.value, strict=True)):
         becomes = "" if member == value.name else f"becomes {member}, which "
         if _RESERVED_IN_ENUM.fullmatch(member):
-            yield index, f"{becomes}is a name that Python's Enum keeps for itself; rename it"
+            yield index, f"{becomes}is a name that Python's Enum reserves; rename it"
         elif member in _SHADOWED_IN_ENUM:
-            yield index, f"{becomes}takes the place of a method of betterproto2.Enum; rename it"
+            yield index, f"{becomes}replaces a method of betterproto2.Enum; rename it"
         elif member in _USED_IN_ENUM and renamed:
-            yield index, f"{becomes}hides what Python calls so from the rest of the enum's class; rename it"
+            yield index, f"{becomes}hides Python's name from the rest of the enum's class; rename it"
 
 
 _FIELDS, _VALUES = 2, 2
-"""Numbers of DescriptorProto.field and EnumDescriptorProto.value."""
+"""Field numbers of DescriptorProto.field and EnumDescriptorProto.value."""
 
 
 def check(selection: Selection) -> None:
-    """Checks the files to generate, and those of the same packages.
+    """Check the files to generate, and other files of the same packages.
 
     Raises:
-        UsageError: something in them cannot be generated; all errors are in its text.
+        UsageError: something cannot be generated; the text has all errors.
     """
     files = selection.files
     asked = [file for file in files if file.name in selection.targets]
@@ -245,19 +245,19 @@ def _member_errors(own: Iterable[Declaration]) -> Iterator[Diagnostic]:
 
 
 def class_name(name: str) -> str:
-    """Name of the class of a message or enum, which for a nested one is called `Outer.Inner` here."""
+    """Return the class name of a message or enum; a nested one is `Outer.Inner` here."""
     return casing.pascal_case(name)
 
 
 def field_name(name: str) -> str:
-    """Name of a field's attribute."""
+    """Return the attribute name of a field."""
     return casing.safe_snake_case(name)
 
 
 def member_names(enum: descriptor_pb2.EnumDescriptorProto) -> list[str]:
-    """Names of an enum's members, in the order of its values.
+    """Return the names of an enum's members, in the order of its values.
 
-    Where all values begin with the enum's own name, it falls away.
+    If all values begin with the enum's own name, the prefix is removed.
     """
     names = [value.name for value in enum.value]
     prefix = _prefix(enum.name, names[0]) if names else ""
@@ -267,7 +267,7 @@ def member_names(enum: descriptor_pb2.EnumDescriptorProto) -> list[str]:
 
 
 def _prefix(enum: str, first: str) -> str:
-    """The start of the first value's name that is the enum's name but for case and underscores."""
+    """Return the prefix of the first value's name that equals the enum's name except for case and underscores."""
     for length in range(1, len(first) + 1):
         if first[:length].replace("_", "").lower() == enum.replace("_", "").lower():
             return f"{first[:length]}_"

@@ -1,4 +1,4 @@
-"""What is wrong with the user's files or options, in words for the person who wrote them."""
+"""Errors in the user's files or options."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from google.protobuf import descriptor_pb2
 
 
 class UsageError(Exception):
-    """The request asks for something that cannot be done; the text is for the person who wrote it."""
+    """The request cannot be fulfilled; the text is for its author."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class Diagnostic:
-    """One reason why the files cannot be generated.
+    """One error in the files.
 
     Attributes:
         file: name of the proto file.
-        line: line of the declaration, from 1; 0 where the request says nothing about it.
-        text: what is wrong and what to do instead.
+        line: line of the declaration, from 1; 0 if the request does not have it.
+        text: the error, and what to do.
     """
 
     file: str
@@ -43,7 +43,7 @@ class Lines:
 
 
 def raise_errors(errors: Iterable[Diagnostic]) -> None:
-    """Raises all as one error, sorted by place.
+    """Raise all errors as one, sorted by place.
 
     Raises:
         UsageError: there is an error.

@@ -1,4 +1,4 @@
-"""Google's message classes, grpcio's stubs and servicers, and types for both, each by its own generator."""
+"""Generates Google's message classes, grpcio's stubs and servicers, and type stubs, each with its own generator."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MYPY_PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 
 
 def generate(selection: Selection) -> dict[str, str]:
-    """Generates the modules of the targets.
+    """Generate the modules of the targets.
 
     Returns:
         Text by path, relative to the output folder.
@@ -55,7 +55,7 @@ def generate(selection: Selection) -> dict[str, str]:
         command += [f"--{flag}_out={out}" for flag in ("python", "grpc_python", "mypy", "mypy_grpc")]
         done = subprocess.run([*command, *targets], cwd=root, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise UsageError(f"Google's generator refused the files: {done.stderr.strip()}")
+            raise UsageError(f"Google's generator rejected the files: {done.stderr.strip()}")
         served = {_path(file.name) for file in files if file.service}
         return _packages(selection) | {
             path.relative_to(out).as_posix(): _finished(path, modules)
@@ -65,7 +65,7 @@ def generate(selection: Selection) -> dict[str, str]:
 
 
 def _packages(selection: Selection) -> dict[str, str]:
-    """Empty packages for modules without dataclasses; type checkers find `py.typed` only through packages."""
+    """Return empty packages for modules without dataclasses; type checkers find `py.typed` only in packages."""
     described = {file.name for file in selection.described}
     folders = {folder for name in selection.targets if name not in described for folder in Path(_path(name)).parents}
     return {(folder / "__init__.py").as_posix(): "" for folder in folders if folder.name}
@@ -73,12 +73,12 @@ def _packages(selection: Selection) -> dict[str, str]:
 
 def _finished(path: Path, modules: Mapping[str, str]) -> str:
     text = rewrite_imports(path.read_text(encoding="utf-8"), modules)
-    # Those comments are for another linter, and ruff finds fault with them.
+    # Remove these comments: they are for another linter, and ruff reports them.
     return _STUB_HEADER + text.replace(_OTHER_NOQA, "") if path.suffix == ".pyi" else _MODULE_HEADER + text
 
 
 def _is_wanted(path: str, served: set[str]) -> bool:
-    """Whether a module has content; files without services get an empty grpc module, which nobody needs."""
+    """Return whether a module has content; for files without services, the grpc module is empty and not needed."""
     stem = path.rpartition(".")[0]
     return not stem.endswith("_pb2_grpc") or stem.removesuffix("_grpc") in served
 
@@ -93,10 +93,10 @@ _PROGRAMS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc", "ruff")
 
 
 def require_generators() -> None:
-    """Checks that all generators are there.
+    """Check that all generators are installed.
 
     Raises:
-        UsageError: some are not installed; its text names them.
+        UsageError: some are not; the text names them.
     """
     missing = [name for module, name in _PACKAGES.items() if importlib.util.find_spec(module) is None]
     missing += [name for name in _PROGRAMS if _find(name) is None]
@@ -105,10 +105,10 @@ def require_generators() -> None:
 
 
 def executable(name: str) -> str:
-    """Path of a program beside this Python, or else on the path.
+    """Return the path of a program next to this Python, or else on the PATH.
 
     Raises:
-        UsageError: it is in neither place.
+        UsageError: it is in neither.
     """
     found = _find(name)
     if found is None:

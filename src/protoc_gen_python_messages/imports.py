@@ -1,7 +1,7 @@
-"""Which files a request comes to: an import stays where something of it is used, and has a module to import.
+"""The files of a request: which imports are used, and which modules have them.
 
-Types that are used and not generated here come from packages that are installed: their dataclasses are written into
-this tree, where betterproto2's relative imports can reach them, and Google's classes are those of the package.
+Used types that are not generated here are from installed packages: their dataclasses are written into this tree, for
+betterproto2's relative imports, and Google's classes are imported from the package.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .request import Options, module_of
 _File = descriptor_pb2.FileDescriptorProto
 
 _WORKER_TREE = "contextunity.gen"
-"""The generated tree that the worker's package has; options that contracts use have their one module there."""
+"""The worker's own generated tree, the only modules for options that contracts use."""
 
 _ANNOTATIONS = ("temporal/v1/", "temporal/api/")
-"""Folders of the files that declare what generators read. The annotations do not appear in what is generated."""
+"""Folders of files that only generators need. Their annotations are not in the generated code."""
 
 _NOT_WRITTEN = (*_ANNOTATIONS, "buf/validate/")
-"""Folders of files that get no module even where they are asked for, as one process can hold only one copy of each. The
-worker's own tree has it."""
+"""Folders of files for which no modules are generated, even on request, because a process can only load one copy of
+each. The worker's own tree has them."""
 
 _HOMES = (
     ("temporal/api/", "temporalio.api."),
@@ -38,7 +38,7 @@ _HOMES = (
     ("buf/validate/", f"{_WORKER_TREE}.buf.validate."),
     ("contextunity/", f"{_WORKER_TREE}.contextunity."),
 )
-"""Where installed packages have the modules of files whose folder has another name in Python."""
+"""Folders of modules in installed packages, for files whose folder has another name in Python."""
 
 _SHIPPED = frozenset(
     f"google/protobuf/{name}.proto"
@@ -47,23 +47,23 @@ _SHIPPED = frozenset(
         *("struct", "timestamp", "type", "wrappers"),
     )
 )
-"""Files whose `_pb2` modules are in google.protobuf, where all Python programs share them."""
+"""Files whose `_pb2` modules are in google.protobuf, which all Python programs share."""
 
 _DESCRIPTORS = "google/protobuf/descriptor.proto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """What is generated.
+    """The files to generate, and where to find others.
 
     Attributes:
-        targets: names of the files that get modules.
-        files: the targets and all that they import, dependencies first, without unused imports and without the options
-            that are for generators.
-        described: those of the files whose packages become dataclasses.
-        packages: proto packages to write dataclasses of.
-        modules: import path of the `_pb2` module of each file that is not google.protobuf's own, by its name.
-        errors: types that are used, and that no module has.
+        targets: names of the files to generate modules for.
+        files: the targets and all their imports, dependencies first, without unused imports and without the options
+            for generators.
+        described: the files whose packages become dataclasses.
+        packages: proto packages to generate dataclasses for.
+        modules: import path of each file's `_pb2` module by file name, except those of google.protobuf.
+        errors: used types that no module has.
     """
 
     targets: list[str]
@@ -75,15 +75,15 @@ class Selection:
 
 
 def select(request: plugin_pb2.CodeGeneratorRequest, options: Options) -> Selection:
-    """Selects what of a request is generated, and finds the modules of the rest.
+    """Select the files to generate, and find the modules of the others.
 
     Raises:
-        UsageError: a descriptor is not valid, or the request lacks a file that it asks for.
+        UsageError: a descriptor is invalid, or a requested file is missing in the request.
     """
     held = {file.name for file in request.proto_file}
     missing = [name for name in request.file_to_generate if name not in held]
     if missing:
-        raise UsageError(f"the request asks for {', '.join(missing)}, but does not hold it")
+        raise UsageError(f"the request asks for {', '.join(missing)}, but does not contain it")
     strip = _OptionStripper(request.proto_file)
     files = {file.name: strip(file) for file in request.proto_file}
     targets = [name for name in request.file_to_generate if _is_written(name, options)]
@@ -94,8 +94,8 @@ def select(request: plugin_pb2.CodeGeneratorRequest, options: Options) -> Select
     for name in reached:
         _keep_dependencies(files[name], imports.kept(name))
         for field, *_ in _fields(files[name]):
-            # The request names what each field is called in JSON. protoc, run by itself, writes that name only where
-            # it is not the usual one, and one process takes two modules of one file only where both say the same.
+            # Fill in the JSON name of each field. protoc only writes it if it is not the default, and one process can
+            # load two modules of one file only if both are equal.
             if field.json_name == _usual_json_name(field.name):
                 field.ClearField("json_name")
     return Selection(
@@ -116,11 +116,11 @@ def _is_written(name: str, options: Options) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Home:
-    """Where the module of a file is.
+    """The module of a file.
 
     Attributes:
-        module: its import path; empty where there is none.
-        borrowed: whether it is another package's, so that this tree has no dataclasses of it yet.
+        module: its import path; empty for none.
+        borrowed: whether it is in another package, so that this tree has no dataclasses of it yet.
     """
 
     module: str
@@ -143,7 +143,7 @@ class _Imports:
         return frozenset(self._definer[name] for name, _ in uses if name in self._definer)
 
     def home(self, name: str) -> _Home:
-        """Where the module of a file is."""
+        """Return the module of a file."""
         if name not in self._homes:
             self._homes[name] = self._find_home(name)
         return self._homes[name]
@@ -161,12 +161,12 @@ class _Imports:
         installed = [path for each in sys.path if each and (path := Path(each).absolute()) != here]
         if _is_module_below(installed, module_of(name)):
             return _Home(module_of(name), borrowed=True)
-        # The output folder is not in the request. Generators run in the folder of the project, so it is below that.
+        # The request does not have the output folder. Generators run in the project's folder, so it is below that.
         near = [here, *(path for path in sorted(here.iterdir()) if path.is_dir() and not path.name.startswith("."))]
         return _Home(own if _is_module_below([*near, *installed], own) else "")
 
     def kept(self, name: str) -> list[str]:
-        """The imports of a file that stay."""
+        """Return the imports of a file that are used."""
         file = self._files[name]
         public = {file.dependency[index] for index in file.public_dependency}
         return [each for each in file.dependency if self._is_kept(name, each, each in public)]
@@ -177,12 +177,12 @@ class _Imports:
         wanted = self._uses[name] | (self._used_anywhere if is_public else frozenset[str]())
         if wanted & self._handed_on(dependency):
             return True
-        # Nothing but options: readable where the file that defines them is installed under its own name. All others are
-        # read by their numbers.
+        # Only options: they can be decoded if their file is installed under its own name. Other ones are decoded by
+        # their numbers.
         return not any(dependency.startswith(folder) for folder, _ in _HOMES) and bool(self.home(dependency).module)
 
     def _handed_on(self, name: str) -> set[str]:
-        """The file itself and what it imports publicly, directly or not."""
+        """Return the file itself and its direct and indirect public imports."""
         seen, pending = set[str](), [name]
         while pending:
             current = pending.pop()
@@ -193,7 +193,7 @@ class _Imports:
         return seen
 
     def reach(self, asked: Iterable[str]) -> set[str]:
-        """Files that are asked for and written, or google.protobuf's, and all that these import and keep."""
+        """Return the requested files and those of google.protobuf, and their used imports."""
         seen, pending = set[str](), [name for name in asked if name in self._targets or name in _SHIPPED]
         while pending:
             name = pending.pop()
@@ -203,7 +203,7 @@ class _Imports:
         return seen
 
     def described(self, asked: Iterable[str]) -> set[str]:
-        """Files with dataclasses to write, or that such dataclasses have fields of; google.protobuf is one of them."""
+        """Return the files of dataclasses to write, and of their fields' types, including google.protobuf."""
         left_out = (*_NOT_WRITTEN, _DESCRIPTORS)
         seen, pending = set[str](), [name for name in asked if not name.startswith(left_out)]
         while pending:
@@ -212,12 +212,12 @@ class _Imports:
                 seen.add(name)
                 held = ((type_name, path) for type_name, path in _uses(self._files[name]) if not _is_extension(path))
                 pending.extend(self._used_files(held))
-                # Most import descriptors for their options alone, and dataclasses carry none.
+                # Most files import it only for options, which dataclasses do not have.
                 pending.extend(each for each in self.kept(name) if each in _SHIPPED - {_DESCRIPTORS})
         return seen
 
     def errors(self, reached: Set[str]) -> Iterator[Diagnostic]:
-        """Uses of types that no module has."""
+        """Return the uses of types that no module has."""
         for name in sorted(each for each in reached if self.home(each).module):
             lines = Lines(self._files[name])
             for type_name, path in _uses(self._files[name]):
@@ -243,14 +243,14 @@ _FIELDS, _NESTED, _NESTED_EXTENSIONS, _METHODS = 2, 3, 6, 2
 
 
 def _fields(file: _File) -> Iterator[tuple[descriptor_pb2.FieldDescriptorProto, tuple[int, ...]]]:
-    """All fields and extensions that a file declares, with their paths."""
+    """Yield all fields and extensions of a file, with their paths."""
     yield from ((field, (_EXTENSIONS, index)) for index, field in enumerate(file.extension))
     pending: list[tuple[descriptor_pb2.DescriptorProto, tuple[int, ...]]] = [
         (message, (_MESSAGES, index)) for index, message in enumerate(file.message_type)
     ]
     while pending:
         message, path = pending.pop()
-        # Nobody wrote the entry of a map, so it has no lines; the map has.
+        # The entry type of a map has no lines of its own; the map has.
         maps = {field.type_name.rpartition(".")[2]: (*path, _FIELDS, at) for at, field in enumerate(message.field)}
         pending += [
             (nested, maps[nested.name] if nested.options.map_entry else (*path, _NESTED, index))
@@ -265,7 +265,7 @@ def _is_extension(path: tuple[int, ...]) -> bool:
 
 
 def _uses(file: _File) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Full names, with a leading dot, of the types that a file uses, and where."""
+    """Yield the full names, with a leading dot, of the types that a file uses, and their places."""
     for field, path in _fields(file):
         yield from ((name, path) for name in (field.type_name, field.extendee) if name)
     for number, service in enumerate(file.service):
@@ -286,7 +286,7 @@ def _type_names(file: _File) -> Iterator[str]:
 
 
 def _line(lines: Lines, path: tuple[int, ...]) -> int:
-    # What has no place of its own, such as the value of a map, is at that of what it is in.
+    # A part without a place, such as the value of a map, has that of its parent.
     return next((line for end in range(len(path), 0, -1) if (line := lines[path[:end]])), 0)
 
 
@@ -309,15 +309,15 @@ _FROM_NOWHERE = re.compile(r"^import (\w+)", re.MULTILINE)
 
 
 def rewrite_imports(text: str, modules: Mapping[str, str]) -> str:
-    """Has a module import others by where they are.
+    """Correct the import paths in a module.
 
-    Google's generator takes Python's import path from the proto's file name. To change the name in the descriptor
-    instead would show the changed name to every client of gRPC reflection, and clash in the process of a client that
-    has generated the same protos under their own names.
+    Google's generator derives Python's import path from the proto's file name. Changing the name in the descriptor
+    would show the changed name to clients of gRPC reflection, and conflict in a client that generated the same protos
+    with their own names.
 
     Args:
-        text: what Google's generator wrote.
-        modules: import path of each module by the one that Google's generator has for it.
+        text: output of Google's generator.
+        modules: import path of each module by that of Google's generator.
     """
 
     def from_folder(match: re.Match[str]) -> str:
@@ -334,10 +334,10 @@ def rewrite_imports(text: str, modules: Mapping[str, str]) -> str:
 
 
 class _OptionStripper:
-    """Clears the options that only generators read; others, such as buf.validate's, stay."""
+    """Clear the options for generators; others, such as buf.validate's, stay."""
 
     def __init__(self, files: Iterable[descriptor_pb2.FileDescriptorProto]) -> None:
-        # A pool of this request alone: in it the options are known fields, whatever Python has imported.
+        # In a pool of this request alone, the options are known fields, whatever Python has imported.
         pool = descriptor_pool.DescriptorPool()
         for file in files:
             try:
@@ -348,7 +348,7 @@ class _OptionStripper:
         try:
             descriptor = pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")
         except KeyError:
-            return  # No file imports descriptor.proto, so none defines options or has any set.
+            return  # No file imports descriptor.proto, so no options are defined or set.
         self._file_class = message_factory.GetMessageClass(descriptor)
         message_factory.GetMessageClassesForFiles([file.name for file in files], pool)
 
@@ -356,7 +356,7 @@ class _OptionStripper:
         dynamic = self._file_class.FromString(file.SerializeToString())
         for options in _option_messages(dynamic):
             for field, _ in options.ListFields():
-                # The stubs know neither a field's file nor that its descriptor is all that ClearExtension wants.
+                # The stubs lack a field's file, and ClearExtension's support for plain descriptors.
                 extension = cast("Any", field)
                 if field.is_extension and extension.file.name.startswith(_ANNOTATIONS):
                     options.ClearExtension(extension)

@@ -1,4 +1,4 @@
-"""The plugin's entry point: a CodeGeneratorRequest on stdin, a CodeGeneratorResponse on stdout."""
+"""The plugin's entry point: reads a CodeGeneratorRequest from stdin, writes a CodeGeneratorResponse to stdout."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .request import parse_options
 
 
 def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGeneratorResponse:
-    """Answers a request; a mistake of the user's is the response's `error`."""
+    """Answer a request; an error of the user is the response's `error`."""
     response = plugin_pb2.CodeGeneratorResponse(
         supported_features=plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
     )
     try:
         options = parse_options(request.parameter)
         require_generators()
-        # Not before, because it imports a part of betterproto2's generator.
+        # Imported late, because it imports a part of betterproto2's generator.
         from .check import check
 
         selection = select(request, options)
@@ -37,11 +37,11 @@ def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGenerat
 
 
 def main() -> None:
-    """Runs the plugin as protoc and buf do."""
+    """Run the plugin like protoc and buf."""
     try:
         request = plugin_pb2.CodeGeneratorRequest.FromString(sys.stdin.buffer.read())
     except DecodeError as error:
         raise SystemExit(
-            f"protoc-gen-python_messages is run by buf or protoc; stdin holds no request: {error}"
+            f"protoc-gen-python_messages is run by buf or protoc; stdin has no valid request: {error}"
         ) from None
     sys.stdout.buffer.write(generate(request).SerializeToString())

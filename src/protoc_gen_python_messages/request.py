@@ -1,4 +1,4 @@
-"""The plugin's options, the names of files in Python, and what files declare."""
+"""The plugin's options, Python names of files, and declarations in files."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .errors import Diagnostic, Lines, UsageError
 
 
 def module_of(proto: str) -> str:
-    """Dotted name of the `_pb2` module that Google's generator writes for a file; dots in file names make folders."""
+    """Return the dotted name of Google's `_pb2` module of a file; dots in file names make folders."""
     return proto.removesuffix(".proto").replace("-", "_").replace("/", ".") + "_pb2"
 
 
 def is_importable_name(name: str) -> bool:
-    """Whether an import statement can say a name."""
+    """Return whether an import statement can contain a name."""
     return name.isidentifier() and not keyword.iskeyword(name)
 
 
 _FILE_MESSAGES, _FILE_ENUMS = 4, 5
 _NESTED_MESSAGES, _NESTED_ENUMS = 3, 4
-"""Numbers of these fields in FileDescriptorProto and DescriptorProto; paths are made of them."""
+"""Field numbers in FileDescriptorProto and DescriptorProto; paths consist of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,9 +31,9 @@ class Declaration:
     """A message or enum.
 
     Attributes:
-        file: the file that declares it.
+        file: its file.
         lines: lines of that file.
-        path: where it stands in the file's descriptor.
+        path: its path in the file's descriptor.
         name: its name within the package, such as `Outer.Inner`.
         proto: its descriptor.
     """
@@ -46,17 +46,17 @@ class Declaration:
 
     @property
     def full_name(self) -> str:
-        """Its name with the package."""
+        """The name with the package."""
         return f"{self.file.package}.{self.name}" if self.file.package else self.name
 
     def error(self, text: str, below: tuple[int, ...] = ()) -> Diagnostic:
-        """An error of it, or of what lies `below` it in its descriptor."""
+        """Return an error at the declaration, or at the path `below` it in its descriptor."""
         kind = "message" if isinstance(self.proto, descriptor_pb2.DescriptorProto) else "enum"
         line = self.lines[(*self.path, *below)] or self.lines[self.path]
         return Diagnostic(file=self.file.name, line=line, text=f"{kind} {self.full_name}: {text}")
 
     def references(self) -> Iterator[tuple[int, str]]:
-        """Full names of the types of a message's fields, with a leading dot, and the fields' indices."""
+        """Yield the full names of a message's field types, with a leading dot, and the fields' indices."""
         if not isinstance(self.proto, descriptor_pb2.DescriptorProto):
             return
         entries = {nested.name: nested for nested in self.proto.nested_type if nested.options.map_entry}
@@ -69,7 +69,7 @@ class Declaration:
 
 
 def declarations(files: Iterable[descriptor_pb2.FileDescriptorProto]) -> list[Declaration]:
-    """All messages and enums of some files, nested ones included, entries of maps left out."""
+    """Yield all messages and enums of some files, including nested ones, without entries of maps."""
     found = list[Declaration]()
     for file in files:
         lines = Lines(file)
@@ -102,17 +102,17 @@ class Options:
     """Options of the plugin.
 
     Attributes:
-        package: dotted Python package that the output folder is, such as `acme.gen`; empty where it is on the path.
+        package: dotted Python package of the output folder, such as `acme.gen`; empty if the folder is on the path.
     """
 
     package: str = ""
 
 
 def parse_options(parameter: str) -> Options:
-    """Parses the plugin's `opt`.
+    """Parse the plugin's `opt`.
 
     Raises:
-        UsageError: an option is unknown, repeated or ill-formed.
+        UsageError: an option is unknown, repeated or invalid.
     """
     values: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in parameter.split(","))):
@@ -120,7 +120,7 @@ def parse_options(parameter: str) -> Options:
         if name != "package":
             raise UsageError(f"unknown option {name!r}; the one option is package=dotted.name")
         if name in values:
-            raise UsageError(f"option {name!r} is given twice")
+            raise UsageError(f"option {name!r} is set twice")
         if not all(is_importable_name(part) for part in value.split(".")):
             raise UsageError(f"option package={value!r} is not a dotted Python package name")
         values[name] = value

@@ -1,4 +1,4 @@
-"""Builds the plain model of a file from its descriptors, and finds everything that is wrong with its annotations."""
+"""Builds the plain model of a file from its descriptors, and checks its annotations."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _ACTIVITY_TIMEOUTS = (
 
 @dataclass(slots=True)
 class _Annotated:
-    """A method with its annotations by kind."""
+    """A method, and its annotations by kind."""
 
     proto: Any
     path: tuple[int, ...]
@@ -59,7 +59,7 @@ class Builder:
     Args:
         schema: the request's descriptors.
         options: the plugin's options.
-        diagnostics: where errors and warnings go; a model is of no use while there are errors.
+        diagnostics: collects errors and warnings; with errors, a model must not be used.
     """
 
     def __init__(self, schema: Schema, options: Options, diagnostics: Diagnostics) -> None:
@@ -69,11 +69,11 @@ class Builder:
         self._files: dict[str, _FileBuilder] = {}
 
     def build(self, name: str) -> FileModel | None:
-        """The model of one file; None where it has no annotated service."""
+        """Return the model of a file; None if it has no annotated service."""
         return self.declared(name).build()
 
     def declared(self, name: str) -> _FileBuilder:
-        """A file's builder, its names given out; files refer to one another's queries, signals and updates."""
+        """Builder of a file, whose names are assigned; files refer to each other's queries, signals and updates."""
         if name not in self._files:
             self._files[name] = _FileBuilder(
                 self, self._schema, self._options, self._diagnostics, self._schema.file(name)
@@ -90,7 +90,7 @@ class _FileBuilder:
         self.options = options
         self.diagnostics = diagnostics
         self.file = file
-        # Names of this module; builtins are kept free, because the module's own code uses them.
+        # Names of this module. Builtins are reserved, because the module's own code uses them.
         self.names = Namespace(dir(builtins))
         self.services = [
             _ServiceBuilder(self, index)
@@ -103,14 +103,14 @@ class _FileBuilder:
 
     @property
     def module(self) -> str:
-        """Dotted name of the generated module."""
+        """Return the dotted name of the generated module."""
         return self._module("temporal")
 
     def _module(self, kind: str) -> str:
         return ".".join(filter(None, (self.options.package, self._stem(kind))))
 
     def _path(self, kind: str) -> str:
-        """A module's file, in the output folder; dots in the proto's name are folders, as for `_pb2` modules."""
+        """Return a module's path in the output folder; dots in the proto's name are folders, as for `_pb2` modules."""
         return self._stem(kind).replace(".", "/") + ".py"
 
     def _stem(self, kind: str) -> str:
@@ -130,7 +130,7 @@ class _FileBuilder:
         )
 
     def type_of(self, type_name: str, place: Place) -> TypeRef | None:
-        """The dataclass of a message; None for google.protobuf.Empty."""
+        """Return the dataclass of a message; None for google.protobuf.Empty."""
         message = self.schema.message(type_name)
         if message.full_name == _EMPTY:
             return None
@@ -155,10 +155,10 @@ class _FileBuilder:
         )
 
     def _reject_fields(self) -> None:
-        """Rejects what dataclasses cannot hold, and options that are not supported."""
+        """Reject fields that dataclasses cannot hold, and unsupported options."""
         for path, message, field in _fields(self.file.proto.message_type, (4,), self.file.package):
             place = self.file.place(*path)
-            # In the words of protoc-gen-python_messages, which rejects them as well.
+            # The same texts as in protoc-gen-python_messages, which rejects these too.
             if field.type == field.TYPE_GROUP:
                 text = "is a group, which dataclasses cannot hold; use a message"
                 self.diagnostics.error(place, f"message {message}: field {field.name} {text}")
@@ -170,7 +170,7 @@ class _FileBuilder:
 
 
 class _ServiceBuilder:
-    """One service: `declare` gives out names, so that other services may refer to them, `build` does the rest."""
+    """Builder of a service: `declare` assigns names, which other services can refer to, `build` does the rest."""
 
     def __init__(self, file: _FileBuilder, index: int) -> None:
         self.file = file
@@ -194,11 +194,11 @@ class _ServiceBuilder:
         return self.file.file.place(*method.path, 4, self.file.schema.number(kind))
 
     def take(self, stem: str, form: Callable[[str], str] = str) -> str:
-        """A module-level name; where it is taken, one with the service's name in front."""
+        """Return a module-level name; if it is taken, with the service's name as a prefix."""
         return self.file.names.take(form(stem), form(f"{self.proto.name}_{stem}" if form is not pascal_case else stem))
 
     def declare(self) -> None:
-        """Gives out the names of queries, signals and updates, and checks what can be seen of a method alone."""
+        """Assign the names of queries, signals and updates, and check each method on its own."""
         self._check_service()
         name = self.proto.name
         self.symbol = self.file.names.take(snake_case(name))
@@ -236,10 +236,10 @@ class _ServiceBuilder:
             )
         if method.proto.client_streaming or method.proto.server_streaming:
             diagnostics.error(
-                place, f"{method.proto.name} is a stream, which Temporal has not; take and return one message"
+                place, f"{method.proto.name} is a stream, which Temporal does not support; use single messages"
             )
         if self.file.schema.heartbeats(method.proto.options) and "activity" not in method.kinds:
-            text = f"{method.proto.name} is no activity, so it has no heartbeats; leave the option out"
+            text = f"{method.proto.name} is not an activity, so it has no heartbeats; leave the option out"
             diagnostics.error(self.option_place(method, "heartbeats"), text)
         if "signal" in method.kinds and method.proto.output_type != f".{_EMPTY}":
             diagnostics.error(place, f"{method.proto.name} is a signal, so it returns {_EMPTY}")
@@ -280,7 +280,7 @@ class _ServiceBuilder:
     def _stage(self, values: Values) -> str:
         older, newer = values.member("wait_policy"), values.member("wait_for_stage")
         if older and newer and older != newer:
-            values.error("wait_policy", "it differs from wait_for_stage, which took its place; leave it out")
+            values.error("wait_policy", "it differs from wait_for_stage, which replaces it; leave it out")
         return newer or older
 
     def _template(self, values: Values, field: str, type_name: str) -> Template | None:
@@ -292,7 +292,7 @@ class _ServiceBuilder:
         )
         if template is not None and template.runs_together:
             values.warning(
-                field, "two values follow each other, so the ids of unlike inputs can be the same; put a / between them"
+                field, "two values follow each other, so different inputs can have the same id; put a / between them"
             )
         return template
 
@@ -362,7 +362,7 @@ class _ServiceBuilder:
         if self.file.schema.heartbeats(method.proto.options) == _BY_ACTIVITY:
             texts["heartbeats_by_activity"] = "True"
             if not values.seconds("heartbeat_timeout"):
-                text = f"{_BY_ACTIVITY} needs a heartbeat_timeout, or nobody misses the heartbeats of {name}"
+                text = f"{_BY_ACTIVITY} needs a heartbeat_timeout, which detects missing heartbeats of {name}"
                 self.file.diagnostics.error(self.option_place(method, "heartbeats"), text)
         return ActivityModel(
             method=self.method(method, "activity"),
@@ -379,13 +379,13 @@ class _ServiceBuilder:
         if not total and not attempt:
             self.file.diagnostics.error(
                 place,
-                f"activity {method.proto.name} has no bound on an attempt; set start_to_close_timeout, or "
+                f"activity {method.proto.name} has no timeout of an attempt; set start_to_close_timeout, or "
                 "schedule_to_close_timeout for all attempts together",
             )
         elif not total and not values.max_attempts():
             self.file.diagnostics.warning(
                 place,
-                f"activity {method.proto.name} is tried without end; set schedule_to_close_timeout or "
+                f"activity {method.proto.name} is retried without limit; set schedule_to_close_timeout or "
                 "retry_policy.max_attempts",
             )
 
@@ -442,14 +442,14 @@ class _ServiceBuilder:
                          "WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING alone")  # fmt: skip
         run, execution = values.seconds("run_timeout"), values.seconds("execution_timeout")
         if run and execution and run > execution:
-            values.error("run_timeout", "it is longer than execution_timeout, which bounds all runs together")
+            values.error("run_timeout", "it is longer than execution_timeout, which limits all runs together")
         return texts
 
     def _search_attributes(self, values: Values, type_name: str) -> tuple[Attribute, ...]:
         plain, typed = str(values.get("search_attributes")), str(values.get("typed_search_attributes"))
         if plain and typed:
             values.error(
-                "search_attributes", "it is declared beside typed_search_attributes; keep the typed ones alone"
+                "search_attributes", "it is declared together with typed_search_attributes; keep only the typed ones"
             )
         field, source = ("typed_search_attributes", typed) if typed else ("search_attributes", plain)
         if not source:
@@ -461,7 +461,7 @@ class _ServiceBuilder:
 
 
 class _Bindings:
-    """The queries, signals and updates of one workflow."""
+    """Builder of the queries, signals and updates of one workflow."""
 
     def __init__(
         self,
@@ -520,7 +520,7 @@ class _Bindings:
         )
 
     def _resolve(self, kind: str, ref: str) -> tuple[str, MessageModel, str] | None:
-        """Key, model and module of what a `ref` names; an error and None where it names nothing of the kind."""
+        """Return key, model and module of a `ref`; report an error and return None if it is invalid."""
         file, service = self._service.file, self._service
         full_name = ref if "." in ref else f"{service.full_name}.{ref}"
         local = file.messages.get(f"{kind}:{full_name}")
@@ -550,7 +550,7 @@ class _Bindings:
 
 
 def _fields(messages: Any, path: tuple[int, ...], outer: str) -> Iterator[tuple[tuple[int, ...], str, Any]]:
-    """The fields of messages and of those within them: path, full name of the message, and field."""
+    """Yield the fields of messages and of their nested messages: path, full name of the message, and field."""
     for number, message in enumerate(messages):
         here, name = (*path, number), ".".join(filter(None, (outer, message.name)))
         for index, field in enumerate(message.field):

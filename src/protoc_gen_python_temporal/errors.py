@@ -1,4 +1,4 @@
-"""What is wrong with the user's files or options, collected so that all of it is reported at once."""
+"""Errors in the user's files or options, collected so that all are reported at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Diagnostics", "Place", "UsageError"]
 
 
 class UsageError(Exception):
-    """The request asks for something that cannot be done; the text is for the person who wrote it."""
+    """The request cannot be fulfilled; the text is for its author."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -17,7 +17,7 @@ class Place:
 
     Attributes:
         file: the file's name.
-        line: line, from 1; 0 where the request says nothing about it.
+        line: line, from 1; 0 if the request does not have it.
     """
 
     file: str
@@ -35,11 +35,11 @@ class Diagnostics:
     warnings: list[tuple[Place, str]] = field(default_factory=list[tuple[Place, str]])
 
     def error(self, place: Place, text: str) -> None:
-        """Collects an error."""
+        """Add an error."""
         self.errors.append((place, text))
 
     def warning(self, place: Place, text: str) -> None:
-        """Collects a warning."""
+        """Add a warning."""
         self.warnings.append((place, text))
 
     def raise_errors(self) -> None:

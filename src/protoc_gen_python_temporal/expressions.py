@@ -1,4 +1,4 @@
-"""Compiles id expressions and search attribute mappings: the path subset of Bloblang, checked against the input."""
+"""Compiles id expressions and mappings of search attributes: Bloblang's paths, checked against the input."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WELL_KNOWN = {
     "google.protobuf.Timestamp": "time",
 }
 _TEXT_KINDS = {"string", "int", "bool", "enum", "bytes"}
-# Which kinds of values a search attribute of each type takes, by the names that typed mappings have for the types.
+# The kinds of values for each type of search attribute, by the names of the types in typed mappings.
 _ATTRIBUTE_TYPES: dict[str, tuple[str, set[str]]] = {
     "keyword": ("for_keyword", {"string", "enum"}),
     "string": ("for_text", {"string"}),
@@ -47,21 +47,21 @@ _ATTRIBUTE_TYPES: dict[str, tuple[str, set[str]]] = {
 }
 _INFERRED = {"string": "keyword", "enum": "keyword", "int": "int64", "float": "float64", "bool": "bool", "time": "time",
              "list": "keyword_list"}  # fmt: skip
-# Conversions that Go needs, because it works on JSON, and that the dataclasses make needless.
+# Conversions that Go needs for JSON, and dataclasses do not need.
 _CONVERSIONS = {".string()": _TEXT_KINDS, ".int64()": {"int"}, ".float64()": {"float"}}
 _PARSE_TIME = re.compile(r'\.ts_parse\("[^"]*"\)')
 
 
 class ExpressionError(Exception):
-    """An expression that is not supported or does not fit the input; the text says what to do."""
+    """An expression is unsupported, or does not match the input; the text says what to do."""
 
 
 def compile_template(source: str, message: Descriptor) -> Template:
-    """Compiles an id expression such as `harvest/${! tenantId }`.
+    """Compile an id expression such as `harvest/${! tenantId }`.
 
     Raises:
-        ExpressionError: it holds more than paths, a path that leads nowhere or to no text, or a text between two paths
-            that begins with %.
+        ExpressionError: it contains more than paths, a path to no field or to a field without a text form, or a text
+            between two paths that begins with %.
     """
     parts: list[str | PathPart] = []
     rest = source
@@ -83,21 +83,21 @@ def _check_separators(template: Template) -> None:
         following = template.parts[place + 1]
         if isinstance(following, str) and following.startswith("%"):
             raise ExpressionError(
-                f"{following!r} follows a value, in which % begins an encoded character, so the ids of unlike inputs "
-                "could be the same; begin the text with another character, such as /"
+                f"{following!r} follows a value, in which % begins an encoded character, so different inputs "
+                "could have the same id; begin the text with another character, such as /"
             )
 
 
 def compile_attributes(source: str, message: Descriptor, *, typed: bool) -> tuple[Attribute, ...]:
-    """Compiles a mapping of search attributes, one `Name = path` a line.
+    """Compile a mapping of search attributes, with one `Name = path` per line.
 
     Args:
         source: the mapping.
-        message: the workflow's input.
-        typed: whether names carry their type, as in `keyword.Name = path`.
+        message: the workflow's input message.
+        typed: whether names include their type, as in `keyword.Name = path`.
 
     Raises:
-        ExpressionError: a line is no such assignment, or its value does not fit its type.
+        ExpressionError: a line is not an assignment, or its value does not match its type.
     """
     attributes = dict[str, Attribute]()
     for line in filter(None, (line.strip() for line in source.split("\n"))):
@@ -117,7 +117,7 @@ def _template_path(query: str, message: Descriptor) -> PathPart:
     path, kind = _path(query, message)
     if kind not in _TEXT_KINDS:
         raise ExpressionError(
-            f"{query} is {_ARTICLES[kind]}, which has no one text in all languages; name a string, integer, bool, enum "
+            f"{query} is {_ARTICLES[kind]}, whose text differs between languages; name a string, integer, bool, enum "
             "or bytes field"
         )
     return path
@@ -136,7 +136,7 @@ def _attribute(target: str, value: str, message: Descriptor, *, typed: bool) -> 
         raise ExpressionError(f"{value} is {_ARTICLES[kind]}, which search attributes cannot hold")
     declared = declared or _INFERRED[kind]
     if declared not in _ATTRIBUTE_TYPES:
-        raise ExpressionError(f"{declared!r} is no type; types are {', '.join(_ATTRIBUTE_TYPES)}")
+        raise ExpressionError(f"{declared!r} is not a type; types are {', '.join(_ATTRIBUTE_TYPES)}")
     constructor, kinds = _ATTRIBUTE_TYPES[declared]
     if kind not in kinds:
         raise ExpressionError(f"{value} is {_ARTICLES[kind]}, which {name}, a {declared} attribute, cannot hold")
@@ -150,7 +150,7 @@ _ARTICLES = {
 
 
 def _path(text: str, message: Descriptor) -> tuple[PathPart, str]:
-    """A path and the kind of its value."""
+    """A path, and the kind of its value."""
     match = _PATH.fullmatch(text)
     if match is None:
         raise ExpressionError(
@@ -161,7 +161,7 @@ def _path(text: str, message: Descriptor) -> tuple[PathPart, str]:
     current: Descriptor | None = message
     for index, name in enumerate(names):
         if current is None:
-            raise ExpressionError(f"{'.'.join(names[:index])} is no message, so it has no {name}")
+            raise ExpressionError(f"{'.'.join(names[:index])} is not a message, so it has no {name}")
         field = _field(current, name)
         if field.is_repeated and (index < len(names) - 1 or _is_map(field)):
             raise ExpressionError(f"{'.'.join(names[: index + 1])} is a {_repeated(field)}, into which no path leads")

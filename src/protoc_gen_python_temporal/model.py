@@ -1,4 +1,4 @@
-"""The plain model between descriptors and text: what the annotated services of a file come to."""
+"""The plain model between descriptors and text: the annotated services of a file."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = [
 ]
 
 Literal = str
-"""Python source text of a value, in which `{{module:name}}` stands for an import."""
+"""Python source text of a value; `{{module:name}}` is a placeholder for an import."""
 
 
 @dataclass(frozen=True, slots=True)
 class TypeRef:
-    """A dataclass: the Python module that has it, and its name there."""
+    """A dataclass: its Python module, and its name there."""
 
     module: str
     name: str
@@ -39,7 +39,7 @@ class PathPart:
 
     Attributes:
         proto: dotted proto names, for errors.
-        attributes: the dataclass's attribute names.
+        attributes: attribute names of the dataclasses.
     """
 
     proto: str
@@ -48,11 +48,11 @@ class PathPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Template:
-    """A compiled `${! … }` expression: literal texts and paths in turn.
+    """A compiled `${! … }` expression: literal texts and paths.
 
     Attributes:
-        source: the expression as the proto has it.
-        parts: its pieces.
+        source: the expression in the proto.
+        parts: its texts and paths, in order.
     """
 
     source: str
@@ -60,7 +60,7 @@ class Template:
 
     @property
     def runs_together(self) -> bool:
-        """Whether two values follow each other with no text between them."""
+        """Whether two values follow each other without text between them."""
         return any(
             isinstance(one, PathPart) and isinstance(two, PathPart)
             for one, two in zip(self.parts, self.parts[1:], strict=False)
@@ -72,9 +72,9 @@ class Attribute:
     """A search attribute.
 
     Attributes:
-        name: the attribute's name at the server.
+        name: name of the attribute on the server.
         kind: the SearchAttributeKey constructor, such as `for_keyword`.
-        path: where its value is; None for a literal.
+        path: path of its value; None for a literal.
         literal: Python text of a literal value.
     """
 
@@ -86,18 +86,18 @@ class Attribute:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
-    """What all annotated methods have in common.
+    """The common part of all annotated methods.
 
     Attributes:
         proto: name of the proto method.
-        full_name: full name of it.
-        temporal_name: its name at Temporal.
+        full_name: full name of the proto method.
+        temporal_name: its name on Temporal.
         input: dataclass of the input; None for google.protobuf.Empty.
         output: dataclass of the output; None for google.protobuf.Empty.
         comment: the proto's comment.
-        deprecated: whether it, or its service, is marked so.
-        internal: whether it is for other workflows alone.
-        place: where it is declared.
+        deprecated: whether the method or its service is deprecated.
+        internal: whether only other workflows may use it.
+        place: place of its declaration.
     """
 
     proto: str
@@ -119,10 +119,10 @@ class MessageModel:
         kind: `query`, `signal` or `update`.
         method: its method.
         symbol: name of its contract in the generated module.
-        constant: name of the constant that holds its Temporal name.
+        constant: name of the constant with its Temporal name.
         validate: whether updates have a validator.
         update_id: expression for the id of updates.
-        wait_for_stage: member name of WorkflowUpdateStage; empty where not declared.
+        wait_for_stage: member name of WorkflowUpdateStage; empty if not declared.
     """
 
     kind: str
@@ -149,17 +149,17 @@ class ActivityModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BindingModel:
-    """A query, signal or update as one workflow has it.
+    """A query, signal or update of a workflow.
 
     Attributes:
-        key: proto method name, or full name where another service declares it.
+        key: proto method name, or full name if another service declares it.
         message: the query, signal or update.
         module: generated module that declares it; empty for the workflow's own.
-        handler: name of the workflow's method for it.
-        call: name of the methods of handles that call it; `start_call` of the one that gives an update's handle.
-        with_start: name of the client's method that starts the workflow with it; empty where there is none.
-        validator: name of the workflow's validator; empty where there is none.
-        conflict_policy: member name of WorkflowIDConflictPolicy for an update-with-start; empty where not declared.
+        handler: name of the workflow's method that handles it.
+        call: name of the handles' methods that call it; `start_call` is the one that returns an update's handle.
+        with_start: name of the client's method that also starts the workflow; empty for none.
+        validator: name of the workflow's validator; empty for none.
+        conflict_policy: member name of WorkflowIDConflictPolicy for an update-with-start; empty if not declared.
     """
 
     key: str
@@ -202,7 +202,7 @@ class WorkflowModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServiceModel:
-    """An annotated service and the names that the generated module has for its parts."""
+    """An annotated service, and the names of its parts in the generated module."""
 
     name: str
     full_name: str
@@ -224,10 +224,10 @@ class FileModel:
 
     Attributes:
         source: the proto file.
-        path: the module to write, relative to the output folder.
-        descriptors: the module with the descriptors, by its dotted name.
-        descriptors_path: the same, relative to the output folder.
-        services: in the order of the file.
+        path: path of the generated module, relative to the output folder.
+        descriptors: dotted name of the module with the descriptors.
+        descriptors_path: path of that module, relative to the output folder.
+        services: the services, in the order of the file.
     """
 
     source: str

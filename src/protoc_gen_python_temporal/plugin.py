@@ -1,4 +1,4 @@
-"""The plugin's entry point: a CodeGeneratorRequest on stdin, a CodeGeneratorResponse on stdout."""
+"""The plugin's entry point: reads a CodeGeneratorRequest from stdin, writes a CodeGeneratorResponse to stdout."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _NAME = "protoc-gen-python_temporal"
 def generate(
     request: plugin_pb2.CodeGeneratorRequest, warn: Callable[[str], None] = lambda text: None
 ) -> plugin_pb2.CodeGeneratorResponse:
-    """Answers a request; what the user got wrong is the response's `error`, all of it at once.
+    """Answer a request; all errors of the user are in the response's `error`.
 
     Args:
-        request: what protoc or buf asks for.
-        warn: takes each warning.
+        request: request of protoc or buf.
+        warn: called with each warning.
     """
     response = plugin_pb2.CodeGeneratorResponse(
         supported_features=plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
@@ -94,11 +94,11 @@ def _version() -> str:
 
 
 def main() -> None:
-    """Runs the plugin as protoc and buf do."""
+    """Run the plugin like protoc and buf."""
     try:
         request = plugin_pb2.CodeGeneratorRequest.FromString(sys.stdin.buffer.read())
     except DecodeError as error:
-        raise SystemExit(f"{_NAME} is run by buf or protoc; stdin holds no request: {error}") from None
+        raise SystemExit(f"{_NAME} is run by buf or protoc; stdin has no valid request: {error}") from None
     response = generate(request, lambda text: print(text, file=sys.stderr))  # noqa: T201  # protoc shows stderr
     sys.stdout.buffer.write(response.SerializeToString())
 
@@ -119,11 +119,11 @@ def _text(lines: list[str]) -> str:
 
 
 def print_module(file: FileModel, header: list[str]) -> str:
-    """The text of the module with the Temporal side.
+    """Return the text of the module with the Temporal code.
 
     Args:
         file: the model.
-        header: the comments that it begins with.
+        header: its first comments.
     """
     text = PythonText()
     for service in file.services:

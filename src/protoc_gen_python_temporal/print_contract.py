@@ -27,7 +27,7 @@ __all__ = [
 
 
 def print_constants(text: PythonText, service: ServiceModel) -> None:
-    """Prints the names that Temporal knows the service's parts by."""
+    """Print the Temporal names of the service's parts."""
     final = text.imported("typing", "Final")
     text.line(f"# {service.full_name}")
     text.line()
@@ -52,7 +52,7 @@ def _print_name(text: PythonText, constant: str, method: Method, kind: str) -> N
 
 
 def print_messages(text: PythonText, service: ServiceModel) -> None:
-    """Prints the contracts of queries, signals and updates."""
+    """Print the contracts of queries, signals and updates."""
     for message in service.messages:
         _print_message(text, message)
 
@@ -87,13 +87,13 @@ def _print_method(text: PythonText, method: Method, constant: str, indent: int =
 
 
 def _described(method: Method, kind: str) -> str:
-    """What stands below a contract object for editors to show."""
+    """Print the docstring of a contract object, for editors."""
     text = method.comment or f"The {kind} {method.proto}."
     return f"{text}\n\nDeprecated." if method.deprecated else text
 
 
 def print_expressions(text: PythonText, service: ServiceModel) -> None:
-    """Prints the functions that give workflow ids and search attributes."""
+    """Print the functions that return workflow ids and search attributes."""
     for workflow in service.workflows:
         if workflow.workflow_id is not None:
             _print_template(text, f"_id_of_{workflow.symbol}", workflow.workflow_id, workflow.method, workflow.constant)
@@ -115,7 +115,7 @@ def _print_template(text: PythonText, name: str, template: Template, method: Met
 
 
 def _before(template: Template, place: int) -> str:
-    """The argument that tells what follows a value in an id; none for the last value, which is not encoded."""
+    """Return the argument for the text after a value in an id; empty for the last value, which is not encoded."""
     if not any(isinstance(part, PathPart) for part in template.parts[place + 1 :]):
         return ""
     following = template.parts[place + 1]
@@ -146,7 +146,7 @@ def _value(path: PathPart) -> str:
 
 
 def print_workflows(text: PythonText, service: ServiceModel) -> None:
-    """Prints the callable workflow objects with their contracts."""
+    """Print the workflow objects with their contracts."""
     for workflow in service.workflows:
         _print_workflow(text, workflow, service)
 
@@ -203,13 +203,13 @@ def _print_bindings(text: PythonText, name: str, bindings: tuple[BindingModel, .
 
 
 def contract_name(text: PythonText, binding: BindingModel) -> str:
-    """The name of a bound contract, seen from the module of the workflow."""
+    """Return the name of a bound contract, seen from the module of the workflow."""
     symbol = binding.message.symbol
     return f"{text.module(binding.module)}.{symbol}" if binding.module else symbol
 
 
 def binding_text(text: PythonText, binding: BindingModel) -> str:
-    """The call that makes a binding."""
+    """Return the call that creates a binding."""
     kind = binding.message.kind.capitalize()
     arguments = [f"contract={contract_name(text, binding)}", f"handler={binding.handler!r}"]
     if binding.validator:
@@ -222,7 +222,7 @@ def binding_text(text: PythonText, binding: BindingModel) -> str:
 
 
 def print_activities(text: PythonText, service: ServiceModel) -> None:
-    """Prints the callable activity objects with their contracts."""
+    """Print the callable activity objects with their contracts."""
     for activity in service.activities:
         _print_activity(text, activity, service)
 
@@ -249,7 +249,7 @@ def _print_activity(text: PythonText, activity: ActivityModel, service: ServiceM
 
 
 def print_service(text: PythonText, service: ServiceModel, file: FileModel) -> None:
-    """Prints the contract of the service as a whole."""
+    """Print the contract of the whole service."""
     text.line(f"{service.symbol}: {text.imported('typing', 'Final')}[_t.ServiceContract] = _t.ServiceContract(")
     text.line(f"full_name={service.full_name!r},", 1)
     text.line(f"source={file.source!r},", 1)

@@ -1,7 +1,7 @@
 """Prints the descriptors of files and of all that they import, as a module that is imported when they are asked for.
 
-The `_pb2` modules have the descriptors without temporal.v1's annotations, since no Python module stands for those. What
-a service tells other teams are the files as their authors wrote them.
+The `_pb2` modules have the descriptors without temporal.v1's annotations, for which there are no Python modules. A
+service returns the original files to its callers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from google.protobuf import descriptor_pb2
 __all__ = ["print_descriptors"]
 
 _VOCABULARY = ("buf/validate/", "google/protobuf/", "temporal/api/", "temporal/v1/")
-"""Folders of files that everybody has, comments included; theirs would be two thirds of the whole."""
+"""Folders of files that everybody has; their comments would be two thirds of the whole."""
 _WIDTH = 112
 
 
@@ -40,14 +40,14 @@ def print_descriptors(files: Mapping[str, descriptor_pb2.FileDescriptorProto], *
         "FILE_DESCRIPTOR_SET = (",
         *(f"    {piece!r}" for piece in pieces),
         ")",
-        '"""A serialized google.protobuf.FileDescriptorSet, files after those that they import: bzip2, in base64."""',
+        '"""A serialized google.protobuf.FileDescriptorSet, each file after its imports: bzip2 in base64."""',
     ]
 
 
 def _closure(
     files: Mapping[str, descriptor_pb2.FileDescriptorProto], name: str, seen: set[str]
 ) -> Iterator[descriptor_pb2.FileDescriptorProto]:
-    # The request's own order depends on which files were asked for.
+    # The order of the request depends on which files were requested.
     if name in seen:
         return
     seen.add(name)
@@ -57,7 +57,7 @@ def _closure(
 
 
 def _slim(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
-    """A file with the comments of its author, and without the places of everything else."""
+    """Return a file with its comments, without the locations of everything else."""
     slim = descriptor_pb2.FileDescriptorProto()
     slim.CopyFrom(file)
     slim.ClearField("source_code_info")
@@ -75,5 +75,5 @@ def _slim(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescri
 
 
 def _text(comment: str | bytes) -> str:
-    # protoc passes on the comments of a file that is not in UTF-8 as they are.
+    # protoc passes on comments unchanged even if the file is not in UTF-8.
     return comment.decode(errors="replace") if isinstance(comment, bytes) else comment

@@ -1,4 +1,4 @@
-"""Prints the Markdown reference of annotated services: what callers and operators need to know of each."""
+"""Prints the Markdown reference of annotated services, for callers and operators."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _LABELS = {
     "priority": "Priority",
     "enable_eager_start": "Eager start",
     "wait_for_cancellation": "Cancelling waits for the end",
-    "schedule_to_close_timeout": "Bound on all attempts",
-    "schedule_to_start_timeout": "Bound on the wait for a worker",
-    "start_to_close_timeout": "Bound on an attempt",
-    "heartbeat_timeout": "Longest silence of an attempt",
+    "schedule_to_close_timeout": "Timeout of all attempts",
+    "schedule_to_start_timeout": "Timeout of the wait for a worker",
+    "start_to_close_timeout": "Timeout of an attempt",
+    "heartbeat_timeout": "Heartbeat timeout",
     "heartbeats_by_activity": "Sends its own heartbeats",
 }
 _DURATION = re.compile(rf"{TIMEDELTA}\(seconds=(\d+)(?:, microseconds=(\d+))?\)")
@@ -33,10 +33,10 @@ _CALL = re.compile(r"_t\.(?:RetryPolicy|Priority)\((.*)\)")
 
 
 def print_reference(files: list[FileModel], version: str) -> str:
-    """The reference's text.
+    """Return the text of the reference.
 
     Args:
-        files: files with annotated services, in the order to print them in.
+        files: files with annotated services, in the order of the reference.
         version: the plugin's version.
     """
     lines = [
@@ -114,7 +114,7 @@ def _message(message: MessageModel) -> list[str]:
 
 def _types(method: Method) -> dict[str, str]:
     rows = {"Input": _type(method.input), "Output": _type(method.output)}
-    return rows | {"Internal": "for other workflows alone; callers are refused"} if method.internal else rows
+    return rows | {"Internal": "only for other workflows; callers are rejected"} if method.internal else rows
 
 
 def _type(reference: TypeRef | None) -> str:
@@ -126,7 +126,7 @@ def _options(options: Mapping[str, str]) -> dict[str, str]:
 
 
 def _readable(text: str) -> str:
-    """An option's Python text for people: `_t.RetryPolicy(maximum_attempts=3)` maximum_attempts=3."""
+    """Return an option's Python text in short: `_t.RetryPolicy(maximum_attempts=3)` maximum_attempts=3."""
     text = _DURATION.sub(_seconds, text)
     match = _CALL.fullmatch(text)
     text = match[1] if match else text.rpartition(".")[2] if text.startswith("_t.") else text
@@ -157,5 +157,5 @@ def _code(text: str) -> str:
 
 
 def _anchor(name: str) -> str:
-    """The anchor that GitHub makes of a heading."""
+    """Return GitHub's anchor of a heading."""
     return re.sub(r"[^\w-]", "", name.lower())

@@ -23,12 +23,12 @@ _WORD = re.compile(r"([^a-zA-Z0-9]*)([A-Z]+(?![a-z])[0-9]*|[A-Z]*[a-z]*[0-9]*)")
 
 
 def dataclass_name(nested: str) -> str:
-    """betterproto2's name for a message: nested names are joined, every word capitalised (`Outer.inner` OuterInner)."""
+    """Return betterproto2's name for a message: nested names are joined in CamelCase (`Outer.inner` OuterInner)."""
     return _WORD.sub(lambda match: match[2].capitalize(), nested)
 
 
 def field_name(name: str) -> str:
-    """betterproto2's name for a field."""
+    """Return betterproto2's name for a field."""
     name = _betterproto_snake(name)
     if keyword.iskeyword(name):
         return f"{name}_"
@@ -45,32 +45,32 @@ def _betterproto_snake(name: str) -> str:
 
 
 def snake_case(name: str) -> str:
-    """A method's name in Python's case: `SyncToBrain` sync_to_brain, `GetHTTPPage` get_http_page."""
+    """Return a method's name in Python's case: `SyncToBrain` sync_to_brain, `GetHTTPPage` get_http_page."""
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
     return re.sub(r"__+", "_", name).lower().lstrip("_") or "_"
 
 
 def pascal_case(name: str) -> str:
-    """A method's name as part of a class name: `sync_to_brain` SyncToBrain; `SyncToBrain` stays."""
+    """Return a method's name for a class name: `sync_to_brain` SyncToBrain; `SyncToBrain` is unchanged."""
     return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
 
 
 def constant_case(name: str) -> str:
-    """A method's name as part of a constant's name: `SyncToBrain` SYNC_TO_BRAIN."""
+    """Return a method's name for a constant: `SyncToBrain` SYNC_TO_BRAIN."""
     return snake_case(name).upper()
 
 
 class Namespace:
-    """Gives out names that differ from one another and from Python's keywords.
+    """Assigns names that differ from each other and from Python's keywords.
 
-    Who asks first gets the plain name, so that what is added to the end of a proto never renames what was there.
+    The first request gets the plain name, so that additions at the end of a proto never rename anything.
     """
 
     def __init__(self, reserved: Iterable[str] = ()) -> None:
         self._taken = set(reserved)
 
     def take(self, *wishes: str) -> str:
-        """The first of `wishes` that is free, else the last one with an underscore or a number behind it."""
+        """Return the first free name of `wishes`, or else the last one with an underscore or a number as a suffix."""
         for wish in wishes:
             if wish not in self._taken and not keyword.iskeyword(wish):
                 return self._add(wish)
@@ -91,9 +91,9 @@ _DEFINITIONS = ("class ", "def ", "@")
 
 
 class PythonText:
-    """The body of a module; whatever it refers to by `type`, `module` or `literal` is imported, and nothing else.
+    """The body of a module; exactly what it refers to by `type`, `module` or `literal` is imported.
 
-    Imported names begin with an underscore, which no generated name does, so that they can never meet.
+    Imported names begin with an underscore, which generated names never do, so that they cannot collide.
     """
 
     def __init__(self) -> None:
@@ -103,28 +103,28 @@ class PythonText:
         self._names: dict[tuple[str, str], str] = {}
 
     def line(self, text: str = "", indent: int = 0) -> None:
-        """Adds a line; without text, an empty one."""
+        """Add a line; without text, an empty one."""
         self._lines.append(f"{'    ' * indent}{text}" if text else "")
 
     def docstring(self, text: str, indent: int = 0) -> None:
-        """Adds a docstring; an empty text adds none."""
+        """Add a docstring, unless the text is empty."""
         if not text:
             return
         lines = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"').split("\n")
         if len(lines) == 1 and not lines[0].endswith('"'):
             self.line(f'"""{lines[0]}"""', indent)
             return
-        # One entry, so that the empty lines within it stay as they are.
+        # One entry, to keep its empty lines.
         pad = "    " * indent
         body = [f"{pad}{line}" if line else "" for line in lines[1:]]
         self._lines.append("\n".join([f'{pad}"""{lines[0]}', *body, f'{pad}"""']))
 
     def type(self, reference: TypeRef | None) -> str:
-        """A dataclass as an annotation or value; None for google.protobuf.Empty."""
+        """Return a dataclass as an annotation or value; None for google.protobuf.Empty."""
         return "None" if reference is None else f"{self.module(reference.module)}.{reference.name}"
 
     def module(self, name: str) -> str:
-        """The name that a module is imported under."""
+        """Return the name that a module is imported as."""
         if name not in self._modules:
             parts = name.split(".")
             self._modules[name] = self._aliases.take(
@@ -133,15 +133,15 @@ class PythonText:
         return self._modules[name]
 
     def imported(self, module: str, name: str) -> str:
-        """The name that something of a module is imported under."""
+        """Return the name that a member of a module is imported as."""
         return self._names.setdefault((module, name), f"_{name}")
 
     def literal(self, text: str) -> str:
-        """An option's value, as `Values` gives it."""
+        """Return an option's value, in the form of `Values`."""
         return text.replace(TIMEDELTA, self.imported("datetime", "timedelta")) if TIMEDELTA in text else text
 
     def imports(self) -> list[str]:
-        """Import statements, sorted, the standard library's first."""
+        """Return import statements, sorted, the standard library's first."""
         by_module: dict[str, list[str]] = {}
         for module, name in sorted(self._names):
             by_module.setdefault(module, []).append(f"{name} as _{name}")
@@ -150,7 +150,7 @@ class PythonText:
         return [*standard, "", *own, "from python_temporal import codegen as _t"] if standard else own
 
     def render(self) -> list[str]:
-        """The lines so far, with two empty ones around each class and function and never more."""
+        """Return the lines so far, with two empty ones around each class and function, and never more."""
         lines, empty = list[str](), 0
         previous = ""
         for line in self._lines:
@@ -167,4 +167,4 @@ class PythonText:
 
 
 TIMEDELTA = "\x1f"
-"""Stands for the name under which a generated module imports timedelta; no option can hold it."""
+"""Placeholder for the name of timedelta in a generated module; it cannot occur in an option."""

@@ -1,4 +1,4 @@
-"""The request's descriptors with their custom options readable, and the places and comments of what they declare."""
+"""The request's descriptors with decoded custom options, and the places and comments of declarations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ProtoFile:
     """One file of the request.
 
     Attributes:
-        proto: its descriptor as a message whose options are known fields.
+        proto: its descriptor, as a message whose options are known fields.
     """
 
     proto: Any
@@ -34,16 +34,16 @@ class ProtoFile:
 
     @property
     def name(self) -> str:
-        """Its path, as imports name it."""
+        """The path of the file in imports."""
         return str(self.proto.name)
 
     @property
     def package(self) -> str:
-        """Its proto package; empty where it has none."""
+        """The proto package; empty for none."""
         return str(self.proto.package)
 
     def place(self, *path: int) -> Place:
-        """Where a declaration or an option stands; the nearest enclosing one that the request knows a place of."""
+        """Return the place of a declaration or an option, or of the nearest enclosing one that has a place."""
         for length in range(len(path), 0, -1):
             location = self._places.get(path[:length])
             if location is not None:
@@ -51,13 +51,13 @@ class ProtoFile:
         return Place(file=self.name)
 
     def comment(self, *path: int) -> str:
-        """The comment that leads a declaration, without the space that follows `//`."""
+        """Return the leading comment of a declaration, without the space after `//`."""
         location = self._places.get(path)
         if location is None:
             return ""
         text = location.leading_comments or location.trailing_comments
         if isinstance(text, bytes):
-            # protoc passes on the comments of a file that is not in UTF-8 as they are.
+            # protoc passes on comments unchanged even if the file is not in UTF-8.
             text = text.decode(errors="replace")
         text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
         lines = (line.removeprefix(" ").rstrip() for line in text.split("\n"))
@@ -67,7 +67,7 @@ class ProtoFile:
 class Schema:
     """All files of a request.
 
-    The pool holds this request alone: options are read by the schema that came with it, whatever Python has imported.
+    The pool contains only this request: options are decoded with their own schema, whatever Python has imported.
     """
 
     def __init__(self, request: plugin_pb2.CodeGeneratorRequest) -> None:
@@ -85,7 +85,7 @@ class Schema:
         try:
             descriptor = self.pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")
         except KeyError:
-            return  # No file imports descriptor.proto, so none has an annotation.
+            return  # No file imports descriptor.proto, so there are no annotations.
         self._class = message_factory.GetMessageClass(descriptor)
         for name in _OWN_EXTENSIONS:
             with contextlib.suppress(KeyError):
@@ -95,8 +95,8 @@ class Schema:
             try:
                 extension = self.pool.FindExtensionByName(f"temporal.v1.{name}")
             except KeyError:
-                continue  # A schema of another vintage; what it does not know cannot be set either.
-            # Extensions are parsed into known fields only where the class of what they extend has been made.
+                continue  # Another version of the schema; unknown options cannot be set either.
+            # Extensions are only decoded into known fields after the class of the extended message was created.
             message_factory.GetMessageClass(cast("Descriptor", extension.containing_type))
             if extension.message_type is not None:
                 message_factory.GetMessageClass(extension.message_type)
@@ -106,27 +106,27 @@ class Schema:
 
     @property
     def raw(self) -> Mapping[str, descriptor_pb2.FileDescriptorProto]:
-        """The descriptors as they came, by the names of their files."""
+        """Return the original descriptors by file name."""
         return self._raw
 
     def file(self, name: str) -> ProtoFile:
-        """A file by its name."""
+        """Return a file by its name."""
         if not name.isprintable():
-            raise UsageError(f"the file name {name!r} holds characters that cannot be shown; rename the file")
+            raise UsageError(f"the file name {name!r} contains unprintable characters; rename the file")
         if name not in self._files:
             if name not in self._raw:
-                raise UsageError(f"the request asks for {name}, but does not hold it")
+                raise UsageError(f"the request asks for {name}, but does not contain it")
             raw = self._raw[name]
             try:
                 proto = self._class.FromString(raw.SerializeToString())
             except DecodeError as error:
-                raise UsageError(f"{name}: its options do not fit the options schema it imports: {error}") from None
+                raise UsageError(f"{name}: its options do not match the options schema it imports: {error}") from None
             places = {tuple(location.path): location for location in raw.source_code_info.location}
             self._files[name] = ProtoFile(proto, places)
         return self._files[name]
 
     def file_of_method(self, full_name: str) -> str:
-        """Name of the file that declares a method.
+        """Return the name of the file that declares a method.
 
         Raises:
             KeyError: there is no such method.
@@ -135,7 +135,7 @@ class Schema:
         return str(self.pool.FindServiceByName(service).methods_by_name[method].containing_service.file.name)
 
     def dependencies(self, name: str) -> set[str]:
-        """Names of the files that a file imports, directly or not, itself included."""
+        """Return the names of a file and of its direct and indirect imports."""
         seen, pending = set[str](), [name]
         while pending:
             current = pending.pop()
@@ -145,18 +145,18 @@ class Schema:
         return seen
 
     def annotation(self, options: Any, name: str) -> Any | None:
-        """An annotation of a service or method, by its extension's short name; None where it is not set."""
+        """Return an annotation of a service or method by its extension's short name; None if not set."""
         extension = self._extensions.get(name)
         if extension is None or extension.containing_type.full_name != options.DESCRIPTOR.full_name:
             return None
         return options.Extensions[extension] if options.HasExtension(extension) else None
 
     def is_internal(self, options: Any) -> bool:
-        """Whether the options of a method mark it as internal to workflows."""
+        """Return whether the options of a method mark it as internal to workflows."""
         return "internal_method" in self._own and bool(options.Extensions[self._own["internal_method"]])
 
     def heartbeats(self, options: Any) -> str:
-        """The value's name of who sends an activity's heartbeats; empty where the options of a method do not say."""
+        """Return the enum value's name for who sends an activity's heartbeats; empty if not set."""
         extension = self._own.get("heartbeats")
         if extension is None or not options.HasExtension(extension):
             return ""
@@ -164,29 +164,29 @@ class Schema:
         return str(value.name) if value is not None else ""
 
     def number(self, name: str) -> int:
-        """Field number of an option's extension, by its short name."""
+        """Return the field number of an option's extension, by its short name."""
         extension = self._extensions.get(name) or self._own.get(name)
         return 0 if extension is None else int(extension.number)
 
     def message(self, type_name: str) -> Descriptor:
-        """A message by its name as fields and methods have it, with a leading dot.
+        """Return a message by its name with a leading dot, as in fields and methods.
 
         Raises:
-            UsageError: the request holds no such message.
+            UsageError: the request does not contain the message.
         """
         try:
             return self.pool.FindMessageTypeByName(type_name.removeprefix("."))
         except KeyError:
-            raise UsageError(f"the request names the message {type_name}, but does not hold it") from None
+            raise UsageError(f"the request names the message {type_name}, but does not contain it") from None
 
 
 def field_value(message: Any, name: str, default: Any = "") -> Any:
-    """A field of an options message; `default` where the schema that came with the request has no such field."""
+    """Return a field of an options message; `default` if the schema in the request has no such field."""
     return getattr(message, name) if name in message.DESCRIPTOR.fields_by_name else default
 
 
 def set_fields(message: Any, prefix: str = "") -> Iterator[tuple[str, FieldDescriptor, Any]]:
-    """Every field that is set in an options message, and in the messages within it, by dotted path."""
+    """Yield the dotted path of every field that is set in an options message, and in its nested messages."""
     for field, value in message.ListFields():
         path = f"{prefix}{field.name}"
         yield path, field, value

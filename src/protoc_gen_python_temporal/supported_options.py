@@ -1,4 +1,4 @@
-"""Which options of temporal.v1 the generator supports, and their values as Python text."""
+"""The options of temporal.v1 that the generator supports, and their values as Python text."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ SUPPORTED: dict[str, tuple[str, ...]] = {
     "signal": ("name",),
     "update": ("id", "validate", "wait_policy", "name", "wait_for_stage"),
 }
-"""Fields that generated code obeys, by annotation, as dotted paths."""
+"""Fields that generated code supports, by annotation, as dotted paths."""
 
 UNSUPPORTED: dict[str, str] = {
     "namespace": "namespaces belong to the client's connection; set TEMPORAL_NAMESPACE, and leave it out here",
@@ -85,20 +85,20 @@ UNSUPPORTED: dict[str, str] = {
     "patches": "patches change code that is generated for Go; leave them out, or give the plugin ignore=patches",
     "xns": "calls across namespaces are not generated for Python; leave it out, or give the plugin ignore=xns",
 }
-"""Why the other known fields are refused, by the name of the field."""
+"""Why other known fields are rejected, by field name."""
 
 
 def reject_unsupported(
     annotation: str, options: Any, place: Place, diagnostics: Diagnostics, ignored: Collection[str]
 ) -> None:
-    """Collects an error of each field that is set and that generated code would not obey."""
+    """Report an error for each field that is set and that generated code does not support."""
     skipped = ""
     for path, field, _ in set_fields(options):
         if skipped and path.startswith(skipped):
             continue
         if path in SUPPORTED.get(annotation, ()):
             continue
-        # What lies within a refused message says nothing more.
+        # Fields within a rejected message need no further error.
         skipped = f"{path}."
         if field.name in ignored:
             continue
@@ -110,7 +110,7 @@ _PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _DOCS = re.compile(r"[\w./-]+\.md")
 
 IGNORABLE = ("cli", "nexus", "patches", "xns")
-"""Families of annotations for other generators that a user may choose to pass over."""
+"""Families of annotations for other generators that a user may ignore."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,13 +118,12 @@ class Options:
     """Options of the plugin.
 
     Attributes:
-        package: dotted Python package that the output folder is, such as `acme.gen`; empty where it is on the path.
-        descriptors: proto package whose files, whether they have annotations or not, get one module with their
-            descriptors; empty for none.
-        docs: name of a Markdown reference of all services to write into the output folder; empty for none.
+        package: dotted Python package of the output folder, such as `acme.gen`; empty if the folder is on the path.
+        descriptors: proto package whose files get one module with their descriptors, annotated or not; empty for none.
+        docs: path of a Markdown reference of all services in the output folder; empty for none.
         code: whether to write the Python modules.
-        ignore: families of annotations to pass over instead of refusing them.
-        parameter: the options as given, for the header of generated files.
+        ignore: families of annotations to ignore instead of rejecting them.
+        parameter: the options as text, for the header of generated files.
     """
 
     package: str = ""
@@ -136,10 +135,10 @@ class Options:
 
 
 def parse_options(parameter: str) -> Options:
-    """Parses the plugin's parameter, `name=value` pairs separated by commas.
+    """Parse the plugin's parameter: `name=value` pairs separated by commas.
 
     Raises:
-        UsageError: an option is unknown, repeated or ill-formed.
+        UsageError: an option is unknown, repeated or invalid.
     """
     values: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in parameter.split(","))):
@@ -147,7 +146,7 @@ def parse_options(parameter: str) -> Options:
         if name not in ("package", "descriptors", "docs", "code", "ignore"):
             raise UsageError(f"unknown option {name!r}; options are package=, descriptors=, docs=, code= and ignore=")
         if name in values:
-            raise UsageError(f"option {name!r} is given twice")
+            raise UsageError(f"option {name!r} is set twice")
         values[name] = value
     return Options(
         package=_matching("package", values.get("package"), _PACKAGE, "a dotted Python package name"),
@@ -188,13 +187,13 @@ _UNAVAILABLE = {
 
 
 class Values:
-    """Reads the options of one annotation and collects an error for each value that cannot be.
+    """Decodes the options of one annotation, and reports an error for each invalid value.
 
     Args:
         options: the annotation's message.
-        name: its name, for errors.
-        place: where it stands.
-        diagnostics: where errors go.
+        name: name of the annotation, for errors.
+        place: place of the annotation.
+        diagnostics: collects errors.
         prefix: path of the message within its annotation, for errors, such as `update.`.
     """
 
@@ -206,46 +205,46 @@ class Values:
         self._prefix = prefix
 
     def error(self, field: str, text: str) -> None:
-        """Collects an error of a field."""
+        """Report an error of a field."""
         self._diagnostics.error(self._place, f"option (temporal.v1.{self._name}).{self._prefix}{field}: {text}")
 
     def warning(self, field: str, text: str) -> None:
-        """Collects a warning of a field."""
+        """Report a warning of a field."""
         self._diagnostics.warning(self._place, f"option (temporal.v1.{self._name}).{self._prefix}{field}: {text}")
 
     def has(self, field: str) -> bool:
-        """Whether a field is set."""
+        """Return whether a field is set."""
         return _has(self._options, field)
 
     def get(self, field: str, default: Any = "") -> Any:
-        """A field's value; `default` where this schema has no such field."""
+        """Return a field's value; `default` if this schema has no such field."""
         return field_value(self._options, field, default)
 
     def seconds(self, field: str) -> float | None:
-        """A duration's length; None where it is not set."""
+        """Return the length of a duration; None if it is not set."""
         if not self.has(field):
             return None
         value = getattr(self._options, field)
         return float(value.seconds) + float(value.nanos) / 1e9
 
     def duration(self, field: str) -> str | None:
-        """A duration as a timedelta; None where it is not set."""
+        """Return a duration as a timedelta; None if it is not set."""
         return self._duration(self._options, field, field)
 
     def enum(self, field: str, python: str) -> str | None:
-        """An enum's value as a member of the SDK's; None where it is unspecified."""
+        """Return an enum's value as a member of the SDK's enum; None if it is unspecified."""
         member = self.member(field)
         return f"_t.{python}.{member}" if member else None
 
     def member(self, field: str) -> str:
-        """Name of the SDK's member for an enum's value; empty where it is unspecified."""
+        """Return the SDK's member name of an enum's value; empty if it is unspecified."""
         number = self.get(field, 0)
         if not number:
             return ""
         enum = self._options.DESCRIPTOR.fields_by_name[field].enum_type
         value = enum.values_by_number.get(number)
         if value is None:
-            self.error(field, f"{number} is no value of {enum.full_name}")
+            self.error(field, f"{number} is not a value of {enum.full_name}")
             return ""
         if value.name in _UNAVAILABLE:
             self.error(field, f"{value.name} is not supported: {_UNAVAILABLE[value.name]}")
@@ -254,11 +253,11 @@ class Values:
         return str(value.name).removeprefix(zero.removesuffix("UNSPECIFIED"))
 
     def max_attempts(self) -> int:
-        """How often the retry policy has it tried; 0 is without end."""
+        """Return the maximum number of attempts in the retry policy; 0 is unlimited."""
         return int(field_value(self._options.retry_policy, "max_attempts", 0)) if self.has("retry_policy") else 0
 
     def retry_policy(self) -> str | None:
-        """The SDK's RetryPolicy; None where none is set."""
+        """Return the SDK's RetryPolicy; None if none is set."""
         if not self.has("retry_policy"):
             return None
         policy = self._options.retry_policy
@@ -274,7 +273,7 @@ class Values:
         return f"_t.RetryPolicy({_joined(arguments)})"
 
     def priority(self) -> str | None:
-        """The SDK's Priority; None where none is set."""
+        """Return the SDK's Priority; None if none is set."""
         if not self.has("priority"):
             return None
         key, fairness_key, weight = (
@@ -287,21 +286,21 @@ class Values:
         arguments = {
             "priority_key": str(key) if key else None,
             "fairness_key": repr(fairness_key) if fairness_key else None,
-            # A float of single precision, shown by as few digits as tell it from its neighbours.
+            # A single-precision float, with the fewest digits that identify it.
             "fairness_weight": f"{weight:.7g}" if weight else None,
         }
         return f"_t.Priority({_joined(arguments)})"
 
     def _check_retry_policy(self, policy: Any, backoff: float) -> None:
         if backoff and not 1 <= backoff < math.inf:
-            self.error("retry_policy.backoff_coefficient", f"{backoff} is below 1 or without end")
+            self.error("retry_policy.backoff_coefficient", f"{backoff} is below 1 or infinite")
         if self.max_attempts() < 0:
-            self.error("retry_policy.max_attempts", f"{self.max_attempts()} is negative; 0 is without end")
+            self.error("retry_policy.max_attempts", f"{self.max_attempts()} is negative; 0 is unlimited")
         if _has(policy, "max_interval") and self.max_attempts() != 1:
             initial, longest = policy.initial_interval, policy.max_interval
             first = (initial.seconds, initial.nanos) if _has(policy, "initial_interval") else (1, 0)
             if (longest.seconds, longest.nanos) < first:
-                self.error("retry_policy.max_interval", "it is shorter than initial_interval, which is 1 s unless set")
+                self.error("retry_policy.max_interval", "it is shorter than initial_interval, whose default is 1 s")
 
     def _duration(self, message: Any, field: str, path: str) -> str | None:
         if not _has(message, field):
@@ -312,7 +311,7 @@ class Values:
         elif value.seconds > _MAX_SECONDS:
             self.error(path, f"{value.seconds} s is longer than Python's timedelta can hold")
         elif value.nanos % 1000:
-            self.error(path, f"{value.nanos} ns are finer than a microsecond, which is Python's limit")
+            self.error(path, f"{value.nanos} ns are more precise than a microsecond, which is Python's limit")
         fraction = f", microseconds={value.nanos // 1000}" if value.nanos else ""
         return f"{TIMEDELTA}(seconds={value.seconds}{fraction})"
 

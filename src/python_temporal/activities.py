@@ -1,4 +1,4 @@
-"""Activities: the typed calls that workflows make, and the two ways to implement them, as functions or on an object."""
+"""Activities: typed calls from workflows, and two ways to implement them, as functions or as methods of an object."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _REMOTE = (*_LOCAL, "schedule_to_start_timeout", "heartbeat_timeout", "priority"
 
 
 class _ActivityCalls(Generic[OutT]):
-    """What activities with and without an input have in common."""
+    """The common base of activities with and without an input."""
 
     def __init__(self, contract: ActivityContract) -> None:
         self.contract = contract
@@ -79,32 +79,32 @@ class _ActivityCalls(Generic[OutT]):
         return define(self.contract, function)
 
     def _warn_if_deprecated(self) -> None:
-        # Logged, because a warning that somebody turns into an error would fail the workflow task again and again.
+        # Log it, because a warning turned into an error would fail the workflow task again and again.
         if self.contract.deprecated:
             workflow.logger.warning("activity %r is deprecated", self.contract.name)
 
 
 class Activity(_ActivityCalls[OutT], Generic[InT, OutT]):
-    """An activity with an input: calls for workflows, and the decorator for functions that implement it.
+    """An activity with an input: calls from workflows, and the decorator for functions that implement it.
 
-    Options of a call that are left out have the contract's value, else the SDK's. Unless it names a task queue of its
-    own, an activity runs on its service's; called by a workflow of the same service, on that workflow's.
+    Options that a call omits have the contract's value, or else the SDK's. An activity without its own task queue uses
+    that of its service; if a workflow of the same service calls it, it uses the workflow's task queue.
     """
 
     async def __call__(self, request: InT, **options: Unpack[ActivityOptions]) -> OutT:
-        """Runs the activity and waits for its result."""
+        """Run the activity, and return its result."""
         return await self._result(self._start(request, options))
 
     def start(self, request: InT, **options: Unpack[ActivityOptions]) -> workflow.ActivityHandle[OutT]:
-        """Starts the activity; the handle is an asyncio task that ends with the result."""
+        """Start the activity, and return an asyncio task with its result."""
         return self._start(request, options)
 
     async def local(self, request: InT, **options: Unpack[LocalActivityOptions]) -> OutT:
-        """Runs the activity within the workflow's own worker and waits for its result."""
+        """Run the activity in the workflow's own worker, and return its result."""
         return await self._result(self._start_local(request, options))
 
     def start_local(self, request: InT, **options: Unpack[LocalActivityOptions]) -> workflow.ActivityHandle[OutT]:
-        """Starts the activity within the workflow's own worker."""
+        """Start the activity in the workflow's own worker."""
         return self._start_local(request, options)
 
     @overload
@@ -114,31 +114,31 @@ class Activity(_ActivityCalls[OutT], Generic[InT, OutT]):
     @overload
     def defn(self, function: Callable[[InT], OutT]) -> Callable[[InT], OutT]: ...
     def defn(self, function: Callable[[InT], Any]) -> Callable[[InT], Any]:
-        """Makes a function, async or not, the implementation of this activity.
+        """Make a function, async or not, the implementation of this activity.
 
         Raises:
-            DefinitionError: its annotations are not the contract's types.
+            DefinitionError: its annotations differ from the contract's types.
         """
         return self._define(function)
 
 
 class EmptyActivity(_ActivityCalls[OutT]):
-    """An activity whose input is google.protobuf.Empty; otherwise as `Activity`."""
+    """An activity whose input is google.protobuf.Empty; otherwise like `Activity`."""
 
     async def __call__(self, **options: Unpack[ActivityOptions]) -> OutT:
-        """Runs the activity and waits for its result."""
+        """Run the activity, and return its result."""
         return await self._result(self._start(None, options))
 
     def start(self, **options: Unpack[ActivityOptions]) -> workflow.ActivityHandle[OutT]:
-        """Starts the activity; the handle is an asyncio task that ends with the result."""
+        """Start the activity, and return an asyncio task with its result."""
         return self._start(None, options)
 
     async def local(self, **options: Unpack[LocalActivityOptions]) -> OutT:
-        """Runs the activity within the workflow's own worker and waits for its result."""
+        """Run the activity in the workflow's own worker, and return its result."""
         return await self._result(self._start_local(None, options))
 
     def start_local(self, **options: Unpack[LocalActivityOptions]) -> workflow.ActivityHandle[OutT]:
-        """Starts the activity within the workflow's own worker."""
+        """Start the activity in the workflow's own worker."""
         return self._start_local(None, options)
 
     @overload
@@ -146,27 +146,27 @@ class EmptyActivity(_ActivityCalls[OutT]):
     @overload
     def defn(self, function: Callable[[], OutT]) -> Callable[[], OutT]: ...
     def defn(self, function: Callable[[], Any]) -> Callable[[], Any]:
-        """Makes a function, async or not, the implementation of this activity.
+        """Make a function, async or not, the implementation of this activity.
 
         Raises:
-            DefinitionError: its annotations are not the contract's types.
+            DefinitionError: its annotations differ from the contract's types.
         """
         return self._define(function)
 
 
 class ActivityBase(ABC):
-    """Base of the generated activity classes: one abstract method for each activity of a service.
+    """Base of the generated activity classes, with one abstract method per activity of a service.
 
-    A derived class implements them as sync or async methods. One that lacks a method cannot be made an object of.
+    A derived class implements them as sync or async methods. It cannot be instantiated if a method is missing.
     """
 
     __temporal_service__: ClassVar[ServiceContract]
 
     def __init_subclass__(cls, *, service: ServiceContract | None = None, **kwargs: Any) -> None:
-        """Makes the methods of a derived class activities.
+        """Make the methods of a derived class activities.
 
         Raises:
-            DefinitionError: a method's annotations are not the contract's types.
+            DefinitionError: a method's annotations differ from the contract's types.
         """
         super().__init_subclass__(**kwargs)
         if service is not None:
@@ -183,12 +183,12 @@ class ActivityBase(ABC):
             raise DefinitionError(cls.__qualname__, errors)
 
     def activities(self) -> list[Callable[..., Any]]:
-        """All activities of this object, to give to a Temporal worker; a single one is its bound method."""
+        """Return all activities of this object for a Temporal worker; a single one is its bound method."""
         return [getattr(self, contract.handler) for contract in self.__temporal_service__.activities.values()]
 
 
 def define(contract: ActivityContract, function: _FunctionT) -> _FunctionT:
-    """Makes a function an activity, for the SDK and for `contract_of`."""
+    """Make a function an activity, for the SDK and for `contract_of`."""
     if contract.input_type is None:
         function = cast("_FunctionT", _without_input(function))
     setattr(function, CONTRACT, contract)
@@ -196,9 +196,9 @@ def define(contract: ActivityContract, function: _FunctionT) -> _FunctionT:
 
 
 def _without_input(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, made to pass over the Empty message or null that callers in other languages may send.
+    """Return the function, wrapped to ignore the Empty message or null that callers in other languages may send.
 
-    Workflows and their handlers do so by themselves; the SDK gives an activity whatever was sent.
+    Workflows and their handlers do this themselves; the SDK passes everything to an activity.
     """
     # None for a function, `self` for a method.
     wanted = len(inspect.signature(function).parameters)
@@ -218,9 +218,9 @@ def _without_input(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def task_queue_for(contract: Any) -> str | None:
-    """The task queue of a call from a workflow; None stays on the workflow's own.
+    """Return the task queue of a call from a workflow; None for the workflow's own.
 
-    Within a service calls follow the workflow, so that one that was started on another queue keeps to it.
+    Within a service, calls use the workflow's queue, even if it was started on another one.
     """
     if contract.own_task_queue:
         return cast("str", contract.task_queue)

@@ -1,4 +1,4 @@
-"""What one workflow may do with another: run it as a child, signal it from outside, continue as it."""
+"""Calls between workflows: run one as a child, signal another one, continue as one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ ChildT = TypeVar("ChildT", bound="ChildHandle[Any]")
 ExternalT = TypeVar("ExternalT", bound="ExternalHandle")
 
 CALLED_LIKE_AN_ACTIVITY = "WorkflowCalledLikeAnActivity"
-"""Type of the failure of a workflow that calls a workflow object itself."""
+"""Type of the failure of a workflow that calls a workflow object directly."""
 
 
 class ChildHandle(Generic[OutT]):
-    """A child workflow that was started. Awaiting it gives its result."""
+    """A started child workflow. Await it for its result."""
 
     def __init__(self, raw: workflow.ChildWorkflowHandle[Any, Any], contract: WorkflowContract) -> None:
         self.raw = raw
@@ -40,14 +40,14 @@ class ChildHandle(Generic[OutT]):
 
     @property
     def first_execution_run_id(self) -> str | None:
-        """Run id that the child was started with."""
+        """Run id of the child's first run."""
         return self.raw.first_execution_run_id
 
     async def result(self) -> OutT:
-        """Waits for the child's result.
+        """Wait for the child's result, and return it.
 
         Raises:
-            ChildWorkflowError: the child failed, was cancelled or terminated, or ran out of time.
+            ChildWorkflowError: the child failed, was cancelled or terminated, or timed out.
         """
         result = await self.raw
         return cast("OutT", None) if self._contract.output_type is None else cast("OutT", result)
@@ -56,7 +56,7 @@ class ChildHandle(Generic[OutT]):
         return self.result().__await__()
 
     def cancel(self) -> bool:
-        """Asks for the child's cancellation; False where it has ended."""
+        """Request the child's cancellation; return False if it has ended."""
         return cast("asyncio.Task[Any]", self.raw).cancel()
 
     async def _signal(self, contract: SignalContract, request: object = None) -> None:
@@ -64,7 +64,7 @@ class ChildHandle(Generic[OutT]):
 
 
 class ExternalHandle:
-    """A workflow that runs somewhere, seen from within another workflow."""
+    """Any running workflow, seen from another workflow."""
 
     def __init__(self, raw: workflow.ExternalWorkflowHandle[Any]) -> None:
         self.raw = raw
@@ -77,11 +77,11 @@ class ExternalHandle:
 
     @property
     def run_id(self) -> str | None:
-        """Run id; None means whichever run is the current one."""
+        """Run id; None for the current run."""
         return self.raw.run_id
 
     async def cancel(self, *, reason: str = "") -> None:
-        """Asks for the workflow's cancellation."""
+        """Request the workflow's cancellation."""
         await self.raw.cancel(reason=reason)
 
     async def _signal(self, contract: SignalContract, request: object = None) -> None:
@@ -89,7 +89,7 @@ class ExternalHandle:
 
 
 class _WorkflowCalls(Generic[OutT, ChildT, ExternalT]):
-    """What workflows with and without an input have in common."""
+    """The common base of workflows with and without an input."""
 
     def __init__(self, contract: WorkflowContract, child: type[ChildT], external: type[ExternalT]) -> None:
         self.contract = contract
@@ -102,8 +102,8 @@ class _WorkflowCalls(Generic[OutT, ChildT, ExternalT]):
         return f"<workflow {self.contract.name!r}>"
 
     if not TYPE_CHECKING:
-        # Type checkers know of no call, so they reject one. At run time Temporal would take a mere TypeError for a bug
-        # that a later version of the code may mend, and retry the workflow task without end.
+        # Type checkers reject the call. At run time a TypeError would be treated as a bug, and Temporal would retry the
+        # workflow task forever.
         def __call__(self, *_arguments: object, **_options: object) -> NoReturn:
             raise ApplicationError(
                 f"workflow {self.contract.name!r} is called like an activity; use execute_child(…) for its result, or "
@@ -113,7 +113,7 @@ class _WorkflowCalls(Generic[OutT, ChildT, ExternalT]):
             )
 
     def external(self, workflow_id: str, *, run_id: str | None = None) -> ExternalT:
-        """A running workflow, to signal or cancel from within a workflow."""
+        """Return a handle of a running workflow, to signal or cancel it from a workflow."""
         return self._external(workflow.get_external_workflow_handle(workflow_id, run_id=run_id))
 
     async def _start_child(self, request: object, options: ChildOptions) -> ChildT:
@@ -129,62 +129,62 @@ class _WorkflowCalls(Generic[OutT, ChildT, ExternalT]):
         workflow.continue_as_new(args=arguments(self.contract, request), workflow=self._continued_name(), **options)
 
     def _continued_name(self) -> str:
-        """The name to continue under: its own where the current run goes by one of its aliases."""
+        """Return the name to continue under: an alias if the current run uses that alias."""
         current = workflow.info().workflow_type
         return current if current in self.contract.aliases else self.contract.name
 
 
 class Workflow(_WorkflowCalls[OutT, ChildT, ExternalT], Generic[InT, OutT, ChildT, ExternalT]):
-    """A workflow with an input, as other workflows call it: by `execute_child` or `start_child`, not as an activity.
+    """A workflow with an input. Other workflows call it with `execute_child` or `start_child`, not like an activity.
 
-    Options of a call that are left out have the contract's value, else the SDK's. Unless it names a task queue of its
-    own, a child runs on its service's; started by a workflow of the same service, on its parent's.
+    Options that a call omits have the contract's value, or else the SDK's. A child without its own task queue uses that
+    of its service; if a workflow of the same service starts it, it uses the parent's task queue.
     """
 
     async def start_child(self, request: InT, **options: Unpack[ChildOptions]) -> ChildT:
-        """Starts it as a child workflow and returns its handle as soon as it runs; awaiting that gives the result.
+        """Start it as a child workflow, and return its handle as soon as it runs; await the handle for the result.
 
         Raises:
-            WorkflowAlreadyStartedError: a workflow of its id is running, and its id policies do not allow another.
+            WorkflowAlreadyStartedError: a workflow with its id is running, and its id policies do not allow another.
         """
         return await self._start_child(request, options)
 
     async def execute_child(self, request: InT, **options: Unpack[ChildOptions]) -> OutT:
-        """Runs it as a child workflow and waits for its result; `start_child` returns a handle instead.
+        """Run it as a child workflow, and return its result; `start_child` returns a handle instead.
 
         Raises:
-            ChildWorkflowError: the child failed, was cancelled or terminated, or ran out of time.
-            WorkflowAlreadyStartedError: a workflow of its id is running, and its id policies do not allow another.
+            ChildWorkflowError: the child failed, was cancelled or terminated, or timed out.
+            WorkflowAlreadyStartedError: a workflow with its id is running, and its id policies do not allow another.
         """
         child = await self._start_child(request, options)
         return cast("OutT", await child.result())
 
     def continue_as_new(self, request: InT, **options: Unpack[ContinueOptions]) -> NoReturn:
-        """Ends the current run and begins a new one of this workflow with a fresh history."""
+        """End the current run, and start a new run of this workflow with an empty history."""
         self._continue_as_new(request, options)
 
 
 class EmptyWorkflow(_WorkflowCalls[OutT, ChildT, ExternalT]):
-    """A workflow whose input is google.protobuf.Empty; otherwise as `Workflow`."""
+    """A workflow whose input is google.protobuf.Empty; otherwise like `Workflow`."""
 
     async def start_child(self, **options: Unpack[ChildOptions]) -> ChildT:
-        """Starts it as a child workflow and returns its handle as soon as it runs; awaiting that gives the result.
+        """Start it as a child workflow, and return its handle as soon as it runs; await the handle for the result.
 
         Raises:
-            WorkflowAlreadyStartedError: a workflow of its id is running, and its id policies do not allow another.
+            WorkflowAlreadyStartedError: a workflow with its id is running, and its id policies do not allow another.
         """
         return await self._start_child(None, options)
 
     async def execute_child(self, **options: Unpack[ChildOptions]) -> OutT:
-        """Runs it as a child workflow and waits for its result; `start_child` returns a handle instead.
+        """Run it as a child workflow, and return its result; `start_child` returns a handle instead.
 
         Raises:
-            ChildWorkflowError: the child failed, was cancelled or terminated, or ran out of time.
-            WorkflowAlreadyStartedError: a workflow of its id is running, and its id policies do not allow another.
+            ChildWorkflowError: the child failed, was cancelled or terminated, or timed out.
+            WorkflowAlreadyStartedError: a workflow with its id is running, and its id policies do not allow another.
         """
         child = await self._start_child(None, options)
         return cast("OutT", await child.result())
 
     def continue_as_new(self, **options: Unpack[ContinueOptions]) -> NoReturn:
-        """Ends the current run and begins a new one of this workflow with a fresh history."""
+        """End the current run, and start a new run of this workflow with an empty history."""
         self._continue_as_new(None, options)

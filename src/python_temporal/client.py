@@ -1,4 +1,4 @@
-"""Clients of annotated services: they start workflows and talk to running ones, and import no implementation."""
+"""Clients of annotated services: they start and control workflows, and import no implementation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _UPDATE_KEYS = ("rpc_metadata", "rpc_timeout")
 
 
 class UpdateHandle(Generic[OutT]):
-    """An update that was sent. Awaiting it gives its result."""
+    """A sent update. Await it for its result."""
 
     def __init__(self, raw: client.WorkflowUpdateHandle[Any], contract: UpdateContract[Any]) -> None:
         self.raw = raw
@@ -45,11 +45,11 @@ class UpdateHandle(Generic[OutT]):
 
     @property
     def workflow_id(self) -> str:
-        """Id of the workflow that it was sent to."""
+        """Id of the updated workflow."""
         return self.raw.workflow_id
 
     async def result(self) -> OutT:
-        """Waits for the update's result.
+        """Wait for the update's result, and return it.
 
         Raises:
             temporalio.client.WorkflowUpdateFailedError: it was rejected, or failed.
@@ -62,7 +62,7 @@ class UpdateHandle(Generic[OutT]):
 
 
 class Handle(Generic[OutT]):
-    """A workflow that was started, here or by somebody else. Awaiting it gives its result."""
+    """A workflow, started by this client or elsewhere. Await it for its result."""
 
     def __init__(self, raw: client.WorkflowHandle[Any, Any], contract: WorkflowContract) -> None:
         self.raw = raw
@@ -76,12 +76,12 @@ class Handle(Generic[OutT]):
 
     @property
     def run_id(self) -> str | None:
-        """Run id that calls go to; None means whichever run is the current one."""
+        """Run id of calls; None for the current run."""
         return self.raw.run_id
 
     @property
     def first_execution_run_id(self) -> str | None:
-        """Run id that it was started with, where this handle started it."""
+        """Run id of the start, if this handle started it."""
         return self.raw.first_execution_run_id
 
     async def result(
@@ -91,10 +91,10 @@ class Handle(Generic[OutT]):
         rpc_metadata: dict[str, str | bytes] | None = None,
         rpc_timeout: timedelta | None = None,
     ) -> OutT:
-        """Waits for the workflow's result, through continued runs unless `follow_runs` is off.
+        """Wait for the workflow's result, and return it; follow continued runs unless `follow_runs` is False.
 
         Raises:
-            temporalio.client.WorkflowFailureError: it failed, was cancelled or terminated, or ran out of time.
+            temporalio.client.WorkflowFailureError: it failed, was cancelled or terminated, or timed out.
         """
         result = await self.raw.result(
             follow_runs=follow_runs, rpc_metadata=rpc_metadata or {}, rpc_timeout=rpc_timeout
@@ -105,15 +105,15 @@ class Handle(Generic[OutT]):
         return self.result().__await__()
 
     async def describe(self) -> client.WorkflowExecutionDescription:
-        """Asks the server for the workflow's state."""
+        """Return the workflow's state from the server."""
         return await self.raw.describe()
 
     async def cancel(self) -> None:
-        """Asks for the workflow's cancellation."""
+        """Request the workflow's cancellation."""
         await self.raw.cancel()
 
     async def terminate(self, *, reason: str | None = None) -> None:
-        """Ends the workflow at once, without giving it a say."""
+        """Terminate the workflow at once, without cleanup."""
         await self.raw.terminate(reason=reason)
 
     async def _query(self, contract: QueryContract[_ResultT], request: object, options: QueryOptions) -> _ResultT:
@@ -154,7 +154,7 @@ class ServiceClient:
     """Base of the generated clients.
 
     Args:
-        temporal_client: a connected client of the SDK, with a data converter that knows the generated dataclasses.
+        temporal_client: a connected client of the SDK, whose data converter supports the generated dataclasses.
     """
 
     def __init__(self, temporal_client: client.Client) -> None:
@@ -209,7 +209,7 @@ class ServiceClient:
 def _operation_arguments(
     contract: WorkflowContract, request: object, binding: UpdateBinding, options: UpdateWithStartOptions
 ) -> dict[str, Any]:
-    """Arguments of the start; the conflict policy has no default of the SDK's here, so there must be one."""
+    """Return the arguments of the start; the SDK has no default for the conflict policy here, so one must be set."""
     keywords = start_arguments(
         contract, request, **cast("StartOptions", _without(options, "update_id", "wait_for_stage"))
     )
@@ -220,7 +220,7 @@ def _operation_arguments(
             f"workflow_id_conflict_policy for {binding.contract.method}",
             contract=contract.name,
         )
-    # The server starts with an update in its own way, to which eager start and the call's own options do not apply.
+    # The server has its own path for update-with-start, which ignores eager start and the call's own options.
     return {**_without(keywords, "request_eager_start", *_UPDATE_KEYS), "id_conflict_policy": policy}
 
 

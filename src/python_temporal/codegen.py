@@ -1,4 +1,4 @@
-"""Everything that generated code uses of the runtime, in one place; it is meant for generated code alone."""
+"""The parts of the runtime for generated code; do not use this module elsewhere."""
 
 from __future__ import annotations
 

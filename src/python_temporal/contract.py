@@ -1,4 +1,4 @@
-"""Contracts of annotated services: the model, whether an implementation fits, and how a workflow is started by one."""
+"""Contracts of annotated services: the model, the check of an implementation, and the arguments of a start."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ __all__ = [
 OutT = TypeVar("OutT", default=Any)
 
 
-# Contracts compare by identity (eq=False): there is one of each, and some of their fields have no equality.
+# Contracts compare by identity (eq=False): each exists once, and some of their fields cannot be compared.
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class MethodContract:
-    """What the contracts of all annotated methods have in common.
+    """The common part of all contracts of methods.
 
     Attributes:
         name: Temporal name.
         method: full name of the proto method, such as `acme.billing.v1.Billing.Charge`.
-        input_type: dataclass of the input; None where it is google.protobuf.Empty, and nothing is passed.
-        output_type: dataclass of the output; None where it is google.protobuf.Empty.
+        input_type: dataclass of the input; None for google.protobuf.Empty, which is not passed.
+        output_type: dataclass of the output; None for google.protobuf.Empty.
         description: the proto's comment.
-        deprecated: whether the proto marks the method so.
-        internal: whether it is for other workflows alone, so that callers are refused.
-        service: the contract of the service that declares it.
+        deprecated: whether the proto marks the method as deprecated.
+        internal: whether only other workflows may use it.
+        service: the contract of its service.
     """
 
     name: str
@@ -87,9 +87,9 @@ class UpdateContract(MethodContract, Generic[OutT]):
     """An update.
 
     Attributes:
-        update_id: gives the update's id for an input; None leaves it to the SDK.
-        wait_for_stage: how far the update has come when the call that sends it returns; None means completed where the
-            call gives the result, accepted where it gives a handle.
+        update_id: returns the update's id for an input; None for the SDK's choice.
+        wait_for_stage: stage at which the sending call returns; None for completed if the call returns the result,
+            accepted if it returns a handle.
     """
 
     update_id: Callable[[Any], str] | None = None
@@ -98,11 +98,11 @@ class UpdateContract(MethodContract, Generic[OutT]):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class QueryBinding:
-    """A query as one workflow has it.
+    """A query of a workflow.
 
     Attributes:
         contract: the query.
-        handler: name of the method that answers it.
+        handler: name of the method that handles it.
     """
 
     contract: QueryContract[Any]
@@ -111,12 +111,12 @@ class QueryBinding:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SignalBinding:
-    """A signal as one workflow has it.
+    """A signal of a workflow.
 
     Attributes:
         contract: the signal.
-        handler: name of the method that takes it.
-        start: whether clients have a signal-with-start.
+        handler: name of the method that handles it.
+        start: whether clients have a signal-with-start method.
     """
 
     contract: SignalContract
@@ -126,14 +126,14 @@ class SignalBinding:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class UpdateBinding:
-    """An update as one workflow has it.
+    """An update of a workflow.
 
     Attributes:
         contract: the update.
-        handler: name of the method that takes it.
-        validator: name of the method that may reject it beforehand; None where there is none.
-        start: whether clients have an update-with-start.
-        id_conflict_policy: what an update-with-start does about a running workflow; None means the workflow's own.
+        handler: name of the method that handles it.
+        validator: name of the method that may reject it beforehand; None for no validator.
+        start: whether clients have an update-with-start method.
+        id_conflict_policy: policy of an update-with-start for a running workflow; None for the workflow's own.
     """
 
     contract: UpdateContract[Any]
@@ -144,27 +144,27 @@ class UpdateBinding:
 
     @property
     def validate(self) -> bool:
-        """Whether the workflow has a validator for it."""
+        """Whether the workflow has a validator for the update."""
         return self.validator is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class WorkflowContract(MethodContract):
-    """A workflow. An option that is None was not declared, and is left to the SDK.
+    """A workflow. Options that are None were not declared; the SDK's default applies.
 
     Attributes:
-        aliases: further Temporal names that it is registered under.
-        task_queue: its own task queue, else the service's.
-        own_task_queue: whether it names a queue of its own.
-        workflow_id: gives the workflow id for an input; None where there is no expression for it.
-        id_expression: that expression as the proto has it.
-        search_attributes: gives the search attributes for an input; None where there are none.
+        aliases: further Temporal names that it is registered with.
+        task_queue: its own task queue, or else the service's.
+        own_task_queue: whether it declares its own task queue.
+        workflow_id: returns the workflow id for an input; None without an id expression.
+        id_expression: the id expression in the proto.
+        search_attributes: returns the search attributes for an input; None for none.
         parent_close_policy: what happens to it as a child when its parent closes.
-        wait_for_cancellation: whether cancelling it as a child waits for its end; False leaves it to the SDK.
+        wait_for_cancellation: whether cancelling it as a child waits for its end; False for the SDK's default.
         enable_eager_start: whether a worker in the starting process may run its first task.
-        queries: what it answers, by proto method name.
-        signals: what it takes, by proto method name.
-        updates: what it takes and answers, by proto method name.
+        queries: its queries by proto method name.
+        signals: its signals by proto method name.
+        updates: its updates by proto method name.
     """
 
     aliases: tuple[str, ...] = ()
@@ -190,15 +190,15 @@ class WorkflowContract(MethodContract):
 
     @property
     def search_attribute_keys(self) -> tuple[common.SearchAttributeKey[Any], ...]:
-        """The search attributes that it may set, with their types; a namespace has to have them all."""
+        """The search attributes that it may set, with their types; the namespace must have all of them."""
         if self.search_attributes is None:
             return ()
-        pairs: Any = self.search_attributes(_Anything())  # The SDK leaves open what keys are generic in.
+        pairs: Any = self.search_attributes(_Anything())  # The SDK does not type the values of keys.
         return tuple(pair.key for pair in pairs)
 
 
 class _Anything:
-    """Stands in for an input in which every field is there, so that no search attribute is left out."""
+    """An input in which every field is present, so that no search attribute is omitted."""
 
     def __getattr__(self, name: str) -> _Anything:
         return self
@@ -206,14 +206,14 @@ class _Anything:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ActivityContract(MethodContract):
-    """An activity. An option that is None was not declared, and is left to the SDK.
+    """An activity. Options that are None were not declared; the SDK's default applies.
 
     Attributes:
         handler: name of the method that implements it.
-        task_queue: its own task queue, else the service's.
-        own_task_queue: whether it names a queue of its own.
-        wait_for_cancellation: whether cancelling it waits for its end; False leaves it to the SDK.
-        heartbeats_by_activity: whether it sends its own heartbeats, and no worker does in its place.
+        task_queue: its own task queue, or else the service's.
+        own_task_queue: whether it declares its own task queue.
+        wait_for_cancellation: whether cancelling it waits for its end; False for the SDK's default.
+        heartbeats_by_activity: whether it sends its own heartbeats, so that workers send none for it.
     """
 
     handler: str
@@ -235,13 +235,13 @@ class ServiceContract:
 
     Attributes:
         full_name: full name of the proto service.
-        task_queue: task queue of the methods that name none of their own; None where there is none.
-        source: proto file that declares it.
-        descriptors: import path of the generated module with the descriptors of that file and of all that it imports;
-            empty where an earlier generator wrote none.
-        workflows: by proto method name; queries, signals, updates and activities likewise.
+        task_queue: task queue of methods without their own; None for none.
+        source: its proto file.
+        descriptors: import path of the generated module with the descriptors of that file and its imports; empty if an
+            earlier version of the generator wrote none.
+        workflows: by proto method name; also queries, signals, updates and activities.
         description: the proto's comment.
-        deprecated: whether the proto marks the service so.
+        deprecated: whether the proto marks the service as deprecated.
     """
 
     full_name: str
@@ -259,33 +259,33 @@ class ServiceContract:
     def __post_init__(self) -> None:
         for contracts in (self.workflows, self.activities, self.queries, self.signals, self.updates):
             for contract in contracts.values():
-                # The methods' contracts are made first, so the way back can only be set here.
+                # The contracts of methods are created first, so set their reference to the service here.
                 object.__setattr__(contract, "service", self)
 
 
 def file_descriptor_set(service: ServiceContract) -> bytes:
-    """The file of a service and all that it imports, as their authors wrote them: annotations and comments included.
+    """Return a service's original proto file and all its imports, with annotations and comments.
 
     Returns:
-        A serialized google.protobuf.FileDescriptorSet, every file after those that it imports; empty where the service
-        was generated without.
+        A serialized google.protobuf.FileDescriptorSet, every file after its imports; empty if the service was generated
+        without descriptors.
     """
     if not service.descriptors:
         return b""
-    # Imported only here: what nobody asks for costs neither time nor memory.
+    # Import on demand, because most processes do not need it.
     text: str = importlib.import_module(service.descriptors).FILE_DESCRIPTOR_SET
     return bz2.decompress(base64.b64decode(text))
 
 
 def generated_modules(service: ServiceContract) -> set[str]:
-    """Import paths to pass through the workflow sandbox for a service.
+    """Return the import paths to pass through the workflow sandbox for a service.
 
-    A message that is decoded outside the sandbox must be an instance of the class that the workflow's code names, so
-    generated classes cannot be imported a second time.
+    A message decoded outside the sandbox must be an instance of the class in the workflow's code, so generated classes
+    must not be imported a second time.
 
     Returns:
-        The packages that betterproto2 generated the service's dataclasses into, each as a whole: it is known by the
-        module `message_pool`, which lies at its root. Dataclasses outside such a package are named by their modules.
+        The packages that contain the service's betterproto2 dataclasses; a package is recognized by the module
+        `message_pool` at its root. For dataclasses outside such a package, their modules.
     """
     contracts = (*service.workflows.values(), *service.activities.values(), *service.queries.values())
     contracts += (*service.signals.values(), *service.updates.values())
@@ -301,10 +301,10 @@ def _root(module: str) -> str:
 
 
 CONTRACT = "__temporal_contract__"
-"""Attribute of workflow classes and activity callables that holds their contract."""
+"""Attribute of workflow classes and activity callables with their contract."""
 
 ALIASES = "__temporal_aliases__"
-"""Attribute of workflow classes that holds the classes registered under their further names."""
+"""Attribute of workflow classes with the classes registered for their aliases."""
 
 _DefaultT = TypeVar("_DefaultT")
 _RAISE = object()
@@ -315,11 +315,11 @@ def contract_of(handler: object) -> WorkflowContract | ActivityContract: ...
 @overload
 def contract_of(handler: object, default: _DefaultT) -> WorkflowContract | ActivityContract | _DefaultT: ...
 def contract_of(handler: object, default: Any = _RAISE) -> Any:
-    """The contract that a workflow class or an activity callable was made for.
+    """Return the contract of a workflow class or an activity callable.
 
     Args:
         handler: the class or callable.
-        default: what to return where there is none.
+        default: value to return if there is none.
 
     Raises:
         ContractError: there is none, and no default.
@@ -337,7 +337,7 @@ def contract_of(handler: object, default: Any = _RAISE) -> Any:
 
 
 def service_of(handler: object) -> ServiceContract:
-    """The contract of the service that a workflow class or an activity callable belongs to.
+    """Return the contract of the service of a workflow class or an activity callable.
 
     Raises:
         ContractError: the handler has no contract.
@@ -346,7 +346,7 @@ def service_of(handler: object) -> ServiceContract:
 
 
 def workflow_classes(workflow: type[Any]) -> list[type[Any]]:
-    """The classes to give to a Temporal worker for a workflow: itself, and one for each alias of its contract."""
+    """Return the classes of a workflow for a Temporal worker: itself, and one for each alias of its contract."""
     return [workflow, *getattr(workflow, ALIASES, ())]
 
 
@@ -356,19 +356,19 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 def signature_errors(
     function: Callable[..., Any], input_type: type[Any] | None, output_type: type[Any] | None, *, method: bool
 ) -> list[str]:
-    """Compares a signature with a contract. The SDK decodes by these annotations, so they cannot be left out.
+    """Compare a signature with a contract. The SDK decodes by these annotations, so they are required.
 
     Args:
-        function: what implements the contract.
-        input_type: its one parameter's type; None for no parameter.
-        output_type: its result's type; None for no result.
+        function: the implementation.
+        input_type: type of its one parameter; None for no parameter.
+        output_type: type of its result; None for no result.
         method: whether the first parameter is `self`.
 
     Returns:
-        Every error; empty means that it fits.
+        Every error; empty if there is none.
     """
     if workflow.unsafe.in_sandbox():
-        # The sandbox imports a workflow's module anew for each run. The worker's own import of it was checked.
+        # Skip the check in the sandbox, which imports the module again for each run: the worker has checked it.
         return []
     name = function.__name__
     parameters = list(inspect.signature(function).parameters.values())[1 if method else 0 :]
@@ -383,7 +383,7 @@ def signature_errors(
     for parameter in parameters:
         if hints.get(parameter.name) is not input_type:
             errors.append(f"{name} takes {expected}, but {parameter.name} is {_shown(hints, parameter.name)}")
-    # Without a result an annotation may be left out, as type checkers allow for a method that overrides a typed one.
+    # Without a result the annotation is optional, as for type checkers if a method overrides a typed one.
     if hints.get("return", NoneType if output_type is None else None) is not (output_type or NoneType):
         wanted = output_type.__name__ if output_type else "None"
         errors.append(f"{name} returns {wanted}, but its return type is {_shown(hints, 'return')}")
@@ -408,16 +408,16 @@ def check(
     workflows: Sequence[type[Any]],
     activities: Sequence[Callable[..., Any]],
 ) -> list[str]:
-    """Compares what a module brings with the contracts of its services.
+    """Compare the parts of a module with the contracts of its services.
 
     Args:
         service_contracts: the services that the module implements.
         workflows: its workflow classes.
-        activities: its activity callables: functions made with a generated decorator, or bound methods of an object
+        activities: its activity callables: functions with a generated decorator, or bound methods of an object
             whose class derives from a generated base.
 
     Returns:
-        Every error, one text each: what is missing, foreign, there twice or of a wrong kind. Empty means that it fits.
+        Every error, one text each: missing, foreign, duplicate or wrong parts. Empty if there is none.
     """
     services = {service.full_name: service for service in service_contracts}
     errors = list[str]()
@@ -436,7 +436,7 @@ def _sort(
     errors: list[str],
     error_of: Callable[[Any], str | None],
 ) -> dict[str, Any]:
-    """Handlers by the full name of their method; those that are not what they should be become errors."""
+    """Return handlers by the full name of their method; invalid ones become errors."""
     what = "workflow" if kind is WorkflowContract else "activity"
     found = dict[str, Any]()
     for handler in handlers:
@@ -497,39 +497,39 @@ def _listed(services: Mapping[str, ServiceContract]) -> str:
 
 
 def arguments(contract: MethodContract, request: object) -> list[Any]:
-    """The input as the SDK's list of arguments: empty for google.protobuf.Empty, which other SDKs do not pass either.
+    """Return the SDK's list of arguments: empty for google.protobuf.Empty, which other SDKs do not pass either.
 
     Raises:
-        ContractError: the input is not of the contract's type.
+        ContractError: the input has another type than the contract's.
     """
     expected = contract.input_type
     if expected is None:
         if request is not None:
-            raise ContractError(f"it takes no input, but was given {type(request).__name__}", contract=contract.name)
+            raise ContractError(f"it takes no input, but got {type(request).__name__}", contract=contract.name)
         return []
     if not isinstance(request, expected):
         raise ContractError(
-            f"its input is a {expected.__name__}, but was given {type(request).__name__}", contract=contract.name
+            f"its input is a {expected.__name__}, but got {type(request).__name__}", contract=contract.name
         )
     return [request]
 
 
 def result_type(contract: MethodContract) -> type[Any]:
-    """The type hint for the result. An empty result is left undecoded, so that any peer's way to write it will do."""
+    """Return the type hint of the result. An empty result is not decoded, so that any encoding of it is accepted."""
     return contract.output_type or common.RawValue
 
 
 def start_arguments(contract: WorkflowContract, request: object, **options: Unpack[StartOptions]) -> dict[str, Any]:
-    """Keyword arguments for `temporalio.client.Client.start_workflow`, all but the workflow's name.
+    """Return keyword arguments for `temporalio.client.Client.start_workflow`, without the workflow's name.
 
     Args:
         contract: the workflow.
-        request: its input; None where the input is google.protobuf.Empty.
-        options: explicit options. One that is left out has the contract's value, else the SDK's; None and zero are
-            values like any other. Without an `id` and without an expression for it, the id is a new UUID.
+        request: its input; None for google.protobuf.Empty.
+        options: explicit options. An omitted one has the contract's value, or else the SDK's; None and zero are
+            values like any other. Without an `id` and an id expression, the id is a new UUID.
 
     Raises:
-        ContractError: the input is of another type, the id expression names a field that is not set, or there is no
+        ContractError: the input has another type, the id expression names a field that is not set, or there is no
             task queue.
 
     Example:
@@ -550,13 +550,13 @@ def start_arguments(contract: WorkflowContract, request: object, **options: Unpa
 def child_arguments(
     contract: WorkflowContract, request: object, options: ChildOptions, task_queue: str | None
 ) -> dict[str, Any]:
-    """Keyword arguments for `temporalio.workflow.start_child_workflow`, all but the workflow's name.
+    """Return keyword arguments for `temporalio.workflow.start_child_workflow`, without the workflow's name.
 
     Args:
         contract: the workflow.
-        request: its input; None where the input is google.protobuf.Empty.
+        request: its input; None for google.protobuf.Empty.
         options: explicit options.
-        task_queue: where it runs unless the options say so; None means on its parent's.
+        task_queue: its task queue unless in the options; None for the parent's.
     """
     defaults = _workflow_defaults(contract, request, options)
     _put(defaults, "task_queue", task_queue)
@@ -567,7 +567,7 @@ def child_arguments(
 
 
 def _workflow_defaults(contract: WorkflowContract, request: object, options: Mapping[str, object]) -> dict[str, Any]:
-    """What the contract says about any start. Expressions are evaluated only where their value is wanted."""
+    """Return the contract's options of any start. Expressions are only evaluated if their value is needed."""
     arguments(contract, request)
     defaults = dict[str, Any]()
     if contract.workflow_id is not None and "id" not in options:

@@ -1,4 +1,4 @@
-"""The errors of the runtime: a call or a class that does not fit its contract."""
+"""Errors of the runtime: a call or a class does not match its contract."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["ContractError", "DefinitionError"]
 
 
 class ContractError(ValueError):
-    """A call does not fit its contract; the text says which one and what to do.
+    """A call does not match its contract; the text names the contract, and says what to do.
 
     Attributes:
-        contract: Temporal name of the workflow, activity, query, signal or update; empty where there is none.
-        field: dotted path of the input field that is at fault, in proto names; empty where it is none.
-        reason: what is wrong, without the contract's name.
+        contract: Temporal name of the workflow, activity, query, signal or update; empty for none.
+        field: dotted path of the invalid input field, in proto names; empty for none.
+        reason: the error without the contract's name.
     """
 
     def __init__(self, reason: str, *, contract: str = "", field: str = "") -> None:
@@ -24,16 +24,16 @@ class ContractError(ValueError):
         super().__init__(f"{contract}: {reason}" if contract else reason)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the text and the attributes; the constructor is not called again."""
+        """Pickle the text and the attributes; the constructor is not called again."""
         return _restore, (type(self), self.args, self.__dict__)
 
 
 class DefinitionError(TypeError):
-    """A workflow class or an activity does not fit its contract; raised where it is defined.
+    """A workflow class or an activity does not match its contract; raised at its definition.
 
     Attributes:
         name: qualified name of the class or function.
-        faults: everything that is wrong with it, one text each.
+        faults: all its errors, one text each.
     """
 
     def __init__(self, name: str, faults: Sequence[str]) -> None:
@@ -42,7 +42,7 @@ class DefinitionError(TypeError):
         super().__init__(f"{name}: {'; '.join(faults)}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the text and the attributes; the constructor is not called again."""
+        """Pickle the text and the attributes; the constructor is not called again."""
         return _restore, (type(self), self.args, self.__dict__)
 
 

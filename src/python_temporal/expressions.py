@@ -1,4 +1,4 @@
-"""Values of the paths that id expressions and search attributes name, as their ProtoJSON form reads."""
+"""Values for id expressions and search attributes, in the text form of ProtoJSON."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ __all__ = ["optional", "search_attributes", "text"]
 
 
 def text(value: Any, path: str, contract: str, before: str | None = None) -> str:
-    """A field's value as text in an id.
+    """Return a field's value as text for an id.
 
     Args:
-        value: string, integer, bool, enum or bytes; None where the field, or a message on the way to it, is absent.
+        value: string, integer, bool, enum or bytes; None if the field, or a message in its path, is absent.
         path: the field, for the error.
         contract: Temporal name of the workflow or update, for the error.
-        before: first character of the literal text that follows in the id, empty where another value follows at once;
-            it and `%` are percent-encoded, so that where the value ends can be told, and ids of unlike inputs are
-            unlike. None for the last value of an id, which stays as it is.
+        before: first character of the literal text that follows in the id; empty if another value follows. It and `%`
+            are percent-encoded, so that the end of the value is unambiguous, and different inputs have different ids.
+            None for the last value of an id, which is not encoded.
 
     Raises:
-        ContractError: the field is absent, or an empty string. Go's generator refuses to build an id from it too: ids
-            of unlike inputs would be the same.
+        ContractError: the field is absent, or an empty string. Go's generator rejects that too: different inputs
+            would have the same id.
     """
     plain = _plain(value)
     if not plain:
         raise ContractError(f"{path} is not set, and the id is made of it", contract=contract, field=path)
     if before is None or ("%" not in plain and (not before or before not in plain)):
         return plain
-    # In one pass: the character may be one that the encoding itself is written with.
+    # In one pass, because the character may be part of the encoding itself.
     return plain.translate(
         {ord(each): "".join(f"%{byte:02X}" for byte in each.encode()) for each in {"%", before} - {""}}
     )
@@ -56,7 +56,7 @@ def _plain(value: Any) -> str:
 
 
 def optional(message: Any, *names: str) -> Any:
-    """Follows attribute names through messages any of which may be absent; None where one is."""
+    """Return a nested attribute of a message; None if any message in the path is absent."""
     for name in names:
         if message is None:
             return None
@@ -65,7 +65,7 @@ def optional(message: Any, *names: str) -> Any:
 
 
 def search_attributes(*pairs: tuple[SearchAttributeKey[Any], Any]) -> TypedSearchAttributes:
-    """Search attributes of the values that are there; absent messages and fields, and empty lists, are left out."""
+    """Return the search attributes of present values; absent messages and fields, and empty lists, are omitted."""
     return TypedSearchAttributes(
         [SearchAttributePair(key, _indexed(value)) for key, value in pairs if value is not None and value != []]
     )

@@ -1,4 +1,4 @@
-"""Typed stand-ins for activities, so that a workflow is tested alone."""
+"""Typed fakes of activities, to test a workflow alone."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ OutT = TypeVar("OutT")
 
 
 class ActivityFakes:
-    """Answers for activities, and a record of what they were asked.
+    """Fake results of activities, and a record of their calls.
 
-    A type checker compares each answer with the activity's types. An activity that was given no answer fails, without
-    retries, and says so.
+    Type checkers compare each result with the activity's types. An activity without a fake result fails, without
+    retries, with an error that says so.
 
     Example:
         fakes = ActivityFakes()
@@ -34,7 +34,7 @@ class ActivityFakes:
         self._requests: dict[str, list[Any]] = {}
 
     def returns(self, activity: Activity[Any, OutT] | EmptyActivity[OutT], *results: OutT) -> None:
-        """Answers with one result after the other; the last one again and again."""
+        """Return one result after the other; the last one is repeated."""
         if not results:
             raise ValueError(f"{activity!r} needs a result to return")
         pending = list(results)
@@ -45,7 +45,7 @@ class ActivityFakes:
         self._functions[activity.contract.method] = answer
 
     def fails(self, activity: Activity[Any, Any] | EmptyActivity[Any], error: BaseException) -> None:
-        """Fails with an error; an ApplicationError keeps its type, and is retried unless it is non-retryable."""
+        """Fail with an error; an ApplicationError keeps its type, and is retried unless it is non-retryable."""
 
         def answer(*_request: object) -> Any:
             raise error
@@ -61,25 +61,25 @@ class ActivityFakes:
     @overload
     def replaces(self, activity: EmptyActivity[OutT], function: Callable[[], OutT]) -> None: ...
     def replaces(self, activity: Activity[Any, Any] | EmptyActivity[Any], function: Callable[..., Any]) -> None:
-        """Answers with what a function, async or not, makes of the request."""
+        """Return the result of a function, async or not, of the request."""
         self._functions[activity.contract.method] = function
 
     def requests(self, activity: Activity[InT, Any]) -> list[InT]:
-        """What an activity was asked so far, each attempt once, in order."""
+        """Return the requests of an activity so far, one per attempt, in order."""
         return list(self._requests.get(activity.contract.method, ()))
 
     def count(self, activity: Activity[Any, Any] | EmptyActivity[Any]) -> int:
-        """How often an activity was asked, attempts counted singly."""
+        """Return the number of attempts of an activity."""
         return len(self._requests.get(activity.contract.method, ()))
 
     def activities(
         self, services: Iterable[ServiceContract], *, besides: Iterable[Callable[..., Any]] = ()
     ) -> list[Callable[..., Any]]:
-        """Activities to give to a Temporal worker.
+        """Return activities for a Temporal worker.
 
         Args:
-            services: whose activities to stand in for, all of them.
-            besides: real activities to use instead of the stand-ins of the same contract.
+            services: services whose activities to fake.
+            besides: real activities to use instead of fakes.
         """
         real = list(besides)
         methods = {getattr(each, "__temporal_contract__").method for each in real}  # noqa: B009  # set at run time
@@ -103,7 +103,7 @@ class ActivityFakes:
 
 
 def _shaped(contract: ActivityContract, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with the contract's parameter and types, which the SDK decodes by."""
+    """Return a function with the contract's parameter and types, by which the SDK decodes."""
     if contract.input_type is None:
 
         async def shaped_without_input() -> Any:

@@ -1,4 +1,4 @@
-"""The options that a call may be given; each one that is left out has the contract's value, else the SDK's."""
+"""Options of calls; an omitted one has the contract's value, or else the SDK's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RpcOptions(TypedDict, total=False):
 
 
 class _WorkflowOptions(TypedDict, total=False):
-    """What starting a workflow and starting a child have in common."""
+    """Common options of starting a workflow and starting a child."""
 
     id: str
     task_queue: str
@@ -57,7 +57,7 @@ class StartOptions(_WorkflowOptions, RpcOptions, total=False):
 
 
 class UpdateWithStartOptions(_WorkflowOptions, RpcOptions, total=False):
-    """Options of an update that starts its workflow where none is running."""
+    """Options of an update that starts its workflow if none is running."""
 
     id_conflict_policy: common.WorkflowIDConflictPolicy
     start_delay: timedelta | None
@@ -73,7 +73,7 @@ class ChildOptions(_WorkflowOptions, total=False):
 
 
 class ContinueOptions(TypedDict, total=False):
-    """Options of a continue-as-new; what is left out stays as it is for the current run."""
+    """Options of continue-as-new; omitted ones are those of the current run."""
 
     task_queue: str | None
     run_timeout: timedelta | None

@@ -1,4 +1,4 @@
-"""Workflows: the base that turns a class into a registered workflow, and the calls that other workflows make."""
+"""Workflows: the base that checks and registers a workflow class, and the calls from other workflows."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _check_input: Callable[[Any], None] | None = None
 
 
 def check_inputs_by(function: Callable[[Any], None]) -> None:
-    """Has a function look at each input of a workflow before `@workflow.init` sees it; it may change the input.
+    """Make a function process each input of a workflow before `@workflow.init` gets it; it may change the input.
 
-    Interceptors come after that, so what must hold in `__init__` too cannot be done by one.
+    Interceptors run after `__init__`, so they cannot do this.
 
     Args:
-        function: called with each argument, where `temporalio.workflow.info()` works.
+        function: called with each argument; `temporalio.workflow.info()` works there.
     """
     global _check_input
     _check_input = function
@@ -34,19 +34,19 @@ def check_inputs_by(function: Callable[[Any], None]) -> None:
 class WorkflowBase(ABC):
     """Base of the generated workflow bases.
 
-    A class derived from a generated base is checked and registered with the SDK as it is defined: there is nothing to
-    decorate. Class keywords:
+    A class derived from a generated base is checked, and registered with the SDK, at its definition, without a
+    decorator. Class keywords:
 
-    - `abstract=True` leaves a class alone that others share code through;
+    - `abstract=True` skips this for a base class with shared code;
     - `sandboxed=False` runs the workflow outside the sandbox;
-    - `failure_exception_types=[...]` are exceptions that fail the workflow instead of its task.
+    - `failure_exception_types=[...]` lists exceptions that fail the workflow instead of its task.
     """
 
     __temporal_contract__: ClassVar[WorkflowContract]
     __temporal_aliases__: ClassVar[tuple[type[Any], ...]] = ()
 
     def __new__(cls, *arguments: Any, **named: Any) -> Self:
-        """Makes an instance; the SDK gives the input where `__init__` is decorated with `@workflow.init`."""
+        """Create an instance; the SDK passes the input if `__init__` is decorated with `@workflow.init`."""
         if _check_input is not None:
             for argument in (*arguments, *named.values()):
                 _check_input(argument)
@@ -61,10 +61,10 @@ class WorkflowBase(ABC):
         failure_exception_types: Sequence[type[BaseException]] = (),
         **kwargs: Any,
     ) -> None:
-        """Registers a derived class.
+        """Check and register a derived class.
 
         Raises:
-            DefinitionError: a method is missing, or is not of the contract's types; every error is listed.
+            DefinitionError: methods are missing, or differ from the contract's types; every error is listed.
         """
         super().__init_subclass__(**kwargs)
         if contract is not None:
@@ -130,7 +130,7 @@ def _method_errors(
     if not inspect.isfunction(function) or getattr(function, "__isabstractmethod__", False):
         return [f"{name} is missing, the {what} {contract.name!r}"]
     if not is_async and inspect.iscoroutinefunction(function):
-        return [f"{name} must not be async, because a {what} may not wait"]
+        return [f"{name} must not be async, because a {what} must not wait"]
     return signature_errors(function, contract.input_type, contract.output_type, method=True)
 
 
@@ -139,12 +139,12 @@ def _validator_errors(cls: type[WorkflowBase], name: str, contract: MethodContra
     if not inspect.isfunction(function) or getattr(function, "__isabstractmethod__", False):
         return [f"{name} is missing, the validator of the update {contract.name!r}"]
     if inspect.iscoroutinefunction(function):
-        return [f"{name} must not be async, because a validator may not wait"]
+        return [f"{name} must not be async, because a validator must not wait"]
     return signature_errors(function, contract.input_type, None, method=True)
 
 
 def _decorate_handlers(cls: type[WorkflowBase], contract: WorkflowContract) -> None:
-    # A method that is decorated already came from a shared base, or by hand for an option such as unfinished_policy.
+    # A decorated method is from a shared base, or was decorated for an option such as unfinished_policy.
     for query in contract.queries.values():
         function = getattr(cls, query.handler)
         if not hasattr(function, "__temporal_query_definition"):
@@ -161,21 +161,21 @@ def _decorate_handlers(cls: type[WorkflowBase], contract: WorkflowContract) -> N
 
 
 def _accept_like(handler: Callable[..., Any]) -> Callable[..., None]:
-    """A validator that takes everything. Without one, the SDK accepts an update before its interceptors see it."""
+    """Return a validator that accepts everything. Without one, the SDK accepts an update before interceptors run."""
 
     def accept(self: Any, *arguments: Any) -> None:
         pass
 
-    # The SDK wants the parameters of both to be the same.
+    # The SDK requires the same parameters for both.
     signature = inspect.signature(handler)
     setattr(accept, "__signature__", signature.replace(return_annotation=None))  # noqa: B010 - no attribute for types
     return accept
 
 
 def _alias_class(cls: type[WorkflowBase], number: int) -> type[Any]:
-    """A class like `cls` to register under another name; the SDK knows one name for each class.
+    """Return a class like `cls` to register with another name; the SDK allows one name per class.
 
-    It is put into the module of `cls`, because the sandbox imports workflow classes by module and name.
+    It is stored in the module of `cls`, because the sandbox imports workflow classes by module and name.
     """
     name = f"{cls.__name__}_alias_{number}"
     run = _copy(vars(cls)["run"], f"{name}.run")

@@ -21,37 +21,36 @@ Case = tuple[str | dict[str, str], str]
 _BREAKS: dict[str, Case] = {
     "enum_mro": (
         "enum E {\n  ZERO = 0;\n  mro = 1;\n}\nmessage M { E e = 1; }",
-        "PKG/a.proto:5: enum PKG.E: value mro is a name that Python's Enum keeps for itself; rename it",
+        "PKG/a.proto:5: enum PKG.E: value mro is a name that Python's Enum reserves; rename it",
     ),
     "enum_mro_behind_prefix": (
         "enum E { E_ZERO = 0; E_mro = 1; }\nmessage M { E e = 1; }",
-        "PKG/a.proto:3: enum PKG.E: value E_mro becomes mro, which is a name that Python's Enum keeps for itself; "
-        "rename it",
+        "PKG/a.proto:3: enum PKG.E: value E_mro becomes mro, which is a name that Python's Enum reserves; rename it",
     ),
     "enum_sunder": (
         "enum E { ZERO = 0; _order_ = 1; }\nmessage M { E e = 1; }",
-        "PKG/a.proto:3: enum PKG.E: value _order_ is a name that Python's Enum keeps for itself; rename it",
+        "PKG/a.proto:3: enum PKG.E: value _order_ is a name that Python's Enum reserves; rename it",
     ),
     "enum_private": (
         "enum E { ZERO = 0; __x = 1; }\nmessage M { E e = 1; }",
-        "PKG/a.proto:3: enum PKG.E: value __x is a name that Python's Enum keeps for itself; rename it",
+        "PKG/a.proto:3: enum PKG.E: value __x is a name that Python's Enum reserves; rename it",
     ),
     "enum_special": (
         "enum E { ZERO = 0; __hash__ = 1; }\nmessage M { repeated E e = 1; }",
-        "PKG/a.proto:3: enum PKG.E: value __hash__ is a name that Python's Enum keeps for itself; rename it",
+        "PKG/a.proto:3: enum PKG.E: value __hash__ is a name that Python's Enum reserves; rename it",
     ),
     "enum_method": (
         "enum E { ZERO = 0; from_string = 1; }\nmessage M { E e = 1; }",
-        "PKG/a.proto:3: enum PKG.E: value from_string takes the place of a method of betterproto2.Enum; rename it",
+        "PKG/a.proto:3: enum PKG.E: value from_string replaces a method of betterproto2.Enum; rename it",
     ),
     "enum_names": (
         "enum E { ZERO = 0; betterproto_value_to_renamed_proto_names = 1; }\nmessage M { E e = 1; }",
-        "PKG/a.proto:3: enum PKG.E: value betterproto_value_to_renamed_proto_names takes the place of a method of "
+        "PKG/a.proto:3: enum PKG.E: value betterproto_value_to_renamed_proto_names replaces a method of "
         "betterproto2.Enum; rename it",
     ),
     "enum_classmethod": (
         "enum E { E_ZERO = 0; E_classmethod = 1; }\nmessage M { E e = 1; }",
-        "PKG/a.proto:3: enum PKG.E: value E_classmethod becomes classmethod, which hides what Python calls so from "
+        "PKG/a.proto:3: enum PKG.E: value E_classmethod becomes classmethod, which hides Python's name from "
         "the rest of the enum's class; rename it",
     ),
     "field_betterproto2": (
@@ -61,17 +60,16 @@ _BREAKS: dict[str, Case] = {
     ),
     "field_private": (
         "message Outer { message M { int32 _betterproto = 1; } }",
-        "PKG/a.proto:3: message PKG.Outer.M: field _betterproto takes the place of what makes the dataclass work; "
+        "PKG/a.proto:3: message PKG.Outer.M: field _betterproto replaces an attribute that the dataclass needs; "
         "rename it",
     ),
     "field_unknown_fields": (
         "message M { int32 _unknown_fields = 1; }",
-        "PKG/a.proto:3: message PKG.M: field _unknown_fields takes the place of what makes the dataclass work; "
-        "rename it",
+        "PKG/a.proto:3: message PKG.M: field _unknown_fields replaces an attribute that the dataclass needs; rename it",
     ),
     "field_special": (
         "message M { int32 __slots__ = 1; }",
-        "PKG/a.proto:3: message PKG.M: field __slots__ takes the place of what makes the dataclass work; rename it",
+        "PKG/a.proto:3: message PKG.M: field __slots__ replaces an attribute that the dataclass needs; rename it",
     ),
     "field_mangled": (
         "message Outer { message M { int32 __x = 1; int32 _OuterM__x = 2; } }",
@@ -85,8 +83,10 @@ _BREAKS: dict[str, Case] = {
     ),
     "fields_meet": (
         "message M {\n  int32 fooBAR = 1;\n  int32 foo_bar = 2;\n}",
-        "PKG/a.proto:4: message PKG.M: field fooBAR and foo_bar have one name in Python, foo_bar; rename one of them\n"
-        "PKG/a.proto:5: message PKG.M: field foo_bar and fooBAR have one name in Python, foo_bar; rename one of them",
+        "PKG/a.proto:4: message PKG.M: field fooBAR and foo_bar have the same name in Python, foo_bar; "
+        "rename one of them\n"
+        "PKG/a.proto:5: message PKG.M: field foo_bar and fooBAR have the same name in Python, foo_bar; "
+        "rename one of them",
     ),
     "classes_meet": (
         "message Outer {\n  message Inner { int32 a = 1; }\n}\nmessage OuterInner { string b = 1; }",
@@ -175,14 +175,14 @@ _BREAKS: dict[str, Case] = {
     ),
     "folder_is_keyword": (
         {"PKG/class/a.proto": 'syntax = "proto3"; package PKG; message M {} service S { rpc R(M) returns (M); }'},
-        "PKG/class/a.proto: no import statement of Python can say 'class'; rename the file or its folder",
+        "PKG/class/a.proto: 'class' is not possible in a Python import; rename the file or its folder",
     ),
     "file_is_no_name": (
         {
             "PKG/2a.proto": 'syntax = "proto3"; package PKG; message M { int32 a = 1; }',
             "PKG/b.proto": 'syntax = "proto3"; package PKG; import "PKG/2a.proto"; message N { M m = 1; }',
         },
-        "PKG/2a.proto: no import statement of Python can say '2a_pb2'; rename the file or its folder",
+        "PKG/2a.proto: '2a_pb2' is not possible in a Python import; rename the file or its folder",
     ),
 }
 """Cases that the generators answer with code, which then fails to import or to round trip."""
@@ -190,11 +190,11 @@ _BREAKS: dict[str, Case] = {
 _STOPS: dict[str, Case] = {
     "class_none": (
         "message None { int32 a = 1; }",
-        "PKG/a.proto:3: message PKG.None: it becomes 'None', which is no name of a class; rename it",
+        "PKG/a.proto:3: message PKG.None: it becomes 'None', which is not a valid class name; rename it",
     ),
     "class_empty": (
         "message _ { int32 a = 1; }",
-        "PKG/a.proto:3: message PKG._: it becomes '', which is no name of a class; rename it",
+        "PKG/a.proto:3: message PKG._: it becomes '', which is not a valid class name; rename it",
     ),
     "group": (
         {"PKG/a.proto": 'syntax = "proto2";\npackage PKG;\nmessage M { optional group G = 1 {} }'},
@@ -206,7 +206,7 @@ _STOPS: dict[str, Case] = {
             "PKG/a.proto": 'syntax = "proto3";\npackage PKG.v1;\nimport "PKG/x.proto";\n'
             "message M { map<string, PKG.lambda.v1.X> x = 1; }",
         },
-        "PKG/a.proto:4: message PKG.v1.M: no import statement of Python can say 'lambda' of package PKG.lambda.v1; "
+        "PKG/a.proto:4: message PKG.v1.M: 'lambda' in package PKG.lambda.v1 is not possible in a Python import; "
         "rename the package",
     ),
     "modules_meet": (
@@ -304,5 +304,5 @@ def test_it_would_break(found: Mapping[str, list[str]], name: str) -> None:
 @pytest.mark.parametrize("name", _STOPS)
 def test_it_would_stop_the_generators(request_for: Compile, name: str) -> None:
     selection = select(request_for(_files(name)), Options())
-    with pytest.raises(UsageError, match=r"betterproto2's generator failed|Google's generator refused"):
+    with pytest.raises(UsageError, match=r"betterproto2's generator failed|Google's generator rejected"):
         _ = betterproto_classes.generate(selection), google_classes.generate(selection)

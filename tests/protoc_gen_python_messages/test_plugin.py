@@ -71,7 +71,7 @@ def test_what_is_no_request_is_said_in_one_line(stdin: bytes) -> None:
     done = _run(stdin, *_MODULE)
     assert done.returncode == 1
     assert done.stdout == b""
-    assert done.stderr.startswith(b"protoc-gen-python_messages is run by buf or protoc; stdin holds no request")
+    assert done.stderr.startswith(b"protoc-gen-python_messages is run by buf or protoc; stdin has no valid request")
     assert b"Traceback" not in done.stderr
 
 

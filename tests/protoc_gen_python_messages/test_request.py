@@ -54,7 +54,7 @@ service Shop {
         pytest.param("package=a..b", "option package='a..b' is not a dotted Python package name", id="two-dots"),
         pytest.param("package=1a", "option package='1a' is not a dotted Python package name", id="digit"),
         pytest.param("package=a.class", "option package='a.class' is not a dotted Python package name", id="keyword"),
-        pytest.param("package=a,package=b", "option 'package' is given twice", id="repeated"),
+        pytest.param("package=a,package=b", "option 'package' is set twice", id="repeated"),
     ],
 )
 def test_wrong_options_are_errors_by_name(run: Callable[..., Any], parameter: str, message: str) -> None:
@@ -163,7 +163,7 @@ def test_google_files_that_are_asked_for_become_dataclasses_alone(run: Callable[
 
 def test_a_file_that_the_request_does_not_hold_is_named(run: Callable[..., Any]) -> None:
     error = run(_PLAIN, ["other.proto"]).error
-    assert error == "protoc-gen-python_messages: the request asks for other.proto, but does not hold it"
+    assert error == "protoc-gen-python_messages: the request asks for other.proto, but does not contain it"
 
 
 def test_a_descriptor_that_cannot_be_is_named() -> None:

@@ -17,20 +17,22 @@ def _method(option: str, signature: str = "(In) returns (Out)", name: str = "Do"
 @pytest.mark.parametrize(
     ("methods", "reason"),
     [
-        pytest.param(_method("activity) = {}"), "activity Do has no bound on an attempt", id="unbounded"),
+        pytest.param(_method("activity) = {}"), "activity Do has no timeout of an attempt", id="unbounded"),
         pytest.param(
             _method("activity) = {start_to_close_timeout: {}}"),
-            "activity Do has no bound on an attempt",
+            "activity Do has no timeout of an attempt",
             id="zero_bound",
         ),
         pytest.param(
             _method("activity) = {heartbeat_timeout: {seconds: 1} schedule_to_start_timeout: {seconds: 1}}"),
-            "activity Do has no bound on an attempt",
+            "activity Do has no timeout of an attempt",
             id="other_bounds",
         ),
         pytest.param(_method("activity) = {start_to_close_timeout: {seconds: -1}}"), "it is negative", id="negative"),
         pytest.param(
-            _method("activity) = {start_to_close_timeout: {nanos: 1}}"), "1 ns are finer than a microsecond", id="nanos"
+            _method("activity) = {start_to_close_timeout: {nanos: 1}}"),
+            "1 ns are more precise than a microsecond",
+            id="nanos",
         ),
         pytest.param(
             _method(f"activity) = {{ {_BOUND} retry_policy: {{backoff_coefficient: 0.5}} }}"),
@@ -39,7 +41,7 @@ def _method(option: str, signature: str = "(In) returns (Out)", name: str = "Do"
         ),
         pytest.param(
             _method(f"activity) = {{ {_BOUND} retry_policy: {{backoff_coefficient: inf}} }}"),
-            "inf is below 1 or without end",
+            "inf is below 1 or infinite",
             id="endless_backoff",
         ),
         pytest.param(
@@ -68,7 +70,7 @@ def _method(option: str, signature: str = "(In) returns (Out)", name: str = "Do"
         ),
         pytest.param(
             _method("workflow) = {}", "(stream In) returns (Out)"),
-            "Do is a stream, which Temporal has not",
+            "Do is a stream, which Temporal does not support",
             id="stream",
         ),
         pytest.param(
@@ -189,7 +191,7 @@ def test_an_activity_that_is_tried_without_end_is_a_warning(run: Callable[..., A
     answer = run(f"service S {{\n{_method('activity) = {' + option + '}')}\n}}")
     assert answer.error == ""
     text = (
-        "acme/v1/acme.proto:9: warning: activity Do is tried without end; set schedule_to_close_timeout or "
+        "acme/v1/acme.proto:9: warning: activity Do is retried without limit; set schedule_to_close_timeout or "
         "retry_policy.max_attempts"
     )
     assert answer.warnings == ([text] if warns else [])

@@ -64,9 +64,9 @@ def test_paths_are_compiled(run: Callable[..., Any], expression: str, code: str)
     [
         pytest.param("${! nme }", "acme.v1.In has no field nme; its fields are name, number", id="unknown"),
         pytest.param("${! some_name }", "some_name is written someName in expressions", id="proto_name"),
-        pytest.param("${! name.x }", "name is no message, so it has no x", id="into_scalar"),
-        pytest.param("${! at.seconds }", "at is no message, so it has no seconds", id="into_well_known"),
-        pytest.param("${! inner }", "inner is a message, which has no one text", id="message"),
+        pytest.param("${! name.x }", "name is not a message, so it has no x", id="into_scalar"),
+        pytest.param("${! at.seconds }", "at is not a message, so it has no seconds", id="into_well_known"),
+        pytest.param("${! inner }", "inner is a message, whose text differs", id="message"),
         pytest.param("${! ratio }", "ratio is a floating-point number", id="float"),
         pytest.param("${! at }", "at is a timestamp", id="timestamp"),
         pytest.param("${! tags }", "tags is a list", id="list"),
@@ -192,7 +192,7 @@ def test_typed_search_attributes_name_their_type(run: Callable[..., Any]) -> Non
             'typed_search_attributes: "A = name"', "'A' should be type.Name, such as keyword.Name", id="untyped"
         ),
         pytest.param(
-            'typed_search_attributes: "word.A = name"', "'word' is no type; types are keyword, string", id="type"
+            'typed_search_attributes: "word.A = name"', "'word' is not a type; types are keyword, string", id="type"
         ),
         pytest.param(
             'typed_search_attributes: "int64.A = name"',
@@ -202,7 +202,7 @@ def test_typed_search_attributes_name_their_type(run: Callable[..., Any]) -> Non
         pytest.param('search_attributes: "A = big.uppercase()"', "is more than a path", id="function"),
         pytest.param(
             'search_attributes: "A = name" typed_search_attributes: "keyword.A = name"',
-            "keep the typed ones alone",
+            "keep only the typed ones",
             id="both",
         ),
     ],

@@ -51,14 +51,14 @@ def test_it_answers_on_stdout_and_warns_on_stderr(request_bytes: bytes, command:
     response = plugin_pb2.CodeGeneratorResponse.FromString(done.stdout)
     assert [file.name for file in response.file] == ["acme/v1/acme_descriptors.py", "acme/v1/acme_temporal.py"]
     assert response.supported_features & plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
-    assert b"activity Act is tried without end" in done.stderr
+    assert b"activity Act is retried without limit" in done.stderr
 
 
 def test_what_is_no_request_is_said_in_one_line() -> None:
     done = _run(b"\xff\xff", sys.executable, "-m", "protoc_gen_python_temporal")
     assert done.returncode == 1
     assert done.stdout == b""
-    assert done.stderr.startswith(b"protoc-gen-python_temporal is run by buf or protoc; stdin holds no request")
+    assert done.stderr.startswith(b"protoc-gen-python_temporal is run by buf or protoc; stdin has no valid request")
     assert b"Traceback" not in done.stderr
 
 
@@ -100,9 +100,9 @@ def _break_name(file: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        pytest.param(_set_input, "the request names the message In, but does not hold it", id="type"),
-        pytest.param(_garble_options, "acme/v1/acme.proto: its options do not fit the options schema", id="options"),
-        pytest.param(_break_name, "the request asks for acme/v1/acme.proto, but does not hold it", id="name"),
+        pytest.param(_set_input, "the request names the message In, but does not contain it", id="type"),
+        pytest.param(_garble_options, "acme/v1/acme.proto: its options do not match the options schema", id="options"),
+        pytest.param(_break_name, "the request asks for acme/v1/acme.proto, but does not contain it", id="name"),
     ],
 )
 def test_a_request_that_no_compiler_sends_is_refused_in_words(
@@ -114,7 +114,7 @@ def test_a_request_that_no_compiler_sends_is_refused_in_words(
 def test_a_file_name_that_would_break_the_code_is_refused(request_bytes: bytes) -> None:
     request = plugin_pb2.CodeGeneratorRequest.FromString(request_bytes)
     request.proto_file[-1].name = request.file_to_generate[0] = "acme/v1/acme\nimport os.proto"
-    assert "holds characters that cannot be shown; rename the file" in generate(request).error
+    assert "contains unprintable characters; rename the file" in generate(request).error
 
 
 def test_a_comment_in_another_encoding_is_kept_as_far_as_it_can_be_read(
@@ -143,7 +143,7 @@ def test_a_file_that_the_request_does_not_hold_is_named(run: Callable[..., Any])
         "protoc_gen_python_temporal",
     )
     assert plugin_pb2.CodeGeneratorResponse.FromString(done.stdout).error.endswith(
-        "the request asks for a.proto, but does not hold it"
+        "the request asks for a.proto, but does not contain it"
     )
 
 
@@ -174,7 +174,7 @@ def test_buf_runs_it_for_each_folder(framed: Callable[[str], dict[str, str]], tm
     )
     done = subprocess.run([buf, "generate"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "activity Act is tried without end" in done.stderr
+    assert "activity Act is retried without limit" in done.stderr
     written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
     assert written == {"acme/v1/acme_descriptors.py", "acme/v1/acme_temporal.py", "all.md"}
     (tmp_path / "proto" / name).write_text(text.replace('{name: "work"}', '{namespace: "x"}'))

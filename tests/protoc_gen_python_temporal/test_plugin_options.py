@@ -24,7 +24,7 @@ service S { rpc Do(In) returns (Out) { option (temporal.v1.activity) = {start_to
             "unknown option 'pakage'; options are package=, descriptors=, docs=, code= and ignore=",
             id="unknown",
         ),
-        pytest.param("package=a,package=b", "option 'package' is given twice", id="twice"),
+        pytest.param("package=a,package=b", "option 'package' is set twice", id="twice"),
         pytest.param("package=a-b", "option package='a-b' is not a dotted Python package name", id="package"),
         pytest.param("docs=../a.md", "option docs='../a.md' is not a path that ends with .md", id="docs_outside"),
         pytest.param("docs=a.txt", "option docs='a.txt' is not a path that ends with .md", id="docs_ending"),
@@ -83,12 +83,12 @@ service S {
         pytest.param("activity", "", "WORKER", "", id="worker"),
         pytest.param(
             *("activity", "", "ACTIVITY"),
-            "HEARTBEATS_BY_ACTIVITY needs a heartbeat_timeout, or nobody misses the heartbeats of Do",
+            "HEARTBEATS_BY_ACTIVITY needs a heartbeat_timeout, which detects missing heartbeats of Do",
             id="no_timeout",
         ),
         pytest.param(
             *("workflow", "", "WORKER"),
-            "Do is no activity, so it has no heartbeats; leave the option out",
+            "Do is not an activity, so it has no heartbeats; leave the option out",
             id="workflow",
         ),
     ],
@@ -133,4 +133,4 @@ service S {
     code = next(text for name, text in answer.files.items() if name.endswith("_temporal.py"))
     assert code.count("internal=True,") == 1
     assert code.index("method='acme.v1.S.Hidden'") < code.index("internal=True,")
-    assert answer.files["services.md"].count("| Internal | for other workflows alone") == 1
+    assert answer.files["services.md"].count("| Internal | only for other workflows") == 1

@@ -220,19 +220,17 @@ def test_a_start_needs_a_task_queue() -> None:
 @pytest.mark.parametrize(
     ("contract", "request_", "reason"),
     [
-        pytest.param(
-            _contract(task_queue="q"), None, "w: its input is a HarvestRequest, but was given NoneType", id="none"
-        ),
+        pytest.param(_contract(task_queue="q"), None, "w: its input is a HarvestRequest, but got NoneType", id="none"),
         pytest.param(
             _contract(task_queue="q"),
             HarvestResponse(),
-            "its input is a HarvestRequest, but was given Harv",
+            "its input is a HarvestRequest, but got Harv",
             id="other",
         ),
         pytest.param(
             WorkflowContract(name="w", method="m", input_type=None, output_type=None, task_queue="q"),
             _REQUEST,
-            "w: it takes no input, but was given HarvestRequest",
+            "w: it takes no input, but got HarvestRequest",
             id="too_much",
         ),
     ],

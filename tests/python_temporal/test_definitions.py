@@ -89,12 +89,12 @@ def test_every_fault_of_a_class_is_named_at_once() -> None:
     assert caught.value.faults == (
         "run takes one parameter of type HarvestRequest, but request is HarvestResponse",
         "run returns HarvestResponse, but its return type is HarvestRequest",
-        "get_progress must not be async, because a query may not wait",
+        "get_progress must not be async, because a query must not wait",
         "pause takes no parameter besides self, not (reason: 'str')",
         "resume is missing, the signal 'resume'",
         "set_page_size takes one parameter of type SetPageSizeRequest, but request is not annotated",
         "set_page_size returns SetPageSizeResponse, but its return type is None",
-        "validate_set_page_size must not be async, because a validator may not wait",
+        "validate_set_page_size must not be async, because a validator must not wait",
     )
 
 

@@ -1,4 +1,4 @@
-"""Everything in one process: an embedded Temporal server, the gRPC service and workers for the modules."""
+"""Everything in one process: an embedded Temporal server, the gRPC service, and workers for the modules."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from .temporal.worker import running_workers
 __all__ = ["DevServer", "running_dev_server"]
 
 _HTTP_PORT = 50080
-"""Port for HTTP unless another one is set, or this one is taken."""
+"""Default port for HTTP, if it is free."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DevServer:
-    """What runs.
+    """The running parts.
 
     Attributes:
         temporal: the embedded Temporal server.
         grpc: the WorkerService.
-        modules: modules that workers run.
+        modules: modules of the workers.
         workers: a task that ends when a worker fails.
     """
 
@@ -52,17 +52,17 @@ async def running_dev_server(
     temporal_port: int | None = None,
     ui_port: int | None = None,
 ) -> AsyncGenerator[DevServer, None]:
-    """Runs everything while the context is open, and stops it in the reverse order.
+    """Run everything while the context is open, and stop it in reverse order.
 
     Args:
-        settings: of the process, as `boot` gives them; the embedded server's state lies in its data folder.
-        registry: all modules; the service takes work for each of them.
-        modules: names of the modules to run workers for; all of them for None.
+        settings: settings of the process from `boot`; the embedded server's state is in the data folder.
+        registry: all modules; the service starts tasks of each of them.
+        modules: names of the modules to run workers for; None for all.
         temporal_port: see `embedded_server`.
         ui_port: see `embedded_server`.
 
     Raises:
-        WorkerError: something cannot start; its text says what, and the way out.
+        WorkerError: something cannot start; the text says what, and the way out.
     """
     selected = registry.select(modules)
     authenticator, settings = authenticator_for(settings), _local(settings)
@@ -81,7 +81,7 @@ async def running_dev_server(
             rpc_timeout=timedelta(seconds=settings.temporal_timeout),
             quotas=await stack.enter_async_context(open_quotas(settings)),
         )
-        # Temporal's web UI shows payloads in clear by the codec endpoint, so its pages may ask.
+        # Temporal's web UI decrypts payloads with the codec endpoint, so allow its origin.
         origins = (*settings.http_origins, temporal.ui_url, temporal.ui_url.replace(LOOPBACK, "localhost"))
         serving = settings.model_copy(update={"http_origins": origins})
         grpc = await stack.enter_async_context(running_server(service, serving, authenticator, http=http))
@@ -89,7 +89,7 @@ async def running_dev_server(
 
 
 def _local(settings: Settings) -> Settings:
-    """Settings for trying things out: loopback, and a free port where the usual one is taken, unless set otherwise."""
+    """Return settings for development: loopback, and free ports if the default ones are taken, unless set."""
     update: dict[str, str | int] = {}
     if "host" not in settings.model_fields_set:
         update["host"] = LOOPBACK

@@ -176,7 +176,7 @@ _REFUSALS = (
     RPCStatusCode.UNAUTHENTICATED,
     RPCStatusCode.UNIMPLEMENTED,
 )
-"""Statuses with which the server says no to a request; with others it says that it is ill itself."""
+"""Statuses with which the server rejects a request; others are errors of the server itself."""
 _ENDED = "workflow execution already completed"
 """The server's text with NOT_FOUND if a run exists but has ended."""
 _TOO_LARGE = ("larger than max", "exceeds limit", "payloads with size")
@@ -207,7 +207,7 @@ def from_rpc_error(error: RPCError, *, workflow_id: str = "", run_id: str = "") 
             if error.status in _REFUSALS:
                 text += f": {error.message}"
             else:
-                # What broke inside it is of use to those who run it.
+                # Internal details are only of use to operators.
                 _LOG.error("%s: %s", text, error.message)
             return ServiceError(reason, text, metadata=metadata)
         case _:

@@ -1,7 +1,7 @@
-"""gRPC reflection, v1 and v1alpha: clients ask for v1 first, and grpcio has only the older one.
+"""gRPC reflection, v1 and v1alpha: clients try v1 first, and grpcio only has v1alpha.
 
-Both have the same messages but for the package, so that one servicer answers both. What it tells comes from the pool of
-all descriptors that are loaded, those of google.rpc among them, in which clients read the details of errors.
+Both have the same messages in different packages, so one servicer answers both. Its data is the pool of all loaded
+descriptors, including google.rpc, with which clients decode the details of errors.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ SERVICES = (reflection.SERVICE_NAME, reflection.SERVICE_NAME.replace(_OLD, _NEW)
 """Full names of the two services."""
 
 DETAILS = (status_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR)
-"""Files of the details of errors: that they are imported here has them in the pool."""
+"""Files of error details: importing them here adds them to the pool."""
 
 
 def handlers(services: Sequence[str], pool: object) -> list[grpc.GenericRpcHandler]:
-    """The handlers of both versions.
+    """Return the handlers of both versions.
 
     Args:
-        services: full names of the services to list beside these two.
+        services: full names of the services to list in addition to these two.
         pool: a descriptor pool with their files.
     """
     servicer: Any = cast("Any", reflection_aio.ReflectionServicer)((*services, *SERVICES), pool=_Files(pool))
@@ -44,9 +44,9 @@ def handlers(services: Sequence[str], pool: object) -> list[grpc.GenericRpcHandl
 
 
 class _Files:
-    """A pool, and beside it the file of v1, which nothing here is generated from.
+    """A pool, and in addition the file of v1, for which no code is generated here.
 
-    In the pool it would be in the way of a package that brings the file itself.
+    In the pool itself, it would conflict with a package that has the same file.
     """
 
     def __init__(self, pool: object) -> None:
@@ -55,11 +55,11 @@ class _Files:
         self._own.Add(_file_of_v1())
 
     def FindFileByName(self, name: str) -> FileDescriptor:  # noqa: N802 - as pools have it
-        """The file of this name."""
+        """Return the file with this name."""
         return cast("FileDescriptor", self._found("FindFileByName", name))
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802
-        """The file that has this message, enum, service or the like."""
+        """Return the file of this message, enum, service or other symbol."""
         return cast("FileDescriptor", self._found("FindFileContainingSymbol", symbol))
 
     def _found(self, method: str, name: str) -> object:
@@ -69,12 +69,12 @@ class _Files:
             return getattr(self._own, method)(name)
 
     def __getattr__(self, name: str) -> Any:
-        # There are no extensions of what is beside.
+        # The additional file has no extensions.
         return getattr(self._all, name)
 
 
 def _file_of_v1() -> descriptor_pb2.FileDescriptorProto:
-    """The proto file of v1: that of v1alpha under the other package."""
+    """Return the proto file of v1: that of v1alpha in the other package."""
     made = descriptor_pb2.FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
     made.name, made.package = "grpc/reflection/v1/reflection.proto", _NEW
     for message in made.message_type:

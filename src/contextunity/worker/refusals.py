@@ -1,4 +1,4 @@
-"""How refused calls end: at a steady pace, with the trace of their unit where that can be told."""
+"""Ends rejected calls at a limited rate, with the trace of their unit if it can be read."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from .grpc_errors import ServiceError, to_status
 __all__ = ["Turns", "refuse", "rejecting", "trace_id_of"]
 
 _REFUSALS_PER_SECOND = 200
-"""Calls a second that are refused by their headers, or cancelled before their unit is there."""
+"""Calls per second that are rejected by their headers, or cancelled before their unit has arrived."""
 _REFUSALS_AT_ONCE = 100
-"""How many of them right away, after a while without any."""
+"""Burst of such calls after a time without any."""
 _LONGEST_TURN = 10.0
-"""Seconds that such a call waits for its turn; it bounds how many wait."""
+"""Seconds that such a call waits for its turn; this limits how many wait."""
 _SMALL = 64 * 1024
-"""Bytes that were read for nothing and count as one more call."""
+"""Bytes that were read in vain and count as one more call."""
 
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 _stream_unary: Any = grpc.stream_unary_rpc_method_handler
 
 
 class Turns:
-    """Lets calls that come to nothing end at a steady pace, so that a flood of them leaves time for the others.
+    """Ends rejected and cancelled calls at a limited rate, so that a flood of them leaves time for other calls.
 
-    A call that waits for its turn is still one of its connection, of which grpcio takes no more than so many: who is
-    refused, or cancels what was just begun, and calls again at once, slows down nobody else.
+    A waiting call still counts as one of its connection, whose number grpcio limits: a client that is rejected, or
+    cancels its calls, and calls again at once slows down only itself.
     """
 
     def __init__(self) -> None:
         self._next = 0.0
 
     def take(self, context: object, size: int = 0) -> float:
-        """Takes a turn, and one more for each so many bytes that were read for nothing.
+        """Take a turn, and one more for each unit of bytes that were read in vain.
 
         Returns:
-            The seconds until it comes. Until then the call is kept, even one that was cancelled.
+            The seconds until the turn. The call is kept until then, even if it was cancelled.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -53,22 +53,22 @@ class Turns:
         self._next = at
         if at <= now:
             return 0
-        # grpcio's part of a call goes with the last reference to its context.
+        # grpcio frees its part of a call with the last reference to the context.
         loop.call_at(at, id, context)
         return at - now
 
 
 def rejecting(error: ServiceError, turns: Turns, trace_of: Callable[[_Context], Awaitable[str]] | None = None) -> Any:
-    """A handler that refuses, when its turn comes.
+    """Return a handler that rejects the call when its turn comes.
 
     Args:
-        error: why.
-        turns: when.
-        trace_of: tells the trace of the unit; None where it is not looked for.
+        error: the error.
+        turns: the rate limit.
+        trace_of: returns the trace of the unit; None to omit it.
     """
 
     async def handle(_requests: Any, context: _Context) -> bytes:
-        # What grpcio has begun for the call is done first, even if that takes no time; without it, it logs an error.
+        # Let grpcio complete what it has begun for the call; otherwise it logs an error.
         await asyncio.sleep(turns.take(context))
         await refuse(error, context, await trace_of(context) if trace_of is not None else "")
 
@@ -76,7 +76,7 @@ def rejecting(error: ServiceError, turns: Turns, trace_of: Callable[[_Context], 
 
 
 async def refuse(error: ServiceError, context: Any, trace_id: str = "") -> NoReturn:
-    """Ends a call with an error."""
+    """End a call with an error."""
     packed = rpc_status.to_status(to_status(error, trace_id))  # pyright: ignore[reportUnknownMemberType]  # no types
     error.__traceback__ = None
     await context.abort_with_status(packed)
@@ -85,13 +85,13 @@ async def refuse(error: ServiceError, context: Any, trace_id: str = "") -> NoRet
 
 _FIELD: int = worker_pb2.ContextUnit.DESCRIPTOR.fields_by_name["trace_id"].number
 _MAX_FIELDS = 64
-"""Fields that are looked at. Writers go by the numbers, so that the trace_id is the second at most."""
+"""Number of fields to read. Encoders write fields in the order of their numbers, so the trace_id is among the first."""
 _MAX_LENGTH = 1000
 _MAX_VARINT = 10
 
 
 def trace_id_of(data: bytes) -> str:
-    """The trace_id of a unit; empty where it has none, or it cannot be read.
+    """Return the trace_id of an encoded unit; empty if it has none, or cannot be decoded.
 
     Example:
         >>> trace_id_of(worker_pb2.ContextUnit(unit_id="u", trace_id="t").SerializeToString() + b"\\xff")
@@ -125,7 +125,7 @@ def _trace_id(data: bytes) -> str:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number and where it ends; an IndexError where the bytes end before it does."""
+    """Decode a varint; return it and the index of its end. Raise an IndexError if the bytes end before it."""
     value = 0
     for shift in range(_MAX_VARINT):
         byte = data[position + shift]

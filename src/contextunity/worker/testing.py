@@ -1,4 +1,4 @@
-"""pytest fixtures for module authors: a workflow under test in skipped time, with typed stand-ins for its activities.
+"""pytest fixtures for module authors: run a workflow in skipped time, with typed fakes of its activities.
 
 Put `pytest_plugins = ["contextunity.worker.testing"]` into the conftest.py at the root of your tests, and install
 `contextworker[testing]`. Example:
@@ -42,25 +42,25 @@ _THREADS = 8
 
 
 class WorkflowHarness:
-    """Runs workflows against a server that skips the time in which nothing happens.
+    """Runs workflows on a server that skips idle time.
 
     Args:
-        environment: the server.
+        environment: the test server.
     """
 
     def __init__(self, environment: WorkflowEnvironment) -> None:
         self.environment = environment
-        """The SDK's environment, for its clock."""
+        """The SDK's environment, with its clock."""
         self.fakes = ActivityFakes()
-        """Stand-ins for all activities of the services that the workflows belong to."""
+        """Fakes of all activities of the workflows' services."""
 
     @property
     def client(self) -> Client:
-        """A client of the server; generated clients take it."""
+        """A client of the server, for the generated clients."""
         return self.environment.client
 
     async def sleep(self, duration: timedelta) -> None:
-        """Lets the server's clock run on by a duration, at once."""
+        """Advance the server's clock by a duration, without waiting."""
         await self.environment.sleep(duration)
 
     @contextlib.asynccontextmanager
@@ -71,20 +71,20 @@ class WorkflowHarness:
         services: Iterable[ServiceContract] = (),
         passthrough_modules: Iterable[str] = (),
     ) -> AsyncGenerator[None, None]:
-        """Runs workers for some workflows while the context is open.
+        """Run workers for some workflows while the context is open.
 
         Args:
-            workflows: workflow classes; child workflows that they start have to be among them.
-            activities: real activities to use instead of stand-ins.
+            workflows: workflow classes, including the child workflows that they start.
+            activities: real activities to use instead of fakes.
             services: further services whose activities the workflows call.
-            passthrough_modules: import paths for the sandbox to share; the workflows' generated code is shared anyway.
+            passthrough_modules: import paths that the sandbox shares; the workflows' generated code is always shared.
         """
         known = {service.full_name: service for service in (*services, *map(service_of, workflows))}
         await register_attributes(
             self.client, [contract for each in known.values() for contract in each.workflows.values()]
         )
         handlers = self.fakes.activities(known.values(), besides=activities)
-        # What ContextWorkerPlugin shares comes on top: the client hands its plugins on to its workers.
+        # ContextWorkerPlugin adds its own modules: a client's plugins also apply to its workers.
         shared = {*passthrough_modules, *(module for each in known.values() for module in generated_modules(each))}
         restrictions = SandboxRestrictions.default.with_passthrough_modules(*shared)
         async with contextlib.AsyncExitStack() as stack:
@@ -109,7 +109,7 @@ class WorkflowHarness:
 
 @contextlib.asynccontextmanager
 async def time_skipping_environment() -> AsyncGenerator[WorkflowEnvironment, None]:
-    """Runs the time-skipping test server while the context is open.
+    """Run the time-skipping test server while the context is open.
 
     Raises:
         WorkerError: the server is not installed.
@@ -122,7 +122,7 @@ async def time_skipping_environment() -> AsyncGenerator[WorkflowEnvironment, Non
 
 @pytest_asyncio.fixture
 async def workflows() -> AsyncIterator[WorkflowHarness]:
-    """A harness on a server of its own, so that tests share neither clock nor workflow ids."""
+    """Return a harness on a separate server, so that tests share neither clock nor workflow ids."""
     async with time_skipping_environment() as environment:
         yield WorkflowHarness(environment)
 

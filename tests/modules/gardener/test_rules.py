@@ -210,7 +210,7 @@ def test_real_exports_get_categories(name: str, rules: RuleEnricher) -> None:
     ("content", "says"),
     [
         pytest.param(None, "cannot be read: no such file or directory", id="missing"),
-        pytest.param(b"a,b\n1,2\n", "is no Shopify product export: it has no column Handle, Title", id="other"),
+        pytest.param(b"a,b\n1,2\n", "is not a Shopify product export: it has no column Handle, Title", id="other"),
     ],
 )
 def test_what_is_no_export_is_told(

@@ -45,19 +45,19 @@ def test_a_path_is_within_itself_and_what_stands_above() -> None:
 
 
 _FAULTS = [
-    pytest.param("tents = tent\n", 1, "stands before the first section", id="no section"),
+    pytest.param("tents = tent\n", 1, "is before the first section", id="no section"),
     pytest.param(
         "[categories]\ntents = tent\n[colours]\nred = red\n", 3, "there is no section [colours]", id="section"
     ),
     pytest.param("[categories]\n\ntents\n", 3, "'tents' is not a name, an = and phrases", id="no ="),
     pytest.param("[categories]\ntents =\n", 2, "is not a name, an = and phrases", id="no phrases"),
     pytest.param("[categories]\nTents = tent\n", 2, "'Tents' is not a path", id="capital"),
-    pytest.param("[categories]\na = one\nb = two\na = three\n", 4, "'a' stands on line 2 already", id="twice"),
-    pytest.param("[categories]\na = one\nb = two, Ones\n", 3, "'one' stands on line 2 already", id="phrase twice"),
-    pytest.param("[categories]\na = a b c d e\n", 2, "has 5 words, and may have 1 to 4", id="long phrase"),
+    pytest.param("[categories]\na = one\nb = two\na = three\n", 4, "'a' is already on line 2", id="twice"),
+    pytest.param("[categories]\na = one\nb = two, Ones\n", 3, "'one' is already on line 2", id="phrase twice"),
+    pytest.param("[categories]\na = a b c d e\n", 2, "has 5 words; 1 to 4 are allowed", id="long phrase"),
     pytest.param("[categories]\na = one\n[materials]\nx @ b = x\n", 4, "of the category 'b'", id="unknown limit"),
     pytest.param("[categories]\na = one\n[options]\nweight = kg\n", 4, "and not 'weight'", id="option"),
-    pytest.param("[categories]\na @ b = one\n", 2, "@ is for materials alone", id="limit elsewhere"),
+    pytest.param("[categories]\na @ b = one\n", 2, "@ is only for materials", id="limit elsewhere"),
     pytest.param("# nothing\n", 0, "has no category", id="empty"),
 ]
 

@@ -41,7 +41,7 @@ _MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
     "run-is-unknown": (
         ("status", "nobody", "--run-id", "7"),
         1,
-        "the workflow_id 'nobody' and a run '7'; check the id",
+        "workflow_id 'nobody' and a run '7'; check the id",
     ),
     "result-of-nobody": (("result", "nobody"), 1, "no task has the workflow_id 'nobody'"),
     "state-is-none": (("list", "--status", "complete"), 2, "did you mean completed?"),

@@ -97,7 +97,7 @@ async def test_retries_are_logged_at_debug(connect: Any, script: Script, caplog:
         await settle(connect(script.target, retry=QUICK).task("w").status())
     (record,) = caplog.records
     assert record.levelno == logging.DEBUG
-    assert record.getMessage().startswith(f"GetTaskStatus at {script.target} is tried again in 0.00 s: UNAVAILABLE")
+    assert record.getMessage().startswith(f"retry GetTaskStatus at {script.target} in 0.00 s: UNAVAILABLE")
 
 
 async def test_a_method_can_be_named(connect: Any, script: Script) -> None:
@@ -166,7 +166,7 @@ async def test_nobody_there_is_told_in_plain_words(connect: Any) -> None:
 
 async def test_a_service_without_the_method_is_told(connect: Any, script: Script) -> None:
     script.answers = [_refuses(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")]
-    with pytest.raises(WorkerServiceError, match="has no method ListTasks: it is no WorkerService, or an older one"):
+    with pytest.raises(WorkerServiceError, match="has no method ListTasks: it is not a WorkerService, or an older one"):
         await collect(connect(script.target).list_tasks())
 
 
@@ -184,7 +184,7 @@ async def test_answers_that_are_none_are_told(connect: Any, script: Script, answ
         return answer(context)  # type: ignore[no-any-return]  # as scripted
 
     script.answers = [later]
-    with pytest.raises(WorkerServiceError, match=f"the answer to GetTaskStatus cannot be read: .*{reason}"):
+    with pytest.raises(WorkerServiceError, match=f"the answer to GetTaskStatus cannot be decoded: .*{reason}"):
         await settle(connect(script.target).task("w").status())
 
 

@@ -97,12 +97,8 @@ async def test_tls_with_a_certificate_of_ones_own(connect: Any, encrypted: tuple
 
 async def test_a_service_without_tls_is_told(connect: Any, script: Script) -> None:
     client = connect(f"https://{script.target}", retry=QUICK)
-    told = (
-        f"UNAVAILABLE: no WorkerService can be reached at {script.target} over TLS: what listens there does not speak"
-    )
-    with pytest.raises(
-        WorkerServiceError, match=f"{told} it; http:// or no scheme is for services without TLS"
-    ) as seen:
+    told = f"UNAVAILABLE: no WorkerService can be reached at {script.target} over TLS: it is a service"
+    with pytest.raises(WorkerServiceError, match=f"{told} without TLS: use http:// or no scheme") as seen:
         await settle(client.task("w").status())
     assert seen.value.unreachable
     assert not seen.value.transient

@@ -150,7 +150,7 @@ async def test_tasks_are_listed_page_after_page(client: Any) -> None:
     )
     assert {each.run_id for each in done} == runs
     assert await collect(client.list_tasks(status=TaskState.FAILED)) == []
-    with pytest.raises(ValueError, match="'asleep' is no TaskState; there are started, running"):
+    with pytest.raises(ValueError, match="'asleep' is not a TaskState; known ones: started, running"):
         await collect(client.list_tasks(status="asleep"))
 
 
@@ -184,7 +184,7 @@ async def test_programs_are_run(client: Any) -> None:
     assert plain_value(result.result) == {"twice": 42}
     failed = await settle(client.execute_code("1 / 0", time_limit=5.0))
     assert (failed.status, failed.error_type) == ("exception", "ZeroDivisionError")
-    with pytest.raises(ValueError, match="'cobol' is no Language; there are python, monty, cpython"):
+    with pytest.raises(ValueError, match="'cobol' is not a Language; known ones: python, monty, cpython"):
         await settle(client.execute_code("1", language="cobol"))
 
 

@@ -367,7 +367,7 @@ async def test_the_grace_of_a_stop_holds_for_synchronous_activities(
     worker.wait_for("Beginning worker shutdown")
     (tmp_path / "may_end").touch()
     assert worker.wait() == 0, worker.output
-    assert "activity compose of workflow grace-stuck did not end within the grace of 1 s" in worker.output
+    assert "activity compose of workflow grace-stuck did not end within the grace period of 1 s" in worker.output
     assert "grace-quick" not in worker.output
     # What ended within the grace was told, although its worker was on its way out.
     history = await handles["quick"].fetch_history()

@@ -64,9 +64,7 @@ def test_args_may_be_a_list_of_the_one_input(desk: Desk, payload: dict[str, Any]
         pytest.param([[{"name": "a"}]], {"payload.args[0]": "must be an object, not [{'name': 'a'}]"}, id="nested"),
         pytest.param("a", {"payload.args": "must be an object, not 'a'"}, id="a text"),
         pytest.param(False, {"payload.args": "must be an object, not False"}, id="false"),
-        pytest.param(
-            [{"name": "b"}], {"payload.name": "is given twice, here and in args"}, id="beside and in the list"
-        ),
+        pytest.param([{"name": "b"}], {"payload.name": "is set twice, here and in args"}, id="beside and in the list"),
     ],
 )
 def test_other_args_are_refused(desk: Desk, args: Any, violations: dict[str, str]) -> None:
@@ -121,7 +119,7 @@ def test_an_input_that_has_the_field_keeps_it(desk: Desk, desk_messages: SimpleN
     assert _execution_timeout(desk, payload) == timedelta(0)
     body = desk_messages.PatientRequest(timeout_seconds=7)
     assert _refused(desk, {"timeout_seconds": 5}, body=body) == {
-        "payload.timeout_seconds": "the parameters stand in the body; leave them out of the payload"
+        "payload.timeout_seconds": "the parameters are in the body; remove them from the payload"
     }
 
 

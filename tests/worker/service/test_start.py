@@ -96,7 +96,7 @@ def test_body_and_workflow_type_must_agree(desk: Desk, desk_messages: SimpleName
     assert "no workflow_type takes a acme.desk.v1.WorkResponse; types that can stand here: " in no_input
     assert "acme.desk.v1.NamedRequest, " in no_input
     beside = _refused(desk, {"workflow_type": "join", "name": "y"}, body=named)
-    assert beside.violations == {"payload.name": "the parameters stand in the body; leave them out of the payload"}
+    assert beside.violations == {"payload.name": "the parameters are in the body; remove them from the payload"}
     assert desk.call("StartWorkflow", {"workflow_type": "lone"}, body=desk_messages.NamedRequest(name=_new()))
 
 

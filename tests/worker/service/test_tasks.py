@@ -119,8 +119,8 @@ def test_that_the_code_of_a_workflow_fails_is_told(desk: Desk) -> None:
     status = desk.wait_until(task, lambda status: "notice" in status)
     assert status["status"] == "running"
     assert status["notice"] == (
-        "the code of its workflow failed with KeyError: 'a slip in the code'; its task is repeated until the "
-        "worker's code is mended, or it is terminated"
+        "the code of its workflow failed with KeyError: 'a slip in the code'; its task is retried until the "
+        "worker's code is fixed, or the workflow is terminated"
     )
     assert desk.status(task)["notice"] == status["notice"]
     desk.call("TerminateTask", {"workflow_id": task})
@@ -392,7 +392,7 @@ def test_input_is_given_as_args_or_packed_and_of_the_type_of_the_contract(
 
     call(input=codec.pack_any(message))
     both = refused(input=codec.pack_any(message), args=codec.dict_to_struct(args))
-    assert both.violations == {"args": "stands in input already; give one of the two"}
+    assert both.violations == {"args": "is set together with input; set one of the two"}
     other = refused(input=codec.pack_any(desk_messages.Progress()))
     assert list(other.violations) == ["input"]
     assert f"is a acme.desk.v1.Progress; {name!r} takes a acme.desk.v1." in other.violations["input"]

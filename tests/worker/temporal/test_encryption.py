@@ -85,7 +85,7 @@ async def test_a_wrong_file_is_logged_and_the_keys_stay(tmp_path: Path, caplog: 
     unknown = Payload(metadata={"encoding": b"binary/encrypted", "encryption-key-id": b"z"}, data=b"0" * 40)
     with caplog.at_level(logging.ERROR), pytest.raises(PayloadKeyError, match=r"key 'z'.* has only 'a'; add it there"):
         await keys.decode([unknown])
-    assert "the payload keys stay as they were" in caplog.text
+    assert "the payload keys stay unchanged" in caplog.text
     assert await keys.decode(await keys.encode([_PAYLOAD])) == [_PAYLOAD]
 
 
@@ -215,7 +215,7 @@ async def test_what_was_written_in_clear_goes_on(deployment: Deployment, tmp_pat
     told = await _ask(service, "GetTaskStatus", workflow_id=started["workflow_id"])
     assert told["status"] == "completed"
     unread = await _ask(before, "GetTaskStatus", workflow_id=started["workflow_id"])
-    assert "cannot be read here: the payload is encrypted with the key 'a'" in unread["notice"]
+    assert "cannot be decoded here: the payload is encrypted with the key 'a'" in unread["notice"]
     args = {"supplier_code": "camping-trade"}
     again = {**entry, "args": args}
     again.pop("tenant_id")

@@ -134,7 +134,7 @@ async def test_a_signal_is_told_in_the_log_and_passed_over(
         await handle.signal("finish")
         assert await handle.result() == [3, 4]
         history = await handle.fetch_history()
-    assert "signal 'resize' is passed over: contextunity.harvest.v1.SetPageSizeRequest: page_size: " in caplog.text
+    assert "signal 'resize' is ignored: contextunity.harvest.v1.SetPageSizeRequest: page_size: " in caplog.text
     await _replay(steps, history)
 
 
@@ -189,7 +189,7 @@ async def test_an_activity_that_cannot_read_its_input_is_not_retried(client: Cli
             await client.execute_workflow("Mistaken", id=queue, task_queue=queue)
     assert isinstance(caught.value.cause, ActivityError)
     error = _refused(caught.value.cause.cause)
-    assert "SetPageSizeRequest, but the code that reads it expects contextunity.harvest.v1.Harv" in error.message
+    assert "SetPageSizeRequest, but the code that decodes it expects contextunity.harvest.v1.Harv" in error.message
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""Gardener: enriches the products that harvests brought, with category, attributes, brand and a completeness score.
+"""Gardener: enriches harvested products with category, attributes, brand and a completeness score.
 
-It imports nothing of the harvest module: it reads and writes the catalogue by activities of harvest's contract, through
-their generated code. `workflows.py` says how products flow, `rules.py` what is made of one.
+It imports nothing from the harvest module: it reads and writes the catalogue with activities of harvest's contract,
+through their generated code. Read `workflows.py` for the flow of products, and `rules.py` for their enrichment.
 """

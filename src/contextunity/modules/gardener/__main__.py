@@ -1,4 +1,4 @@
-"""`python -m contextunity.modules.gardener evaluate FILE`: how good the rules are on a product export."""
+"""`python -m contextunity.modules.gardener evaluate FILE`: measure the quality of the rules on a product export."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _TITLES = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluates a file; 0 where that could be done, 1 where not, 2 where it was called wrongly."""
+    """Evaluate a file; return 0 for success, 1 for failure, 2 for wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m contextunity.modules.gardener", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser(
         "evaluate",
-        help="enrich a product export by the rules, and say how much is found, and how much of it is right",
+        help="enrich a product export with the rules, and report how much is found, and how much of it is right",
     )
     command.add_argument("file", type=Path, metavar="FILE", help="a product export in Shopify's CSV format")
     command.add_argument(
-        "--labels", type=Path, default=BUNDLED_LABELS, help="what rows are (those of the bundled feed)"
+        "--labels", type=Path, default=BUNDLED_LABELS, help="labels of the rows (those of the bundled feed)"
     )
-    command.add_argument("--taxonomy", type=Path, default=BUNDLED_TAXONOMY, help="the words (those that come along)")
+    command.add_argument("--taxonomy", type=Path, default=BUNDLED_TAXONOMY, help="the words (the included ones)")
     arguments = parser.parse_args(argv)
     escape_unprintable_output()
     console = Console()

@@ -1,4 +1,4 @@
-"""The activities of the gardener module: generated dataclasses in and out, safe to repeat at any time."""
+"""The activities of the gardener module: generated dataclasses in and out, idempotent."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _DEFAULT_TENANT = "default"
 
 @contract.get_rules.defn
 async def get_rules(request: GetRulesRequest) -> GetRulesResponse:
-    """Tells by which rules this worker enriches."""
+    """Return the version of this worker's rules."""
     enricher = current().enricher
     return GetRulesResponse(version=enricher.version, quick=enricher.is_quick)
 
 
 @contract.enrich_batch.defn
 async def enrich_batch(request: EnrichBatchRequest) -> EnrichBatchResponse:
-    """Enriches one batch of products; whose they are, the context of the task says."""
+    """Enrich a batch of products; the tenant is that of the task's context."""
     resources, tenant_id = current(), context.current().tenant_id or _DEFAULT_TENANT
     began = time.monotonic()
     try:

@@ -1,4 +1,4 @@
-"""What an enricher is: whatever makes enrichments of products. `rules.py` has the default, `router.py` another."""
+"""The interface of enrichers. `rules.py` has the default one, `router.py` the other."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class EnricherError(ContextUnityError):
     """A batch cannot be enriched.
 
     Attributes:
-        type: the word that goes into `ApplicationError.type`; gardener.proto names it.
-        retryable: whether the same batch may be enriched later without anybody doing something.
+        type: the `ApplicationError.type`, listed in gardener.proto.
+        retryable: whether a later retry may succeed without an operator.
     """
 
     type: ClassVar[str] = "Enricher"
@@ -27,12 +27,12 @@ class EnricherError(ContextUnityError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Enriched:
-    """What an enricher made of a batch.
+    """Result for a batch.
 
     Attributes:
-        enrichments: one for each product, in their order.
-        cost_usd: what others took for it.
-        tokens_used: tokens that others used for it.
+        enrichments: one per product, in their order.
+        cost_usd: cost of external services.
+        tokens_used: tokens used by external services.
     """
 
     enrichments: list[Enrichment]
@@ -41,26 +41,26 @@ class Enriched:
 
 
 class Enricher(Protocol):
-    """Makes enrichments of products."""
+    """Enriches products."""
 
     @property
     def version(self) -> str:
-        """What its enrichments are made by, in up to 100 characters: other where they may come out otherwise."""
+        """Version of the enricher, up to 100 characters; it changes if results may change."""
         ...
 
     @property
     def is_quick(self) -> bool:
-        """Whether a batch takes milliseconds of this process and nobody else."""
+        """Whether a batch only takes milliseconds in this process."""
         ...
 
     async def enrich(self, tenant_id: str, products: Sequence[ProductToEnrich]) -> Enriched:
-        """Enriches a batch.
+        """Enrich a batch.
 
         Args:
-            tenant_id: whose products they are.
+            tenant_id: tenant of the products.
             products: at most 1000.
 
         Raises:
-            EnricherError: it cannot; its type is the ApplicationError's.
+            EnricherError: the batch failed; its type is the ApplicationError's.
         """
         ...

@@ -1,4 +1,4 @@
-"""How good the rules are: an export enriched, and held against labels where there are any for its rows."""
+"""Measures the quality of the rules: enriches a product export, and compares the result with labels."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class EvaluationError(ContextUnityError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Label:
-    """What a row is, as somebody read it.
+    """Labels of a row, set by a person.
 
     Attributes:
-        part: rules, or held-out for rows that no rule was written by.
-        values: by attribute, lower case; colours and materials may be several.
+        part: rules, or held-out for rows that were not used to write rules.
+        values: by attribute, in lower case; there may be several colours and materials.
     """
 
     part: str
@@ -42,40 +42,40 @@ class Label:
 
 @dataclass(kw_only=True, slots=True)
 class Score:
-    """How an attribute was found: in how many cases right, wrong or not at all."""
+    """Counts of right, wrong and missing values of an attribute."""
 
     right: int = 0
     wrong: int = 0
     missed: int = 0
 
     def count(self, found: frozenset[str], expected: frozenset[str]) -> None:
-        """Adds one row; each of several values counts by itself."""
+        """Add a row; each of several values counts separately."""
         self.right += len(found & expected)
         self.wrong += len(found - expected)
         self.missed += len(expected - found)
 
     @property
     def precision(self) -> float:
-        """Share of what was found that is right; 1 where nothing was."""
+        """Precision: share of the found values that are right; 1 if none was found."""
         return self.right / (self.right + self.wrong) if self.right + self.wrong else 1.0
 
     @property
     def recall(self) -> float:
-        """Share of what there is that was found; 1 where there is nothing."""
+        """Recall: share of the labelled values that were found; 1 if there are none."""
         return self.right / (self.right + self.missed) if self.right + self.missed else 1.0
 
 
 @dataclass(kw_only=True, slots=True)
 class Summary:
-    """What came of the rows of an export.
+    """Result of the rows of an export.
 
     Attributes:
-        rows: of it.
-        labelled: of them, by part.
-        found: of how many an attribute was found.
-        scores: by part and attribute.
-        completeness: of all rows together.
-        missing: how many rows lack what.
+        rows: number of rows.
+        labelled: number of labelled rows, by part.
+        found: number of rows with a value, by attribute.
+        scores: scores by part and attribute.
+        completeness: sum over all rows.
+        missing: number of rows by missing data.
         uncategorised: titles without a category.
     """
 
@@ -88,7 +88,7 @@ class Summary:
     uncategorised: Counter[str] = field(default_factory=Counter[str])
 
     def add(self, product: ProductToEnrich, made: Enrichment, label: Label | None) -> None:
-        """Adds one row."""
+        """Add a row."""
         self.rows += 1
         values = values_of(made)
         self.found.update(name for name in ATTRIBUTES if values[name])
@@ -103,7 +103,7 @@ class Summary:
 
 
 def values_of(made: Enrichment) -> dict[str, frozenset[str]]:
-    """The attributes of an enrichment, as labels have them."""
+    """Return the attributes of an enrichment in the form of labels."""
     several = {"colors": made.colors, "materials": made.materials}
     single = {"category": made.category, "size": made.size, "brand": made.brand}
     return {
@@ -117,10 +117,10 @@ def _set(values: Iterable[str]) -> frozenset[str]:
 
 
 def read_labels(path: Path) -> dict[str, Label]:
-    """Reads labels, by SKU: tab-separated values with a header, lines that begin with # are comments.
+    """Read labels by SKU: tab-separated values with a header; lines that begin with # are comments.
 
     Raises:
-        EvaluationError: the file cannot be read, or a line has other columns.
+        EvaluationError: the file cannot be read, or a line has wrong columns.
     """
     labels = dict[str, Label]()
     lines = _read(path).splitlines()
@@ -142,22 +142,22 @@ def read_labels(path: Path) -> dict[str, Label]:
 
 
 def read_export(path: Path) -> Iterator[ProductToEnrich]:
-    """Reads a product export in Shopify's CSV format, variant by variant; rows that are none are passed over.
+    """Read a product export in Shopify's CSV format, variant by variant; rows without a variant are ignored.
 
-    It is read as a spreadsheet would: that the harvest module is stricter with damaged rows does not matter here.
+    It is decoded like in a spreadsheet; harvest's stricter handling of damaged rows does not matter here.
 
     Raises:
-        EvaluationError: the file cannot be read, or is no such export.
+        EvaluationError: the file cannot be read, or is not such an export.
     """
     reader = csv.DictReader(io.StringIO(_read(path).replace("\0", "")))
     lacking = [name for name in _NEEDED_COLUMNS if name not in (reader.fieldnames or ())]
     if lacking:
-        raise EvaluationError(f"{path} is no Shopify product export: it has no column {', '.join(lacking)}")
+        raise EvaluationError(f"{path} is not a Shopify product export: it has no column {', '.join(lacking)}")
     seen = dict[str, ProductToEnrich]()
     first: dict[str, str] = {}
     product = ProductToEnrich()
     for row in reader:
-        # Values beyond the header stand under None, and those that a short row lacks are None.
+        # Values beyond the header have the key None, and missing ones of a short row are None.
         cells = {name: value or "" for name, value in row.items() if isinstance(value, str | None)}
         if cells["Title"]:
             first, product = cells, _product(cells)
@@ -203,7 +203,7 @@ def _product(cells: Mapping[str, str]) -> ProductToEnrich:
 
 
 def _read(path: Path) -> str:
-    """The text of a file, in UTF-8; lines that are not, as spreadsheets save them, in Windows-1252."""
+    """Return the text of a file, decoding lines as UTF-8, or else as Windows-1252, as spreadsheets save them."""
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the gardener module registers with the worker."""
+"""Registration of the gardener module."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ module = ModuleConfig(
     activities=[get_rules, enrich_batch],
     settings=GardenerSettings,
     lifespan=lifespan,
-    # Calls of the router wait for it; the rules take the processor, and a slot like any other.
+    # Calls of the router mostly wait; the rules use the processor, and an ordinary slot.
     waiting_slots=lambda settings: settings.router_calls if settings.router_url else 0,
     example={"workflow_type": ENRICH_WORKFLOW_NAME, "supplier_code": "camping-trade", "tenant_id": "my_project"},
 )

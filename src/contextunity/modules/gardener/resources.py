@@ -1,4 +1,4 @@
-"""What the activities of one worker share: the enricher, and places for calls of the router."""
+"""Resources that the activities of a worker share: the enricher, and places for calls of the router."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["Resources", "current", "lifespan"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resources:
-    """Opened when a worker starts.
+    """Opened at a worker's start.
 
     Attributes:
-        enricher: makes enrichments.
-        calls: bounds how many batches wait for the router at once; None where none does.
+        enricher: the enricher.
+        calls: limits how many batches wait for the router at once; None without a router.
     """
 
     enricher: Enricher
@@ -36,7 +36,7 @@ _current: Resources | None = None
 
 
 def current() -> Resources:
-    """The resources of the worker that this runs in.
+    """Return the resources of the current worker.
 
     Raises:
         RuntimeError: no worker with the gardener module runs in this process.
@@ -48,7 +48,7 @@ def current() -> Resources:
 
 @contextlib.asynccontextmanager
 async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
-    """Opens the resources of a worker, and closes them when it stops."""
+    """Open the resources of a worker, and close them when it stops."""
     global _current
     settings = context.settings if context.settings is not None else GardenerSettings()
     rules = RuleEnricher(await asyncio.to_thread(load_taxonomy, settings.taxonomy))

@@ -1,7 +1,7 @@
-"""RouterEnricher: has the agent `gardener` of a router service enrich, and the rules fill in what it leaves out.
+"""RouterEnricher: calls the agent `gardener` of a router service, and fills gaps with the rules.
 
-The router decides nothing that the catalogue could not hold: its answer is held against the taxonomy and the contract's
-bounds as a whole, and refused by path where it does not fit.
+The router's answer is checked against the taxonomy and the contract's rules as a whole, and rejected with the path of
+the violation if it is invalid.
 """
 
 from __future__ import annotations
@@ -46,32 +46,32 @@ _REFUSALS = {
     grpc.StatusCode.OUT_OF_RANGE,
     grpc.StatusCode.UNIMPLEMENTED,
 }
-"""What another attempt would be answered with as well."""
+"""Base of errors that a retry does not fix."""
 _MAX_DETAILS = 300
 
 
 class RouterUnavailableError(EnricherError):
-    """The router cannot be reached, or fails."""
+    """The router is unreachable, or failed."""
 
     type = "RouterUnavailable"
     retryable = True
 
 
 class RouterTimeoutError(EnricherError):
-    """The router did not answer in time."""
+    """The router did not answer before the timeout."""
 
     type = "RouterTimeout"
     retryable = True
 
 
 class RouterRefusedError(EnricherError):
-    """The router does not do this for us, however often it is asked."""
+    """The router rejects the call; a retry does not help."""
 
     type = "RouterRefused"
 
 
 class RouterAnswerError(EnricherError):
-    """The router answered something that is no enrichment. Agents do not always say the same, so it is asked again."""
+    """The router's answer is invalid. Agents' answers vary, so it is retried."""
 
     type = "RouterAnswer"
     retryable = True
@@ -81,7 +81,7 @@ _Value = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)
 
 
 class _Told(BaseModel):
-    """One element of `enrichments`, as far as it is taken; what it leaves out, the rules fill in."""
+    """The used fields of an element of `enrichments`; the rules fill in missing ones."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -95,7 +95,7 @@ class _Told(BaseModel):
 
 
 class _State(BaseModel):
-    """The agent's final state, as far as it is taken."""
+    """The used fields of the agent's final state."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -103,11 +103,11 @@ class _State(BaseModel):
 
 
 class RouterEnricher:
-    """Enriches by a router service.
+    """Enriches with a router service.
 
     Args:
-        settings: where it is, and how long it may take.
-        rules: fill in what it leaves out.
+        settings: address and timeout of the router.
+        rules: fill in what the answer lacks.
     """
 
     is_quick = False
@@ -132,14 +132,14 @@ class RouterEnricher:
         self._stub = router_pb2_grpc.RouterServiceStub(self._channel)
 
     async def close(self) -> None:
-        """Closes the connection; calls under way are cancelled."""
+        """Close the connection, and cancel running calls."""
         await self._channel.close()
 
     async def enrich(self, tenant_id: str, products: Sequence[ProductToEnrich]) -> Enriched:
-        """Enriches a batch by one call of the agent.
+        """Enrich a batch with one call of the agent.
 
         Raises:
-            EnricherError: it fails, takes too long, refuses, or answers nonsense.
+            EnricherError: the call failed, timed out, was rejected, or its answer is invalid.
         """
         answer = await self._ask(tenant_id, products)
         told = self._read(answer, products)
@@ -170,7 +170,7 @@ class RouterEnricher:
             raise self._nonsense(str(error)) from error
 
     def _request(self, products: Sequence[ProductToEnrich]) -> ContextUnit:
-        """The unit that asks. Whose products they are stands in the token alone."""
+        """Return the request. The tenant is only in the token."""
         current = context.current()
         unit = ContextUnit(
             payload={
@@ -190,7 +190,7 @@ class RouterEnricher:
         return unit
 
     def _read(self, answer: ContextUnit, products: Sequence[ProductToEnrich]) -> dict[tuple[str, str], _Told]:
-        """What the agent told, by supplier and SKU; what is of no product of the batch is passed over."""
+        """Return the answer by supplier and SKU; entries without a product of the batch are ignored."""
         try:
             state = _State.model_validate(answer.payload)
         except ValidationError as error:
@@ -224,14 +224,14 @@ class RouterEnricher:
             )
         if code in _REFUSALS:
             return RouterRefusedError(f"{text}; check router_url and router_tokens in [modules.gardener]")
-        return RouterUnavailableError(f"{text}; it is asked again")
+        return RouterUnavailableError(f"{text}; it is retried")
 
     def _nonsense(self, reason: str) -> RouterAnswerError:
-        return RouterAnswerError(f"the router {self._target} answered nonsense: {reason}")
+        return RouterAnswerError(f"the router {self._target} sent an invalid answer: {reason}")
 
 
 def _apply(told: _Told, made: Enrichment, product: ProductToEnrich) -> None:
-    """Puts what the router told over what the rules found."""
+    """Replace the rules' values by those of the router."""
     if told.category:
         made.category = told.category
     if told.colors is not None:

@@ -1,7 +1,7 @@
-"""RuleEnricher: category, colour, size, material, brand and completeness by the words of a product.
+"""RuleEnricher: derives category, colour, size, material, brand and completeness from the words of a product.
 
-Titles of shops name the thing last ("Down Jacket", not "Jacket Down"), and types and tags are coarse but sure; that is
-all that the rules know. What they are worth is measured: `python -m contextunity.modules.gardener evaluate FILE`.
+Shops' titles name the thing last ("Down Jacket", not "Jacket Down"), and types and tags are coarse but reliable: the
+rules use only this. `python -m contextunity.modules.gardener evaluate FILE` measures their quality.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ COMPLETENESS = {
     "missing_attributes": 5,
     "missing_weight": 5,
 }
-"""What a product lacks, and how many of 100 points that takes."""
+"""Missing data of a product, and the points out of 100 that each costs."""
 
 _SHORT_DESCRIPTION = 80
 _QUALIFIERS = re.compile(r"\s[-\u2013\u2014|]\s|[,(;]|\b(?:for|with|w/|from|by|in|of)\s", re.IGNORECASE)
-"""Behind these a title says more of the thing that it has named."""
+"""Words after which a title describes the thing that it has named."""
 _NO_HEAD = re.compile(r"\d|^(?:in|inch|cm|mm|ml|l|kg|g|oz|lb|v|vol|men|women|womens|kid|unisex|new)$")
-"""Words at the end of a title that name no thing: measures, years and for whom it is."""
+"""Words at the end of a title that do not name a thing: measures, years, and the target group."""
 _NEGATION = re.compile(r"\b(?:without|no|not|non|free of|instead of|than|like)\W+(?:\w+\W+)?$")
 _NEGATION_REACH = 40
 _FREE = re.compile(r"^[\s-]*free\b")
@@ -57,10 +57,10 @@ _PLACEHOLDER = "default title"
 
 
 class RuleEnricher:
-    """Enriches by a taxonomy.
+    """Enriches with a taxonomy.
 
     Args:
-        taxonomy: the words.
+        taxonomy: the taxonomy.
     """
 
     is_quick = True
@@ -71,20 +71,20 @@ class RuleEnricher:
         self._longest = max((phrase.count(" ") + 1 for phrase in taxonomy.categories), default=1)
         self._materials_in_text = _finder(taxonomy.materials)
         self._materials_in_title = _finder({**taxonomy.materials, **taxonomy.title_materials})
-        # Variants of a product come one after another, and have their description and types in common.
+        # Cache: consecutive variants of a product share their description and types.
         self._of_description: Callable[[str], tuple[str, ...]] = functools.lru_cache(256)(self._find_in_description)
         self._of_type: Callable[[str], tuple[str, str] | None] = functools.lru_cache(1024)(self._find_type)
 
     async def enrich(self, tenant_id: str, products: Sequence[ProductToEnrich]) -> Enriched:
-        """Enriches a batch; it is nothing but processor time, so it goes into a thread."""
+        """Enrich a batch in a thread, because it only uses the processor."""
         return Enriched(enrichments=await asyncio.to_thread(self.enrich_all, products))
 
     def enrich_all(self, products: Sequence[ProductToEnrich]) -> list[Enrichment]:
-        """Enriches products, in their order."""
+        """Return the enrichments of products, in their order."""
         return [self.enrich_one(product) for product in products]
 
     def enrich_one(self, product: ProductToEnrich) -> Enrichment:
-        """Enriches one product."""
+        """Return the enrichment of a product."""
         brand = self._brand(product)
         title = _without_options(product.title, product.options)
         words = self._title_words(title, product.brand)
@@ -106,11 +106,11 @@ class RuleEnricher:
     # Category.
 
     def _category(self, words: Sequence[str], head: int, product: ProductToEnrich) -> str:
-        """The category that the title names, the type agrees with, or else the tags have.
+        """Return the category of the title if the type agrees, or else that of the tags.
 
         Args:
-            words: of the title.
-            head: how many of them are left where it has named the thing.
+            words: words of the title.
+            head: number of words up to the name of the thing.
             product: the product.
         """
         type_phrase, of_type = next(filter(None, map(self._of_type, product.categories)), ("", ""))
@@ -128,12 +128,12 @@ class RuleEnricher:
         named, within, at_head, *_ = best_rank
         if within or named:
             return best
-        # One word of a title is more often a part of a name, unless it is the thing's, and the type is of its kind.
+        # A single word of a title is usually part of a name, unless it names the thing, and the type agrees.
         is_sibling = at_head and best.partition("/")[0] == of_type.partition("/")[0]
         return best if is_sibling and phrase not in type_phrase and not is_within(of_type, best) else of_type
 
     def _find_type(self, text: str) -> tuple[str, str] | None:
-        """What a type, tag or path such as `Home > Pans` names: a phrase of its last part, and its category."""
+        """Return phrase and category of a type, tag or path such as `Home > Pans`, by its last part."""
         for part in reversed(text.split(">")):
             words = words_of(part)
             found = max(self._phrases(words), key=lambda each: (each[0] == len(words), each[1], each[0]), default=None)
@@ -143,7 +143,7 @@ class RuleEnricher:
         return None
 
     def _phrases(self, words: Sequence[str]) -> Iterator[tuple[int, int, str]]:
-        """The phrases of categories among words: where each ends, how many words it has, and its category."""
+        """Yield the category phrases among words: the end, the number of words, and the category."""
         known = self.taxonomy.categories
         for start in range(len(words)):
             for end in range(start + 1, min(start + self._longest, len(words)) + 1):
@@ -158,7 +158,7 @@ class RuleEnricher:
         if values:
             found = [color for value in values for part in _SPLIT.split(value) for color in self._color_of(part)]
             return list(dict.fromkeys(found))
-        # An option that nobody named, such as Shopify's Title, may hold one too.
+        # An option without a real name, such as Shopify's Title, may contain one too.
         others = [self.taxonomy.colors.get(" ".join(words_of(value))) for value in product.options.values()]
         if any(others):
             return [color for color in others if color is not None]
@@ -166,7 +166,7 @@ class RuleEnricher:
         return named[:1]
 
     def _color_of(self, value: str) -> list[str]:
-        """The colour of an option's value: the whole of it, else the last of its words that names one."""
+        """Return the colour of an option's value: of the whole value, or else of the last word that names one."""
         words = words_of(value)
         for phrase in (" ".join(words), *reversed(words)):
             color = self.taxonomy.colors.get(phrase) or self.taxonomy.option_colors.get(phrase)
@@ -218,20 +218,20 @@ class RuleEnricher:
     # Brand.
 
     def _brand(self, product: ProductToEnrich) -> str:
-        """The brand in one spelling."""
+        """Return the brand in its standard spelling."""
         tidy = _SPACE.sub(" ", _MARKS.sub("", product.brand)).strip()
         tidy = _LEGAL_FORM.sub("", tidy)
         known = self.taxonomy.brands.get(" ".join(words_of(tidy)))
         return (tidy if known is None else known)[:500]
 
     def _title_words(self, title: str, brand: str) -> Sequence[str]:
-        """The words of a title without the brand before them: Black Diamond is no colour."""
+        """Return the words of a title without the brand in front: Black Diamond is not a colour."""
         words, own = words_of(title), words_of(brand)
         return words[len(own) :] if own and words[: len(own)] == own else words
 
 
 def score(made: Enrichment, product: ProductToEnrich) -> None:
-    """Fills in how complete a product is, and what keeps it from 100."""
+    """Set the completeness of a product, and the reasons for less than 100."""
     lacks = {
         "missing_image": product.images == 0,
         "missing_description": not product.description,
@@ -248,7 +248,7 @@ def score(made: Enrichment, product: ProductToEnrich) -> None:
 
 
 def _without_options(title: str, options: dict[str, str]) -> str:
-    """A title without the values that harvest appended to tell variants apart."""
+    """Return a title without the option values that harvest appended."""
     for cut in range(len(options)):
         suffix = " - " + " / ".join(list(options.values())[cut:])
         if title.endswith(suffix):
@@ -260,11 +260,11 @@ def _without_options(title: str, options: dict[str, str]) -> str:
 
 
 def _head_length(title: str, words: Sequence[str]) -> int:
-    """How many words of a title are left where it has named the thing."""
+    """Return the number of words up to the name of the thing."""
     found = _QUALIFIERS.search(title, 1)
     length = len(words)
     if found is not None:
-        # The brand may be gone from the words, which all stand at the end.
+        # The brand may have been removed from the words, which are all at the end.
         length = max(1, length - len(words_of(title[found.start() :])))
     while length > 1 and _NO_HEAD.search(words[length - 1]):
         length -= 1
@@ -272,7 +272,7 @@ def _head_length(title: str, words: Sequence[str]) -> int:
 
 
 def _finder(phrases: Mapping[str, str]) -> Callable[[str], list[str]]:
-    """Makes the function that finds what a text names, in its order, leaving out what it says that there is not."""
+    """Make the function that finds phrases in a text, in order, without negated ones."""
     if not phrases:
         return lambda text: []
     alternatives = "|".join(re.escape(phrase) for phrase in sorted(phrases, key=len, reverse=True))
@@ -291,7 +291,7 @@ def _finder(phrases: Mapping[str, str]) -> Callable[[str], list[str]]:
 
 @functools.cache
 def _code() -> str:
-    """A hash of the code that makes enrichments: unlike a number of its version, nobody forgets to raise it."""
+    """Return a hash of the code that makes enrichments, which cannot be forgotten like a version number."""
     digest = hashlib.sha256()
     for name in ("rules.py", "taxonomy.py"):
         digest.update((Path(__file__).parent / name).read_bytes())

@@ -1,4 +1,4 @@
-"""Settings of the gardener module: the taxonomy, and the router where one is asked."""
+"""Settings of the gardener module: the taxonomy, and the optional router."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class GardenerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     taxonomy: Path = BUNDLED_TAXONOMY
-    """File of the categories and words, a relative path from the folder of the settings file; the one that comes along
-    unless given."""
+    """File of the categories and words, relative to the folder of the settings file; default: the included
+    one."""
     router_url: str | None = Field(default=None, pattern=r"^https?://[^/\s?#]+/?$")
-    """Where the router service is: http://HOST:PORT, or https:// with TLS. Unless given, rules alone enrich."""
+    """Address of the router service: http://HOST:PORT, or https:// with TLS. Without it, only the rules enrich."""
     router_tokens: dict[str, SecretStr] = Field(default_factory=dict[str, SecretStr])
-    """Bearer token by tenant: the router takes the tenant from it. Tenants without one call without a token."""
+    """Bearer token by tenant: the router takes the tenant from it. For other tenants, the call has no token."""
     router_timeout: float = Field(default=60.0, gt=0, le=600)
-    """Seconds that the router may take for a batch."""
+    """Timeout in seconds of the router for a batch."""
     router_calls: int = Field(default=8, ge=1, le=90)
-    """Calls of the router that one worker has under way; further batches wait without a slot."""
+    """Maximum concurrent calls of the router per worker; further batches wait without a slot."""
     router_calls_per_tenant: int = Field(default=4, ge=1)
-    """Of them for one tenant."""
+    """Maximum of these calls per tenant."""
 
     @field_validator("taxonomy")
     @classmethod

@@ -1,4 +1,4 @@
-"""The taxonomy: a data file of categories, colours, materials, sizes and brands, with the words that name them."""
+"""The taxonomy: a data file of categories, colours, materials, sizes and brands, with their words."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _APOSTROPHE = re.compile("['\u2019]")
 
 
 class TaxonomyError(ContextUnityError):
-    """A taxonomy file that cannot be used.
+    """A taxonomy file is invalid.
 
     Attributes:
         path: the file.
-        faults: each as (line from 1, what is wrong); line 0 is the file as a whole.
+        faults: all errors as (line from 1, text); line 0 is the whole file.
     """
 
     def __init__(self, path: Path, faults: list[tuple[int, str]]) -> None:
@@ -51,20 +51,20 @@ class TaxonomyError(ContextUnityError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Taxonomy:
-    """What a taxonomy file says, by the phrases in it, which are lower-case words with one space between them.
+    """Content of a taxonomy file, by its phrases: lower-case words separated by single spaces.
 
     Attributes:
         version: hash of the file.
         categories: path by phrase.
         paths: all paths, in the order of the file.
         colors: colour by a phrase that names it anywhere.
-        option_colors: colour by a phrase that names it in an option's value.
+        option_colors: colour by a phrase that names it only in an option's value.
         materials: material by a phrase that names it anywhere.
-        title_materials: material by a phrase that names it in a title or an option alone.
-        made_of: categories that are made of a material, those that are not with ! in front; none for all.
-        options: what an option tells, color, size or material, by its name.
+        title_materials: material by a phrase that names it only in a title or an option.
+        made_of: categories of a material, excluded ones with ! in front; none for all.
+        options: kind of an option, color, size or material, by its name.
         sizes: size by spelling.
-        brands: brand by spelling; empty for what is no brand.
+        brands: brand by spelling; empty for texts that are not a brand.
     """
 
     version: str
@@ -80,7 +80,7 @@ class Taxonomy:
     brands: dict[str, str] = field(default_factory=dict[str, str])
 
     def may_be_of(self, material: str, category: str) -> bool:
-        """Whether things of a category are made of a material; of what has no category, nothing is known."""
+        """Return whether products of a category can be made of a material; the category may be empty."""
         limits = self.made_of.get(material, ())
         if any(limit[0] == "!" and is_within(category, limit[1:]) for limit in limits):
             return False
@@ -88,15 +88,15 @@ class Taxonomy:
 
 
 def is_within(path: str, above: str) -> bool:
-    """Whether a category is another one, or below it."""
+    """Return whether a category equals another one, or is below it."""
     return path == above or path.startswith(f"{above}/")
 
 
 @functools.lru_cache(8192)
 def words_of(text: str) -> tuple[str, ...]:
-    """The words of a text as phrases have them: lower case, without accents and without a plural s.
+    """Return the words of a text as in phrases: lower case, without accents and without a plural s.
 
-    Names and values of options, types and titles come again with every variant, so they are kept.
+    Cached, because names and values of options, types and titles are repeated in every variant.
 
     Example:
         >>> words_of("Crêpe Pans, 22 cm")
@@ -109,17 +109,17 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 def folded(text: str) -> str:
-    """A text in lower case and without accents."""
+    """Return a text in lower case and without accents."""
     if not text.isascii():
         text = _ACCENT.sub("", unicodedata.normalize("NFKD", text))
     return text.casefold()
 
 
 def load_taxonomy(path: Path) -> Taxonomy:
-    """Reads a taxonomy file.
+    """Read a taxonomy file.
 
     Raises:
-        TaxonomyError: it cannot be read, or is faulty; every fault is named with its line.
+        TaxonomyError: it cannot be read, or is invalid; every error is listed with its line.
     """
     try:
         data = path.read_bytes()
@@ -129,15 +129,15 @@ def load_taxonomy(path: Path) -> Taxonomy:
         raise TaxonomyError(path, [(0, f"cannot be read: {reason}; check taxonomy in [modules.gardener]")]) from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise TaxonomyError(path, [(line, "is not UTF-8; save it so")]) from None
+        raise TaxonomyError(path, [(line, "is not UTF-8; save the file in UTF-8")]) from None
     return parse_taxonomy(text, path)
 
 
 def parse_taxonomy(text: str, path: Path) -> Taxonomy:
-    """Makes a taxonomy of the text of a file.
+    """Parse the text of a taxonomy file.
 
     Raises:
-        TaxonomyError: the text is faulty; every fault is named with its line.
+        TaxonomyError: the text is invalid; every error is listed with its line.
     """
     parsed = _Parser(Taxonomy(version=hashlib.sha256(text.encode()).hexdigest()[:12]))
     for line, content in enumerate(text.splitlines(), start=1):
@@ -151,7 +151,7 @@ def parse_taxonomy(text: str, path: Path) -> Taxonomy:
 
 
 class _Parser:
-    """Reads a taxonomy line by line, and goes on after a fault to name them all."""
+    """Parses a taxonomy line by line, and continues after an error to report all."""
 
     def __init__(self, taxonomy: Taxonomy) -> None:
         self.taxonomy = taxonomy
@@ -162,7 +162,7 @@ class _Parser:
         self._phrases = dict[tuple[str, str], int]()
 
     def read(self, line: int, text: str) -> None:
-        """Reads one line."""
+        """Parse a line."""
         self._line = line
         if not text:
             return
@@ -175,7 +175,7 @@ class _Parser:
         if self._section == "?":
             return
         if not self._section:
-            self._fault("stands before the first section; sections are " + ", ".join(_SECTIONS))
+            self._fault("is before the first section; sections are " + ", ".join(_SECTIONS))
             return
         name, equals, phrases = text.partition("=")
         name, _, limits = (part.strip() for part in name.partition("@"))
@@ -183,11 +183,11 @@ class _Parser:
             self._fault(f"{text[:60]!r} is not a name, an = and phrases, such as `tents/dome = dome tent, igloo tent`")
             return
         if (self._section, name) in self._names:
-            self._fault(f"{name!r} stands on line {self._names[self._section, name]} already; put the phrases there")
+            self._fault(f"{name!r} is already on line {self._names[self._section, name]}; put the phrases there")
             return
         self._names[self._section, name] = line
         if limits and self._section != "materials":
-            self._fault(f"@ is for materials alone, and {name!r} is none")
+            self._fault(f"@ is only for materials, and {name!r} is not one")
         getattr(self, f"_read_{self._section}")(name, limits, phrases)
 
     def _read_categories(self, path: str, _limits: str, phrases: str) -> None:
@@ -206,7 +206,7 @@ class _Parser:
         known = tuple(limits.split())
         for limit in known:
             if not any(is_within(path, limit.removeprefix("!")) for path in self.taxonomy.paths):
-                self._fault(f"{material!r} is of the category {limit!r}, which stands nowhere before it")
+                self._fault(f"{material!r} is of the category {limit!r}, which is not defined before it")
         if known:
             self.taxonomy.made_of[material] = known
         anywhere, _, in_titles = phrases.partition("|")
@@ -215,7 +215,7 @@ class _Parser:
 
     def _read_options(self, kind: str, _limits: str, phrases: str) -> None:
         if kind not in _OPTION_KINDS:
-            self._fault(f"options tell {', '.join(_OPTION_KINDS)}, and not {kind!r}")
+            self._fault(f"options are {', '.join(_OPTION_KINDS)}, and not {kind!r}")
             return
         self._keep(self.taxonomy.options, kind, phrases)
 
@@ -229,7 +229,7 @@ class _Parser:
         for phrase in self._each(phrases):
             earlier = self._phrases.setdefault((self._section, phrase), self._line)
             if earlier != self._line:
-                self._fault(f"the phrase {phrase!r} stands on line {earlier} already, and can mean one thing")
+                self._fault(f"the phrase {phrase!r} is already on line {earlier}, and can only have one meaning")
             else:
                 kept[phrase] = name
 
@@ -239,7 +239,7 @@ class _Parser:
             if 1 <= len(words) <= MAX_PHRASE_WORDS:
                 yield " ".join(words)
             else:
-                self._fault(f"the phrase {phrase!r} has {len(words)} words, and may have 1 to {MAX_PHRASE_WORDS}")
+                self._fault(f"the phrase {phrase!r} has {len(words)} words; 1 to {MAX_PHRASE_WORDS} are allowed")
 
     def _fault(self, text: str) -> None:
         self.faults.append((self._line, text))

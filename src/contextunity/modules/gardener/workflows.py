@@ -1,8 +1,8 @@
-"""The workflows `gardener`, which keeps a tenant's products enriched, and `enrich`, which enriches some once.
+"""The workflow `gardener`, which keeps a tenant's products enriched, and `enrich`, which enriches some of them once.
 
-Products are listed by harvest's activity, a few batches at once, enriched by ours, batch by batch, and written by
-harvest's, again a few batches at once. Listing is sequential, since only a page tells where the next one begins; the
-rest runs beside it. What is made and not written yet is in the history, so a worker's death loses none of it.
+An activity of harvest lists products, several batches at once; an activity of this module enriches each batch; another
+one of harvest writes the results, again several batches at once. Listing is sequential, because only a page contains
+the start of the next one; the rest runs concurrently. Unwritten results are in the history, so they survive a worker.
 """
 
 from __future__ import annotations
@@ -47,32 +47,32 @@ _BATCH_SIZE, _PARALLEL_BATCHES, _RETRY_MAX = 50, 2, 3
 _POLL_INTERVAL = timedelta(seconds=900)
 _BATCHES_A_PAGE, _MAX_PAGE = 10, 1000
 _PAGES_AT_ONCE = 5
-"""Pages that one activity lists, and one writes, where rules enrich: for one page, turns of the server take as long as
-the rules do."""
+"""Pages that one activity lists or writes with rules: for a single page, the server's overhead is as large as the
+rules' own time."""
 _PIPELINE = "gardener-rules-pipeline"
-"""Patch: histories without it take one page at a time, and enrich it in a local activity, during which a workflow can
+"""Patch: histories without it take one page at a time, and enrich it in a local activity, during which the workflow can
 neither list nor write."""
 _MAX_WRITES, _MAX_WRITTEN_BYTES = 2, 512 * 1024
 _MAX_SENT_BYTES = 1024 * 1024
-"""Of batches that are being enriched. What a workflow task begins goes to the server in one message of up to 4 MiB."""
+"""Bytes of batches being enriched. The commands of a workflow task go to the server in a message of up to 4 MiB."""
 _BATCHES_PER_RUN = 200
-"""Batches after which a workflow continues as new: some 10 events each keep a history far below Temporal's limits.
-Batches that are large in bytes are bounded by what the server suggests."""
+"""Batches after which a workflow continues as new: about 10 events each keep a history far below Temporal's limits.
+For batches with many bytes, the server's suggestion is the limit."""
 _LOOKS_PER_RUN = 50
 _MAX_ERROR = 500
 _DEFAULT_TENANT = "default"
 
 
 class _Flow:
-    """Takes products through listing, enriching and writing, look by look.
+    """Lists, enriches and writes products, round by round.
 
     Args:
-        state: where an earlier run left off; changed as it goes.
-        parallel_batches: enriched at once.
-        retry_max: attempts at enriching a batch.
-        supplier_code: whose products alone; empty for all.
-        skus: which alone; empty for all.
-        force: whether also those that are enriched already.
+        state: state of the earlier run; modified.
+        parallel_batches: number of batches enriched at once.
+        retry_max: attempts to enrich a batch.
+        supplier_code: supplier of the products; empty for all.
+        skus: SKUs of the products; empty for all.
+        force: whether to enrich unchanged products again.
     """
 
     def __init__(
@@ -103,13 +103,13 @@ class _Flow:
 
     @property
     def progress(self) -> GardenerProgress:
-        """What was done so far, as it is kept."""
+        """The progress of the state."""
         assert self.state.progress is not None
         return self.state.progress
 
     @property
     def run_is_long(self) -> bool:
-        """Whether the workflow is to continue as new."""
+        """Whether the workflow must continue as new."""
         return (
             self._batches >= _BATCHES_PER_RUN
             or self._looks >= _LOOKS_PER_RUN
@@ -117,18 +117,18 @@ class _Flow:
         )
 
     async def look(self) -> bool:
-        """Enriches what is to be enriched, or the part of it that fits one history.
+        """Enrich the due products, or those that fit into one history.
 
         Returns:
-            Whether the look is over; else a further run goes on with it.
+            Whether the round is complete; otherwise a further run continues it.
 
         Raises:
-            ActivityError: products cannot be listed. Batches at hand are finished then, as they are on cancellation.
+            ActivityError: products cannot be listed. Running batches are completed first, as on cancellation.
         """
         try:
             over = await self._go()
         except (Exception, asyncio.CancelledError) as error:
-            # Not in a `finally`: a workflow that leaves the worker's memory is closed there, and must not wait.
+            # Not in `finally`: an evicted workflow is closed there, and must not wait.
             self.ending = self.ending or is_cancelled_exception(error)
             await self._finish()
             raise
@@ -163,7 +163,7 @@ class _Flow:
                 return over
 
     def _may_list(self) -> bool:
-        """Whether to list further products: there is always a page to go on with, but for the end of a run."""
+        """Return whether to list further products, which is only possible before the end of a round."""
         return _count(self._listed) < self._page_size and not self.state.paused and not self.run_is_long
 
     def _has_something_to_do(self, over: bool) -> bool:
@@ -174,7 +174,7 @@ class _Flow:
         return self._is_at_rest() or (self._listing is None and (over or not self.state.paused))
 
     async def _list(self) -> bool:
-        """Lists the products of the next batches; whether they are the last ones."""
+        """List the products of the next batches; return whether they are the last ones."""
         state, progress = self.state, self.progress
         page = await harvest.list_for_enrichment(
             ListForEnrichmentRequest(
@@ -184,27 +184,27 @@ class _Flow:
                 force=self._force,
                 after=state.cursor,
                 limit=min(_MAX_PAGE, self._page_size),
-                # The rules take a page at once, as a batch costs more than they do.
+                # Rules get a whole page, because a batch costs more than applying them.
                 batch_size=_MAX_PAGE if self._is_quick else progress.batch_size,
                 pages=self._pages,
             )
         )
         if state.cursor is None:
-            # Told with the first page alone.
+            # Only the first page has it.
             progress.due = page.due
         self._listed += page.batches
         state.cursor = page.next
         return page.next is None
 
     def _begin(self) -> None:
-        """Begins with the next batch."""
+        """Start the next batch."""
         self._batches += 1
         products = self._listed.pop(0)
         self._sent_bytes += len(products.data)
         self._under_way.append(asyncio.create_task(self._process(products)))
 
     async def _process(self, products: PackedProducts) -> None:
-        """Enriches one batch, and has it written when enough are made; where that fails, the others go on."""
+        """Enrich a batch, and write results if there are enough; if a batch fails, the others continue."""
         progress, request = self.progress, EnrichBatchRequest(products=products)
         progress.batches += 1
         try:
@@ -213,7 +213,7 @@ class _Flow:
             else:
                 made = await retry_until_free(lambda: contract.enrich_batch(request, retry_policy=self._retry_policy))
         except FailureError as error:
-            # A local activity's failure comes as it is, any other's in an ActivityError.
+            # The failure of a local activity is direct; any other is in an ActivityError.
             self._failed(products.count, error)
             return
         finally:
@@ -223,11 +223,11 @@ class _Flow:
             progress.tokens_used += made.metrics.tokens_used
         if made.enrichments is not None:
             self._made.setdefault(made.rules_version, []).append(made.enrichments)
-        # Not here: the next batch need not wait for it.
+        # Written by another task, so that the next batch does not wait.
         self._writing.append(asyncio.create_task(self._write(self._page_size)))
 
     async def _write(self, least: int) -> None:
-        """Writes what is made by the same rules, where there are so many, or it takes much room."""
+        """Write the results of the same rules, if there are many, or if they are large."""
         enough = [version for version, made in self._made.items() if _count(made) >= least or not self._is_room(made)]
         for version in enough:
             made = self._made.pop(version)
@@ -246,8 +246,8 @@ class _Flow:
                     self.progress.done += _count(some)
 
     def _is_room(self, made: Sequence[PackedEnrichments]) -> bool:
-        """Whether more can be written with these."""
-        # One page always goes in one activity, as it did in histories from before there were several.
+        """Return whether more results fit into the write."""
+        # A single page always fits into an activity, as in histories before there were several.
         return self._pages == 1 or sum(len(batch.data) for batch in made) < _MAX_WRITTEN_BYTES
 
     def _failed(self, products: int, error: FailureError) -> None:
@@ -256,19 +256,19 @@ class _Flow:
         self.progress.last_error = _told(error)
 
     async def _finish(self) -> None:
-        """Waits for the batches at hand, and has written what is made."""
+        """Wait for the running batches, and write all results."""
         if self._listing is not None:
             self._listing.cancel()
         tasks = [*self._under_way, *self._writing, *filter(None, [self._listing])]
         await workflow.wait_condition(lambda: all(task.done() for task in tasks))
-        # What a batch that was at hand gives to write comes on top.
+        # Running batches add their results.
         await workflow.wait_condition(lambda: all(task.done() for task in self._writing))
         self._reap()
         self._listing, self._listed = None, []
         await self._write(1)
 
     def _reap(self) -> None:
-        """Takes out the batches that are over; what went wrong with their code goes wrong here."""
+        """Remove completed batches; an exception in their code is raised here."""
         over = [task for task in (*self._under_way, *self._writing) if task.done()]
         self._under_way = [task for task in self._under_way if not task.done()]
         self._writing = [task for task in self._writing if not task.done()]
@@ -281,13 +281,13 @@ class _Flow:
         return under_way < self._parallel_batches and writing < _MAX_WRITES and is_room and not self.state.paused
 
     def _is_at_rest(self) -> bool:
-        """Whether it is paused, and nothing is at hand but to write what is made."""
+        """Return whether it is paused, and there is nothing to do except writing."""
         at_hand = any(not task.done() for task in (*self._under_way, *self._writing))
         return self.state.paused and not at_hand and bool(self._made)
 
     @property
     def _page_size(self) -> int:
-        """Products that are listed and written by one activity: of a few batches, which spares the server much."""
+        """Maximum products per activity that lists or writes: several batches reduce the server's load."""
         return _MAX_PAGE * self._pages if self._is_quick else min(_MAX_PAGE, _BATCHES_A_PAGE * self.progress.batch_size)
 
 
@@ -296,7 +296,7 @@ def _count(batches: Sequence[PackedEnrichments | PackedProducts]) -> int:
 
 
 def _told(error: FailureError) -> str:
-    """Why an activity failed, in one line."""
+    """Return the reason of an activity's failure on one line."""
     reason = error.cause if isinstance(error, ActivityError) else error
     if isinstance(reason, ApplicationError):
         return f"{reason.type}: {reason.message}"[:_MAX_ERROR]
@@ -304,9 +304,9 @@ def _told(error: FailureError) -> str:
 
 
 def _check_tenant(tenant_id: str) -> None:
-    """Refuses a task whose input names another tenant than the one that it is run for.
+    """Reject a task whose input has another tenant than the task itself.
 
-    Activities go by the latter, so it would do its work, and not where its id says.
+    Activities use the task's tenant, so the products would not be those that the workflow id suggests.
 
     Raises:
         ApplicationError: TenantMismatch.
@@ -330,7 +330,7 @@ def _state(resume: GardenerState | None, batch_size: int) -> GardenerState:
 
 @final
 class GardenerWorkflow(contract.GardenerWorkflowBase):
-    """Keeps a tenant's products enriched until it is cancelled."""
+    """Keeps a tenant's products enriched until cancellation."""
 
     @workflow.init
     def __init__(self, request: GardenerRequest) -> None:
@@ -343,7 +343,7 @@ class GardenerWorkflow(contract.GardenerWorkflowBase):
         )
 
     async def run(self, request: GardenerRequest) -> GardenerResponse:
-        """Looks for products, and rests, until it is cancelled or its history is long."""
+        """Run rounds with pauses between them, until cancellation or until the history is long."""
         _check_tenant(request.tenant_id)
         while True:
             over = await self._look()
@@ -369,7 +369,7 @@ class GardenerWorkflow(contract.GardenerWorkflowBase):
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            # It lives for years, and a catalogue that is gone for an hour must not end it.
+            # It runs for years, and must survive an hour without the catalogue.
             self._state.looking, self._state.cursor = False, None
             self._flow.progress.last_error = _told(error)
             return True
@@ -384,7 +384,7 @@ class GardenerWorkflow(contract.GardenerWorkflowBase):
             self._resting = False
 
     def get_progress(self) -> GardenerProgress:
-        """Tells what was done so far."""
+        """Return the progress."""
         stage = GardenerStage.WAITING if self._resting else GardenerStage.RUNNING
         if self._state.paused:
             stage = GardenerStage.PAUSED
@@ -393,32 +393,32 @@ class GardenerWorkflow(contract.GardenerWorkflowBase):
         return dataclasses.replace(self._flow.progress, stage=stage)
 
     def pause(self) -> None:
-        """Begins no further batches."""
+        """Start no further batches."""
         self._state.paused = True
 
     def resume(self) -> None:
-        """Goes on."""
+        """Continue."""
         self._state.paused = False
 
     def run_now(self) -> None:
-        """Looks for products now; while a look is at hand, once more after it, as it may be past what is new."""
+        """Start a round now; during a round, start another one after it, because it may have passed new products."""
         self._state.again = True
 
     def set_batch_size(self, request: SetBatchSizeRequest) -> SetBatchSizeResponse:
-        """Changes the size of the batches to come."""
+        """Change the size of later batches."""
         progress = self._flow.progress
         previous, progress.batch_size = progress.batch_size, request.batch_size
         return SetBatchSizeResponse(previous_batch_size=previous)
 
     def validate_set_batch_size(self, request: SetBatchSizeRequest) -> None:
-        """Refuses a size where there are no batches to come; which sizes there are, the contract says."""
+        """Reject a size if there will be no further batches; the contract limits the size itself."""
         if self._flow.ending:
-            raise ValueError("the gardener is ending, so there is no batch to give another size")
+            raise ValueError("the gardener is ending, so there are no further batches whose size could change")
 
 
 @final
 class EnrichWorkflow(contract.EnrichWorkflowBase):
-    """Enriches products of a supplier, or SKUs, once."""
+    """Enriches products of a supplier, or some SKUs, once."""
 
     @workflow.init
     def __init__(self, request: EnrichRequest) -> None:
@@ -434,7 +434,7 @@ class EnrichWorkflow(contract.EnrichWorkflowBase):
         )
 
     async def run(self, request: EnrichRequest) -> EnrichResponse:
-        """Enriches them, or the part of them that fits one history."""
+        """Enrich them, or those that fit into one history."""
         _check_tenant(request.tenant_id)
         if not await self._flow.look():
             contract.enrich_workflow.continue_as_new(
@@ -461,6 +461,6 @@ class EnrichWorkflow(contract.EnrichWorkflowBase):
         )
 
     def get_progress(self) -> GardenerProgress:
-        """Tells what was done so far."""
+        """Return the progress."""
         stage = GardenerStage.ENDING if self._flow.ending else GardenerStage.RUNNING
         return dataclasses.replace(self._flow.progress, stage=GardenerStage.DONE if self._done else stage)

@@ -1,4 +1,4 @@
-"""`contextworker code run`: runs a small program in the service's sandbox."""
+"""`contextworker code run`: run a small program in the service's sandbox."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = ["add_parser", "run"]
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command."""
+    """Add the command."""
     code = commands.add_parser("code", help=COMMANDS["code"][1])
     actions = code.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
-    parser = actions.add_parser("run", help="run a program; its output is printed as it is")
-    parser.add_argument("file", metavar="FILE|-", help="its source; - reads it from the standard input")
+    parser = actions.add_parser("run", help="run a program, and print its output unchanged")
+    parser.add_argument("file", metavar="FILE|-", help="source of the program; - reads the standard input")
     parser.add_argument(
         "--language", default="", metavar="WORD", help="python, monty or cpython (the service's default)"
     )
-    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="wall-clock time that it may take")
-    add_input(parser, "variables that it finds, by name")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="limit of its wall-clock time")
+    add_input(parser, "variables of the program, by name")
     parser.add_argument(
         "--file",
         dest="files",
@@ -39,18 +39,18 @@ def add_parser(commands: Commands) -> None:
         default=[],
         type=Path,
         metavar="PATH",
-        help="a file that it finds in its folder, under its own name; may be given again",
+        help="a file for the program's folder, with the same name; repeatable",
     )
     parser.add_argument(
         "--tool", dest="tools", action="append", default=[], metavar="NAME", help="a tool that it may call"
     )
-    parser.add_argument("--no-wait", action="store_true", help="do not wait for its end")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait for the end")
     add_json(parser)
     add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command; 0 where the program came to its end, 1 where it or the service failed."""
+    """Run the command; return 0 if the program succeeded, 1 if it or the service failed."""
     return run_with_client(_run, arguments)
 
 
@@ -71,7 +71,7 @@ def _run(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
         wait=False if arguments.no_wait else None,
     )
     under_way = result.status in ("started", "running")
-    # Who asked not to wait has not waited in vain.
+    # With --no-wait, a started program is a success.
     notice = _notice(client, result) if result.status == "running" else result.notice
     good = under_way or (result.status == "ok" and result.exit_code == 0)
     if arguments.json:
@@ -80,7 +80,7 @@ def _run(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
         print_json({"status": result.status, "exit_code": result.exit_code, "stdout": "", "stderr": "", **data, **told})
         return 0 if good else FAILED
     for stream, text in ((sys.stdout, result.stdout), (sys.stderr, result.stderr)):
-        # Files and programs get it as it is.
+        # Files and pipes get it unchanged.
         stream.write(printable(text) if stream.isatty() else text)
         stream.flush()
     if result.result is not None:
@@ -97,13 +97,13 @@ def _run(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
 
 
 def _notice(client: SyncWorkerClient, result: ExecuteCodeResult) -> str:
-    """What keeps a program from its end, such as that no worker polls; empty where nothing is known."""
+    """Return why a program has not ended, such as that no worker polls; empty if unknown."""
     from ..client import WorkerServiceError
 
     try:
         return client.task(result.workflow_id, run_id=result.run_id).status().notice
     except WorkerServiceError:
-        # The program runs all the same, and this would hide it.
+        # The program runs anyway; an error here would hide that.
         return ""
 
 

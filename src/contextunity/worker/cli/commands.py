@@ -1,4 +1,4 @@
-"""Which commands there are, which module has each, and how words that do not fit are reported."""
+"""The table of commands and their modules, and the errors for unknown words."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["COMMANDS", "SERVE", "Commands", "Parser"]
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes `--some_flag` as `--some-flag`, says what a mistyped word may mean, and reports in JSON with --json."""
+    """Accepts `--some_flag` for `--some-flag`, suggests a word for a mistyped one, and reports in JSON with --json."""
 
     _words: Sequence[str] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Parses words; see argparse."""
+        """Parse words; see argparse."""
         if args is not None:
             self._words = args = [self._with_dashes(word) for word in args]
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Reports what is wrong and ends the process with exit code 2."""
+        """Report an error, and exit with code 2."""
         parser = self._of_command()
         message += parser._suggestion(message)
         namespace = argparse.Namespace(json="--json" in self._words)
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         return did_you_mean(unknown[1], self._option_string_actions) if unknown is not None else ""
 
     def _of_command(self) -> Parser:
-        """The parser of the command that the words name: it hands what it does not know back to the first one."""
+        """Return the parser of the command; parsers of subcommands pass unknown words back to the first parser."""
         parser = self
         for word in self._words:
             choices: list[Mapping[str, Any]] = [
@@ -57,10 +57,10 @@ class Parser(argparse.ArgumentParser):
 
 
 class Commands(Protocol):
-    """Where parsers of commands are added; argparse's own class for it has no public name."""
+    """Protocol for argparse's subparsers, whose own class has no public name."""
 
     def add_parser(self, name: str, *, help: str, **options: Any) -> argparse.ArgumentParser:
-        """Adds the parser of a command."""
+        """Add the parser of a command."""
         ...
 
 
@@ -68,25 +68,25 @@ SERVE = "contextunity.worker.cli.serve"
 _TASKS = "contextunity.worker.cli.tasks"
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "dev": (SERVE, "run everything at once: Temporal server, gRPC service, workers"),
-    "serve": (SERVE, "run the gRPC service, as without a command"),
-    "temporal": (SERVE, "run Temporal workers, as --temporal does"),
+    "dev": (SERVE, "run everything: Temporal server, gRPC service, workers"),
+    "serve": (SERVE, "run the gRPC service (the default)"),
+    "temporal": (SERVE, "run Temporal workers, like --temporal"),
     "protos": (SERVE, "write the proto files that contracts import, for buf or protoc"),
-    "contracts": ("contextunity.worker.cli.contracts", "tell what can be started, and with what"),
-    "contract": ("contextunity.worker.cli.contract", "check your protos against those last released, and release them"),
+    "contracts": ("contextunity.worker.cli.contracts", "list what can be started, with the inputs"),
+    "contract": ("contextunity.worker.cli.contract", "compare your protos with the last release, and release them"),
     "start": ("contextunity.worker.cli.start", "start a task"),
     "list": (_TASKS, "list tasks, newest first"),
-    "status": (_TASKS, "tell how a task goes"),
+    "status": (_TASKS, "show the status and progress of a task"),
     "watch": (_TASKS, "follow a task to its end"),
     "result": (_TASKS, "wait for a task's result and print it"),
-    "cancel": (_TASKS, "ask a task to end in its own way"),
-    "terminate": (_TASKS, "end a task at once"),
+    "cancel": (_TASKS, "request the cancellation of a task"),
+    "terminate": (_TASKS, "terminate a task at once"),
     "signal": (_TASKS, "send a task a signal of its contract"),
-    "query": (_TASKS, "ask a task a query of its contract"),
-    "update": (_TASKS, "have a task do an update of its contract"),
-    "schedules": ("contextunity.worker.cli.schedules", "list, register and steer schedules"),
+    "query": (_TASKS, "send a task a query of its contract"),
+    "update": (_TASKS, "send a task an update of its contract"),
+    "schedules": ("contextunity.worker.cli.schedules", "list, register and control schedules"),
     "code": ("contextunity.worker.cli.code", "run a program in the service's sandbox"),
-    "token": ("contextunity.worker.cli.token", "make tokens and secrets, and verify tokens"),
-    "completion": ("contextunity.worker.cli.completion", "print what bash, zsh or fish need to complete commands"),
+    "token": ("contextunity.worker.cli.token", "create tokens and secrets, and verify tokens"),
+    "completion": ("contextunity.worker.cli.completion", "print the completion script for bash, zsh or fish"),
 }
-"""Commands by name: the module that has each, and what it does in a few words."""
+"""Commands by name: module and short description."""

@@ -1,4 +1,4 @@
-"""`contextworker completion`: prints what a shell needs to complete commands and flags."""
+"""`contextworker completion`: print a shell's completion script for commands and flags."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .output import say
 __all__ = ["add_parser", "complete", "is_asked", "run", "words_so_far"]
 
 _DESCRIPTION = """\
-Prints what a shell needs to complete commands and flags. Have it read at its start:
+Prints a shell's completion script for commands and flags. Load it when the shell starts:
 
   bash:  echo 'eval "$(contextworker completion bash)"' >> ~/.bashrc
   zsh:   echo 'eval "$(contextworker completion zsh)"' >> ~/.zshrc        (after compinit)
   fish:  contextworker completion fish > ~/.config/fish/completions/contextworker.fish
 """
 _ASKED = "_ARGCOMPLETE"
-"""Set by the shell's function when it asks what a word may become."""
+"""The shell's function sets this variable when it requests completions of a word."""
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = commands.add_parser(
         "completion",
         help=COMMANDS["completion"][1],
@@ -34,7 +34,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command."""
+    """Run the command."""
     from argcomplete.shell_integration import shellcode
 
     say(shellcode(["contextworker"], shell=arguments.shell).strip())
@@ -42,17 +42,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def is_asked() -> bool:
-    """Whether a shell runs this process to complete a word."""
+    """Return whether a shell runs this process for completion."""
     return _ASKED in os.environ
 
 
 def words_so_far() -> Sequence[str]:
-    """The words of the line that is completed."""
+    """Return the words of the line to complete."""
     return os.environ.get("COMP_LINE", "").split()[1:]
 
 
 def complete(parser: argparse.ArgumentParser) -> None:
-    """Answers the shell, and ends the process."""
+    """Print completions for the shell, and exit."""
     import argcomplete
 
     argcomplete.autocomplete(parser)

@@ -1,4 +1,4 @@
-"""How commands reach the service, and what they say where it does not answer as asked."""
+"""The connection of commands to the service, and their messages for its errors."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ __all__ = ["DEFAULT_TARGET", "UsageError", "add_json", "add_options", "open_clie
 DEFAULT_TARGET = "localhost:50052"
 
 FAILED, USAGE, UNREACHABLE, STOPPED = 1, 2, 3, 130
-"""Exit codes beside 0."""
+"""Exit codes other than 0."""
 
 Command = Callable[["SyncWorkerClient", argparse.Namespace], int]
 
 
 class UsageError(Exception):
-    """What was typed cannot be meant; the text says why and what to type instead."""
+    """Wrong usage; the text says why, and what to type instead."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of every command that calls the service."""
+    """Add the options of every command that calls the service."""
     group = parser.add_argument_group("connection")
     group.add_argument(
         "--target",
         default=os.environ.get("CONTEXTWORKER_TARGET") or DEFAULT_TARGET,
         metavar="HOST:PORT",
-        help=f"where the service is; https:// in front asks for TLS (CONTEXTWORKER_TARGET, else {DEFAULT_TARGET})",
+        help=f"address of the service; https:// uses TLS (CONTEXTWORKER_TARGET, else {DEFAULT_TARGET})",
     )
     group.add_argument(
         "--tenant",
@@ -44,37 +44,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         dest="tenant",
         default=os.environ.get("CONTEXTWORKER_TENANT", ""),
         metavar="NAME",
-        help="whose tasks are meant (CONTEXTWORKER_TENANT)",
+        help="tenant of the tasks (CONTEXTWORKER_TENANT)",
     )
     group.add_argument(
         "--token-file",
         type=Path,
         metavar="FILE",
-        help="file with the token to show, read for each call (CONTEXTWORKER_TOKEN has the token itself)",
+        help="file with the token, read for each call (CONTEXTWORKER_TOKEN has the token itself)",
     )
-    group.add_argument("--ca-file", type=Path, metavar="FILE", help="PEM file of the authority to trust; asks for TLS")
+    group.add_argument("--ca-file", type=Path, metavar="FILE", help="PEM file of the authority to trust; uses TLS")
     group.add_argument(
-        "--client-cert-file", type=Path, metavar="FILE", help="PEM file of the certificate to show; asks for TLS"
+        "--client-cert-file", type=Path, metavar="FILE", help="PEM file of the client's certificate; uses TLS"
     )
     group.add_argument("--client-key-file", type=Path, metavar="FILE", help="PEM file of its private key")
     group.add_argument(
         "--server-name", default="", metavar="NAME", help="name in the service's certificate, if not that of the target"
     )
-    group.add_argument(
-        "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="how long a call may take (30)"
-    )
+    group.add_argument("--ca-file", type=Path, metavar="FILE", help="PEM file of the authority to trust; uses TLS")
+    group.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="timeout of a call (30)")
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON document, for programs") -> None:
-    """Adds the option --json."""
+    """Add the option --json."""
     parser.add_argument("--json", action="store_true", help=what)
 
 
 def open_client(arguments: argparse.Namespace) -> SyncWorkerClient:
-    """The client that the options describe.
+    """Return the client for the options.
 
     Raises:
-        UsageError: an option is wrong, or a file that it names cannot be read.
+        UsageError: an option is invalid, or its file cannot be read.
     """
     from ..client import RetryPolicy, SyncWorkerClient
 
@@ -91,7 +90,7 @@ def open_client(arguments: argparse.Namespace) -> SyncWorkerClient:
             tls=_tls(arguments),
             server_name=arguments.server_name,
             timeout=arguments.timeout,
-            # Somebody waits in front of it: a service that is not there is told soon.
+            # An interactive user waits: report an unreachable service soon.
             retry=RetryPolicy(attempts=4),
         )
     except ValueError as error:
@@ -99,12 +98,12 @@ def open_client(arguments: argparse.Namespace) -> SyncWorkerClient:
 
 
 def run_with_client(command: Command, arguments: argparse.Namespace, names: Mapping[str, str] | None = None) -> int:
-    """Runs a command and returns its exit code, with one clear message for whatever goes wrong.
+    """Run a command, report any error in one clear message, and return the exit code.
 
     Args:
-        command: what to do.
-        arguments: as parsed; `json` among them decides how errors are told.
-        names: what to call fields of the request in messages, such as the flags that they come from.
+        command: the command.
+        arguments: parsed arguments; `json` selects the form of errors.
+        names: names for fields of the request in messages, such as their flags.
     """
     from contextunity.core.errors import CodecError
 
@@ -124,7 +123,7 @@ def run_with_client(command: Command, arguments: argparse.Namespace, names: Mapp
 
 
 def _fail(error: WorkerServiceError, arguments: argparse.Namespace, names: Mapping[str, str]) -> int:
-    # Of a task's handlers and of what can be started, the service tells which there are.
+    # The service lists the known handlers of a task, and the known workflow types.
     known = [name for name in error.metadata.get("known", "").split(", ") if name]
     typed = next((error.metadata[key] for key in _MISTYPED if error.metadata.get(key)), "")
     meant = did_you_mean(typed, known)
@@ -140,7 +139,7 @@ def _fail(error: WorkerServiceError, arguments: argparse.Namespace, names: Mappi
 
 
 _MISTYPED = ("signal", "query", "update", "workflow_type")
-"""Of an error's metadata, what may be mistyped, the nearest to the end of the command first."""
+"""Return words of an error's metadata that may be mistyped, the one nearest to the command's end first."""
 
 
 def _text(error: WorkerServiceError, meant: str, arguments: argparse.Namespace, names: Mapping[str, str]) -> str:
@@ -152,7 +151,7 @@ def _text(error: WorkerServiceError, meant: str, arguments: argparse.Namespace, 
     else:
         lines = [f"{head}: {error.message}{meant}"]
     described = [
-        # What commands have no flag for, they have as a word of its own; nobody typed a body.
+        # Fields without a flag are words of the command; nobody typed a body.
         f"{names.get(each.field, each.field.removeprefix('body.'))}: {each.description}"
         if each.field
         else each.description
@@ -191,7 +190,7 @@ def _tls(arguments: argparse.Namespace) -> grpc.ChannelCredentials | bool:
 def _certificates(path: Path) -> bytes:
     text = _read(path)
     if "-----BEGIN CERTIFICATE-----" not in text:
-        # gRPC would say of it that the service cannot be reached.
+        # gRPC would report that the service is unreachable.
         raise UsageError(f"{path} has no certificate in PEM: a block that begins with -----BEGIN CERTIFICATE-----")
     return text.encode()
 

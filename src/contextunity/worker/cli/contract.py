@@ -1,4 +1,4 @@
-"""`contextworker contract`: keeps a contract from breaking callers, workers, running tasks and schedules."""
+"""`contextworker contract`: find changes of a contract that break callers, workers, running tasks and schedules."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from .output import complain, fail, print_json, say
 __all__ = ["add_parser", "run"]
 
 INCOMPARABLE = 3
-"""Exit code where nothing is known about what breaks."""
+"""Exit code if the protos could not be compared."""
 
 _EPILOG = """\
-Exit codes: 0 nothing breaks, or warnings alone; 1 something breaks; 2 used wrongly; 3 the two could not be compared.
+Exit codes: 0 nothing breaks, or only warnings; 1 something breaks; 2 wrong usage; 3 the protos could not be compared.
 """
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = commands.add_parser("contract", help=COMMANDS["contract"][1])
     actions: Commands = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
-    check = actions.add_parser("check", help="tell what breaks, all of it", epilog=_EPILOG)
+    check = actions.add_parser("check", help="report everything that breaks", epilog=_EPILOG)
     _add_versions(check)
     _add_strict(check)
     output = check.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON document, for programs")
     output.add_argument("--sarif", action="store_true", help="print a SARIF 2.1.0 log, for code scanning")
-    diff = actions.add_parser("diff", help="tell every change, for a changelog")
+    diff = actions.add_parser("diff", help="list every change, for a changelog")
     _add_versions(diff)
     diff.add_argument("--json", action="store_true", help="print one JSON document, for programs")
-    release = actions.add_parser("release", help="make the protos the released contract, where nothing breaks")
+    release = actions.add_parser("release", help="make the protos the released contract, if nothing breaks")
     _add_root(release)
     release.add_argument(
-        "--to", type=Path, metavar="FOLDER", help="where the released protos lie (contract/ beside buf.yaml)"
+        "--to", type=Path, metavar="FOLDER", help="folder of the released protos (contract/ next to buf.yaml)"
     )
     release.add_argument(
         "--module",
         action="append",
         default=[],
         metavar="PATH",
-        help="a module of buf.yaml to release; may be given again (all that git does not ignore)",
+        help="a module of buf.yaml to release; repeatable (all that git does not ignore)",
     )
     _add_strict(release)
 
@@ -52,7 +52,7 @@ def _add_versions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against",
         metavar="FOLDER|IMAGE|GIT-REF",
-        help="what to compare with: a folder, an image as `buf build -o` writes it, or a git reference (contract/)",
+        help="what to compare with: a folder, an image from `buf build -o`, or a git reference (contract/)",
     )
 
 
@@ -63,11 +63,11 @@ def _add_root(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_strict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--strict", action="store_true", help="take warnings as errors")
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command; returns its exit code."""
+    """Run the command; return its exit code."""
     from ..contracts import ContractUsageError, IncomparableError
 
     actions = {"check": _check, "diff": _diff, "release": _release}
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     except IncomparableError as error:
         return fail(arguments, INCOMPARABLE, f"{error}; nothing is known about what breaks", code="INCOMPARABLE")
     except BrokenPipeError:
-        # Whoever read the report has read enough; `main` ends the command.
+        # The reader closed the pipe; `main` ends the command.
         raise
     except (ContractUsageError, OSError) as error:
         return fail(arguments, USAGE, str(error), code="USAGE")

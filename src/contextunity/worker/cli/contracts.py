@@ -1,4 +1,4 @@
-"""`contextworker contracts`: what can be started, with what, and what may be asked of it meanwhile."""
+"""`contextworker contracts`: list workflows with their inputs, outputs, queries, signals and updates."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["add_parser", "run"]
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command."""
+    """Add the command."""
     parser = commands.add_parser("contracts", help=COMMANDS["contracts"][1])
-    parser.add_argument("workflow_type", nargs="*", metavar="WORKFLOW_TYPE", help="tell all about these")
-    parser.add_argument("--handler", metavar="NAME", help="with a schema: that of this query, signal or update")
+    parser.add_argument("workflow_type", nargs="*", metavar="WORKFLOW_TYPE", help="show all details of these")
+    parser.add_argument("--handler", metavar="NAME", help="with a schema: of this query, signal or update")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON document, for programs")
     form.add_argument("--schema", metavar="WORKFLOW_TYPE", help="print the JSON Schema of its input")
@@ -38,13 +38,13 @@ def add_parser(commands: Commands) -> None:
         "--descriptors",
         type=Path,
         metavar="FILE",
-        help="write the proto files, annotations included, as a FileDescriptorSet, which buf and protoc take",
+        help="write the proto files with annotations as a FileDescriptorSet, for buf and protoc",
     )
     add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command; returns its exit code."""
+    """Run the command; return its exit code."""
     return run_with_client(_contracts, arguments)
 
 
@@ -92,7 +92,7 @@ def _print_schema(client: SyncWorkerClient, arguments: argparse.Namespace) -> in
             raise UsageError(text + did_you_mean(arguments.handler, handlers))
         described = handlers[arguments.handler]
     schema = described.input_schema if arguments.schema else described.output_schema
-    # Over several lines, in its own order: a schema is kept in files and read by people.
+    # Indented and in the schema's order: schemas are stored in files and read by people.
     print_json(json.loads(schema), pretty=True, sort_keys=False)
     return 0
 

@@ -1,4 +1,4 @@
-"""A command's input: a whole document by --input, or a flag for each field of a contract."""
+"""The input of a command: a document by --input, or a flag for each field of a contract."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ __all__ = ["ArgumentGroup", "ContractFlags", "add_input", "read_input", "read_te
 
 
 def add_input(parser: argparse.ArgumentParser, what: str) -> None:
-    """Adds the option --input; `what` says what it is the input of."""
+    """Add the option --input; `what` describes the input."""
     parser.add_argument(
         "--input",
         metavar="JSON|FILE|-",
-        help=f"{what}: a JSON object by proto names, a file that holds one, or - for the standard input",
+        help=f"{what}: a JSON object by proto names, a file with one, or - for the standard input",
     )
 
 
 def read_input(given: str | None) -> dict[str, Any] | None:
-    """The object that --input gives; None where it was not given.
+    """Return the object of --input; None if the option is absent.
 
     Raises:
-        UsageError: it is no JSON object, or cannot be read.
+        UsageError: it is not a JSON object, or cannot be read.
     """
     if given is None:
         return None
-    # A list is no input either, and hardly a file.
+    # A list is never a valid input, and hardly a file name.
     inline = given.lstrip().startswith(("{", "["))
     text = given if inline else read_text(given)
     where = "--input" if inline else "the standard input" if given == "-" else given
@@ -52,7 +52,7 @@ def read_input(given: str | None) -> dict[str, Any] | None:
 
 
 def read_text(name: str) -> str:
-    """What a file holds, or the standard input for `-`.
+    """Return the content of a file, or of the standard input for `-`.
 
     Raises:
         UsageError: it cannot be read.
@@ -60,10 +60,10 @@ def read_text(name: str) -> str:
     try:
         if name != "-":
             return Path(name).read_text(encoding="utf-8")
-        # What tests and notebooks put in its place may have nothing to set.
+        # Replacements in tests and notebooks may lack the method.
         reconfigure = getattr(sys.stdin, "reconfigure", None)
         if reconfigure is not None and not sys.stdin.isatty():
-            # As files are read; only what somebody types comes in the terminal's encoding.
+            # Decode like a file, in UTF-8; only typed input has the terminal's encoding.
             reconfigure(encoding="utf-8")
         return sys.stdin.read()
     except (OSError, UnicodeDecodeError) as error:
@@ -72,7 +72,7 @@ def read_text(name: str) -> str:
 
 
 _EXACT = 1 << 53
-"""Integers up to here are exact in a payload; larger ones travel as text, as in ProtoJSON."""
+"""Larger integers are text in a payload, as in ProtoJSON, because they would not be exact."""
 
 _INTEGERS = {
     **dict.fromkeys(("int32", "sint32", "sfixed32"), (-(1 << 31), (1 << 31) - 1)),
@@ -97,27 +97,27 @@ _WRAPPERS = {
 
 
 class ArgumentGroup(Protocol):
-    """Where flags are added: a parser, or a group of one."""
+    """A parser, or a group of one, to add flags to."""
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
-        """Adds a flag."""
+        """Add a flag."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How the value of a field is typed: its placeholder in the help, and from text to the plain value."""
+    """How to type a field's value: its placeholder in the help, and the conversion from text."""
 
     metavar: str
     read: Callable[[str], Any]
 
 
 class ContractFlags:
-    """The flags of one contract.
+    """The flags of a contract.
 
     Args:
-        fields: of its input message.
-        besides: names of fields that have a flag of their own already.
+        fields: fields of the input message.
+        besides: names of fields that already have a flag.
     """
 
     def __init__(self, fields: Sequence[FieldDescription], *, besides: frozenset[str] = frozenset()) -> None:
@@ -125,7 +125,7 @@ class ContractFlags:
         self._names = dict[str, str]()
 
     def add_to(self, group: ArgumentGroup) -> None:
-        """Adds a flag for each field; one whose flag is taken by a general option is called --field-NAME."""
+        """Add a flag for each field; if a general option has the name, the flag is --field-NAME."""
         for field in self._fields:
             flag = f"--{field.name.replace('_', '-')}"
             try:
@@ -136,7 +136,7 @@ class ContractFlags:
             self._names[field.name] = flag
 
     def given(self, arguments: argparse.Namespace) -> dict[str, Any]:
-        """The plain values of the flags that were given, by proto name."""
+        """Return the plain values of the given flags, by proto name."""
         values, found = vars(arguments), dict[str, Any]()
         for field in self._fields:
             value = values.get(_destination(field))
@@ -145,7 +145,7 @@ class ContractFlags:
         return found
 
     def names(self, *prefixes: str) -> dict[str, str]:
-        """The flag of each field, by how the service calls the field in its answers."""
+        """Return the flag of each field, by the field's path in the service's errors."""
         return {f"{prefix}{name}": flag for prefix in prefixes for name, flag in self._names.items()}
 
     def _add(self, group: ArgumentGroup, field: FieldDescription, flag: str) -> None:
@@ -160,7 +160,7 @@ class ContractFlags:
 
 
 def _destination(field: FieldDescription) -> str:
-    # With a colon it cannot be what a general option is stored as.
+    # The colon prevents a collision with the attributes of general options.
     return f"field:{field.name}"
 
 
@@ -215,18 +215,18 @@ def _help(field: FieldDescription) -> str:
     rules = [_rule(each) for each in field.rules]
     if rules:
         parts.append(f"[{'; '.join(rules)}]")
-    # argparse expands percent signs.
+    # Escape percent signs, because argparse expands them.
     return " ".join(filter(None, parts)).replace("%", "%%")
 
 
 def _rule(rule: str) -> str:
-    """A rule such as `int32.gte: 0` without the type, which stands beside it."""
+    """Return a rule such as `int32.gte: 0` without its type, which is shown next to it."""
     name, colon, value = rule.partition(":")
     return f"{name.partition('.')[2] or name}{colon}{value}"
 
 
 def _shown_words(names: Sequence[str]) -> list[str]:
-    """The words for an enum's values, lower-case; the zero value is not to be typed."""
+    """Return the lower-case words of an enum's values, without the zero value."""
     from betterproto2_codec.plain_data import enum_words
 
     words = [enum_words(names).word(name) for name in names]
@@ -244,7 +244,7 @@ def _enum_value(text: str, names: Sequence[str]) -> str:
 
 
 def _map_part(text: str, value_kind: _Kind) -> dict[str, Any]:
-    """The entry that `KEY=VALUE` gives, or all those of a JSON object."""
+    """Return the entry of `KEY=VALUE`, or all entries of a JSON object."""
     if text.lstrip().startswith("{"):
         entries = _json(text)
         if isinstance(entries, dict):

@@ -1,4 +1,4 @@
-"""Which commands there are, and who runs them."""
+"""The entry point: parse the command and run it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import completion
 from .commands import COMMANDS, SERVE, Commands, Parser
 from .output import escape_unprintable_output, say
 
-# Nothing more is imported here: what takes long, the command that needs it imports.
+# Import nothing else here: each command imports what it needs.
 
 __all__ = ["main"]
 
@@ -29,9 +29,9 @@ Running it:
   {program} --temporal           Temporal workers for all modules
   {program} --temporal --modules harvest gardener
   {blank}                      Temporal workers for these modules
-  {program} dev                  both, and a Temporal server, for trying things out
+  {program} dev                  both and a Temporal server, for development
 
-Calling it, wherever it runs:
+Calling it, on any machine:
   {program} start harvest --supplier-code camping-trade --watch
   {program} contracts            what else can be started
 """
@@ -39,19 +39,19 @@ Calling it, wherever it runs:
 _EPILOG = """\
 `contextworker` and `python -m contextunity.worker` are the same, as in `python -m contextunity.worker dev`.
 
-What runs takes its settings from contextworker.toml and the environment (WORKER_HOST, WORKER_PORT, WORKER_MODULES,
-CONTEXTWORKER_…); how Temporal is reached from TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE and Temporal's other variables.
-What calls finds the service by --target or CONTEXTWORKER_TARGET (localhost:50052).
+Services and workers take their settings from contextworker.toml and the environment (WORKER_HOST, WORKER_PORT,
+WORKER_MODULES, CONTEXTWORKER_…), and connect to Temporal with TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE and Temporal's other
+variables. Other commands call the service at --target or CONTEXTWORKER_TARGET (localhost:50052).
 
-Exit codes: 0 done, 1 failed, 2 used or configured wrongly, 3 the service cannot be reached, 130 stopped by Ctrl-C.
+Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 service unreachable, 130 stopped by Ctrl-C.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code; see the end of --help."""
+    """Run a command, and return its exit code; see the end of --help."""
     words = list(sys.argv[1:] if argv is None else argv)
     escape_unprintable_output()
-    # gRPC's own lines say again what an error of ours says, or nothing that a caller can do something about.
+    # gRPC's log lines only repeat our errors, or are of no use to a caller.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if completion.is_asked():
         completion.complete(_parser(completion.words_so_far()))
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(words)
     arguments.program = parser.prog
     if arguments.command == "start":
-        # Its flags are those of a contract, which only the running service knows.
+        # The flags of `start` come from a contract, which only the running service knows.
         arguments.words, arguments.rest = words[words.index("start") + 1 :], rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.own_tenant and not arguments.temporal:
         parser.error("--tenant goes with --temporal: the gRPC service takes work for all tenants")
     module, _ = COMMANDS[command_name]
-    # What is loaded stays; the collector's rounds through it, again and again as it grows, are a tenth of a start.
+    # Exempt what is loaded from garbage collection, which takes a tenth of the start otherwise.
     gc.disable()
     command = importlib.import_module(module)
     gc.freeze()
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(command.run(arguments))
     except BrokenPipeError:
-        # Whoever read has read enough. What Python would flush at its end goes nowhere.
+        # The reader closed the pipe. Discard what Python would flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -104,7 +104,7 @@ def _parser(words: Sequence[str]) -> Parser:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help="with --temporal: run workers for these modules alone",
+        help="with --temporal: run workers for these modules only",
     )
     _add_running(parser, default="")
     parser.add_argument(
@@ -112,7 +112,7 @@ def _parser(words: Sequence[str]) -> Parser:
         default="",
         dest="own_tenant",
         metavar="NAME",
-        help="with --temporal: do the work of this tenant's own task queues",
+        help="with --temporal: run workers for this tenant's own task queues",
     )
     commands: Commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     added = set[str]()
@@ -136,7 +136,7 @@ def _add_serving(name: str, parser: argparse.ArgumentParser) -> None:
             help="write what callers generate code from: all registered contracts, without annotations and internals",
         )
         return
-    # What was given before the command stays where the command does not say it again.
+    # Suppress the defaults, so that options before the command keep their values.
     suppress = argparse.SUPPRESS
     _add_running(parser, default=suppress)
     if name == "serve":
@@ -155,7 +155,7 @@ def _add_serving(name: str, parser: argparse.ArgumentParser) -> None:
             default=suppress,
             dest="own_tenant",
             metavar="NAME",
-            help="do the work of this tenant's own task queues",
+            help="run workers for this tenant's own task queues",
         )
         return
     parser.add_argument("--temporal-port", type=_port, metavar="PORT", help="port of the Temporal server (7233)")
@@ -163,7 +163,7 @@ def _add_serving(name: str, parser: argparse.ArgumentParser) -> None:
 
 
 class _Version(argparse.Action):
-    """Prints the version of the distribution; looked up only where it is asked for."""
+    """Prints the version of the distribution, looked up on demand."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **options)
@@ -188,14 +188,14 @@ def _add_running(parser: argparse.ArgumentParser, *, default: str) -> None:
         "--temporal-host",
         default=default,
         metavar="HOST:PORT",
-        help="where the Temporal server is, whatever the environment says",
+        help="address of the Temporal server; overrides the environment",
     )
     parser.add_argument(
-        "--log-level", default=default, metavar="LEVEL", help="debug, info, warning or error, whatever the settings say"
+        "--log-level", default=default, metavar="LEVEL", help="debug, info, warning or error; overrides the settings"
     )
 
 
 def _program() -> str:
-    """How this was called, so that what the help shows can be typed."""
+    """Return the command as it was called, so that commands in the help can be copied."""
     name = Path(sys.argv[0]).name
     return "python -m contextunity.worker" if name == "__main__.py" else "contextworker"

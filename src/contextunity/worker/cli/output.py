@@ -1,4 +1,4 @@
-"""What commands print: for people on the standard output, for programs as JSON, mistakes on the standard error."""
+"""Output of commands: text on the standard output, JSON for programs, errors on the standard error."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ __all__ = [
     "value_text",
 ]
 
-# C0 and C1 controls but tab and newline, DEL, and what changes the direction of the text around it.
+# C0 and C1 controls except tab and newline, DEL, and controls of the text direction.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _LEAST_WIDTH = 12
-"""Characters that a shortened column keeps."""
+"""Minimum width of a shortened column."""
 _GAP = 2
 
 
 def did_you_mean(word: str, known: Iterable[str], *, least: float = 0.6) -> str:
-    """The end of an error about a word that is none of those known: the nearest of them, where one is near.
+    """Return the end of an error about an unknown word: a suggestion, if a known word is similar.
 
     Args:
-        word: as it was typed.
-        known: all that it could be.
-        least: how near it has to be, from 0 to 1, which is the same.
+        word: the word that was typed.
+        known: the known words.
+        least: minimum similarity, from 0 to 1 (equal).
     """
     import difflib
 
@@ -55,15 +55,15 @@ def did_you_mean(word: str, known: Iterable[str], *, least: float = 0.6) -> str:
 
 
 def escape_unprintable_output() -> None:
-    """Has characters that the output's encoding lacks written as escapes, where they would end the command."""
+    """Write characters that the output's encoding lacks as escapes, because they would end the command."""
     for stream in (sys.stdout, sys.stderr):
-        # What tests and notebooks put in their place may be of another class.
+        # Replacements in tests and notebooks may be of another class.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def printable(text: str) -> str:
-    """A text that no terminal obeys: control characters as escapes, such as `\\x1b`."""
+    """Return a text that is safe for terminals: control characters become escapes such as `\\x1b`."""
     return _UNPRINTABLE.sub(_escape, text)
 
 
@@ -73,24 +73,24 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def say(text: str) -> None:
-    """Prints lines for people or programs, without control characters."""
+    """Print lines to the standard output, without control characters."""
     print(printable(text), flush=True)  # noqa: T201 - what a command line is for
 
 
 def complain(text: str) -> None:
-    """Prints what is wrong, on the standard error, without control characters."""
+    """Print an error to the standard error, without control characters."""
     print(f"contextworker: {printable(text)}", file=sys.stderr, flush=True)  # noqa: T201 - what a command line is for
 
 
 def fail(arguments: Namespace, exit_code: int, message: str, *, text: str = "", **error: Any) -> int:
-    """Reports why a command fails, on the standard error, and returns its exit code.
+    """Report an error to the standard error, and return the exit code.
 
     Args:
-        arguments: as parsed; with `json` among them the report is one JSON document, else lines for people.
-        exit_code: of the command.
-        message: what is wrong.
-        text: the lines for people, where they say more than the message.
-        error: what else the JSON document has, such as `code`.
+        arguments: parsed arguments; with `json` the report is one JSON document.
+        exit_code: exit code of the command.
+        message: the error.
+        text: longer text for people, if it differs from the message.
+        error: further members of the JSON document, such as `code`.
     """
     if getattr(arguments, "json", False):
         data = {"error": {"message": message, "exit_code": exit_code, **error}}
@@ -101,12 +101,12 @@ def fail(arguments: Namespace, exit_code: int, message: str, *, text: str = "", 
 
 
 def print_json(data: Any, *, pretty: bool | None = None, sort_keys: bool = True) -> None:
-    """Prints one JSON document.
+    """Print one JSON document.
 
     Args:
-        data: JSON-like.
-        pretty: over several lines; where None, so on a terminal alone, so that programs get one line.
-        sort_keys: whether the keys of objects are sorted, or stand as they came.
+        data: plain data.
+        pretty: indent it; None indents only on a terminal, so that programs get one line.
+        sort_keys: sort the keys of objects.
     """
     indent = 2 if (sys.stdout.isatty() if pretty is None else pretty) else None
     print(_json_text(data, sys.stdout, indent, sort_keys), flush=True)  # noqa: T201 - what a command line is for
@@ -114,19 +114,19 @@ def print_json(data: Any, *, pretty: bool | None = None, sort_keys: bool = True)
 
 def _json_text(data: Any, stream: TextIO, indent: int | None = None, sort_keys: bool = True) -> str:
     text = json.dumps(data, ensure_ascii=False, indent=indent, sort_keys=sort_keys)
-    # What JSON lets stand as it is, a terminal may still obey; in texts alone, since nothing else has such characters.
+    # JSON allows some control characters in texts; escape them, because a terminal would act on them.
     text = _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     try:
-        # What tests and notebooks put in the stream's place may have no encoding.
+        # Replacements of the stream in tests and notebooks may have no encoding.
         text.encode(getattr(stream, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
-        # The stream's own escapes, such as \xfc, are none of JSON's.
+        # The stream's own escapes, such as \xfc, are invalid in JSON.
         return json.dumps(data, indent=indent, sort_keys=sort_keys)
     return text
 
 
 def console() -> Console:
-    """A console for what changes in place; lines are as long as they are where nobody looks at them."""
+    """Return a console for output that changes in place; lines are not shortened if it is not a terminal."""
     from rich.console import Console
 
     made = Console(highlight=False, soft_wrap=True)
@@ -136,22 +136,22 @@ def console() -> Console:
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table as wide as the terminal; see `table_lines`. Where nobody looks at it, nothing is shortened."""
+    """Print a table as wide as the terminal; see `table_lines`. Without a terminal, nothing is shortened."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in table_lines(headers, rows, width):
         say(line)
 
 
 def table_lines(headers: Sequence[str], rows: Iterable[Sequence[str]], width: int | None) -> list[str]:
-    """A table whose first column, the id, is never shortened.
+    """Return the lines of a table whose first column, the id, is never shortened.
 
-    Where it is wider than it may be, the widest of the other columns are shortened; where that does not do either, each
-    row becomes two lines: the id, and the other cells under it.
+    If it is too wide, the widest other columns are shortened. If that is not enough, each row takes two lines: the id,
+    and the other cells below it.
 
     Args:
         headers: names of the columns.
         rows: their cells, as many as headers.
-        width: characters of a line; None where that does not matter.
+        width: maximum characters of a line; None for no limit.
     """
     from rich.cells import cell_len, set_cell_size
 
@@ -161,7 +161,7 @@ def table_lines(headers: Sequence[str], rows: Iterable[Sequence[str]], width: in
     while sum(widths) > room:
         widest = max(range(1, len(widths)), key=widths.__getitem__, default=0)
         if widest == 0 or widths[widest] <= _LEAST_WIDTH:
-            # The names of the columns would mean nothing here.
+            # Omit the header, which would not match the lines.
             return [line for row in table[1:] for line in (row[0], f"  {'  '.join(filter(None, row[1:]))}")]
         widths[widest] -= min(sum(widths) - room, widths[widest] - _LEAST_WIDTH, 8)
 
@@ -172,7 +172,7 @@ def table_lines(headers: Sequence[str], rows: Iterable[Sequence[str]], width: in
 
 
 def value_text(value: Any) -> str:
-    """A plain value on one line: numbers with separators, texts as they are, the rest as JSON."""
+    """Return a plain value on one line: numbers with separators, texts unchanged, other values as JSON."""
     if isinstance(value, str):
         return number_text(value)
     if isinstance(value, bool) or value is None or not isinstance(value, int | float):
@@ -181,7 +181,7 @@ def value_text(value: Any) -> str:
 
 
 def number_text(value: Any) -> str:
-    """A number, also one that ProtoJSON gives as text, with separators; other texts as they are."""
+    """Return a number, or ProtoJSON's text of one, with separators; other texts unchanged."""
     text = str(value)
     if isinstance(value, int) or (isinstance(value, str) and text.removeprefix("-").isascii() and _is_int(text)):
         return f"{int(text):,}"
@@ -194,12 +194,12 @@ def _is_int(text: str) -> bool:
 
 
 def ago(moment: datetime | None) -> str:
-    """How long ago a moment was, such as `3m ago`; empty for None."""
+    """Return the age of a time, such as `3m ago`; empty for None."""
     return "" if moment is None else f"{seconds_text(datetime.now(UTC) - moment)} ago"
 
 
 def seconds_text(span: timedelta) -> str:
-    """A span in its two largest units, such as `2h 05m`."""
+    """Return a duration in its two largest units, such as `2h 05m`."""
     seconds = max(int(span.total_seconds()), 0)
     for unit, size, smaller, divisor in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
         if seconds >= size:
@@ -208,7 +208,7 @@ def seconds_text(span: timedelta) -> str:
 
 
 def headline(text: str) -> str:
-    """The first sentence of a description, on one line."""
+    """Return the first sentence of a description on one line."""
     paragraph = " ".join(text.partition("\n\n")[0].split())
     sentence, dot, _ = paragraph.partition(". ")
     return sentence + dot.rstrip()

@@ -1,4 +1,4 @@
-"""`contextworker schedules`: lists, registers and steers schedules."""
+"""`contextworker schedules`: list, register and control schedules."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
     from ..client import Answer, SyncWorkerClient
 
-# What takes long to import is imported by the command that needs it, so that --help and mistakes answer at once.
+# Each command imports what it needs, so that --help and usage errors are fast.
 
 __all__ = ["add_parser", "run"]
 
 _DESCRIPTION = """\
-Lists, registers and steers schedules.
+Lists, registers and controls schedules.
 
-  contextworker schedules apply --diff --dry-run     what the schedules that contracts declare would change
-  contextworker schedules apply schedules.toml       registers those of a file
+  contextworker schedules apply --diff --dry-run     shows what the schedules in contracts would change
+  contextworker schedules apply schedules.toml       registers the schedules of a file
   contextworker schedules list
   contextworker schedules trigger nightly
 """
 _STEPS = {
-    "pause": "keep a schedule from starting anything",
-    "resume": "have a paused schedule go on",
-    "trigger": "have a schedule start a task now",
-    "delete": "remove a schedule; tasks that it started go on",
+    "pause": "pause a schedule: it starts nothing",
+    "resume": "resume a paused schedule",
+    "trigger": "start a task of a schedule now",
+    "delete": "delete a schedule; its running tasks continue",
 }
 _NOTED = ("pause", "resume")
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command `schedules` to the commands."""
+    """Add the command `schedules`."""
     parser = commands.add_parser(
         "schedules",
         help=COMMANDS["schedules"][1],
@@ -51,9 +51,7 @@ def add_parser(commands: Commands) -> None:
     )
     actions: Commands = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
     _add_common(actions.add_parser("list", help="list schedules"))
-    _add_apply(
-        actions.add_parser("apply", help="have the schedules of a project be those of a file, or of the contracts")
-    )
+    _add_apply(actions.add_parser("apply", help="register the schedules of a file, or of the contracts"))
     for name, summary in _STEPS.items():
         aliases = ["unpause"] if name == "resume" else []
         step = actions.add_parser(name, help=summary, aliases=aliases)
@@ -64,7 +62,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs an action; returns its exit code."""
+    """Run an action; return its exit code."""
     if arguments.action == "unpause":
         arguments.action = "resume"
     match arguments.action:
@@ -87,20 +85,20 @@ def _add_apply(parser: argparse.ArgumentParser) -> None:
         "file",
         nargs="?",
         metavar="FILE",
-        help="JSON or TOML, with what RegisterSchedules takes; - reads JSON from the standard input. "
-        "Without it, the schedules that the contracts of the installed modules declare",
+        help="JSON or TOML with the payload of RegisterSchedules; - reads JSON from the standard input. "
+        "Without it, the schedules in the contracts of the installed modules",
     )
     parser.add_argument(
         "--module",
         action="append",
         dest="only",
         metavar="NAME",
-        help="without FILE: those of this module's contracts alone; may be given again",
+        help="without FILE: only the contracts of this module; repeatable",
     )
-    parser.add_argument("--diff", action="store_true", help="show for each schedule what differs")
-    parser.add_argument("--prune", action="store_true", help="remove schedules of the project that are not among them")
-    parser.add_argument("--partial", action="store_true", help="apply the others where some are faulty")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    parser.add_argument("--diff", action="store_true", help="show the differences of each schedule")
+    parser.add_argument("--prune", action="store_true", help="remove the project's other schedules")
+    parser.add_argument("--partial", action="store_true", help="apply the valid ones if others are invalid")
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
     _add_common(parser)
 
 
@@ -173,7 +171,7 @@ def _apply(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
 
 
 def _register(client: SyncWorkerClient, arguments: argparse.Namespace) -> tuple[Answer[RegisterSchedulesResult], bool]:
-    """The answer of RegisterSchedules, and whether nothing was to be done."""
+    """Register; return the answer, and whether it was a dry run."""
     from contextunity.gen.contextunity.worker import RegisterSchedulesRequest
 
     from ..client import methods
@@ -195,11 +193,11 @@ def _register(client: SyncWorkerClient, arguments: argparse.Namespace) -> tuple[
 
 
 def _declared(modules: list[str] | None, *, prune: bool) -> list[Any]:
-    """The schedules that the contracts of the installed modules declare.
+    """Return the schedules in the contracts of the installed modules.
 
     Raises:
-        UsageError: the modules or the settings of this installation are faulty, or a name is none; or there are none,
-            and all that is there would be removed.
+        UsageError: the modules or settings of this installation are invalid, or a name is unknown; or there are no
+        schedules, so that all existing ones would be removed.
     """
     from contextunity.core.errors import CodecError, ContextUnityError
 
@@ -219,13 +217,13 @@ def _declared(modules: list[str] | None, *, prune: bool) -> list[Any]:
 
 
 def read_file(name: str) -> dict[str, Any]:
-    """What a file asks RegisterSchedules for; a JSON list is one of entries.
+    """Read a file with the payload of RegisterSchedules; a JSON list is a list of entries.
 
     Args:
-        name: `.toml`, or anything else for JSON; - is the standard input.
+        name: `.toml`, otherwise JSON; - is the standard input.
 
     Raises:
-        UsageError: it cannot be read, or is something else.
+        UsageError: it cannot be read, or has another form.
     """
     text = read_text(name)
     kind = "TOML" if name.endswith(".toml") else "JSON"
@@ -241,10 +239,10 @@ def read_file(name: str) -> dict[str, Any]:
 
 
 def _with_flags(asked: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """What a file asks for, and what the flags say beside it.
+    """Return a payload with the values of the flags added.
 
     Raises:
-        UsageError: the two name different projects or tenants.
+        UsageError: file and flags have different projects or tenants.
     """
     payload = dict(asked)
     for key, given in (("project_id", arguments.project), ("tenant_id", arguments.tenant)):
@@ -259,12 +257,12 @@ def _with_flags(asked: dict[str, Any], arguments: argparse.Namespace) -> dict[st
 
 
 def result_lines(result: RegisterSchedulesResult, *, diff: bool, dry_run: bool) -> Iterator[str]:
-    """What became of a registration, for people.
+    """Yield the lines that describe a registration.
 
     Args:
         result: the answer of RegisterSchedules.
-        diff: whether unchanged schedules are shown too, and what differs in the others.
-        dry_run: whether nothing was done.
+        diff: show unchanged schedules, and the differences of others.
+        dry_run: nothing was changed.
     """
     changes: dict[str, list[str]] = {}
     if diff:

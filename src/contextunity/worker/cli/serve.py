@@ -1,4 +1,4 @@
-"""Commands that run something: the gRPC service, Temporal workers, all at once; and the proto files to build on."""
+"""Commands that run something: the gRPC service, Temporal workers, or both with a Temporal server; and `protos`."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _LOG = logging.getLogger(__name__)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs a command until it is told to stop; 0 done, 1 failed, 2 used or configured wrongly."""
+    """Run a command until it is stopped; return 0 for success, 1 for failure, 2 for wrong usage or configuration."""
     if arguments.command == "protos":
         return _protos(arguments)
     try:
-        gc.disable()  # As while this was imported; a start that fails ends the process.
+        gc.disable()  # As during the imports; a start that fails ends the process.
         settings, registry = boot(log_level=getattr(arguments, "log_level", "") or "")
         gc.freeze()
         gc.enable()
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         event_loop.run(_until_signal(_command(arguments)(settings, registry)))
     except (ContextUnityError, CodecError) as error:
         complain(str(error))
-        # Like modules that do not fit their contracts, modules that do not fit each other are configured wrongly.
+        # Conflicting modules are a configuration error, like modules that do not match their contracts.
         code = int(getattr(error, "exit_code", USAGE if isinstance(error, DescriptorConflictError) else FAILED))
         if (grace := _grace()) is not None and grace.has_abandoned():
             grace.leave(code)
@@ -93,7 +93,7 @@ async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | Non
     from ..service import WorkerService
     from ..temporal.client import connect, with_port
 
-    # Before anything is reached for: keys that are missing, and files that are wrong, are told at once.
+    # Check keys and certificates before connecting, so that faults are reported at once.
     authenticator = authenticator_for(settings)
     is_encrypted = open_tls(settings) is not None
     async with contextlib.AsyncExitStack() as stack:
@@ -151,7 +151,7 @@ async def _dev(settings: Settings, registry: WorkerRegistry, arguments: argparse
 
 
 async def _until_signal(command: Coroutine[Any, Any, None]) -> None:
-    """Runs a command; the first Ctrl-C or SIGTERM unwinds it in order, a second one ends the process at once."""
+    """Run a command; the first Ctrl-C or SIGTERM stops it in order, a second one ends the process at once."""
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(command)
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -176,10 +176,10 @@ async def _until_signal(command: Coroutine[Any, Any, None]) -> None:
 
 
 def _grace() -> Any:
-    """The module that knows of abandoned work, where there are workers; to import it takes long."""
+    """Return the module for abandoned work, if there are workers; importing it is slow."""
     return sys.modules.get("contextunity.worker.temporal.grace")
 
 
 async def _forever(*watched: asyncio.Task[None]) -> None:
-    """Waits until cancelled, or until a watched task fails."""
+    """Wait until cancelled, or until a watched task fails."""
     await asyncio.gather(asyncio.get_running_loop().create_future(), *watched)

@@ -1,4 +1,4 @@
-"""`contextworker start`: starts a task, with flags that the contract of its workflow_type gives."""
+"""`contextworker start`: start a task, with flags from the contract of its workflow_type."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _GENERAL = """\
-Starts a task. The flags after WORKFLOW_TYPE are those of its contract: ask the running service for them with
+Starts a task. The flags after WORKFLOW_TYPE come from its contract; the running service lists them with
 
   {program} start WORKFLOW_TYPE --help
 """
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command `start`, as far as it is known without the contract."""
+    """Add the command `start`, without the contract's flags."""
     parser = commands.add_parser("start", help=COMMANDS["start"][1], add_help=False, allow_abbrev=False)
     parser.add_argument("workflow_type", nargs="?")
     parser.add_argument("-h", "--help", action="store_true", dest="wants_help")
@@ -34,7 +34,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command; returns its exit code."""
+    """Run the command; return its exit code."""
     names = dict[str, str]()
     return run_with_client(lambda client, given: _start(client, given, names), arguments, names)
 
@@ -80,7 +80,7 @@ def _start(client: SyncWorkerClient, arguments: argparse.Namespace, names: dict[
 
 
 def _parser(contract: ContractDescription, flags: ContractFlags, arguments: argparse.Namespace) -> Parser:
-    """The whole command, now that the contract is known."""
+    """Return the complete parser, with the flags of the contract."""
     parser = Parser(
         prog=f"{arguments.program} start {contract.workflow_type}",
         usage=f"{arguments.program} start {contract.workflow_type} [flags]",
@@ -89,7 +89,7 @@ def _parser(contract: ContractDescription, flags: ContractFlags, arguments: argp
         allow_abbrev=False,
     )
     parser.add_argument("workflow_type", help=argparse.SUPPRESS)
-    # The group comes first in the help; its flags come last, so that they find out which names are taken.
+    # Create the group first for the help; add its flags last, because they must know which names are taken.
     group = parser.add_argument_group(f"input ({contract.input_type or 'none'})")
     _add_general(parser)
     flags.add_to(group)
@@ -108,7 +108,7 @@ def _general_parser(arguments: argparse.Namespace) -> Parser:
 
 
 def _general_help(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
-    """The help without a workflow_type; with those that there are, where the service tells them."""
+    """Print the help without a workflow_type, and list the known ones if the service answers."""
     from ..client import WorkerServiceError
 
     _general_parser(arguments).print_help()
@@ -124,23 +124,23 @@ def _general_help(client: SyncWorkerClient, arguments: argparse.Namespace) -> in
 
 
 def _add_general(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--watch", action="store_true", help="stay, show how it goes, and print its result")
-    add_input(parser, "its whole input; flags of single fields win over it")
+    parser.add_argument("--watch", action="store_true", help="wait, show the progress, and print the result")
+    add_input(parser, "the whole input; flags of single fields override it")
     parser.add_argument(
         "--unit-id",
         default="",
         metavar="UUID",
-        help="makes this start repeatable: the same one again gives the same run",
+        help="makes this start idempotent: the same UUID returns the same run",
     )
-    add_json(parser, "print JSON, for programs: one document, or with --watch a line for each change")
+    add_json(parser, "print JSON for programs: one document, or with --watch a line for each change")
     add_options(parser)
 
 
 def _check_order(arguments: argparse.Namespace) -> None:
-    """Refuses flags of the contract before its name: their values could be taken for it.
+    """Reject contract flags before the workflow_type: their values could be mistaken for it.
 
     Raises:
-        UsageError: there are.
+        UsageError: there are such flags.
     """
     words: list[str] = arguments.words
     rest: list[str] = arguments.rest

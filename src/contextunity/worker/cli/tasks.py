@@ -27,19 +27,22 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the commands."""
+    """Add the commands."""
     listing = commands.add_parser("list", help=COMMANDS["list"][1])
     listing.add_argument(
-        "--workflow-type", action="append", default=[], metavar="NAME", help="of this kind; may be given again"
+        "--workflow-type", action="append", default=[], metavar="NAME", help="of this type; repeatable"
     )
     listing.add_argument(
-        "--status", action="append", default=[], type=_state, choices=_STATES, help="in this state; may be given again"
+        "--status", action="append", default=[], type=_state, choices=_STATES, help="in this state; repeatable"
     )
     listing.add_argument(
-        "--since", type=_moment, metavar="TIME", help="started since then: 2030-01-31T08:00Z, or 90s, 15m, 2h, 7d ago"
+        "--since",
+        type=_moment,
+        metavar="TIME",
+        help="started at or after this time: 2030-01-31T08:00Z, or 90s, 15m, 2h, 7d ago",
     )
-    listing.add_argument("--until", type=_moment, metavar="TIME", help="started before then")
-    listing.add_argument("--limit", type=_count, default=50, metavar="N", help="at most so many (50)")
+    listing.add_argument("--until", type=_moment, metavar="TIME", help="started before this time")
+    listing.add_argument("--limit", type=_count, default=50, metavar="N", help="maximum number of tasks (50)")
     add_json(listing)
     add_options(listing)
     for name in ("status", "watch", "result"):
@@ -52,13 +55,13 @@ def add_parser(commands: Commands) -> None:
             else "print one JSON document, for programs",
         )
         if name == "result":
-            parser.add_argument("--no-wait", action="store_true", help="fail where it has not ended yet")
+            parser.add_argument("--no-wait", action="store_true", help="fail if it has not ended yet")
         add_options(parser)
     for name in (*_ENDING, *_HANDLERS):
         parser = commands.add_parser(name, help=COMMANDS[name][1])
         add_task(parser)
         if name in _ENDING:
-            parser.add_argument("--reason", default="", metavar="TEXT", help="why, for whoever looks at its history")
+            parser.add_argument("--reason", default="", metavar="TEXT", help="reason, for the task's history")
         else:
             parser.add_argument("name", metavar="NAME", help=f"name of the {name} in the contract")
             add_input(parser, f"input of the {name}")
@@ -67,13 +70,13 @@ def add_parser(commands: Commands) -> None:
 
 
 def add_task(parser: argparse.ArgumentParser) -> None:
-    """Adds what every command about one task takes."""
+    """Add the arguments of every command about one task."""
     parser.add_argument("workflow_id", metavar="WORKFLOW_ID", help="id of the task")
-    parser.add_argument("--run-id", default="", metavar="ID", help="which of its runs (the newest)")
+    parser.add_argument("--run-id", default="", metavar="ID", help="id of the run (the newest)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs a command; returns its exit code."""
+    """Run a command; return its exit code."""
     commands = {"list": _list, "status": _status, "watch": _watch, "result": _result}
     command = commands.get(arguments.command, _end if arguments.command in _ENDING else _handle)
     return run_with_client(command, arguments)
@@ -189,7 +192,7 @@ def _show_status(data: Mapping[str, Any], arguments: argparse.Namespace) -> None
 
 
 def _state(text: str) -> str:
-    """A state as the service calls it, also from its name in the proto."""
+    """Return a state in the service's form, also for its name in the proto."""
     return text.lower().replace("-", "_").removeprefix("task_state_")
 
 

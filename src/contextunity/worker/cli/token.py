@@ -1,4 +1,4 @@
-"""`contextworker token`: makes tokens and secrets, and says what is wrong with a token."""
+"""`contextworker token`: create tokens and secrets, and verify tokens."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from .output import complain, did_you_mean, fail, print_json, say
 if TYPE_CHECKING:
     from contextunity.core.tokens import ContextToken, VerifiedToken
 
-# What takes long to import is imported by the command that needs it, so that --help and mistakes answer at once.
+# Each command imports what it needs, so that --help and usage errors are fast.
 
 __all__ = ["PERMISSIONS", "add_parser", "run"]
 
 _DESCRIPTION = """\
-Makes tokens and secrets, and says what is wrong with a token.
+Creates tokens and secrets, and verifies tokens.
 
   contextworker token secret > token.secret; chmod 600 token.secret
   contextworker token mint --project my_project --permission worker:execute --permission worker:read \\
       --tenant my_project --ttl 8h --secret-file token.secret
   echo "$TOKEN" | contextworker token verify -
 
-Keys are those of the settings (CONTEXTWORKER_TOKEN_SECRET, …_TOKEN_SECRET_FILE, …_TOKEN_KEYS_FILE) unless a file is
-named. The exit code is 0 when done, 1 when a token is not good, 2 when used or configured wrongly.
+Without a file of keys, the keys of the settings are used (CONTEXTWORKER_TOKEN_SECRET, …_TOKEN_SECRET_FILE,
+…_TOKEN_KEYS_FILE). Exit codes: 0 success, 1 invalid token, 2 wrong usage or configuration.
 """
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _FOREVER = "never"
 PERMISSIONS = ("worker:execute", "worker:read", "worker:schedule")
-"""All that the service's methods ask for. Permissions of other families are for other services."""
+"""All permissions that the service's methods need. Other families of permissions are for other services."""
 
 
 def add_parser(commands: Commands) -> None:
-    """Adds the command `token` to the commands."""
+    """Add the command `token`."""
     token = commands.add_parser(
         "token",
         help=COMMANDS["token"][1],
@@ -50,8 +50,8 @@ def add_parser(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions: Commands = token.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
-    _add_mint(actions.add_parser("mint", help="make a token and print it"))
-    verify = actions.add_parser("verify", help="print what a token says, or why it is not good")
+    _add_mint(actions.add_parser("mint", help="create a token and print it"))
+    verify = actions.add_parser("verify", help="print the content of a token, or why it is invalid")
     verify.add_argument(
         "token", metavar="TOKEN", help="the token; - reads it from the standard input, where no process list shows it"
     )
@@ -61,7 +61,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command; returns 0 when done, 1 when a token is not good, 2 when used or configured wrongly."""
+    """Run the command; return 0 for success, 1 for an invalid token, 2 for wrong usage or configuration."""
     from contextunity.core.tokens import TokenKeyError
 
     from ..errors import WorkerError
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _add_mint(mint: argparse.ArgumentParser) -> None:
     mint.add_argument(
-        "--project", required=True, metavar="PROJECT", help="project that vouches; the token is bound to it"
+        "--project", required=True, metavar="PROJECT", help="project that issues the token; the token is bound to it"
     )
     mint.add_argument(
         "--permission",
@@ -90,35 +90,33 @@ def _add_mint(mint: argparse.ArgumentParser) -> None:
         type=_permission,
         default=[],
         metavar="NAME",
-        help=f"what it permits: {', '.join(PERMISSIONS)}; may be given again",
+        help=f"permission: {', '.join(PERMISSIONS)}; repeatable",
     )
-    mint.add_argument(
-        "--tenant", action="append", default=[], metavar="NAME", help="tenant that it is for; may be given again"
-    )
+    mint.add_argument("--tenant", action="append", default=[], metavar="NAME", help="tenant of the token; repeatable")
     mint.add_argument(
         "--ttl",
         type=_duration,
         default=3600,
         metavar="TIME",
-        help=f"time that it is good for, as 90s, 15m, 1h, 7d or {_FOREVER} (1h)",
+        help=f"time to live, as 90s, 15m, 1h, 7d or {_FOREVER} (1h)",
     )
     mint.add_argument(
         "--not-before",
         type=_moment,
         metavar="TIME",
-        help="when it, and its time, begins: 2026-01-31T08:00:00Z, or from now on as 15m, 1h, 7d (now)",
+        help="start of its validity: 2026-01-31T08:00:00Z, or a delay as 15m, 1h, 7d (now)",
     )
     mint.add_argument(
         "--platform",
         action="store_true",
-        help="for the schedules of all projects of its tenants; otherwise for those of PROJECT alone",
+        help="permit the schedules of all projects of its tenants, not only those of PROJECT",
     )
-    mint.add_argument("--user-id", metavar="NAME", help="person that it is for")
-    mint.add_argument("--agent-id", metavar="NAME", help="program that it is for")
-    mint.add_argument("--token-id", metavar="NAME", help="its name in logs (a fresh UUID)")
+    mint.add_argument("--user-id", metavar="NAME", help="person that uses it")
+    mint.add_argument("--agent-id", metavar="NAME", help="program that uses it")
+    mint.add_argument("--token-id", metavar="NAME", help="id of the token in logs (a new UUID)")
     mint.add_argument("--kid", metavar="KID", help="name of the key (PROJECT:hmac-001, or PROJECT:ed25519-001)")
     keys = mint.add_mutually_exclusive_group()
-    keys.add_argument("--secret-file", type=Path, metavar="FILE", help="file that holds the secret to sign with")
+    keys.add_argument("--secret-file", type=Path, metavar="FILE", help="file with the secret to sign with")
     keys.add_argument(
         "--private-key-file", type=Path, metavar="FILE", help="PEM file of the Ed25519 private key to sign with"
     )
@@ -126,10 +124,10 @@ def _add_mint(mint: argparse.ArgumentParser) -> None:
 
 
 def _permission(text: str) -> str:
-    """A permission; one of the worker's own has to be one that it asks for."""
+    """Return a permission; one of the worker's family must be known."""
     name = text.lower()
     if name in PERMISSIONS or not name.startswith("worker:"):
-        # As other services have it; ours are written in lower case.
+        # Other services may have upper case; ours are lower case.
         return name if name in PERMISSIONS else text
     raise argparse.ArgumentTypeError(
         f"{text!r} is no permission of the worker, which has {', '.join(PERMISSIONS)}{did_you_mean(name, PERMISSIONS)}"
@@ -137,7 +135,7 @@ def _permission(text: str) -> str:
 
 
 def _duration(text: str) -> int | None:
-    """Seconds of a time such as 90s, 15m, 1h or 7d; None for ever."""
+    """Return the seconds of a duration such as 90s, 15m, 1h or 7d; None for `never`."""
     if text == _FOREVER:
         return None
     found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
@@ -147,7 +145,7 @@ def _duration(text: str) -> int | None:
 
 
 def _moment(text: str) -> int:
-    """Seconds since 1970 of a time with its offset from UTC, or of one from now on."""
+    """Return a time as seconds since 1970; the text is a time with its UTC offset, or a delay from now."""
     if re.fullmatch(r"[1-9][0-9]{0,8}[smhd]", text):
         after = _duration(text)
         assert after is not None
@@ -226,7 +224,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from ..token_keys import load_keyring
 
     keyring = load_keyring(load_settings())
-    # A little more than the longest, for the line's end; the rest of something else is not read.
+    # A little more than the maximum, for the newline; the rest of other input is not read.
     piped = arguments.token == "-"  # noqa: S105 - a sign for the standard input
     try:
         verified = keyring.verify(sys.stdin.buffer.read(MAX_TOKEN_LENGTH + 100).strip() if piped else arguments.token)

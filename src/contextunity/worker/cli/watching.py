@@ -1,4 +1,4 @@
-"""How commands show tasks that are under way: a progress line for people, JSON lines for programs."""
+"""Output for running tasks: a progress line for people, JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["fields_text", "follow", "follow_up", "last_of", "progress_text", "show_end", "stopped_watching"]
 
 _PLAIN_SECONDS = 1.0
-"""Seconds between progress lines where the output is no terminal."""
+"""Seconds between progress lines if the output is not a terminal."""
 
 
 def follow(task: SyncTaskHandle, arguments: argparse.Namespace) -> int:
-    """Shows a task until it ends; Ctrl-C stops watching and leaves the task alone."""
+    """Show a task until it ends; Ctrl-C detaches, and the task keeps running."""
     try:
         last = _follow_as_json(task) if arguments.json else _follow_for_people(task)
     except KeyboardInterrupt:
@@ -38,14 +38,14 @@ def follow(task: SyncTaskHandle, arguments: argparse.Namespace) -> int:
 
 
 def stopped_watching(arguments: argparse.Namespace, command: str, workflow_id: str) -> int:
-    """Reports that a command was interrupted while the task runs on, and returns the exit code."""
+    """Report that the command was interrupted while the task keeps running, and return the exit code."""
     message = "stopped watching; the task is still running"
     again = follow_up(arguments, command, workflow_id)
     return fail(arguments, STOPPED, message, text=f"{message}. Come back with\n  {again}", code="STOPPED")
 
 
 def show_end(answer: Answer, arguments: argparse.Namespace) -> int:
-    """Reports how a task ended, its result on the standard output, a failure on the standard error.
+    """Report the end of a task: the result to the standard output, a failure to the standard error.
 
     Returns:
         The exit code.
@@ -67,16 +67,16 @@ def show_end(answer: Answer, arguments: argparse.Namespace) -> int:
 
 
 def follow_up(arguments: argparse.Namespace, command: str, *words: str) -> str:
-    """A command for the same service, to be typed next."""
+    """Return a command for the same service, for the user to run next."""
     target = [] if arguments.target == DEFAULT_TARGET else ["--target", arguments.target]
     tenant = ["--tenant", arguments.tenant] if arguments.tenant else []
     return f"{arguments.program} {shlex.join([command, *words, *tenant, *target])}"
 
 
 def progress_text(progress: Mapping[str, Any] | None) -> str:
-    """A workflow's own account of how far it is, on one line: words first, then numbers by name.
+    """Return a workflow's progress on one line: words first, then numbers by name.
 
-    Nothing is known of the message: moments are left out, and inner objects give their numbers.
+    The message's type is unknown here: times are omitted, and nested objects contribute their numbers.
     """
     words, numbers = list[str](), list[str]()
     for name, value in _leaves(progress or {}):
@@ -91,7 +91,7 @@ def progress_text(progress: Mapping[str, Any] | None) -> str:
 
 
 def part_done(progress: Mapping[str, Any] | None) -> float | None:
-    """The part, 0 to 1, that is done, where two fields tell it, such as `bytes_done` and `bytes_total`."""
+    """Return the completed fraction, 0 to 1, if two fields give it, such as `bytes_done` and `bytes_total`."""
     leaves = dict(_leaves(progress or {}))
     for name, value in leaves.items():
         stem, _, last = name.rpartition("_")
@@ -103,7 +103,7 @@ def part_done(progress: Mapping[str, Any] | None) -> float | None:
 
 
 def fields_text(value: Any, indent: str = "") -> Iterator[str]:
-    """A plain value over several lines: one `name: value` for each field, inner objects indented."""
+    """Return a plain value on several lines: one `name: value` per field, nested objects indented."""
     if not isinstance(value, dict):
         if value is not None:
             yield f"{indent}{value_text(value)}"
@@ -119,7 +119,7 @@ def fields_text(value: Any, indent: str = "") -> Iterator[str]:
 
 
 def last_of(answers: Iterable[Answer], show: Callable[[Answer], None] = lambda _: None) -> Answer:
-    """The last status of a watch; each one is shown as it comes."""
+    """Show each status of a watch, and return the last one."""
     last: Answer | None = None
     for last in answers:
         show(last)
@@ -140,7 +140,7 @@ def _follow_for_people(task: SyncTaskHandle) -> Answer:
 
 
 class _Lines:
-    """A line for each change of status, and now and then for progress."""
+    """Prints a line for each change of status, and for progress at intervals."""
 
     def __init__(self) -> None:
         self._shown = ("", "")
@@ -156,7 +156,7 @@ class _Lines:
 
 
 class _Bar:
-    """One line that changes in place."""
+    """Prints one line that changes in place."""
 
     def __init__(self, screen: Console) -> None:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -205,7 +205,7 @@ def _line(answer: Answer) -> tuple[str, str]:
 
 
 def _leaves(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    # Payloads have no order of their own.
+    # Payloads have no defined order.
     for name, value in sorted(data.items()):
         if isinstance(value, Mapping):
             yield from _leaves(cast("Mapping[str, Any]", value))
@@ -214,7 +214,7 @@ def _leaves(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _enum_word(name: str, value: str) -> str:
-    """A value such as HARVEST_STAGE_RUNNING of a field `stage` without what it repeats; other texts as they are."""
+    """Return a value such as HARVEST_STAGE_RUNNING of a field `stage` without the prefix; other texts unchanged."""
     _, prefix, word = value.partition(f"{name.upper()}_")
     return word.lower().replace("_", " ") if prefix and word and value.isupper() else value
 

@@ -1,4 +1,4 @@
-"""What `dev` says once everything runs: where it is, and commands to paste into another terminal."""
+"""The welcome text of `dev`: addresses, and commands to copy."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .connection import DEFAULT_TARGET
 __all__ = ["start_command", "welcome"]
 
 _PROJECT = "my_project"
-"""Whose token the example is: a secret of all projects verifies any."""
+"""Project of the example's token: a secret for all projects verifies any."""
 
 
 def welcome(stack: DevServer, *, with_token: bool = False) -> str:
-    """The addresses of what runs, and what to do next.
+    """Return the addresses of the running parts, and what to do next.
 
     Args:
-        stack: what runs.
-        with_token: whether callers are asked for tokens.
+        stack: the running parts.
+        with_token: whether callers need tokens.
     """
     return f"""\
 ContextWorker runs. Ctrl-C stops it.
@@ -39,14 +39,14 @@ ContextWorker runs. Ctrl-C stops it.
 
 
 def start_command(example: Mapping[str, Any], target: str) -> str:
-    """The command line that starts what a module gives as its example.
+    """Return the command that starts a module's example.
 
     Args:
         example: payload of a StartWorkflow.
-        target: where the service is.
+        target: the service's address.
     """
     words = [_program("contextworker"), "start", str(example.get("workflow_type", ""))]
-    # An object is no flag to type; then all of it is given as it is.
+    # A nested object has no readable flag, so use --input for everything.
     plain = not any(isinstance(value, dict | list) for value in example.values())
     if plain:
         for name, value in example.items():
@@ -65,7 +65,7 @@ def _examples(stack: DevServer, with_token: bool) -> str:
     lines = list[str]()
     if with_token and examples:
         lines += [
-            "Callers are asked for tokens; export one in the other terminal, where the secret is set as here:",
+            "Callers need tokens; export one in the other terminal, with the same secret as here:",
             "",
             f"  {_mint_command(examples.values())}",
             "",
@@ -80,10 +80,10 @@ def _examples(stack: DevServer, with_token: bool) -> str:
     if examples:
         contextworker = _program("contextworker")
         more = " ".join(_target(target))
-        lines += ["Look at what there is:", ""]
+        lines += ["List tasks and contracts:", ""]
         lines += [f"  {contextworker} {command} {more}".rstrip() for command in ("list", "contracts")]
         payload = json.dumps({"payload": next(iter(examples.values()))})
-        lines += ["", "Any gRPC client does the same; with reflection, no proto files are needed:", ""]
+        lines += ["", "Any gRPC client works; with reflection, no proto files are needed:", ""]
         lines += [_buf_curl(target, "StartWorkflow", payload, with_token), ""]
     return "\n".join(lines)
 
@@ -94,7 +94,7 @@ def _target(target: str) -> list[str]:
 
 
 def _mint_command(examples: Iterable[Mapping[str, Any]]) -> str:
-    """The command that gives the terminal a token for what the examples do."""
+    """Return the command that exports a token for the examples."""
     tenants = sorted({str(example["tenant_id"]) for example in examples if "tenant_id" in example}) or [_PROJECT]
     words = [_program("contextworker"), "token", "mint", "--project", _PROJECT]
     for tenant in tenants:
@@ -112,7 +112,7 @@ def _buf_curl(target: str, method: str, data: str, with_token: bool) -> str:
 
 
 def _program(name: str) -> str:
-    """How to call a program from the current folder; it is beside the interpreter where an environment brings it."""
+    """Return how to call a program from the current folder; a virtual environment has it next to the interpreter."""
     sibling = Path(sys.executable).parent / name
     if not sibling.exists():
         return name

@@ -1,4 +1,4 @@
-"""What a client is made of, whichever way it calls."""
+"""The common base of both clients."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ DEFAULT_TARGET = "localhost:50052"
 
 
 class ClientBase:
-    """Where and as whom to call.
+    """Target, identity and defaults of a client.
 
     Args:
-        target: `host:port`, or the same behind `http://` or `https://`; the latter asks for TLS.
-        token: bearer token, or a function that gives one and is asked before each attempt; None sends none.
-        tenant_id: whose work is meant where a call does not say; empty for the token's only one.
-        tls: True for TLS with the system's roots, or credentials of grpcio's, such as those with a certificate of the
-            client's own; False for none.
-        server_name: name that the service's certificate has, where it is not that of the target.
-        timeout: seconds that a call may take in all, its repetitions included; None for no end. Watching has its own.
-        trace_id: UUID of the chain of work that all calls belong to; unless given, each task begins one.
-        provenance: labels `service:action` of where the work has been; the client's own comes after them.
-        retry: how patiently to call again what was UNAVAILABLE.
+        target: `host:port`, optionally after `http://` or `https://`; `https://` uses TLS.
+        token: bearer token, or a function that returns one and is called before each attempt; None sends none.
+        tenant_id: default tenant of all calls; empty for the token's only one.
+        tls: True for TLS with the system's roots, or grpcio credentials, such as those with a client certificate; False
+            for no TLS.
+        server_name: name in the service's certificate, if not that of the target.
+        timeout: seconds for a call with all its retries; None for no limit. Watches have their own timeout.
+        trace_id: UUID of the trace of all calls; by default, each task starts a new one.
+        provenance: `service:action` labels of the earlier steps; the client's own comes after them.
+        retry: how to retry calls that were UNAVAILABLE.
 
     Raises:
-        ValueError: the target is no address, or contradicts `tls`.
+        ValueError: the target is not an address, or contradicts `tls`.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class ClientBase:
 
 
 class HandleBase:
-    """Which task, and in which chain of work it is spoken of."""
+    """Ids of a task, and its trace."""
 
     def __init__(self, task: TaskAddress, trace: Trace, *, follows: bool = False) -> None:
         self._task = task
-        # A task that was just started may go on as another run; what steers it has to reach the one of the moment.
+        # A task may continue as a new run; control requests must reach the current one.
         self._steered = replace(task, run_id="") if follows else task
         self._trace = trace
 
@@ -99,12 +99,12 @@ class HandleBase:
 
     @property
     def run_id(self) -> str:
-        """Which of its runs is meant; empty for the newest."""
+        """Id of the run; empty for the newest."""
         return self._task.run_id
 
     @property
     def trace_id(self) -> str:
-        """Chain of work that the task belongs to; empty where it is not known."""
+        """Trace of the task; empty if unknown."""
         return self._trace.trace_id
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The connection to the service, and when a call is tried again."""
+"""The connection to the service, and the retries of calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Tls: TypeAlias = bool | grpc.ChannelCredentials
 
 _HOST = re.compile(r"\[[^][/\s]+\]|[^][:/\s]+")
 _HOST_AND_PORT = re.compile(rf"({_HOST.pattern}):(?P<port>[0-9]{{1,5}})")
-"""An IPv6 address stands in brackets, for it has colons of its own."""
+"""Put an IPv6 address in brackets, because it contains colons."""
 _HIGHEST_PORT = 65535
 _HTTPS_PORT = 443
 _MAX_UNIT_BYTES = 50 * 1024 * 1024
@@ -33,24 +33,24 @@ OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", _MAX_UNIT_BYTES),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # A watch can be silent for hours; without pings nobody notices that the line is dead.
+    # A watch can be silent for hours; only pings detect a dead connection.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # Otherwise a channel that lost its service looks for it again only after up to two minutes.
+    # The default delay before a channel reconnects grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 ]
 
 
 def address_of(target: str, tls: Tls) -> tuple[str, grpc.ChannelCredentials | None]:
-    """What grpcio connects to, and the credentials for it; None for no encryption.
+    """Return grpcio's address, and the credentials; None for plaintext.
 
     Args:
-        target: `host:port`, or the same behind `http://` or `https://`; the latter asks for TLS, and may leave out 443.
-        tls: True for TLS with the system's roots, or credentials of the caller's own.
+        target: `host:port`, optionally after `http://` or `https://`; `https://` uses TLS, and its default port is 443.
+        tls: True for TLS with the system's roots, or the caller's own credentials.
 
     Raises:
-        ValueError: the target and `tls` contradict each other, or it has no host, or no port from 1 to 65535.
+        ValueError: the target and `tls` contradict each other, or the target has no host, or no port from 1 to 65535.
     """
     scheme, separator, rest = target.rpartition("://")
     address = rest.rstrip("/")
@@ -72,7 +72,7 @@ def address_of(target: str, tls: Tls) -> tuple[str, grpc.ChannelCredentials | No
 
 
 def metadata_of(token: Token) -> tuple[tuple[str, str], ...]:
-    """The metadata of one call; a token that is a function is asked each time, so that it can be renewed."""
+    """Return the metadata of one call; a token function is called each time, so that it can renew the token."""
     text = token() if callable(token) else token
     return (("authorization", f"Bearer {text}"),) if text else ()
 
@@ -83,7 +83,7 @@ def options_of(server_name: str) -> list[tuple[str, int | str]]:
 
 
 class AsyncConnection:
-    """Opens the channel with the first call, and anew after it was closed."""
+    """Opens the channel with the first call, and again after it was closed."""
 
     target: str
     _options: list[tuple[str, int | str]]
@@ -100,14 +100,14 @@ class AsyncConnection:
 
 
 class SyncConnection:
-    """The same for programs whose threads share a client."""
+    """The same for threads that share a client."""
 
     target: str
     _options: list[tuple[str, int | str]]
     _credentials: grpc.ChannelCredentials | None
     _channel: grpc.Channel | None = None
     _opening = threading.Lock()
-    """Opening a channel takes no time, so one lock serves all clients."""
+    """Opening a channel takes no time, so all clients share one lock."""
 
     def _connection(self) -> grpc.Channel:
         with self._opening:
@@ -121,12 +121,12 @@ class SyncConnection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
-    """One call that is about to be tried again.
+    """A call that will be retried.
 
     Attributes:
-        failures: attempts that failed so far.
-        delay: seconds until the next one.
-        error: of the last attempt; its `method` and `target` say what was called.
+        failures: number of failed attempts.
+        delay: seconds until the next attempt.
+        error: error of the last attempt, with `method` and `target`.
     """
 
     failures: int
@@ -136,16 +136,16 @@ class Retry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
-    """How patiently a client calls again what was UNAVAILABLE.
+    """How a client retries calls that were UNAVAILABLE.
 
-    The same unit is sent again, so nothing is done twice. Delays double from the first to the longest, each shortened
-    at random by up to a half; where the service names a delay, that one is kept at least.
+    It sends the same unit again, so nothing is done twice. Delays double from the first to the maximum, each shortened
+    at random by up to a half; a delay that the service names is the minimum.
 
     Attributes:
-        attempts: calls in all, at least 1; None for as many as the call's timeout allows.
+        attempts: maximum number of attempts, at least 1; None for as many as the call's timeout allows.
         initial_delay: seconds before the second attempt.
-        maximum_delay: seconds between attempts at most, unless the service asks for more.
-        reconnect_for: seconds for which a call without a timeout, or a watch that broke, is tried again.
+        maximum_delay: maximum seconds between attempts, unless the service names a longer delay.
+        reconnect_for: seconds during which a call without a timeout, or a broken watch, is retried.
         on_retry: called before each delay, in the thread or task of the call.
     """
 
@@ -156,45 +156,45 @@ class RetryPolicy:
     on_retry: Callable[[Retry], None] | None = None
 
     def delay(self, failures: int, failure: WorkerServiceError) -> float:
-        """Seconds to wait after so many failures in a row, the given one being the last."""
+        """Return the seconds to wait after a number of failures in a row, of which the given error is the last."""
         bound = min(self.maximum_delay, self.initial_delay * 2.0 ** min(failures - 1, 30))
-        # Chance spreads clients that failed together; nothing secret hangs on it.
+        # Random delays spread clients that failed together; they need no secure randomness.
         return max(bound * random.uniform(0.5, 1.0), failure.retry_after or 0.0)  # noqa: S311
 
     def exhausted(self, failures: int, since: float) -> bool:
-        """Whether there is no further attempt after so many failures, the first at a time of time.monotonic()."""
+        """Return whether there is no further attempt; `since` is the time.monotonic() of the first failure."""
         return time.monotonic() - since >= self.reconnect_for if self.attempts is None else failures >= self.attempts
 
     def observe(self, failures: int, failure: WorkerServiceError, delay: float) -> None:
-        """Logs at debug that a call is tried again, and calls `on_retry`."""
-        _LOG.debug("%s at %s is tried again in %.2f s: %s", failure.method, failure.target, delay, failure)
+        """Log a retry at debug level, and call `on_retry`."""
+        _LOG.debug("retry %s at %s in %.2f s: %s", failure.method, failure.target, delay, failure)
         if self.on_retry is not None:
             self.on_retry(Retry(failures=failures, delay=delay, error=failure))
 
 
 class Deadline:
-    """A moment that all attempts of a call share.
+    """The deadline of all attempts of a call.
 
     Args:
-        timeout: seconds from now; None for never.
+        timeout: seconds from now; None for no deadline.
     """
 
     def __init__(self, timeout: float | None) -> None:
         self._end = None if timeout is None else time.monotonic() + timeout
 
     def remaining(self) -> float | None:
-        """Seconds left, never negative; None for no end."""
+        """Seconds left, at least zero; None without a deadline."""
         return None if self._end is None else max(self._end - time.monotonic(), 0.0)
 
     def allows(self, delay: float) -> bool:
-        """Says whether anything is left after a delay in seconds."""
+        """Return whether time is left after a delay in seconds."""
         remaining = self.remaining()
         return remaining is None or remaining > delay
 
 
 @dataclass(slots=True)
 class Attempts:
-    """The attempts at one call."""
+    """The attempts of one call."""
 
     policy: RetryPolicy
     deadline: Deadline
@@ -203,17 +203,17 @@ class Attempts:
     _last_failure: WorkerServiceError | None = None
 
     def delay_after(self, failure: WorkerServiceError) -> float:
-        """Seconds to wait before the next attempt.
+        """Return the seconds to wait before the next attempt.
 
         Raises:
-            WorkerServiceError: the failure itself, where there is no next attempt.
+            WorkerServiceError: the failure itself, if there is no next attempt.
         """
         self.failures += 1
         if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED and self._last_failure is not None:
-            # That the time was over says less than what was told while there was some.
+            # The timeout itself says less than the error of the earlier attempt.
             raise self._last_failure from failure
         self._last_failure = failure
-        # With a deadline, that alone bounds a call.
+        # The deadline, if there is one, is the only limit.
         bounded = self.deadline.remaining() is not None and self.policy.attempts is None
         if not failure.transient or (not bounded and self.policy.exhausted(self.failures, self._since)):
             raise failure
@@ -226,7 +226,7 @@ class Attempts:
 
 @dataclass(slots=True)
 class Reconnects:
-    """The attempts at one stream, counted anew whenever something arrives."""
+    """The attempts of one stream, counted again from zero whenever a message arrives."""
 
     policy: RetryPolicy
     deadline: Deadline
@@ -235,21 +235,21 @@ class Reconnects:
     since: float = field(default_factory=time.monotonic)
 
     def arrived(self) -> None:
-        """Notes that the stream works."""
+        """Record that the stream works."""
         self.failures, self.began = 0, True
 
     def delay_after(self, failure: WorkerServiceError) -> float:
-        """Seconds to wait before the stream is taken up again.
+        """Return the seconds to wait before the stream is resumed.
 
-        A stream that never began is given up as early as a call.
+        A stream that never started is retried no longer than a call.
 
         Raises:
-            WorkerServiceError: the failure itself, where the stream is given up.
+            WorkerServiceError: the failure itself, if the stream is not retried.
         """
         if self.failures == 0:
             self.since = time.monotonic()
         self.failures += 1
-        # A server that is told to stop cancels the streams that are still open.
+        # A stopping server cancels the open streams.
         lost = failure.transient or (self.began and failure.code is grpc.StatusCode.CANCELLED)
         patient = (
             time.monotonic() - self.since < self.policy.reconnect_for

@@ -1,4 +1,4 @@
-"""How a task ends: following its states to the last one, and reading its result."""
+"""The end of a task: watch it to its last state, and decode its result."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _UNDER_WAY = {TaskState.UNSPECIFIED, TaskState.STARTED, TaskState.RUNNING, TaskS
 
 
 def has_ended(state: TaskState) -> bool:
-    """Says whether a task in this state will not change any more."""
+    """Return whether this state is final."""
     return state not in _UNDER_WAY
 
 
 @dataclass(slots=True)
 class Watching:
-    """A watch over several streams, each going on where the one before broke.
+    """A watch over several streams, each of which resumes where the previous one broke.
 
     Attributes:
-        request: what the next stream asks for.
-        reconnects: how often and how long that is done.
-        timeout: seconds for all of it; None for no end.
-        ended: whether the task has.
+        request: request of the next stream.
+        reconnects: retries of the streams.
+        timeout: seconds for the whole watch; None for no limit.
+        ended: whether the task has ended.
     """
 
     request: WatchTaskRequest
@@ -45,23 +45,23 @@ class Watching:
 
     @classmethod
     def of(cls, task: TaskAddress, after: str, policy: RetryPolicy, timeout: float | None) -> Watching:
-        """A watch that nothing has come of yet."""
+        """Return a new watch."""
         return cls(WatchTaskRequest(**task.fields(), after=after), Reconnects(policy, Deadline(timeout)), timeout)
 
     def saw(self, answer: Answer[TaskStatus]) -> None:
-        """Notes what a stream told."""
+        """Record an answer of a stream."""
         self.reconnects.arrived()
         self.request = replace(self.request, after=answer.body.resume_token or self.request.after)
         self.ended = has_ended(answer.body.status)
 
     def broke(self, failure: WorkerServiceError | None) -> float:
-        """Seconds until the next stream.
+        """Return the seconds until the next stream.
 
         Args:
-            failure: what broke it; None where the service just ended it, as one does that stops.
+            failure: the error that broke the stream; None if the service ended it, as it does when it stops.
 
         Raises:
-            WorkerServiceError: the watch is given up.
+            WorkerServiceError: the watch is not retried.
         """
         answering = self.reconnects.began and not self.reconnects.failures
         if failure is not None and self.timeout is not None and answering and _is_over(failure):
@@ -89,15 +89,15 @@ def result_of(answer: Answer[TaskStatus], result_type: None) -> Any: ...
 @overload
 def result_of(answer: Answer[TaskStatus], result_type: type[M]) -> M: ...
 def result_of(answer: Answer[TaskStatus], result_type: type[M] | None) -> M | Any:
-    """The result of a task that has ended.
+    """Return the result of a task that has ended.
 
     Args:
-        answer: its last status.
-        result_type: class of the result; betterproto2.Message stands for whichever it is. None gives plain data.
+        answer: the last answer of its watch.
+        result_type: class of the result; betterproto2.Message for its own class. None returns plain data.
 
     Raises:
-        TaskFailedError: it ended otherwise.
-        CodecError: the result is of another type, or of one that no loaded package has.
+        TaskFailedError: the task did not complete.
+        CodecError: the result is of another type, or of a type that no loaded package has.
     """
     if answer.body.status is not TaskState.COMPLETED:
         raise TaskFailedError(answer.body)
@@ -105,11 +105,11 @@ def result_of(answer: Answer[TaskStatus], result_type: type[M] | None) -> M | An
 
 
 def typed_or_plain(message: betterproto2.Message | None, plain: Any, result_type: type[M] | None) -> M | Any:
-    """One of the two forms in which the service gives a typed message; see `result_of`.
+    """Return a typed message or its plain data; see `result_of`.
 
     Args:
-        message: in an Any, or as it was unpacked.
-        plain: the same as plain data.
+        message: the message, unpacked or in an Any.
+        plain: the plain data of the message.
         result_type: as with `result_of`.
     """
     if result_type is None:

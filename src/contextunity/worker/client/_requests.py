@@ -1,4 +1,4 @@
-"""What a caller's arguments become: requests, and the units that carry them and their answers."""
+"""Converts a caller's arguments to requests, and their units and answers."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _MAX_SHOWN = 100
 
 
 def shown(value: object) -> str:
-    """A value as messages have it: its type, and its beginning."""
+    """Return a value for an error message: its type and beginning."""
     text = repr(value)
     return f"the {type(value).__name__} {text if len(text) <= _MAX_SHOWN else f'{text[:_MAX_SHOWN]}…'}"
 
 
 def plain_data(value: object, what: str) -> dict[str, Any]:
-    """A copy of a mapping that a caller gave.
+    """Return a copy of a caller's mapping.
 
     Args:
-        value: what was given.
-        what: the argument and what it takes, as the beginning of a sentence.
+        value: the argument.
+        what: name of the argument and what it takes, to begin the error message.
 
     Raises:
-        TypeError: it is no mapping.
+        TypeError: the argument is not a mapping.
     """
     if not isinstance(value, Mapping):
         raise TypeError(f"{what}, not {shown(value)}")
@@ -49,7 +49,7 @@ def plain_data(value: object, what: str) -> dict[str, Any]:
 
 
 def describe(error: ValidationError) -> str:
-    """One line for all that pydantic found wrong with a unit, without the addresses that its own text has."""
+    """Return pydantic's errors about a unit on one line, without the URLs of its own text."""
     return "; ".join(_violation(each["loc"], each["type"], each["msg"], each["input"]) for each in error.errors())
 
 
@@ -57,7 +57,7 @@ def _violation(location: tuple[int | str, ...], kind: str, message: str, value: 
     if kind == "value_error":
         return ": ".join(filter(None, (".".join(map(str, location)), message.removeprefix("Value error, "))))
     if location[0] == "payload":
-        # Behind the name in the payload, names and indexes take turns with what pydantic took the value for.
+        # Below the payload, pydantic's location alternates between keys or indexes and the types that it tried.
         path = ".".join(map(str, (location[0], *location[1::2])))
         if location[-1] == "[key]":
             return f"{path}: a name is text, not {shown(value)}"
@@ -70,12 +70,12 @@ A = TypeVar("A", bound=betterproto2.Message)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer(Generic[A]):
-    """What the service answered.
+    """An answer of the service.
 
     Attributes:
         body: the typed answer.
-        payload: the same as plain data: enum values as lower-case words, durations in seconds, messages as objects.
-        unit: the envelope that both came in.
+        payload: the answer as plain data: enum values as lower-case words, durations in seconds, messages as objects.
+        unit: the envelope of both.
     """
 
     body: A
@@ -85,11 +85,11 @@ class Answer(Generic[A]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trace:
-    """Which chain of work a unit belongs to.
+    """The trace of a unit.
 
     Attributes:
-        trace_id: of the chain; empty begins one.
-        parent_unit_id: the unit that the next one follows from; empty for none.
+        trace_id: id of the trace; empty starts one.
+        parent_unit_id: the previous unit of the trace; empty for none.
     """
 
     trace_id: str = ""
@@ -98,13 +98,13 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sent(Generic[A]):
-    """A unit on its way; all attempts at it send the same bytes.
+    """A unit to send; all attempts send the same bytes.
 
     Attributes:
-        method: that it goes to.
+        method: the method to call.
         unit: the envelope.
         data: the envelope as bytes.
-        target: where it goes.
+        target: the service's address.
     """
 
     method: Method[A]
@@ -113,10 +113,10 @@ class Sent(Generic[A]):
     target: str
 
     def read(self, data: bytes) -> Answer[A]:
-        """Reads an answer.
+        """Decode an answer.
 
         Raises:
-            WorkerServiceError: INTERNAL for an answer that no service of this contract gives.
+            WorkerServiceError: INTERNAL if the answer does not match the contract.
         """
         try:
             unit = ContextUnit.from_dataclass(codec.decode(gen.ContextUnit, data))
@@ -127,14 +127,14 @@ class Sent(Generic[A]):
         except CodecError as error:
             raise WorkerServiceError(
                 grpc.StatusCode.INTERNAL,
-                f"the answer to {self.method.name} cannot be read: {error}; is the service older or newer than this?",
+                f"the answer to {self.method.name} cannot be decoded: {error}; is the service older or newer?",
                 trace_id=self.unit.trace_id,
                 method=self.method.name,
                 target=self.target,
             ) from error
 
     def failure(self, error: grpc.RpcError) -> WorkerServiceError:
-        """The error of an attempt."""
+        """Return the error of an attempt."""
         return WorkerServiceError.from_rpc_error(
             error, method=self.method.name, target=self.target, trace_id=self.unit.trace_id
         )
@@ -150,20 +150,20 @@ def send(
     trace: Trace | None = None,
     provenance: Sequence[str] = (),
 ) -> Sent[A]:
-    """Makes the unit of a request.
+    """Make the unit of a request.
 
     Args:
-        method: that it goes to.
-        content: the typed body; None where the payload says it all.
-        target: where it goes.
+        method: the method to call.
+        content: the typed body; None if the payload has all content.
+        target: the service's address.
         payload: plain data.
-        unit_id: UUID; a fresh one unless given. The same one again is the same request.
-        trace: the chain of work that it belongs to.
+        unit_id: UUID; default: a new one. A unit with the same id is the same request.
+        trace: trace of the unit.
         provenance: labels before the client's own.
 
     Raises:
-        TypeError: the content is no generated message, or the payload no mapping.
-        ValueError: an id is no UUID, or a value does not fit; the error names it.
+        TypeError: the content is not a generated message, or the payload not a mapping.
+        ValueError: an id is not a UUID, or a value is invalid; the error names it.
     """
     if content is not None and not isinstance(cast("object", content), betterproto2.Message):
         raise TypeError(
@@ -186,13 +186,13 @@ def send(
 
 
 def _known(packed: Any) -> Any:
-    """The message that is packed; the same as it came where it is of a type that no loaded package has."""
+    """Unpack a message; return it unchanged if no loaded package has its type."""
     try:
         message = None if packed is None else codec.unpack_any(packed)
     except CodecError:
-        # Most callers do not ask for it, and it is there for those who do.
+        # Unpack on demand, because most callers do not use it.
         return packed
-    # One that is an Any itself could not be told from one that is still packed.
+    # A message that is itself an Any would look like one that is still packed.
     return packed if isinstance(message, protobuf.Any) else message
 
 
@@ -206,7 +206,7 @@ def _body(cls: type[A], packed: Any | None) -> A:
 
 
 Input: TypeAlias = Mapping[str, Any] | betterproto2.Message | None
-"""Input of a workflow or handler: plain data by proto names, the generated dataclass, or None where it takes none."""
+"""Input of a workflow or handler: plain data by proto names, the generated dataclass, or None for no input."""
 
 _INPUT = "takes the input as a mapping by proto names or as the generated message"
 _ENTRIES = "ScheduleEntry or mappings"
@@ -217,12 +217,12 @@ R = TypeVar("R", bound=betterproto2.Message)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskAddress:
-    """Which task is meant.
+    """Ids of a task.
 
     Attributes:
         workflow_id: its id.
-        run_id: which of its runs; empty for the newest.
-        tenant_id: whose it is; empty for any of the caller's.
+        run_id: id of the run; empty for the newest.
+        tenant_id: its tenant; empty for any of the caller's.
     """
 
     workflow_id: str
@@ -230,22 +230,22 @@ class TaskAddress:
     tenant_id: str = ""
 
     def fields(self) -> dict[str, Any]:
-        """The fields that every request about a task begins with."""
+        """Return the common fields of requests about a task."""
         return {"workflow_id": self.workflow_id, "run_id": self.run_id, "tenant_id": self.tenant_id}
 
 
 def start_request(
     workflow: str | betterproto2.Message, given: Input, *, tenant_id: str
 ) -> tuple[betterproto2.Message | None, dict[str, Any]]:
-    """Body and payload of StartWorkflow.
+    """Return body and payload of StartWorkflow.
 
     Raises:
-        TypeError: the input is given twice, or an argument is of another type than it takes.
+        TypeError: the input is set twice, or an argument has the wrong type.
     """
     routing: dict[str, Any] = {"tenant_id": tenant_id} if tenant_id else {}
     if isinstance(workflow, betterproto2.Message):
         if given is not None:
-            raise TypeError("start() takes the input once: as its first argument, or behind a workflow_type")
+            raise TypeError("start() takes the input once: as its first argument, or after a workflow_type")
         return workflow, routing
     if not isinstance(cast("object", workflow), str):
         raise TypeError(f"start() takes a workflow_type or the input message itself first, not {shown(workflow)}")
@@ -256,11 +256,11 @@ def start_request(
 
 
 def steer_request(request: Callable[..., R], task: TaskAddress, name: Mapping[str, str], given: Input) -> R:
-    """Body of SignalTask, QueryTask or UpdateTask; `name` is the field with the handler's name and its value.
+    """Return the body of SignalTask, QueryTask or UpdateTask; `name` is the field with the handler's name.
 
     Raises:
         TypeError: the input is neither a mapping nor a message.
-        CodecError: a value of it does not fit.
+        CodecError: a value of the input is invalid.
     """
     if isinstance(given, betterproto2.Message):
         return request(**task.fields(), **name, input=codec.pack_any(given))
@@ -279,7 +279,7 @@ def list_request(
     started_before: datetime | None,
     page_size: int,
 ) -> bodies.ListTasksRequest:
-    """Body of ListTasks for the first page."""
+    """Return the body of ListTasks for the first page."""
     states = [status] if isinstance(status, str | bodies.TaskState) else list(status)
     return bodies.ListTasksRequest(
         tenant_id=tenant_id,
@@ -302,7 +302,7 @@ def code_request(
     tools: Sequence[str],
     wait: bool | None,
 ) -> bodies.ExecuteCodeRequest:
-    """Body of ExecuteCode."""
+    """Return the body of ExecuteCode."""
     return bodies.ExecuteCodeRequest(
         code=code,
         language=_member(Language, language or Language.UNSPECIFIED),
@@ -329,10 +329,10 @@ def schedules_request(
     partial: bool,
     dry_run: bool,
 ) -> tuple[betterproto2.Message | None, dict[str, Any]]:
-    """Body and payload of RegisterSchedules: typed entries make a body, plain ones a payload.
+    """Return body and payload of RegisterSchedules: typed entries become a body, plain ones a payload.
 
     Raises:
-        TypeError: there are entries of both forms, or of neither.
+        TypeError: the entries have both forms, or another one.
     """
     given = cast("object", schedules)
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
@@ -355,7 +355,7 @@ def schedules_request(
 
 
 def plain_value(value: protobuf.Value | None) -> Any:
-    """What a google.protobuf.Value holds, such as the `result` of an ExecuteCodeResult; None for nothing."""
+    """Return the plain value of a google.protobuf.Value, such as the `result` of an ExecuteCodeResult, or None."""
     if value is None:
         return None
     return codec.struct_to_dict(protobuf.Struct(fields={"value": value}))["value"]
@@ -366,7 +366,7 @@ def _texts(given: str | Iterable[str]) -> list[str]:
 
 
 def _member(enum: type[E], given: E | str) -> E:
-    """A member by itself, or by its word or name in the proto, whatever its case.
+    """Return an enum member, given itself, its word, or its name in the proto in upper or lower case.
 
     Raises:
         ValueError: there is no such member; the error lists them.
@@ -378,5 +378,5 @@ def _member(enum: type[E], given: E | str) -> E:
     found = words.name(given)
     if found is None:
         known = ", ".join(words.word(name) for name, each in names.items() if each.value)
-        raise ValueError(f"{given!r} is no {enum.__name__}; there are {known}")
+        raise ValueError(f"{given!r} is not a {enum.__name__}; known ones: {known}")
     return names[found]

@@ -1,5 +1,5 @@
 # Generated from _async_client.py by tools/sync_client.py. DO NOT EDIT.
-"""The client for threads, on grpc: calls with their attempts, the handle of a task, and SyncWorkerClient."""
+"""The client for threads, on grpc: calls with retries, the handle of a task, and SyncWorkerClient."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ A = TypeVar("A", bound=betterproto2.Message)
 
 
 class SyncCalls(ClientBase, SyncConnection):
-    """Makes calls, again where that helps."""
+    """Sends calls, and retries them if that helps."""
 
     def __enter__(self) -> Self:
         return self
@@ -52,7 +52,7 @@ class SyncCalls(ClientBase, SyncConnection):
         self.close()
 
     def close(self) -> None:
-        """Closes the connection; a further call opens another."""
+        """Close the connection; the next call opens another."""
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
@@ -89,22 +89,22 @@ class SyncCalls(ClientBase, SyncConnection):
         trace: Trace | None = None,
         timeout: float | None = None,
     ) -> Answer[A] | Answer[Any]:
-        """Calls any method that gives one answer, and gives all that it answers.
+        """Call any method with one answer, and return the whole answer.
 
         Args:
             method: one of `contextunity.worker.client.methods`, or its name, such as `GetTaskStatus`.
             content: the typed request.
-            payload: the same, or a part of it, as plain data.
-            unit_id: UUID of the unit; a fresh one unless given.
-            trace: the chain of work; that of the client unless given.
-            timeout: seconds for the call; those of the client unless given.
+            payload: the request, or a part of it, as plain data.
+            unit_id: UUID of the unit; default: a new one.
+            trace: trace of the call; default: the client's.
+            timeout: seconds for the call; default: the client's timeout.
         """
         if isinstance(method, str):
             method = methods.method_named(method)
         sent = self._send(method, content, payload, unit_id, trace)
         deadline = Deadline(self._timeout if timeout is None else timeout)
         attempts = Attempts(self._retry, deadline)
-        # Without (de)serialisers the stub takes and gives bytes.
+        # Without serializers, the stub takes and returns bytes.
         stub = cast("Any", self._connection()).unary_unary(sent.method.path)
         while True:
             try:
@@ -122,18 +122,18 @@ class SyncCalls(ClientBase, SyncConnection):
         trace: Trace | None = None,
         timeout: float | None = None,
     ) -> Generator[Answer[TaskStatus], None]:
-        """Follows a task to its end; a stream that breaks is taken up where it broke.
+        """Watch a task until it ends; a broken stream is resumed.
 
         Args:
             workflow_id: id of the task.
-            run_id: which of its runs; empty for the newest.
-            tenant_id: whose task; that of the client unless given.
-            after: `resume_token` of the last status seen; empty begins with the status as it is.
-            trace: the chain of work; that of the client unless given.
-            timeout: seconds for all of it; unless given, as long as it takes.
+            run_id: id of the run; empty for the newest.
+            tenant_id: tenant of the task; default: the client's.
+            after: `resume_token` of the last known status; empty starts with the current status.
+            trace: trace of the call; default: the client's.
+            timeout: seconds for the whole watch; default: unlimited.
 
         Yields:
-            The status as it is, then one for each change, the end being the last.
+            The current status, then one for each change; the last one is the end.
         """
         task = TaskAddress(workflow_id=workflow_id, run_id=run_id, tenant_id=self._tenant(tenant_id))
         watching = Watching.of(task, after, self._retry, timeout)
@@ -157,7 +157,7 @@ class SyncCalls(ClientBase, SyncConnection):
                 watching.saw(answer)
                 yield answer
         finally:
-            # Whoever stops looking tells the service, which otherwise goes on asking Temporal.
+            # Cancel the call if the caller stops iterating, so that the service stops polling Temporal.
             call.cancel()
 
 
@@ -165,14 +165,14 @@ M = TypeVar("M", bound=betterproto2.Message)
 
 
 class SyncTaskHandle(HandleBase):
-    """A task: ask it, wait for it, steer it. Methods raise as those of SyncWorkerClient do."""
+    """A task: request its status, wait for it, control it. Methods raise the errors of SyncWorkerClient."""
 
     def __init__(self, client: SyncCalls, task: TaskAddress, trace: Trace, *, follows: bool = False) -> None:
         super().__init__(task, trace, follows=follows)
         self._client = client
 
     def status(self) -> bodies.TaskStatus:
-        """Tells how it goes."""
+        """Return the status of the task."""
         return (self._call(methods.GET_TASK_STATUS, bodies.GetTaskStatusRequest(**self._task.fields()))).body
 
     def watch(
@@ -181,7 +181,7 @@ class SyncTaskHandle(HandleBase):
         after: str = "",
         timeout: float | None = None,
     ) -> Generator[Answer[bodies.TaskStatus], None]:
-        """Follows it to its end; see the `watch` of the client."""
+        """Watch the task until it ends; see `watch` of the client."""
         return self._client.watch(**self._task.fields(), after=after, trace=self._trace, timeout=timeout)
 
     @overload
@@ -189,16 +189,16 @@ class SyncTaskHandle(HandleBase):
     @overload
     def result(self, result_type: type[M], *, timeout: float | None = None) -> M: ...
     def result(self, result_type: type[M] | None = None, *, timeout: float | None = None) -> M | Any:
-        """Waits for its result.
+        """Wait for the result, and return it.
 
         Args:
-            result_type: class of the result, such as HarvestResponse; betterproto2.Message for whichever generated
-                class it is. None gives plain data.
-            timeout: seconds to wait; unless given, as long as it takes.
+            result_type: class of the result, such as HarvestResponse; betterproto2.Message for its own generated class,
+            whichever that is. None returns plain data.
+            timeout: seconds to wait; default: unlimited.
 
         Raises:
-            TaskFailedError: it came to another end.
-            WorkerServiceError: DEADLINE_EXCEEDED where it has not ended in time.
+            TaskFailedError: the task did not complete.
+            WorkerServiceError: DEADLINE_EXCEEDED if it has not ended in time.
             CodecError: the result is of another type.
         """
         with contextlib.closing(self.watch(timeout=timeout)) as answers:
@@ -206,17 +206,17 @@ class SyncTaskHandle(HandleBase):
         return result_of(last, result_type)
 
     def cancel(self, *, reason: str = "") -> bodies.TaskReference:
-        """Asks it to end in its own way; `reason` is for whoever looks at its history."""
+        """Request the cancellation of the task; `reason` goes into its history."""
         request = bodies.CancelTaskRequest(**self._steered.fields(), reason=reason)
         return self._call(methods.CANCEL_TASK, request).body
 
     def terminate(self, *, reason: str = "") -> bodies.TaskReference:
-        """Ends it at once, without giving it a say; `reason` is for whoever looks at its history."""
+        """Terminate the task at once, without cleanup; `reason` goes into its history."""
         request = bodies.TerminateTaskRequest(**self._steered.fields(), reason=reason)
         return self._call(methods.TERMINATE_TASK, request).body
 
     def signal(self, name: str, given: Input = None, *, unit_id: str = "") -> bodies.TaskReference:
-        """Sends it a signal of its contract, with its input as plain data or as the generated dataclass."""
+        """Send the task a signal of its contract, with the input as plain data or as the generated dataclass."""
         request = steer_request(bodies.SignalTaskRequest, self._steered, {"signal": name}, given)
         return self._call(methods.SIGNAL_TASK, request, unit_id).body
 
@@ -225,7 +225,7 @@ class SyncTaskHandle(HandleBase):
     @overload
     def query(self, name: str, given: Input = None, *, result_type: type[M]) -> M: ...
     def query(self, name: str, given: Input = None, *, result_type: type[M] | None = None) -> M | Any:
-        """Asks it a query of its contract; `result_type` is as with `result`."""
+        """Send the task a query of its contract; `result_type` is as with `result`."""
         request = steer_request(bodies.QueryTaskRequest, self._steered, {"query": name}, given)
         answer = self._call(methods.QUERY_TASK, request)
         return typed_or_plain(answer.body.result, answer.payload.get("result"), result_type)
@@ -237,9 +237,9 @@ class SyncTaskHandle(HandleBase):
     def update(
         self, name: str, given: Input = None, *, result_type: type[M] | None = None, unit_id: str = ""
     ) -> M | Any:
-        """Has it do an update of its contract, and waits for it; `result_type` is as with `result`.
+        """Send the task an update of its contract, and wait for its result; `result_type` is as with `result`.
 
-        The same `unit_id` again is the same update.
+        A retry with the same `unit_id` is the same update.
         """
         request = steer_request(bodies.UpdateTaskRequest, self._steered, {"update": name}, given)
         answer = self._call(methods.UPDATE_TASK, request, unit_id)
@@ -250,11 +250,10 @@ class SyncTaskHandle(HandleBase):
 
 
 class SyncWorkerClient(SyncCalls):
-    """Calls a WorkerService.
+    """Client of a WorkerService.
 
-    It opens its connection with the first call, and keeps it until it is closed; use it as a context manager. All
-    methods raise WorkerServiceError where the service does not answer as asked, and ValueError or TypeError for
-    arguments that no unit can carry.
+    The first call opens the connection, and `close` closes it; use the client as a context manager. All methods
+    raise WorkerServiceError if a call fails, and ValueError or TypeError for invalid arguments.
 
     Example:
         with SyncWorkerClient("localhost:50052", tenant_id="my_project") as client:
@@ -271,14 +270,14 @@ class SyncWorkerClient(SyncCalls):
         unit_id: str = "",
         timeout: float | None = None,
     ) -> SyncTaskHandle:
-        """Starts a task.
+        """Start a task, and return its handle.
 
         Args:
-            workflow: the workflow_type; or the input message itself, whose type tells it.
-            given: the input, as plain data or as the generated dataclass; None where it takes none.
-            tenant_id: whose task; that of the client unless given.
-            unit_id: UUID that makes this start repeatable: the same one again gives the same run.
-            timeout: seconds for the call; those of the client unless given.
+            workflow: the workflow_type, or the input message, whose type selects the workflow.
+            given: the input, as plain data or as the generated dataclass; None for no input.
+            tenant_id: tenant of the task; default: the client's.
+            unit_id: UUID that makes this start idempotent: the same one returns the same run.
+            timeout: seconds for the call; default: the client's timeout.
         """
         tenant = self._tenant(tenant_id)
         content, payload = start_request(workflow, given, tenant_id=tenant)
@@ -288,7 +287,7 @@ class SyncWorkerClient(SyncCalls):
         return SyncTaskHandle(self, task, trace, follows=True)
 
     def task(self, workflow_id: str, *, run_id: str = "", tenant_id: str | None = None) -> SyncTaskHandle:
-        """A handle of a task that exists; nothing is asked yet."""
+        """Return a handle of an existing task, without a request to the service."""
         address = TaskAddress(workflow_id=workflow_id, run_id=run_id, tenant_id=self._tenant(tenant_id))
         return SyncTaskHandle(self, address, self._trace)
 
@@ -302,15 +301,15 @@ class SyncWorkerClient(SyncCalls):
         tenant_id: str | None = None,
         page_size: int = 0,
     ) -> Iterator[bodies.TaskSummary]:
-        """Gives tasks, newest first, asking for page after page as they are used.
+        """Iterate over tasks, newest first; further pages are requested on demand.
 
         Args:
-            workflow_type: names of contracts; none for all.
-            status: states, as members or words such as `running`; none for all.
-            started_after: aware; this time or later.
-            started_before: aware; before this time.
-            tenant_id: whose tasks; those of the client's tenant unless given.
-            page_size: tasks asked for at once; 0 for the service's own choice.
+            workflow_type: names of contracts; default: all.
+            status: states, as enum members or words such as `running`; default: all.
+            started_after: timezone-aware; this time or later.
+            started_before: timezone-aware; before this time.
+            tenant_id: tenant of the tasks; default: the client's.
+            page_size: tasks per request; 0 for the service's default.
         """
         request = list_request(
             tenant_id=self._tenant(tenant_id),
@@ -334,13 +333,13 @@ class SyncWorkerClient(SyncCalls):
         include_schemas: bool = False,
         include_options: bool = False,
     ) -> bodies.DescribeContractsResult:
-        """Describes what can be started: the contracts named, or all.
+        """Describe the named contracts, or all.
 
         Args:
             workflow_types: names of contracts; none means all.
-            include_descriptors: whether `file_descriptor_set` has annotations and comments, as the proto files do.
-            include_schemas: whether to give a JSON Schema, as text, of each input and output.
-            include_options: whether to give time limits, retries and policies, and the activities.
+            include_descriptors: return annotations and comments in `file_descriptor_set`, as in the proto files.
+            include_schemas: return a JSON Schema, as text, of each input and output.
+            include_options: return timeouts, retries and policies, and the activities.
         """
         request = bodies.DescribeContractsRequest(
             workflow_type=list(workflow_types),
@@ -364,19 +363,19 @@ class SyncWorkerClient(SyncCalls):
         unit_id: str = "",
         timeout: float | None = None,
     ) -> bodies.ExecuteCodeResult:
-        """Runs a program in the service's sandbox. `plain_value` reads the result of the answer.
+        """Run a program in the service's sandbox. `plain_value` converts the result of the answer.
 
         Args:
-            code: its source.
-            language: a member, or a word such as `python`; the deployment's default unless given.
-            time_limit: wall-clock time that it may take, in seconds where it is a number.
-            inputs: variables that it finds, by name.
-            files: files that it finds in its folder, by relative path.
+            code: source of the program.
+            language: an enum member, or a word such as `python`; default: the deployment's.
+            time_limit: limit of its wall-clock time, as timedelta or seconds.
+            inputs: variables of the program, by name.
+            files: files in the program's folder, by relative path.
             tools: names of tools that it may call.
-            wait: False answers at once, with the workflow_id to ask later.
-            tenant_id: whose program; that of the client unless given.
-            unit_id: UUID that makes this run repeatable.
-            timeout: seconds for the call; those of the client unless given.
+            wait: False returns at once, with the workflow_id for later calls.
+            tenant_id: tenant of the program; default: the client's.
+            unit_id: UUID that makes this run idempotent.
+            timeout: seconds for the call; default: the client's timeout.
         """
         request = code_request(
             code,
@@ -400,15 +399,15 @@ class SyncWorkerClient(SyncCalls):
         dry_run: bool = False,
         tenant_id: str | None = None,
     ) -> bodies.RegisterSchedulesResult:
-        """Has the schedules of a project be as given.
+        """Register the schedules of a project.
 
         Args:
-            schedules: all typed, or all as plain data.
-            project_id: whose; the token's project, or "default", unless given.
-            prune: whether those that are not among them are removed.
-            partial: whether good ones are registered where others are faulty; otherwise none is.
-            dry_run: whether to tell only what would be done.
-            tenant_id: whose schedules; those of the client's tenant unless given.
+            schedules: either all typed, or all as plain data.
+            project_id: project of the schedules; default: the token's project, or "default".
+            prune: remove the project's other schedules.
+            partial: register the valid entries even if others are invalid; otherwise none.
+            dry_run: only return what would be done.
+            tenant_id: tenant of the schedules; default: the client's.
         """
         content, payload = schedules_request(
             schedules,
@@ -421,32 +420,32 @@ class SyncWorkerClient(SyncCalls):
         return self.call(methods.REGISTER_SCHEDULES, content, payload=payload).body
 
     def list_schedules(self, *, project_id: str = "", tenant_id: str | None = None) -> list[bodies.ScheduleStatus]:
-        """Lists schedules, of one project or of all."""
+        """Return the schedules of one project, or of all."""
         request = bodies.ListSchedulesRequest(project_id=project_id, tenant_id=self._tenant(tenant_id))
         return self.call(methods.LIST_SCHEDULES, request).body.schedules
 
     def pause_schedule(
         self, schedule_id: str, *, project_id: str = "", note: str = "", tenant_id: str | None = None
     ) -> bodies.ScheduleResult:
-        """Pauses a schedule; `note` says why, for people."""
+        """Pause a schedule; `note` is a comment for people."""
         return self._schedule(methods.PAUSE_SCHEDULE, schedule_id, project_id, note, tenant_id)
 
     def resume_schedule(
         self, schedule_id: str, *, project_id: str = "", note: str = "", tenant_id: str | None = None
     ) -> bodies.ScheduleResult:
-        """Has a paused schedule go on."""
+        """Resume a paused schedule."""
         return self._schedule(methods.RESUME_SCHEDULE, schedule_id, project_id, note, tenant_id)
 
     def trigger_schedule(
         self, schedule_id: str, *, project_id: str = "", tenant_id: str | None = None
     ) -> bodies.ScheduleResult:
-        """Has a schedule run once, now."""
+        """Run a schedule once, now."""
         return self._schedule(methods.TRIGGER_SCHEDULE, schedule_id, project_id, "", tenant_id)
 
     def delete_schedule(
         self, schedule_id: str, *, project_id: str = "", tenant_id: str | None = None
     ) -> bodies.ScheduleResult:
-        """Removes a schedule; tasks that it started go on."""
+        """Delete a schedule; its running tasks are not affected."""
         return self._schedule(methods.DELETE_SCHEDULE, schedule_id, project_id, "", tenant_id)
 
     def _schedule(

@@ -1,4 +1,4 @@
-"""What can go wrong for a caller: the service's error answers with their google.rpc details, and tasks that fail."""
+"""Errors for callers: the service's errors with their google.rpc details, and failed tasks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from contextunity.core.errors import ContextUnityError
 __all__ = ["FieldViolation", "TaskFailedError", "WorkerServiceError"]
 
 _TLS_FAILED, _NO_TLS, _UNTRUSTED = "Tls handshake failed", "WRONG_VERSION_NUMBER", "CERTIFICATE_VERIFY_FAILED"
-"""What grpcio's details say of a handshake that fails; the latter two are OpenSSL's own names."""
+"""Parts of grpcio's details if a handshake fails; the latter two are OpenSSL's own names."""
 _TRANSPORT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FieldViolation:
-    """One thing wrong with a request.
+    """One violation of a request.
 
     Attributes:
         field: dotted path in the request, such as `payload.args.supplier_code`.
@@ -34,23 +34,23 @@ class FieldViolation:
     description: str
 
     def __str__(self) -> str:
-        """Returns the path and what is wrong there."""
+        """Return the path and the description."""
         return f"{self.field}: {self.description}" if self.field else self.description
 
 
 class WorkerServiceError(ContextUnityError):
-    """A call was not answered as asked.
+    """A call failed.
 
     Attributes:
         code: the gRPC status.
-        reason: a stable word in capitals that the service gives, such as `TASK_UNKNOWN`; empty where none came from it.
+        reason: the service's stable word in capitals, such as `TASK_UNKNOWN`; empty if the error has none.
         message: what is wrong and the way out, for people.
-        violations: what is wrong with single fields of the request.
-        metadata: further facts for programs.
-        trace_id: under which the service's log has it.
-        retry_after: seconds after which the service asks to try again; None where it does not.
-        method: name of the method that was called.
-        target: where it was called.
+        violations: violations of single fields of the request.
+        metadata: details for programs.
+        trace_id: trace of the request, which is also in the service's log.
+        retry_after: seconds to wait before a retry, if the service names them; otherwise None.
+        method: name of the called method.
+        target: address that was called.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class WorkerServiceError(ContextUnityError):
         method: str = "",
         target: str = "",
     ) -> None:
-        """Makes an error; its text has the status and the reason in front."""
+        """Create the error; its text begins with the status and the reason."""
         self.code = code
         self.reason = reason
         self.message = message
@@ -81,14 +81,14 @@ class WorkerServiceError(ContextUnityError):
 
     @property
     def unreachable(self) -> bool:
-        """Whether no service answered at all, or none that can reach what it needs just now."""
+        """Whether no service answered, or only one that cannot reach what it needs."""
         if self.reason:
             return self.reason in ("TEMPORAL_UNAVAILABLE", "STOPPING")
         return self.code in _TRANSPORT
 
     @property
     def transient(self) -> bool:
-        """Whether the same unit may be sent again with a chance of success."""
+        """Whether a retry with the same unit can succeed."""
         if self._lasting:
             return False
         return self.code is grpc.StatusCode.UNAVAILABLE or self.retry_after is not None
@@ -97,13 +97,13 @@ class WorkerServiceError(ContextUnityError):
     def from_rpc_error(
         cls, error: grpc.RpcError, *, method: str, target: str, trace_id: str = ""
     ) -> WorkerServiceError:
-        """Reads what grpcio raises, sync or async.
+        """Convert an error of grpcio, sync or async.
 
         Args:
-            error: as it was raised by a call.
+            error: the error of a call.
             method: name of the method.
-            target: where it was called.
-            trace_id: of the request; the one that the answer tells wins.
+            target: address that was called.
+            trace_id: trace of the request; the answer's trace_id takes precedence.
         """
         call = cast("Any", error)
         code: grpc.StatusCode = call.code()
@@ -117,7 +117,7 @@ class WorkerServiceError(ContextUnityError):
                 method=method,
                 target=target,
             )
-            # Another attempt may meet an address of the same name where nothing listens, and would tell that instead.
+            # A retry may use another address of the name, where nothing listens, and would report that instead.
             made._lasting = _TLS_FAILED in details and (_NO_TLS in details or _UNTRUSTED in details)
             return made
         metadata = dict(info.metadata)
@@ -137,20 +137,20 @@ class WorkerServiceError(ContextUnityError):
 
 
 class TaskFailedError(ContextUnityError):
-    """A task came to another end than its result.
+    """A task ended without a result.
 
     Attributes:
         workflow_id: id of the task.
-        state: how it ended: FAILED, CANCELLED, TERMINATED or TIMED_OUT.
-        status: all that is told of it, the chain of causes included.
+        state: FAILED, CANCELLED, TERMINATED or TIMED_OUT.
+        status: its last status, including the chain of causes.
     """
 
     def __init__(self, status: TaskStatus) -> None:
-        """Makes the error of a task's last status."""
+        """Create the error from a task's last status."""
         self.workflow_id = status.workflow_id
         self.state = status.status
         self.status = status
-        # Of a task that was ended from outside, what its error says is how it ended.
+        # For cancelled, terminated and timed out tasks, the status' error only repeats the state.
         ended = status.status in (TaskState.CANCELLED, TaskState.TERMINATED)
         said = status.reason if ended else status.error
         word = (TaskState(status.status).name or "").lower()
@@ -158,12 +158,12 @@ class TaskFailedError(ContextUnityError):
 
 
 def _details(call: Any) -> tuple[Any, Any, Any]:
-    """ErrorInfo and BadRequest, empty where they are not there, and RetryInfo or None."""
+    """Return ErrorInfo and BadRequest, empty if missing, and RetryInfo or None."""
     info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), None
     try:
         status = cast("Any", rpc_status).from_call(call)
     except (ValueError, DecodeError):
-        # Details that contradict the status, or are no google.rpc.Status: somebody else's, such as a proxy's.
+        # Ignore details that contradict the status or are not a google.rpc.Status, such as a proxy's.
         status = None
     for packed in status.details if status is not None else ():
         _unpack(packed, info)
@@ -182,20 +182,20 @@ def _unpack(packed: Any, into: Message) -> bool:
 
 
 def _transport_message(code: grpc.StatusCode, details: str, method: str, target: str) -> str:
-    """Words for what no service said; grpcio's own quote its inner workings."""
+    """Return a message for an error without an answer from a service; grpcio's own text quotes its internals."""
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             if _TLS_FAILED in details:
                 return f"no WorkerService can be reached at {target} over TLS: {_tls_error(details)}"
-            # The last part is what the system said, such as "Connection refused (111)".
+            # The last part is the system's error, such as "Connection refused (111)".
             said = details.rpartition(": ")[2] or "no connection"
             if "(" not in said:
-                said = said.rstrip("])")  # of what stood around it
+                said = said.rstrip("])")  # of the surrounding text
             return f"no WorkerService can be reached at {target} ({said})"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"{method} was not answered in time at {target}"
         case grpc.StatusCode.UNIMPLEMENTED:
-            return f"{target} has no method {method}: it is no WorkerService, or an older one"
+            return f"{target} has no method {method}: it is not a WorkerService, or an older one"
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return f"{method} at {target}: a unit is larger than the limit ({details})"
         case _:
@@ -204,7 +204,7 @@ def _transport_message(code: grpc.StatusCode, details: str, method: str, target:
 
 def _tls_error(details: str) -> str:
     if _NO_TLS in details:
-        return "what listens there does not speak it; http:// or no scheme is for services without TLS"
+        return "it is a service without TLS: use http:// or no scheme"
     if _UNTRUSTED in details:
         return f"its certificate is not trusted ({details.rpartition(_UNTRUSTED)[2].strip(': ').partition(': ')[0]})"
     return "the handshake failed"

@@ -1,4 +1,4 @@
-"""The methods of WorkerService as a table: what each is called, and which typed message answers it."""
+"""The methods of WorkerService as a table: the name of each, and the typed message of its answer."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Method(Generic[A]):
     """A method of WorkerService.
 
     Attributes:
-        name: as the proto has it.
-        answer: class of the body that answers it.
+        name: name in the proto.
+        answer: class of the answer's body.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Method(Generic[A]):
 
     @property
     def path(self) -> str:
-        """What HTTP/2 calls it by."""
+        """The path of the method in HTTP/2."""
         return f"/contextunity.worker.WorkerService/{self.name}"
 
     @property
     def label(self) -> str:
-        """What a unit's provenance says of the caller, such as `client:start_workflow`."""
+        """The client's label in a unit's provenance, such as `client:start_workflow`."""
         return f"client:{re.sub('(?<!^)(?=[A-Z])', '_', self.name).lower()}"
 
 
@@ -69,7 +69,7 @@ _BY_NAME = {each.name: each for each in _ALL}
 
 
 def method_named(name: str) -> Method[Any]:
-    """The method that the proto calls so.
+    """Return the method with a name in the proto.
 
     Raises:
         ValueError: there is none.

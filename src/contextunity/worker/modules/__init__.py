@@ -1,1 +1,1 @@
-"""The modules that a process runs: `registry.py` is what each brings, checked; `discovery.py` is how they are found."""
+"""The modules of a process: `registry.py` checks what each provides, `discovery.py` finds them."""

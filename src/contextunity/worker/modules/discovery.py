@@ -1,4 +1,4 @@
-"""Finds the modules: entry points of installed packages, and import paths from the settings."""
+"""Discovery of modules: entry points of installed packages, and import paths from the settings."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ENTRY_POINT_GROUP = "contextunity.worker.modules"
 
 
 def boot(*, log_level: str = "") -> tuple[Settings, WorkerRegistry]:
-    """Reads the settings of the process and registers every module.
+    """Load the settings of the process, and register every module.
 
     Args:
         log_level: see `load_settings`.
 
     Raises:
-        SettingsError: settings are wrong; those of the process and of all modules are named at once.
+        SettingsError: settings are invalid; those of the process and of all modules are reported at once.
         RegistryError: modules cannot be imported or do not match their contracts.
     """
     try:
@@ -40,17 +40,17 @@ def boot(*, log_level: str = "") -> tuple[Settings, WorkerRegistry]:
             except SettingsError as more:
                 raise SettingsError([*error.faults, *more.faults]) from None
             except RegistryError:
-                pass  # Told once the settings are right: a module may be broken by them.
+                pass  # Reported once the settings are valid: invalid settings may break modules.
         raise
     return settings, discover(settings)
 
 
 def discover(settings: Settings) -> WorkerRegistry:
-    """Loads and registers every module there is.
+    """Load and register every module.
 
     Raises:
-        RegistryError: modules cannot be imported or do not match their contracts; every fault is listed.
-        SettingsError: a module's settings are wrong.
+        RegistryError: modules cannot be imported or do not match their contracts; every error is listed.
+        SettingsError: a module's settings are invalid.
     """
     configs, violations = list[ModuleConfig](), list[str]()
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
@@ -74,13 +74,13 @@ def discover(settings: Settings) -> WorkerRegistry:
 
 
 class _Recording:
-    """Stands in for the registry of the deployed system, and keeps what is registered."""
+    """Replaces the registry of the deployed system, and records what is registered."""
 
     def __init__(self) -> None:
         self.configs = list[str]()
 
     def register(self, **given: Any) -> None:
-        """Keeps a registration as the ModuleConfig that says the same."""
+        """Record a registration as the equivalent ModuleConfig."""
         lists = {key: [_name_of(each) for each in given.get(key) or ()] for key in ("workflows", "activities")}
         listed = "".join(f", {key}=[{', '.join(names)}]" for key, names in lists.items() if names)
         config = f"module = ModuleConfig(name={given.get('name', 'NAME')!r}{listed})"
@@ -93,9 +93,9 @@ def _name_of(handler: object) -> str:
 
 
 def _register_all_violation(where: str, register_all: Callable[..., object]) -> str:
-    """The fault of a plug-in of the deployed system, with the ModuleConfig to write instead."""
+    """Return the error for a plug-in of the deployed system, with the ModuleConfig to write instead."""
     recording = _Recording()
-    # It is somebody else's code, and only asked for what the error can show: without that, the error is more general.
+    # Foreign code, called only to make the error more specific; without it, the error is general.
     with contextlib.suppress(Exception):
         register_all(recording)
     shown = recording.configs or ["module = ModuleConfig(name='NAME', workflows=[…], activities=[…])"]
@@ -107,14 +107,14 @@ def _register_all_violation(where: str, register_all: Callable[..., object]) -> 
 
 
 def _load(where: str, path: str, attribute: str, configs: list[ModuleConfig], violations: list[str]) -> None:
-    """Adds the ModuleConfig that a module has, or what is wrong with it.
+    """Add the ModuleConfig of a module, or its violation.
 
     Args:
-        where: the module, and who names it.
+        where: the module, and where it is declared.
         path: dotted name of the Python module.
-        attribute: name in it, unless given `module`.
-        configs: to add to.
-        violations: to add to.
+        attribute: name in it; default: `module`.
+        configs: list to append to.
+        violations: list to append to.
     """
     try:
         loaded = importlib.import_module(path)
@@ -132,8 +132,8 @@ def _load(where: str, path: str, attribute: str, configs: list[ModuleConfig], vi
                 violations.append(f"{where} needs arguments; it should be a ModuleConfig, or return one without any")
                 return
             found = found()
-    # A module is somebody else's code: whatever its import raises is a fault to list beside the others'. One that ends
-    # the process would do so without a word.
+    # Foreign code may raise anything during import; report it with the errors of other modules. SystemExit would end
+    # the process without a message.
     except (Exception, SystemExit) as error:  # noqa: BLE001
         violations.append(f"{where} cannot be loaded: {import_fault(error, path)}")
         return

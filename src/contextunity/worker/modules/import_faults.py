@@ -1,4 +1,4 @@
-"""What is told of a module that cannot be imported: one line with the file and line to look at, and what to do."""
+"""Errors of modules that cannot be imported: one line with the file and line, and what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MACHINERY = ("importlib", "_frozen_importlib", "_frozen_importlib_external", "s
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A line of code that an error went through; `module` is the name that it was imported by."""
+    """A line of code in a traceback; `module` is the name that it was imported by."""
 
     module: str
     file: str
@@ -28,11 +28,11 @@ class _Place:
 
 
 def import_fault(error: BaseException, module: str) -> str:
-    """What an import, or a call of what was imported, raised.
+    """Return the error text of an import, or of a call of what was imported.
 
     Args:
-        error: that it raised.
-        module: dotted name of what was to be imported; files of its package are the author's own.
+        error: the exception.
+        module: dotted name of the imported module; files of its package are the author's own.
     """
     places = list(_places(error))
     if isinstance(error, SyntaxError) and error.filename:
@@ -49,10 +49,10 @@ def import_fault(error: BaseException, module: str) -> str:
 
 
 def sandbox_fault(error: BaseException, module: str) -> str:
-    """What the import of a workflow's module raised in the workflow sandbox, although the process can import it.
+    """Return the error text if a workflow's module fails only in the workflow sandbox.
 
     Args:
-        error: that it raised.
+        error: the exception.
         module: dotted name of the workflow's module.
     """
     places = list(_places(error))
@@ -88,7 +88,7 @@ def _places(error: BaseException) -> Iterator[_Place]:
 
 
 def _is_ours(frame: FrameType) -> bool:
-    """Whether a frame is of the worker, which loads the module."""
+    """Return whether a frame belongs to the worker, which loads the module."""
     return _HERE in Path(frame.f_code.co_filename).parents
 
 
@@ -96,6 +96,6 @@ _HERE = Path(__file__).parents[1]
 
 
 def _last_own(places: list[_Place], module: str) -> _Place | None:
-    """The last line in the module's own package."""
+    """Return the last line in the module's own package."""
     package = module.split(".", maxsplit=1)[0]
     return next((place for place in reversed(places) if place.module.split(".", maxsplit=1)[0] == package), None)

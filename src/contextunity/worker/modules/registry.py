@@ -1,4 +1,4 @@
-"""The registry of modules: what each one brings, checked against its contracts before anything starts."""
+"""The registry of modules: what each one provides, checked against its contracts before anything starts."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ it again by themselves."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModuleContext:
-    """What a module's lifespan is given.
+    """Argument of a module's lifespan.
 
     Attributes:
-        settings: the module's own settings, checked; None where it declares no model for them.
+        settings: the module's own settings, validated; None if it has no settings model.
         data_folder: folder for embedded databases and spooled files; it may not exist yet.
-        quotas: what tenants may take.
-        workflows: contracts of all registered modules by workflow_type. By them a module reaches the workflows of
-            others, which it does not import.
+        quotas: quotas of tenants.
+        workflows: contracts of all registered modules by workflow_type. With them, a module starts workflows of other
+            modules, which it does not import.
     """
 
     settings: Any
@@ -60,26 +60,26 @@ class ModuleContext:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModuleConfig:
-    """What a module brings to the worker.
+    """What a module provides.
 
     Attributes:
-        name: the word that `--modules` and `[modules.NAME]` in the settings file call it by.
-        workflows: workflow classes, made on the generated bases.
+        name: name for `--modules`, and for `[modules.NAME]` in the settings file.
+        workflows: workflow classes, derived from the generated bases.
         activities: activity callables, made with the generated decorators.
-        contracts: contracts of annotated services that it implements; unless given, those that its workflows and
-            activities belong to.
-        settings: pydantic model of its section of the settings file; without one it has no settings.
-        lifespan: opens what its activities share when a worker starts, and closes it when the worker stops.
+        contracts: contracts of the annotated services that it implements; default: those of its workflows and
+            activities.
+        settings: pydantic model of its section in the settings file; None for no settings.
+        lifespan: opens the shared resources of its activities when a worker starts, and closes them when it stops.
         passthrough_modules: import paths that the workflow sandbox shares with the process, such as the package of the
-            module's generated code; those of the contracts' packages are there already.
-        waiting_slots: gives, for the module's settings, how many activities may run beside
-            `max_concurrent_activities` on a task queue: as many as mostly wait for others and are bounded by a
+            module's generated code; the packages of the contracts are included automatically.
+        waiting_slots: returns, for the module's settings, how many activities may run in addition to
+            `max_concurrent_activities` on a task queue: as many as mostly wait and are limited by a
             `ConcurrencyLimit`.
         description: one line for people.
-        example: payload of a StartWorkflow that works out of the box, shown to somebody who tries things out.
-        statuses: names of the gRPC statuses that calls of its contracts' methods end with where a task fails with an
-            application error, by the type of that, such as `{"SupplierUnknown": "NOT_FOUND"}`; without one, the status
-            is FAILED_PRECONDITION, but for the types that docs/contract-services.md lists.
+        example: payload of a StartWorkflow that works without further setup, shown by `dev`.
+        statuses: names of gRPC statuses by the type of a task's application error, such as
+            `{"SupplierUnknown": "NOT_FOUND"}`. Other types give FAILED_PRECONDITION, except those in
+            docs/contract-services.md.
     """
 
     name: str
@@ -97,12 +97,12 @@ class ModuleConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegisteredModule:
-    """A module that was found to match its contracts.
+    """A registered module, which matches its contracts.
 
     Attributes:
-        config: as its author wrote it.
+        config: its ModuleConfig.
         contracts: the service contracts that it implements.
-        settings: its checked settings, or None.
+        settings: its validated settings, or None.
     """
 
     config: ModuleConfig
@@ -111,13 +111,13 @@ class RegisteredModule:
 
     @property
     def task_queues(self) -> tuple[str, ...]:
-        """Task queues that workers poll for this module, sorted."""
+        """Return the task queues that workers poll for this module, sorted."""
         handlers = (*self.config.workflows, *self.config.activities)
         return tuple(sorted({contract_of(handler).task_queue or "" for handler in handlers}))
 
     @property
     def waiting_slots(self) -> int:
-        """Slots for activities that mostly wait, on each of its task queues."""
+        """Return the slots for activities that mostly wait, per task queue."""
         if self.config.waiting_slots is None:
             return 0
         settings = (
@@ -126,7 +126,7 @@ class RegisteredModule:
         return self.config.waiting_slots(settings)
 
     def handlers(self, task_queue: str) -> tuple[list[type[Any]], list[Callable[..., Any]]]:
-        """The workflows and the activities that belong on a task queue."""
+        """Return the workflows and the activities of a task queue."""
         return (
             [
                 registered
@@ -140,15 +140,15 @@ class RegisteredModule:
 
 @dataclass(slots=True)
 class WorkerRegistry:
-    """Modules by name, and workflow contracts by workflow_type.
+    """Registered modules by name, and workflow contracts by workflow_type.
 
     Args:
         module_settings: sections of the settings file by module name.
-        settings_folder: folder of the settings file, which a module's model finds as `settings_folder` in the context
-            of its validation.
+        settings_folder: folder of the settings file, which a module's model gets as `settings_folder` in its validation
+            context.
 
     Attributes:
-        workflows: the contracts by workflow_type, aliases included; replaced as a whole where modules are added.
+        workflows: the contracts by workflow_type, including aliases; replaced as a whole when modules are added.
     """
 
     module_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
@@ -157,16 +157,16 @@ class WorkerRegistry:
     workflows: Mapping[str, WorkflowContract] = field(default_factory=dict[str, WorkflowContract], init=False)
 
     def register(self, config: ModuleConfig) -> None:
-        """Adds one module.
+        """Add one module.
 
         Raises:
-            RegistryError: it does not match its contracts, or clashes with a module that is there; nothing is changed.
-            SettingsError: its settings are wrong.
+            RegistryError: it does not match its contracts, or conflicts with a registered module; nothing is changed.
+            SettingsError: its settings are invalid.
         """
         self.register_all([config])
 
     def register_all(self, configs: Iterable[ModuleConfig]) -> None:
-        """Adds several modules, or none of them; all faults of all modules are reported at once."""
+        """Add several modules, or none of them; all errors of all modules are reported at once."""
         registered, violations, setting_violations = list[RegisteredModule](), list[str](), list[str]()
         for config in configs:
             services = _contracts(config)
@@ -191,7 +191,7 @@ class WorkerRegistry:
         return MappingProxyType(self._modules)
 
     def select(self, names: Sequence[str] | None) -> list[RegisteredModule]:
-        """Modules by name, in the order asked for; all of them for None.
+        """Return modules by name, in the given order; all of them for None.
 
         Raises:
             UnknownModuleError: a name is not registered.
@@ -204,7 +204,7 @@ class WorkerRegistry:
         return [self._modules[name] for name in dict.fromkeys(names)]
 
     def stray_sections(self, configs: Iterable[ModuleConfig]) -> list[str]:
-        """A fault for each module section of the settings that belongs to none of the modules, registered or to be."""
+        """Return a violation for each module section in the settings without a module."""
         names = {*self._modules, *(config.name for config in configs)}
         known = ", ".join(sorted(names)) or "none"
         return [
@@ -264,7 +264,7 @@ def _clashes(modules: Sequence[RegisteredModule]) -> list[str]:
 
 
 def _attribute_clashes(modules: Sequence[RegisteredModule]) -> list[str]:
-    """Search attributes that two contracts set as different types: a namespace has each as one."""
+    """Return violations for search attributes with different types in two contracts; a namespace allows only one."""
     users = dict[str, dict[str, str]]()
     for contract in _workflows(modules).values():
         for key in contract.search_attribute_keys:
@@ -289,7 +289,7 @@ def _workflows(modules: Iterable[RegisteredModule]) -> dict[str, WorkflowContrac
 
 
 def _schedule_violations(modules: Sequence[RegisteredModule]) -> list[str]:
-    """What is wrong with the schedules that the contracts declare."""
+    """Return the violations of the schedules that the contracts declare."""
     return declaration_violations(
         {service.full_name: service for module in modules for service in module.contracts}.values(),
         _workflows(modules),

@@ -1,7 +1,7 @@
-"""What the methods of WorkerService do, on generated dataclasses; server.py brings the bytes in and the errors out.
+"""The methods of WorkerService, on generated dataclasses; server.py decodes units and sends errors.
 
-A call takes this way: `call` says who calls and for which tenant, `payloads` reads the typed request, the method's
-handler (`start`, `status`, `control`, …) does the work, `payloads` writes the answer. `methods` is the table of RPCs.
+Steps of a call: `call` checks caller and tenant, `payloads` decodes the typed request, the method's handler (`start`,
+`status`, `control`, …) does the work, `payloads` encodes the answer. `methods` is the table of RPCs.
 """
 
 from .call import Call, Method, require_permission, respond, run_in_thread, stream

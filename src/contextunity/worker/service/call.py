@@ -1,7 +1,7 @@
-"""A call on its way: who calls, for which tenant and by when, whether it may, and its answer.
+"""A call: its caller, tenant and deadline, its permissions, and its answer.
 
-`respond` and `stream` lead it through: permission, scopes, the typed request (`payloads`), the handler of the method
-(`methods` has the table), the answer. `Engine` is what handlers work with.
+`respond` and `stream` run its steps: permission, scopes, the typed request (`payloads`), the handler of the method
+(table in `methods`), the answer. `Engine` is what handlers work with.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ __all__ = [
 ]
 
 _MAX_KNOWN_TASKS = 10_000
-"""Tasks that are remembered: some megabytes. Those that nobody has asked about for the longest time go first."""
+"""Size of the cache of tasks, some megabytes. The least recently used tasks are evicted first."""
 
 
 class KnownTask(NamedTuple):
-    """A task as it was seen last. A tuple is made in a third of the time that a frozen dataclass takes.
+    """A task in the cache. A tuple takes a third of the time of a frozen dataclass to create.
 
     Attributes:
         run_id: id of its newest run.
-        tenant_id: whose it is; empty where it was started past the service.
-        contract: what it does; None where no module here has it.
-        is_running: whether it had not ended.
-        succeeded: whether it had ended as it should.
+        tenant_id: its tenant; empty if it was started without the service.
+        contract: its contract; None if no module here has it.
+        is_running: whether it was running when last seen.
+        succeeded: whether it had completed successfully when last seen.
     """
 
     run_id: str
@@ -75,41 +75,41 @@ class KnownTask(NamedTuple):
 
 
 class KnownTasks:
-    """Tasks by workflow id."""
+    """A cache of tasks by workflow id."""
 
     def __init__(self, most: int = _MAX_KNOWN_TASKS) -> None:
         self._most = most
         self._tasks = OrderedDict[str, KnownTask]()
 
     def keep(self, workflow_id: str, task: KnownTask) -> None:
-        """Remembers how a task was seen."""
+        """Store the state of a task."""
         self._tasks[workflow_id] = task
         self._tasks.move_to_end(workflow_id)
         if len(self._tasks) > self._most:
             self._tasks.popitem(last=False)
 
     def recall(self, workflow_id: str) -> KnownTask | None:
-        """How a task was seen last; None where it was not."""
+        """Return the last known state of a task, or None."""
         return self._tasks.get(workflow_id)
 
 
 _ID_LIMIT = 200
-"""Characters of a unit's ids. They are UUIDs by right; clients that have ids of their own are let in."""
+"""Maximum characters of a unit's ids. They should be UUIDs; clients with other ids are accepted."""
 _LABEL_LIMIT = 500
-"""Characters of a label in a provenance: all of them are carried on into every activity of a task."""
+"""Maximum characters of a provenance label: every activity of a task carries all labels."""
 
 
 T = TypeVar("T")
 Parameters = ParamSpec("Parameters")
 
 _LARGE_UNIT_THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="large-unit")
-"""Two at a time: empty objects take some twenty times the memory that they have as bytes."""
+"""Two at a time: empty objects take about twenty times as much memory as their bytes."""
 
 
 async def run_in_thread(
     function: Callable[Parameters, T], *arguments: Parameters.args, **named: Parameters.kwargs
 ) -> T:
-    """Calls a function in a thread for large units, so that other calls are answered meanwhile."""
+    """Run a function in a thread for a large unit, so that other calls are answered meanwhile."""
     return await asyncio.get_running_loop().run_in_executor(
         _LARGE_UNIT_THREADS, functools.partial(function, *arguments, **named)
     )
@@ -117,15 +117,15 @@ async def run_in_thread(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engine:
-    """What the methods work with.
+    """What the handlers of all methods share.
 
     Attributes:
         client: Temporal client with the contract's data converter.
         registry: the workflow contracts by workflow_type.
-        rpc_timeout: how long one call to the Temporal server may take.
-        known_tasks: what is known of tasks already.
-        quotas: what tenants may take.
-        open_tasks: what they have taken of tasks.
+        rpc_timeout: timeout of one call to the Temporal server.
+        known_tasks: cache of tasks.
+        quotas: quotas of tenants.
+        open_tasks: counts of the tenants' open tasks.
     """
 
     client: Client
@@ -140,7 +140,7 @@ class Engine:
 
     @property
     def has_plain_payloads(self) -> bool:
-        """Whether the bytes of a message stand in a payload as they are: not encrypted, not stored elsewhere."""
+        """Whether payloads contain the plain bytes of messages, neither encrypted nor stored elsewhere."""
         converter = self.client.data_converter
         return (
             converter.payload_codec is None
@@ -155,18 +155,18 @@ class Call:
 
     Attributes:
         unit: the request.
-        payload: its payload as plain data, where that was read apart from it; None where the unit has it.
-        caller: who sent it.
-        deadline: when the caller stops waiting, in the event loop's time; None where it does not.
-        label: the method, as its provenance tells it.
-        method: its name.
-        turn: the caller's among tenants; None where it is not asked who it is.
-        release: gives back the room that the bytes of the request take; None where they take none.
-        about: which task, schedule and tenant it turned out to be about, for the audit log.
-        is_large: whether reading its content takes so long that others should not wait for it.
-        unit_id: that of the unit; empty where it has none.
-        trace_id: that of the unit, or a new one where it has none.
-        request_id: what a repetition of this call is known by: the unit_id, or a new one where it has none.
+        payload: its payload as plain data, if decoded separately; None if the unit has it.
+        caller: the authenticated caller.
+        deadline: time in the event loop's clock at which the caller stops waiting; None without a deadline.
+        label: the label of the method in provenances.
+        method: name of the method.
+        turn: the caller's turn among tenants; None without authentication.
+        release: frees the memory budget of the request's bytes; None if there is none.
+        about: the task, schedule and tenant of the call, for the audit log.
+        is_large: whether decoding takes so long that it runs in a thread.
+        unit_id: id of the unit; empty if it has none.
+        trace_id: trace of the unit, or a new one if it has none.
+        request_id: id by which retries of this call are recognized: the unit_id, or a new id if there is none.
     """
 
     unit: ContextUnit
@@ -189,12 +189,12 @@ class Call:
         self.request_id = self.unit_id or str(uuid.uuid4())
 
     def rest(self) -> None:
-        """Makes room for others' calls, where there is but waiting to do."""
+        """Give up the turn to other calls while this one only waits."""
         if self.turn is not None:
             self.turn.leave()
 
     def rest_for_long(self) -> None:
-        """The same where the request has been dealt with, so that its bytes are not held any more either."""
+        """Do the same, and also free the memory budget of the request, which is no longer needed."""
         self.rest()
         if self.release is not None:
             self.release()
@@ -202,19 +202,19 @@ class Call:
     async def run_off_loop_if_large(
         self, function: Callable[Parameters, T], *arguments: Parameters.args, **named: Parameters.kwargs
     ) -> T:
-        """Calls what reads the content: at once, or aside from the event loop where the content is large."""
+        """Run a decoding function: directly, or in a thread if the content is large."""
         if not self.is_large:
             return function(*arguments, **named)
         return await run_in_thread(function, *arguments, **named)
 
     def check_envelope(self) -> None:
-        """Refuses ids and labels that nobody can keep: they become ids, search attributes and headers of tasks.
+        """Reject ids and labels that cannot be stored: they become ids, search attributes and headers of tasks.
 
         Raises:
-            ServiceError: some are too long, or hold characters that cannot be printed; each is named.
+            ServiceError: some are too long, or contain unprintable characters; each is listed.
         """
         unit = self.unit
-        # Nearly always there is nothing to name.
+        # Fast path: usually there is no violation.
         fits = _is_storable(self.unit_id, _ID_LIMIT) and _is_storable(unit.trace_id, _ID_LIMIT)
         for label in unit.provenance:
             fits = fits and _is_storable(label, _LABEL_LIMIT)
@@ -232,19 +232,19 @@ class Call:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds that the caller still waits; None where it has no deadline."""
+        """Seconds until the caller's deadline; None without one."""
         if self.deadline is None:
             return None
         return max(0.0, self.deadline - asyncio.get_running_loop().time())
 
     def acting_tenant(self, *named: str) -> str:
-        """The one tenant that this call makes something for.
+        """Return the tenant for which this call creates something.
 
         Args:
-            named: what the request names in its several places; empty ones do not count.
+            named: the tenants in the request's several fields; empty ones are ignored.
 
         Raises:
-            ServiceError: the places disagree, the name is none, or it is not the caller's.
+            ServiceError: the fields differ, the name is invalid, or the caller does not have the tenant.
         """
         tenant_id = self._resolve_tenant(*named)
         self.about["tenant_id"] = tenant_id
@@ -275,10 +275,10 @@ class Call:
         )
 
     def visible_tenants(self, named: str = "") -> frozenset[str] | None:
-        """The tenants whose things this call may see; None for all, those without a tenant included.
+        """Return the tenants that this call may see; None for all, including tasks without a tenant.
 
         Raises:
-            ServiceError: the one that is named is no tenant, or not the caller's.
+            ServiceError: the named tenant is invalid, or the caller does not have it.
         """
         if named:
             self._require_tenant(named)
@@ -286,15 +286,15 @@ class Call:
         return self.caller.tenants
 
     def project(self, named: str) -> str:
-        """The project that this call is about, whether or not the caller sees it: the one named, else the token's."""
+        """Return the project of this call, visible to the caller or not: the named one, otherwise the token's."""
         return named or self.caller.bound_project or self.caller.project_id or DEFAULT_PROJECT
 
     def context(self, tenant_id: str) -> TaskContext:
-        """What travels with the work that this call causes; of a very long provenance its beginning."""
+        """Return the context of all work that this call starts; a very long provenance is truncated."""
         return codec.from_proto(TaskContext, self.context_message(tenant_id))
 
     def context_message(self, tenant_id: str) -> TaskContextMessage:
-        """The same as `context`, as Google's message."""
+        """Return the same as `context`, as Google's message."""
         made = TaskContextMessage(
             trace_id=self.trace_id, unit_id=self.unit_id, tenant_id=tenant_id, principal=self.caller.principal
         )
@@ -329,7 +329,7 @@ def _allowed_tenants(tenants: Iterable[str]) -> str:
 
 
 _SCOPES_SHOWN = 16
-"""Scopes that an error names: it travels in the trailers."""
+"""Maximum number of scopes in an error message, which travels in the trailers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -337,15 +337,15 @@ class Method:
     """A method of the service.
 
     Attributes:
-        name: as the proto has it.
-        permissions: of which the caller needs one.
-        access: whether it reads or writes, and so which scopes of the unit the caller has to satisfy.
-        subject: what it is about, and so whose the caller has to be.
-        code_permissions: of which the caller needs one as well where what it schedules runs code that callers bring.
-        request_type: what its unit holds; None where the method reads the unit by itself.
-        handle: does the work, and gives the typed answer: a dataclass, or Google's message where calls are frequent.
-        watch: the same for a method that answers with a stream.
-        prepare: brings a payload of a deployed client into today's names.
+        name: name in the proto.
+        permissions: the caller needs one of these.
+        access: whether it reads or writes, which decides which scopes of the unit the caller needs.
+        subject: what it is about, which decides whose it must be.
+        code_permissions: the caller also needs one of these to schedule a workflow that runs callers' code.
+        request_type: the typed request; None if the method reads the unit itself.
+        handle: the handler, which returns the typed answer: a dataclass, or Google's message for frequent calls.
+        watch: the handler of a streaming method.
+        prepare: converts the payload of a deployed client to the current names.
     """
 
     name: str
@@ -360,36 +360,36 @@ class Method:
 
     @property
     def takes_unit(self) -> bool:
-        """Whether what it is called with is a ContextUnit."""
+        """Whether its request is a ContextUnit."""
         return True
 
     @property
     def is_watch(self) -> bool:
-        """Whether its calls count as watches: they take next to nothing, but they last."""
+        """Whether its calls count as watches, which are cheap but long."""
         return self.watch is not None
 
     def record(self, caller: Caller, call: Call | None, error: ServiceError | str | None = None) -> None:
-        """Writes the line of a call in the audit log, where the method changes something; see `record_call`."""
+        """Write a call to the audit log, if the method changes something; see `record_call`."""
         if self.access is Access.WRITE:
             record_call(self.name, caller, call, error)
 
     @property
     def label(self) -> str:
-        """What a unit's provenance says of it, such as `worker:start_workflow`."""
+        """The label of the method in provenances, such as `worker:start_workflow`."""
         return provenance_label(self.name)
 
 
 @functools.cache
 def provenance_label(name: str) -> str:
-    """What a unit's provenance says of a method, by its name."""
+    """Return the provenance label of a method, by its name."""
     return "worker:" + "".join(f"_{each.lower()}" if each.isupper() else each for each in name).lstrip("_")
 
 
 async def respond(method: Method, call: Call) -> UnitMessage:
-    """Answers a call.
+    """Answer a call.
 
     Raises:
-        ServiceError: the caller may not, or it cannot be done.
+        ServiceError: the caller lacks the permission, or the call fails.
     """
     request = await call.run_off_loop_if_large(_authorize_and_decode, method, call)
     assert method.handle is not None
@@ -400,10 +400,10 @@ async def respond(method: Method, call: Call) -> UnitMessage:
 
 
 async def stream(method: Method, call: Call) -> AsyncGenerator[UnitMessage, None]:
-    """Answers a call of a method that streams.
+    """Answer a call of a streaming method.
 
     Raises:
-        ServiceError: the caller may not, or it cannot be done.
+        ServiceError: the caller lacks the permission, or the call fails.
     """
     request = await call.run_off_loop_if_large(_authorize_and_decode, method, call)
     assert method.watch is not None
@@ -412,16 +412,16 @@ async def stream(method: Method, call: Call) -> AsyncGenerator[UnitMessage, None
 
 
 def _authorize_and_decode(method: Method, call: Call) -> betterproto2.Message | None:
-    """Lets a call in: what its caller may, and then what it asks."""
+    """Check the permissions of a call, then decode its request."""
     admit(method, call)
     return None if method.request_type is None else read_request(call, method.request_type, method.prepare)
 
 
 def admit(method: Method, call: Call) -> None:
-    """Lets a call in, as far as its envelope tells.
+    """Check a call by its envelope.
 
     Raises:
-        ServiceError: the caller may not, or the envelope cannot be kept.
+        ServiceError: the caller lacks the permission, or the envelope is invalid.
     """
     call.label, call.method = method.label, method.name
     require_permission(method, call.caller)
@@ -430,10 +430,10 @@ def admit(method: Method, call: Call) -> None:
 
 
 def require_permission(method: Method, caller: Caller) -> None:
-    """Refuses callers that may not call a method.
+    """Reject callers without the permission for a method.
 
     Raises:
-        ServiceError: the caller holds none of its permissions.
+        ServiceError: the caller has none of its permissions.
     """
     if not caller.may(*method.permissions):
         raise ServiceError(
@@ -444,7 +444,7 @@ def require_permission(method: Method, caller: Caller) -> None:
 
 
 def _check_scopes(method: Method, call: Call) -> None:
-    """Holds the caller against the unit's SecurityScopes, which its sender has put upon it."""
+    """Check the caller's scopes against the SecurityScopes that the sender set in the unit."""
     security = call.unit.security
     if security is None:
         return
@@ -464,18 +464,18 @@ _ABOUT_SCHEDULES = ("created", "updated", "removed")
 
 @functools.cache
 def _names_about(message_class: Any) -> tuple[str, ...]:
-    """Which fields of a message tell what it is about: a dataclass, or Google's message."""
+    """Return the fields of a message that name its subject: of a dataclass, or of Google's message."""
     descriptor = getattr(message_class, "DESCRIPTOR", None)
     fields = getattr(message_class, "__dataclass_fields__", ()) if descriptor is None else descriptor.fields_by_name
     return tuple(name for name in _ABOUT if name in fields)
 
 
 def note_about(call: Call, message: Any) -> None:
-    """Notes what a request or an answer is about."""
+    """Record the subject of a request or an answer."""
     for name in _names_about(message.__class__):
         value = getattr(message, name)
         if value:
-            # The project of a schedule is not the one that vouches for the caller.
+            # The project of a schedule is not the one that authenticates the caller.
             call.about["schedule_project_id" if name == "project_id" else name] = value
     if isinstance(message, RegisterSchedulesResult):
         for name in _ABOUT_SCHEDULES:

@@ -1,4 +1,4 @@
-"""Runs small programs: starts the task of the code module's contract and waits for its end."""
+"""ExecuteCode: start the task of the code module's contract, and wait for its end."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from .start import StartWorkflowHandler
 __all__ = ["STARTS_CODE", "ExecuteCodeHandler", "runs_code", "without_sandbox"]
 
 STARTS_CODE = ("worker:execute",)
-"""Permissions of which who has callers' code run needs one, also by a schedule."""
+"""A caller needs one of these permissions to run code, also by a schedule."""
 _WORKFLOW_TYPE = "execute_code"
 _REJECTIONS = frozenset({"InvalidInput", "LanguageUnknown", "LimitExceeded", "RequestInvalid", "ToolUnknown"})
-"""Types of application errors by which the code module refuses a request, rather than fails at it."""
+"""Types of application errors with which the code module rejects a request; other types are failures."""
 
 
 class ExecuteCodeHandler:
-    """ExecuteCode."""
+    """Handles ExecuteCode."""
 
     def __init__(self, engine: Engine, starting: StartWorkflowHandler) -> None:
         self._engine, self._starting = engine, starting
 
     async def execute_code(self, call: Call, request: ExecuteCodeRequest) -> ExecuteCodeResult:
-        """Runs a small program in a sandbox; see ExecuteCode in worker.proto."""
+        """Run a small program in a sandbox; see ExecuteCode in worker.proto."""
         contract = self._contract()
         tenant_id = call.acting_tenant(request.tenant_id)
         program = _program(request, tenant_id)
@@ -52,7 +52,7 @@ class ExecuteCodeHandler:
             task_queue=contract.task_queue or "",
         )
         running = await self._starting.send(call, start)
-        # Whoever asked may go away, and its program still counts until it has ended.
+        # The caller may disconnect; its program still counts until it has ended.
         workflow_id, run_id = await asyncio.shield(running.started)
         result = ExecuteCodeResult(workflow_id=workflow_id, run_id=run_id, status="started")
         if request.wait is False:
@@ -73,7 +73,7 @@ class ExecuteCodeHandler:
 
 
 async def _wait(call: Call, running: Running, workflow_id: str) -> ExecuteResponse | None:
-    """What came of a program; None where the caller's deadline is nearer."""
+    """Return the result of a program; None if the caller's deadline comes first."""
     call.rest()
     remaining = call.remaining
     try:
@@ -90,15 +90,15 @@ async def _wait(call: Call, running: Running, workflow_id: str) -> ExecuteRespon
 
 
 def runs_code(contract: WorkflowContract) -> bool:
-    """Says whether a workflow runs code that its callers bring: the code module's, and any that takes what it takes."""
+    """Return whether a workflow runs callers' code: the code module's, or any other with the same input."""
     return contract.name == _WORKFLOW_TYPE or contract.input_type is ExecuteRequest
 
 
 def without_sandbox(payload: dict[str, Any]) -> dict[str, Any]:
-    """A payload of ExecuteCode without `sandbox`, which deployed clients send each time.
+    """Return a payload of ExecuteCode without `sandbox`, which deployed clients always send.
 
     Raises:
-        ServiceError: it is not true: there is no running outside a sandbox.
+        ServiceError: it is not true: programs always run in a sandbox.
     """
     if "sandbox" not in payload:
         return payload
@@ -113,9 +113,9 @@ def _program(request: ExecuteCodeRequest, tenant_id: str) -> ExecuteRequest:
     lower_timeout = False
     if request.timeout is not None:
         if limits is not None and limits.timeout is not None and limits.timeout != request.timeout:
-            text = "stands in limits.timeout already, with another value"
+            text = "is set in limits.timeout too, with another value"
             raise invalid(FieldViolation(field="payload.timeout", description=text))
-        # Who names it among the limits as well would rather be refused than have it lowered.
+        # A caller that sets it in the limits too prefers an error to a lowered timeout.
         lower_timeout = limits is None or limits.timeout is None
         limits = codec.decode(Limits, codec.encode(limits or Limits()))
         limits.timeout = request.timeout

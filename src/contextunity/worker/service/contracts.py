@@ -1,4 +1,4 @@
-"""Describes the contracts: what can be started, with what, and what it gives."""
+"""DescribeContracts: return the workflows that callers can start, with their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ __all__ = ["DescribeContractsHandler"]
 
 
 class DescribeContractsHandler:
-    """DescribeContracts."""
+    """Handles DescribeContracts."""
 
     def __init__(self, engine: Engine) -> None:
         self._registry = engine.registry
 
     async def describe_contracts(self, call: Call, request: DescribeContractsRequest) -> DescribeContractsResult:
-        """Describes what can be started; see DescribeContracts in worker.proto."""
+        """Return the contracts; see DescribeContracts in worker.proto."""
         wanted = {contract_for(self._registry, name).name for name in request.workflow_type}
         contracts = [
             (module, contract)
@@ -55,7 +55,7 @@ class DescribeContractsHandler:
         described = [_describe(module, contract) for module, contract in contracts]
         plain = [contract for _, contract in contracts]
         if request.include_schemas:
-            # The first time it takes some ten milliseconds for each contract, in which other calls go on.
+            # The first time takes about ten milliseconds per contract, so run it in a thread.
             for description, contract in zip(described, plain, strict=True):
                 await asyncio.to_thread(_add_schemas, description, contract)
         if request.include_options:
@@ -179,12 +179,12 @@ def _add_schemas(description: ContractDescription, contract: WorkflowContract) -
 
 @functools.cache
 def _schemas(workflow: WorkflowContract, contract: MethodContract) -> tuple[str, str]:
-    """The schemas of the input and of the output of a workflow, or of a query, signal or update that it has."""
-    # Loaded where it is asked for, so that a service starts without it.
+    """Return the input and output schema of a workflow, or of its query, signal or update."""
+    # Imported on demand, so that a service starts without it.
     from contextunity.worker.json_schema import message_schema
 
     comments = comments_of(workflow)
-    # What the service fills in, and what the workflow id is made of, is of starts alone.
+    # Only starts have fields that the service fills in or that form the workflow id.
     fills, names = (filled_fields(workflow), named_fields(workflow)) if contract is workflow else ((), ())
     taken = message_schema(_descriptor(contract.input_type), comments, fills=fills, names=names)
     given = message_schema(_descriptor(contract.output_type), comments, is_output=True)
@@ -205,7 +205,7 @@ def _fields(message_class: type[betterproto2.Message]) -> list[FieldDescription]
         FieldDescription(
             name=field.name,
             type=_type(field),
-            # A map is repeated on the wire alone.
+            # A map is repeated only on the wire.
             repeated=field.is_repeated and not _is_map(field),
             enum_values=_enum_values(field),
             description=comments.get(field.name, ""),
@@ -241,13 +241,13 @@ def _type(field: Any) -> str:
     return _SCALARS[field.type]
 
 
-@functools.cache  # Reading a module of sources again takes some ten milliseconds, in which no other call is answered.
+@functools.cache  # Parsing a module's source again takes about ten milliseconds, during which calls wait.
 def _comments(message_class: type[betterproto2.Message]) -> dict[str, str]:
-    """The proto's comments on fields: the generator leaves each as a string below its field."""
+    """Return the proto's comments of fields: the generator writes each as a string below its field."""
     try:
         (node,) = ast.parse(textwrap.dedent(inspect.getsource(message_class))).body
     except (OSError, SyntaxError, ValueError):
-        return {}  # Installed without sources: callers do without the comments.
+        return {}  # Installed without sources, so there are no comments.
     if not isinstance(node, ast.ClassDef):
         return {}
     found = dict[str, str]()

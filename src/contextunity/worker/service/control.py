@@ -1,4 +1,4 @@
-"""Steers tasks: cancel, terminate, signal, query, update."""
+"""Handlers that control tasks: cancel, terminate, signal, query, update."""
 
 from __future__ import annotations
 
@@ -59,19 +59,19 @@ __all__ = ["TaskControlHandlers"]
 
 _Binding = TypeVar("_Binding", QueryBinding, SignalBinding, UpdateBinding)
 _MAX_UPDATE = 2 * 1024 * 1024
-"""Bytes of input that an update may have. The server takes more, and then the worker's SDK fails the workflow's task
-with it again and again, and nothing else of the workflow goes on."""
+"""Maximum bytes of an update's input. The server accepts more, but then the worker's SDK fails the workflow task
+again and again, and the workflow makes no progress."""
 _Request = SignalTaskRequest | QueryTaskRequest | UpdateTaskRequest
 
 
 class TaskControlHandlers:
-    """The methods that steer a task."""
+    """Handles the methods that control a task."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def cancel_task(self, call: Call, request: CancelTaskRequest) -> TaskReference:
-        """Asks a task to end in its own way; see CancelTask in worker.proto."""
+        """Request the cancellation of a task; see CancelTask in worker.proto."""
         run = await self._running(call, request.workflow_id, request.run_id, request.tenant_id)
         client = self._engine.client
         wanted = RequestCancelWorkflowExecutionRequest(
@@ -90,7 +90,7 @@ class TaskControlHandlers:
         return _reference(run)
 
     async def terminate_task(self, call: Call, request: TerminateTaskRequest) -> TaskReference:
-        """Ends a task at once; see TerminateTask in worker.proto."""
+        """Terminate a task; see TerminateTask in worker.proto."""
         run = await self._running(call, request.workflow_id, request.run_id, request.tenant_id)
         handle = self._engine.client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
         try:
@@ -100,7 +100,7 @@ class TaskControlHandlers:
         return _reference(run)
 
     async def signal_task(self, call: Call, request: SignalTaskRequest) -> TaskReference:
-        """Sends a task a signal of its contract; see SignalTask in worker.proto."""
+        """Send a task a signal of its contract; see SignalTask in worker.proto."""
         run = await find_run(call, self._engine, request.workflow_id, request.run_id, request.tenant_id)
         signals = run.contract.signals if run.contract else dict[str, SignalBinding]()
         contract = _handler(run, "signal", request.signal, signals).contract
@@ -112,7 +112,7 @@ class TaskControlHandlers:
             workflow_execution=_execution(run),
             signal_name=contract.name,
             identity=client.identity,
-            # With the unit's id here the server knows a repetition, and the signal arrives once.
+            # The server recognizes a retry by this id, so the signal arrives once.
             request_id=call.request_id,
         )
         if value is not None:
@@ -128,7 +128,7 @@ class TaskControlHandlers:
         return _reference(run)
 
     async def query_task(self, call: Call, request: QueryTaskRequest) -> TaskReply:
-        """Asks a task a query of its contract; see QueryTask in worker.proto."""
+        """Send a task a query of its contract; see QueryTask in worker.proto."""
         run = await find_run(call, self._engine, request.workflow_id, request.run_id, request.tenant_id)
         queries = run.contract.queries if run.contract else dict[str, QueryBinding]()
         contract = _handler(run, "query", request.query, queries).contract
@@ -155,7 +155,7 @@ class TaskControlHandlers:
         return _reply(run, contract, result)
 
     async def update_task(self, call: Call, request: UpdateTaskRequest) -> TaskReply:
-        """Has a task do an update of its contract; see UpdateTask in worker.proto."""
+        """Send a task an update of its contract; see UpdateTask in worker.proto."""
         run = await find_run(call, self._engine, request.workflow_id, request.run_id, request.tenant_id)
         updates = run.contract.updates if run.contract else dict[str, UpdateBinding]()
         contract = _handler(run, "update", request.update, updates).contract
@@ -185,7 +185,7 @@ class TaskControlHandlers:
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
             raise ServiceError(
                 Reason.DEADLINE_PASSED,
-                f"the update {contract.name!r} was not done before the deadline; send the same unit again to wait on",
+                f"the update {contract.name!r} did not complete before the deadline; send the unit again to wait on",
                 metadata={"workflow_id": run.workflow_id},
             ) from None
         except CodecError as error:
@@ -200,7 +200,7 @@ class TaskControlHandlers:
         return run
 
     def _unanswered(self, error: RPCError, run: Run, what: str) -> ServiceError:
-        # "Failed precondition" is what the server says where no worker has polled the queue of late.
+        # The server returns "failed precondition" if no worker has polled the queue lately.
         if error.status in (
             RPCStatusCode.DEADLINE_EXCEEDED,
             RPCStatusCode.CANCELLED,
@@ -216,10 +216,10 @@ class TaskControlHandlers:
 
 
 def _update_id(contract: UpdateContract[Any], value: betterproto2.Message | None, where: str) -> str:
-    """The id that a contract gives an update.
+    """Return the contract's id for an update.
 
     Raises:
-        ServiceError: a field that it is made of is not set, or has what no id may have.
+        ServiceError: a field of the id is not set, or contains invalid characters.
     """
     assert contract.update_id is not None
     try:
@@ -233,7 +233,7 @@ def _update_id(contract: UpdateContract[Any], value: betterproto2.Message | None
 
 
 def _handler(run: Run, what: str, name: str, bindings: Mapping[str, _Binding]) -> _Binding:
-    """The handler of a contract, by its Temporal name or its method's name in the proto, in full or alone."""
+    """Return the handler by its Temporal name or its method's name in the proto, full or short."""
     for method, binding in bindings.items():
         if name in (binding.contract.name, binding.contract.method, method):
             if binding.contract.internal:

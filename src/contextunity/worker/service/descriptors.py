@@ -1,4 +1,4 @@
-"""The descriptors of contracts: what messages need to be read, or the whole files as their authors wrote them."""
+"""Descriptors of contracts: the minimum for decoding messages, or whole proto files."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from python_temporal.contract import MethodContract, ServiceContract, WorkflowCo
 __all__ = ["ContractPools", "bound", "comments_of", "comments_of_service", "descriptors", "whole_descriptors"]
 
 _MESSAGES, _NESTED, _FIELDS = 4, 3, 2
-"""Numbers of these fields in FileDescriptorProto and DescriptorProto; the places of comments are made of them."""
+"""Numbers of these fields in FileDescriptorProto and DescriptorProto; the paths of comments consist of them."""
 
 
 def bound(contract: WorkflowContract) -> Iterator[MethodContract]:
-    """The queries, signals and updates of a workflow."""
+    """Return the queries, signals and updates of a workflow."""
     for bindings in (contract.queries, contract.signals, contract.updates):
         for binding in bindings.values():
             yield binding.contract
 
 
 def descriptors(contracts: Iterable[WorkflowContract]) -> bytes:
-    """A serialized FileDescriptorSet of all messages of the contracts, files after those that they import."""
+    """Return a serialized FileDescriptorSet of all messages of the contracts, each file after its imports."""
     return _serialize(_files_of_messages(contracts, {}))
 
 
 def whole_descriptors(contracts: Iterable[WorkflowContract]) -> bytes:
-    """The same with the files as their authors wrote them: annotations, comments and services included.
+    """Return the same with the original files, including annotations, comments and services.
 
-    A file that is in the packages of several contracts is taken from the first. What was generated without its
-    descriptors is as `descriptors` has it.
+    If the packages of several contracts have the same file, the first is used. For packages without
+    descriptors, the result is that of `descriptors`.
     """
     contracts = list(contracts)
     services = {each.service.source: each.service for contract in contracts for each in (contract, *bound(contract))}
@@ -46,7 +46,7 @@ def whole_descriptors(contracts: Iterable[WorkflowContract]) -> bytes:
 
 
 def comments_of(contract: WorkflowContract) -> Mapping[str, str]:
-    """What the protos of a contract say about messages and fields, by their full names."""
+    """Return the comments of messages and fields in a contract's protos, by full name."""
     found = dict[str, str]()
     for each in (contract, *bound(contract)):
         found |= comments_of_service(each.service)
@@ -54,13 +54,13 @@ def comments_of(contract: WorkflowContract) -> Mapping[str, str]:
 
 
 class ContractPools:
-    """What reflection asks of a descriptor pool, answered from the files of each service, then from the process's own.
+    """A descriptor pool for reflection, made from the files of each service and the process's own pool.
 
-    Modules bring files of the same names in several versions, which do not go into one pool. They are read when
-    somebody asks for them.
+    Modules may have several versions of the same file, which do not fit into one pool. Files are decoded on
+    demand.
 
     Args:
-        services: whose files.
+        services: the services.
     """
 
     def __init__(self, services: Iterable[ServiceContract]) -> None:
@@ -71,29 +71,29 @@ class ContractPools:
         return [*(_pool(each) for each in self._services), descriptor_pool.Default()]
 
     def FindFileByName(self, name: str) -> Any:  # noqa: N802 - as pools have it
-        """The file of a name."""
+        """Return the file with a name."""
         return self._first(lambda pool: pool.FindFileByName(name))
 
     def FindFileContainingSymbol(self, name: str) -> Any:  # noqa: N802
-        """The file of a message, service, method or extension."""
+        """Return the file of a message, service, method or extension."""
         try:
             return self._first(lambda pool: pool.FindFileContainingSymbol(name))
         except KeyError:
-            # Google's pools know files of services, but not of their methods.
+            # Google's pools find files by service, but not by method.
             return self._first(lambda pool: pool.FindMethodByName(name)).containing_service.file
 
     def FindMessageTypeByName(self, name: str) -> Any:  # noqa: N802
-        """A message."""
+        """Return a message."""
         return self._first(lambda pool: pool.FindMessageTypeByName(name))
 
     def FindExtensionByNumber(self, message: Any, number: int) -> Any:  # noqa: N802
-        """An extension of a message."""
+        """Return an extension of a message."""
         return self._first(
             lambda pool: pool.FindExtensionByNumber(pool.FindMessageTypeByName(message.full_name), number)
         )
 
     def FindAllExtensions(self, message: Any) -> list[Any]:  # noqa: N802
-        """All extensions of a message."""
+        """Return all extensions of a message."""
         return list(message.file.pool.FindAllExtensions(message))
 
     def _first(self, find: Callable[[Any], Any]) -> Any:
@@ -134,7 +134,7 @@ def _serialize(files: Mapping[str, bytes]) -> bytes:
     return made.SerializeToString()
 
 
-@functools.cache  # Unpacking them takes some ten milliseconds.
+@functools.cache  # Decoding them takes about ten milliseconds.
 def _whole_files(service: ServiceContract) -> dict[str, bytes]:
     files = descriptor_pb2.FileDescriptorSet.FromString(file_descriptor_set(service)).file
     return {file.name: file.SerializeToString() for file in files}
@@ -142,7 +142,7 @@ def _whole_files(service: ServiceContract) -> dict[str, bytes]:
 
 @functools.cache
 def comments_of_service(service: ServiceContract) -> Mapping[str, str]:
-    """What the proto of a service, and those that it imports, say about messages and fields, by their full names."""
+    """Return the comments of messages and fields in a service's proto and its imports, by full name."""
     found = dict[str, str]()
     for file in descriptor_pb2.FileDescriptorSet.FromString(file_descriptor_set(service)).file:
         for location in file.source_code_info.location:
@@ -153,7 +153,7 @@ def comments_of_service(service: ServiceContract) -> Mapping[str, str]:
 
 
 def _name_at(file: Any, path: tuple[int, ...]) -> str:
-    """Full name of the message or field at a place; empty for everything else."""
+    """Return the full name of the message or field at a path; empty for everything else."""
     names: list[str] = [file.package] if file.package else []
     children: dict[int, Any] = {_MESSAGES: file.message_type}
     for kind, index in zip(path[::2], path[1::2], strict=False):
@@ -161,7 +161,7 @@ def _name_at(file: Any, path: tuple[int, ...]) -> str:
             return ""
         found = children[kind][index]
         names.append(found.name)
-        # What is below a field, such as its name and its options, has no comment of its own that anybody reads.
+        # Comments below a field, such as on its name or options, are not used.
         children = {} if kind == _FIELDS else {_NESTED: found.nested_type, _FIELDS: found.field}
     return ".".join(names)
 

@@ -1,4 +1,4 @@
-"""A failure as Temporal keeps it, as the chain of causes that callers see."""
+"""Converts a failure of Temporal to the chain of causes that callers get."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from contextunity.worker.temporal.errors import PayloadKeyError
 __all__ = ["chain_of", "decode_texts", "one_line"]
 
 _MESSAGE_LIMIT = 4000
-"""Characters of a message that callers get: one failure is not to fill an answer."""
+"""Maximum characters of a message, so that one failure does not fill an answer."""
 
 
 _WRAPPERS = (FailureCauseKind.ACTIVITY, FailureCauseKind.CHILD_WORKFLOW, FailureCauseKind.SERVER)
-"""Failures that say what failed, and not why. The server's own say that one is too large to be kept whole."""
+"""Failures that do not contain the cause. The server's own failure says that the original was too large."""
 
 
 async def decode_texts(failure: Failure, converter: DataConverter) -> None:
-    """Decodes messages that a payload codec encoded; the failure is changed in place.
+    """Decode messages that a payload codec encoded; the failure is changed in place.
 
-    Where that cannot be done, its message says why.
+    If that fails, the message says why.
     """
     chain = [failure]
     while chain[-1].HasField("cause"):
@@ -34,7 +34,7 @@ async def decode_texts(failure: Failure, converter: DataConverter) -> None:
     if not encoded:
         return
     try:
-        # This decodes the payloads in place. The exception that it makes of them has the messages, but nobody needs it.
+        # This decodes the payloads in place; the returned exception is not needed.
         await converter.decode_failure(failure)
     except PayloadKeyError as error:
         for each in encoded:
@@ -48,12 +48,12 @@ async def decode_texts(failure: Failure, converter: DataConverter) -> None:
 async def chain_of(
     failure: Failure, converter: DataConverter, events: Iterable[HistoryEvent] = ()
 ) -> list[FailureCause]:
-    """The chain of a failure, outermost first.
+    """Return the chain of a failure, outermost first.
 
     Args:
-        failure: as the history has it.
-        converter: decodes what a payload codec encoded; the failure is changed in place.
-        events: of the history, to find the attempt of an activity in.
+        failure: the failure in the history.
+        converter: decodes what a payload codec encoded, in place.
+        events: events of the history, which contain the attempt of an activity.
     """
     await decode_texts(failure, converter)
     attempts = {
@@ -71,7 +71,7 @@ async def chain_of(
 
 
 def one_line(chain: Sequence[FailureCause]) -> str:
-    """What the application itself said: the wrappers around it only say that an activity or child failed."""
+    """Return the application's own error; the wrappers only say that an activity or child failed."""
     if not chain:
         return ""
     told = next((cause for cause in chain if cause.kind not in _WRAPPERS), chain[-1])

@@ -1,4 +1,4 @@
-"""From the request of a start to the typed input of a contract: plain parameters or a packed message, held strictly."""
+"""Decode the request of a start: plain parameters or a packed message become the typed input of a contract."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ _TENANT_FIELD = "tenant_id"
 _TENANT_PATH = re.compile(r"\$\{!\s*(this\.)?tenantId(\.string\(\))?\s*\}")
 _PATH = re.compile(r"\$\{!\s*(?:this\.)?(\w+)(?:\.string\(\))?\s*\}")
 _OF_TENANT = "~"
-"""What ids begin with that have their tenant from the service, and no tenant's own id."""
+"""Prefix of ids to which the service adds the tenant; no tenant's own id may begin with it."""
 _TIMEOUT_KEY = "timeout_seconds"
 _ROUTING_KEYS = frozenset({"workflow_type", "tenant_id", "task_queue", "args"})
 _ROUTING_KEYS_AND_TIMEOUT = _ROUTING_KEYS | {_TIMEOUT_KEY}
 _SHORTEST_TIMEOUT = timedelta(milliseconds=1)
-"""What is shorter would be none once it is rounded, and none means no bound."""
+"""Shorter timeouts would be rounded to zero, which means no timeout."""
 _LONGEST_TIMEOUT = 100 * 365 * 86400.0
-"""Seconds; more is taken for this. The server's own times end not far beyond."""
+"""Seconds; longer timeouts are reduced to this. The server's own times end not far above."""
 
 
 class StartRequest(NamedTuple):
-    """What to start. A tuple is made in a third of the time that a frozen dataclass takes.
+    """A decoded start. A tuple takes a third of the time of a frozen dataclass to create.
 
     Attributes:
         contract: the workflow.
-        input: its input; None where it takes none.
-        message: the same as Google's message, as it was held against the rules of its proto.
-        tenant_id: for whom.
-        workflow_id: under which id; empty where the unit's own id gives it.
-        task_queue: on which queue.
-        execution_timeout: how long it may take, where the request names a time; None for as the contract has it.
+        input: its input; None if it takes none.
+        message: the same input as Google's message, already checked against the rules of its proto.
+        tenant_id: tenant of the task.
+        workflow_id: id of the task; empty if it is made from the unit's id.
+        task_queue: task queue of the task.
+        execution_timeout: the request's timeout; None for the contract's.
     """
 
     contract: WorkflowContract
@@ -65,10 +65,10 @@ class StartRequest(NamedTuple):
 
 
 def contract_for(registry: WorkerRegistry, workflow_type: str) -> WorkflowContract:
-    """The contract of a workflow_type.
+    """Return the contract of a workflow_type.
 
     Raises:
-        ServiceError: there is none; those that there are, are listed.
+        ServiceError: it is unknown; the error lists the known ones.
     """
     contract = registry.workflows.get(workflow_type)
     if contract is None:
@@ -85,10 +85,10 @@ def contract_for(registry: WorkerRegistry, workflow_type: str) -> WorkflowContra
 
 
 def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
-    """Reads the request of StartWorkflow.
+    """Decode the request of StartWorkflow.
 
     Raises:
-        ServiceError: there is no such workflow_type, or the content does not fit it; every violation is named.
+        ServiceError: the workflow_type is unknown, or the content is invalid; every violation is listed.
     """
     payload = payload_of(call)
     body = unpack(call.unit, lambda: _input_types(registry))
@@ -115,7 +115,7 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
     message = None
     if request is not None:
         if has_tenant:
-            # The message's class is generated, so that it has the field is known to its descriptor alone.
+            # The message's class is generated; only its descriptor says that it has the field.
             cast("Any", request).tenant_id = tenant_id
         message = check_rules(request, where)
     return StartRequest(
@@ -132,21 +132,21 @@ def read_start(call: Call, registry: WorkerRegistry) -> StartRequest:
 def handler_input(
     contract: MethodContract, args: Mapping[str, Any] | None, packed: betterproto2.Message | None
 ) -> betterproto2.Message | None:
-    """The typed input of a query, signal or update, from plain data or a packed message.
+    """Decode the typed input of a query, signal or update, from plain data or a packed message.
 
     Args:
-        contract: what it is for.
-        args: plain data; None where there is none.
-        packed: the message in an Any; None where there is none.
+        contract: the query, signal or update.
+        args: plain data, or None.
+        packed: the message in an Any, or None.
 
     Raises:
-        ServiceError: it does not fit; every violation is named.
+        ServiceError: the input is invalid; every violation is listed.
     """
     if packed is None:
         request = _typed(contract.input_type, dict(args or {}), "args", contract.name)
     else:
         if args:
-            raise invalid(FieldViolation(field="args", description="stands in input already; give one of the two"))
+            raise invalid(FieldViolation(field="args", description="is set together with input; set one of the two"))
         try:
             request = codec.unpack_any(packed)
         except CodecError as error:
@@ -162,17 +162,17 @@ def handler_input(
 
 
 def filled_fields(contract: WorkflowContract) -> frozenset[str]:
-    """Names of the fields of a workflow's input that the service fills in where a start leaves them out."""
+    """Return the names of input fields that the service fills in if a start omits them."""
     return frozenset({_TENANT_FIELD}) if _has_tenant(contract) else frozenset()
 
 
 def named_fields(contract: WorkflowContract) -> frozenset[str]:
-    """Fields of a workflow's input that its id is made of, by their names in ProtoJSON; without those of messages."""
+    """Return the ProtoJSON names of input fields in the workflow id; without nested fields."""
     return frozenset(_PATH.findall(contract.id_expression))
 
 
 def _contract_of(registry: WorkerRegistry, body: betterproto2.Message, workflow_type: str) -> WorkflowContract:
-    """The contract that takes a message; `workflow_type`, where it is given, must agree."""
+    """Return the contract with this input message; `workflow_type`, if set, must agree."""
     name = codec.full_name(body)
     takers = {each.name: each for each in registry.workflows.values() if _takes(each, name) and not each.internal}
     if workflow_type:
@@ -186,7 +186,7 @@ def _contract_of(registry: WorkerRegistry, body: betterproto2.Message, workflow_
         raise _wrong_body(f"no workflow_type takes a {name}; types that can stand here: {known}")
     if len(takers) > 1:
         raise _wrong_body(
-            f"several workflow_types take a {name}: {', '.join(sorted(takers))}; name one as workflow_type"
+            f"several workflow_types take a {name}: {', '.join(sorted(takers))}; set workflow_type to one of them"
         )
     (contract,) = takers.values()
     return contract
@@ -216,7 +216,7 @@ def _wrong_body(text: str) -> ServiceError:
 def _reject_parameters_in_payload(payload: Mapping[str, Any], contract: WorkflowContract) -> None:
     plain = sorted(payload.keys() - (_routing_keys(contract) - {"args"}))
     if plain:
-        text = "the parameters stand in the body; leave them out of the payload"
+        text = "the parameters are in the body; remove them from the payload"
         raise invalid(*(FieldViolation(field=f"payload.{key}", description=text) for key in plain))
 
 
@@ -225,7 +225,7 @@ def _routing_keys(contract: WorkflowContract) -> frozenset[str]:
 
 
 def _parameters(payload: Mapping[str, Any], contract: WorkflowContract) -> dict[str, Any]:
-    """The workflow's parameters: those beside the routing keys, and those together under `args`."""
+    """Return the workflow's parameters: those next to the routing keys, and those in `args`."""
     arguments, routing = payload.get("args"), _routing_keys(contract)
     if arguments is not None:
         try:
@@ -238,7 +238,7 @@ def _parameters(payload: Mapping[str, Any], contract: WorkflowContract) -> dict[
     parameters = dict(arguments)
     twice = sorted(plain.keys() & parameters.keys())
     if twice:
-        text = "is given twice, here and in args"
+        text = "is set twice, here and in args"
         raise invalid(*(FieldViolation(field=f"payload.{key}", description=text) for key in twice))
     return parameters | plain
 
@@ -288,7 +288,7 @@ def _declares(input_type: Descriptor, name: str) -> bool:
 
 
 def _execution_timeout(contract: WorkflowContract, seconds: object) -> timedelta:
-    """The execution timeout that a request names, at most that of the contract."""
+    """Return the request's execution timeout, limited to the contract's."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
         text = f"must be a number of seconds above zero, not {_short(seconds)}"
         raise invalid(FieldViolation(field=f"payload.{_TIMEOUT_KEY}", description=text))
@@ -311,10 +311,10 @@ def _short(value: object) -> str:
 def _workflow_id(
     call: Call, contract: WorkflowContract, request: betterproto2.Message | None, where: str, tenant_id: str
 ) -> str:
-    """The id that a contract gives a task; empty where the unit's makes it.
+    """Return the contract's id for a task; empty if the unit's id is used.
 
-    Callers who show tokens get one with the tenant in it from every contract, so that no start meets another tenant's
-    task, and none tells whether there is one. Where nobody is asked, tenants are but labels.
+    With tokens, every id of a contract contains the tenant, so that a start neither conflicts with another tenant's
+    task nor reveals that one exists. Without tokens, tenants are only labels.
     """
     if contract.workflow_id is None:
         return ""
@@ -329,7 +329,7 @@ def _workflow_id(
         return f"{_OF_TENANT}{text(tenant_id, 'tenant_id', contract.name, '/')}/{workflow_id}"
     if workflow_id.startswith(_OF_TENANT):
         violation = (
-            f"the id {_short(workflow_id)} would begin with {_OF_TENANT!r}, as those that are made for one tenant do"
+            f"the id {_short(workflow_id)} begins with {_OF_TENANT!r}, which is reserved for ids that the service makes"
         )
         raise invalid(FieldViolation(field=where, description=violation))
     return workflow_id
@@ -338,10 +338,10 @@ def _workflow_id(
 def _check_characters(
     contract: WorkflowContract, request: betterproto2.Message | None, where: str, workflow_id: str
 ) -> None:
-    """Refuses an id that could not be shown, by the field that it has that from.
+    """Reject an id with unprintable characters, and name the field that they are from.
 
-    Here instead of by rules of protos: it then holds for the contracts of all modules, and tasks that are there already
-    can still be asked for.
+    Checked here and not by rules of the protos, so that it applies to the contracts of all modules, and existing tasks
+    can still be found.
     """
     violation = id_violation(workflow_id)
     if not violation:
@@ -357,12 +357,12 @@ def _check_characters(
 
 @functools.cache
 def _names_tenant(contract: WorkflowContract) -> bool:
-    """Whether the ids of a contract have the tenant in them by themselves."""
+    """Return whether the ids of a contract contain the tenant."""
     return _TENANT_PATH.search(contract.id_expression) is not None
 
 
 def _task_queue(contract: WorkflowContract, named: str, tenant_id: str) -> str:
-    """The queue to start on: the contract's, or that of the tenant's own workers where the request names it."""
+    """Return the task queue: the contract's, or that of the tenant's own workers if the request names it."""
     queue = contract.task_queue or ""
     meant = resolved_queue(queue, named, tenant_id)
     if meant is None:

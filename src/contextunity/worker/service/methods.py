@@ -1,4 +1,4 @@
-"""The table of RPCs: what each method needs of its caller, and which handler does its work."""
+"""The table of RPCs: the permissions and the handler of each method."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ _DEFAULT_RPC_TIMEOUT = timedelta(seconds=10)
 
 
 class WorkerService:
-    """The methods of WorkerService, and those of the contracts' own services.
+    """The methods of WorkerService and of the contracts' own services.
 
     Args:
         client: Temporal client with the contract's data converter.
         registry: the workflow contracts by workflow_type.
-        rpc_timeout: how long one call to the Temporal server may take.
-        quotas: what tenants may take; the defaults of TenantQuotas unless given.
+        rpc_timeout: timeout of one call to the Temporal server.
+        quotas: quotas of tenants; default: those of TenantQuotas.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class WorkerService:
         quotas: Quotas | None = None,
     ) -> None:
         self.quotas = quotas or Quotas()
-        """What tenants may take."""
+        """Quotas of tenants."""
         engine = Engine(client=client, registry=registry, rpc_timeout=rpc_timeout, quotas=self.quotas)
         self.client = client
-        """The Temporal client that it works through."""
+        """The Temporal client."""
         polls = Polls()
         self._watch_task, self._results = WatchTaskHandler(engine, polls), Results(engine, polls)
         start_workflow, task_control = StartWorkflowHandler(engine), TaskControlHandlers(engine)
@@ -86,21 +86,21 @@ class WorkerService:
         """The methods of the contracts' own services."""
 
     async def call(self, method: Method, call: Call) -> ContextUnit:
-        """Answers a call.
+        """Answer a call.
 
         Raises:
-            ServiceError: the caller may not, or it cannot be done.
+            ServiceError: the caller lacks the permission, or the call fails.
         """
         return codec.from_proto(ContextUnit, await respond(method, call))
 
     def stop(self) -> None:
-        """Ends what would otherwise go on for long."""
+        """End watches and waiting programs, which would otherwise take long."""
         self._watch_task.stop()
         self._results.stop()
         self._programs.stop()
 
     async def close(self) -> None:
-        """Ends what goes on without a call: followers of tasks and programs that wait."""
+        """End background work: followers of tasks, and waiting programs."""
         await asyncio.gather(
             self._programs.close(), self._watch_task.close(), self._results.close(), self.contracts.close()
         )
@@ -115,7 +115,7 @@ def _methods(
     task_status, schedule_handlers = TaskStatusHandler(engine), ScheduleHandlers(engine)
     reads = partial(Method, permissions=_READ, access=Access.READ)
     executes = partial(Method, permissions=_EXECUTE, access=Access.WRITE)
-    # People who only keep schedules have to see what can be scheduled.
+    # A caller who only manages schedules must see what can be scheduled.
     looks = partial(Method, permissions=(*_READ, *_SCHEDULE), access=Access.READ)
     schedules = partial(Method, permissions=_SCHEDULE, access=Access.WRITE)
     steps = partial(schedules, subject=Subject.SCHEDULE, request_type=ScheduleRequest)
@@ -152,7 +152,7 @@ def _methods(
             handle=ExecuteCodeHandler(engine, start_workflow).execute_code,
             prepare=without_sandbox,
         ),
-        # Its entries are read one by one, so that a faulty one can be left out.
+        # The handler decodes the entries one by one, so that an invalid one can be skipped.
         schedules(
             name="RegisterSchedules",
             subject=Subject.NEW_SCHEDULES,
@@ -166,7 +166,7 @@ def _methods(
             handle=schedule_handlers.list_schedules,
         ),
         steps(name="PauseSchedule", handle=schedule_handlers.pause_schedule),
-        # These have something started: only what their caller could start.
+        # These start the schedule's workflow, so the caller must be allowed to start it.
         steps(name="ResumeSchedule", code_permissions=STARTS_CODE, handle=schedule_handlers.resume_schedule),
         steps(name="TriggerSchedule", code_permissions=STARTS_CODE, handle=schedule_handlers.trigger_schedule),
         steps(name="DeleteSchedule", handle=schedule_handlers.delete_schedule),

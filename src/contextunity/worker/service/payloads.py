@@ -1,4 +1,4 @@
-"""The only place where units and typed messages become each other: a request is read, an answer is written."""
+"""Decodes units to typed messages, and encodes answers; no other file converts between the two."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ __all__ = [
 _WHOLE = frozenset(
     codec.full_name(message) for message in (ExecuteCodeResult, RegisterSchedulesResult, StartWorkflowResult)
 )
-"""Messages whose payload has every field, as deployed clients expect, also where it is empty, zero or absent."""
+"""Messages whose payload has every field, even if it is empty, zero or absent, because deployed clients expect it."""
 
 _PAYLOAD_LEVELS = 32
-"""Objects and lists in each other that a payload can surely hold: each takes up to three of protobuf's 100 levels."""
+"""Levels of nesting that always fit into a payload: each takes up to three of protobuf's 100 levels."""
 
 _NANOS = 1_000_000_000
 _EMPTY = ContextUnit()
 
 
 class UnitCall(Protocol):
-    """What is read of a call, and what its answer takes from it; see `Call`."""
+    """The parts of a call that decoding and encoding need; see `Call`."""
 
     unit: ContextUnit
     payload: dict[str, Any] | None
@@ -66,15 +66,15 @@ class UnitCall(Protocol):
 
 
 def encode_answer(call: UnitCall, message: betterproto2.Message) -> UnitMessage:
-    """The unit that answers a call, as Google's message, with the answer in its body and its payload."""
+    """Return the unit that answers a call, as Google's message, with the answer in its body and its payload."""
     unit = UnitMessage(unit_id=str(uuid.uuid4()), trace_id=call.trace_id, parent_unit_id=call.unit_id)
     now = time.time_ns()
     created_at = unit.created_at
-    # As many digits as Python callers can hold.
+    # Python callers can hold only microseconds.
     created_at.seconds, created_at.nanos = now // _NANOS, now % _NANOS // 1000 * 1000
     security = call.unit.security
     if security is not None:
-        # What the request may be read and written by, the answer may.
+        # The answer has the same read and write scopes as the request.
         unit.security.SetInParent()
         unit.security.read.extend(security.read)
         unit.security.write.extend(security.write)
@@ -88,13 +88,13 @@ def encode_answer(call: UnitCall, message: betterproto2.Message) -> UnitMessage:
 
 
 def as_payload(message: betterproto2.Message) -> dict[str, Any]:
-    """A message as the plain data of a payload."""
+    """Return a message as the plain data of a payload."""
     data = codec.to_dict(message, preserving_proto_field_name=True)
     return _write(data, codec.proto_class(type(message)).DESCRIPTOR)
 
 
 def _with_payload(data: dict[str, Any]) -> bytes:
-    """A unit that has a payload alone; of what is nested deeper than one can be, nulls are left: the body has it."""
+    """Encode a unit with only a payload; data that is nested too deeply becomes null there, as the body has it."""
     try:
         return codec.encode_apart(_EMPTY, "payload", data)
     except CodecError:
@@ -155,7 +155,7 @@ def _writer(field: FieldDescriptor) -> Convert | None:
 
 def _without_type(data: dict[str, Any]) -> Any:
     rest = {key: value for key, value in data.items() if key != "@type"}
-    # Types with a JSON form of their own, such as Struct and Timestamp, have it under `value`.
+    # Types with their own JSON form, such as Struct and Timestamp, have it under `value`.
     kind = str(data.get("@type", ""))
     return rest["value"] if ".google.protobuf." in kind.replace("/", ".") and rest.keys() == {"value"} else rest
 
@@ -166,10 +166,10 @@ _KEY = re.compile(r'^\["([A-Za-z_]\w*)"\]')
 
 
 def payload_of(call: UnitCall) -> dict[str, Any]:
-    """The payload as a plain dict; empty where there is none.
+    """Return the payload as a plain dict; empty if there is none.
 
     Raises:
-        ServiceError: it holds what a Struct may not, such as NaN.
+        ServiceError: it contains values that a Struct may not have, such as NaN.
     """
     if call.payload is not None:
         return call.payload
@@ -189,7 +189,7 @@ def unpack(unit: ContextUnit, takes: Callable[[], Iterable[str]]) -> betterproto
         takes: gives the full names of the messages that may be there, for the error.
 
     Raises:
-        ServiceError: it is of a type that nobody here knows, or its bytes are not of that type.
+        ServiceError: its type is unknown, or its bytes cannot be decoded.
     """
     if unit.body is None:
         return None
@@ -203,15 +203,15 @@ def unpack(unit: ContextUnit, takes: Callable[[], Iterable[str]]) -> betterproto
 
 
 def read_request(call: UnitCall, message_class: type[M], prepare: Convert | None = None) -> M:
-    """The typed request of a call, from its body or else from its payload, held against the rules of its proto.
+    """Decode the typed request of a call from its body or its payload, and check the rules of its proto.
 
     Args:
-        call: whose unit has it.
-        message_class: what it should hold.
-        prepare: brings a payload of a deployed client into today's names.
+        call: the call.
+        message_class: class of the request.
+        prepare: converts the payload of a deployed client to the current names.
 
     Raises:
-        ServiceError: it does not fit; every violation is named.
+        ServiceError: the request is invalid; every violation is listed.
     """
     payload = payload_of(call)
     wanted = codec.full_name(message_class)
@@ -221,9 +221,9 @@ def read_request(call: UnitCall, message_class: type[M], prepare: Convert | None
             text = f"the body is a {codec.full_name(message)}; this method takes a {wanted}"
             raise ServiceError(Reason.BODY_INVALID, text, violations=[FieldViolation(field="body", description=text)])
         if payload:
-            text = "the content stands in the body already; leave the payload empty"
+            text = "the content is in the body; leave the payload empty"
             raise invalid(FieldViolation(field="payload", description=text))
-        # What is packed inside is for a handler, and looked at with it.
+        # The handler checks the packed message.
         found = internal_in_message(message, into_packed=False)
         if found:
             raise invalid_fields("body", found)
@@ -235,10 +235,10 @@ def read_request(call: UnitCall, message_class: type[M], prepare: Convert | None
 
 
 def read_payload(payload: Mapping[str, Any], message_class: type[M]) -> M:
-    """A typed request from a payload, held against the rules of its proto.
+    """Decode a typed request from a payload, and check the rules of its proto.
 
     Raises:
-        ServiceError: it does not fit; every violation is named.
+        ServiceError: the payload is invalid; every violation is listed.
     """
     found = internal_in_data(payload, codec.proto_class(message_class).DESCRIPTOR, into_packed=False)
     if found:
@@ -252,27 +252,27 @@ def read_payload(payload: Mapping[str, Any], message_class: type[M]) -> M:
 
 
 def from_payload(data: Mapping[str, Any], message_class: type[M]) -> M:
-    """A message from plain data as payloads have it; `as_payload` is the way back.
+    """Decode a message from the plain data of a payload; `as_payload` is the reverse.
 
     Raises:
-        CodecError: the data does not fit; every violation is named.
+        CodecError: the data is invalid; every violation is listed.
     """
     convert = to_protojson(codec.proto_class(message_class).DESCRIPTOR, seconds=True)
     return codec.from_dict(message_class, data if convert is None else convert(dict(data)))
 
 
 def check_rules(message: betterproto2.Message, where: str) -> Message:
-    """Holds a message against the rules of its proto.
+    """Check a message against the rules of its proto.
 
     Args:
-        message: what came.
-        where: path of the message in the request, for the violations.
+        message: the message.
+        where: path of the message in the request, for violations.
 
     Returns:
-        Google's form of the message, which it was held against them as.
+        The message in Google's class.
 
     Raises:
-        ServiceError: it breaks some; each is named.
+        ServiceError: it violates rules; every violation is listed.
     """
     checked = codec.to_proto(message)
     found = validation.violations(checked)
@@ -282,14 +282,14 @@ def check_rules(message: betterproto2.Message, where: str) -> Message:
 
 
 def invalid_fields(where: str, violations: tuple[Violation, ...] | list[Violation]) -> ServiceError:
-    """The error for violations of a message that stands at `where` in the request."""
+    """Return the error for violations of a message at the path `where` of the request."""
     return invalid(*(FieldViolation(field=_place(where, each.path), description=each.reason) for each in violations))
 
 
 def _place(where: str, path: str) -> str:
     if not path:
         return where
-    # In a Struct all names are keys; those that could be fields are written like these.
+    # All names in a Struct are keys; write those that could be fields like fields.
     path = _KEY.sub(r"\1", path)
     if not where:
         return path

@@ -1,7 +1,7 @@
-"""Programs on their way: Temporal has few of a tenant's at a time, and the others wait here for their turn.
+"""Programs that run or wait: Temporal gets only a few of each tenant at a time, and the others wait here.
 
-On Temporal they would cost the server and the workers a lot, and so the other tenants: each that finds no place in a
-sandbox gives its activity back and asks again, some ten events of its history each time.
+On Temporal, waiting programs would burden the server, the workers and other tenants: each that finds no free sandbox
+frees its slot and retries, which adds some ten events to its history each time.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from .call import Call
 __all__ = ["ANSWER_MARGIN", "Programs", "Running"]
 
 ANSWER_MARGIN = 0.5
-"""Seconds before the caller's deadline at which it is told to come back, so that the answer still arrives."""
+"""Seconds before the caller's deadline at which waiting ends, so that the answer still arrives in time."""
 _TENANTS = 4
-"""How many tenants may have as many programs on Temporal as each may; beyond, all take turns."""
+"""How many tenants may reach their limit of programs on Temporal at once; above that, all take turns."""
 _SHARES = 4
-"""What part of its programs a tenant may begin at once while other tenants have programs too."""
+"""Share of its programs that a tenant may start at once while other tenants have programs too."""
 _BEGINNING = 1.0
-"""Seconds after which a program counts as begun: it waits for a tool by then, or has a place in a sandbox for long."""
+"""Seconds after which a program counts as started: by then it waits for a tool, or has a sandbox."""
 _Start = Callable[[], Coroutine[Any, Any, tuple[str, str]]]
 
 
 @dataclass(slots=True)
 class Running:
-    """A program that was sent to Temporal, or is just being sent, and has not ended.
+    """A program that is being sent to Temporal, or is there and has not ended.
 
     Attributes:
         started: its workflow id and run id.
-        ended: what came of it.
+        ended: its result.
     """
 
     started: asyncio.Task[tuple[str, str]]
@@ -48,11 +48,11 @@ class Running:
 
 
 class Programs:
-    """Sends programs to Temporal, those of each tenant in turn.
+    """Sends programs to Temporal; the programs of each tenant take turns.
 
     Args:
-        client: of Temporal.
-        quotas: how many of a tenant's Temporal has at once.
+        client: Temporal client.
+        quotas: limits of a tenant's programs on Temporal.
     """
 
     def __init__(self, client: Client, quotas: Quotas) -> None:
@@ -62,15 +62,15 @@ class Programs:
         self._running = dict[tuple[str, str], Running]()
 
     async def send(self, call: Call, tenant_id: str, start: _Start) -> Running:
-        """Sends the program of a call when it is its turn.
+        """Start the program of a call when it is its tenant's turn.
 
         Args:
-            call: that asks.
-            tenant_id: whose program it is.
-            start: starts it; gives its workflow id and run id.
+            call: the call.
+            tenant_id: tenant of the program.
+            start: starts it, and returns its workflow id and run id.
 
         Raises:
-            ServiceError: its turn did not come before the caller's deadline.
+            ServiceError: the caller's deadline passed before its turn.
         """
         key = (tenant_id, call.request_id)
         turns = list[Turn]()
@@ -78,7 +78,7 @@ class Programs:
             turns = await self._turns(call, tenant_id)
         known = self._running.get(key)
         if known is not None:
-            # The same unit again: it joins what it started.
+            # A retry with the same unit joins the program that it started.
             _leave(turns)
             return known
         started = asyncio.create_task(start())
@@ -104,7 +104,7 @@ class Programs:
             _leave(turns)
             if not isinstance(error, TimeoutError):
                 raise
-            text = "as many run, and the turn of this one did not come before the deadline of its call"
+            text = "as many programs run, and the caller's deadline passed before it was this one's turn"
             raise over_quota("running_programs", limit, text, tenant_id, method=call.method) from None
         return turns
 
@@ -118,11 +118,11 @@ class Programs:
         del self._running[key]
         _leave(turns)
         if not ended.cancelled():
-            # Where nobody waits for it any more, its failure is nobody's either.
+            # Retrieve the failure even if nobody waits, because asyncio would log it.
             ended.exception()
 
     async def close(self) -> None:
-        """Lets go of programs that nobody waits for any more; Temporal has them."""
+        """Detach from running programs; they continue on Temporal."""
         tasks: list[asyncio.Task[Any]] = [
             task for each in self._running.values() for task in (each.started, each.ended)
         ]
@@ -131,8 +131,8 @@ class Programs:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def stop(self) -> None:
-        """Refuses programs that wait for their turn."""
-        text = "the service is being stopped, and the program was not started; send the same unit again"
+        """Reject programs that wait for their turn."""
+        text = "the service is stopping, and the program was not started; send the same unit again"
         self._gate.close(ServiceError(Reason.STOPPING, text))
 
 

@@ -1,4 +1,4 @@
-"""Registers, lists and steers schedules for callers; `contextunity.worker.schedules` does the work."""
+"""Handlers of schedules: register, list and control them; `contextunity.worker.schedules` does the work."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from .payloads import from_payload, payload_of, read_payload, read_request
 __all__ = ["ScheduleHandlers"]
 
 _MAX_VIOLATIONS = 16
-"""Violations that an error names: it travels in the trailers, which clients take up to 8 KiB of."""
+"""Maximum number of violations in an error, which travels in trailers; clients accept up to 8 KiB of these."""
 
 
 class ScheduleHandlers:
-    """RegisterSchedules, ListSchedules, PauseSchedule, ResumeSchedule, TriggerSchedule and DeleteSchedule."""
+    """Handles RegisterSchedules, ListSchedules, PauseSchedule, ResumeSchedule, TriggerSchedule and DeleteSchedule."""
 
     def __init__(self, engine: Engine) -> None:
         self._workflows = engine.registry.workflows
@@ -54,7 +54,7 @@ class ScheduleHandlers:
         self._registered = Registered(self._ids)
 
     async def register_schedules(self, call: Call) -> RegisterSchedulesResult:
-        """Makes schedules what is asked for; see RegisterSchedules in worker.proto."""
+        """Register schedules; see RegisterSchedules in worker.proto."""
         request, entries, where, skippable = _read_registration(call)
         tenant_id = call.acting_tenant(request.tenant_id)
         project_id = call.project(request.project_id)
@@ -72,7 +72,7 @@ class ScheduleHandlers:
                 partial=request.partial,
                 dry_run=request.dry_run,
                 skippable=skippable,
-                # Where callers are not asked, tenants are but labels.
+                # Without tokens, tenants are only labels.
                 admit=None if call.caller.tenants is None else self._quota_check(call, tenant_id, project_id),
             )
 
@@ -80,7 +80,7 @@ class ScheduleHandlers:
         return {name.temporal_id for name in await self._manager.names(tenant_id)}
 
     def _quota_check(self, call: Call, tenant_id: str, project_id: str) -> Admit:
-        """Holds what a call registers against how many schedules its tenant may have."""
+        """Check a registration against the tenant's quota of schedules."""
 
         async def admit(names: Sequence[ScheduleName], kept: Set[str] | None) -> None:
             wanted = {name.temporal_id: name for name in names}
@@ -106,20 +106,20 @@ class ScheduleHandlers:
         return admit
 
     async def list_schedules(self, call: Call, request: ListSchedulesRequest) -> ListSchedulesResult:
-        """Lists schedules; see ListSchedules in worker.proto."""
+        """List schedules; see ListSchedules in worker.proto."""
         tenants = call.visible_tenants(request.tenant_id)
         project_id = request.project_id
         if call.caller.bound_project is not None:
             project_id = call.project(project_id)
             if not call.caller.sees_project(project_id):
-                # Of others' projects it is not told whether they have any.
+                # Do not reveal whether other projects have schedules.
                 return ListSchedulesResult()
         with _errors():
             found = await self._manager.list_schedules(project_id=project_id, tenant_ids=tenants)
         return ListSchedulesResult(schedules=found)
 
     async def pause_schedule(self, call: Call, request: ScheduleRequest) -> ScheduleResult:
-        """Pauses a schedule; see PauseSchedule in worker.proto."""
+        """Pause a schedule; see PauseSchedule in worker.proto."""
         name = _name(call, request)
         with _errors():
             return await self._manager.pause_schedule(
@@ -127,7 +127,7 @@ class ScheduleHandlers:
             )
 
     async def resume_schedule(self, call: Call, request: ScheduleRequest) -> ScheduleResult:
-        """Has a paused schedule go on; see ResumeSchedule in worker.proto."""
+        """Resume a paused schedule; see ResumeSchedule in worker.proto."""
         name = _name(call, request)
         with _errors():
             return await self._manager.resume_schedule(
@@ -139,7 +139,7 @@ class ScheduleHandlers:
             )
 
     async def trigger_schedule(self, call: Call, request: ScheduleRequest) -> ScheduleResult:
-        """Has a schedule run once, now; see TriggerSchedule in worker.proto."""
+        """Run a schedule once, now; see TriggerSchedule in worker.proto."""
         name = _name(call, request)
         with _errors():
             return await self._manager.trigger_schedule(
@@ -150,7 +150,7 @@ class ScheduleHandlers:
             )
 
     async def delete_schedule(self, call: Call, request: ScheduleRequest) -> ScheduleResult:
-        """Removes a schedule; see DeleteSchedule in worker.proto."""
+        """Delete a schedule; see DeleteSchedule in worker.proto."""
         name = _name(call, request)
         with _errors():
             return await self._manager.delete_schedule(
@@ -160,7 +160,7 @@ class ScheduleHandlers:
     def _only_what_may_be_started(
         self, call: Call, entries: list[ScheduleEntry | RejectedEntry], *, partial: bool
     ) -> list[ScheduleEntry | RejectedEntry]:
-        """The entries; with `partial`, a fault stands for each that starts what its caller could not.
+        """Return the entries; with `partial`, entries that start what the caller may not start become violations.
 
         Raises:
             ServiceError: there is such an entry, and `partial` is not set.
@@ -183,11 +183,11 @@ class ScheduleHandlers:
         return checked
 
     def _check_of(self, call: Call) -> Callable[[ScheduleEntry], None]:
-        """Refuses what a schedule starts, whoever registered it, where the caller could not start it."""
+        """Reject a caller who may not start the workflow of a schedule, whoever registered the schedule."""
 
         def check(entry: ScheduleEntry) -> None:
             contract = self._workflows.get(entry.workflow_type)
-            # What nobody here knows may run code as well.
+            # An unknown workflow may run code too.
             if not call.caller.may(*STARTS_CODE) and (contract is None or runs_code(contract)):
                 raise _not_to_be_started(entry.schedule_id, entry.workflow_type)
 
@@ -197,10 +197,10 @@ class ScheduleHandlers:
 def _read_registration(
     call: Call,
 ) -> tuple[RegisterSchedulesRequest, list[ScheduleEntry | RejectedEntry], str, list[int]]:
-    """The request, its entries or why they cannot be read, where in the unit they stand, and which may be skipped.
+    """Decode a registration: the request, its entries or their errors, their path in the unit, and what may be skipped.
 
     Raises:
-        ServiceError: what is not about single entries does not fit.
+        ServiceError: a part other than single entries is invalid.
     """
     if call.unit.body is not None:
         request = read_request(call, RegisterSchedulesRequest)
@@ -211,7 +211,7 @@ def _read_registration(
         raise invalid(FieldViolation(field=f"payload.{error.path}", description=error.reason)) from None
     request = read_payload({**rest, "schedules": [{}] * len(entries)}, RegisterSchedulesRequest)
     read = [_read_entry(entry, f"schedules[{place}]") for place, entry in enumerate(entries)]
-    # A manifest lists what a project has, also what only callers can start; its sender expects a count, not an error.
+    # A manifest also lists workflows that only callers can start; its sender expects a count and not an error.
     skippable = [place for place, entry in enumerate(entries) if is_manifest_entry(entry)]
     return request, read, "payload" if alone else "payload.", skippable
 
@@ -224,7 +224,7 @@ def _read_entry(data: Any, place: str) -> ScheduleEntry | RejectedEntry:
 
 
 def _id_of(data: Any) -> str:
-    """The id of an entry that cannot be read; empty where not even that can."""
+    """Return the id of an invalid entry; empty if that is invalid too."""
     if not isinstance(data, dict):
         return ""
     entry = {key: value for key, value in cast("dict[str, Any]", data).items() if key != "args"}
@@ -248,7 +248,7 @@ def _name(call: Call, request: ScheduleRequest) -> ScheduleName:
 
 def _other_project(call: Call, project_id: str) -> ServiceError:
     bound = call.caller.bound_project
-    # A binding may name no project, and a key of all projects then vouches for none.
+    # A token may be bound without naming a project; a key of all projects then authenticates no project.
     binding = f"to the project {bound!r}" if bound else "to a project that it does not name"
     return ServiceError(
         Reason.PROJECT_REFUSED,
@@ -271,17 +271,17 @@ def _unknown(name: ScheduleName) -> ServiceError:
     return ServiceError(
         Reason.SCHEDULE_UNKNOWN,
         f"there is no schedule {name.schedule_id!r} in the project {name.project_id!r}; "
-        "ListSchedules tells those that there are",
+        "ListSchedules lists the existing ones",
         metadata={"schedule_id": name.schedule_id, "project_id": name.project_id},
     )
 
 
 @contextlib.contextmanager
 def _errors(where: str = "") -> Generator[None]:
-    """Makes errors about schedules those of the service.
+    """Convert errors about schedules to errors of the service.
 
     Args:
-        where: what the places of entries follow, such as `payload.`; without a dot at its end it is the one entry.
+        where: prefix of the entries' paths, such as `payload.`; without a dot at its end, the path of the one entry.
     """
     try:
         yield
@@ -302,7 +302,7 @@ def _rejected(error: SchedulesRefusedError, where: str) -> ServiceError:
     for rejected in error.faults:
         place = f"{where}{rejected.place}" if where.endswith(".") else where
         for violation in rejected.violations:
-            # The id tells people which one it is, the place programs.
+            # The id is for people, the path for programs.
             named = f"schedule {rejected.schedule_id!r}: " if rejected.schedule_id and where.endswith(".") else ""
             field = f"{place}.{violation.path}" if violation.path else place
             violations.append(FieldViolation(field=field, description=named + violation.reason))

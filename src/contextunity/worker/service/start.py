@@ -1,4 +1,4 @@
-"""StartWorkflow: fills in Temporal's request from the contract, sends it, and tells what runs."""
+"""StartWorkflow: build Temporal's request from the contract, send it, and return the started run."""
 
 from __future__ import annotations
 
@@ -49,29 +49,29 @@ _CONTEXT = codec.full_name(TaskContext).encode()
 
 
 class StartRequestBuilder:
-    """Makes requests of starts.
+    """Builds start requests.
 
     Args:
-        engine: whose client they are for.
+        engine: the engine whose Temporal client sends them.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._client = engine, engine.client
 
     async def build(self, call: Call, request: StartRequest, request_id: str) -> StartWorkflowExecutionRequest:
-        """The request that starts what a call asks for.
+        """Return Temporal's start request for a call.
 
         Args:
-            call: that asks.
-            request: what it asks for.
-            request_id: what the Temporal server knows a repetition by.
+            call: the call that starts the workflow.
+            request: the decoded request.
+            request_id: the id by which the Temporal server recognizes retries.
         """
         contract = request.contract
         wanted = StartWorkflowExecutionRequest(
             namespace=self._client.namespace,
             identity=self._client.identity,
             request_id=request_id,
-            # Units choose their own ids; with the tenant in it, none of them can take the id of another tenant's task.
+            # Units choose their own ids. With the tenant in it, an id cannot collide with another tenant's task.
             workflow_id=request.workflow_id
             or f"{contract.name}/{text(request.tenant_id, 'tenant_id', contract.name, '/')}/{call.request_id}",
             workflow_id_reuse_policy=_number(contract.id_reuse_policy),
@@ -91,7 +91,7 @@ class StartRequestBuilder:
         if contract.priority is not None:
             wanted.priority.CopyFrom(_priority(contract.priority))
         if request.tenant_id:
-            # Activities, children and the runs that it continues as inherit it. As in `fair_priority`.
+            # Activities, children and continued runs inherit it. As in `fair_priority`.
             wanted.priority.fairness_key = fairness_key(request.tenant_id)
         context = call.context_message(request.tenant_id).SerializeToString()
         _write(wanted.header.fields[HEADER], context, encoding=b"binary/protobuf", messageType=_CONTEXT)
@@ -122,7 +122,7 @@ def _write(payload: Payload, data: bytes, **metadata: bytes) -> None:
 
 
 def _number(policy: Any) -> Any:
-    """The SDK's enums have the numbers of the API's."""
+    """Return the API's number of an SDK enum value; the two are equal."""
     return 0 if policy is None else int(policy)
 
 
@@ -141,42 +141,42 @@ _RELAXED = (
 )
 
 
-# Looked up once: the enums' wrappers do it in Python, each time.
+# Cached, because the enums' wrappers look values up in Python each time.
 _REJECT = Reuse.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE
 _TERMINATE_IF_RUNNING = Reuse.WORKFLOW_ID_REUSE_POLICY_TERMINATE_IF_RUNNING
 _TERMINATE_EXISTING = Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
 _PROGRAMS = "execute_code"
-"""The workflow of programs, whichever way they are started."""
+"""The workflow that runs programs, however they are started."""
 
 
 _AT_ONCE, _SHARE = 16, 1
-"""Starts that are on their way to Temporal at once, in all, and of a tenant while others start something too. They cost
-the server the most; one after the other they slow down as it does, and leave it time for the others'."""
+"""Limits of concurrent starts at Temporal: in total, and per tenant while other tenants start too. Starts cost the
+server the most; sequential starts slow down with the server and leave it time for other tenants."""
 _MOMENT = 1.0
-"""Seconds after which a start makes room for others."""
+"""Seconds after which a running start no longer counts against these limits."""
 _LARGEST_INPUT = 4 * 1024 * 1024
-"""Bytes of a request that a Temporal server takes, whatever is configured; most take half as much input."""
+"""Maximum bytes of a request at any Temporal server; most servers accept half as much input."""
 _LARGEST_ID = 64 * 1024
-"""Characters of an id; the server says of shorter ones itself whether they are too long."""
+"""Maximum characters of an id; the server itself rejects shorter ones that are still too long."""
 
 
 class StartWorkflowHandler:
-    """StartWorkflow."""
+    """Handles StartWorkflow."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._builder = StartRequestBuilder(engine)
         self._gate = FairGate(_AT_ONCE, seconds=_MOMENT)
         self.programs = Programs(engine.client, engine.quotas)
-        """Programs on their way."""
+        """Programs that are being started or run."""
 
     async def start_workflow(self, call: Call) -> StartWorkflowResult:
-        """Starts the workflow of a workflow_type; see StartWorkflow in worker.proto."""
+        """Start the workflow of a workflow_type; see StartWorkflow in worker.proto."""
         request = await call.run_off_loop_if_large(read_start, call, self._engine.registry)
         if call.is_large:
             await run_in_thread(_check_size, request)
         if request.contract.name == _PROGRAMS:
-            # Whoever asked may go away, and its program still counts until it has ended.
+            # The caller may disconnect; its program still counts until it has ended.
             workflow_id, run_id = await asyncio.shield((await self.send(call, request)).started)
         else:
             workflow_id, run_id = await self.start(call, request)
@@ -185,17 +185,17 @@ class StartWorkflowHandler:
         return StartWorkflowResult(workflow_id=workflow_id, run_id=run_id, status=TaskState.STARTED)
 
     async def send(self, call: Call, request: StartRequest) -> Running:
-        """Starts a program when it is its turn; see `Programs`."""
+        """Start a program when it is its tenant's turn; see `Programs`."""
         return await self.programs.send(call, request.tenant_id, functools.partial(self.start, call, request))
 
     async def start(self, call: Call, request: StartRequest) -> tuple[str, str]:
-        """Starts what was asked for, or finds the run that the same unit started.
+        """Start the workflow, or return the run that the same unit started before.
 
         Returns:
             The workflow id and the run id.
 
         Raises:
-            ServiceError: the id is taken and the contract allows no second task under it; or Temporal does not answer.
+            ServiceError: the id is taken and the contract allows no second task with it, or Temporal does not answer.
         """
         if call.caller.tenants is None:
             return await self._start(call, request)
@@ -210,19 +210,19 @@ class StartWorkflowHandler:
             turn.leave()
 
     async def _start(self, call: Call, request: StartRequest) -> tuple[str, str]:
-        # With the tenant in it, a unit id that two tenants happen to share is no repetition.
+        # With the tenant in it, equal unit ids of two tenants are not treated as a retry.
         request_id = f"{request.tenant_id}/{call.request_id}"
         wanted = await self._builder.build(call, request, request_id)
         policy = wanted.workflow_id_reuse_policy
         if _ends_others(wanted):
-            # The server takes no stricter policy together with this one, so what it would end is looked at before.
+            # The server accepts no stricter policy together with this one, so check first which task it would end.
             await self._guard_others(call, request, wanted)
             earlier = await self._earlier(call, request, wanted.workflow_id)
             if earlier:
                 return wanted.workflow_id, earlier
         elif policy in _RELAXED:
-            # Refused at first where the id has been used before: only then can it be a repetition that is not the
-            # newest under its id any more, and only then is it worth asking.
+            # First reject ids that were used before: only then can this be a retry whose run is no longer the newest
+            # with the id, and only then is the extra request needed.
             wanted.workflow_id_reuse_policy = _REJECT
         answer = await self._send(wanted)
         if isinstance(answer, WorkflowExecutionAlreadyStartedFailure):
@@ -242,7 +242,7 @@ class StartWorkflowHandler:
         return wanted.workflow_id, answer.run_id
 
     async def _count(self, call: Call, request: StartRequest) -> None:
-        """Holds a start against what its tenant may take. Where callers are not asked, tenants are but labels."""
+        """Count a start against the quotas of its tenant. Without tokens, tenants are only labels."""
         tenant, name = request.tenant_id, request.contract.name
         quotas = self._engine.quotas.of(tenant)
         await self._engine.quotas.take_start(tenant, call.method)
@@ -264,7 +264,7 @@ class StartWorkflowHandler:
             ):
                 return taken
             if may_register and any(name in error.message for name in wanted.search_attributes.indexed_fields):
-                # The server came back without what it knew; what a start needs is registered again.
+                # The server was reset and lost its search attributes, so register those of the workflow again.
                 await register_attributes(
                     self._engine.client, [self._engine.registry.workflows[wanted.workflow_type.name]]
                 )
@@ -272,9 +272,9 @@ class StartWorkflowHandler:
             raise from_rpc_error(error, workflow_id=wanted.workflow_id) from error
 
     async def _own(self, call: Call, request: StartRequest, workflow_id: str, run_id: str) -> str:
-        """The run that is there already, where it is the tenant's own: others' are not to be joined.
+        """Return the existing run if it belongs to the tenant; reject joining another tenant's run.
 
-        One that was started past the service belongs to nobody, and so only to those who may see everything.
+        A run that was started without the service has no tenant, so only callers who see all tenants may join it.
         """
         tenant = await self._tenant(workflow_id, run_id)
         if tenant == request.tenant_id or (call.caller.tenants is None and not tenant):
@@ -282,7 +282,7 @@ class StartWorkflowHandler:
         raise _exists(request.contract, workflow_id)
 
     async def _earlier(self, call: Call, request: StartRequest, workflow_id: str) -> str:
-        """The run that this unit started, where others came after it under the same id; empty where there is none."""
+        """Return the earlier run that this unit started with the same id, or an empty string."""
         if not call.unit_id:
             return ""
         service, client = self._engine.client.workflow_service, self._engine.client
@@ -300,19 +300,19 @@ class StartWorkflowHandler:
             )
         except RPCError as error:
             raise from_rpc_error(error, workflow_id=workflow_id) from error
-        # A run that went on as another left both behind, with the same attributes; the first is what the start gave.
+        # If the run continued as new, both runs have the same attributes; the start returned the first one.
         first = min(found.executions, key=lambda each: each.start_time.ToNanoseconds(), default=None)
         return first.execution.run_id if first is not None else ""
 
     async def _guard_others(self, call: Call, request: StartRequest, wanted: StartWorkflowExecutionRequest) -> None:
-        """Keeps a contract that ends or joins the task in its way from touching another tenant's."""
+        """Prevent a contract that ends or joins the task with its id from affecting another tenant's task."""
         tenant = await self._tenant(wanted.workflow_id, "")
         nobodys = tenant is None or (call.caller.tenants is None and not tenant)
         if not nobodys and tenant != request.tenant_id:
             raise _exists(request.contract, wanted.workflow_id)
 
     async def _tenant(self, workflow_id: str, run_id: str) -> str | None:
-        """Tenant of a run; None where there is no run."""
+        """Return the tenant of a run, or None if there is no such run."""
         client = self._engine.client
         try:
             description = await client.workflow_service.describe_workflow_execution(
@@ -330,10 +330,10 @@ class StartWorkflowHandler:
 
 
 def _check_size(request: StartRequest) -> None:
-    """Refuses what no Temporal server takes, before it is sent there.
+    """Reject ids and inputs that are too large for any Temporal server, before sending them.
 
     Raises:
-        ServiceError: the id or the input is larger.
+        ServiceError: the id or the input is too large.
     """
     size = 0 if request.message is None else request.message.ByteSize()
     if len(request.workflow_id) > _LARGEST_ID or size > _LARGEST_INPUT:
@@ -341,7 +341,7 @@ def _check_size(request: StartRequest) -> None:
 
 
 def _ends_others(wanted: StartWorkflowExecutionRequest) -> bool:
-    """Whether the contract has a start end the task that runs under its id."""
+    """Return whether a start with this contract ends the running task with its id."""
     return (
         wanted.workflow_id_conflict_policy == _TERMINATE_EXISTING
         or wanted.workflow_id_reuse_policy == _TERMINATE_IF_RUNNING
@@ -351,7 +351,7 @@ def _ends_others(wanted: StartWorkflowExecutionRequest) -> bool:
 def _exists(contract: WorkflowContract, workflow_id: str) -> ServiceError:
     return ServiceError(
         Reason.TASK_EXISTS,
-        # The same for a task of the caller's and for one that it does not see.
+        # The same message for the caller's own tasks and for those that it cannot see.
         f"the workflow_id {workflow_id!r} is taken, and the contract of {contract.name!r} does not allow another task "
         "under it",
         metadata={"workflow_id": workflow_id},

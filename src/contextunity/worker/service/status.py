@@ -1,4 +1,4 @@
-"""How a task goes: its run, its progress, how it ended, and GetTaskStatus."""
+"""State of a task: its run, its progress, its outcome, and GetTaskStatus."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ __all__ = [
 
 
 class StatusPrefetch:
-    """Asks what will probably be needed: of a task that was seen running its progress, of others how they ended.
+    """Requests early what will probably be needed: the progress of a task last seen running, the outcome of others.
 
     Args:
-        engine: asks.
-        tenants: whose tasks the caller sees; None for all.
-        workflow_id: of the task.
-        run_id: which of its runs; empty for the newest.
+        engine: the engine that requests it.
+        tenants: the caller's tenants; None for all.
+        workflow_id: id of the task.
+        run_id: id of the run; empty for the newest.
     """
 
     def __init__(self, engine: Engine, tenants: frozenset[str] | None, workflow_id: str, run_id: str) -> None:
@@ -98,13 +98,13 @@ class StatusPrefetch:
         self._events = asyncio.create_task(events)
 
     async def progress(self, run: Run) -> Progress | None:
-        """What a run told of its progress; None where it was not asked."""
+        """Return the progress of the run; None if it was not requested."""
         if self._progress is None or self._run_id != run.run_id:
             return None
         return await self._progress
 
     async def events(self, run: Run, count: int) -> list[HistoryEvent] | None:
-        """The last events of a run that has ended; None where they were not asked for, or not so many.
+        """Return the last events of an ended run; None if they, or so many of them, were not requested.
 
         Raises:
             ServiceError: Temporal does not answer.
@@ -117,7 +117,7 @@ class StatusPrefetch:
         return None
 
     def drop(self) -> None:
-        """Asks no further."""
+        """Cancel the outstanding requests."""
         for task in (self._events, self._progress):
             if task is not None:
                 task.cancel()
@@ -125,22 +125,22 @@ class StatusPrefetch:
 
 
 def _ends(event: HistoryEvent, run: Run) -> bool:
-    """Whether an event is the last one of a run: between two questions, another may have become the newest."""
+    """Return whether an event is the last of a run: between two requests, another run may have become the newest."""
     info = run.description.workflow_execution_info
     return event.event_id == info.history_length and event.event_time == info.close_time
 
 
 def _retrieve_error(task: asyncio.Task[list[HistoryEvent]] | asyncio.Task[Progress]) -> None:
-    """Takes notice of an error that nobody needs to know, which asyncio would otherwise log."""
+    """Retrieve an error that nobody needs, because asyncio would otherwise log it."""
     if not task.cancelled():
         task.exception()
 
 
 _RUN_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _MAX_WORKFLOW_ID = 1000
-"""Bytes of the longest workflow id that the server gives out. Its answers about far longer ones cannot be read."""
+"""Maximum bytes of a workflow id from the server. Its answers with far longer ids cannot be decoded."""
 LAST_EVENTS = 20
-"""Events asked for at the end of a history: the last one, and with it the attempt that led there."""
+"""Events requested at the end of a history: the last one, and the attempt that led to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,9 +150,9 @@ class Run:
     Attributes:
         workflow_id: id of the task.
         run_id: id of the run.
-        tenant_id: whose it is; empty where it was started past the service.
-        contract: what it does; None where no module here has it.
-        description: what the server says about it.
+        tenant_id: its tenant; empty if it was started without the service.
+        contract: its contract; None if no module here has it.
+        description: the server's description.
     """
 
     workflow_id: str
@@ -163,15 +163,15 @@ class Run:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is running."""
         return self.description.workflow_execution_info.status == Status.WORKFLOW_EXECUTION_STATUS_RUNNING
 
 
 async def find_run(call: Call, engine: Engine, workflow_id: str, run_id: str, tenant_id: str) -> Run:
-    """Finds a run, or the newest of a task; one that went on as another is followed to where it is now.
+    """Find a run, or the newest run of a task; a run that continued as new is followed to the current one.
 
     Raises:
-        ServiceError: there is none, or it is another tenant's, which looks the same; or Temporal does not answer.
+        ServiceError: there is none, or it belongs to another tenant (the same error), or Temporal does not answer.
     """
     tenants = call.visible_tenants(tenant_id)
     check_ids(workflow_id, run_id)
@@ -179,7 +179,7 @@ async def find_run(call: Call, engine: Engine, workflow_id: str, run_id: str, te
 
 
 async def follow_run(engine: Engine, workflow_id: str, run_id: str, tenants: frozenset[str] | None = None) -> Run:
-    """The same for somebody who sees the tasks of these tenants; None for all.
+    """Find a run for a caller with these tenants; None for all.
 
     Raises:
         ServiceError: as above.
@@ -196,10 +196,10 @@ async def follow_run(engine: Engine, workflow_id: str, run_id: str, tenants: fro
 
 
 def check_ids(workflow_id: str, run_id: str) -> None:
-    """Refuses ids that no task has, before the server is asked.
+    """Reject invalid ids before the server is asked.
 
     Raises:
-        ServiceError: one of them is such.
+        ServiceError: an id is invalid.
     """
     impossible = len(workflow_id.encode()) > _MAX_WORKFLOW_ID or "\0" in workflow_id
     if impossible or (run_id and not _RUN_ID.fullmatch(run_id)):
@@ -207,10 +207,10 @@ def check_ids(workflow_id: str, run_id: str) -> None:
 
 
 async def last_events(engine: Engine, workflow_id: str, run_id: str, *, count: int = LAST_EVENTS) -> list[HistoryEvent]:
-    """The last events of a run's history, newest first; never empty.
+    """Return the last events of a run's history, newest first; never empty.
 
     Raises:
-        ServiceError: there is no such run; or Temporal does not answer.
+        ServiceError: there is no such run, or Temporal does not answer.
     """
     request = GetWorkflowExecutionHistoryReverseRequest(
         namespace=engine.client.namespace,
@@ -250,16 +250,16 @@ async def _describe(engine: Engine, workflow_id: str, run_id: str) -> Run:
 _TIMEOUT = timedelta(seconds=2)
 _NOTICE = "incomplete_detail"
 _METHOD = "GetProgress"
-"""Proto name of the query that tells a workflow's progress, by convention of the contracts."""
+"""Proto name of the query that returns a workflow's progress, by convention of the contracts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What came of asking.
+    """The result of a progress query.
 
     Attributes:
-        answered: whether a worker answered in time, if only that it has nothing to tell.
-        message: what it told.
+        answered: whether a worker answered in time, even without progress.
+        message: the progress.
     """
 
     answered: bool
@@ -267,14 +267,14 @@ class Progress:
 
 
 def progress_query(contract: WorkflowContract | None) -> QueryContract[Any] | None:
-    """The query that tells the progress of a contract's workflows; None where it has none."""
+    """Return the progress query of a contract; None if it has none."""
     binding = contract.queries.get(_METHOD) if contract else None
     query = binding.contract if binding else None
     return query if query is not None and query.input_type is None and query.output_type is not None else None
 
 
 async def ask_progress(engine: Engine, workflow_id: str, run_id: str, query: QueryContract[Any]) -> Progress:
-    """Asks a run for its progress; one that has ended is not asked, since its history would be replayed for that."""
+    """Query the progress of a run; ended runs are not queried, because that replays their history."""
     request = QueryWorkflowRequest(
         namespace=engine.client.namespace,
         execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
@@ -287,20 +287,20 @@ async def ask_progress(engine: Engine, workflow_id: str, run_id: str, query: Que
     except (CodecError, PayloadKeyError):
         return Progress(answered=True)
     except RPCError as error:
-        # The server says so where the workflow answered with an error.
+        # This is the server's status if the workflow answered with an error.
         return Progress(answered=error.status is RPCStatusCode.INVALID_ARGUMENT)
 
 
 async def packed(engine: Engine, payloads: Sequence[Payload], output_type: type[Any] | None) -> PackedMessage | None:
-    """The message in the first of some payloads; None where there is none.
+    """Decode the message in the first payload; None if there is none.
 
     Args:
-        engine: whose client converts it.
-        payloads: as Temporal has them.
-        output_type: dataclass of the message; None where nothing is to be told.
+        engine: the engine whose client decodes it.
+        payloads: payloads from Temporal.
+        output_type: dataclass of the message; None if there is no message.
 
     Raises:
-        CodecError: it is no such message.
+        CodecError: it is not such a message.
     """
     if output_type is None or not payloads:
         return None
@@ -309,9 +309,9 @@ async def packed(engine: Engine, payloads: Sequence[Payload], output_type: type[
 
 
 def notice_in(message: PackedMessage | None, output_type: type[Any] | None) -> str:
-    """What a progress or result has to say of being incomplete; empty where it has nothing.
+    """Return what a progress or result reports as incomplete; empty if nothing.
 
-    By convention of the contracts, as `GetProgress` is: a text field `incomplete_detail`.
+    Like `GetProgress` this is a convention of the contracts: a text field `incomplete_detail`.
     """
     if message is None or not hasattr(output_type, "__dataclass_fields__"):
         return ""
@@ -331,10 +331,10 @@ STATES = {
     Status.WORKFLOW_EXECUTION_STATUS_TERMINATED: TaskState.TERMINATED,
     Status.WORKFLOW_EXECUTION_STATUS_TIMED_OUT: TaskState.TIMED_OUT,
 }
-"""What each end is called. CONTINUED_AS_NEW is none: the run is followed to where it is now."""
+"""The state of each outcome. CONTINUED_AS_NEW has none: the run is followed to the current one."""
 
 _FAILURE_TEXT_LIMIT = 1000
-"""Characters of what a workflow's code failed with."""
+"""Maximum characters of the error of a workflow's code."""
 
 _ACTIVITY_STATES = {
     ActivityState.PENDING_ACTIVITY_STATE_SCHEDULED: PendingActivityState.SCHEDULED,
@@ -346,19 +346,19 @@ _ACTIVITY_STATES = {
 
 
 class TaskStatusHandler:
-    """GetTaskStatus."""
+    """Handles GetTaskStatus."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def get_task_status(self, call: Call, request: GetTaskStatusRequest) -> TaskStatus:
-        """Tells how a task goes; see GetTaskStatus in worker.proto."""
+        """Return the state of a task; see GetTaskStatus in worker.proto."""
         workflow_id, run_id = request.workflow_id, request.run_id
         tenants = call.visible_tenants(request.tenant_id)
         check_ids(workflow_id, run_id)
         prefetch = StatusPrefetch(self._engine, tenants, workflow_id, run_id)
         try:
-            # Its question goes out first: a query takes longer than the description.
+            # Send the query first, because it takes longer than the description.
             await asyncio.sleep(0)
             run = await find_run(call, self._engine, workflow_id, run_id, request.tenant_id)
             if not run_id:
@@ -368,11 +368,11 @@ class TaskStatusHandler:
             prefetch.drop()
 
     async def status(self, run: Run, prefetch: StatusPrefetch | None = None) -> TaskStatus:
-        """How a run goes, with its outcome where it has ended, else its progress and what it waits for.
+        """Return the state of a run, with its outcome if it has ended, otherwise its progress and what it waits for.
 
         Args:
-            run: which.
-            beside: what has been asked about it already.
+            run: the run.
+            beside: requests that were sent early.
 
         Raises:
             ServiceError: Temporal does not answer.
@@ -408,7 +408,7 @@ class TaskStatusHandler:
         return status
 
     async def _add_outcome(self, run: Run, status: TaskStatus, prefetch: StatusPrefetch | None) -> None:
-        # Of a success the last event says all; of a failure those before it say how it came to that.
+        # The last event has all of a success; a failure also needs the events before it.
         count = 1 if _succeeded(run) else LAST_EVENTS
         found = await prefetch.events(run, count) if prefetch is not None else None
         events = found or await last_events(self._engine, run.workflow_id, run.run_id, count=count)
@@ -416,22 +416,22 @@ class TaskStatusHandler:
         match end.WhichOneof("attributes"):
             case "workflow_execution_completed_event_attributes":
                 try:
-                    # A result of a workflow that no module here has is not ours to read.
+                    # Without a module for the workflow its result cannot be decoded.
                     output_type = run.contract.output_type if run.contract is not None else None
                     result = end.workflow_execution_completed_event_attributes.result
                     status.result = await packed(self._engine, result.payloads, output_type)
                     status.notice = notice_in(status.result, output_type)
                 except CodecError as error:
-                    # It has ended all the same, and that is told.
-                    status.notice = f"its result is not what its contract, as the service knows it, says: {error}"
+                    # The task has ended anyway, so report that.
+                    status.notice = f"its result does not match the contract that this service knows: {error}"
                 except PayloadKeyError as error:
-                    status.notice = f"its result cannot be read here: {error}"
+                    status.notice = f"its result cannot be decoded here: {error}"
             case "workflow_execution_failed_event_attributes":
                 failure = end.workflow_execution_failed_event_attributes.failure
                 status.failure = await chain_of(failure, converter, events)
                 status.error = one_line(status.failure)
             case "workflow_execution_timed_out_event_attributes":
-                status.error = "its time was over"
+                status.error = "it timed out"
             case "workflow_execution_canceled_event_attributes":
                 status.error = "it was cancelled"
                 status.reason = _cancel_reason(events)
@@ -442,23 +442,23 @@ class TaskStatusHandler:
                 pass
 
     async def _workflow_task_failure(self, run: Run) -> str:
-        """Why a run does not come forward whose workflow task is repeated; empty where its history does not tell."""
+        """Return why the workflow task of a run is retried; empty if its history does not say."""
         for event in await last_events(self._engine, run.workflow_id, run.run_id):
             if event.HasField("workflow_task_failed_event_attributes"):
                 failure = event.workflow_task_failed_event_attributes.failure
                 message = one_line(await chain_of(failure, self._engine.client.data_converter))
                 return (
-                    f"the code of its workflow failed with {message[:_FAILURE_TEXT_LIMIT]}; its task is repeated "
-                    "until the worker's code is mended, or it is terminated"
+                    f"the code of its workflow failed with {message[:_FAILURE_TEXT_LIMIT]}; its task is retried "
+                    "until the worker's code is fixed, or the workflow is terminated"
                 )
             if event.HasField("workflow_task_timed_out_event_attributes"):
-                return "a worker took its workflow task and did not finish it in time; it is repeated"
+                return "a worker took its workflow task and did not complete it in time; it is retried"
         return ""
 
     async def _pending(self, info: PendingActivityInfo) -> PendingActivity:
         last_failure = ""
         if info.HasField("last_failure"):
-            # A copy, since decoding changes it.
+            # A copy, because decoding changes it.
             failure = Failure.FromString(info.last_failure.SerializeToString())
             last_failure = one_line(await chain_of(failure, self._engine.client.data_converter))
         return PendingActivity(
@@ -501,7 +501,7 @@ class TaskStatusHandler:
 
 
 def instant(timestamp: Timestamp) -> datetime | None:
-    """A time that the server tells, UTC; None where it tells none."""
+    """Return a time from the server in UTC; None if there is none."""
     if timestamp.seconds == 0 and timestamp.nanos == 0:
         return None
     return codec.timestamp_to_datetime(timestamp)
@@ -522,7 +522,7 @@ def _known(run: Run) -> KnownTask:
 
 
 def _waits_for_a_worker(run: Run) -> bool:
-    """Whether something of it waits in a task queue."""
+    """Return whether something of the run waits in a task queue."""
     description = run.description
     task = description.pending_workflow_task
     waits = description.HasField("pending_workflow_task") and not task.HasField("started_time")

@@ -35,13 +35,13 @@ _FILTER_WORDS = {
 
 
 class ListTasksHandler:
-    """ListTasks."""
+    """Handles ListTasks."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def list_tasks(self, call: Call, request: ListTasksRequest) -> ListTasksResult:
-        """Lists tasks; see ListTasks in worker.proto."""
+        """List tasks; see ListTasks in worker.proto."""
         tenants = call.visible_tenants(request.tenant_id)
         if tenants is not None and not tenants:
             return ListTasksResult()
@@ -68,18 +68,18 @@ class ListTasksHandler:
 
 
 def _query(request: ListTasksRequest, tenants: frozenset[str] | None) -> str:
-    # A run that went on as another is not a task that ended.
+    # A run that continued as new is not an ended task.
     conditions = ["ExecutionStatus != 'ContinuedAsNew'"]
     if tenants is not None:
         conditions.append(_one_of(TENANT_ATTRIBUTE.name, sorted(tenants)))
     if request.workflow_type:
         if any("\0" in name for name in request.workflow_type):
-            raise invalid(FieldViolation(field="payload.workflow_type", description="no name has a NUL in it"))
+            raise invalid(FieldViolation(field="payload.workflow_type", description="must not contain NUL"))
         conditions.append(_one_of("WorkflowType", request.workflow_type))
     if request.status:
         unknown = [state for state in request.status if state not in _FILTER_WORDS]
         if unknown:
-            text = f"{unknown[0].name} is no state to look for; {', '.join(state.name for state in _FILTER_WORDS)} are"
+            text = f"cannot filter by {unknown[0].name}; use one of {', '.join(state.name for state in _FILTER_WORDS)}"
             raise invalid(FieldViolation(field="payload.status", description=text))
         conditions.append(_one_of("ExecutionStatus", [_FILTER_WORDS[state] for state in request.status]))
     for bound, operator in ((request.started_after, ">="), (request.started_before, "<")):
@@ -93,7 +93,7 @@ def _one_of(name: str, values: list[str]) -> str:
 
 
 def _time(bound: datetime) -> str:
-    # SQL databases keep the microsecond of a start: a finer bound would leave out the very task that it was taken from.
+    # SQL databases store starts with microseconds: a finer bound would exclude the very task that it was copied from.
     return bound.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -111,9 +111,9 @@ def _summary(info: WorkflowExecutionInfo) -> TaskSummary:
 
 
 def _mark(token: bytes, query: str) -> bytes:
-    """What a token begins with, so that one of another list, or one that was changed, is told apart.
+    """Return a token's checksum, which detects tokens of other lists and changed ones.
 
-    The server answers what is no token of its own as if it were ill itself.
+    The server answers a foreign token with an internal error.
     """
     return hashlib.sha256(query.encode() + b"\0" + token).digest()[:_MARK]
 

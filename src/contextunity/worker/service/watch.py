@@ -1,8 +1,8 @@
-"""Watches a task: its status now, and again whenever its history has grown and something shows.
+"""Watches a task: its status now, and again after each change.
 
-What a task tells changes with its history, so the history is waited for, not the clock; bursts of events are gathered
-for a moment. The one exception are attempts of activities: those that fail and are to be repeated leave no event, so a
-task with pending activities is looked at again by and by.
+The status changes with the history, so a watch waits for history events, and gathers bursts of them. There is one
+exception: failed attempts of activities that will be retried leave no event, so a task with pending activities is also
+polled, with growing intervals.
 
 All watches of a run share one follower, which asks Temporal once for all of them.
 """
@@ -38,50 +38,50 @@ _LOG = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 
 _GATHER = 0.2
-"""Seconds for which events are gathered: a status in between would be old before it is read."""
+"""Seconds during which events are gathered, so that no outdated status is sent in between."""
 _LOOK_AGAIN, _LOOK_AGAIN_AT_MOST = 2.0, 30.0
-"""Seconds after which a task with pending activities is looked at without an event; twice as many each time that
-nothing was new."""
+"""Seconds after which a task with pending activities is polled without an event; doubled each time that nothing
+has changed."""
 LONG_POLL = timedelta(seconds=70)
-"""How long one wait for events may take; the server itself ends it, without events, after about a minute."""
+"""Timeout of one wait for events; the server itself ends it, without events, after about a minute."""
 _LOOKS, _LOOKS_OF_A_TENANT, _LOOKS_SHARE = 16, 8, 4
-"""Tasks that are looked at together, in all, of a tenant, and of a tenant while others look too: a thousand watches
-that begin, or end, at once would have the Temporal server busy for so long that it answers nobody in time."""
+"""Limits of concurrent status requests: in total, per tenant, and per tenant while other tenants have some too. If a
+thousand watches began or ended at once, the Temporal server would not answer anybody else in time."""
 _POLLS, _POLLS_OF_A_TENANT = 1000, 100
-"""Runs whose history is waited for at once. The Temporal server takes 1,200 such waits of a namespace, unless it is
-configured otherwise. Other runs are looked at by and by."""
+"""Limits of concurrent waits for history events, in total and per tenant. By default a Temporal server allows 1,200 of
+them per namespace. Further runs are polled."""
 _BUSY_AGAIN, _BUSY_AGAIN_AT_MOST = 0.5, 10.0
-"""Seconds after which a server that limits the rate of calls is asked again, each time twice as many."""
+"""Delay in seconds before a retry if the server limits the rate of calls; doubled each time."""
 _FLEETING = ("last_heartbeat_at",)
-"""Fields of a pending activity that change without anything having happened."""
+"""Fields of a pending activity that change without an event."""
 
 
 class Polls:
-    """The waits for events that Temporal is asked to do at once, in all and of a tenant."""
+    """Counts the waits for events at Temporal, in total and per tenant."""
 
     def __init__(self) -> None:
         self._polls = Counter[str]()
 
     def try_take(self, tenant: str) -> bool:
-        """Takes one of the waits that a tenant may have; False where there is none left."""
+        """Take one of a tenant's waits; return False if none is left."""
         if self._polls[tenant] >= _POLLS_OF_A_TENANT or self._polls.total() >= _POLLS:
             return False
         self._polls[tenant] += 1
         return True
 
     def give_back(self, tenant: str) -> None:
-        """Gives back what `try_take` took."""
+        """Return a wait that `try_take` took."""
         self._polls[tenant] -= 1
         if not self._polls[tenant]:
             del self._polls[tenant]
 
 
 class WatchTaskHandler:
-    """WatchTask.
+    """Handles WatchTask.
 
     Args:
-        engine: what it works with.
-        polls: the waits for events that it may have; others have of the same.
+        engine: the engine.
+        polls: the waits for events, shared with other handlers.
     """
 
     def __init__(self, engine: Engine, polls: Polls) -> None:
@@ -91,17 +91,17 @@ class WatchTaskHandler:
         self._is_stopping = False
 
     def stop(self) -> None:
-        """Ends all watches, each with an error that has its client come back to another server."""
+        """End all watches, with an error that makes clients reconnect to another server."""
         self._is_stopping = True
         for follower in self._followers.values():
             follower.wake()
 
     async def close(self) -> None:
-        """Ends what is followed."""
+        """End all followers."""
         await asyncio.gather(*(follower.end() for follower in list(self._followers.values())))
 
     async def watch_task(self, call: Call, request: WatchTaskRequest) -> AsyncGenerator[TaskStatus, None]:
-        """Tells how a task goes until it ends; see WatchTask in worker.proto."""
+        """Yield the status of a task, and each change until it ends; see WatchTask in worker.proto."""
         tenants = call.visible_tenants(request.tenant_id)
         name = ",".join(sorted(call.caller.tenants or ()))
         async with self._looks.turn(name):
@@ -109,7 +109,7 @@ class WatchTaskHandler:
         seen = request.after
         with self._following(name, run) as follower:
             while True:
-                # Before the news are read: what comes in between is not missed.
+                # Read the event before the news, so that no change in between is missed.
                 changed = follower.changed
                 news = follower.news
                 if news is not None:
@@ -121,22 +121,22 @@ class WatchTaskHandler:
                     if news.status.status is not TaskState.RUNNING:
                         return
                 if follower.error is not None:
-                    # One of its own for each: grpcio keeps them.
+                    # A copy for each watch, because grpcio keeps errors.
                     raise dataclasses.replace(follower.error)
                 if self._is_stopping:
                     raise ServiceError(
                         Reason.STOPPING,
-                        "the service is being stopped; watch again with the last resume_token",
+                        "the service is stopping; watch again with the last resume_token",
                         metadata={"workflow_id": run.workflow_id},
                     )
                 await changed.wait()
 
     @contextlib.contextmanager
     def _following(self, tenant: str, run: Run) -> Generator[_Follower, None, None]:
-        """The follower of a run, which goes on while somebody uses it."""
+        """Share the follower of a run, which ends with its last user."""
         key = (run.workflow_id, run.run_id)
         follower = self._followers.get(key)
-        # One that has not noticed yet that the run has ended would tell what was.
+        # A follower that has not noticed the end of the run yet would return an outdated status.
         if follower is None or follower.error is not None or not (run.is_running or follower.knows_the_end):
             follower = self._followers[key] = _Follower(self._looks, tenant, run)
         follower.users += 1
@@ -151,7 +151,7 @@ class WatchTaskHandler:
 
 
 class _Looks:
-    """Looks at runs for all followers, those of each tenant in turn."""
+    """Requests the state of runs for all followers; tenants take turns."""
 
     def __init__(self, engine: Engine, polls: Polls) -> None:
         self.engine, self.polls = engine, polls
@@ -160,7 +160,7 @@ class _Looks:
 
     @contextlib.asynccontextmanager
     async def turn(self, tenant: str) -> AsyncGenerator[None]:
-        """Waits for the tenant's turn, and lets the next one look afterwards."""
+        """Wait for the tenant's turn, and pass it on afterwards."""
         turn = await self._gate.enter(tenant, _LOOKS_OF_A_TENANT, _LOOKS_SHARE)
         try:
             yield
@@ -168,11 +168,11 @@ class _Looks:
             turn.leave()
 
     async def status(self, tenant: str, run: Run) -> TaskStatus:
-        """How a run goes."""
+        """Return the status of a run."""
         return await self._look(tenant, lambda: self._telling.status(run))
 
     async def run(self, tenant: str, run: Run) -> Run:
-        """What is known of a run by now, or of the one that it went on as."""
+        """Return the current state of a run, or of the run that it continued as."""
         return await self._look(tenant, lambda: follow_run(self.engine, run.workflow_id, run.run_id))
 
     async def _look(self, tenant: str, look: Callable[[], Awaitable[_Value]]) -> _Value:
@@ -185,26 +185,26 @@ class _Looks:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _News:
-    """What is known of a run: its status, which no one may change, and whose it is."""
+    """State of a run: its status, which must not be changed, and its tenant."""
 
     tenant_id: str
     status: TaskStatus
 
 
 class _Follower:
-    """Follows a run, and those that it goes on as, for all who watch it.
+    """Follows a run, and the runs that it continues as, for all its watches.
 
     Args:
-        looks: looks at it.
-        tenant: of the watch that began; it counts as that tenant's.
-        run: which.
+        looks: requests the state of runs.
+        tenant: tenant of the first watch; the follower counts as that tenant's.
+        run: the run.
 
     Attributes:
-        news: the newest; None until there are any.
-        error: why there will be no more.
-        changed: is set, and another put in its place, with each of these.
-        users: how many watches use it.
-        knows_the_end: whether the run has ended, as far as it knows.
+        news: the newest state; None until there is one.
+        error: why there will be no more news.
+        changed: set, and replaced by another event, with each change of news or error.
+        users: number of watches that use it.
+        knows_the_end: whether the run has ended, as far as the follower knows.
     """
 
     def __init__(self, looks: _Looks, tenant: str, run: Run) -> None:
@@ -217,16 +217,16 @@ class _Follower:
         self._task = asyncio.create_task(self._follow(run), name=f"follow {run.workflow_id}")
 
     def wake(self) -> None:
-        """Has all who wait look again."""
+        """Wake all waiting watches."""
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
 
     def cancel(self) -> None:
-        """Follows no more."""
+        """Stop following."""
         self._task.cancel()
 
     async def end(self) -> None:
-        """Follows no more, and waits until that is so."""
+        """Stop following, and wait for the end."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -235,7 +235,7 @@ class _Follower:
             await self._tell_each_change(run)
         except ServiceError as error:
             self.error = error
-        # Whatever it is, those who watch are told, and the log has it.
+        # Report any error to the watches, and log it.
         except Exception:  # noqa: BLE001
             _LOG.exception("a watch of %r failed", run.workflow_id)
             self.error = ServiceError(Reason.INTERNAL, "the watch failed; the service's log has it")
@@ -287,12 +287,12 @@ class _Growth:
             wait_new_event=True,
         )
         self.run_id = run.run_id
-        # The events so far are in the status already; they are read only to come to the end of the history.
+        # The status already reflects the events so far; they are read only to reach the end of the history.
         self._known = run.description.workflow_execution_info.history_length
         self._last = 0
 
     async def wait(self) -> None:
-        """Returns when there are events that were not there before, or the run has ended.
+        """Wait until there are new events, or the run has ended.
 
         Raises:
             ServiceError: Temporal does not answer.
@@ -319,7 +319,7 @@ class _Growth:
 
 
 async def when_not_busy(call: Callable[[], Awaitable[_Value]]) -> _Value:
-    """Calls again later what Temporal has no time for: there is somebody who waits for it, however long that takes."""
+    """Retry a call while Temporal limits the rate, without a limit of time: somebody waits for the result."""
     wait = _BUSY_AGAIN
     while True:
         try:
@@ -332,7 +332,7 @@ async def when_not_busy(call: Callable[[], Awaitable[_Value]]) -> _Value:
 
 
 def _token(status: TaskStatus) -> str:
-    """Tells one status from another; equal for the same one told again."""
+    """Return a token that identifies a status; equal statuses have equal tokens."""
     steady = codec.decode(TaskStatus, codec.encode(status))
     for activity in steady.pending_activities:
         for name in _FLEETING:

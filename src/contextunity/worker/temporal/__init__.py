@@ -1,4 +1,4 @@
-"""The Temporal side of a process. Read `client.py` and `worker.py` first, then `plugin.py`: what it gives them both."""
+"""Temporal clients and workers of a process. Read `client.py` and `worker.py` first, then `plugin.py`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["connect", "running_workers", "with_port"]
 
 
 def __getattr__(name: str) -> Any:
-    # When they are asked for: quotas and schedules import the search attributes of this package, and workers import
-    # those through the registry of modules.
+    # Imported on demand: quotas and schedules import the search attributes of this package, and workers import quotas
+    # and schedules through the registry of modules.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{'worker' if name == 'running_workers' else 'client'}"), name)

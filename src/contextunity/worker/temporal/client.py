@@ -1,4 +1,4 @@
-"""The client of the Temporal server: where it is, how long to try, and what is told where it does not answer."""
+"""The client of the Temporal server: its address, its timeout, and the errors if the server cannot be reached."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ __all__ = ["connect", "payload_codec", "with_port"]
 async def connect(
     settings: Settings, *, address: str | None = None, workflows: Mapping[str, WorkflowContract] | None = None
 ) -> Client:
-    """Connects to the Temporal server that the standard TEMPORAL_* settings name.
+    """Connect to the Temporal server of the standard TEMPORAL_* settings.
 
     Args:
-        settings: `temporal_timeout` bounds the attempt.
-        address: host:port to connect to instead.
-        workflows: contracts by workflow_type whose search attributes are registered too, where they are missing.
+        settings: `temporal_timeout` limits the attempt.
+        address: host:port to use instead.
+        workflows: contracts by workflow_type whose missing search attributes are registered too.
 
     Raises:
-        TemporalUnreachableError: nothing answers there in time, or it does not let us in.
-        SettingsError: the file of payload keys cannot be read or used.
-        SearchAttributesError: its namespace lacks search attributes, and it does not let us register them.
+        TemporalUnreachableError: nothing answers in time, or access is denied.
+        SettingsError: the file of payload keys cannot be read or is invalid.
+        SearchAttributesError: the namespace lacks search attributes, and registering them is not permitted.
     """
     plugin = ContextWorkerPlugin(payload_codec=payload_codec(settings))
     config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
     if address is not None:
         config["target_host"] = address
-    # The port may be left out where the deployed system names the host.
+    # `temporal_host` of the deployed system may omit the port.
     config.setdefault("target_host", with_port(settings.temporal_host or "localhost"))
     try:
         async with asyncio.timeout(settings.temporal_timeout):
             if not config.get("http_connect_proxy_config"):
                 await _knock(config["target_host"])
-            # A server that refuses connections would otherwise be tried for ten seconds, whatever the setting says.
+            # The SDK retries a refused connection for ten seconds, regardless of the setting, so check it first.
             retries = RetryConfig(max_elapsed_time_millis=int(settings.temporal_timeout * 1000))
             client = await Client.connect(**config, plugins=[plugin], retry_config=retries)
             await client.service_client.check_health()
@@ -66,21 +66,21 @@ async def connect(
 
 
 def payload_codec(settings: Settings) -> PayloadCodec | None:
-    """The codec that payloads go through; None where they are written in clear.
+    """Return the codec for payloads; None if they are not encrypted.
 
     Raises:
-        SettingsError: the file of keys cannot be read or used.
+        SettingsError: the file of keys cannot be read or is invalid.
     """
     if settings.payload_keys_file is None:
         return None
-    # Imported where it is used: most processes have no keys, and cryptography takes a while to load.
+    # Imported on demand: most processes have no keys, and importing cryptography takes a while.
     from .encryption import EncryptionCodec
 
     return EncryptionCodec(settings.payload_keys_file)
 
 
 def with_port(address: str) -> str:
-    """An address of a Temporal server, with the usual port where it names none."""
+    """Return an address of a Temporal server with the default port if it has none."""
     host, separator, port = address.rpartition(":")
     if separator and port.isdigit() and (":" not in host or host.endswith("]")):
         return address
@@ -88,10 +88,10 @@ def with_port(address: str) -> str:
 
 
 async def _knock(address: str) -> None:
-    """Opens a plain connection to see that somebody is there.
+    """Open a plain connection, to check that the server is reachable.
 
-    The SDK's own error for that quotes its transport's debug output; and a process that ends just after it may be
-    aborted, because a thread of the SDK's is still about to return to an interpreter that is no more.
+    The SDK's own error quotes its transport's debug output. Also, a process that ends just after it may be aborted,
+    because a thread of the SDK returns to an interpreter that no longer exists.
     """
     host, _, port = address.rpartition(":")
     _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
@@ -100,5 +100,5 @@ async def _knock(address: str) -> None:
 
 
 def _short(error: Exception) -> str:
-    """The first telling line of the SDK's error, which otherwise quotes its transport's whole debug output."""
+    """Return the first useful line of the SDK's error, which otherwise quotes its transport's debug output."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,8 +1,8 @@
-"""Places for activities that mostly wait for others, such as feeds and tools: bounded in all, and for each tenant.
+"""Limits for activities that mostly wait, such as fetches and tools: in total, and per tenant.
 
-Which tenant a task is of is known only once a worker has it, and by then it holds one of the worker's slots. So an
-activity that finds no place does not wait there: it gives its slot back, and its workflow asks again later, by a timer
-that takes nothing of the worker. It needs nothing of the Temporal server, so it holds on servers without fairness too.
+A worker only knows the tenant of a task when the task already occupies a slot. So an activity without a free place does
+not wait there: it frees its slot, and its workflow retries later with a timer, which costs the worker nothing. This
+needs no feature of the Temporal server, so it also works on servers without fairness.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from temporalio.exceptions import ActivityError, ApplicationError, ApplicationEr
 __all__ = ["LIMIT_REACHED", "ConcurrencyLimit", "retry_until_free"]
 
 LIMIT_REACHED = "PlacesTaken"
-"""Type of the ApplicationError of an activity that found no place."""
+"""Type of the ApplicationError of an activity without a free place."""
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.25, 10.0
 
 _Value = TypeVar("_Value")
 
 
 class ConcurrencyLimit:
-    """Bounds how many activities of a kind run at once in a worker.
+    """Limits how many activities of a kind run at once in a worker.
 
-    All is done on one event loop, without a wait in between, so it needs no lock.
+    It is used on one event loop, without awaiting in between, so it needs no lock.
 
     Args:
-        what: they do, in the plural, for the error: `fetches`.
-        total: of them in the worker.
-        limits: of them for one value of a key, by key: `{"tenant": 8}` lets 8 of each tenant run.
+        what: the activities in the plural, for the error: `fetches`.
+        total: limit of the worker.
+        limits: limits per value of a key, by key: `{"tenant": 8}` allows 8 per tenant.
     """
 
     def __init__(self, what: str, total: int, limits: Mapping[str, int]) -> None:
@@ -43,13 +43,13 @@ class ConcurrencyLimit:
 
     @contextlib.contextmanager
     def hold(self, **keys: str) -> Generator[None, None, None]:
-        """Holds a place while the context is open.
+        """Hold a place while the context is open.
 
         Args:
-            keys: value of each key that is limited, such as `tenant="acme"`.
+            keys: value of each limited key, such as `tenant="acme"`.
 
         Raises:
-            ApplicationError: LIMIT_REACHED; none is free, in all or for one of these values.
+            ApplicationError: LIMIT_REACHED; no place is free, in total or for one of these values.
         """
         held = [(key, keys[key]) for key in self._limits]
         if self._running >= self._total:
@@ -69,9 +69,9 @@ class ConcurrencyLimit:
                     del self._taken[each]
 
     def _error(self, which: str) -> ApplicationError:
-        # Everyday life, and nothing for the log. The workflow asks again, so the retry policy must not.
+        # This is normal, so it is not logged. The workflow retries, so the retry policy must not.
         return ApplicationError(
-            f"all places for {self._what} are taken: {which}; the workflow asks again by itself",
+            f"all places for {self._what} are taken: {which}; the workflow retries by itself",
             type=LIMIT_REACHED,
             non_retryable=True,
             category=ApplicationErrorCategory.BENIGN,
@@ -79,11 +79,11 @@ class ConcurrencyLimit:
 
 
 async def retry_until_free(call: Callable[[], Awaitable[_Value]], busy: str = LIMIT_REACHED) -> _Value:
-    """In a workflow: calls an activity, and where it finds no place again a little later, each time later.
+    """Call an activity from a workflow, and retry with growing delays while there is no free place.
 
     Args:
         call: calls the activity once.
-        busy: type of the ApplicationError by which it says that it found no place.
+        busy: type of the ApplicationError if there is no free place.
 
     Raises:
         ActivityError: it failed for another reason.

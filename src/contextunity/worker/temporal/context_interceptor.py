@@ -1,7 +1,7 @@
-"""Carries the context of the work at hand through Temporal: from client to workflow to activity, child and next run.
+"""Propagates the context of a request through Temporal: from client to workflow, activity, child and next run.
 
-What is sent has the current context in a header. What is received has it as its current context, with its own step
-added to the provenance. Nothing of it depends on time or chance, so a replay finds the same.
+Outgoing requests have the current context in a header. Incoming ones set the current context from it, with their own
+step added to the provenance. Nothing depends on time or randomness, so a replay has the same result.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _Headers = Mapping[str, Payload]
 
 
 def context_headers(carried: TaskContext | None = None) -> dict[str, Payload]:
-    """Temporal headers that carry a context, for what is started without a client of ours.
+    """Return the Temporal headers of a context, for starts without a client of ours.
 
     Args:
-        carried: the context; the current one unless given. One with nothing set makes no header.
+        carried: the context; default: the current one. An empty context has no header.
     """
     carried = context.current() if carried is None else carried
     payload = _CONVERTER.to_payload(carried)
@@ -47,39 +47,39 @@ def context_headers(carried: TaskContext | None = None) -> dict[str, Payload]:
 
 
 class ContextInterceptor(client.Interceptor, worker.Interceptor):
-    """Puts the current context into what a client, a workflow or an activity sends, and takes it up where it arrives.
+    """Sends the current context with outgoing requests, and restores it for incoming ones.
 
-    - A workflow's context is the one it was started with, extended by `<task queue>:<workflow type>` once in a chain of
-      runs. Where nobody gave a trace_id, the id of the chain's first run is it. The tenant that the workflow is bound
-      to counts before the header's.
-    - A signal, query or update with a context of its own is handled in that one, for the workflow's tenant; others in
-      the workflow's.
-    - An activity's is extended by `<task queue>:<activity type>`; an operation's of Nexus by its service and name.
+    - A workflow has the context of its start, plus `<task queue>:<workflow type>` once per chain of runs. Without a
+      trace_id, the id of the chain's first run is used. The tenant that the workflow is bound to overrides the
+      header's.
+    - A signal, query or update runs in its own context if it has one, otherwise in the workflow's, and always for the
+      workflow's tenant.
+    - An activity adds `<task queue>:<activity type>`; a Nexus operation adds its service and name.
     - A child workflow is bound to its parent's tenant, unless it is given another.
-    - What a workflow schedules waits under the fairness key of the tenant that it is done for.
+    - What a workflow schedules waits under the fairness key of its tenant.
     """
 
     def __init__(self) -> None:
         context.fall_back_on(_of_running_workflow)
 
     def intercept_client(self, next: client.OutboundInterceptor) -> client.OutboundInterceptor:
-        """Has the client send the current context."""
+        """Make the client send the current context."""
         return _ClientOutbound(next)
 
     def intercept_activity(self, next: worker.ActivityInboundInterceptor) -> worker.ActivityInboundInterceptor:
-        """Has activities run in the context that they were started with."""
+        """Run activities in the context of their start."""
         return _ActivityInbound(next)
 
     def workflow_interceptor_class(
         self, input: worker.WorkflowInterceptorClassInput
     ) -> type[worker.WorkflowInboundInterceptor]:
-        """Has workflows and their handlers run in the context that they were called with."""
+        """Run workflows and their handlers in the context of their caller."""
         return _WorkflowInbound
 
     def intercept_nexus_operation(
         self, next: worker.NexusOperationInboundInterceptor
     ) -> worker.NexusOperationInboundInterceptor:
-        """Has operations of Nexus run in the context that they were called with."""
+        """Run Nexus operations in the context of their caller."""
         return _NexusInbound(next)
 
 
@@ -114,7 +114,7 @@ class _ClientOutbound(client.OutboundInterceptor):
     async def create_schedule(self, input: client.CreateScheduleInput) -> client.ScheduleHandle:
         action = input.schedule.action
         if isinstance(action, client.ScheduleActionStartWorkflow):
-            # Each run is a chain of work of its own: neither the trace nor the unit of the registration is its.
+            # Each run has its own trace and unit, not those of the registration.
             lasting = dataclasses.replace(context.current(), trace_id="", unit_id="")
             action = copy.copy(action)
             action.headers = {**context_headers(lasting), **(action.headers or {})}
@@ -124,13 +124,13 @@ class _ClientOutbound(client.OutboundInterceptor):
 
 class _WorkflowInbound(worker.WorkflowInboundInterceptor):
     def init(self, outbound: worker.WorkflowOutboundInterceptor) -> None:
-        # The SDK's own functions do not work before this is over.
+        # The SDK's own functions do not work before this has returned.
         self._context = _of_workflow(outbound.info())
         super().init(_WorkflowOutbound(outbound, self._context))
 
     async def execute_workflow(self, input: worker.ExecuteWorkflowInput) -> Any:
         context.adopt(self._context)
-        _received(input.headers)  # Tells where the header cannot be read.
+        _received(input.headers)  # Log a header that cannot be decoded.
         return await super().execute_workflow(input)
 
     async def handle_signal(self, input: worker.HandleSignalInput) -> None:
@@ -154,7 +154,7 @@ class _WorkflowInbound(worker.WorkflowInboundInterceptor):
         if sent is None:
             return self._context
         handled = context.extended(sent, _label(workflow.info()))
-        # Whoever asks, what a workflow does it does for its own tenant.
+        # Whoever the caller is, a workflow works for its own tenant.
         handled.tenant_id = self._context.tenant_id or sent.tenant_id
         return handled
 
@@ -190,7 +190,7 @@ class _WorkflowOutbound(worker.WorkflowOutboundInterceptor):
         await super().signal_external_workflow(input)
 
     async def start_nexus_operation(self, input: Any) -> Any:
-        # Nexus has texts for headers.
+        # Nexus headers are text.
         sent = base64.b64encode(codec.encode(context.current())).decode()
         input.headers = {HEADER: sent, **(input.headers or {})}
         return await super().start_nexus_operation(input)
@@ -203,7 +203,7 @@ class _WorkflowOutbound(worker.WorkflowOutboundInterceptor):
 class _ActivityInbound(worker.ActivityInboundInterceptor):
     async def execute_activity(self, input: worker.ExecuteActivityInput) -> Any:
         info = activity.info()
-        # Until the end of the task, so that what the SDK logs about the outcome has the context too.
+        # Keep the context until the task ends, so that the SDK's logs of the outcome have it too.
         sent = _received(input.headers) or TaskContext()
         context.adopt(context.extended(sent, f"{info.task_queue}:{info.activity_type}"))
         return await super().execute_activity(input)
@@ -220,7 +220,7 @@ class _NexusInbound(worker.NexusOperationInboundInterceptor):
 
 
 def _with_context(headers: _Headers) -> _Headers:
-    """Headers with the current context; one that the caller put there himself stays."""
+    """Return the headers with the current context, unless the caller set that header."""
     return {**context_headers(), **headers}
 
 
@@ -236,8 +236,8 @@ def _received(headers: _Headers) -> TaskContext | None:
     try:
         return _read(headers)
     except CodecError as error:
-        # What the work itself is about is not harmed by it.
-        _LOG.warning("the header %s cannot be read, so the work goes on without its context: %s", HEADER, error)
+        # The work itself does not need the header.
+        _LOG.warning("the header %s cannot be decoded, so the work continues without its context: %s", HEADER, error)
         return None
 
 
@@ -248,7 +248,7 @@ def _of_nexus(headers: Mapping[str, str]) -> TaskContext | None:
     try:
         return codec.decode(TaskContext, base64.b64decode(text, validate=True))
     except (CodecError, binascii.Error) as error:
-        _LOG.warning("the header %s cannot be read, so the operation goes on without its context: %s", HEADER, error)
+        _LOG.warning("the header %s cannot be decoded, so the operation runs without its context: %s", HEADER, error)
         return None
 
 
@@ -258,7 +258,7 @@ def _of_workflow(info: workflow.Info) -> TaskContext:
     except CodecError:
         sent = TaskContext()
     label = _label(info)
-    # A chain of runs may go through several types of workflows again and again.
+    # A chain of runs may repeat several workflow types.
     come_by_before = info.continued_run_id is not None and label in sent.provenance
     own = dataclasses.replace(sent) if come_by_before else context.extended(sent, label)
     own.trace_id = own.trace_id or info.first_execution_run_id
@@ -267,30 +267,30 @@ def _of_workflow(info: workflow.Info) -> TaskContext:
 
 
 def _of_running_workflow() -> TaskContext | None:
-    """The context of workflow code outside of tasks; None elsewhere."""
+    """Return the context of workflow code outside of asyncio tasks; None elsewhere."""
     if not workflow.in_workflow():
         return None
     try:
         return _of_workflow(workflow.info())
     except AttributeError:
-        return None  # The SDK is still making the workflow; an interceptor that logs meanwhile gets here.
+        return None  # The SDK is still creating the workflow, and an interceptor logs meanwhile.
 
 
 _TENANT_FIELD = "tenant_id"
 _FILLED = "contextunity-tenant"
-"""Marks runs whose tenant was filled in: those that began before it was have none in a replay either."""
+"""Patch id of runs whose tenant is filled in; older runs have no tenant in a replay either."""
 
 
 def fill_tenant(argument: object) -> None:
-    """Fills in the tenant of a workflow's input that says none, as the service does where a start comes through it.
+    """Fill in the tenant of a workflow's input if it is empty, as the service does for starts.
 
-    Called in a workflow, before its code sees the input: what people start at Temporal's command line or in its web UI
-    has not been through the service.
+    Called in a workflow before its code runs: starts from Temporal's command line or web UI do not pass the
+    service.
     """
     if not isinstance(argument, betterproto2.Message) or not workflow.in_workflow():
         return
     if getattr(argument, _TENANT_FIELD, None) == "" and workflow.patched(_FILLED):
-        # The class is generated, so its fields are not known here.
+        # The class is generated, so type checkers do not know the field.
         setattr(argument, _TENANT_FIELD, _of_workflow(workflow.info()).tenant_id or DEFAULT_TENANT)
 
 
@@ -299,10 +299,10 @@ def _label(info: workflow.Info) -> str:
 
 
 def _fair(priority: Priority, tenant_id: str) -> Priority:
-    """The priority of what a workflow schedules for a tenant.
+    """Return the priority of what a workflow schedules for a tenant.
 
-    What says nothing inherits the workflow's, so a key is sent only where that is another: a contract has its own, a
-    child is another tenant's, or the workflow was started past the service.
+    Without a priority, Temporal inherits the workflow's, so a key is only sent if it differs: the contract has its own,
+    a child has another tenant, or the workflow was started without the service.
     """
     if not tenant_id:
         return priority
@@ -322,7 +322,7 @@ def _tenant_of_child(input: worker.StartChildWorkflowInput) -> str:
 
 
 def _inherit_tenant(input: worker.StartChildWorkflowInput) -> None:
-    # Only what the server accepted for the parent: a namespace that lacks the attribute would refuse the child.
+    # Only if the server accepted it for the parent: a namespace without the attribute would reject the child.
     tenant = tenant_of(workflow.info().typed_search_attributes)
     given = input.search_attributes
     if not tenant:

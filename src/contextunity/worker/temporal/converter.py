@@ -1,4 +1,4 @@
-"""The Temporal data converter: generated dataclasses as `binary/protobuf`, everything else as the SDK has it."""
+"""The Temporal data converter: generated dataclasses as `binary/protobuf`, everything else as in the SDK."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _Dataclass = betterproto2.Message
 
 
 class _MessagePayloadConverter(EncodingPayloadConverter):
-    """Finds the message class to decode into; the two encodings differ only in how the bytes are read and written."""
+    """Finds the message class to decode; the two encodings only differ in the format of the bytes."""
 
     def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
         message_type = payload.metadata.get("messageType", b"").decode(errors="replace")
@@ -47,12 +47,12 @@ class _MessagePayloadConverter(EncodingPayloadConverter):
         if hinted is None:
             if not message_type:
                 raise CodecError(
-                    f"a {self.encoding} payload has no messageType, and the code that reads it no type hint"
+                    f"a {self.encoding} payload has no messageType, and the code that decodes it has no type hint"
                 )
             hinted = codec.message_class(message_type)
         expected = _full_name(hinted)
         if message_type and message_type != expected:
-            raise CodecError(f"the payload is a {message_type}, but the code that reads it expects {expected}")
+            raise CodecError(f"the payload is a {message_type}, but the code that decodes it expects {expected}")
         return self._read(payload.data, hinted)
 
     def _read(self, data: bytes, message_class: type[Any]) -> Any:
@@ -60,7 +60,7 @@ class _MessagePayloadConverter(EncodingPayloadConverter):
 
 
 class _BinaryProtobufConverter(_MessagePayloadConverter):
-    """Writes and reads `binary/protobuf`, for generated dataclasses and for Google's messages."""
+    """Encodes and decodes `binary/protobuf`, for generated dataclasses and for Google's messages."""
 
     @property
     def encoding(self) -> str:
@@ -83,9 +83,8 @@ class _BinaryProtobufConverter(_MessagePayloadConverter):
 
 
 class _JsonProtobufConverter(_MessagePayloadConverter):
-    """Reads `json/protobuf`, which Go's and Python's default converters write. Fields and names of enums that are not
-    known here are passed over: refusing them would stop running workflows as soon as a caller of another version adds
-    one.
+    """Decodes `json/protobuf`, which Go's and Python's default converters encode. Unknown fields and enum names are
+    ignored: otherwise running workflows would stop as soon as a caller of another version adds one.
     """
 
     @property
@@ -100,11 +99,11 @@ class _JsonProtobufConverter(_MessagePayloadConverter):
 
 
 class _ExactTimes(JSONTypeConverter):
-    """Reads datetimes with all the digits that they were written with; the SDK cuts them off after the sixth."""
+    """Decodes datetimes with all their digits; the SDK drops all after the sixth."""
 
     def to_typed_value(self, hint: type, value: Any) -> Any:
-        # By equality: in the sandbox a workflow's hint is a proxy of the class, which the SDK does not know at all.
-        if not isinstance(value, str) or not hint == datetime:  # noqa: SIM201 - a proxy is asked in this way alone
+        # Compare by equality: in the sandbox, a workflow's hint is a proxy of the class, which the SDK does not handle.
+        if not isinstance(value, str) or not hint == datetime:  # noqa: SIM201 - a proxy only implements ==
             return JSONTypeConverter.Unhandled
         try:
             return read_isoformat(value)
@@ -113,7 +112,7 @@ class _ExactTimes(JSONTypeConverter):
 
 
 class _JsonPlainConverter(JSONPlainPayloadConverter):
-    """Reads ProtoJSON where a message is expected: what people type at Temporal's command line and in its web UI."""
+    """Decodes ProtoJSON if a message is expected, for input from Temporal's command line and web UI."""
 
     def __init__(self) -> None:
         super().__init__(custom_type_converters=[_ExactTimes()])
@@ -126,23 +125,23 @@ class _JsonPlainConverter(JSONPlainPayloadConverter):
 
 
 class ProtobufPayloadConverter(CompositePayloadConverter):
-    """The SDK's converters, made to know the generated dataclasses.
+    """The SDK's converters, extended by the generated dataclasses.
 
-    Messages are written as `binary/protobuf` with their `messageType`, and read from that, `json/protobuf` or ProtoJSON
-    as `json/plain`, into the class of the type hint, or by `messageType` where the code that reads has no hint. Other
-    Python values go by the SDK's `json/plain`.
+    Messages are encoded as `binary/protobuf` with their `messageType`. They are decoded from that, `json/protobuf`, or
+    ProtoJSON as `json/plain`, to the class of the type hint, or of the `messageType` without a hint. Other Python
+    values use the SDK's `json/plain`.
 
     Attributes:
-        payload_limit: bytes that an input or a result may have, which is what Temporal servers take unless configured
-            otherwise. A server that is sent more refuses the whole workflow task or the outcome of an activity, and
-            workers would repeat them for ever. None checks nothing.
+        payload_limit: maximum bytes of an input or a result, by default that of Temporal servers. A server rejects the
+            whole workflow task or the outcome of an activity if it is larger, and workers would retry them forever.
+            None disables the check.
 
     Raises:
-        PayloadTooLargeError: an input or a result is over the limit; it fails the workflow or activity for good.
-        CodecError: a payload is broken, of an unknown encoding, or of another type than the hint's. What a workflow
-            receives raises UndecodableInputError, which fails the workflow; the error alone would have the server
-            repeat the workflow task for ever.
-        PayloadKeyError: a payload is encrypted, and this process has no keys. The task is retried until it has.
+        PayloadTooLargeError: an input or a result exceeds the limit; the workflow or activity fails without retries.
+        CodecError: a payload is invalid, of an unknown encoding, or of another type than the hint's. For a workflow's
+            input it is an UndecodableInputError, which fails the workflow; a plain CodecError would make the server
+            retry the workflow task forever.
+        PayloadKeyError: a payload is encrypted, and this process has no keys. The task is retried until it has them.
     """
 
     payload_limit: ClassVar[int | None] = 2 * 1024 * 1024
@@ -159,7 +158,7 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
         )
 
     def to_payloads(self, values: Sequence[Any]) -> list[Payload]:
-        """Encodes values, each by the first converter that knows it."""
+        """Encode values, each with the first converter that accepts it."""
         payloads = super().to_payloads(values)
         limit = self.payload_limit
         if limit is not None and sum(payload.ByteSize() for payload in payloads) > limit - _OVERHEAD * len(payloads):
@@ -169,13 +168,13 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
         return payloads
 
     def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
-        """Decodes values, each by its encoding."""
+        """Decode values, each by its encoding."""
         try:
             values = super().from_payloads(payloads, type_hints)
             if self._of_workflow:
                 _check_presence(values, type_hints or [])
         except KeyError as error:
-            # The SDK's own way to say that it does not know the encoding.
+            # The SDK raises KeyError for an unknown encoding.
             key_id = next((each.metadata[KEY_ID] for each in payloads if KEY_ID in each.metadata), None)
             if key_id is not None:
                 name = key_id.decode(errors="replace")
@@ -191,8 +190,8 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
         raise UndecodableInputError(codec_error) if self._of_workflow else codec_error from cause
 
     def with_context(self, context: SerializationContext) -> Self:
-        """A converter for payloads of a workflow, or of an activity."""
-        # Both are what they are for all workflows and activities: to make one for each of them would be waste.
+        """Return the converter for payloads of a workflow, or of an activity."""
+        # All workflows share one converter, and all activities another.
         of_workflow = isinstance(context, WorkflowSerializationContext)
         if of_workflow == self._of_workflow:
             return self
@@ -208,13 +207,13 @@ class _UnlimitedPayloadConverter(ProtobufPayloadConverter):
 
 
 class _GrowingPayloadConverter(ProtobufPayloadConverter):
-    """For a codec whose payloads are some bytes larger than those that it is given."""
+    """For a codec that makes payloads a few bytes larger."""
 
     payload_limit = 2 * 1024 * 1024 - 1024
 
 
 class _DataConverter(DataConverter):
-    """Does without the limit where a codec or a storage comes after, which may make payloads smaller."""
+    """Disables the limit if a codec or a storage follows, because these may make payloads smaller."""
 
     def __post_init__(self) -> None:
         with_limit = self.payload_converter_class is ProtobufPayloadConverter
@@ -224,18 +223,18 @@ class _DataConverter(DataConverter):
 
 
 KEY_ID = "encryption-key-id"
-"""Metadata key that names the key of an encrypted payload."""
+"""Metadata key for the key id of an encrypted payload."""
 _OVERHEAD = 6
-"""Bytes that a payload takes in a list of payloads beside its own, at most."""
+"""Maximum overhead in bytes of a payload in a list of payloads."""
 
 data_converter = _DataConverter(
     payload_converter_class=ProtobufPayloadConverter, failure_converter_class=FailureConverter
 )
-"""The data converter for clients and workers; `contextunity.worker.plugin.ContextWorkerPlugin` brings it along."""
+"""The data converter for clients and workers; `contextunity.worker.plugin.ContextWorkerPlugin` sets it."""
 
 
 def encoding_converter(payload_codec: PayloadCodec) -> DataConverter:
-    """The data converter, with a codec such as `encryption.EncryptionCodec` for payloads and texts of failures."""
+    """Return the data converter with a codec for payloads and failures, such as `encryption.EncryptionCodec`."""
     converter_class = _GrowingPayloadConverter if getattr(payload_codec, "keeps_size", False) else None
     return dataclasses.replace(
         data_converter,
@@ -247,17 +246,17 @@ def encoding_converter(payload_codec: PayloadCodec) -> DataConverter:
 
 def _payload(encoding: str, message_type: str, data: bytes) -> Payload:
     payload = Payload(data=data)
-    # One by one: handed to the constructor as a dict, they go through Python code of Google's.
+    # Set the entries one by one: a dict in the constructor is slower.
     payload.metadata["encoding"] = encoding.encode()
     payload.metadata["messageType"] = message_type.encode()
     return payload
 
 
 def _check_presence(values: Sequence[Any], type_hints: Sequence[Any]) -> None:
-    # Null is none of a message's values; code that is given one all the same fails in ways that nobody understands.
+    # A message is never null; code that expects a message would fail with an obscure error.
     for value, hint in zip(values, type_hints, strict=False):
         if value is None and isinstance(hint, type) and issubclass(hint, _Dataclass | Message):
-            raise CodecError(f"the payload is null, but the code that reads it expects {_full_name(hint)}")
+            raise CodecError(f"the payload is null, but the code that decodes it expects {_full_name(hint)}")
 
 
 def _from_json(data: bytes, message_class: type[Any]) -> Any:
@@ -277,7 +276,7 @@ def _full_name(message_class: type[Any]) -> str:
 
 
 def _message_classes(type_hint: Any) -> Iterator[type[Any]]:
-    """Message classes that a type hint names, itself or as an arm of a union such as `Progress | None`."""
+    """Yield the message classes of a type hint, which may be a union such as `Progress | None`."""
     if get_origin(type_hint) in (Union, types.UnionType):
         for arm in get_args(type_hint):
             yield from _message_classes(arm)
@@ -286,7 +285,7 @@ def _message_classes(type_hint: Any) -> Iterator[type[Any]]:
 
 
 def _whose() -> str:
-    """Who encodes it."""
+    """Return the workflow or activity that encodes the payload."""
     if activity.in_activity():
         return f"a result or message of activity {activity.info().activity_type!r}"
     if workflow.in_workflow():
@@ -295,7 +294,7 @@ def _whose() -> str:
 
 
 def _largest_part(values: Sequence[Any], payloads: Sequence[Payload]) -> str:
-    """The field that takes the most, however deep it is, or the value itself where that is no message."""
+    """Return the largest field at any depth, or the value itself if it is not a message."""
     number, payload = max(enumerate(payloads), key=lambda each: each[1].ByteSize())
     message, path, size = values[number], list[str](), payload.ByteSize()
     name = type(message).__name__
@@ -317,5 +316,5 @@ def _largest_part(values: Sequence[Any], payloads: Sequence[Payload]) -> str:
 
 
 def _size_alone(message: Any, field: str) -> int:
-    """Bytes of a message with one of its fields alone."""
+    """Return the bytes of a message with only one of its fields."""
     return len(codec.encode(type(message)(**{field: getattr(message, field)})))

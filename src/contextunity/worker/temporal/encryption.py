@@ -1,4 +1,4 @@
-"""Encrypts payloads with AES-256-GCM, in the format of Temporal's samples, which codecs of other languages read too."""
+"""Encrypts payloads with AES-256-GCM, in the format of Temporal's samples, for which other languages have codecs."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _HOW = "each key is 32 random bytes in Base64, such as `openssl rand -base64 32`
 
 @dataclass(frozen=True, kw_only=True)
 class PayloadKeys:
-    """Keys by id.
+    """A set of keys.
 
     Attributes:
-        current: id of the key that encrypts; empty where payloads are written in clear and only old ones decrypted.
-        ciphers: by key id; each of them decrypts.
+        current: id of the key that encrypts; empty to only decrypt.
+        ciphers: all keys by id, for decryption.
     """
 
     current: str
@@ -51,10 +51,10 @@ class PayloadKeys:
 
 
 def read_payload_keys(path: Path) -> PayloadKeys:
-    """Reads a TOML file of keys: `current = "ID"`, and a table `[keys]` of Base64 by id.
+    """Read a TOML file of keys: `current = "ID"`, and a table `[keys]` of Base64 by id.
 
     Raises:
-        SettingsError: the file cannot be read or used; all faults are named at once, and no key is shown.
+        SettingsError: the file cannot be read or is invalid; all violations are reported at once, and no key is shown.
     """
     try:
         values: Mapping[str, Any] = tomllib.loads(read_secret_text(path))
@@ -96,19 +96,19 @@ def _key(text: object) -> bytes | None:
 
 
 class EncryptionCodec(PayloadCodec):
-    """Encrypts what the data converter writes, and decrypts what it reads. Payloads in clear are read as they are.
+    """Encrypts and decrypts payloads for the data converter. Payloads in clear are decoded unchanged.
 
-    The file is read again when it has changed. A file that is wrong by then is logged, and the keys before it stay.
+    The file is reloaded when it changes. If it is then invalid, that is logged, and the previous keys stay in use.
 
     Args:
         path: file of keys, as for `read_payload_keys`.
 
     Raises:
-        SettingsError: the file cannot be read or used.
+        SettingsError: the file cannot be read or is invalid.
     """
 
     keeps_size = True
-    """Payloads stay as large as they are, but for some bytes; so the limit of the Temporal server holds before it."""
+    """Encryption adds only a few bytes, so the server's limit can be checked before it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -117,7 +117,7 @@ class EncryptionCodec(PayloadCodec):
         self._look_at = monotonic() + _SECONDS_BETWEEN_LOOKS
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Encrypts payloads with the current key."""
+        """Encrypt payloads with the current key."""
         self._look()
         current = self._keys.current
         if not current:
@@ -126,7 +126,7 @@ class EncryptionCodec(PayloadCodec):
         return [Payload(metadata=metadata, data=_encrypt(cipher, each.SerializeToString())) for each in payloads]
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Decrypts payloads, each with the key that it names.
+        """Decrypt payloads, each with the key that it names.
 
         Raises:
             PayloadKeyError: the key is not in the file, or the bytes were not encrypted with it.
@@ -155,7 +155,7 @@ class EncryptionCodec(PayloadCodec):
             ) from None
 
     def _look(self, *, at_once: bool = False) -> None:
-        """Reads the file again if it has changed."""
+        """Reload the file if it has changed."""
         now = monotonic()
         if now < self._look_at and not at_once:
             return
@@ -163,15 +163,15 @@ class EncryptionCodec(PayloadCodec):
         stamp = _stamp(self._path)
         if stamp == self._stamp:
             return
-        # Whatever comes of it: a file that is wrong is logged once.
+        # Before reading, so that an invalid file is logged only once.
         self._stamp = stamp
         try:
             self._keys = read_payload_keys(self._path)
         except SettingsError as error:
-            _LOG.error("the payload keys stay as they were: %s", error)
+            _LOG.error("the payload keys stay unchanged: %s", error)
         else:
             current = self._keys.current or "none"
-            _LOG.info("read the payload keys again: %s encrypts of %s", current, ", ".join(self._keys.ciphers))
+            _LOG.info("reloaded the payload keys: %s encrypts of %s", current, ", ".join(self._keys.ciphers))
 
 
 def _encrypt(cipher: AESGCM, data: bytes) -> bytes:

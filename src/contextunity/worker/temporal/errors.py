@@ -1,5 +1,5 @@
-"""How workflows and activities fail for good: input that they cannot take, and payloads that Temporal does not take;
-and what the server means if it does not find something.
+"""Errors that fail workflows and activities without retries: input that they reject, and payloads that Temporal
+rejects; and the meaning of the server's NOT_FOUND.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ __all__ = [
 ]
 
 INVALID_INPUT = "InvalidInput"
-"""Type of the failure of a workflow, update or activity whose input cannot be decoded or breaks the rules of its proto.
+"""Type of the failure of a workflow, update or activity whose input cannot be decoded or violates the rules of its
+proto.
 
-Its one detail is a list of all that is wrong, each as an object with `field`, the dotted path in proto names, and
+Its one detail is a list of all violations, each as an object with `field`, the dotted path in proto names, and
 `description`.
 """
 
 
 PAYLOAD_TOO_LARGE = "PayloadTooLarge"
-"""Type of the failure of a workflow or activity whose input or result is larger than a Temporal server takes."""
+"""Type of the failure of a workflow or activity whose input or result exceeds the Temporal server's limit."""
 
 
 def invalid_input(text: str, violations: Sequence[Violation] = ()) -> ApplicationError:
-    """The error that refuses an input; it is not retried."""
+    """Return the error for invalid input; it is not retried."""
     return ApplicationError(text, _details(violations), type=INVALID_INPUT, non_retryable=True)
 
 
 class UndecodableInputError(CodecError, ApplicationError):
-    """A payload is not what the workflow expects. The SDK fails the workflow with it, not only the task."""
+    """A payload does not match the workflow. The SDK fails the workflow with it, not only the task."""
 
     def __init__(self, error: CodecError) -> None:
         CodecError.__init__(self, error.reason, path=error.path, message_type=error.message_type)
@@ -50,12 +51,12 @@ class UndecodableInputError(CodecError, ApplicationError):
 
 
 class PayloadTooLargeError(ContextUnityError, ApplicationError):
-    """An input or a result is larger than a Temporal server takes. To try again is of no use.
+    """An input or a result exceeds the Temporal server's limit. A retry does not help.
 
     Attributes:
-        size: bytes that it takes.
-        limit: bytes that it may take.
-        largest: what takes most of it, in words: `the field 'harvest_id' of HarvestResponse, with 3,000,004 bytes`.
+        size: its size in bytes.
+        limit: the limit in bytes.
+        largest: its largest part: `the field 'harvest_id' of HarvestResponse, with 3,000,004 bytes`.
     """
 
     def __init__(self, size: int, limit: int, largest: str, where: str = "") -> None:
@@ -69,14 +70,14 @@ class PayloadTooLargeError(ContextUnityError, ApplicationError):
         )
 
     def of(self, where: str) -> PayloadTooLargeError:
-        """The same error that says whose payload it is: `the input of activity 'fetch'`."""
+        """Return the same error with the owner of the payload: `the input of activity 'fetch'`."""
         return PayloadTooLargeError(self.size, self.limit, self.largest, where)
 
 
 class PayloadKeyError(ContextUnityError):
-    """A payload cannot be decrypted with the keys that this process has.
+    """A payload cannot be decrypted with the keys of this process.
 
-    It is no CodecError: nothing is wrong with the payload. What needs it is retried until the key is there.
+    It is not a CodecError, because the payload is valid. The task is retried until the key is available.
     """
 
 
@@ -85,12 +86,12 @@ def _details(violations: Sequence[Violation]) -> list[dict[str, str]]:
 
 
 def is_not_found(error: RPCError) -> bool:
-    """Whether the server does not have what it was asked for. A namespace that is missing says nothing of that."""
+    """Return whether the server lacks the requested object; a missing namespace is another error."""
     return error.status is RPCStatusCode.NOT_FOUND and not missing_namespace(error)
 
 
 def missing_namespace(error: RPCError) -> str:
-    """The namespace that the server does not have; empty where it complains of something else."""
+    """Return the name of the missing namespace; empty for other errors."""
     found = NamespaceNotFoundFailure()
     if error.status is RPCStatusCode.NOT_FOUND and any(each.Unpack(found) for each in error.grpc_status.details):
         return found.namespace

@@ -1,4 +1,4 @@
-"""The failures that exceptions become: final where a retry is of no use, and no larger than the server keeps."""
+"""Converts exceptions to failures: final if a retry does not help, and no larger than the server accepts."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _SDK_CANNOT_DECODE = "Failed decoding arguments"
 _LARGEST_FAILURE = 1024 * 1024
 _LONGEST_TEXT = 4096
 _LONGEST_FAILURE = 3000
-"""Bytes of an activity's failure. Where one has more than 4 KiB, the server keeps of it what it pleases, as the cause
-of a failure of its own; it is configurable there, and a codec makes payloads longer."""
+"""Maximum bytes of an activity's failure. Above 4 KiB, the server truncates it, and keeps it as the cause of its own
+failure; its limit is configurable, and a codec makes payloads longer."""
 _SHORTER = (((1500, 1000), (1000, 500)), ((1500, 700), (300, 200)), ((1500, 500), (200, 0)), ((1000, 300), (100, 0)))
-"""Bytes that the message and the stack trace of an error, and those of its causes, may have, step by step."""
+"""Limits in bytes, tried in this order, for the message and the stack trace of an error and of its causes."""
 
 
 class FailureConverter(DefaultFailureConverter):
-    """Converts exceptions as the SDK does, but for two kinds that it would have retried for ever.
+    """Converts exceptions like the SDK, except two kinds that would be retried forever.
 
-    - An activity that cannot read its input fails, without retries.
-    - A failure that is too large for the server is cut; one of an activity that is retried to what the server keeps of
-      an attempt, some KiB.
+    - An activity that cannot decode its input fails without retries.
+    - A failure that is too large for the server is truncated; that of an activity that is retried to what the server
+      keeps of an attempt, some KiB.
     """
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
-        """Fills in the failure that an exception becomes."""
+        """Fill in the failure of an exception."""
         try:
             self._to_failure(exception, payload_converter, failure)
         except PayloadTooLargeError as error:
@@ -53,20 +53,20 @@ class FailureConverter(DefaultFailureConverter):
 
 
 class EncodingFailureConverter(FailureConverter):
-    """Moves messages and stack traces to where a payload codec encodes them, after they were cut."""
+    """Moves messages and stack traces to where a payload codec encodes them, after truncating them."""
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
-        """Fills in the failure that an exception becomes."""
+        """Fill in the failure of an exception."""
         super().to_failure(exception, payload_converter, failure)
         texts = {"message": failure.message, "stack_trace": failure.stack_trace}
         (payload,) = payload_converter.to_payloads([texts])
         failure.encoded_attributes.CopyFrom(payload)
-        # The words of the SDKs, which the web UI knows.
+        # The SDKs' own text, which the web UI recognizes.
         failure.message, failure.stack_trace = "Encoded failure", ""
 
 
 def _shorten(failure: Failure) -> None:
-    """Cuts messages and stack traces, and lastly leaves out causes; details are data of the program's, and stay."""
+    """Truncate messages and stack traces, and finally drop causes; details are data of the program, and stay."""
     chain = [failure]
     while chain[-1].HasField("cause"):
         chain.append(chain[-1].cause)
@@ -89,7 +89,7 @@ def _beginning(text: str, limit: int) -> str:
 
 
 def _end(trace: str, limit: int) -> str:
-    """The last lines of a stack trace: those are nearest to where it failed."""
+    """Return the last lines of a stack trace, which are nearest to the error."""
     encoded = trace.encode(errors="replace")
     if len(encoded) <= limit:
         return trace
@@ -98,7 +98,7 @@ def _end(trace: str, limit: int) -> str:
 
 
 def _without_details(exception: BaseException, error: PayloadTooLargeError) -> ApplicationError:
-    """What is left of an exception whose details are too large."""
+    """Return an exception whose details are too large without its details."""
     left = ApplicationError(
         f"{exception} (without its details: {error.message})",
         type=(exception.type if isinstance(exception, ApplicationError) else None) or type(exception).__name__,
@@ -109,7 +109,7 @@ def _without_details(exception: BaseException, error: PayloadTooLargeError) -> A
 
 
 def _cut(failure: Failure) -> None:
-    """Cuts what a failure and its causes say, and leaves out their details."""
+    """Truncate the texts of a failure and its causes, and drop their details."""
     size = failure.ByteSize()
     while True:
         if len(failure.message) > _LONGEST_TEXT:

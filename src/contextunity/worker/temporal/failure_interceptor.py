@@ -1,10 +1,10 @@
-"""What workflows fail with: the reason itself, instead of a workflow task that is repeated for ever.
+"""Fails workflows with the actual reason, instead of retrying their workflow task forever.
 
-A workflow task fails, and is repeated, with every exception that is none of Temporal's own. Those are bugs, and a new
-version of the code may mend them. What is handled here is not mended by repeating it.
+Any exception that is not Temporal's own fails the workflow task, which is then retried: it is a bug, and fixed code may
+complete the task. The exceptions here are those that a retry cannot fix.
 
-- A task group raises an ExceptionGroup. Where Temporal's failures are in it, they are what the workflow fails with.
-- Input of activities, child workflows, signals and next runs that is over the server's limit fails the workflow.
+- A task group raises an ExceptionGroup. If it contains failures of Temporal, the workflow fails with them.
+- Input of activities, child workflows, signals and next runs above the server's limit fails the workflow.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .errors import PayloadTooLargeError
 __all__ = ["TASKS_FAILED", "FailureInterceptor"]
 
 TASKS_FAILED = "TasksFailed"
-"""Type of the ApplicationError of a workflow of which several tasks of a group failed; its cause is the first one's."""
+"""Type of the ApplicationError of a workflow if several tasks of a group failed; its cause is the first one's."""
 
 
 class FailureInterceptor(worker.Interceptor):
-    """Has workflows fail for the reason that there is, once and for all."""
+    """Makes workflows fail with the actual reason, without retries."""
 
     def workflow_interceptor_class(
         self, input: worker.WorkflowInterceptorClassInput
     ) -> type[worker.WorkflowInboundInterceptor]:
-        """Looks after what workflows and their handlers raise, and what they send."""
+        """Intercepts what workflows and their handlers raise, and what they send."""
         return _Inbound
 
 
@@ -92,7 +92,7 @@ class _Outbound(worker.WorkflowOutboundInterceptor):
 
     def continue_as_new(self, input: worker.ContinueAsNewInput) -> NoReturn:
         try:
-            # The SDK encodes it where the workflow's code is over, and an error is the task's.
+            # The SDK encodes it after the workflow's code has ended, where an error only fails the task.
             workflow.payload_converter().to_payloads(input.args)
         except PayloadTooLargeError as error:
             raise error.of(f"the input of the next run of workflow {workflow.info().workflow_type!r}") from None
@@ -100,9 +100,9 @@ class _Outbound(worker.WorkflowOutboundInterceptor):
 
 
 def _raise_reason(group: ExceptionGroup[Exception]) -> NoReturn:
-    """Raises what a group stands for: a bug where there is one, else why its tasks failed.
+    """Raise the bug in a group, or else the reason why its tasks failed.
 
-    Tasks that were cancelled because of another's failure are no reason, unless there is no other.
+    Tasks that were cancelled because another one failed do not count, unless there is no other reason.
     """
     errors = list(_leaves(group))
     bug = next((error for error in errors if not isinstance(error, FailureError | asyncio.TimeoutError)), None)

@@ -1,8 +1,8 @@
-"""The grace of a stop: how long activities under way may go on, whatever they do, and what becomes of the others.
+"""The grace period of a stop: how long running activities may continue, and what happens to the others.
 
-The SDK cancels activities after the grace, and then waits for them. A synchronous activity that waits in a call hears
-nothing of that, so a worker with one would stop when it pleases. Here it is abandoned: Temporal is told that it failed,
-so that another worker repeats it, and its thread ends with the process.
+The SDK cancels activities after the grace period, and then waits for them. A synchronous activity that blocks in a call
+does not notice that, and would delay the stop without limit. So it is abandoned: it is reported to Temporal as failed,
+another worker retries it, and its thread ends with the process.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ __all__ = ["WORKER_SHUTDOWN", "Grace", "has_abandoned", "leave", "leave_if_held"
 _LOG = logging.getLogger(__name__)
 
 WORKER_SHUTDOWN = "WorkerShutdown"
-"""Type of the failure of an activity that was abandoned; it is retried as its retry policy says."""
+"""Type of the failure of an abandoned activity; its retry policy applies."""
 _MARGIN = 0.5
-"""Seconds after the grace in which an activity that heeds its cancellation may end."""
+"""Seconds after the grace period for an activity that handles its cancellation."""
 _LAST_WORD = 2.0
-"""Seconds in which workers may tell Temporal of what was abandoned."""
+"""Seconds for workers to report abandoned activities to Temporal."""
 _THREADS = 0.5
-"""Seconds in which threads of asyncio may end."""
+"""Seconds for threads of asyncio to end."""
 _abandoned = set[str]()
 
 
 class Grace(Interceptor):
-    """Knows the activities of some workers, and abandons those that do not end in time.
+    """Tracks the activities of some workers, and abandons those that do not end in time.
 
     Args:
-        seconds: that the workers leave activities after they are told to stop, before they cancel them.
+        seconds: grace period of the workers before they cancel activities.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -45,27 +45,27 @@ class Grace(Interceptor):
         self.running = dict[asyncio.Task[Any], str]()
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
-        """Looks after each activity while it runs."""
+        """Track each activity while it runs."""
         return _Inbound(next, self)
 
     async def stop(self, workers: asyncio.Task[None]) -> None:
-        """Stops workers, and waits for them no longer than the grace and some.
+        """Stop workers, and wait for them only slightly longer than the grace period.
 
         Args:
-            workers: runs them; cancelled, it stops them in order.
+            workers: the task that runs them; cancelling it stops them in order.
         """
-        # Unlike a call of shutdown(), this also holds while a worker starts.
+        # Unlike shutdown(), cancelling also works while a worker starts.
         workers.cancel()
         await asyncio.wait({workers}, timeout=self.seconds + _MARGIN)
         if not workers.done():
             self.is_over = True
             for task, name in self.running.items():
-                _LOG.warning("activity %s did not end within the grace of %g s; it is abandoned", name, self.seconds)
+                _LOG.warning("activity %s did not end within the grace period of %g s; abandoned", name, self.seconds)
                 _abandoned.add(name)
                 task.cancel()
             await asyncio.wait({workers}, timeout=_LAST_WORD)
         if not workers.done():
-            _LOG.warning("workers did not end within the grace of %g s; they are abandoned", self.seconds)
+            _LOG.warning("workers did not end within the grace period of %g s; abandoned", self.seconds)
             _abandoned.add(workers.get_name())
         elif not workers.cancelled() and workers.exception() is not None:
             _LOG.debug("workers ended with an error", exc_info=workers.exception())
@@ -86,7 +86,7 @@ class _Inbound(ActivityInboundInterceptor):
             if not grace.is_over:
                 raise
             raise ApplicationError(
-                f"the worker was stopped, and the activity did not end within the grace of {grace.seconds:g} s",
+                f"the worker was stopped, and the activity did not end within the grace period of {grace.seconds:g} s",
                 type=WORKER_SHUTDOWN,
             ) from None
         finally:
@@ -94,12 +94,12 @@ class _Inbound(ActivityInboundInterceptor):
 
 
 def has_abandoned() -> bool:
-    """Whether this process has threads that nobody waits for any more."""
+    """Return whether this process has abandoned threads."""
     return bool(_abandoned)
 
 
 async def leave_if_held(code: int) -> None:
-    """Ends the process at once where threads would keep it; Python waits for them when its event loop closes."""
+    """End the process at once if it has abandoned threads; Python waits for threads when its event loop closes."""
     threads = asyncio.create_task(asyncio.get_running_loop().shutdown_default_executor())
     await asyncio.wait({threads}, timeout=_THREADS)
     if has_abandoned() or not threads.done():
@@ -107,7 +107,7 @@ async def leave_if_held(code: int) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process at once, whatever its threads do."""
+    """End the process at once, regardless of its threads."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

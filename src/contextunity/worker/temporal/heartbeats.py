@@ -1,8 +1,8 @@
-"""Heartbeats for every activity whose contract has a heartbeat timeout, without a line in the activity.
+"""Sends heartbeats for every activity whose contract has a heartbeat timeout, without code in the activity.
 
-A worker that dies is then noticed after that timeout, rather than after the far longer one of a whole attempt. What a
-heartbeat no longer tells is whether the activity itself makes headway: `start_to_close_timeout` bounds that. A contract
-that says HEARTBEATS_BY_ACTIVITY leaves them to the activity, and the timeout notices one that hangs.
+The timeout then detects a worker that died, sooner than the timeout of a whole attempt. These heartbeats do not show
+that the activity makes progress: `start_to_close_timeout` limits that. With HEARTBEATS_BY_ACTIVITY, the activity sends
+them itself, and the timeout detects a hanging one.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _BEATS_PER_TIMEOUT = 4
 
 
 class HeartbeatInterceptor(Interceptor):
-    """Sends heartbeats while an activity with a heartbeat timeout runs; the details that it last sent go along."""
+    """Sends heartbeats while an activity with a heartbeat timeout runs, with the details that it last sent."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
-        """Puts the heartbeat around each activity."""
+        """Send heartbeats around each activity."""
         return _Inbound(next)
 
 
@@ -51,7 +51,7 @@ class _Inbound(ActivityInboundInterceptor):
         contract = contract_of(input.fn, None)
         if not timeout or (isinstance(contract, ActivityContract) and contract.heartbeats_by_activity):
             return await super().execute_activity(input)
-        # What an earlier attempt left behind stays there until this one has something newer to say.
+        # Keep the details of an earlier attempt until this one sends newer ones.
         self._details = tuple(info.heartbeat_details)
         beat = asyncio.create_task(
             self._beat(timeout / _BEATS_PER_TIMEOUT, from_thread=not inspect.iscoroutinefunction(input.fn))
@@ -62,14 +62,14 @@ class _Inbound(ActivityInboundInterceptor):
             beat.cancel()
             (outcome,) = await asyncio.gather(beat, return_exceptions=True)
             if isinstance(outcome, Exception):
-                # The attempt's own outcome counts; at worst the server repeats it for want of heartbeats.
+                # The activity's own outcome counts; at worst the server retries it after the heartbeat timeout.
                 _LOG.warning("heartbeats of activity %s stopped: %r", info.activity_type, outcome)
 
     async def _beat(self, interval: timedelta, *, from_thread: bool) -> None:
         while True:
             await asyncio.sleep(interval.total_seconds())
             if from_thread:
-                # The SDK has a synchronous activity's heartbeat wait for the event loop, so it must not run there.
+                # The SDK makes a synchronous activity's heartbeat wait for the event loop, so it must not run there.
                 await asyncio.to_thread(activity.heartbeat, *self._details)
             else:
                 activity.heartbeat(*self._details)

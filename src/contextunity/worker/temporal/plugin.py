@@ -1,4 +1,4 @@
-"""The SDK plugin that makes a Temporal client or worker speak the generated contracts."""
+"""The SDK plugin with which a Temporal client or worker supports the generated contracts."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ PASSTHROUGH_MODULES = (
     "pydantic_core",
     "python_temporal",
     "typing_extensions",
-    # Imported by zoneinfo for the first time zone on machines that have no zone files of their own.
+    # zoneinfo imports it for the first time zone on machines without zone files.
     "tzdata",
 )
-"""Modules that the workflow sandbox shares with the process instead of importing them anew for each run.
+"""Modules that the workflow sandbox shares with the process instead of importing them again for each run.
 
-Generated classes must be the same ones on both sides: a message decoded outside is otherwise no instance of the class
-that the workflow's code names. The rest is here because it holds no state that a workflow could depend on, and to
-import it again costs several milliseconds a run.
+Generated classes must be the same on both sides: otherwise a message decoded outside is not an instance of the
+class in the workflow's code. The others have no state that a workflow could depend on, and importing them again
+takes several milliseconds per run.
 """
 
 _FIXED_TYPES = (ActivityContract, ServiceContract, WorkflowContract)
-"""Modules of workflows hold contracts, which generated modules make and nobody changes."""
+"""Modules of workflows contain contracts, which are created by generated modules and never changed."""
 
 
 class ContextWorkerPlugin(SimplePlugin):
-    """All that a Temporal client or worker of yours needs, in one: the data converter, the sandbox's settings, the
-    context that travels in headers, the rules that input is held against, and heartbeats.
+    """Everything that your Temporal client or worker needs: the data converter, the sandbox's settings, the context in
+    headers, the rules for input, and heartbeats.
 
     Args:
-        passthrough_modules: further modules to share with the sandbox, such as the package of your own generated code.
+        passthrough_modules: further modules to share with the sandbox, such as the package of your generated code.
         payload_codec: encodes payloads and the texts of failures, such as
-            `contextunity.worker.temporal.encryption.EncryptionCodec`; none unless given.
+            `contextunity.worker.temporal.encryption.EncryptionCodec`; default: none.
 
     Example:
         client = await Client.connect("localhost:7233", plugins=[ContextWorkerPlugin()])
@@ -94,8 +94,8 @@ class ContextWorkerPlugin(SimplePlugin):
         if not isinstance(runner, SandboxedWorkflowRunner):
             return runner
         restrictions = runner.restrictions.with_passthrough_modules(*self._passthrough)
-        # A restricted ZoneInfo is a proxy, which no datetime takes. What it forbids changes the time zones of the whole
-        # process, and nobody calls it in a workflow by mistake.
+        # A restricted ZoneInfo is a proxy, which datetime rejects. The restricted functions change the time zones of
+        # the whole process, and nobody calls them in a workflow by mistake.
         members = restrictions.invalid_module_members.with_child_unrestricted("zoneinfo")
         restrictions = dataclasses.replace(restrictions, invalid_module_members=members)
         if type(runner) is SandboxedWorkflowRunner:
@@ -104,13 +104,13 @@ class ContextWorkerPlugin(SimplePlugin):
 
 
 def _prepare_input(argument: object) -> None:
-    """Makes of a workflow's input what the service makes of it, for those that were started past the service."""
+    """Prepare a workflow's input like the service, for workflows that were started without it."""
     clear_internal(argument)
     fill_tenant(argument)
 
 
 @contextlib.asynccontextmanager
 async def _prepared() -> AsyncGenerator[None, None]:
-    # The validator takes a while to load; a workflow that had to wait for it might be taken for stuck.
+    # Importing the validator takes a while, and a workflow that waits for it could be reported as deadlocked.
     await asyncio.to_thread(validation.check, TaskContext())
     yield

@@ -1,4 +1,4 @@
-"""The search attributes that bind a task to its tenant and to the request that started it."""
+"""Search attributes that bind a task to its tenant, and to the request that started it."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ __all__ = [
 ]
 
 TENANT_ATTRIBUTE = SearchAttributeKey.for_keyword("ContextUnityTenant")
-"""Tenant that a workflow is run for. Workflows that were started past the service have none."""
+"""Tenant of a workflow. Workflows that were started without the service have none."""
 UNIT_ATTRIBUTE = SearchAttributeKey.for_keyword("ContextUnityUnit")
 """unit_id of the request that started a workflow."""
 ATTRIBUTES = (TENANT_ATTRIBUTE, UNIT_ATTRIBUTE)
 _TIMEOUT = timedelta(seconds=10)
 _NOT_FOR_US = (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.UNIMPLEMENTED)
-"""What servers answer whose operator service is not for us, or not there."""
+"""Statuses of servers whose operator service is missing, or not permitted."""
 _Wanted = tuple[SearchAttributeKey[Any], str]
-"""An attribute, and what sets it."""
+"""An attribute, and the workflow that sets it."""
 
 
 def bound_attributes(
     tenant_id: str, unit_id: str = "", others: TypedSearchAttributes | None = None
 ) -> TypedSearchAttributes:
-    """Search attributes that bind a workflow to a tenant, and to the unit that started it, beside others."""
+    """Return the search attributes of a workflow: its tenant, its unit, and others."""
     own = {TENANT_ATTRIBUTE.name, UNIT_ATTRIBUTE.name}
-    # Untyped here: attributes are generic in their value, and a list of them holds all kinds.
+    # Untyped: attributes are generic in their value, and the list has several types.
     pairs = list[Any]()
     if others is not None:
         pairs += [pair for pair in cast("Any", others) if pair.key.name not in own]
@@ -61,45 +61,45 @@ def bound_attributes(
 
 
 def quoted(text: str) -> str:
-    """A text as a value in a list filter."""
+    """Return a text quoted for a list filter."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def tenant_of(attributes: TypedSearchAttributes) -> str:
-    """Tenant that a workflow is bound to; empty where it is bound to none."""
+    """Return the tenant that a workflow is bound to; empty for none."""
     return attributes.get(TENANT_ATTRIBUTE) or ""
 
 
 def tenant_in(attributes: SearchAttributes) -> str:
-    """Tenant in search attributes as the server tells them; empty where there is none.
+    """Return the tenant in the server's search attributes; empty for none.
 
-    It reads the one attribute; the SDK would make objects of all.
+    It decodes only this attribute; the SDK would decode all.
     """
     kept = attributes.indexed_fields
     if TENANT_ATTRIBUTE.name not in kept:
         return ""
     data = kept[TENANT_ATTRIBUTE.name].data
     if data[:1] == b'"' and b"\\" not in data:
-        # What it nearly always is: a text that stands there as it is.
+        # Fast path: usually it is plain text without escapes.
         return data[1:-1].decode()
     found: object = json.loads(data or b"null")
-    # The server may tell a single value as a list of one.
+    # The server may return a single value as a list.
     if isinstance(found, list):
         found = cast("list[object]", found)[0] if len(cast("list[object]", found)) == 1 else ""
     return found if isinstance(found, str) else ""
 
 
 async def register_attributes(client: Client, contracts: Iterable[WorkflowContract] = ()) -> None:
-    """Registers search attributes in the client's namespace where they are missing.
+    """Register missing search attributes in the client's namespace.
 
     Args:
-        client: of the Temporal server.
-        contracts: workflows whose own search attributes to register, beside ours.
+        client: Temporal client.
+        contracts: workflows whose own search attributes to register too.
 
     Raises:
         WorkerError: the namespace does not exist.
-        SearchAttributesError: the server does not let us, or has an attribute as another type. It names all of these,
-            and says what an operator does about them.
+        SearchAttributesError: registering is not permitted, or the namespace has an attribute with another type.
+            It lists all of these, and what an operator must do.
     """
     wanted: dict[str, _Wanted] = {key.name: (key, "every task") for key in ATTRIBUTES}
     for contract in contracts:
@@ -131,7 +131,7 @@ async def register_attributes(client: Client, contracts: Iterable[WorkflowContra
 
 
 async def _known(client: Client, wanted: Mapping[str, _Wanted]) -> dict[str, int]:
-    """The types of the attributes that the namespace has, as numbers; at least those of the wanted ones."""
+    """Return the types of the namespace's attributes, as numbers; at least those of the wanted ones."""
     try:
         answer = await client.operator_service.list_search_attributes(
             ListSearchAttributesRequest(namespace=client.namespace), timeout=_TIMEOUT
@@ -142,7 +142,7 @@ async def _known(client: Client, wanted: Mapping[str, _Wanted]) -> dict[str, int
             raise SearchAttributesError(client.namespace, {}, {}, error.message) from error
     else:
         return {**answer.system_attributes, **answer.custom_attributes}
-    # Whoever may start workflows may not always ask what attributes there are, but a list filter tells of each.
+    # Permission to start workflows may not include listing attributes, but a list filter tests each one.
     return {
         name: int(key.indexed_value_type)
         for name, (key, _) in wanted.items()
@@ -169,9 +169,9 @@ async def _can_be_filtered_by(client: Client, name: str) -> bool:
 
 
 async def _add(client: Client, name: str, kind: int) -> str | None:
-    """Registers one attribute; gives why the server refused to, or None.
+    """Register one attribute; return the server's error, or None.
 
-    One by one: some servers refuse all of a request of which another process of ours has just registered one.
+    One at a time: some servers reject a whole request if another process has just registered one of its attributes.
     """
     request = AddSearchAttributesRequest(namespace=client.namespace)
     request.search_attributes[name] = cast("Any", kind)
@@ -183,6 +183,6 @@ async def _add(client: Client, name: str, kind: int) -> str | None:
 
 
 def type_name(kind: int) -> str:
-    """A type as `temporal operator search-attribute create --type` takes it: `KeywordList`."""
+    """Return a type in the form of `temporal operator search-attribute create --type`: `KeywordList`."""
     words = IndexedValueType.Name(cast("Any", int(kind))).removeprefix("INDEXED_VALUE_TYPE_").split("_")
     return "".join(word.capitalize() for word in words)

@@ -1,6 +1,6 @@
-"""What a tenant means to Temporal: its id, its turn among others (fairness), and task queues of its own.
+"""Tenants on Temporal: their ids, their turns (fairness), and their own task queues.
 
-And what no id may have in it, whosever it is.
+Also the characters that no id may have.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ __all__ = [
 ]
 
 DEFAULT_TENANT = "default"
-"""Whose work it is where nobody says."""
+"""The default tenant."""
 _MAX_FAIRNESS_KEY_BYTES = 64
 _TENANT = re.compile(r"[\w.:@/+\-]{1,200}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Controls, ends of lines, and what changes the direction of the text around it."""
+"""Control characters, line ends, and controls of the text direction."""
 
 
 def tenant_violation(tenant_id: str) -> str:
-    """What keeps a text from being a tenant's id; empty where nothing does."""
+    """Return why a text is not a tenant id; empty if it is one."""
     if _TENANT.fullmatch(tenant_id):
         return ""
     return "is not a tenant id: 1 to 200 letters, digits and . : @ / + - _"
 
 
 def id_violation(text: str) -> str:
-    """What keeps a text out of ids that are made; empty where nothing does.
+    """Return why a text must not be in an id; empty if it may be.
 
-    Ids are shown in terminals, logs and Temporal's web UI, and typed again from there.
+    Ids are shown in terminals, logs and Temporal's web UI, and copied from there.
     """
     found = _CONTROL.search(text)
     return f"has the control character U+{ord(found[0]):04X}, which no id may have" if found else ""
 
 
 def fairness_key(tenant_id: str) -> str:
-    """The fairness key of Temporal's priorities under which a tenant's tasks wait; empty for no tenant.
+    """Return the fairness key of a tenant's tasks in Temporal's priorities; empty for no tenant.
 
-    The server refuses a start whose key takes more than 64 bytes, so a longer tenant's is a hash of it. No tenant has
-    one that begins with `~`, so a hash is nobody else's id.
+    The server rejects keys of more than 64 bytes, so a longer tenant id is hashed. No tenant id begins with `~`, so a
+    hash never equals another tenant's id.
     """
     encoded = tenant_id.encode()
     if len(encoded) <= _MAX_FAIRNESS_KEY_BYTES:
@@ -58,17 +58,17 @@ def fairness_key(tenant_id: str) -> str:
 
 
 def fair_priority(tenant_id: str, declared: Priority | None = None) -> Priority | None:
-    """The priority of a tenant's task: the tenant's fairness key, with what the contract declares besides.
+    """Return the priority of a tenant's task: the tenant's fairness key, with the rest of the declared priority.
 
-    A contract's own fairness key would have all tenants wait under one, and give a tenant one more turn for each
-    contract that it uses. So it counts only where there is no tenant.
+    With the contract's own fairness key, all tenants would share one turn, and a tenant would get another turn for each
+    contract that it uses. So it only applies without a tenant.
 
     Args:
-        tenant_id: whose task it is; may be empty.
-        declared: what the contract says, or the caller.
+        tenant_id: tenant of the task; may be empty.
+        declared: the priority of the contract or the caller.
 
     Returns:
-        The priority; `declared` as it is where there is no tenant.
+        The priority; `declared` unchanged if there is no tenant.
     """
     if not tenant_id:
         return declared
@@ -76,18 +76,18 @@ def fair_priority(tenant_id: str, declared: Priority | None = None) -> Priority 
 
 
 def tenant_queue(task_queue: str, tenant_id: str) -> str:
-    """The task queue that a tenant's own workers poll; for no tenant, the one that all share."""
+    """Return the task queue of a tenant's own workers; for no tenant, the common one."""
     return f"{task_queue}/{tenant_id}" if tenant_id else task_queue
 
 
 def resolved_queue(task_queue: str, named: str, tenant_id: str) -> str | None:
-    """The task queue that a request means by the name that it gives; None where it is none that it may name.
+    """Return the task queue for a name in a request; None if the request may not use that name.
 
     Args:
-        task_queue: that of the contract.
-        named: by the request: the contract's, that of the tenant's own workers, or `TENANT-tasks`, under which deployed
-            clients know the one that all share; empty for the contract's.
-        tenant_id: whose work it is.
+        task_queue: task queue of the contract.
+        named: the request's name: the contract's, that of the tenant's own workers, or `TENANT-tasks`, the deployed
+            clients' name for the common one; empty for the contract's.
+        tenant_id: tenant of the task.
     """
     if named in ("", task_queue):
         return task_queue

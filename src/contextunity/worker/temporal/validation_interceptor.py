@@ -1,11 +1,11 @@
-"""Holds what workflows and activities receive against the rules of its proto, whoever sent it.
+"""Checks the input of workflows and activities against the rules of its proto, whoever sent it.
 
-A workflow that is started with what breaks them fails, and so does an activity, without retries. An update is rejected
-before it leaves a trace in the history, and a query fails. A signal is logged and passed over: nobody waits for an
-answer to it, and the workflow is not to blame.
+A workflow with invalid input fails, and so does an activity, without retries. An update is rejected before it is in the
+history, and a query fails. A signal is logged and ignored: nobody waits for an answer to it, and the workflow did not
+cause it.
 
-Rules may change while workflows run. So what was decided about a start or a signal stays decided: a refusal is marked
-in the history, and a replay goes by the marks instead of by the rules.
+Rules may change while workflows run, but decisions about a start or a signal must not: a rejection is marked in the
+history, and a replay follows the marks and not the rules.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _MARK = "contextunity-refused"
 
 
 class ValidationInterceptor(Interceptor):
-    """Refuses input that breaks the `buf.validate` rules of its proto, for workflows, their handlers and activities."""
+    """Rejects input of workflows, handlers and activities that violates the `buf.validate` rules of its proto."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
-        """Checks the input of activities."""
+        """Check the input of activities."""
         return _ActivityInbound(next)
 
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:
-        """Checks the input of workflows, signals, queries and updates."""
+        """Check the input of workflows, signals, queries and updates."""
         return _WorkflowInbound
 
 
@@ -66,7 +66,7 @@ class _WorkflowInbound(WorkflowInboundInterceptor):
 
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:
         for argument in input.args:
-            # Once more for workflows without `@workflow.init`, which are made without their input.
+            # Again, for workflows without `@workflow.init`, which are created without their input.
             clear_internal(argument)
         error = _invalid_input(input.args, f"{_MARK}-start")
         if error is not None:
@@ -79,7 +79,7 @@ class _WorkflowInbound(WorkflowInboundInterceptor):
         if error is None:
             await super().handle_signal(input)
         else:
-            workflow.logger.warning("signal %r is passed over: %s", input.signal, error.message)
+            workflow.logger.warning("signal %r is ignored: %s", input.signal, error.message)
 
     async def handle_query(self, input: HandleQueryInput) -> Any:
         _check(input.args)
@@ -91,7 +91,7 @@ class _WorkflowInbound(WorkflowInboundInterceptor):
         super().handle_update_validator(input)
 
     async def handle_update_handler(self, input: HandleUpdateInput) -> Any:
-        # The SDK has a stage before acceptance only for updates with a validator; those of contracts all have one.
+        # The SDK only validates updates with a validator before acceptance; all updates of contracts have one.
         if input.id not in self._checked_updates:
             error = _invalid_input(input.args, f"{_MARK}-update-{input.id}")
             if error is not None:
@@ -101,7 +101,7 @@ class _WorkflowInbound(WorkflowInboundInterceptor):
 
 
 def _invalid_input(arguments: Sequence[Any], mark: str) -> ApplicationError | None:
-    """Why input is refused, or was when it came; None where it is not."""
+    """Return the error for invalid input, or that of its first execution; None if the input is valid."""
     if workflow.unsafe.is_replaying() and not workflow.patched(mark):
         return None
     try:
@@ -110,15 +110,15 @@ def _invalid_input(arguments: Sequence[Any], mark: str) -> ApplicationError | No
         workflow.patched(mark)
         return error
     if workflow.unsafe.is_replaying():
-        return invalid_input("it broke the rules that were in force when it came")
+        return invalid_input("it violated the rules that were in force when it was sent")
     return None
 
 
 def _check(arguments: Sequence[Any]) -> None:
-    """Checks the messages among arguments.
+    """Check the messages among arguments.
 
     Raises:
-        ApplicationError: rules are broken; it names every violation.
+        ApplicationError: rules are violated; every violation is listed.
     """
     for argument in arguments:
         if isinstance(argument, betterproto2.Message | Message):

@@ -1,4 +1,4 @@
-"""The Temporal workers of a process: one for each task queue of the modules that it runs."""
+"""The Temporal workers of a process: one per task queue of its modules."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ async def running_workers(
     tenant: str = "",
     workflows: Mapping[str, WorkflowContract] | None = None,
 ) -> AsyncGenerator[asyncio.Task[None], None]:
-    """Runs a worker for each task queue of the modules while the context is open.
+    """Run a worker for each task queue of the modules while the context is open.
 
     Args:
-        client: as from `connect`.
-        modules: whose workflows and activities to run.
-        settings: of the process.
-        tenant: whose own task queues to poll; unless given, those that all tenants share.
-        workflows: contracts by workflow_type that the modules may reach, also of modules that run elsewhere.
+        client: client from `connect`.
+        modules: modules whose workflows and activities to run.
+        settings: settings of the process.
+        tenant: tenant whose own task queues to poll; default: the common ones.
+        workflows: contracts by workflow_type that the modules may use, including modules that run elsewhere.
 
     Yields:
-        A task that ends, with the error, when a worker fails. Leaving the context stops all workers in order: no new
-        work is taken, work under way has `shutdown_grace` to finish; then it is left to other workers.
+        A task that ends, with the error, when a worker fails. Leaving the context stops all workers in order: they take
+        no new work, running work has `shutdown_grace` to finish, and other workers retry the rest.
 
     Raises:
         SettingsError: a module needs the data folder, and it cannot be written to.
@@ -88,7 +88,7 @@ async def running_workers(
         threads = settings.max_concurrent_activities + max((module.waiting_slots for module in modules), default=0)
         executor = ThreadPoolExecutor(threads, thread_name_prefix="activity")
         grace = Grace(settings.shutdown_grace)
-        # Threads of abandoned activities end with the process.
+        # Abandoned threads end with the process.
         stack.callback(lambda: executor.shutdown(wait=not grace.is_over))
         workers = _workers(client, modules, executor, settings, tenant, grace)
         running = asyncio.create_task(_run_all(workers), name="temporal-workers")
@@ -107,8 +107,8 @@ async def _open(
     try:
         await stack.enter_async_context(lifespan(context))
     except (ContextUnityError, OSError):
-        raise  # They say what is wrong; those of the data folder are named by the caller.
-    # It is somebody else's code, and what it raises is told without the traceback of what called it.
+        raise  # Their messages are complete; the caller adds its own about the data folder.
+    # Code of a module raised it, so report it without the traceback of our calls.
     except Exception as error:
         raise RegistryError(
             [f"module {module.config.name!r}: its lifespan failed: {import_fault(error, lifespan.__module__)}"]
@@ -123,10 +123,10 @@ def _workers(
     tenant: str,
     grace: Grace,
 ) -> list[Worker]:
-    """The workers for all task queues of the modules.
+    """Return the workers for all task queues of the modules.
 
     Raises:
-        RegistryError: workflows cannot be imported in their sandbox; it names each of their modules.
+        RegistryError: workflows cannot be imported in their sandbox; each of their modules is listed.
     """
     workers, violations = list[Worker](), list[str]()
     for module in modules:
@@ -145,7 +145,7 @@ def _workers(
             try:
                 workers.append(build(workflows))
             except (RuntimeError, SystemExit):
-                # The SDK stops at the first workflow, and names it in a text.
+                # The SDK stops at the first workflow, whose name is in the error's text.
                 found = [each for workflow in workflows for each in _sandbox_violations(build, module, workflow)]
                 if not found:
                     raise
@@ -200,13 +200,13 @@ def _worker(
         activities=activities,
         activity_executor=executor,
         max_cached_workflows=settings.max_cached_workflows,
-        # The SDK takes the one or the other.
+        # The SDK accepts only one of the two.
         max_concurrent_activities=slots if tuner is None else None,
         tuner=tuner,
         graceful_shutdown_timeout=timedelta(seconds=grace.seconds),
         interceptors=[grace],
         deployment_config=_deployment(settings),
-        # What ContextWorkerPlugin shares comes on top: the client hands its plugins on to its workers.
+        # ContextWorkerPlugin adds its own modules: a client's plugins also apply to its workers.
         workflow_runner=SandboxedWorkflowRunner(
             restrictions=SandboxRestrictions.default.with_passthrough_modules(*_passthrough(module))
         ),
@@ -214,7 +214,7 @@ def _worker(
 
 
 def _tuner(settings: Settings, slots: int) -> WorkerTuner | None:
-    """Takes work by what the machine has left, where the settings ask for that; else None, for fixed numbers."""
+    """Return a tuner by the machine's load, if the settings request it; otherwise None, for fixed numbers."""
     if settings.target_cpu_usage is None and settings.target_memory_usage is None:
         return None
     return WorkerTuner.create_resource_based(
@@ -228,17 +228,17 @@ def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
     if not settings.deployment_name:
         return None
     version = WorkerDeploymentVersion(deployment_name=settings.deployment_name, build_id=settings.build_id)
-    # A workflow whose contract declares nothing stays on the version that it began on, where its code is as it was.
+    # A workflow without a declared behaviour stays on the version of its start, whose code is unchanged.
     return WorkerDeploymentConfig(
         version=version, use_worker_versioning=True, default_versioning_behavior=VersioningBehavior.PINNED
     )
 
 
 def _check_versioning(modules: Sequence[RegisteredModule], settings: Settings) -> None:
-    """Refuses what the server would refuse with every workflow task, so that the workflow just seems to hang.
+    """Reject what the server would reject with every workflow task, so that the workflow would seem to hang.
 
     Raises:
-        RegistryError: contracts and settings do not agree on worker versioning.
+        RegistryError: contracts and settings disagree about worker versioning.
     """
     workflows = [
         (module.config.name, contract)
@@ -261,6 +261,6 @@ def _check_versioning(modules: Sequence[RegisteredModule], settings: Settings) -
 
 
 def _passthrough(module: RegisteredModule) -> set[str]:
-    """What the module asks for, and the packages that its contracts' dataclasses are generated into."""
+    """Return the module's passthrough modules, and the packages of its contracts' dataclasses."""
     generated = set[str]().union(*(generated_modules(service) for service in module.contracts))
     return {*module.config.passthrough_modules, *generated}

@@ -24,12 +24,12 @@ betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 class Modality(betterproto2.Enum):
     """
-    What the content of a unit is made of.
+    Kind of a unit's content.
     """
 
     TEXT = 0
     """
-    Text or structured data; also what an unset modality means.
+    Text or structured data; also the meaning of an unset modality.
     """
 
     AUDIO = 1
@@ -51,55 +51,55 @@ class Modality(betterproto2.Enum):
 @dataclass(eq=False, repr=False)
 class ContextUnit(betterproto2.Message):
     """
-    One unit of context on its way through the services: who asked, what for, what happened to it so far.
+    A unit of context: the content, its caller, and its way through the services.
 
-    A response is a unit of its own: it has a fresh `unit_id`, names the request in `parent_unit_id` and keeps the
-    request's `trace_id`.
+    An answer is a separate unit: it has a new `unit_id`, the request's unit_id as `parent_unit_id`, and the request's
+    `trace_id`.
     """
 
     unit_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    UUIDv4 of this unit, in its canonical text form. The idempotency key of a request: the same unit sent again is the
-    same request. Empty on a request means that the receiver makes one up, and then a repetition is a new request.
+    UUIDv4 of this unit, in its canonical text form. It makes a request idempotent: the same unit sent again is the
+    same request. If it is empty in a request, the receiver makes one, and a retry is a new request.
     """
 
     trace_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    UUIDv4 that ties together all units of one chain of work. Empty on a request means that a new chain begins.
+    UUIDv4 of the trace, shared by all its units. Empty in a request starts a new trace.
     """
 
     parent_unit_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    unit_id of the unit that this one answers or follows from. Empty for the first unit of a chain.
+    unit_id of the unit that this one answers or follows. Empty for the first unit of a trace.
     """
 
     modality: "Modality" = betterproto2.field(
         4, betterproto2.TYPE_ENUM, default_factory=lambda: Modality(0)
     )
     """
-    What the content is made of.
+    Kind of the content.
     """
 
     payload: "__google__protobuf__.Struct | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The content as plain structured data. Its keys are defined by the method that it is sent to. Absent means no
-    content, or content in `body` alone.
+    The content as plain structured data. The called method defines its keys. Absent means no content, or content only
+    in `body`.
     """
 
     chain_of_thought: "list[CotStep]" = betterproto2.field(
         6, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Steps of reasoning recorded by agents, oldest first. Empty where no agent took part.
+    Reasoning steps of agents, oldest first. Empty without an agent.
     """
 
     metrics: "UnitMetrics | None" = betterproto2.field(
         7, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    What the work cost so far. Absent means not measured.
+    Cost of the work so far. Absent means not measured.
     """
 
     security: "SecurityScopes | None" = betterproto2.field(
@@ -116,21 +116,21 @@ class ContextUnit(betterproto2.Message):
         optional=True,
     )
     """
-    When the unit was made, UTC. Absent means unknown.
+    Creation time of the unit, UTC. Absent means unknown.
     """
 
     provenance: "list[str]" = betterproto2.field(
         10, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    Where the unit has been, as `service:action` labels, oldest first. Only ever extended.
+    Earlier steps, as `service:action` labels, oldest first. Labels are only ever added.
     """
 
     body: "__google__protobuf__.Any | None" = betterproto2.field(
         11, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The content as a typed message, beside or instead of `payload`. Absent means that `payload` alone holds it.
+    The content as a typed message, in addition to or instead of `payload`. Absent means that only `payload` has it.
     """
 
 
@@ -140,7 +140,7 @@ default_message_pool.register_message("contextunity.core", "ContextUnit", Contex
 @dataclass(eq=False, repr=False)
 class CotStep(betterproto2.Message):
     """
-    One recorded step of an agent's reasoning.
+    A reasoning step of an agent.
     """
 
     agent: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -150,12 +150,12 @@ class CotStep(betterproto2.Message):
 
     action: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    What it did.
+    Action of the agent.
     """
 
     status: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    How that went, in the agent's own word.
+    Outcome, in the agent's own words.
     """
 
     timestamp: "datetime.datetime | None" = betterproto2.field(
@@ -165,7 +165,7 @@ class CotStep(betterproto2.Message):
         optional=True,
     )
     """
-    When, UTC. Absent means unknown.
+    Time, UTC. Absent means unknown.
     """
 
 
@@ -175,17 +175,17 @@ default_message_pool.register_message("contextunity.core", "CotStep", CotStep)
 @dataclass(eq=False, repr=False)
 class SecurityScopes(betterproto2.Message):
     """
-    Scopes needed to touch a unit.
+    Scopes that callers need for a unit.
     """
 
     read: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
     """
-    Scopes of which a reader needs one. Empty means no restriction.
+    A reader needs one of these scopes. Empty means no restriction.
     """
 
     write: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
     """
-    Scopes of which a writer needs one. Empty means no restriction.
+    A writer needs one of these scopes. Empty means no restriction.
     """
 
 
@@ -197,7 +197,7 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class UnitMetrics(betterproto2.Message):
     """
-    What a chain of work cost.
+    Cost of a trace.
     """
 
     latency_ms: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
@@ -217,7 +217,7 @@ class UnitMetrics(betterproto2.Message):
 
     cost_limit_usd: "float" = betterproto2.field(4, betterproto2.TYPE_DOUBLE)
     """
-    Money that may be spent, in US dollars. Zero means no limit was set.
+    Budget in US dollars. Zero means no limit.
     """
 
 

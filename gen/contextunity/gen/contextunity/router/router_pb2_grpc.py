@@ -53,8 +53,8 @@ class RouterServiceServicer:
     def ExecuteAgent(self, request, context):
         """Runs an agent to its end.
 
-        The request's payload is {agent_id, input: {…, metadata: {…}}}. The tenant comes from the bearer token. The answer's
-        payload is the agent's final state, its metrics tell what that cost.
+        The request's payload is {agent_id, input: {…, metadata: {…}}}. The tenant comes from the bearer token. The
+        answer's payload is the agent's final state, and its metrics contain the cost.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

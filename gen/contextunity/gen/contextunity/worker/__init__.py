@@ -69,32 +69,32 @@ betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 class FailureCauseKind(betterproto2.Enum):
     """
-    What failed.
+    Kind of failure.
     """
 
     UNSPECIFIED = 0
     """
-    Not told.
+    Unknown.
     """
 
     APPLICATION = 1
     """
-    Code of the module said so.
+    An error of the module's code.
     """
 
     ACTIVITY = 2
     """
-    An activity; its cause comes next.
+    An activity failed; its cause follows.
     """
 
     CHILD_WORKFLOW = 3
     """
-    A child workflow; its cause comes next.
+    A child workflow failed; its cause follows.
     """
 
     TIMEOUT = 4
     """
-    A time limit was reached.
+    A timeout.
     """
 
     CANCELLED = 5
@@ -109,7 +109,7 @@ class FailureCauseKind(betterproto2.Enum):
 
     SERVER = 7
     """
-    The Temporal server says so.
+    An error from the Temporal server.
     """
 
     @classmethod
@@ -151,13 +151,13 @@ class Heartbeats(betterproto2.Enum):
 
     BY_WORKER = 1
     """
-    The worker, for as long as it lives: heartbeat_timeout finds a worker that died, and an activity that hangs is found
-    only at the end of start_to_close_timeout.
+    The worker, while it is alive: heartbeat_timeout detects a worker that died; an activity that hangs is detected
+    only by start_to_close_timeout.
     """
 
     BY_ACTIVITY = 2
     """
-    The activity itself, by `temporalio.activity.heartbeat()`: heartbeat_timeout finds an activity that hangs, too.
+    The activity itself, by `temporalio.activity.heartbeat()`: heartbeat_timeout also detects an activity that hangs.
     """
 
     @classmethod
@@ -179,12 +179,12 @@ class Heartbeats(betterproto2.Enum):
 
 class PendingActivityState(betterproto2.Enum):
     """
-    Where an activity is.
+    State of an activity.
     """
 
     UNSPECIFIED = 0
     """
-    Not told.
+    Unknown.
     """
 
     SCHEDULED = 1
@@ -194,17 +194,17 @@ class PendingActivityState(betterproto2.Enum):
 
     STARTED = 2
     """
-    A worker is at it.
+    A worker runs it.
     """
 
     CANCEL_REQUESTED = 3
     """
-    It was asked to end.
+    Its cancellation was requested.
     """
 
     PAUSED = 4
     """
-    Somebody paused it.
+    It is paused.
     """
 
     @classmethod
@@ -230,7 +230,7 @@ class PendingActivityState(betterproto2.Enum):
 
 class ScheduleOverlap(betterproto2.Enum):
     """
-    What to do when a run is due while the one before still runs.
+    What to do if the previous run has not ended.
     """
 
     UNSPECIFIED = 0
@@ -240,32 +240,32 @@ class ScheduleOverlap(betterproto2.Enum):
 
     SKIP = 1
     """
-    Leave it out.
+    Skip the run.
     """
 
     BUFFER_ONE = 2
     """
-    Start it when the one before ends; at most one waits.
+    Start it when the previous run ends; at most one waits.
     """
 
     BUFFER_ALL = 3
     """
-    Start it when those before end; all wait.
+    Start it when the previous runs end; all wait.
     """
 
     CANCEL_OTHER = 4
     """
-    Cancel the one before, then start it.
+    Cancel the previous run, then start it.
     """
 
     TERMINATE_OTHER = 5
     """
-    Terminate the one before, then start it.
+    Terminate the previous run, then start it.
     """
 
     ALLOW_ALL = 6
     """
-    Start it beside the one before.
+    Start it concurrently.
     """
 
     @classmethod
@@ -295,22 +295,22 @@ class ScheduleOverlap(betterproto2.Enum):
 
 class TaskState(betterproto2.Enum):
     """
-    Where a task is: STARTED in the answer to its start, then RUNNING, then one of the ends.
+    State of a task: STARTED in the answer to its start, then RUNNING, then one of the final states.
     """
 
     UNSPECIFIED = 0
     """
-    Not told.
+    Unknown.
     """
 
     STARTED = 1
     """
-    It was accepted just now, or had been before by a repetition of the same request.
+    It was accepted, now or by an earlier attempt of the same request.
     """
 
     RUNNING = 2
     """
-    It is under way, or waits for a worker.
+    It runs, or waits for a worker.
     """
 
     COMPLETED = 3
@@ -325,22 +325,22 @@ class TaskState(betterproto2.Enum):
 
     CANCELLED = 5
     """
-    It ended because somebody cancelled it.
+    It was cancelled.
     """
 
     TERMINATED = 6
     """
-    It was ended from outside, without a say of its own.
+    It was terminated, without cleanup.
     """
 
     TIMED_OUT = 7
     """
-    The time that it had for itself is over.
+    It exceeded its timeout.
     """
 
     UNKNOWN = 8
     """
-    The Temporal server tells something that this version does not know.
+    The Temporal server returned a state that this version does not know.
     """
 
     @classmethod
@@ -375,7 +375,7 @@ class TaskState(betterproto2.Enum):
 @dataclass(eq=False, repr=False)
 class ActivityDescription(betterproto2.Message):
     """
-    An activity of a service that declares contracts: what its workflows have done by other workers.
+    An activity of a service that declares contracts.
     """
 
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -395,22 +395,22 @@ class ActivityDescription(betterproto2.Message):
 
     description: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    What it does, for people.
+    Description, for people.
     """
 
     input_type: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    Full name of the input message. Empty means that it takes none.
+    Full name of the input message. Empty means no input.
     """
 
     output_type: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    Full name of the output message. Empty means that it gives none.
+    Full name of the output message. Empty means no output.
     """
 
     task_queue: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
     """
-    Queue that its workers poll. Empty means that of the workflow.
+    Task queue of its workers. Empty means that of the workflow.
     """
 
     schedule_to_close_timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -420,7 +420,7 @@ class ActivityDescription(betterproto2.Message):
         optional=True,
     )
     """
-    How long it may take, attempts and pauses included.
+    Timeout of all attempts and delays together.
     """
 
     schedule_to_start_timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -430,7 +430,7 @@ class ActivityDescription(betterproto2.Message):
         optional=True,
     )
     """
-    How long it may wait for a worker.
+    Timeout of the wait for a worker.
     """
 
     start_to_close_timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -440,7 +440,7 @@ class ActivityDescription(betterproto2.Message):
         optional=True,
     )
     """
-    How long an attempt may take.
+    Timeout of an attempt.
     """
 
     heartbeat_timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -450,14 +450,14 @@ class ActivityDescription(betterproto2.Message):
         optional=True,
     )
     """
-    How long a worker may be silent.
+    Heartbeat timeout.
     """
 
     retry_policy: "RetryDescription | None" = betterproto2.field(
         12, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    How a failed attempt is repeated. Absent means as Temporal does.
+    Retry policy of a failed attempt. Absent means Temporal's default.
     """
 
 
@@ -474,22 +474,22 @@ class CancelTaskRequest(betterproto2.Message):
 
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Which task.
+    Id of the task.
     """
 
     run_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Which of its runs. Empty means the newest.
+    Id of the run. Empty means the newest.
     """
 
     tenant_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Whose task. Empty means any tenant of the caller's.
+    Tenant of the task. Empty means any of the caller's tenants.
     """
 
     reason: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    Why, for whoever looks at its history.
+    Reason, for the task's history.
     """
 
 
@@ -501,19 +501,19 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ContractDescription(betterproto2.Message):
     """
-    What a workflow_type takes and gives.
+    A workflow_type with its input and output.
     """
 
     workflow_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Name to start it by.
+    Name for starting it.
     """
 
     aliases: "list[str]" = betterproto2.field(
         2, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    Other names that it goes by.
+    Alternative names.
     """
 
     module: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
@@ -523,58 +523,58 @@ class ContractDescription(betterproto2.Message):
 
     description: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    What it does, for people.
+    Description, for people.
     """
 
     input_type: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    Full name of the input message. Empty means that it takes none.
+    Full name of the input message. Empty means no input.
     """
 
     output_type: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    Full name of the output message. Empty means that it gives none.
+    Full name of the output message. Empty means no output.
     """
 
     task_queue: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
     """
-    Queue that its workers poll.
+    Task queue of its workers.
     """
 
     id_expression: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
-    Expression that gives the workflow id from the input. Empty means that each unit gives a task of its own.
+    Expression for the workflow id, made from the input. Empty means that each unit starts its own task.
     """
 
     id_conflict_policy: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
     """
-    What happens when a task with the same id runs already, such as USE_EXISTING. Empty means FAIL.
+    Policy if a task with the same id is running, such as USE_EXISTING. Empty means FAIL.
     """
 
     queries: "list[HandlerDescription]" = betterproto2.field(
         10, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Queries that it answers.
+    Queries of the workflow.
     """
 
     signals: "list[HandlerDescription]" = betterproto2.field(
         11, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Signals that it takes.
+    Signals of the workflow.
     """
 
     updates: "list[HandlerDescription]" = betterproto2.field(
         12, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Updates that it takes and answers.
+    Updates of the workflow.
     """
 
     deprecated: "bool" = betterproto2.field(13, betterproto2.TYPE_BOOL)
     """
-    Whether callers should look for another.
+    Whether it is deprecated.
     """
 
     fields: "list[FieldDescription]" = betterproto2.field(
@@ -586,7 +586,7 @@ class ContractDescription(betterproto2.Message):
 
     input_schema: "str" = betterproto2.field(15, betterproto2.TYPE_STRING)
     """
-    JSON Schema (2020-12) of the parameters, as a payload has them in `args`. Only with `include_schemas`.
+    JSON Schema (2020-12) of the parameters in a payload's `args`. Only with `include_schemas`.
     """
 
     output_schema: "str" = betterproto2.field(16, betterproto2.TYPE_STRING)
@@ -598,7 +598,7 @@ class ContractDescription(betterproto2.Message):
         17, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    How it runs. Only with `include_options`.
+    Options of the workflow. Only with `include_options`.
     """
 
 
@@ -622,18 +622,18 @@ class DescribeContractsRequest(betterproto2.Message):
 
     include_descriptors: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
     """
-    Whether `file_descriptor_set` shall have the contracts' files as their authors wrote them, with the annotations of
-    temporal.v1 and all other options, comments, and the files that define them.
+    Return the original proto files in `file_descriptor_set`, with the annotations of temporal.v1 and all other
+    options, comments, and the files that define these options.
     """
 
     include_schemas: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
     """
-    Whether to give a JSON Schema of each input and output.
+    Return a JSON Schema of each input and output.
     """
 
     include_options: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
     """
-    Whether to give the time limits, retries and policies of workflows, and the activities of their services.
+    Return the timeouts, retries and policies of workflows, and the activities of their services.
     """
 
 
@@ -657,12 +657,12 @@ class DescribeContractsResult(betterproto2.Message):
 
     file_descriptor_set: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
     """
-    Descriptors of all messages that the contracts name and of those that they need: a serialized
-    google.protobuf.FileDescriptorSet, every file after those that it imports. It is in the body alone.
+    Descriptors of all messages of the contracts and of their dependencies: a serialized
+    google.protobuf.FileDescriptorSet, every file after its imports. Only in the body.
 
-    Files are whole, also where a workflow, method or field in them is internal. Without `include_descriptors`
-    they have no annotations of temporal.v1 and no comments. With it they have, where the contract's package was
-    generated by a plugin that writes descriptors.
+    Files are complete, even if a workflow, method or field in them is internal. Without `include_descriptors` they
+    have no annotations of temporal.v1 and no comments. With it they have, if the contract's package was generated by a
+    plugin that writes descriptors.
     """
 
     activities: "list[ActivityDescription]" = betterproto2.field(
@@ -693,28 +693,28 @@ class ExecuteCodeRequest(betterproto2.Message):
         2, betterproto2.TYPE_ENUM, default_factory=lambda: _code__v1__.Language(0)
     )
     """
-    In which language; in a payload a word such as "python" or "cpython".
+    Language of the program; in a payload a word such as "python" or "cpython".
     """
 
     limits: "_code__v1__.Limits | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Bounds. Absent means the deployment's defaults; one above the deployment's maximum is refused.
+    Limits. Absent means the deployment's defaults; a limit above the deployment's maximum is rejected.
     """
 
     inputs: "__google__protobuf__.Struct | None" = betterproto2.field(
         4, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Variables that the program finds, by name.
+    Variables of the program, by name.
     """
 
     files: "list[_code__v1__.File]" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Files that the program finds in its folder.
+    Files in the program's folder.
     """
 
     tools: "list[str]" = betterproto2.field(6, betterproto2.TYPE_STRING, repeated=True)
@@ -729,7 +729,7 @@ class ExecuteCodeRequest(betterproto2.Message):
 
     tenant_id: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
-    Whose program it is. Empty means the caller's one tenant.
+    Tenant of the program. Empty means the caller's only tenant.
     """
 
     timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -739,9 +739,9 @@ class ExecuteCodeRequest(betterproto2.Message):
         optional=True,
     )
     """
-    Wall-clock time that the program may take, in a payload in seconds. One above the deployment's maximum is lowered to
-    it, and so is the processor time where limits.cpu is unset; `notice` in the answer says so. Who would rather be
-    refused gives limits.timeout instead.
+    Wall-clock limit of the program, in a payload in seconds. A value above the deployment's maximum is lowered to it,
+    and so is the processor time if limits.cpu is not set; `notice` in the answer reports it. Set limits.timeout
+    instead to have such a value rejected.
     """
 
 
@@ -768,30 +768,29 @@ class ExecuteCodeResult(betterproto2.Message):
 
     status: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    How the program ended, as a word: ok, exception, timeout and so on; "started" or "running" where it has not ended yet.
-    Programs that switch on it take `execution_status`.
+    How the program ended: ok, exception, timeout and so on; "started" or "running" if it has not ended yet.
     """
 
     result: "__google__protobuf__.Value | None" = betterproto2.field(
         4, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Its result. Absent where it has none.
+    Result of the program. Absent if it has none.
     """
 
     stdout: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    What it wrote to standard output.
+    Standard output of the program.
     """
 
     stderr: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    What it wrote to standard error, with the traceback of an exception.
+    Standard error of the program, with the traceback of an exception.
     """
 
     exit_code: "int" = betterproto2.field(7, betterproto2.TYPE_INT32)
     """
-    As of a process: 0 where the program came to its end.
+    Exit code, as of a process: 0 if the program succeeded.
     """
 
     duration_ms: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
@@ -801,17 +800,17 @@ class ExecuteCodeResult(betterproto2.Message):
 
     truncated: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
     """
-    Whether output was cut at its bound.
+    Whether the output was truncated at its limit.
     """
 
     error: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
     """
-    What went wrong, as one line. Empty where nothing did.
+    Error on one line. Empty if there was none.
     """
 
     error_type: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
     """
-    Type of the exception. Empty where there was none.
+    Type of the exception. Empty if there was none.
     """
 
     backend: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
@@ -821,16 +820,7 @@ class ExecuteCodeResult(betterproto2.Message):
 
     notice: "str" = betterproto2.field(13, betterproto2.TYPE_STRING)
     """
-    What was changed of the request, such as a timeout that was lowered: from what to what. Empty where nothing was.
-    """
-
-    execution_status: "_code__v1__.ExecutionStatus" = betterproto2.field(
-        14,
-        betterproto2.TYPE_ENUM,
-        default_factory=lambda: _code__v1__.ExecutionStatus(0),
-    )
-    """
-    How the program ended, for programs; `status` has the same as a word. Unspecified where it has not ended yet.
+    Changes of the request, such as a lowered timeout with its old and new value. Empty if there were none.
     """
 
 
@@ -842,54 +832,54 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class FailureCause(betterproto2.Message):
     """
-    One link of a chain of failures.
+    A failure in the chain of causes.
     """
 
     kind: "FailureCauseKind" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: FailureCauseKind(0)
     )
     """
-    What failed.
+    Kind of failure.
     """
 
     type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Type of an application error, as contracts name it, or of a timeout, such as START_TO_CLOSE. Empty elsewhere.
+    Type of an application error, as in contracts, or of a timeout, such as START_TO_CLOSE. Otherwise empty.
     """
 
     message: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    What was said.
+    Message of the error.
     """
 
     non_retryable: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
     """
-    Whether the module declared that trying again does not help.
+    Whether the module marked it as non-retryable.
     """
 
     activity_type: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    Activity type, where kind is ACTIVITY.
+    Activity type, if kind is ACTIVITY.
     """
 
     retry_state: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    Why it was not tried again, where kind is ACTIVITY or CHILD_WORKFLOW, such as MAXIMUM_ATTEMPTS_REACHED.
+    Why it was not retried, if kind is ACTIVITY or CHILD_WORKFLOW, such as MAXIMUM_ATTEMPTS_REACHED.
     """
 
     workflow_type: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
     """
-    Workflow type and id of the child, where kind is CHILD_WORKFLOW.
+    Workflow type and id of the child, if kind is CHILD_WORKFLOW.
     """
 
     workflow_id: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
-    Workflow id of the child, where kind is CHILD_WORKFLOW.
+    Workflow id of the child, if kind is CHILD_WORKFLOW.
     """
 
     attempt: "int" = betterproto2.field(9, betterproto2.TYPE_INT32)
     """
-    Attempt of the activity that failed for good, from 1, where kind is ACTIVITY. Zero means not known.
+    Last attempt of the activity, from 1, if kind is ACTIVITY. Zero means unknown.
     """
 
 
@@ -911,30 +901,30 @@ class FieldDescription(betterproto2.Message):
 
     type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Its type as the proto writes it, such as string, int32, or the full name of a message or enum.
+    Type as in the proto, such as string, int32, or the full name of a message or enum.
     """
 
     repeated: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
     """
-    Whether it holds a list.
+    Whether it is a list.
     """
 
     enum_values: "list[str]" = betterproto2.field(
         4, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    Names of the values, where it is an enum, or a map to one. In plain data each may also be written without the
+    Names of the values of an enum, or of a map's enum values. In plain data each may also be written without the
     prefix that all of them share, and in any case.
     """
 
     description: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    What it is for, where the deployment has the proto's comments.
+    Description, if the deployment has the proto's comments.
     """
 
     rules: "list[str]" = betterproto2.field(6, betterproto2.TYPE_STRING, repeated=True)
     """
-    Rules that it is held to, in words such as "int32.gte: 0".
+    Validation rules, such as "int32.gte: 0".
     """
 
 
@@ -951,17 +941,17 @@ class GetTaskStatusRequest(betterproto2.Message):
 
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Which task.
+    Id of the task.
     """
 
     run_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Which of its runs. Empty means the newest. A run that went on as another is followed to where it is now.
+    Id of the run. Empty means the newest. A run that continued as new is followed to the current one.
     """
 
     tenant_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Whose task. Empty means any tenant of the caller's.
+    Tenant of the task. Empty means any of the caller's tenants.
     """
 
 
@@ -983,22 +973,22 @@ class HandlerDescription(betterproto2.Message):
 
     input_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Full name of the input message. Empty means that it takes none.
+    Full name of the input message. Empty means no input.
     """
 
     output_type: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Full name of the output message. Empty means that it gives none.
+    Full name of the output message. Empty means no output.
     """
 
     description: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    What it does, for people.
+    Description, for people.
     """
 
     input_schema: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    JSON Schema (2020-12) of the input, as `args` has it. Only with `include_schemas`.
+    JSON Schema (2020-12) of the input in `args`. Only with `include_schemas`.
     """
 
     output_schema: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
@@ -1020,12 +1010,12 @@ class ListSchedulesRequest(betterproto2.Message):
 
     project_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Project. Empty means all projects of the tenant that the caller sees: for a token that is bound to one, that one.
+    Project. Empty means all projects of the tenant that the caller may see: only its own for a token bound to one.
     """
 
     tenant_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Whose schedules. Empty means all tenants of the caller's.
+    Tenant of the schedules. Empty means all of the caller's tenants.
     """
 
 
@@ -1056,12 +1046,12 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ListTasksRequest(betterproto2.Message):
     """
-    Request of ListTasks. Conditions that are set must all hold.
+    Request of ListTasks. All set conditions must match.
     """
 
     tenant_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Whose tasks. Empty means all tenants of the caller's.
+    Tenant of the tasks. Empty means all of the caller's tenants.
     """
 
     workflow_type: "list[str]" = betterproto2.field(
@@ -1085,7 +1075,7 @@ class ListTasksRequest(betterproto2.Message):
         optional=True,
     )
     """
-    Started at this time or later. Absent means no bound.
+    Started at this time or later. Absent means no limit.
     """
 
     started_before: "datetime.datetime | None" = betterproto2.field(
@@ -1095,17 +1085,17 @@ class ListTasksRequest(betterproto2.Message):
         optional=True,
     )
     """
-    Started before this time. Absent means no bound.
+    Started before this time. Absent means no limit.
     """
 
     page_size: "int" = betterproto2.field(6, betterproto2.TYPE_INT32)
     """
-    Tasks in an answer, at most 1000. Zero means 100.
+    Maximum tasks in an answer, up to 1000. Zero means 100.
     """
 
     page_token: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
     """
-    `next_page_token` of the answer before, with the other fields as they were. Empty means from the newest on.
+    `next_page_token` of the previous answer, with the other fields unchanged. Empty starts with the newest task.
     """
 
 
@@ -1129,7 +1119,7 @@ class ListTasksResult(betterproto2.Message):
 
     next_page_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Where the next page begins. Empty means that this is the last one.
+    Token of the next page. Empty means that this is the last one.
     """
 
 
@@ -1158,22 +1148,22 @@ class PendingActivity(betterproto2.Message):
         3, betterproto2.TYPE_ENUM, default_factory=lambda: PendingActivityState(0)
     )
     """
-    Where it is.
+    State of the activity.
     """
 
     attempt: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
     """
-    Attempt under way or waited for, from 1.
+    Current or next attempt, from 1.
     """
 
     maximum_attempts: "int" = betterproto2.field(5, betterproto2.TYPE_INT32)
     """
-    Attempts that it may have. Zero means no limit.
+    Maximum attempts. Zero means no limit.
     """
 
     last_failure: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    Why the last attempt failed, as one line. Empty where none did.
+    Error of the last failed attempt on one line. Empty if none failed.
     """
 
     next_attempt_at: "datetime.datetime | None" = betterproto2.field(
@@ -1183,7 +1173,7 @@ class PendingActivity(betterproto2.Message):
         optional=True,
     )
     """
-    When the next attempt begins, UTC. Absent where none is waited for.
+    Start of the next attempt, UTC. Absent if none is scheduled.
     """
 
     last_started_at: "datetime.datetime | None" = betterproto2.field(
@@ -1193,7 +1183,7 @@ class PendingActivity(betterproto2.Message):
         optional=True,
     )
     """
-    When the last attempt began, UTC. Absent where none did.
+    Start of the last attempt, UTC. Absent if none started.
     """
 
     last_heartbeat_at: "datetime.datetime | None" = betterproto2.field(
@@ -1203,7 +1193,7 @@ class PendingActivity(betterproto2.Message):
         optional=True,
     )
     """
-    When the last sign of life came, UTC. Absent where none did.
+    Time of the last heartbeat, UTC. Absent if there was none.
     """
 
 
@@ -1220,17 +1210,17 @@ class QueryTaskRequest(betterproto2.Message):
 
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Which task.
+    Id of the task.
     """
 
     run_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Which of its runs. Empty means the newest.
+    Id of the run. Empty means the newest.
     """
 
     tenant_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Whose task. Empty means any tenant of the caller's.
+    Tenant of the task. Empty means any of the caller's tenants.
     """
 
     query: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -1242,14 +1232,14 @@ class QueryTaskRequest(betterproto2.Message):
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Its input, as plain data. Absent where it takes none, or `input` has it.
+    Input, as plain data. Absent if it takes none, or if `input` has it.
     """
 
     input: "__google__protobuf__.Any | None" = betterproto2.field(
         6, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Its input, as the typed message.
+    Input, as the typed message.
     """
 
 
@@ -1266,35 +1256,35 @@ class RegisterSchedulesRequest(betterproto2.Message):
 
     project_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Project that the schedules belong to. Empty means the project of the caller's token, else "default". A token that is
-    bound to a project is refused another one.
+    Project of the schedules. Empty means the project of the caller's token, otherwise "default". A token that is bound
+    to a project is rejected for another one.
     """
 
     tenant_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Whose schedules. Empty means the caller's one tenant.
+    Tenant of the schedules. Empty means the caller's only tenant.
     """
 
     schedules: "list[ScheduleEntry]" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    The schedules that there should be. Each is held to its rules by itself, so that with `partial` others still apply.
+    The schedules. Each is validated separately, so that with `partial` the valid ones are still registered.
     """
 
     prune: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
     """
-    Whether schedules of the project that are not among them are removed.
+    Remove the project's other schedules.
     """
 
     partial: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
     """
-    Whether the others still apply where one is faulty. Otherwise none does.
+    Register the valid schedules if others are invalid. Otherwise none is registered.
     """
 
     dry_run: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
     """
-    Whether to tell only what would be done.
+    Only report what would be done.
     """
 
 
@@ -1311,62 +1301,62 @@ class RegisterSchedulesResult(betterproto2.Message):
 
     status: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    "ok", or "partial" where faulty ones were left out.
+    "ok", or "partial" if invalid entries were skipped.
     """
 
     registered_count: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
     """
-    Schedules that are there now as asked for: created, updated and unchanged.
+    Number of schedules that exist as requested: created, updated and unchanged.
     """
 
     created: "list[str]" = betterproto2.field(
         3, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    Ids of schedules that were not there before.
+    Ids of new schedules.
     """
 
     updated: "list[str]" = betterproto2.field(
         4, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    Ids of schedules that were there with other content.
+    Ids of changed schedules.
     """
 
     unchanged: "list[str]" = betterproto2.field(
         5, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    Ids of schedules that were there just so.
+    Ids of unchanged schedules.
     """
 
     removed: "list[str]" = betterproto2.field(
         6, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    Ids of schedules that were removed.
+    Ids of removed schedules.
     """
 
     faults: "list[ScheduleFault]" = betterproto2.field(
         7, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Those that were left out.
+    Rejected entries.
     """
 
     differences: "list[ScheduleDifference]" = betterproto2.field(
         8, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    What differs, for each updated schedule.
+    Differences of each updated schedule.
     """
 
     skipped: "list[str]" = betterproto2.field(
         9, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    Ids of entries in a payload as manifests have them, with `id` and without args, whose workflow needs more than it can
-    default. They were left out; what is there under the id stays.
+    Ids of skipped manifest entries (with `id` and without args) whose workflow needs parameters without a default. An
+    existing schedule with the id is not changed.
     """
 
 
@@ -1378,7 +1368,7 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class RetryDescription(betterproto2.Message):
     """
-    How what failed is tried again.
+    A retry policy.
     """
 
     initial_interval: "datetime.timedelta | None" = betterproto2.field(
@@ -1388,12 +1378,12 @@ class RetryDescription(betterproto2.Message):
         optional=True,
     )
     """
-    Pause before the second attempt. Absent means one second.
+    Delay before the second attempt. Absent means one second.
     """
 
     backoff_coefficient: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
     """
-    What each further pause is multiplied by. Zero means 2.
+    Factor of each further delay. Zero means 2.
     """
 
     maximum_interval: "datetime.timedelta | None" = betterproto2.field(
@@ -1403,19 +1393,19 @@ class RetryDescription(betterproto2.Message):
         optional=True,
     )
     """
-    Longest pause. Absent means a hundred times the first.
+    Maximum delay. Absent means a hundred times the first.
     """
 
     maximum_attempts: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
     """
-    Attempts in all. Zero means no limit.
+    Maximum attempts. Zero means no limit.
     """
 
     non_retryable_error_types: "list[str]" = betterproto2.field(
         5, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    Types of errors that are not tried again.
+    Types of errors that are not retried.
     """
 
 
@@ -1427,12 +1417,12 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ScheduleDifference(betterproto2.Message):
     """
-    What differs in a schedule.
+    A difference of a schedule.
     """
 
     schedule_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Its id.
+    Id of the schedule.
     """
 
     field: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1442,12 +1432,12 @@ class ScheduleDifference(betterproto2.Message):
 
     before: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    The value that is there.
+    The old value.
     """
 
     after: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    The value that was asked for.
+    The new value.
     """
 
 
@@ -1459,7 +1449,7 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ScheduleEntry(betterproto2.Message):
     """
-    When to start which workflow with what.
+    A schedule: times, workflow and input.
     """
 
     schedule_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -1469,52 +1459,52 @@ class ScheduleEntry(betterproto2.Message):
 
     workflow_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Name of the contract. Payloads may call it workflow_name too.
+    Name of the contract. Payloads may also call it workflow_name.
     """
 
     task_queue: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Must be the contract's own, or that of the tenant's own workers, `QUEUE/TENANT`. Empty means the contract's, and so
+    The contract's task queue, or that of the tenant's own workers, `QUEUE/TENANT`. Empty means the contract's, and so
     does `TENANT-tasks`, which deployed clients send.
     """
 
     cron: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    When, as a cron expression of five fields, such as "0 6 * * MON-FRI"; or @hourly, @daily, @weekly, @monthly, @yearly.
-    The day of the month and the day of the week cannot both be restricted: cron takes days that match either, Temporal
-    days that match both.
+    Times, as a cron expression of five fields, such as "0 6 * * MON-FRI"; or @hourly, @daily, @weekly, @monthly,
+    @yearly. The day of month and the day of week must not both be restricted: cron runs on days that match either,
+    Temporal on days that match both.
     """
 
     timezone: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    IANA name of the time zone that the expression is read in. Empty means UTC.
+    IANA name of the time zone of the expression. Empty means UTC.
     """
 
     args: "__google__protobuf__.Struct | None" = betterproto2.field(
         6, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Input of the workflow, as plain data. Absent where it takes none, or `input` has it. Answers have it here. Payloads may
-    also have a list: empty for none, else with the input as its one element.
+    Input of the workflow, as plain data. Absent if it takes none, or if `input` has it. Answers have it here. Payloads
+    may also have a list: empty for no input, otherwise with the input as its only element.
     """
 
     input: "__google__protobuf__.Any | None" = betterproto2.field(
         7, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Input of the workflow, as the typed message. Absent where `args` has it.
+    Input of the workflow, as the typed message. Absent if `args` has it.
     """
 
     description: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
-    What it is for, for people.
+    Purpose, for people.
     """
 
     overlap: "ScheduleOverlap" = betterproto2.field(
         9, betterproto2.TYPE_ENUM, default_factory=lambda: ScheduleOverlap(0)
     )
     """
-    What to do when a run is due while the one before still runs.
+    What to do if the previous run has not ended.
     """
 
     catchup_window: "datetime.timedelta | None" = betterproto2.field(
@@ -1534,13 +1524,13 @@ class ScheduleEntry(betterproto2.Message):
         optional=True,
     )
     """
-    Up to how much later each run starts, at random, at most a day. Absent means not at all.
+    Maximum random delay of each start, up to a day. Absent means none.
     """
 
     paused: "bool" = betterproto2.field(12, betterproto2.TYPE_BOOL)
     """
-    Whether it is paused when it is created. One that is there already stays as it is: PauseSchedule and ResumeSchedule
-    change that, and registering it again does not undo them. In answers, whether it is paused now.
+    Whether it is created paused. Registering an existing schedule does not pause or resume it; use PauseSchedule and
+    ResumeSchedule. In answers, whether it is paused now.
     """
 
 
@@ -1552,19 +1542,19 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ScheduleFault(betterproto2.Message):
     """
-    Why a schedule was left out.
+    Why an entry was rejected.
     """
 
     schedule_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Its id, or its place such as "schedules[2]" where it has none.
+    Id of the schedule, or its position such as "schedules[2]" if it has none.
     """
 
     reasons: "list[str]" = betterproto2.field(
         2, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    What is wrong, each with the field in front.
+    The violations, each with its field in front.
     """
 
 
@@ -1576,9 +1566,9 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ScheduleOption(betterproto2.Message):
     """
-    A schedule that a contract brings along; operators apply it with `contextworker schedules apply`.
+    A schedule in a contract; operators register it with `contextworker schedules apply`.
 
-    Its fields mean what those of ScheduleEntry do.
+    The fields have the same meaning as in ScheduleEntry.
     """
 
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -1588,29 +1578,29 @@ class ScheduleOption(betterproto2.Message):
 
     cron: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    When, as a cron expression of five fields.
+    Times, as a cron expression of five fields.
     """
 
     timezone: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    IANA name of the time zone that the expression is read in. Empty means UTC.
+    IANA name of the time zone of the expression. Empty means UTC.
     """
 
     input_json: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    Input of the workflow, as the ProtoJSON of its input message. Empty means a message with nothing set.
+    Input of the workflow, as the ProtoJSON of its input message. Empty means an empty message.
     """
 
     description: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    What it is for, for people.
+    Purpose, for people.
     """
 
     overlap: "ScheduleOverlap" = betterproto2.field(
         6, betterproto2.TYPE_ENUM, default_factory=lambda: ScheduleOverlap(0)
     )
     """
-    What to do when a run is due while the one before still runs.
+    What to do if the previous run has not ended.
     """
 
     catchup_window: "datetime.timedelta | None" = betterproto2.field(
@@ -1630,7 +1620,7 @@ class ScheduleOption(betterproto2.Message):
         optional=True,
     )
     """
-    Up to how much later each run starts, at random. Absent means not at all.
+    Maximum random delay of each start. Absent means none.
     """
 
 
@@ -1647,22 +1637,22 @@ class ScheduleRequest(betterproto2.Message):
 
     schedule_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Which schedule.
+    Id of the schedule.
     """
 
     project_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Project that it belongs to. Empty means the project of the caller's token, else "default".
+    Project of the schedule. Empty means the project of the caller's token, otherwise "default".
     """
 
     tenant_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Whose it is. Empty means the caller's one tenant.
+    Tenant of the schedule. Empty means the caller's only tenant.
     """
 
     note: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    Why, for people; kept with the schedule when it is paused or resumed.
+    Comment for people; stored with the schedule when it is paused or resumed.
     """
 
 
@@ -1679,28 +1669,28 @@ class ScheduleResult(betterproto2.Message):
 
     schedule_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Which schedule.
+    Id of the schedule.
     """
 
     project_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Project that it belongs to.
+    Project of the schedule.
     """
 
     tenant_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Whose it is.
+    Tenant of the schedule.
     """
 
     status: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    What it is now: "paused", "active", "triggered" or "deleted".
+    New state: "paused", "active", "triggered" or "deleted".
     """
 
     workflow_id: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    Id of the task, where it was triggered. Where the one before still runs and the schedule does not let them run side
-    by side, the task begins when that has ended.
+    Id of the task, if it was triggered. If the previous task still runs and the schedule does not allow both, the task
+    starts when that has ended.
     """
 
 
@@ -1752,24 +1742,24 @@ default_message_pool.register_message("contextunity.worker", "ScheduleRun", Sche
 @dataclass(eq=False, repr=False)
 class ScheduleStatus(betterproto2.Message):
     """
-    A schedule as it stands.
+    A registered schedule.
     """
 
     project_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Project that it belongs to.
+    Project of the schedule.
     """
 
     tenant_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Whose it is.
+    Tenant of the schedule.
     """
 
     schedule: "ScheduleEntry | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    What it does when, with what was left open filled in.
+    The schedule, with defaults filled in.
     """
 
     next_runs: "list[datetime.datetime]" = betterproto2.field(
@@ -1779,7 +1769,7 @@ class ScheduleStatus(betterproto2.Message):
         repeated=True,
     )
     """
-    When it runs next, at most ten times ahead, UTC.
+    Its next runs, at most ten, UTC.
     """
 
     recent_runs: "list[ScheduleRun]" = betterproto2.field(
@@ -1791,7 +1781,7 @@ class ScheduleStatus(betterproto2.Message):
 
     note: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    Why it is paused, or what its last change was for.
+    Comment of the last pause, resume or change.
     """
 
 
@@ -1808,17 +1798,17 @@ class SignalTaskRequest(betterproto2.Message):
 
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Which task.
+    Id of the task.
     """
 
     run_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Which of its runs. Empty means the newest.
+    Id of the run. Empty means the newest.
     """
 
     tenant_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Whose task. Empty means any tenant of the caller's.
+    Tenant of the task. Empty means any of the caller's tenants.
     """
 
     signal: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -1830,14 +1820,14 @@ class SignalTaskRequest(betterproto2.Message):
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Its input, as plain data. Absent where it takes none, or `input` has it.
+    Input, as plain data. Absent if it takes none, or if `input` has it.
     """
 
     input: "__google__protobuf__.Any | None" = betterproto2.field(
         6, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Its input, as the typed message.
+    Input, as the typed message.
     """
 
 
@@ -1854,12 +1844,12 @@ class StartWorkflowResult(betterproto2.Message):
 
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Id of the task, for all further calls.
+    Id of the task, for further calls.
     """
 
     run_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Id of the run that was started, or that is there already under the contract's policy.
+    Id of the started run, or of the existing one that the contract's policy returns.
     """
 
     status: "TaskState" = betterproto2.field(
@@ -1878,34 +1868,34 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class TaskContext(betterproto2.Message):
     """
-    Who asked for the work at hand, and which way it came. Workflows and activities see it as their current context.
+    Caller and trace of a request. Workflows and activities have it as their current context.
     """
 
     trace_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    trace_id of the chain of work.
+    trace_id of the trace.
     """
 
     unit_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    unit_id of the request that started it. Empty where a schedule did.
+    unit_id of the request that started it. Empty if a schedule did.
     """
 
     tenant_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Tenant that it is done for. Empty means none.
+    Tenant of the work. Empty means none.
     """
 
     provenance: "list[str]" = betterproto2.field(
         4, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    Where it has been, as `service:action` labels, oldest first.
+    Earlier steps, as `service:action` labels, oldest first.
     """
 
     principal: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    Who asked, as their token says: user_id, agent_id or token_id. Empty where nobody was asked to say.
+    Caller according to its token: user_id, agent_id or token_id. Empty without a token.
     """
 
 
@@ -1915,7 +1905,7 @@ default_message_pool.register_message("contextunity.worker", "TaskContext", Task
 @dataclass(eq=False, repr=False)
 class TaskReference(betterproto2.Message):
     """
-    Answer of CancelTask, TerminateTask and SignalTask: the request was passed on.
+    Answer of CancelTask, TerminateTask and SignalTask: the request was sent to the task.
     """
 
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -1925,7 +1915,7 @@ class TaskReference(betterproto2.Message):
 
     run_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Id of the run that it went to.
+    Id of the run.
     """
 
 
@@ -1954,7 +1944,7 @@ class TaskReply(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    What it answered. Absent where the contract has no output.
+    The answer. Absent if the contract has no output.
     """
 
 
@@ -1964,7 +1954,7 @@ default_message_pool.register_message("contextunity.worker", "TaskReply", TaskRe
 @dataclass(eq=False, repr=False)
 class TaskStatus(betterproto2.Message):
     """
-    How a task goes.
+    State of a task.
     """
 
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -1974,52 +1964,52 @@ class TaskStatus(betterproto2.Message):
 
     run_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Id of the run that this tells about.
+    Id of the run.
     """
 
     status: "TaskState" = betterproto2.field(
         3, betterproto2.TYPE_ENUM, default_factory=lambda: TaskState(0)
     )
     """
-    Where it is.
+    State of the task.
     """
 
     workflow_type: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    What it does: the name of its contract.
+    Name of its contract.
     """
 
     result: "__google__protobuf__.Any | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Output message of a completed task. Absent where the contract has none.
+    Output message of a completed task. Absent if the contract has none.
     """
 
     error: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    What went wrong, as one line: the innermost cause. Empty where nothing did.
+    Error on one line: the innermost cause. Empty if there is none.
     """
 
     failure: "list[FailureCause]" = betterproto2.field(
         7, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    What went wrong, outermost first, each caused by the one after it. Empty where nothing did.
+    Chain of failures, outermost first, each caused by the next one. Empty if there is none.
     """
 
     progress: "__google__protobuf__.Any | None" = betterproto2.field(
         8, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The workflow's own account of how far it is, where its contract has a query for it and a worker answers.
+    Progress of the workflow, if its contract has a query for it and a worker answers.
     """
 
     pending_activities: "list[PendingActivity]" = betterproto2.field(
         9, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Activities under way or waiting.
+    Running and waiting activities.
     """
 
     started_at: "datetime.datetime | None" = betterproto2.field(
@@ -2029,7 +2019,7 @@ class TaskStatus(betterproto2.Message):
         optional=True,
     )
     """
-    When the task began, UTC.
+    Start of the task, UTC.
     """
 
     closed_at: "datetime.datetime | None" = betterproto2.field(
@@ -2039,12 +2029,12 @@ class TaskStatus(betterproto2.Message):
         optional=True,
     )
     """
-    When it ended, UTC. Absent while it runs.
+    End of the task, UTC. Absent while it runs.
     """
 
     tenant_id: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
     """
-    Whose it is. Empty where it was started past the service.
+    Tenant of the task. Empty if it was started without the service.
     """
 
     task_queue: "str" = betterproto2.field(13, betterproto2.TYPE_STRING)
@@ -2054,18 +2044,18 @@ class TaskStatus(betterproto2.Message):
 
     notice: "str" = betterproto2.field(14, betterproto2.TYPE_STRING)
     """
-    What an operator should know: that no worker polls the task queue, or that the workflow's code fails and its task is
-    repeated. Empty where nothing is amiss.
+    For operators: that no worker polls the task queue, or that the workflow's code fails and its task is retried.
+    Empty without such a problem.
     """
 
     resume_token: "str" = betterproto2.field(15, betterproto2.TYPE_STRING)
     """
-    In messages of WatchTask: give it back as `after` to go on from this message.
+    In messages of WatchTask: send it as `after` to resume the watch.
     """
 
     reason: "str" = betterproto2.field(16, betterproto2.TYPE_STRING)
     """
-    Why it was terminated, or cancelled, where that was told.
+    Reason of the termination or cancellation, if one was given.
     """
 
 
@@ -2090,19 +2080,19 @@ class TaskSummary(betterproto2.Message):
 
     workflow_type: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    What it does.
+    Name of its contract.
     """
 
     status: "TaskState" = betterproto2.field(
         4, betterproto2.TYPE_ENUM, default_factory=lambda: TaskState(0)
     )
     """
-    Where it is.
+    State of the task.
     """
 
     tenant_id: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    Whose it is. Empty where it was started past the service.
+    Tenant of the task. Empty if it was started without the service.
     """
 
     started_at: "datetime.datetime | None" = betterproto2.field(
@@ -2112,7 +2102,7 @@ class TaskSummary(betterproto2.Message):
         optional=True,
     )
     """
-    When it began, UTC.
+    Start of the task, UTC.
     """
 
     closed_at: "datetime.datetime | None" = betterproto2.field(
@@ -2122,7 +2112,7 @@ class TaskSummary(betterproto2.Message):
         optional=True,
     )
     """
-    When it ended, UTC. Absent while it runs.
+    End of the task, UTC. Absent while it runs.
     """
 
 
@@ -2137,22 +2127,22 @@ class TerminateTaskRequest(betterproto2.Message):
 
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Which task.
+    Id of the task.
     """
 
     run_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Which of its runs. Empty means the newest.
+    Id of the run. Empty means the newest.
     """
 
     tenant_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Whose task. Empty means any tenant of the caller's.
+    Tenant of the task. Empty means any of the caller's tenants.
     """
 
     reason: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    Why, for whoever looks at its history.
+    Reason, for the task's history.
     """
 
 
@@ -2169,17 +2159,17 @@ class UpdateTaskRequest(betterproto2.Message):
 
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Which task.
+    Id of the task.
     """
 
     run_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Which of its runs. Empty means the newest.
+    Id of the run. Empty means the newest.
     """
 
     tenant_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Whose task. Empty means any tenant of the caller's.
+    Tenant of the task. Empty means any of the caller's tenants.
     """
 
     update: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -2191,14 +2181,14 @@ class UpdateTaskRequest(betterproto2.Message):
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Its input, as plain data. Absent where it takes none, or `input` has it.
+    Input, as plain data. Absent if it takes none, or if `input` has it.
     """
 
     input: "__google__protobuf__.Any | None" = betterproto2.field(
         6, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Its input, as the typed message.
+    Input, as the typed message.
     """
 
 
@@ -2215,22 +2205,22 @@ class WatchTaskRequest(betterproto2.Message):
 
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Which task.
+    Id of the task.
     """
 
     run_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Which of its runs. Empty means the newest.
+    Id of the run. Empty means the newest.
     """
 
     tenant_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Whose task. Empty means any tenant of the caller's.
+    Tenant of the task. Empty means any of the caller's tenants.
     """
 
     after: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    `resume_token` of the last message seen, to go on after it. Empty means to begin with the status as it is now.
+    `resume_token` of the last received message, to resume after it. Empty starts with the current status.
     """
 
 
@@ -2242,7 +2232,7 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class WorkflowDescription(betterproto2.Message):
     """
-    How a workflow runs, as its contract says. What is absent or empty is left to Temporal.
+    Options of a workflow in its contract. Temporal's defaults apply to absent or empty ones.
     """
 
     method: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -2257,7 +2247,7 @@ class WorkflowDescription(betterproto2.Message):
         optional=True,
     )
     """
-    How long it may take, runs that it continues as included.
+    Timeout of the workflow, including the runs that it continues as.
     """
 
     run_timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -2267,7 +2257,7 @@ class WorkflowDescription(betterproto2.Message):
         optional=True,
     )
     """
-    How long a single run may take.
+    Timeout of a single run.
     """
 
     task_timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -2277,24 +2267,24 @@ class WorkflowDescription(betterproto2.Message):
         optional=True,
     )
     """
-    How long a worker may take for a single workflow task.
+    Timeout of a workflow task.
     """
 
     retry_policy: "RetryDescription | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    How a failed run is tried again. Absent means not at all.
+    Retry policy of a failed run. Absent means no retries.
     """
 
     id_reuse_policy: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    What happens when an id was used before, such as REJECT_DUPLICATE.
+    Policy if the id was used before, such as REJECT_DUPLICATE.
     """
 
     parent_close_policy: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
     """
-    What happens to it as a child when its parent closes, such as ABANDON.
+    Policy for it as a child when its parent closes, such as ABANDON.
     """
 
     versioning_behavior: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)

@@ -45,22 +45,22 @@ class ExecuteCodeRequest(_message.Message):
     code: _builtins.str
     """Source of the program."""
     language: _code_pb2.Language.ValueType
-    """In which language; in a payload a word such as "python" or "cpython"."""
+    """Language of the program; in a payload a word such as "python" or "cpython"."""
     wait: _builtins.bool
     """Whether to wait for the program's end, up to the deadline of the call. Unset means yes."""
     tenant_id: _builtins.str
-    """Whose program it is. Empty means the caller's one tenant."""
+    """Tenant of the program. Empty means the caller's only tenant."""
     @_builtins.property
     def limits(self) -> _code_pb2.Limits:
-        """Bounds. Absent means the deployment's defaults; one above the deployment's maximum is refused."""
+        """Limits. Absent means the deployment's defaults; a limit above the deployment's maximum is rejected."""
 
     @_builtins.property
     def inputs(self) -> _struct_pb2.Struct:
-        """Variables that the program finds, by name."""
+        """Variables of the program, by name."""
 
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_code_pb2.File]:
-        """Files that the program finds in its folder."""
+        """Files in the program's folder."""
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -68,9 +68,9 @@ class ExecuteCodeRequest(_message.Message):
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Wall-clock time that the program may take, in a payload in seconds. One above the deployment's maximum is lowered to
-        it, and so is the processor time where limits.cpu is unset; `notice` in the answer says so. Who would rather be
-        refused gives limits.timeout instead.
+        """Wall-clock limit of the program, in a payload in seconds. A value above the deployment's maximum is lowered to it,
+        and so is the processor time if limits.cpu is not set; `notice` in the answer reports it. Set limits.timeout
+        instead to have such a value rejected.
         """
 
     def __init__(
@@ -115,38 +115,33 @@ class ExecuteCodeResult(_message.Message):
     ERROR_TYPE_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     NOTICE_FIELD_NUMBER: _builtins.int
-    EXECUTION_STATUS_FIELD_NUMBER: _builtins.int
     workflow_id: _builtins.str
     """Id of the task, for GetTaskStatus and WatchTask."""
     run_id: _builtins.str
     """Id of its run."""
     status: _builtins.str
-    """How the program ended, as a word: ok, exception, timeout and so on; "started" or "running" where it has not ended yet.
-    Programs that switch on it take `execution_status`.
-    """
+    """How the program ended: ok, exception, timeout and so on; "started" or "running" if it has not ended yet."""
     stdout: _builtins.str
-    """What it wrote to standard output."""
+    """Standard output of the program."""
     stderr: _builtins.str
-    """What it wrote to standard error, with the traceback of an exception."""
+    """Standard error of the program, with the traceback of an exception."""
     exit_code: _builtins.int
-    """As of a process: 0 where the program came to its end."""
+    """Exit code, as of a process: 0 if the program succeeded."""
     duration_ms: _builtins.int
     """Wall-clock time of the program, in milliseconds."""
     truncated: _builtins.bool
-    """Whether output was cut at its bound."""
+    """Whether the output was truncated at its limit."""
     error: _builtins.str
-    """What went wrong, as one line. Empty where nothing did."""
+    """Error on one line. Empty if there was none."""
     error_type: _builtins.str
-    """Type of the exception. Empty where there was none."""
+    """Type of the exception. Empty if there was none."""
     backend: _builtins.str
     """Name of the backend that ran it."""
     notice: _builtins.str
-    """What was changed of the request, such as a timeout that was lowered: from what to what. Empty where nothing was."""
-    execution_status: _code_pb2.ExecutionStatus.ValueType
-    """How the program ended, for programs; `status` has the same as a word. Unspecified where it has not ended yet."""
+    """Changes of the request, such as a lowered timeout with its old and new value. Empty if there were none."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
-        """Its result. Absent where it has none."""
+        """Result of the program. Absent if it has none."""
 
     def __init__(
         self,
@@ -164,11 +159,10 @@ class ExecuteCodeResult(_message.Message):
         error_type: _builtins.str = ...,
         backend: _builtins.str = ...,
         notice: _builtins.str = ...,
-        execution_status: _code_pb2.ExecutionStatus.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "duration_ms", b"duration_ms", "error", b"error", "error_type", b"error_type", "execution_status", b"execution_status", "exit_code", b"exit_code", "notice", b"notice", "result", b"result", "run_id", b"run_id", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "truncated", b"truncated", "workflow_id", b"workflow_id"]
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "duration_ms", b"duration_ms", "error", b"error", "error_type", b"error_type", "exit_code", b"exit_code", "notice", b"notice", "result", b"result", "run_id", b"run_id", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "truncated", b"truncated", "workflow_id", b"workflow_id"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,22 +30,22 @@ if _version_not_supported:
 
 
 class WorkerServiceStub:
-    """Starts durable work, tells how it goes, and steers it.
+    """Starts durable tasks, returns their state, and controls them.
 
-    Every method takes and returns a ContextUnit. What it asks and answers is given below as a message; it stands in the
-    unit's `body` as that message, and in its `payload` as plain data under the same names: enum values as lower-case
-    words without their prefix, durations in seconds, typed messages as objects. A request has the one or the other; an
-    answer has both. Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id,
-    the request's `security`, and the request's provenance extended by `worker:<method>`. Callers of methods that begin,
-    change or end something are held against `security.write`, those of methods that only tell against `security.read`.
+    Every method takes and returns a ContextUnit. The request and the answer are messages, named below: the unit's `body`
+    has the message, and its `payload` has it as plain data under the same names: enum values as lower-case words without
+    their prefix, durations in seconds, typed messages as objects. A request has one of the two; an answer has both.
+    Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id and `security`, and
+    the request's provenance extended by `worker:<method>`. Methods that start, change or end something check the caller
+    against `security.write`, methods that only read against `security.read`.
 
     Errors carry a google.rpc.Status with an ErrorInfo of domain `worker.contextunity`, a stable reason and the trace_id.
-    Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or content that does not fit (each
-    violation is named in google.rpc.BadRequest); UNAUTHENTICATED without a good token and PERMISSION_DENIED without its
-    permission, tenant or project, or without one of the scopes that the unit's `security` asks for, where the deployment
-    asks for tokens; NOT_FOUND for what does not exist or belongs to another tenant, and for schedules of another project
-    than a token is bound to; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached;
-    RESOURCE_EXHAUSTED for a unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
+    Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or invalid content (every violation is
+    listed in google.rpc.BadRequest); with tokens, UNAUTHENTICATED for a missing or invalid token, and PERMISSION_DENIED
+    without the permission, tenant or project, or without one of the scopes in the unit's `security`; NOT_FOUND for what
+    does not exist or belongs to another tenant, and for schedules of a project other than the token's; UNAVAILABLE, with
+    google.rpc.RetryInfo, while the Temporal server cannot be reached; RESOURCE_EXHAUSTED for a unit above the configured
+    size; DEADLINE_EXCEEDED when the caller's deadline passes.
     """
 
     def __init__(self, channel):
@@ -142,60 +142,59 @@ class WorkerServiceStub:
 
 
 class WorkerServiceServicer:
-    """Starts durable work, tells how it goes, and steers it.
+    """Starts durable tasks, returns their state, and controls them.
 
-    Every method takes and returns a ContextUnit. What it asks and answers is given below as a message; it stands in the
-    unit's `body` as that message, and in its `payload` as plain data under the same names: enum values as lower-case
-    words without their prefix, durations in seconds, typed messages as objects. A request has the one or the other; an
-    answer has both. Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id,
-    the request's `security`, and the request's provenance extended by `worker:<method>`. Callers of methods that begin,
-    change or end something are held against `security.write`, those of methods that only tell against `security.read`.
+    Every method takes and returns a ContextUnit. The request and the answer are messages, named below: the unit's `body`
+    has the message, and its `payload` has it as plain data under the same names: enum values as lower-case words without
+    their prefix, durations in seconds, typed messages as objects. A request has one of the two; an answer has both.
+    Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id and `security`, and
+    the request's provenance extended by `worker:<method>`. Methods that start, change or end something check the caller
+    against `security.write`, methods that only read against `security.read`.
 
     Errors carry a google.rpc.Status with an ErrorInfo of domain `worker.contextunity`, a stable reason and the trace_id.
-    Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or content that does not fit (each
-    violation is named in google.rpc.BadRequest); UNAUTHENTICATED without a good token and PERMISSION_DENIED without its
-    permission, tenant or project, or without one of the scopes that the unit's `security` asks for, where the deployment
-    asks for tokens; NOT_FOUND for what does not exist or belongs to another tenant, and for schedules of another project
-    than a token is bound to; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached;
-    RESOURCE_EXHAUSTED for a unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
+    Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or invalid content (every violation is
+    listed in google.rpc.BadRequest); with tokens, UNAUTHENTICATED for a missing or invalid token, and PERMISSION_DENIED
+    without the permission, tenant or project, or without one of the scopes in the unit's `security`; NOT_FOUND for what
+    does not exist or belongs to another tenant, and for schedules of a project other than the token's; UNAVAILABLE, with
+    google.rpc.RetryInfo, while the Temporal server cannot be reached; RESOURCE_EXHAUSTED for a unit above the configured
+    size; DEADLINE_EXCEEDED when the caller's deadline passes.
     """
 
     def StartWorkflow(self, request, context):
-        """Starts the workflow registered for a workflow_type and answers without waiting for its end.
+        """Starts the workflow of a workflow_type, and returns without waiting for its end.
 
         Request: payload {workflow_type, tenant_id?, task_queue?, timeout_seconds?, args?, plus the parameters of the
-        workflow's input message by their proto or JSON names; args is the same parameters as one object, or a list of none
-        or one}; or the input message itself as body, whose type then tells the workflow_type where that is left out.
-        task_queue is the contract's, QUEUE/TENANT for workers of the tenant's own, or TENANT-tasks, which means the
-        contract's. timeout_seconds is the execution timeout, at most the contract's; where the input has a field of that
+        workflow's input message by their proto or JSON names; args has the same parameters as one object, or a list of
+        none or one}; or the input message itself as body, whose type selects the workflow_type if that is omitted.
+        task_queue is the contract's, or QUEUE/TENANT for the tenant's own workers, or TENANT-tasks, which means the
+        contract's. timeout_seconds is the execution timeout, at most the contract's; if the input has a field with that
         name, it is that parameter.
         Answer: StartWorkflowResult, {workflow_id, run_id, status: "started"}.
 
-        The workflow id comes from the id expression of the contract, else from the tenant and the unit_id. The same unit
-        sent again gives the run that it started before, whether that has ended or not.
+        The workflow id comes from the id expression of the contract, otherwise from the tenant and the unit_id. The same
+        unit sent again returns the run that it started before, even if that has ended.
 
-        Errors: NOT_FOUND for an unknown workflow_type (the known ones are listed); ALREADY_EXISTS where the contract
-        refuses a second task under an id.
+        Errors: NOT_FOUND for an unknown workflow_type (the known ones are listed); ALREADY_EXISTS if the contract rejects
+        a second task with the same id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTaskStatus(self, request, context):
-        """Tells how a task goes: GetTaskStatusRequest {workflow_id, run_id?}, answered by TaskStatus {workflow_id, run_id,
-        status, workflow_type, result?, error?, failure?, progress?, …}, status being one of running, completed, failed,
-        cancelled, terminated, timed_out, unknown.
+        """Returns the state of a task: GetTaskStatusRequest {workflow_id, run_id?}, answered by TaskStatus {workflow_id,
+        run_id, status, workflow_type, result?, error?, failure?, progress?, …}; status is one of running, completed,
+        failed, cancelled, terminated, timed_out, unknown.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchTask(self, request, context):
-        """Tells how a task goes until it ends: WatchTaskRequest {workflow_id, after?}, answered by a TaskStatus for the state
-        as it is and one more for each change of status or progress; the last one is that of the end.
+        """Watches a task until it ends: WatchTaskRequest {workflow_id, after?}, answered by a TaskStatus for the current
+        state, and one for each change of status or progress; the last one is the end.
 
-        A stream that broke is gone on with by the `resume_token` of the last message as `after`: what was seen is not told
-        again.
+        To resume a broken stream, send the `resume_token` of the last message as `after`: known states are not sent again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -203,27 +202,27 @@ class WorkerServiceServicer:
 
     def ListTasks(self, request, context):
         """Lists tasks, newest first: ListTasksRequest {workflow_type?, status?, started_after?, started_before?, page_size?,
-        page_token?}, answered by ListTasksResult {tasks, next_page_token?}. Lists follow a moment behind: what began or
-        ended just now may not show yet.
+        page_token?}, answered by ListTasksResult {tasks, next_page_token?}. Lists lag a moment behind: new tasks and
+        recent changes may be missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTask(self, request, context):
-        """Asks a task to end in its own way: CancelTaskRequest {workflow_id, reason?}, answered by TaskReference.
+        """Requests the cancellation of a task: CancelTaskRequest {workflow_id, reason?}, answered by TaskReference.
 
-        Errors: FAILED_PRECONDITION where it has ended already.
+        Errors: FAILED_PRECONDITION if it has already ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TerminateTask(self, request, context):
-        """Ends a task at once, without giving it a say: TerminateTaskRequest {workflow_id, reason?}, answered by
+        """Terminates a task at once, without cleanup: TerminateTaskRequest {workflow_id, reason?}, answered by
         TaskReference.
 
-        Errors: FAILED_PRECONDITION where it has ended already.
+        Errors: FAILED_PRECONDITION if it has already ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,36 +231,36 @@ class WorkerServiceServicer:
     def SignalTask(self, request, context):
         """Sends a task a signal of its contract: SignalTaskRequest {workflow_id, signal, args?}, answered by TaskReference.
 
-        Errors: NOT_FOUND for a signal that the contract does not have (those that it has are listed); FAILED_PRECONDITION
-        where the task has ended.
+        Errors: NOT_FOUND for a signal that the contract does not have (its own are listed); FAILED_PRECONDITION if the
+        task has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def QueryTask(self, request, context):
-        """Asks a task a query of its contract: QueryTaskRequest {workflow_id, query, args?}, answered by TaskReply {result}.
+        """Sends a task a query of its contract: QueryTaskRequest {workflow_id, query, args?}, answered by TaskReply {result}.
 
-        Errors: NOT_FOUND for a query that the contract does not have; FAILED_PRECONDITION where the workflow refuses it;
-        UNAVAILABLE where no worker answers in time.
+        Errors: NOT_FOUND for a query that the contract does not have; FAILED_PRECONDITION if the workflow rejects it;
+        UNAVAILABLE if no worker answers in time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTask(self, request, context):
-        """Has a task do an update of its contract, and waits for it: UpdateTaskRequest {workflow_id, update, args?}, answered
-        by TaskReply {result}. The same unit sent again is the same update.
+        """Sends a task an update of its contract, and waits for its result: UpdateTaskRequest {workflow_id, update, args?},
+        answered by TaskReply {result}. The same unit sent again is the same update.
 
-        Errors: NOT_FOUND for an update that the contract does not have; FAILED_PRECONDITION where the workflow rejects it,
-        or has ended.
+        Errors: NOT_FOUND for an update that the contract does not have; FAILED_PRECONDITION if the workflow rejects it, or
+        has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DescribeContracts(self, request, context):
-        """Describes what can be started: DescribeContractsRequest {workflow_type?, include_descriptors?, include_schemas?,
+        """Describes contracts: DescribeContractsRequest {workflow_type?, include_descriptors?, include_schemas?,
         include_options?}, answered by DescribeContractsResult {contracts, activities}.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -270,27 +269,26 @@ class WorkerServiceServicer:
 
     def ExecuteCode(self, request, context):
         """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
-        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, execution_status, duration_ms,
-        truncated, notice}.
-        A payload may say `sandbox: true` beside; there is nothing else, so false is refused.
+        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated, notice}.
+        A payload may also have `sandbox: true`; false is rejected, because programs always run in a sandbox.
 
-        What the program does wrong is told by the status of the answer. Where `wait` is false, or the call's deadline comes
-        first, the answer has the workflow_id, and GetTaskStatus and WatchTask go on from there.
+        Errors of the program are in the status of the answer. If `wait` is false, or the call's deadline comes first, the
+        answer has the workflow_id for GetTaskStatus and WatchTask.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RegisterSchedules(self, request, context):
-        """Registers the schedules of a project: RegisterSchedulesRequest {project_id, schedules: [{schedule_id, workflow_name,
-        task_queue, cron, args?, description?}]}, or entries {id, workflow_type, cron, timezone} as manifests have them; one
-        such entry may also be the whole payload. Answered by RegisterSchedulesResult {status: "ok", registered_count,
-        skipped, …}.
+        """Registers the schedules of a project: RegisterSchedulesRequest {project_id, schedules: [{schedule_id,
+        workflow_name, task_queue, cron, args?, description?}]}, or entries {id, workflow_type, cron, timezone} of
+        manifests; one such entry may also be the whole payload. Answered by RegisterSchedulesResult {status: "ok",
+        registered_count, skipped, …}.
 
-        Declarative: what is asked for is there afterwards, however often it is asked.
+        Declarative and idempotent: afterwards the given schedules exist as given.
 
-        A workflow that runs code of its callers, such as `execute_code`, needs a token that may execute, not only schedule;
-        so it does to resume or trigger its schedules.
+        Schedules of a workflow that runs callers' code, such as `execute_code`, need a token that may execute: to
+        register, resume or trigger them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -311,21 +309,21 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeSchedule(self, request, context):
-        """Has a paused schedule go on: ScheduleRequest, answered by ScheduleResult.
+        """Resumes a paused schedule: ScheduleRequest, answered by ScheduleResult.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TriggerSchedule(self, request, context):
-        """Has a schedule run once, now: ScheduleRequest, answered by ScheduleResult.
+        """Runs a schedule once, now: ScheduleRequest, answered by ScheduleResult.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSchedule(self, request, context):
-        """Removes a schedule; tasks that it started go on: ScheduleRequest, answered by ScheduleResult.
+        """Deletes a schedule; its running tasks continue: ScheduleRequest, answered by ScheduleResult.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -428,22 +426,22 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerService:
-    """Starts durable work, tells how it goes, and steers it.
+    """Starts durable tasks, returns their state, and controls them.
 
-    Every method takes and returns a ContextUnit. What it asks and answers is given below as a message; it stands in the
-    unit's `body` as that message, and in its `payload` as plain data under the same names: enum values as lower-case
-    words without their prefix, durations in seconds, typed messages as objects. A request has the one or the other; an
-    answer has both. Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id,
-    the request's `security`, and the request's provenance extended by `worker:<method>`. Callers of methods that begin,
-    change or end something are held against `security.write`, those of methods that only tell against `security.read`.
+    Every method takes and returns a ContextUnit. The request and the answer are messages, named below: the unit's `body`
+    has the message, and its `payload` has it as plain data under the same names: enum values as lower-case words without
+    their prefix, durations in seconds, typed messages as objects. A request has one of the two; an answer has both.
+    Every answer has its own unit_id, the request's unit_id as parent_unit_id, the request's trace_id and `security`, and
+    the request's provenance extended by `worker:<method>`. Methods that start, change or end something check the caller
+    against `security.write`, methods that only read against `security.read`.
 
     Errors carry a google.rpc.Status with an ErrorInfo of domain `worker.contextunity`, a stable reason and the trace_id.
-    Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or content that does not fit (each
-    violation is named in google.rpc.BadRequest); UNAUTHENTICATED without a good token and PERMISSION_DENIED without its
-    permission, tenant or project, or without one of the scopes that the unit's `security` asks for, where the deployment
-    asks for tokens; NOT_FOUND for what does not exist or belongs to another tenant, and for schedules of another project
-    than a token is bound to; UNAVAILABLE, with google.rpc.RetryInfo, while the Temporal server cannot be reached;
-    RESOURCE_EXHAUSTED for a unit over the configured size; DEADLINE_EXCEEDED when the caller's deadline passes.
+    Common to all methods: INVALID_ARGUMENT for bytes that are not a ContextUnit, or invalid content (every violation is
+    listed in google.rpc.BadRequest); with tokens, UNAUTHENTICATED for a missing or invalid token, and PERMISSION_DENIED
+    without the permission, tenant or project, or without one of the scopes in the unit's `security`; NOT_FOUND for what
+    does not exist or belongs to another tenant, and for schedules of a project other than the token's; UNAVAILABLE, with
+    google.rpc.RetryInfo, while the Temporal server cannot be reached; RESOURCE_EXHAUSTED for a unit above the configured
+    size; DEADLINE_EXCEEDED when the caller's deadline passes.
     """
 
     @staticmethod

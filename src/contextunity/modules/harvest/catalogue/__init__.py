@@ -1,4 +1,4 @@
-"""The catalogue of the harvest module: products of every tenant and supplier, and the pages on their way there."""
+"""The catalogue of the harvest module: products of every tenant and supplier, and the staged pages of harvests."""
 
 from contextunity.modules.harvest.catalogue.enrichments import EnrichedRow
 from contextunity.modules.harvest.catalogue.errors import (

@@ -26,22 +26,22 @@ __all__ = ["Database"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Prepared:
-    """A statement as its driver takes it."""
+    """A statement in its driver's form."""
 
     sql: str
     order: Sequence[str] | None
-    """Of the parameters, where the driver takes them by place."""
+    """Names of the parameters, if the driver takes them by position."""
     conversions: Mapping[str, Callable[[Any], Any]]
-    """Of parameters that the driver does not take as they are."""
+    """Conversions for parameters that the driver does not accept unchanged."""
 
 
 class Database:
-    """An engine, how it is shown to people, and the two kinds of transactions on it.
+    """An engine, its display name, and its two kinds of transactions.
 
     Attributes:
         shown: database URL without its password.
         is_sqlite: whether it is SQLite.
-        is_postgresql: whether it is PostgreSQL; it is one or the other.
+        is_postgresql: whether it is PostgreSQL; exactly one of the two is true.
     """
 
     def __init__(self, engine: Engine, shown: str) -> None:
@@ -52,8 +52,8 @@ class Database:
         self._writer = engine.execution_options(**{_WRITING: True})
         self._upserts: dict[tuple[Table, tuple[str, ...]], sqlite.Insert | postgresql.Insert] = {}
         self._prepared: dict[tuple[Insert | Update, tuple[str, ...]], _Prepared] = {}
-        # SQLite has one writer at a time and lets the others poll for their turn, up to a tenth of a second apart and
-        # in no order. The threads of one process queue here instead, which is both quicker and fair.
+        # SQLite allows one writer at a time; others poll for the lock, up to a tenth of a second apart and in no order.
+        # The threads of one process queue here instead, which is faster and fair.
         self._turn: AbstractContextManager[object] = threading.Lock() if self.is_sqlite else nullcontext()
 
     @classmethod
@@ -65,7 +65,7 @@ class Database:
 
         Raises:
             CatalogueError: the URL or its driver cannot be used, or the SQLite file cannot be written.
-            CatalogueUnavailable: the SQLite file stays locked by somebody else.
+            CatalogueUnavailable: another program keeps the SQLite file locked.
         """
         parsed = _parse_url(url)
         engine = _open_sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _open_postgresql(parsed)
@@ -73,26 +73,26 @@ class Database:
 
     @contextmanager
     def reading(self) -> Generator[Connection]:
-        """Open a transaction that only reads; it sees one state of the database on SQLite.
+        """Open a transaction that only reads; on SQLite it sees one state of the database.
 
         Raises:
-            CatalogueError: the database refuses; CatalogueUnavailable where that may pass.
+            CatalogueError: the database rejects a statement; CatalogueUnavailable if a retry may help.
         """
         with database_errors(self.shown), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Generator[Connection]:
-        """Open a transaction that writes; it is committed at the end of the block, and undone by any exception.
+        """Open a transaction that writes; the end of the block commits it, an exception rolls it back.
 
         Raises:
-            CatalogueError: the database refuses; CatalogueUnavailable where that may pass.
+            CatalogueError: the database rejects a statement; CatalogueUnavailable if a retry may help.
         """
         with database_errors(self.shown), self._turn, self._writer.begin() as connection:
             yield connection
 
     def upsert(self, table: Table, *columns: str) -> sqlite.Insert | postgresql.Insert:
-        """Give an INSERT that overwrites these columns where there is such a row; its values are its parameters."""
+        """Return an INSERT that overwrites these columns of an existing row; its values are its parameters."""
         found = self._upserts.get((table, columns))
         if found is None:
             insert = self.insert(table)
@@ -110,15 +110,16 @@ class Database:
         rows: Sequence[Mapping[str, Any]],
         same: Mapping[str, Any],
     ) -> None:
-        """Execute a statement for many rows, without having SQLAlchemy look at each of their values.
+        """Execute a statement for many rows, without SQLAlchemy's processing of each value.
 
-        That takes it as long as all else that writing a product does.
+        That processing takes as long as the rest of writing a product.
 
         Args:
-            connection: of a transaction that writes.
-            statement: built once, with parameters for all of its values.
-            rows: the parameters of each, all of the same names; texts and numbers, which drivers take as they are.
-            same: the parameters that all of them have alike, of any type.
+            connection: connection of a write transaction.
+            statement: a cached statement with parameters for all of its values.
+            rows: the parameters of each row, all with the same names; texts and numbers, which drivers accept
+                unchanged.
+            same: parameters that are equal for all rows, of any type.
         """
         if not rows:
             return
@@ -134,7 +135,7 @@ class Database:
             connection.exec_driver_sql(prepared.sql, [in_order({**values, **row}) for row in rows])
 
     def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
-        """Begin an INSERT that knows ON CONFLICT."""
+        """Return an INSERT that supports ON CONFLICT."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     def close(self) -> None:
@@ -154,7 +155,7 @@ def _prepare(connection: Connection, statement: Insert | Update, names: Sequence
 
 
 _WRITING = "catalogue_writing"
-"""Execution option of connections that are going to write."""
+"""Execution option of connections for write transactions."""
 
 _BUSY_TIMEOUT_S = 60.0
 _CONNECT_TIMEOUT_S = 10
@@ -168,7 +169,7 @@ def _open_postgresql(url: URL) -> Engine:
             url,
             connect_args=connect_args,
             hide_parameters=True,
-            # A connection that died in the pool, as by a restart of the server, is replaced unseen.
+            # A pooled connection that is broken, such as after a restart of the server, is replaced.
             pool_pre_ping=True,
             pool_timeout=_BUSY_TIMEOUT_S,
         )
@@ -198,7 +199,7 @@ def _prepare_file(url: URL) -> None:
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         try:
             _switch_to_wal(connection)
-            # Asks for the write lock, and so finds out whether the file may be written.
+            # Take the write lock, to check that the file can be written.
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
         finally:
@@ -224,8 +225,8 @@ def _prepare_file(url: URL) -> None:
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    # SQLite does not call its busy handler for this switch, so workers that start at once have to wait for one
-    # another here. The mode is a property of the file: whoever comes later finds it set and takes no lock.
+    # SQLite does not call its busy handler for this switch, so workers that start concurrently must wait for each other
+    # here. The mode is a property of the file: later workers find it set and take no lock.
     deadline = time.monotonic() + _BUSY_TIMEOUT_S
     while True:
         try:
@@ -245,18 +246,18 @@ def _is_busy(error: sqlite3.Error) -> bool:
 
 
 def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
-    # From here on only SQLAlchemy begins transactions; see "Enabling Non-Legacy SQLite Transactional Modes" in its
-    # SQLite documentation. The other way there, autocommit=False, needs Python 3.12 and cannot begin IMMEDIATE.
+    # From now on only SQLAlchemy begins transactions; see "Enabling Non-Legacy SQLite Transactional Modes" in its
+    # SQLite documentation. The alternative there, autocommit=False, needs Python 3.12 and cannot begin IMMEDIATE.
     connection.isolation_level = None
-    # FULL costs one flush a commit, about a tenth of a sync. With NORMAL a power failure could undo a page that
-    # Temporal was told is done; nobody would write it again, and its products would be marked as no longer listed.
+    # FULL costs one flush per commit, about a tenth of a sync. With NORMAL, a power failure could lose a page that was
+    # reported to Temporal as done; it would not be written again, and its products would be marked as no longer listed.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _on_begin(connection: Connection) -> None:
-    # A transaction that reads first and then wants to write cannot wait for the lock: SQLite refuses it at once where
-    # somebody else wrote meanwhile. Whoever is going to write therefore takes the lock at the beginning.
+    # A transaction that first reads and then writes cannot wait for the lock: SQLite rejects it immediately if another
+    # one has written meanwhile. So a write transaction takes the lock at its beginning.
     writing = connection.get_execution_options().get(_WRITING, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
@@ -271,21 +272,21 @@ _DRIVERS = {
     "postgresql+psycopg": "postgresql+psycopg",
 }
 
-# libpq takes these as parameters too.
+# libpq accepts these as parameters too.
 _SECRET_PARAMETERS = {"password", "sslpassword"}
 
 
 def _parse_url(url: str) -> URL:
-    """Read a database URL and name its driver in full.
+    """Parse a database URL, and add the name of its driver.
 
     Raises:
-        CatalogueError: it is no URL, of another database, or of a SQLite database in memory.
+        CatalogueError: it is not a URL, or that of another database, or of a SQLite database in memory.
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
         shown = _mask_unparsed(url)
-        # The cause is left out of the chain, for its text holds the URL with its password.
+        # Suppress the cause, because its text contains the URL with its password.
         raise CatalogueError(
             f"catalogue {shown!r}: is not a database URL; write one such as {_UNDERSTOOD}", catalogue=shown
         ) from (error if shown == url else None)
@@ -305,7 +306,7 @@ def _parse_url(url: str) -> URL:
 
 
 def _display_url(url: URL) -> str:
-    """Render a URL for people: without the driver, and with `***` for its password and parameters that hold one."""
+    """Return a URL for display: without the driver, and with `***` for its password and secret parameters."""
     hidden = {key: "***" for key in url.query if key in _SECRET_PARAMETERS}
     shown = url.set(drivername=url.get_backend_name()).update_query_dict(hidden)
     return shown.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
@@ -317,6 +318,6 @@ def _in_memory(url: URL) -> bool:
 
 
 def _mask_unparsed(url: str) -> str:
-    # Greedy up to the last @, because an unquoted password may itself hold one.
+    # Greedy up to the last @, because an unquoted password may contain one.
     masked = re.sub(r"(://[^:/@]*:).*@", r"\1***@", url, flags=re.DOTALL)
     return re.sub(r"((?:ssl)?password=)[^&]*", r"\1***", masked)

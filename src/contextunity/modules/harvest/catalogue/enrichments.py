@@ -1,4 +1,4 @@
-"""Enrichments: what is made of products beside what their suppliers say, and which products are to be enriched."""
+"""Enrichments: data derived from products, and the selection of products to enrich."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["Wanted", "count_enriched", "count_to_enrich", "put_enrichments", "sa
 
 _LOOKUP_SIZE = 500
 _MAX_DESCRIPTION = 4000
-"""Characters. What a shop says of itself at the end of every text is cut off, and a page stays of a size."""
+"""Maximum characters. Cuts off a shop's standard text at the end of each description, and limits the page size."""
 _JSON = json.JSONEncoder(ensure_ascii=False).encode
-"""Made once; json.dumps makes one for each value."""
+"""Cached, because json.dumps creates an encoder for each call with options."""
 _LISTS = ("colors", "materials", "missing")
 _VALUES = (
     *("category", "colors", "size", "materials", "brand"),
@@ -34,48 +34,48 @@ _VALUES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnrichedRow:
-    """What was made of a product, for display."""
+    """An enrichment for display."""
 
     supplier_code: str
-    """Whose product."""
+    """Supplier of the product."""
     sku: str
-    """Which."""
+    """SKU of the product."""
     title: str
-    """As its supplier has it."""
+    """Title from the supplier."""
     category: str
-    """Path in the taxonomy; empty where none was found."""
+    """Path in the taxonomy; empty if unknown."""
     colors: tuple[str, ...]
     """Colours by their plain names."""
     size: str
-    """Size; empty where none was found."""
+    """Size; empty if unknown."""
     materials: tuple[str, ...]
     """Materials."""
     brand: str
-    """Brand in one spelling."""
+    """Brand in its standard spelling."""
     completeness: int
     """How complete the product is, 0 to 100."""
     missing: tuple[str, ...]
-    """What keeps it from 100."""
+    """Reasons for a completeness below 100."""
     rules_version: str
-    """By which rules."""
+    """Version of the rules."""
     enricher: str
     """rules or router."""
     is_current: bool
-    """Whether the product is still what it was made from."""
+    """Whether the product is unchanged since then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """Which products are to be enriched."""
+    """Selection of products to enrich."""
 
     rules_version: str
-    """Those that were enriched by another version, or never."""
+    """Current version: products enriched by another version, or never, are selected."""
     supplier_code: str = ""
-    """Of which supplier; empty for all."""
+    """Supplier of the products; empty for all."""
     skus: tuple[str, ...] = ()
-    """Of which SKUs alone; empty for all."""
+    """SKUs of the products; empty for all."""
     force: bool = False
-    """Whether also those that are enriched by this version, and have not changed since."""
+    """Select also unchanged products that this version has enriched."""
 
 
 def to_enrich(
@@ -87,7 +87,7 @@ def to_enrich(
     limit: int,
     max_bytes: int,
 ) -> tuple[list[ProductToEnrich], EnrichmentCursor | None]:
-    """Give a page of products to enrich, and where the next one begins; None where it is the last one."""
+    """Return a page of products to enrich, and the start of the next one; None if it is the last one."""
     table = products.c
     statement = _wanted(
         select(
@@ -103,7 +103,7 @@ def to_enrich(
         wanted,
     )
     if wanted.supplier_code:
-        # SQLite sorts all that is left, page after page, where it is told to compare and order by what is fixed.
+        # SQLite would sort all remaining rows for each page if constant columns were compared and ordered.
         statement = statement.order_by(table.sku)
         if after is not None:
             statement = statement.where(table.sku > after.sku)
@@ -123,7 +123,7 @@ def to_enrich(
 
 
 def count_to_enrich(connection: Connection, tenant_id: str, wanted: Wanted) -> int:
-    """Count what is to be enriched."""
+    """Count the products to enrich."""
     return connection.scalar(_wanted(select(func.count()), tenant_id, wanted)) or 0
 
 
@@ -156,7 +156,7 @@ def _of_product() -> ColumnElement[bool]:
 
 
 def _to_message(row: Row[Any]) -> ProductToEnrich:
-    # Plain JSON: the message's own reader takes ten times as long, for values of which a few are asked for.
+    # Plain JSON: decoding the message takes ten times as long, and only a few values are needed.
     data: dict[str, Any] = from_json(row.data)
     return ProductToEnrich(
         supplier_code=row.supplier_code,
@@ -178,10 +178,10 @@ def _to_message(row: Row[Any]) -> ProductToEnrich:
 def put_enrichments(
     database: Database, connection: Connection, tenant_id: str, found: Sequence[Enrichment], rules_version: str
 ) -> int:
-    """Write enrichments of products that are there; those of a product that stand twice are one, the last."""
+    """Write enrichments of existing products; of several for one product, the last one."""
     by_key = {(each.supplier_code, replace_nul(each.sku)): each for each in found}
     there = _existing(connection, tenant_id, by_key)
-    # In the order of the key, so that two writers of the same rows wait for one another instead of deadlocking.
+    # In the order of the key, so that two writers of the same rows wait for each other instead of deadlocking.
     rows = [_to_row(*key, by_key[key]) for key in sorted(there)]
     same = {"tenant_id": tenant_id, "rules_version": replace_nul(rules_version), "enriched_at": datetime.now(UTC)}
     database.execute_many(connection, database.upsert(enrichments, *_VALUES), rows, same)
@@ -226,7 +226,7 @@ def _to_list(texts: Sequence[str]) -> str:
 
 
 def sample_enriched(connection: Connection, tenant_id: str, supplier_code: str, limit: int) -> list[EnrichedRow]:
-    """Give a few enriched products, in the order of their SKUs."""
+    """Return a few enriched products, ordered by SKU."""
     found = connection.execute(
         select(enrichments, products.c.title, products.c.content_hash.label("content_now"))
         .select_from(products.join(enrichments, _of_product()))
@@ -253,6 +253,6 @@ def sample_enriched(connection: Connection, tenant_id: str, supplier_code: str, 
 
 
 def count_enriched(connection: Connection, tenant_id: str, supplier_code: str) -> int:
-    """Count the products of a supplier that have an enrichment."""
+    """Count the enriched products of a supplier."""
     where = in_catalogue(enrichments, tenant_id, supplier_code)
     return connection.scalar(select(func.count()).select_from(enrichments).where(where)) or 0

@@ -1,4 +1,4 @@
-"""What can go wrong with a catalogue, and how the faults of SQLAlchemy and its drivers become that."""
+"""Errors of the catalogue, and their mapping from errors of SQLAlchemy and its drivers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = [
 
 
 class CatalogueError(ContextUnityError):
-    """The catalogue cannot do what was asked, and asking again does not help.
+    """The catalogue rejects a call, and a retry does not help.
 
     Attributes:
         catalogue: database URL without its password.
-        retryable: whether the same call may well succeed later.
+        retryable: whether a retry may succeed.
     """
 
     retryable = False
@@ -38,7 +38,7 @@ class CatalogueError(ContextUnityError):
 
 
 class CatalogueUnavailable(CatalogueError):  # noqa: N818 - named after the fact, as the contract's error types are
-    """The database cannot be had right now: unreachable, busy, restarting or full. Asking again later may help."""
+    """The database is unavailable: unreachable, busy, restarting or full. A later retry may help."""
 
     retryable = True
 
@@ -51,29 +51,29 @@ class _PageError(CatalogueError):
 
 
 class PageGone(_PageError):  # noqa: N818 - named after the fact, as the contract's error types are
-    """The page was synced already, so what was staged for it is no more.
+    """The page was already synced, so it is no longer staged.
 
     Attributes:
-        harvest_id: which harvest.
+        harvest_id: id of the harvest.
         page: index of the page.
     """
 
 
 class PageMissing(_PageError):  # noqa: N818 - named after the fact, as the contract's error types are
-    """The page was never staged, or was cleared away when its harvest ended.
+    """The page was never staged, or was deleted at the end of its harvest.
 
     Attributes:
-        harvest_id: which harvest.
+        harvest_id: id of the harvest.
         page: index of the page.
     """
 
 
 class HarvestSuperseded(CatalogueError):  # noqa: N818 - named after the fact, as the contract's error types are
-    """A later harvest of the same tenant and supplier has begun, so this one may not write any more.
+    """A later harvest of the same tenant and supplier has begun, so this one must not write any more.
 
     Attributes:
-        harvest_id: the harvest that wanted to write.
-        current_harvest: the one that took its place.
+        harvest_id: id of this harvest.
+        current_harvest: id of the later one.
     """
 
     def __init__(self, message: str, *, catalogue: str, harvest_id: str, current_harvest: str) -> None:
@@ -83,15 +83,15 @@ class HarvestSuperseded(CatalogueError):  # noqa: N818 - named after the fact, a
 
 
 class HarvestMismatch(_PageError):  # noqa: N818 - named after the fact, as the contract's error types are
-    """What a payload claims of a harvest is not what the catalogue recorded of it.
+    """A payload differs from what the catalogue has recorded about the harvest.
 
     Attributes:
-        harvest_id: which harvest.
-        page: index of the page that was asked for.
+        harvest_id: id of the harvest.
+        page: index of the page.
     """
 
 
-# Primary result codes of SQLite (the low byte) that pass by themselves or once somebody made room.
+# Primary result codes of SQLite (the low byte) that are temporary, or that an operator can resolve.
 _SQLITE_PASSING = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -100,25 +100,25 @@ _SQLITE_PASSING = {
     sqlite3.SQLITE_FULL,
 }
 
-# Classes of SQLSTATE likewise: connection, rollback after a conflict, out of resources, locks, operator, system.
+# Such classes of SQLSTATE: connection, rollback after a conflict, out of resources, locks, operator, system.
 # Source: PostgreSQL manual, appendix "PostgreSQL Error Codes".
 _SQLSTATE_PASSING = {"08", "40", "53", "55", "57", "58"}
 
-# libpq gives no SQLSTATE for a refused connection, only the server's text. A server that says FATAL was reached and
-# said no, which passes by itself only in these cases.
+# libpq reports a refused connection without SQLSTATE, only with the server's text. FATAL means that the server was
+# reached and refused; this is temporary only in these cases.
 _REFUSED_FOR_NOW = ("starting up", "shutting down", "recovery mode", "too many", "remaining connection slots")
 
 
 @contextmanager
 def database_errors(catalogue: str) -> Generator[None]:
-    """Turn what SQLAlchemy raises inside the block into a CatalogueError.
+    """Convert SQLAlchemy's exceptions in the block to a CatalogueError.
 
     Args:
         catalogue: database URL without its password, for the message.
 
     Raises:
         CatalogueUnavailable: the database is unreachable, busy, restarting or full.
-        CatalogueError: any other fault of the database.
+        CatalogueError: any other error of the database.
     """
     try:
         yield
@@ -142,7 +142,7 @@ def database_errors(catalogue: str) -> Generator[None]:
 def _is_passing(error: DBAPIError) -> bool:
     original = error.orig
     if isinstance(original, sqlite3.Error):
-        # The code is missing where the sqlite3 module itself, not SQLite, found the fault.
+        # The code is missing if the error is from the sqlite3 module and not from SQLite.
         return (getattr(original, "sqlite_errorcode", 0) & 0xFF) in _SQLITE_PASSING
     sqlstate: str | None = getattr(original, "sqlstate", None)
     if sqlstate is not None:

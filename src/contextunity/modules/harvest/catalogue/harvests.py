@@ -1,4 +1,4 @@
-"""Life of a harvest in the catalogue: it waits for its turn, begins with its first page, and is finished once."""
+"""Life cycle of a harvest in the catalogue: it waits for its turn, begins with its first page, and is finished once."""
 
 from __future__ import annotations
 
@@ -54,44 +54,44 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SyncCounts:
-    """What syncing one page did. The first four numbers add up to the rows of the page."""
+    """Result of syncing a page. The first four numbers add up to the rows of the page."""
 
     created: int
-    """Products the catalogue did not have."""
+    """New products."""
     changed: int
-    """Products it had with other content, or had marked as no longer listed."""
+    """Products with changed content, or that had been marked as no longer listed."""
     unchanged: int
-    """Products it had just so."""
+    """Products without a change."""
     rejected: int
-    """Rows kept as rejected: those that the transformation refused and those that the sync refused."""
+    """Rows kept as rejected, by the transformation or by the sync."""
     warnings: int = 0
-    """Warnings about rows that were used."""
+    """Warnings about used rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HarvestTotals(SyncCounts):
-    """What all synced pages of one harvest add up to. `rows` is the sum of the first four counts."""
+    """Sum of all synced pages of a harvest. `rows` is the sum of the first four counts."""
 
     pages: int
-    """Pages synced."""
+    """Number of synced pages."""
     rows: int
-    """Rows of those pages, usable or not."""
+    """Rows of those pages, including rejected ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MissingProducts:
-    """What a harvest has not seen of what the feed listed before."""
+    """Products that a harvest has not seen, compared with those listed before."""
 
     missing: int
     """Products listed before that no row of this harvest names."""
     listed: int
     """Products listed before."""
     unreadable: int = 0
-    """Rows of this harvest that name no product, since not even their key could be read, and that the last complete
-    harvest did not have: each may be one of the unseen."""
+    """Rows of this harvest whose key is invalid, and that the last complete harvest did not have: each may be one of
+    the unseen products."""
 
 
-# PostgreSQL refuses index entries of more than about 2,700 bytes; three names and a SKU fit.
+# PostgreSQL rejects index entries of more than about 2,700 bytes; three names and a SKU fit.
 _MAX_NAME_BYTES = 200
 
 
@@ -110,32 +110,32 @@ def on_page(table: Table, ref: PageRef) -> ColumnElement[bool]:
     return and_(in_harvest(table, ref.tenant_id, ref.supplier_code, ref.harvest_id), table.c.page == ref.page)
 
 
-# The same with parameters in place of values. What every page asks is built once, and not for each page: building and
-# compiling a statement takes SQLAlchemy many times as long as SQLite takes to answer it.
+# The same with parameters instead of values. Statements for every page are built once: building and compiling a
+# statement takes SQLAlchemy many times as long as SQLite takes to execute it.
 
 
 def given_catalogue(table: Table) -> ColumnElement[bool]:
-    """Select the rows of the tenant and supplier that `given` names."""
+    """Return the condition for rows of the tenant and supplier in `given`."""
     return and_(table.c.tenant_id == bindparam("of_tenant"), table.c.supplier_code == bindparam("of_supplier"))
 
 
 def given_harvest(table: Table) -> ColumnElement[bool]:
-    """Select the rows of the harvest that `given` names."""
+    """Return the condition for rows of the harvest in `given`."""
     return and_(given_catalogue(table), table.c.harvest_id == bindparam("of_harvest"))
 
 
 def given_page(table: Table) -> ColumnElement[bool]:
-    """Select the rows of the page that `given` names."""
+    """Return the condition for rows of the page in `given`."""
     return and_(given_harvest(table), table.c.page == bindparam("of_page"))
 
 
 def given(ref: PageRef) -> dict[str, Any]:
-    """Give the parameters of `given_page`."""
+    """Return the parameters of `given_page`."""
     return {**given_names(ref.tenant_id, ref.supplier_code, ref.harvest_id), "of_page": ref.page}
 
 
 def given_names(tenant_id: str, supplier_code: str, harvest_id: str) -> dict[str, Any]:
-    """Give the parameters of `given_harvest`."""
+    """Return the parameters of `given_harvest`."""
     return {"of_tenant": tenant_id, "of_supplier": supplier_code, "of_harvest": harvest_id}
 
 
@@ -155,7 +155,7 @@ _COUNTS = select(
 
 
 def check_names(database: Database, **names: str) -> None:
-    """Refuse names that one of the databases could not hold.
+    """Reject names that one of the databases cannot store.
 
     Raises:
         CatalogueError: a name is empty, longer than 200 bytes in UTF-8, or has a NUL character.
@@ -170,12 +170,12 @@ def check_names(database: Database, **names: str) -> None:
 
 
 def lock_catalogue(connection: Connection, tenant_id: str, supplier_code: str) -> str | None:
-    """Wait for our turn at one tenant's products of one supplier, and hold it until the transaction ends.
+    """Lock the products of a tenant and supplier until the transaction ends.
 
     Returns:
-        The harvest that may write, or None where there was none yet.
+        The harvest that may write, or None if there is none yet.
     """
-    # FOR UPDATE is left out on SQLite, where the whole transaction holds the write lock.
+    # On SQLite there is no FOR UPDATE; the whole transaction holds the write lock.
     return connection.scalar(_LOCK, {"of_tenant": tenant_id, "of_supplier": supplier_code})
 
 
@@ -185,7 +185,7 @@ def begin_harvest(
     """Make a harvest the current one of its tenant and supplier, unless it has begun before.
 
     Raises:
-        HarvestSuperseded: it has begun before, and another one since.
+        HarvestSuperseded: it has begun before, and another one after it.
     """
     key = {"tenant_id": tenant_id, "supplier_code": supplier_code}
     current = _current(connection, tenant_id, supplier_code, harvest_id)
@@ -194,7 +194,7 @@ def begin_harvest(
             database.insert(suppliers).values(**key, current_harvest=harvest_id).on_conflict_do_nothing()
         )
         lock_catalogue(connection, tenant_id, supplier_code)
-        # Asked again, now that nobody else can begin it.
+        # Check again under the lock.
         if _current(connection, tenant_id, supplier_code, harvest_id) is None:
             connection.execute(harvests.insert().values(**key, harvest_id=harvest_id, started_at=datetime.now(UTC)))
             connection.execute(
@@ -202,7 +202,7 @@ def begin_harvest(
                 .where(in_catalogue(suppliers, tenant_id, supplier_code))
                 .values(current_harvest=harvest_id)
             )
-            # Every other harvest is over now; an activity of one that ended late may have left its page behind.
+            # All other harvests have ended; a late activity of one may have left its page.
             others = and_(in_catalogue(staged_pages, tenant_id, supplier_code), staged_pages.c.harvest_id != harvest_id)
             connection.execute(delete(staged_pages).where(others))
         current = _current(connection, tenant_id, supplier_code, harvest_id)
@@ -211,12 +211,12 @@ def begin_harvest(
 
 
 def _current(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> str | None:
-    """Tell which harvest may write; None where the one in question has not begun."""
+    """Return the harvest that may write; None if this harvest has not begun."""
     return connection.scalar(_BEGUN, given_names(tenant_id, supplier_code, harvest_id))
 
 
 def superseded_error(database: Database, harvest_id: str, current: str) -> HarvestSuperseded:
-    """Say that a later harvest has taken the place of this one."""
+    """Raise the error for a harvest that a later one has replaced."""
     return HarvestSuperseded(
         f"catalogue {database.shown}: harvest {harvest_id!r} may not write any more, since harvest {current!r} of the "
         "same tenant and supplier began after it; start a new harvest",
@@ -227,7 +227,7 @@ def superseded_error(database: Database, harvest_id: str, current: str) -> Harve
 
 
 def recorded_counts(connection: Connection, ref: PageRef) -> SyncCounts | None:
-    """Look up what syncing the page did; None where it was not synced yet."""
+    """Return the recorded result of syncing the page; None if it was not synced."""
     row = connection.execute(_COUNTS, given(ref)).one_or_none()
     if row is None:
         return None
@@ -241,7 +241,7 @@ def recorded_counts(connection: Connection, ref: PageRef) -> SyncCounts | None:
 
 
 def harvest_totals(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> HarvestTotals:
-    """Add up the synced pages of a harvest."""
+    """Return the sum of the synced pages of a harvest."""
     table = harvest_pages.c
     numbers = (table.created, table.changed, table.unchanged, table.rejected, table.warnings)
     pages, *sums = connection.execute(
@@ -249,7 +249,7 @@ def harvest_totals(connection: Connection, tenant_id: str, supplier_code: str, h
             in_harvest(harvest_pages, tenant_id, supplier_code, harvest_id)
         )
     ).one()
-    # PostgreSQL adds bigints up to a numeric.
+    # PostgreSQL's sum of bigints is a numeric.
     created, changed, unchanged, rejected, warnings = (int(number) for number in sums)
     return HarvestTotals(
         pages=pages,
@@ -265,10 +265,10 @@ def harvest_totals(connection: Connection, tenant_id: str, supplier_code: str, h
 def finish_harvest(
     database: Database, connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str, *, complete: bool
 ) -> int:
-    """Mark what a complete harvest has not seen, and clear what it and the harvests before it left staged.
+    """Mark the products that a complete harvest has not seen, and delete staged pages of it and earlier harvests.
 
     Returns:
-        How many products were marked, now or when it was finished the first time.
+        Number of marked products, also if it was already finished.
 
     Raises:
         HarvestSuperseded: it is not finished, and a later harvest has begun.
@@ -278,14 +278,14 @@ def finish_harvest(
     if delisted is None:
         begin_harvest(database, connection, tenant_id, supplier_code, harvest_id)
         lock_catalogue(connection, tenant_id, supplier_code)
-        # Asked again, now that no second attempt can finish it.
+        # Check again under the lock, because of concurrent attempts.
         delisted = _recorded_delisted(connection, this_harvest)
     if delisted is not None:
         connection.execute(delete(staged_pages).where(in_harvest(staged_pages, tenant_id, supplier_code, harvest_id)))
         return delisted
     now = datetime.now(UTC)
     delisted = _mark_delisted(connection, tenant_id, supplier_code, harvest_id, now) if complete else 0
-    # This harvest is the current one, so all others of this tenant and supplier are over.
+    # This harvest is the current one, so all others of this tenant and supplier have ended.
     connection.execute(delete(staged_pages).where(in_catalogue(staged_pages, tenant_id, supplier_code)))
     connection.execute(
         update(harvests).where(this_harvest).values(finished_at=now, complete=complete, delisted=delisted)
@@ -294,14 +294,14 @@ def finish_harvest(
 
 
 def old_harvests(connection: Connection, tenant_id: str, supplier_code: str, *, keep: int) -> list[str]:
-    """List the harvests but the newest `keep` of which the database has more than that they were."""
+    """Return all but the newest `keep` harvests that have more in the database than their own row."""
     synced, fetched = (
         select(table.c.page)
         .where(in_catalogue(table, tenant_id, supplier_code), table.c.harvest_id == harvests.c.harvest_id)
         .exists()
         for table in (harvest_pages, fetched_pages)
     )
-    # One that found the feed unchanged has left nothing, and stands by the rows of one before.
+    # A harvest of an unchanged feed has no rows, and refers to those of an earlier one.
     newest = select(harvests.c.harvest_id).where(
         in_catalogue(harvests, tenant_id, supplier_code), harvests.c.unchanged_since.is_(None)
     )
@@ -315,10 +315,10 @@ def old_harvests(connection: Connection, tenant_id: str, supplier_code: str, *, 
 
 
 def forget_harvest(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> bool:
-    """Delete what a harvest left, all but its row in `harvests`: without that it could begin, and write, once more.
+    """Delete the data of a harvest except its row in `harvests`, which prevents it from beginning again.
 
     Returns:
-        False where nothing was left.
+        False if there was nothing to delete.
     """
     lock_catalogue(connection, tenant_id, supplier_code)
     deleted = 0
@@ -335,7 +335,7 @@ def _recorded_delisted(connection: Connection, this_harvest: ColumnElement[bool]
 def find_incomplete(
     connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str
 ) -> tuple[HarvestIncomplete, str]:
-    """Give what the first page that shows it says is missing of the feed; UNSPECIFIED where none does."""
+    """Return what is missing of the feed, from the first page that shows it; UNSPECIFIED for nothing."""
     table = fetched_pages.c
     row = connection.execute(
         select(table.incomplete, table.incomplete_detail)
@@ -351,9 +351,9 @@ def find_incomplete(
 def count_missing_products(
     connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str
 ) -> MissingProducts:
-    """Count what finishing the harvest as complete would mark, beside what was listed before it."""
+    """Count what finishing the harvest as complete would mark, and the products listed before."""
     here = in_catalogue(products, tenant_id, supplier_code)
-    # Both at once: counting reads every product.
+    # Both in one query, because counting reads every product.
     missing, listed = connection.execute(
         select(
             func.count(case((_missing_from(harvest_id), 1))), func.count(case((products.c.delisted_at.is_(None), 1)))
@@ -365,7 +365,7 @@ def count_missing_products(
 
 
 def _count_unreadable(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> int:
-    """Count the rows that may be any product; those that the last complete harvest had too are none seen since."""
+    """Count the rows with an invalid key, without those that the last complete harvest had too."""
     table = harvests.c
     last = connection.scalar(
         select(table.harvest_id)
@@ -386,7 +386,7 @@ def _count_unreadable(connection: Connection, tenant_id: str, supplier_code: str
 
     count = select(func.count()).select_from(rejected_rows).where(without_key(harvest_id))
     if last is not None:
-        # NOT IN, which both databases answer by one hash of the others.
+        # Both databases execute NOT IN with one hash of the subquery.
         count = count.where(rejected_rows.c.raw.not_in(select(rejected_rows.c.raw).where(without_key(last))))
     return connection.scalar(count) or 0
 
@@ -413,25 +413,24 @@ def _mark_delisted(connection: Connection, tenant_id: str, supplier_code: str, h
     return marked
 
 
-# Of a tenant's harvests the first so many are under way, the others wait in a row. A harvest keeps its turn while its
-# workflow runs, whatever becomes of workers: nothing has to be renewed, and a worker that is killed holds nothing.
-# Whether a workflow still runs is the Temporal server's to tell; those in front are looked at when somebody waits for
-# them.
+# The first harvests of a tenant, up to the limit, run; the others wait in order. A harvest keeps its turn while its
+# workflow runs, whatever happens to workers: nothing must be renewed, and a killed worker holds nothing. Only the
+# Temporal server knows whether a workflow runs; waiting harvests check the running ones.
 
 _TURN_LOCK = 0x7475726E
 """Class of the advisory locks of tenants, on PostgreSQL."""
 _CHECK_INTERVAL = timedelta(seconds=10)
-"""After which somebody looks again whether a harvest is over, for all who wait."""
+"""Interval after which a waiting harvest checks whether a running one has ended, for all that wait."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turn:
-    """Where a harvest stands.
+    """Position of a harvest in the queue.
 
     Attributes:
-        granted: whether it may go on.
+        granted: whether it may run.
         ahead: harvests before it.
-        to_check: of those that are under way, the ones that may be over: harvest_id and workflow_id.
+        to_check: running harvests that may have ended: harvest_id and workflow_id.
     """
 
     granted: bool
@@ -444,11 +443,11 @@ def take_turn(
 ) -> Turn:
     """See `Catalogue.take_turn`."""
     if database.is_postgresql:
-        # On SQLite the write lock does the same.
+        # On SQLite the write lock has this effect.
         connection.execute(select(func.pg_advisory_xact_lock(_TURN_LOCK, func.hashtext(tenant_id))))
     table, now = harvest_turns.c, datetime.now(UTC)
     mine = table.tenant_id == tenant_id
-    # A workflow is one harvest at a time: what went by its id before is over.
+    # A workflow runs one harvest at a time: earlier ones with its id have ended.
     connection.execute(
         delete(harvest_turns).where(mine, table.workflow_id == workflow_id, table.harvest_id != harvest_id)
     )

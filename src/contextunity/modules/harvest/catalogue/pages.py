@@ -1,7 +1,7 @@
-"""Pages of a harvest: what one activity leaves for the next, and the record that payloads are compared with.
+"""Pages of a harvest: data that one activity stages for the next, and the record that payloads are checked against.
 
-Whoever may start workflows can write any payload. What decides which rows become whose products is therefore recorded
-when the first activity finds it out, and compared from then on; a payload that does not agree is rejected for good.
+Anyone who may start workflows can send any payload. So whatever determines the owner of rows is recorded by the first
+activity that knows it, and later payloads are compared with the record; one that differs is rejected without retries.
 """
 
 from __future__ import annotations
@@ -59,49 +59,49 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FetchedFrom:
-    """Who fetched a page, and which part of which feed it is."""
+    """Source of a fetched page: its workflow, its feed, and its part of the feed."""
 
     workflow_id: str
-    """Id of the workflow that the activity belongs to, as Temporal tells it."""
+    """Id of the activity's workflow, from Temporal."""
     feed: Feed
-    """The feed; its address and currency are not recorded, since the settings say them."""
+    """The feed; its address and currency are not recorded, because they are settings."""
     end: FeedCursor
-    """Where the page ends."""
+    """Position of the page's end."""
     end_of_feed: bool
-    """Whether the feed ends there."""
+    """Whether it is the end of the feed."""
     seconds: float = 0.0
-    """What it took to read it."""
+    """Duration of reading it."""
     incomplete: HarvestIncomplete = HarvestIncomplete.UNSPECIFIED
-    """What is missing of the feed, as the page shows."""
+    """What is missing of the feed, if the page shows it."""
     incomplete_detail: str = ""
-    """The same for people."""
+    """The same as text for people."""
     read_by: str = ""
-    """What it was fetched by; see Resources.read_by."""
+    """Hash of what it was read by; see Resources.read_by."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurrentReading:
-    """A complete reading of a feed that the catalogue still shows, so that an unchanged feed need not be read."""
+    """A complete reading of a feed that the catalogue still contains, so that an unchanged feed need not be read."""
 
     reading: str
     """The harvest that read it."""
     newest: str
-    """The harvest that began last: that one, or one that found the feed unchanged since."""
+    """The newest harvest: the same one, or one that found the feed unchanged since then."""
     version: str
     """As in `Feed.version`."""
     read_at: datetime
-    """When reading it began, UTC."""
+    """Start of the reading, UTC."""
 
 
 Kind = Literal["raw", "product"]
-"""Whether rows as the feed has them, or after the transformation."""
+"""Rows of the feed, or transformed rows."""
 
 _FIND = select(staged_pages.c.data).where(given_page(staged_pages), staged_pages.c.kind == bindparam("of_kind"))
 _DROP = delete(staged_pages).where(given_page(staged_pages))
 
 
 def put_page(database: Database, connection: Connection, ref: PageRef, kind: Kind, compressed: bytes) -> None:
-    """Stage the rows of a page, encoded and compressed, in place of what was staged for it before.
+    """Stage the rows of a page, encoded and compressed, and replace those that were staged for it before.
 
     Raises:
         HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
@@ -119,11 +119,11 @@ def put_page(database: Database, connection: Connection, ref: PageRef, kind: Kin
 
 
 def get_page(database: Database, connection: Connection, ref: PageRef, kind: Kind) -> bytes:
-    """Give the encoded rows of a page.
+    """Return the encoded rows of a page.
 
     Raises:
-        PageGone: the page was synced already.
-        PageMissing: it was never staged, or its harvest is over.
+        PageGone: the page was already synced.
+        PageMissing: it was never staged, or its harvest has ended.
     """
     data = connection.scalar(_FIND, {**given(ref), "of_kind": kind})
     if data is not None:
@@ -145,7 +145,7 @@ def get_page(database: Database, connection: Connection, ref: PageRef, kind: Kin
 
 
 def drop_page(connection: Connection, ref: PageRef) -> None:
-    """Clear away both forms of a page."""
+    """Delete both forms of a page."""
     connection.execute(_DROP, given(ref))
 
 
@@ -177,7 +177,7 @@ _RECORD = (
     )
     .where(given_harvest(harvests))
 )
-"""A harvest, and where one of its pages ended; `page` is NULL where that was not fetched."""
+"""A harvest, and the end of one of its pages; `page` is NULL if that was not fetched."""
 _READ = (
     update(harvests)
     .where(given_harvest(harvests))
@@ -199,7 +199,7 @@ def check_fetch(
     cursor: FeedCursor | None,
 ) -> float:
     """See `Catalogue.check_fetch`."""
-    # Where the page before ended is asked along with it.
+    # The same query also returns the end of the page before.
     row = _own_harvest(database, connection, ref, workflow_id, page=ref.page - 1)
     if ref.page == 0:
         if feed is not None or cursor is not None:
@@ -232,7 +232,7 @@ def check_page(database: Database, connection: Connection, ref: PageRef, workflo
     """See `Catalogue.check_page`.
 
     Returns:
-        Where the page ended; None where an earlier release fetched it.
+        The end of the page; None if an earlier release fetched it.
     """
     row = _own_harvest(database, connection, ref, workflow_id, page=ref.page)
     if row is None:
@@ -265,14 +265,14 @@ def check_last(database: Database, connection: Connection, ref: PageRef, workflo
 
 
 def record_fetch(database: Database, connection: Connection, ref: PageRef, fetched: FetchedFrom) -> None:
-    """Record where a page came from; its harvest has begun, in this transaction or before."""
+    """Record the source of a page, whose harvest has begun in this or an earlier transaction."""
     row = _own_harvest(database, connection, ref, fetched.workflow_id, page=ref.page + 1)
     if row is None:
         _raise_mismatch(database, ref, "this harvest has not begun")
     if row.unchanged_since is not None:
         _raise_mismatch(database, ref, "another attempt found the feed unchanged, and the harvest is finished")
-    # Until the next page is fetched a repeated attempt may well find another version, or end elsewhere, and it is its
-    # answer that counts. Afterwards it can only be one that was given up, whose answer nobody waits for.
+    # Until the next page is fetched, a repeated attempt may find another version, or another end, and its answer
+    # counts. Afterwards it can only be an abandoned attempt, whose answer nobody uses.
     followed = row.page is not None
     if row.feed_version is None or (ref.page == 0 and not followed):
         connection.execute(
@@ -313,7 +313,7 @@ def record_fetch(database: Database, connection: Connection, ref: PageRef, fetch
 
 
 def record_transform(connection: Connection, ref: PageRef, *, read_by: str, holds_until: datetime | None) -> None:
-    """Record what a page was transformed by, and until when that gives the same."""
+    """Record what a page was transformed by, and until when the result is valid."""
     connection.execute(_TRANSFORMED, {**given(ref), "by": read_by or None, "until": holds_until})
 
 
@@ -385,15 +385,15 @@ def finish_unchanged(
 def _own_harvest(
     database: Database, connection: Connection, ref: PageRef, workflow_id: str, *, page: int = 0
 ) -> _Row | None:
-    """Give what is recorded of a harvest and one of its pages, or None where it has not begun.
+    """Return the record of a harvest and one of its pages, or None if it has not begun.
 
-    It is this workflow's or nobody's yet.
+    The harvest belongs to this workflow, or to none yet.
     """
     if not workflow_id:
         _raise_mismatch(database, ref, "the activity does not belong to a workflow")
     row = connection.execute(_RECORD, {**given(ref), "of_page": page}).one_or_none()
     if row is not None and row.workflow_id is not None and row.workflow_id != workflow_id:
-        # The other workflow is not named: it may be another tenant's.
+        # Do not name the other workflow: it may be another tenant's.
         _raise_mismatch(database, ref, f"this harvest does not belong to workflow {workflow_id!r}")
     return row
 
@@ -403,7 +403,7 @@ def _read_seconds(row: _Row | None) -> float:
 
 
 def _feed_columns(feed: Feed) -> dict[str, Any]:
-    """Give what is recorded of a feed, by column."""
+    """Return the recorded columns of a feed."""
     return {
         "feed_version": feed.version,
         "feed_format": feed.format.name or str(int(feed.format)),
@@ -423,10 +423,10 @@ def _check_feed(database: Database, ref: PageRef, row: _Row, feed: Feed) -> None
 
 
 def _fetched_before_records(connection: Connection, ref: PageRef) -> bool:
-    """Tell whether a page without a record was fetched all the same: by a release that kept none.
+    """Return whether a page without a record was fetched anyway, by a release without records.
 
-    Such a release may still run beside this one during an upgrade. No payload leads here, since whatever this release
-    stages it records.
+    Such a release may run concurrently during an upgrade. Payloads cannot cause this, because this release records
+    whatever it stages.
     """
     return any(
         connection.scalar(select(table.c.page).where(on_page(table, ref)).limit(1)) is not None

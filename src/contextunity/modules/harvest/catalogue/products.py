@@ -1,4 +1,4 @@
-"""Products as rows of the products table, and as the line of ProtoJSON in which the whole of each is kept."""
+"""Products as rows of the products table, and as a line of ProtoJSON with the complete product."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ _PUBLICATION = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProductRow:
-    """A product of a page, with what the decision about it needs."""
+    """A product of a page, with the values that the sync compares."""
 
     sku: str
-    """Stock keeping unit as the catalogue keeps it."""
+    """Stock keeping unit in the catalogue's form."""
     line: int
-    """Line of the feed that it begins on."""
+    """First line of the product in the feed."""
     content_hash: str
-    """SHA-256 over everything but the line, in hex."""
+    """SHA-256 over everything except the line, in hex."""
     product: harvest_pb2.Product
     """The product, without its line."""
 
 
 def product_row(product: harvest_pb2.Product) -> ProductRow:
-    """Take the line off a product, and hash the rest.
+    """Remove the line from a product, and hash the rest.
 
-    The hash is taken over the deterministic wire form, in which fields come in the order of their numbers and map
-    entries in the order of their keys. Protobuf does not promise that form for ever; should a release of it change
-    the form, the next harvest writes every product once more and counts it as changed, and nothing else happens.
+    The hash is over the deterministic encoding, which orders fields by number and map entries by key. Protobuf does
+    not guarantee this encoding forever; if a release changes it, the next harvest only writes every product again, and
+    counts it as changed.
     """
     line = product.line
     product.ClearField("line")
@@ -68,7 +68,7 @@ def product_row(product: harvest_pb2.Product) -> ProductRow:
 
 
 def product_values(row: ProductRow) -> dict[str, Any]:
-    """Spread a product over the columns that hold its content."""
+    """Return the product's values for the content columns."""
     product = row.product
     price = product.price
     priced = product.HasField("price")
@@ -90,12 +90,12 @@ def product_values(row: ProductRow) -> dict[str, Any]:
 
 
 def replace_nul(text: str) -> str:
-    """Replace NUL characters by U+FFFD: PostgreSQL refuses them, and tools cut SQLite's text off at them."""
+    """Replace NUL characters by U+FFFD: PostgreSQL rejects them, and tools truncate SQLite's text at them."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in text else text
 
 
 def decimal_price(units: int | None, nanos: int | None) -> Decimal | None:
-    """Put the two halves of a price together, with two decimals at least.
+    """Combine the two parts of a price, with at least two decimals.
 
     >>> decimal_price(54, 950_000_000)
     Decimal('54.95')
@@ -127,27 +127,27 @@ _PLAIN = {
 }
 
 
-# `json_format` of google.protobuf reads the JSON. Writing goes through functions made once from the descriptor instead,
-# because `json_format` looks at the descriptors anew for every value and so took as long as all the rest of a sync. A
-# test holds the two against each other.
+# `json_format` of google.protobuf decodes the JSON. Encoding uses functions that are made once from the descriptor:
+# `json_format` inspects the descriptors again for every value, and took as long as the rest of a sync. A test compares
+# the two.
 
 
 def product_to_json(product: harvest_pb2.Product) -> str:
-    """Write a product as one line of ProtoJSON with the field names of the contract."""
+    """Encode a product as one line of ProtoJSON with the field names of the contract."""
     return to_json(_product_to_object(product)).decode()
 
 
 def product_from_json(data: str) -> harvest_pb2.Product:
-    """Read a product that `product_to_json` wrote."""
-    # A newer worker beside this one may have written fields that this one does not know.
+    """Decode a product from `product_to_json`."""
+    # A newer worker may have written fields that are unknown here.
     return json_format.Parse(data, harvest_pb2.Product(), ignore_unknown_fields=True)
 
 
 def compile_to_object(descriptor: Descriptor) -> _Convert:
-    """Make the function that turns a message of one class into what JSON is written from.
+    """Make the function that converts a message of one class to JSON data.
 
     Raises:
-        NotImplementedError: a field has a type that nothing in Product has so far.
+        NotImplementedError: a field has a type that no field of Product had so far.
     """
     plan = {field.number: (field.name, _compile_field(field)) for field in descriptor.fields}
 
@@ -155,7 +155,7 @@ def compile_to_object(descriptor: Descriptor) -> _Convert:
         result: dict[str, Any] = {}
         for field, value in message.ListFields():
             name, convert_value = plan[field.number]
-            # Most are texts, and a call for each would take as long as all the rest.
+            # Most values are texts, and a call for each would take as long as the rest.
             result[name] = value if convert_value is _as_is else convert_value(value)
         return result
 
@@ -166,7 +166,7 @@ def _compile_field(field: FieldDescriptor) -> _Convert:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         key, value = field.message_type.fields_by_name["key"], field.message_type.fields_by_name["value"]
         if key.type == value.type == FieldDescriptor.TYPE_STRING:
-            # Sorted, so that the text of a product does not hang on chance.
+            # Sorted, so that the text of a product is deterministic.
             return lambda entries: dict(sorted(entries.items()))
         raise _unsupported_type(field)
     convert = _compile_value(field)

@@ -1,6 +1,6 @@
-"""Rejected rows and warnings of harvests: reading them, and deleting those of the oldest where there are too many.
+"""Rejected rows and warnings of harvests: reading them, and deleting the oldest ones above a limit.
 
-Counts stay, whosever rows are deleted: what was rejected is part of what a harvest tells.
+Counts are kept even if rows are deleted, because a harvest reports how many rows were rejected.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = [
 ]
 
 ROW_BYTES = 100
-"""What a row takes beside its texts, about."""
+"""Approximate size of a row without its texts."""
 
 _USED = (
     select(func.count() - func.count(harvest_pages.c.rejected_bytes), func.sum(harvest_pages.c.rejected_bytes))
     .select_from(harvest_pages)
     .where(harvest_pages.c.tenant_id == bindparam("of_tenant"))
 )
-"""Pages of a tenant of which it is not known, and what all others take."""
+"""Pages of a tenant without a recorded size, and the size of all others."""
 
 _SEVERITIES = {RowSeverity.REJECTED: "rejected", RowSeverity.WARNING: "warning"}
 _BY_WORD = {word: severity for severity, word in _SEVERITIES.items()}
@@ -45,7 +45,7 @@ def list_rejected(
     limit: int,
     severity: RowSeverity = RowSeverity.REJECTED,
 ) -> list[RejectedRow]:
-    """Give the first rejected rows of a harvest, or the first warnings, in the order of the feed."""
+    """Return the first rejected rows of a harvest, or the first warnings, in the order of the feed."""
     table = rejected_rows.c
     found = connection.execute(
         select(rejected_rows)
@@ -107,7 +107,7 @@ def rejected_by_reason(
     harvest_id: str,
     severity: RowSeverity = RowSeverity.REJECTED,
 ) -> dict[str, int]:
-    """Count the rejected rows of a harvest, or the warnings, by their reason, in the order of the reasons."""
+    """Count the rejected rows or the warnings of a harvest by reason, in the order of the reasons."""
     reason = rejected_rows.c.reason
     found = connection.execute(
         select(reason, func.count().label("number"))
@@ -154,7 +154,7 @@ def trim_rejected(database: Database, ref: PageRef, budget: int) -> list[str]:
         total -= int(row.bytes)
         emptied.append(row.harvest_id)
     if total > budget:
-        # The harvest alone takes more. Its first rows tell more than none would, and most often what the others are.
+        # This harvest alone is above the limit. Keep its first rows, which usually show what the others are.
         with database.writing() as connection:
             lock_catalogue(connection, ref.tenant_id, ref.supplier_code)
             connection.execute(delete(rejected_rows).where(on_page(rejected_rows, ref)))
@@ -164,7 +164,7 @@ def trim_rejected(database: Database, ref: PageRef, budget: int) -> list[str]:
 
 
 def dropped_rows(connection: Connection, tenant_id: str, supplier_code: str, harvest_id: str) -> int:
-    """Count the rows of a harvest that are not kept."""
+    """Count the deleted rows of a harvest."""
     table = harvest_pages.c
     counted = func.coalesce(func.sum(table.rejected + table.warnings), 0)
     this_harvest = in_harvest(harvest_pages, tenant_id, supplier_code, harvest_id)
@@ -172,7 +172,7 @@ def dropped_rows(connection: Connection, tenant_id: str, supplier_code: str, har
 
 
 def _total(database: Database, tenant_id: str) -> int:
-    """Add up what a tenant's rejected rows take."""
+    """Return the size of a tenant's rejected rows."""
     with database.reading() as connection:
         unknown, total = connection.execute(_USED, {"of_tenant": tenant_id}).one()
     if unknown:
@@ -183,7 +183,7 @@ def _total(database: Database, tenant_id: str) -> int:
 
 
 def _add_up(connection: Connection, tenant_id: str) -> None:
-    """Note what pages take that a release without the number synced; in characters, as both databases count them."""
+    """Record the size of pages that an older release synced; in characters, as both databases count them."""
     row, page = rejected_rows.c, harvest_pages.c
     texts = (row.sku, row.reason, row.detail, row.raw)
     used = select(

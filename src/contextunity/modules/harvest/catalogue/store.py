@@ -1,4 +1,4 @@
-"""Catalogue: the one class through which the harvest module and its users reach the catalogue's database."""
+"""Catalogue: the class through which the harvest module and its users access the catalogue's database."""
 
 from __future__ import annotations
 
@@ -39,37 +39,37 @@ __all__ = ["Catalogue", "CatalogueRow"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CatalogueRow:
-    """A product as a table shows it to people; `Catalogue.get` gives the whole of it."""
+    """A product for display in a table; `Catalogue.get` returns the complete product."""
 
     sku: str
     """Stock keeping unit."""
     title: str
-    """Title, with what sets the variant apart."""
+    """Title, including the values of the variant."""
     brand: str
-    """Brand or vendor. Empty means not told."""
+    """Brand or vendor. Empty means unknown."""
     price: Decimal | None
-    """Price, exact. None means that the product came without one."""
+    """Exact price. None means that the product has no price."""
     currency_code: str
-    """ISO 4217 code of the price. Empty where there is no price."""
+    """ISO 4217 code of the price. Empty without a price."""
     stock: int | None
-    """Pieces in stock. None means not told."""
+    """Pieces in stock. None means unknown."""
     availability: str
-    """in_stock, out_of_stock, preorder or backorder. Empty means not told."""
+    """in_stock, out_of_stock, preorder or backorder. Empty means unknown."""
     updated_at: datetime
-    """When its content was last written, UTC."""
+    """Time of the last change of its content, UTC."""
     publication: str
-    """active, draft, archived or unpublished. Empty means not told."""
+    """active, draft, archived or unpublished. Empty means unknown."""
     delisted_at: datetime | None
-    """When it was marked as no longer listed, UTC. None means that it is listed."""
+    """Time when it was marked as no longer listed, UTC. None means that it is listed."""
 
 
 class Catalogue:
     """Products of every tenant and supplier, and the pages of running harvests.
 
-    It may be used from any number of threads, and opened by any number of processes. Every method but forget_harvests
-    and trim_rejected is one transaction of its own. Each of them raises CatalogueError where the database refuses, and
-    its child CatalogueUnavailable where asking again later may help; a name that is empty, longer than 200 bytes or has
-    a NUL character is a CatalogueError as well.
+    Any number of threads may share it, and any number of processes may open it. Every method is one transaction, except
+    forget_harvests and trim_rejected. Each of them raises CatalogueError if the database rejects it, or its subclass
+    CatalogueUnavailable if a later retry may help. A name that is empty, longer than 200 bytes or has a NUL character
+    is a CatalogueError as well.
 
     Attributes:
         url_for_display: database URL without its password.
@@ -81,14 +81,14 @@ class Catalogue:
 
     @classmethod
     def open(cls, url: str) -> Catalogue:
-        """Open a catalogue, and make its tables where there are none.
+        """Open a catalogue, and create missing tables.
 
         Args:
             url: `sqlite:///path` (the folder is created), or `postgresql://user:password@host/database`; `postgres://`
-                and `postgresql+psycopg://` mean the same.
+                and `postgresql+psycopg://` are equivalent.
 
         Raises:
-            CatalogueError: the URL, the file, the driver or the tables found cannot be used.
+            CatalogueError: the URL, the file, the driver or the existing tables cannot be used.
             CatalogueUnavailable: the server cannot be reached, or is busy.
         """
         database = Database.open(url)
@@ -100,11 +100,11 @@ class Catalogue:
         return cls(database)
 
     def close(self) -> None:
-        """Close all connections. Closing twice does no harm."""
+        """Close all connections. Closing twice is allowed."""
         self._database.close()
 
     def __enter__(self) -> Catalogue:
-        """Give the catalogue itself, to be closed at the end of the block."""
+        """Return the catalogue, which the end of the block closes."""
         return self
 
     def __exit__(
@@ -113,21 +113,21 @@ class Catalogue:
         """Close all connections."""
         self.close()
 
-    # Staging: pages on their way from one activity to the next.
+    # Staging: pages between activities.
 
     def put_raw_page(self, ref: PageRef, page: RawPage, fetched: FetchedFrom | None = None) -> None:
-        """Stage a page as fetched, in place of what was staged for it before. The first one begins its harvest.
+        """Stage a fetched page, and replace what was staged for it before. The first page begins its harvest.
 
         Args:
-            ref: which page.
+            ref: the page.
             page: its rows.
-            fetched: where they come from, which is recorded: what later activities claim is held against it. Without
-                it nothing is, as for pages that no activity fetched.
+            fetched: source of the rows, which is recorded and compared with later payloads. None records nothing, for
+                pages that no activity fetched.
 
         Raises:
             HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
-            HarvestMismatch: the harvest is another workflow's or of another version of the feed, or this is a late
-                repetition that read something else than the attempt that the next page goes on from.
+            HarvestMismatch: the harvest belongs to another workflow or another version of the feed, or this is a late
+                retry whose result differs from that of the attempt that the next page continues.
         """
         compressed = self._pack(ref, page)
         with self._database.writing() as connection:
@@ -136,24 +136,24 @@ class Catalogue:
                 pages.record_fetch(self._database, connection, ref, fetched)
 
     def get_raw_page(self, ref: PageRef) -> RawPage:
-        """Give a page as fetched. It stays until the page is synced, so that a transformation can be repeated.
+        """Return a fetched page. It stays until the page is synced, so that the transformation can be retried.
 
         Raises:
-            PageGone: the page was synced already.
-            PageMissing: it was never staged, or its harvest is over.
+            PageGone: the page was already synced.
+            PageMissing: it was never staged, or its harvest has ended.
         """
         return decode(RawPage, self._get(ref, "raw"))
 
     def put_product_page(
         self, ref: PageRef, page: ProductPage, *, read_by: str = "", holds_until: datetime | None = None
     ) -> None:
-        """Stage a page as transformed, in place of what was staged for it before.
+        """Stage a transformed page, and replace what was staged for it before.
 
         Args:
-            ref: which page.
+            ref: the page.
             page: its products and rejected rows.
             read_by: what it was transformed by, which is recorded; see Resources.read_by.
-            holds_until: when it would give others though the feed is the same; None for never.
+            holds_until: time at which the result would differ for the same feed; None for never.
 
         Raises:
             HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
@@ -164,78 +164,78 @@ class Catalogue:
             pages.record_transform(connection, ref, read_by=read_by, holds_until=holds_until)
 
     def get_product_page(self, ref: PageRef) -> ProductPage:
-        """Give a page as transformed.
+        """Return a transformed page.
 
         Raises:
-            PageGone: the page was synced already.
-            PageMissing: it was never staged, or its harvest is over.
+            PageGone: the page was already synced.
+            PageMissing: it was never staged, or its harvest has ended.
         """
         return decode(ProductPage, self._get(ref, "product"))
 
-    # What payloads claim, held against what was recorded. A payload passes through its sender's hands.
+    # Checks of payloads against the record, because their sender can change them.
 
     def check_fetch(self, ref: PageRef, workflow_id: str, feed: Feed | None, cursor: FeedCursor | None) -> float:
-        """Hold what the request of a fetch claims against the record.
+        """Check the request of a fetch against the record.
 
-        The first page claims nothing, since it is fetched to find out. Any other begins where the page before ended, in
-        the feed that the first page found, and belongs to the workflow that fetched that one. A harvest that an earlier
-        release began has no record; what it staged or synced is believed.
+        The first page has no record yet. Every other page must begin at the end of the page before, in the feed of the
+        first page, and belong to the workflow that fetched the page before. A harvest from an earlier release has no
+        record; its staged and synced pages are trusted.
 
         Args:
-            ref: which page is to be fetched.
-            workflow_id: id of the workflow that the activity belongs to, as Temporal tells it.
-            feed: the feed as the request has it; its address and currency are not looked at.
-            cursor: where to begin, as the request has it.
+            ref: the page to fetch.
+            workflow_id: id of the activity's workflow, from Temporal.
+            feed: the request's feed; its address and currency are ignored.
+            cursor: the request's start position.
 
         Returns:
-            Seconds that reading the feed took so far.
+            Seconds spent on reading the feed so far.
 
         Raises:
-            HarvestMismatch: it does not agree.
+            HarvestMismatch: the request differs from the record.
         """
         with self._database.reading() as connection:
             return pages.check_fetch(self._database, connection, ref, workflow_id, feed, cursor)
 
     def check_page(self, ref: PageRef, workflow_id: str) -> None:
-        """Hold a request about a page that was fetched against the record: the page is the workflow's own.
+        """Check a request about a fetched page against the record: the page must belong to the workflow.
 
         Raises:
-            HarvestMismatch: it does not agree.
+            HarvestMismatch: the request differs from the record.
         """
         with self._database.reading() as connection:
             pages.check_page(self._database, connection, ref, workflow_id)
 
     def check_last(self, ref: PageRef, workflow_id: str, *, complete: bool) -> None:
-        """Hold the claim that a page is the last one of its harvest against the record.
+        """Check against the record that a page is the last one of its harvest.
 
-        Every page before it is synced, none after it was fetched, and the feed ends with it if the harvest is said to
-        be complete.
+        Every page before it must be synced, none after it fetched, and it must be the end of the feed if the harvest is
+        reported as complete.
 
         Raises:
-            HarvestMismatch: it does not agree.
+            HarvestMismatch: the request differs from the record.
         """
         with self._database.reading() as connection:
             pages.check_last(self._database, connection, ref, workflow_id, complete=complete)
 
     def find_current_reading(self, ref: PageRef, workflow_id: str, read_by: str) -> CurrentReading | None:
-        """Give the reading that stands if the feed has not changed; None where the feed must be read in any case.
+        """Return the reading that is still valid if the feed has not changed; None if the feed must be read anyway.
 
-        That is what the newest harvest read, or what it found unchanged: complete, by the same rules and settings, and
-        still holding. Where another attempt of this harvest has kept it already, it is given once more.
+        That is the reading of the newest harvest, or the one that it found unchanged: complete, with the same rules and
+        settings, and still valid. If another attempt of this harvest has recorded it, it is returned again.
 
         Args:
             ref: the first page of a harvest.
-            workflow_id: as for check_fetch.
+            workflow_id: id of the activity's workflow, as for check_fetch.
             read_by: what the feed would be read by; see Resources.read_by.
 
         Raises:
-            HarvestMismatch: the harvest is another workflow's.
+            HarvestMismatch: the harvest belongs to another workflow.
         """
         with self._database.reading() as connection:
             return pages.find_current_reading(self._database, connection, ref, workflow_id, read_by)
 
     def finish_unchanged(self, ref: PageRef, workflow_id: str, standing: CurrentReading) -> HarvestTotals:
-        """Record a harvest, begun and finished, that found the feed unchanged, and give the counts of what stands.
+        """Record a harvest that found the feed unchanged as begun and finished, and return the counts of the reading.
 
         Raises:
             HarvestMismatch: another harvest has begun meanwhile, or another attempt reads the feed.
@@ -247,39 +247,39 @@ class Catalogue:
     # Harvests.
 
     def take_turn(self, tenant_id: str, harvest_id: str, workflow_id: str, *, limit: int) -> harvests.Turn:
-        """Put a harvest in the tenant's row, where it is not yet, and tell whether it is its turn.
+        """Add a harvest to the tenant's queue, unless it is there, and return its position.
 
         Args:
-            tenant_id: whose it is.
-            harvest_id: which it is.
+            tenant_id: tenant of the harvest.
+            harvest_id: id of the harvest.
             workflow_id: id of its workflow.
-            limit: how many of the tenant have their turn at once; one that had it keeps it where this is lowered.
+            limit: how many harvests of the tenant may run at once; lowering it does not stop running ones.
         """
         harvests.check_names(self._database, tenant_id=tenant_id, harvest_id=harvest_id)
         with self._database.writing() as connection:
             return harvests.take_turn(self._database, connection, tenant_id, harvest_id, workflow_id, limit)
 
     def end_turn(self, tenant_id: str, harvest_id: str) -> None:
-        """Take a harvest out of the tenant's row: it is over. Ending twice does no harm."""
+        """Remove a harvest from the tenant's queue at its end. Ending twice is allowed."""
         with self._database.writing() as connection:
             harvests.end_turn(connection, tenant_id, harvest_id)
 
     def begin_harvest(self, tenant_id: str, supplier_code: str, harvest_id: str) -> None:
-        """Make a harvest the one that may write. Staging its first page does so too; beginning twice does no harm.
+        """Make a harvest the one that may write. Staging its first page does so too; beginning twice is allowed.
 
         Raises:
-            HarvestSuperseded: it has begun before, and another one of the same tenant and supplier since.
+            HarvestSuperseded: it has begun before, and another one of the same tenant and supplier after it.
         """
         self._check(tenant_id, supplier_code, harvest_id)
         with self._database.writing() as connection:
             harvests.begin_harvest(self._database, connection, tenant_id, supplier_code, harvest_id)
 
     def sync_page(self, ref: PageRef) -> SyncCounts:
-        """Write a staged page into the catalogue, in one transaction. Pages are to be synced in the order of the feed.
+        """Write a staged page into the catalogue, in one transaction. Sync pages in the order of the feed.
 
-        A SKU that an earlier row of the same harvest had is rejected (`duplicate_sku`, naming the first row's line),
-        and so is one that cannot be kept (`missing_sku`, `sku_too_long` above 500 characters). A page synced before
-        gives its recorded counts and changes nothing.
+        A SKU of an earlier row of the same harvest is rejected (`duplicate_sku`, with the line of the first row), and
+        so is an invalid SKU (`missing_sku`, or `sku_too_long` above 500 characters). For a page that is already
+        synced, the recorded counts are returned and nothing is changed.
 
         Raises:
             HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
@@ -290,26 +290,26 @@ class Catalogue:
             return sync.sync_page(self._database, connection, ref)
 
     def find_incomplete(self, tenant_id: str, supplier_code: str, harvest_id: str) -> tuple[HarvestIncomplete, str]:
-        """Give what is recorded as missing of a harvest's feed, and the same for people; else UNSPECIFIED."""
+        """Return what is recorded as missing of a harvest's feed, and the text for people; UNSPECIFIED for nothing."""
         with self._database.reading() as connection:
             return harvests.find_incomplete(connection, tenant_id, supplier_code, harvest_id)
 
     def count_missing_products(self, tenant_id: str, supplier_code: str, harvest_id: str) -> MissingProducts:
-        """Count what finish_harvest would mark if the harvest were complete; nothing is left once it has."""
+        """Count what finish_harvest would mark if the harvest were complete; zero after it has."""
         with self._database.reading() as connection:
             return harvests.count_missing_products(connection, tenant_id, supplier_code, harvest_id)
 
     def finish_harvest(self, tenant_id: str, supplier_code: str, harvest_id: str, *, complete: bool) -> int:
-        """Mark the products that a complete harvest has not seen, and clear what it and those before it left staged.
+        """Mark the products that a complete harvest has not seen, and delete staged pages of it and earlier harvests.
 
         Args:
-            tenant_id: whose catalogue.
-            supplier_code: which supplier.
-            harvest_id: which harvest.
-            complete: whether the whole feed was synced; else nothing is marked.
+            tenant_id: tenant of the catalogue.
+            supplier_code: the supplier.
+            harvest_id: id of the harvest.
+            complete: whether the whole feed was synced; otherwise nothing is marked.
 
         Returns:
-            How many products were marked; those marked before do not count. Finishing again gives the same number.
+            Number of newly marked products. Finishing again returns the same number.
 
         Raises:
             HarvestSuperseded: it is not finished, and a later harvest has begun.
@@ -321,20 +321,20 @@ class Catalogue:
             )
 
     def forget_harvests(self, tenant_id: str, supplier_code: str, *, keep: int) -> int:
-        """Delete the rejected rows and the pages' counts of all harvests but the newest, each in its own transaction.
+        """Delete the rejected rows and the pages' counts of all but the newest harvests, each in its own transaction.
 
-        Products stay as they are, and so does the record that the harvest was, and when.
+        Products and the record of each harvest, with its times, are kept.
 
         Args:
-            tenant_id: whose catalogue.
-            supplier_code: which supplier.
-            keep: of how many harvests they are kept, from 1; the one under way counts.
+            tenant_id: tenant of the catalogue.
+            supplier_code: the supplier.
+            keep: how many harvests to keep, at least 1; the running one counts.
 
         Returns:
-            Of how many harvests something was deleted.
+            Number of harvests of which something was deleted.
         """
         if keep < 1:
-            raise ValueError(f"keep is {keep}; at least the newest harvest is kept")
+            raise ValueError(f"keep is {keep}; it must be at least 1, for the newest harvest")
         with self._database.reading() as connection:
             old = harvests.old_harvests(connection, tenant_id, supplier_code, keep=keep)
         forgotten = 0
@@ -344,16 +344,16 @@ class Catalogue:
         return forgotten
 
     def trim_rejected(self, ref: PageRef, budget: int) -> list[str]:
-        """Delete rejected rows where a tenant's take more bytes than they may: those of the oldest harvests first.
+        """Delete a tenant's rejected rows above a limit of bytes: those of the oldest harvests first.
 
-        Those of the harvest under way stay, and where they alone are too many, its last page's go. Counts stay.
+        Those of the running harvest are kept; if they alone exceed the limit, its last page's are deleted. Counts stay.
 
         Args:
             ref: the page that was synced last.
-            budget: bytes that the rejected rows of the tenant may take.
+            budget: maximum bytes of the tenant's rejected rows.
 
         Returns:
-            The harvests of which rows were deleted.
+            The harvests whose rows were deleted.
         """
         return rejected_rows.trim_rejected(self._database, ref, budget)
 
@@ -363,14 +363,14 @@ class Catalogue:
             return rejected_rows.dropped_rows(connection, tenant_id, supplier_code, harvest_id)
 
     def counts(self, tenant_id: str, supplier_code: str, harvest_id: str) -> HarvestTotals:
-        """Add up the synced pages of a harvest; all zero where there are none."""
+        """Return the sum of the synced pages of a harvest; all zero if there are none."""
         with self._database.reading() as connection:
             return harvests.harvest_totals(connection, tenant_id, supplier_code, harvest_id)
 
     # Reading.
 
     def get(self, tenant_id: str, supplier_code: str, sku: str) -> Product | None:
-        """Give a product, marked as no longer listed or not; None where the catalogue does not have it."""
+        """Return a product, listed or not; None if the catalogue does not have it."""
         with self._database.reading() as connection:
             row = connection.execute(
                 select(products.c.data, products.c.first_line).where(
@@ -384,7 +384,7 @@ class Catalogue:
         return decode(Product, product.SerializeToString())
 
     def suppliers(self, tenant_id: str) -> list[str]:
-        """Give the suppliers that a tenant has a catalogue of, sorted."""
+        """Return the suppliers of a tenant, sorted."""
         with self._database.reading() as connection:
             code = suppliers.c.supplier_code
             return list(connection.scalars(select(code).where(suppliers.c.tenant_id == tenant_id).order_by(code)))
@@ -393,8 +393,8 @@ class Catalogue:
         """Count the products of a supplier.
 
         Args:
-            tenant_id: whose catalogue.
-            supplier_code: which supplier.
+            tenant_id: tenant of the catalogue.
+            supplier_code: the supplier.
             delisted: True counts those marked as no longer listed, False the others, None all.
         """
         statement = select(func.count()).where(harvests.in_catalogue(products, tenant_id, supplier_code))
@@ -405,7 +405,7 @@ class Catalogue:
             return connection.scalar(statement) or 0
 
     def sample(self, tenant_id: str, supplier_code: str, limit: int = 5) -> list[CatalogueRow]:
-        """Give up to `limit` listed products for display, in the order of their SKUs."""
+        """Return up to `limit` listed products for display, ordered by SKU."""
         columns = [products.c[each.name] for each in fields(CatalogueRow) if each.name != "price"]
         statement = (
             select(*columns, products.c.price_units, products.c.price_nanos)
@@ -436,12 +436,12 @@ class Catalogue:
         *,
         severity: RowSeverity = RowSeverity.REJECTED,
     ) -> list[RejectedRow]:
-        """Give up to `limit` rejected rows of a harvest, or warnings about rows that were used, in the feed's order."""
+        """Return up to `limit` rejected rows of a harvest, or warnings about used rows, in the feed's order."""
         with self._database.reading() as connection:
             return rejected_rows.list_rejected(connection, tenant_id, supplier_code, harvest_id, limit, severity)
 
     def newest_harvest(self, tenant_id: str, supplier_code: str) -> str:
-        """Give the harvest that began last of those that read the feed; empty where there was none."""
+        """Return the newest harvest that has read the feed; empty for none."""
         table = tables.harvests.c
         statement = (
             select(table.harvest_id)
@@ -453,7 +453,7 @@ class Catalogue:
             return connection.scalar(statement) or ""
 
     def reading_of(self, tenant_id: str, supplier_code: str, harvest_id: str) -> str:
-        """Give the harvest whose reading of the feed another stands by: its own unless it found it unchanged."""
+        """Return the harvest whose reading a harvest uses: its own, unless it found the feed unchanged."""
         this_harvest = harvests.in_harvest(tables.harvests, tenant_id, supplier_code, harvest_id)
         with self._database.reading() as connection:
             return connection.scalar(select(tables.harvests.c.unchanged_since).where(this_harvest)) or harvest_id
@@ -470,17 +470,17 @@ class Catalogue:
         limit: int = 100,
         max_bytes: int = 1024 * 1024,
     ) -> tuple[list[RejectedRow], tuple[int, int] | None]:
-        """Give rows kept of a harvest in the order of the feed, and where the next page begins; None at the end.
+        """Return kept rows of a harvest in the order of the feed, and the start of the next page; None at the end.
 
         Args:
-            tenant_id: whose catalogue.
-            supplier_code: which supplier.
-            harvest_id: which harvest.
-            reason: kept for what; empty for anything.
+            tenant_id: tenant of the catalogue.
+            supplier_code: the supplier.
+            harvest_id: id of the harvest.
+            reason: reason of the rows; empty for all.
             severity: rejected rows or warnings; UNSPECIFIED for both.
-            after: where the page before ended.
-            limit: how many at most.
-            max_bytes: of their texts together, at most; one row is always given.
+            after: end of the page before.
+            limit: maximum number of rows.
+            max_bytes: maximum size of their texts; at least one row is returned.
         """
         with self._database.reading() as connection:
             return rejected_rows.page_of_rejected(
@@ -503,7 +503,7 @@ class Catalogue:
         *,
         severity: RowSeverity = RowSeverity.REJECTED,
     ) -> dict[str, int]:
-        """Count the rejected rows of a harvest, or the warnings about rows that were used, by reason."""
+        """Count the rejected rows of a harvest, or the warnings about used rows, by reason."""
         with self._database.reading() as connection:
             return rejected_rows.rejected_by_reason(connection, tenant_id, supplier_code, harvest_id, severity)
 
@@ -518,44 +518,44 @@ class Catalogue:
         limit: int = 50,
         max_bytes: int = 1024 * 1024,
     ) -> tuple[list[ProductToEnrich], EnrichmentCursor | None]:
-        """Give listed products that are to be enriched, by supplier and SKU, and where the next page begins.
+        """Return listed products to enrich, ordered by supplier and SKU, and the start of the next page.
 
         Args:
-            tenant_id: whose.
-            wanted: which.
-            after: where the page before ended.
-            limit: how many at most.
-            max_bytes: of them together, as messages, at most; one product is always given.
+            tenant_id: tenant of the products.
+            wanted: selection of the products.
+            after: end of the page before.
+            limit: maximum number of products.
+            max_bytes: maximum size of the products as messages; at least one product is returned.
         """
         with self._database.reading() as connection:
             return enrichments.to_enrich(connection, tenant_id, wanted, after=after, limit=limit, max_bytes=max_bytes)
 
     def count_to_enrich(self, tenant_id: str, wanted: enrichments.Wanted) -> int:
-        """Count what to_enrich gives on all its pages."""
+        """Count the products on all pages of to_enrich."""
         with self._database.reading() as connection:
             return enrichments.count_to_enrich(connection, tenant_id, wanted)
 
     def put_enrichments(self, tenant_id: str, found: Sequence[Enrichment], *, rules_version: str) -> int:
-        """Write enrichments in place of those that the products had, and give how many products there are of them.
+        """Write enrichments, replace earlier ones of the products, and return how many products exist.
 
-        What is of no product of the tenant's is passed over. Writing again changes nothing but the time.
+        Enrichments without a product of the tenant are ignored. Writing again only changes the time.
         """
         with self._database.writing() as connection:
             return enrichments.put_enrichments(self._database, connection, tenant_id, found, rules_version)
 
     def enriched(self, tenant_id: str, supplier_code: str, limit: int = 5) -> list[EnrichedRow]:
-        """Give up to `limit` enriched products for display, in the order of their SKUs."""
+        """Return up to `limit` enriched products for display, ordered by SKU."""
         with self._database.reading() as connection:
             return enrichments.sample_enriched(connection, tenant_id, supplier_code, limit)
 
     def count_enriched(self, tenant_id: str, supplier_code: str) -> int:
-        """Count the products of a supplier that have an enrichment, of whatever version."""
+        """Count the enriched products of a supplier, of any version."""
         with self._database.reading() as connection:
             return enrichments.count_enriched(connection, tenant_id, supplier_code)
 
     def _pack(self, ref: PageRef, page: RawPage | ProductPage) -> bytes:
         self._check(ref.tenant_id, ref.supplier_code, ref.harvest_id)
-        # Compressed before the database is locked.
+        # Compress before the database is locked.
         return pack(page)
 
     def _get(self, ref: PageRef, kind: pages.Kind) -> bytes:

@@ -1,4 +1,4 @@
-"""The sync of one page: its products are written into the catalogue, in one transaction and once only."""
+"""Sync of a page: writes its products into the catalogue, in one transaction and only once."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from contextunity.modules.harvest.rejects import RejectReason
 
 __all__ = ["sync_page", "write_page"]
 
-# An older SQLite takes no more than 999 parameters in a statement.
+# Old versions of SQLite accept at most 999 parameters in a statement.
 _LOOKUP_SIZE = 500
-# The longest SKU that fits into an index entry of PostgreSQL beside the names of tenant and supplier.
+# The longest SKU that fits into an index entry of PostgreSQL next to the names of tenant and supplier.
 _MAX_SKU_LENGTH = 500
 _MAX_RAW_LENGTH = 2_000
 
@@ -50,9 +50,9 @@ _BY_LIST = _KNOWN.where(products.c.sku.in_(bindparam("skus", expanding=True)))
 
 
 def _one_by_one() -> Select[Any, Any, Any, Any, Any]:
-    # Until PostgreSQL has analyzed a new table it takes every catalogue for tiny: for IN it reads all products of the
-    # supplier and compares each with every SKU, so pages get slower and slower. The limit leaves it no way but to
-    # look up SKU after SKU in the index.
+    # Until PostgreSQL has analyzed a new table, it assumes that every catalogue is tiny: for IN it reads all products
+    # of the supplier and compares each with every SKU, so pages get slower and slower. The limit forces it to look up
+    # each SKU in the index.
     wanted = func.unnest(bindparam("skus", type_=ARRAY(Text))).table_valued("sku").render_derived(name="wanted")
     found = _KNOWN.where(products.c.sku == wanted.c.sku).limit(1).lateral("found")
     return select(*found.c).select_from(wanted.join(found, true()))
@@ -63,7 +63,7 @@ _ONE_BY_ONE = _one_by_one()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Known:
-    """What the catalogue holds of a SKU."""
+    """The catalogue's row of a SKU."""
 
     content_hash: str
     seen_in: str
@@ -73,7 +73,7 @@ class _Known:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Plan:
-    """What is to be done with each row of a page."""
+    """The decisions about the rows of a page."""
 
     created: list[ProductRow] = field(default_factory=list[ProductRow])
     changed: list[ProductRow] = field(default_factory=list[ProductRow])
@@ -92,9 +92,9 @@ class _Plan:
 
 
 def sync_page(database: Database, connection: Connection, ref: PageRef) -> SyncCounts:
-    """Write a staged page into the catalogue, record its counts and drop what was staged for it.
+    """Write a staged page into the catalogue, record its counts, and delete what was staged for it.
 
-    A page that was synced before is not synced again; its recorded counts are the answer.
+    A page that is already synced is not written again; its recorded counts are returned.
 
     Raises:
         HarvestSuperseded: a later harvest of the same tenant and supplier has begun.
@@ -112,9 +112,9 @@ def sync_page(database: Database, connection: Connection, ref: PageRef) -> SyncC
 
 
 def write_page(database: Database, connection: Connection, ref: PageRef, page: harvest_pb2.ProductPage) -> SyncCounts:
-    """Write a page into the catalogue and record its counts; its harvest has begun, and the page was not written yet.
+    """Write a page into the catalogue, and record its counts; its harvest has begun, and the page is not yet written.
 
-    `page` is used up: lines are taken off its products.
+    `page` is modified: lines are removed from its products.
     """
     plan = _plan_page(database, connection, ref, page)
     counts = plan.counts()
@@ -207,7 +207,7 @@ def _write_products(database: Database, connection: Connection, ref: PageRef, pl
 def _write_listed(
     database: Database, connection: Connection, ref: PageRef, rejected: Iterable[harvest_pb2.RejectedRow]
 ) -> None:
-    """Note which products the page lists in rows that cannot be used: they are not gone."""
+    """Record the products in the page's rejected rows: they are still listed."""
     skus = [{"of_sku": sku} for sku in sorted({replace_nul(row.sku) for row in rejected if row.sku})]
     key = {"of_tenant": ref.tenant_id, "of_supplier": ref.supplier_code}
     database.execute_many(connection, _UPDATE, skus, {**key, "listed_in": ref.harvest_id})
@@ -253,7 +253,7 @@ def _write_rejected(
             "reason": replace_nul(row.reason),
             "detail": replace_nul(row.detail),
             "raw": replace_nul(row.raw),
-            # A release before this one may have staged the page, and all it knew were rejected rows.
+            # An earlier release may have staged the page; it only had rejected rows.
             "severity": "warning" if row.severity == harvest_pb2.ROW_SEVERITY_WARNING else "rejected",
         }
         for position, row in enumerate(sorted(rejected, key=lambda row: row.line))

@@ -1,4 +1,4 @@
-"""The tables of the catalogue, as SQLAlchemy Core describes them to SQLite and PostgreSQL alike, and their creation."""
+"""The tables of the catalogue in SQLAlchemy Core, for SQLite and PostgreSQL, and their creation."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-"""Rises with a change of the tables below that cannot be made as a worker starts. Further tables, and further columns
-that may be NULL or have a `server_default`, are added to an existing catalogue then and leave the version as it is, so
-that workers of the release before go on beside those of this one: they neither read nor write them."""
+"""Increase it with a change of the tables that cannot be made when a worker starts. Additional tables, and additional
+columns that may be NULL or have a `server_default`, are added to an existing catalogue then, without a new version, so
+that workers of the earlier release keep running: they neither read nor write them."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time, UTC, aware in Python. SQLite has no time zones, so there it is stored bare."""
+    """A time, UTC, timezone-aware in Python. SQLite has no time zones, so it is stored there without one."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Bring the time to UTC on its way into the database."""
+        """Convert the time to UTC for the database."""
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Mark the time as UTC on its way out of the database."""
+        """Add UTC to a time from the database."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -83,8 +83,8 @@ schema_version = Table(
     Column("version", Integer, nullable=False),
 )
 
-# One row a catalogue, that is a tenant's products of one supplier. Writers of a catalogue lock its row first, so that
-# two attempts at one page, or a straggler and its successor, come one after the other instead of deadlocking.
+# One row per catalogue, that is a tenant's products of one supplier. Writers lock this row first, so that two attempts
+# at one page, or a late harvest and its successor, wait for each other instead of deadlocking.
 suppliers = Table(
     "suppliers",
     metadata,
@@ -103,8 +103,8 @@ harvests = Table(
     Column("finished_at", UtcDateTime),
     Column("complete", Boolean),
     Column("delisted", BigInteger),
-    # What the first page found, so that nothing of it is taken from the payload of a later activity. All are NULL in
-    # harvests that a release without these columns began.
+    # Findings of the first page, so that later activities need not trust payloads. All are NULL for harvests that an
+    # earlier release without these columns began.
     Column("workflow_id", Text),
     Column("feed_version", Text),
     Column("feed_format", Text),
@@ -112,29 +112,29 @@ harvests = Table(
     Column("feed_ranges", Boolean),
     # SHA-256 of Feed.prologue, in hexadecimal digits.
     Column("prologue_hash", Text),
-    # Seconds that reading the feed took, all pages and attempts that came to an end together.
+    # Seconds spent on reading the feed, the sum of all pages and all attempts that ended.
     Column("read_seconds", Float),
-    # The harvest whose reading of the feed stands, where this one found it unchanged and read nothing; else NULL.
+    # The harvest whose reading is used, if this one found the feed unchanged and read nothing; otherwise NULL.
     Column("unchanged_since", Text),
     PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id"),
 )
 
-# Harvests that are under way or wait for it, in the order in which they came: of each tenant the first so many have
-# their turn. Nothing here tells which of them still live; the Temporal server does.
+# Running and waiting harvests in order: the first ones of each tenant run. The table does not say which of them are
+# alive; the Temporal server does.
 harvest_turns = Table(
     "harvest_turns",
     metadata,
     Column("tenant_id", Text, nullable=False),
     Column("harvest_id", Text, nullable=False),
     Column("workflow_id", Text, nullable=False),
-    # Rises within a tenant.
+    # Increases within a tenant.
     Column("place", BigInteger, nullable=False),
-    # When somebody last looked whether it is over.
+    # Time of the last check whether it has ended.
     Column("checked_at", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("tenant_id", "harvest_id"),
 )
 
-# Where each page that was fetched ended: the only place where the next one may begin.
+# End of each fetched page: the only valid start of the next one.
 fetched_pages = Table(
     "fetched_pages",
     metadata,
@@ -145,14 +145,14 @@ fetched_pages = Table(
     Column("end_offset", BigInteger, nullable=False),
     Column("end_line", BigInteger, nullable=False),
     Column("end_of_feed", Boolean, nullable=False),
-    # Name of a HarvestIncomplete where the page shows that the feed lacks something, and why; else NULL.
+    # Name of a HarvestIncomplete if the page shows that the feed is incomplete, and why; otherwise NULL.
     Column("incomplete", Text),
     Column("incomplete_detail", Text),
-    # What the page was fetched and transformed by, see Resources.read_by; NULL where a release without them did it. An
-    # unchanged feed is read all the same unless both are what it would be read by.
+    # What the page was fetched and transformed by, see Resources.read_by; NULL if a release without them did it. An
+    # unchanged feed is read anyway if either differs from the current value.
     Column("fetched_by", Text),
     Column("transformed_by", Text),
-    # When its products change although the feed does not, as a reduced price begins or ends; else NULL.
+    # Time at which its products change for the same feed, such as the start or end of a sale price; otherwise NULL.
     Column("holds_until", UtcDateTime),
     PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id", "page"),
     ForeignKeyConstraint(
@@ -161,7 +161,7 @@ fetched_pages = Table(
     ),
 )
 
-# Pages on their way from one activity to the next, as zlib-compressed protobuf. `kind` is raw or product.
+# Pages between activities, as zlib-compressed protobuf. `kind` is raw or product.
 staged_pages = Table(
     "staged_pages",
     metadata,
@@ -188,8 +188,8 @@ harvest_pages = Table(
     Column("unchanged", BigInteger, nullable=False),
     Column("rejected", BigInteger, nullable=False),
     Column("warnings", BigInteger, nullable=False, server_default="0"),
-    # What the page's rows in `rejected_rows` take; 0 where there are none, or they were deleted for want of room. NULL
-    # where a release without this column synced the page, until somebody adds it up.
+    # Size of the page's rows in `rejected_rows`; 0 if there are none, or they were deleted to save space. NULL if a
+    # release without this column synced the page, until the size is computed.
     Column("rejected_bytes", BigInteger),
     Column("synced_at", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id", "page"),
@@ -206,8 +206,8 @@ products = Table(
     Column("sku", Text, nullable=False),
     Column("title", Text, nullable=False),
     Column("brand", Text, nullable=False),
-    # Two integers as in Money, of the same sign, so both are exact on SQLite, which has no decimal type, and
-    # `ORDER BY price_units, price_nanos` sorts by price. Both are NULL where a product came without a price.
+    # Two integers as in Money, with the same sign: both are exact on SQLite, which has no decimal type, and
+    # `ORDER BY price_units, price_nanos` sorts by price. Both are NULL for a product without a price.
     Column("price_units", BigInteger),
     Column("price_nanos", Integer),
     Column("currency_code", Text, nullable=False),
@@ -215,17 +215,17 @@ products = Table(
     Column("stock", BigInteger),
     Column("availability", Text, nullable=False),
     Column("weight_grams", BigInteger),
-    # active, draft, archived or unpublished; empty where the feed says nothing. What is neither empty nor active is
-    # not offered, and its availability is out_of_stock.
+    # active, draft, archived or unpublished; empty if the feed does not say. Products that are neither empty nor active
+    # are not offered, and their availability is out_of_stock.
     Column("publication", Text, nullable=False, server_default=""),
     Column("content_hash", Text, nullable=False),
-    # The whole Product as ProtoJSON, so that people can read it with any SQL tool. It is text and not jsonb because
-    # jsonb refuses the NUL characters that a feed may hold; `data::jsonb` gives it where it is wanted.
+    # The complete Product as ProtoJSON, so that people can read it with any SQL tool. It is text and not jsonb, because
+    # jsonb rejects the NUL characters that a feed may contain; use `data::jsonb` if needed.
     Column("data", Text, nullable=False),
-    # Line of the feed that the product had in the harvest that `seen_in` names.
+    # Line of the product in the feed of the harvest `seen_in`.
     Column("first_line", BigInteger, nullable=False),
     Column("seen_in", Text, nullable=False),
-    # The newest harvest whose feed listed it in a row that could not be used; NULL where there was none.
+    # The newest harvest whose feed listed it in a rejected row; NULL for none.
     Column("listed_in", Text),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
@@ -233,25 +233,25 @@ products = Table(
     PrimaryKeyConstraint("tenant_id", "supplier_code", "sku"),
 )
 
-# What was made of a product beside what its supplier says of it; a table of its own, so that a harvest, which writes
-# all columns of a product, touches none of it. A product without a row was never enriched.
+# Enrichment of a product; a separate table, because a harvest writes all columns of a product, and must not change
+# enrichments. A product without a row was never enriched.
 enrichments = Table(
     "enrichments",
     metadata,
     *_catalogue_key(),
     Column("sku", Text, nullable=False),
     Column("category", Text, nullable=False),
-    # JSON lists of texts, as is `missing`.
+    # JSON lists of texts, like `missing`.
     Column("colors", Text, nullable=False),
     Column("size", Text, nullable=False),
     Column("materials", Text, nullable=False),
     Column("brand", Text, nullable=False),
-    # 0 to 100, and why it is not 100.
+    # 0 to 100, and the reasons for less than 100.
     Column("completeness", Integer, nullable=False),
     Column("missing", Text, nullable=False),
     # rules or router.
     Column("enricher", Text, nullable=False),
-    # What it was made by and from: another version, or another content of the product, and it is made anew.
+    # Versions of the rules and of the product: if either differs, the product is enriched again.
     Column("rules_version", Text, nullable=False),
     Column("content_hash", Text, nullable=False),
     Column("enriched_at", UtcDateTime, nullable=False),
@@ -264,14 +264,14 @@ rejected_rows = Table(
     *_catalogue_key(),
     Column("harvest_id", Text, nullable=False),
     Column("page", BigInteger, nullable=False),
-    # Place among the rejected rows of its page, from 0; a line alone would not be unique.
+    # Index among the rejected rows of its page, from 0; a line alone would not be unique.
     Column("position", Integer, nullable=False),
     Column("line", BigInteger, nullable=False),
     Column("sku", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("detail", Text, nullable=False),
     Column("raw", Text, nullable=False),
-    # rejected, or warning where the row was used all the same.
+    # rejected, or warning if the row was used anyway.
     Column("severity", Text, nullable=False, server_default="rejected"),
     PrimaryKeyConstraint("tenant_id", "supplier_code", "harvest_id", "page", "position"),
     ForeignKeyConstraint(
@@ -286,23 +286,23 @@ rejected_rows = Table(
 )
 
 
-# Any number that other programs on the same server are unlikely to lock on.
+# A number that other programs on the same server are unlikely to lock.
 _SCHEMA_LOCK = 0x436174616C6F67
 
 
 def prepare_schema(database: Database) -> None:
-    """Create the tables where there are none, and add what those of an earlier release lack.
+    """Create missing tables, and add missing columns to those of an earlier release.
 
-    Any number of workers may do so at once, beside others that write. PostgreSQL locks a table that is altered as a
-    whole, so each has a transaction of its own: waiting for one while another is held could deadlock with a writer.
+    Any number of workers may do so concurrently, while others write. PostgreSQL locks the whole table for ALTER TABLE,
+    so each one has its own transaction: waiting for one lock while holding another could deadlock with a writer.
 
     Raises:
-        CatalogueError: the tables are those of another release or of another program.
+        CatalogueError: the tables belong to an incompatible release or to another program.
         CatalogueUnavailable: the server cannot be reached.
     """
     with database.writing() as connection:
         if database.is_postgresql:
-            # On SQLite the write lock does the same; CREATE TABLE IF NOT EXISTS alone can collide on PostgreSQL.
+            # On SQLite the write lock has this effect; CREATE TABLE IF NOT EXISTS alone can collide on PostgreSQL.
             _wait_for_turn(connection)
         found = set(inspect(connection).get_table_names()) & set(metadata.tables)
         if schema_version.name in found:
@@ -324,7 +324,7 @@ def prepare_schema(database: Database) -> None:
         with database.writing() as connection:
             if database.is_postgresql:
                 _wait_for_turn(connection)
-            # Asked again, now that it is our turn.
+            # Check again under the lock.
             for column in _missing_columns(connection, table):
                 _add_column(connection, table, column)
 

@@ -42,17 +42,17 @@ class ExecutionStatus(betterproto2.Enum):
 
     UNSPECIFIED = 0
     """
-    Not told.
+    Unknown.
     """
 
     OK = 1
     """
-    It came to its end.
+    It ended without an error.
     """
 
     SYNTAX_ERROR = 2
     """
-    It is no program of the language.
+    Its syntax is invalid.
     """
 
     EXCEPTION = 3
@@ -62,37 +62,37 @@ class ExecutionStatus(betterproto2.Enum):
 
     TIMEOUT = 4
     """
-    Its time was over.
+    It exceeded its wall-clock time.
     """
 
     CPU_LIMIT = 5
     """
-    Its processor time was over.
+    It exceeded its processor time.
     """
 
     MEMORY_LIMIT = 6
     """
-    It wanted more memory than it may have.
+    It exceeded its memory.
     """
 
     CRASHED = 7
     """
-    It ended otherwise before its time: by os._exit, a signal, or a crash of the interpreter.
+    It ended early: by os._exit, a signal, or a crash of the interpreter.
     """
 
     UNSUPPORTED = 8
     """
-    It uses something that the backend does not have; `error` says which backend has it.
+    It uses a feature that the backend lacks; `error` names a backend that has it.
     """
 
     RESULT_ERROR = 9
     """
-    Its result cannot be carried: `error` says what and why.
+    Its result cannot be returned: `error` says where and why.
     """
 
     SCRATCH_LIMIT = 10
     """
-    Its files took more room than they may.
+    Its files took too much space.
     """
 
     @classmethod
@@ -130,7 +130,7 @@ class ExecutionStatus(betterproto2.Enum):
 
 class Language(betterproto2.Enum):
     """
-    Which interpreter.
+    The interpreter.
     """
 
     UNSPECIFIED = 0
@@ -140,17 +140,17 @@ class Language(betterproto2.Enum):
 
     PYTHON = 1
     """
-    Python, by whichever backend the deployment has chosen for it; an embedded subset interpreter unless configured.
+    Python, with the backend of the deployment's choice; by default an embedded interpreter of a subset.
     """
 
     MONTY = 2
     """
-    Python by the embedded subset interpreter, whatever the default.
+    Python, always with the embedded interpreter of a subset.
     """
 
     CPYTHON = 3
     """
-    The real CPython in a jail of the Linux kernel's.
+    The real CPython, in a jail of the Linux kernel.
     """
 
     @classmethod
@@ -175,36 +175,36 @@ class Language(betterproto2.Enum):
 @dataclass(eq=False, repr=False)
 class CallToolRequest(betterproto2.Message):
     """
-    Asks for a tool.
+    Request to call a tool.
     """
 
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Its name.
+    Name of the tool.
     """
 
     positional: "___google__protobuf__.ListValue | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Arguments by place.
+    Positional arguments.
     """
 
     named: "___google__protobuf__.Struct | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Arguments by name.
+    Keyword arguments.
     """
 
     tenant_id: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    Whose program calls it.
+    Tenant of the program.
     """
 
     call_id: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    Same for every attempt at this call, and for no other call; tools with effects tell repetitions by it.
+    Id of the call, equal for all its attempts; tools with effects recognize retries by it.
     """
 
 
@@ -216,19 +216,19 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class CallToolResponse(betterproto2.Message):
     """
-    What a tool gave.
+    Result of a tool.
     """
 
     result: "___google__protobuf__.Value | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Its result. Absent where it refused.
+    The result. Absent if the tool rejected the call.
     """
 
     error: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Why it refused, for the program to see as an exception. Empty where it did not.
+    Why the tool rejected the call; an exception for the program. Empty if it did not.
     """
 
     error_type: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
@@ -245,40 +245,40 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ExecuteRequest(betterproto2.Message):
     """
-    What to run.
+    A program to run.
     """
 
     code: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Source of the program. Its result is the value of the variable `result`, else of its last expression.
+    Source of the program. Its result is the value of the variable `result`, otherwise of its last expression.
     """
 
     language: "Language" = betterproto2.field(
         2, betterproto2.TYPE_ENUM, default_factory=lambda: Language(0)
     )
     """
-    In which language.
+    Language of the program.
     """
 
     limits: "Limits | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Bounds. Absent means the deployment's defaults.
+    Limits. Absent means the deployment's defaults.
     """
 
     inputs: "___google__protobuf__.Struct | None" = betterproto2.field(
         4, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Variables that the program finds, by name.
+    Variables of the program, by name.
     """
 
     files: "list[File]" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Files that the program finds in its folder.
+    Files in the program's folder.
     """
 
     tools: "list[str]" = betterproto2.field(6, betterproto2.TYPE_STRING, repeated=True)
@@ -288,13 +288,13 @@ class ExecuteRequest(betterproto2.Message):
 
     tenant_id: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
     """
-    Whose program it is; bounds how many run at once. Set by the service.
+    Tenant of the program, whose programs at once are limited. Set by the service.
     """
 
     lower_timeout: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
     """
-    Whether limits.timeout may be lowered to the deployment's maximum; the answer's `notice` says so. Otherwise one above
-    it is refused.
+    Whether limits.timeout may be lowered to the deployment's maximum; the answer's `notice` reports it. Otherwise a
+    higher value is rejected.
     """
 
 
@@ -306,73 +306,73 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ExecuteResponse(betterproto2.Message):
     """
-    What came of a program.
+    Result of a program.
     """
 
     status: "ExecutionStatus" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: ExecutionStatus(0)
     )
     """
-    How it ended.
+    Status of the program.
     """
 
     result: "___google__protobuf__.Value | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Its result. Absent where it has none, or none that can be carried.
+    Result of the program. Absent if it has none, or none that can be returned.
     """
 
     stdout: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    What it wrote to standard output.
+    Standard output.
     """
 
     stderr: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    What it wrote to standard error, with the traceback of an exception.
+    Standard error, with the traceback of an exception.
     """
 
     exit_code: "int" = betterproto2.field(5, betterproto2.TYPE_INT32)
     """
-    As of a process: 0 where status is OK, else not.
+    Exit code, as of a process: 0 if status is OK, otherwise not.
     """
 
     duration_ms: "int" = betterproto2.field(6, betterproto2.TYPE_INT32)
     """
-    Wall-clock time of the program, in milliseconds, tools included not.
+    Wall-clock time of the program in milliseconds, without tools.
     """
 
     truncated: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Whether output was cut at its bound.
+    Whether the output was truncated at its limit.
     """
 
     error: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
-    What went wrong, as one line. Empty where nothing did.
+    Error on one line. Empty if there was none.
     """
 
     error_type: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
     """
-    Type of the exception, such as ValueError. Empty where there was none.
+    Type of the exception, such as ValueError. Empty if there was none.
     """
 
     backend: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
     """
-    Name of the backend that ran it: monty or cpython.
+    Name of the backend: monty or cpython.
     """
 
     tool_calls: "list[ToolCall]" = betterproto2.field(
         11, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Tools called, in order.
+    Called tools, in order.
     """
 
     notice: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
     """
-    What was changed of the request, such as a timeout that was lowered: from what to what. Empty where nothing was.
+    Changes of the request, such as a lowered timeout with its old and new value. Empty if there were none.
     """
 
 
@@ -394,7 +394,7 @@ class File(betterproto2.Message):
 
     content: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
     """
-    What is in it.
+    Content of the file.
     """
 
 
@@ -404,8 +404,8 @@ default_message_pool.register_message("contextunity.code.v1", "File", File)
 @dataclass(eq=False, repr=False)
 class Limits(betterproto2.Message):
     """
-    Bounds on one program. A field that is unset or zero means the deployment's default; one above the deployment's
-    maximum is refused, but for a timeout that the request lets be lowered.
+    Limits of a program. A field that is unset or zero means the deployment's default; a limit above the deployment's
+    maximum is rejected, except a timeout that may be lowered.
     """
 
     timeout: "datetime.timedelta | None" = betterproto2.field(
@@ -415,7 +415,7 @@ class Limits(betterproto2.Message):
         optional=True,
     )
     """
-    Wall-clock time, tools included not.
+    Wall-clock time, without tools.
     """
 
     cpu: "datetime.timedelta | None" = betterproto2.field(
@@ -445,7 +445,7 @@ class Limits(betterproto2.Message):
 
     scratch_bytes: "int" = betterproto2.field(6, betterproto2.TYPE_INT64)
     """
-    Files that the program writes, together.
+    All files that the program writes.
     """
 
 
@@ -455,24 +455,24 @@ default_message_pool.register_message("contextunity.code.v1", "Limits", Limits)
 @dataclass(eq=False, repr=False)
 class ProgramState(betterproto2.Message):
     """
-    A program that stopped at a tool; all that is needed to go on with it elsewhere.
+    A program that stopped at a tool call, with everything that is needed to resume it elsewhere.
     """
 
     snapshot: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
-    The backend's own form of it, with the files of its folder, compressed.
+    The backend's snapshot, with the files of the program's folder, compressed.
     """
 
     backend: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Name of that backend.
+    Name of the backend.
     """
 
     limits: "Limits | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Bounds of the program as a whole, as settled when it began.
+    Limits of the whole program, decided at its start.
     """
 
     tools: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
@@ -482,7 +482,7 @@ class ProgramState(betterproto2.Message):
 
     tenant_id: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    Whose it is.
+    Tenant of the program.
     """
 
     stdout: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
@@ -502,12 +502,12 @@ class ProgramState(betterproto2.Message):
 
     truncated: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
     """
-    Whether output was cut so far.
+    Whether output was truncated so far.
     """
 
     notice: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
     """
-    What was changed of the request. Empty where nothing was.
+    Changes of the request. Empty if there were none.
     """
 
 
@@ -519,28 +519,28 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class RunProgramRequest(betterproto2.Message):
     """
-    Asks for a program to be run, or to be gone on with.
+    Request to start or resume a program.
     """
 
     program: "ExecuteRequest | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The program, as asked for. Absent where one is gone on with.
+    The program to start. Absent to resume one.
     """
 
     state: "ProgramState | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    A program that stopped at a tool. Absent where one begins.
+    The stopped program to resume. Absent to start one.
     """
 
     tool_response: "CallToolResponse | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    What that tool gave.
+    Result of the tool for which it stopped.
     """
 
 
@@ -552,28 +552,28 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class RunProgramResponse(betterproto2.Message):
     """
-    How far it came.
+    State after the run.
     """
 
     ended: "ExecuteResponse | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    What came of it, where it ended.
+    Result of the program, if it ended.
     """
 
     tool_request: "CallToolRequest | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Which tool it waits for, where it did not.
+    The tool that it called, if it did not end.
     """
 
     state: "ProgramState | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The program as it stands, where it did not end.
+    The stopped program, if it did not end.
     """
 
 
@@ -585,17 +585,17 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ToolCall(betterproto2.Message):
     """
-    A tool that a program called.
+    A tool call of a program.
     """
 
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Its name.
+    Name of the tool.
     """
 
     ok: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
     """
-    Whether it gave a result rather than an error.
+    Whether it returned a result and not an error.
     """
 
 

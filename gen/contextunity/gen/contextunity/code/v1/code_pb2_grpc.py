@@ -61,22 +61,22 @@ class CodeServiceServicer:
     """
 
     def Execute(self, request, context):
-        """Runs one program to its end. What the program does wrong is told by the status of the answer; the task itself fails
-        only where the sandbox does.
+        """Runs a program to its end. Errors of the program are in the status of the answer; the task itself fails only if the
+        sandbox does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RunProgram(self, request, context):
-        """Runs a program, or what is left of one, until it ends or calls a tool.
+        """Starts or resumes a program, and runs it until it ends or calls a tool.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CallTool(self, request, context):
-        """Calls a tool that the deployment offers to programs.
+        """Calls one of the deployment's tools.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

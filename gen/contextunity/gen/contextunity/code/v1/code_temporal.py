@@ -59,15 +59,15 @@ execute_workflow: _Final[_t.Workflow[_v1.ExecuteRequest, _v1.ExecuteResponse, Ex
         method='contextunity.code.v1.CodeService.Execute',
         input_type=_v1.ExecuteRequest,
         output_type=_v1.ExecuteResponse,
-        description='Runs one program to its end. What the program does wrong is told by the status of the answer; the task itself fails\nonly where the sandbox does.',
+        description='Runs a program to its end. Errors of the program are in the status of the answer; the task itself fails only if the\nsandbox does.',
         task_queue=CODE_SERVICE_TASK_QUEUE,
         execution_timeout=_timedelta(seconds=86400),
     ),
     ExecuteChild,
     ExecuteExternal,
 )
-"""Runs one program to its end. What the program does wrong is told by the status of the answer; the task itself fails
-only where the sandbox does.
+"""Runs a program to its end. Errors of the program are in the status of the answer; the task itself fails only if the
+sandbox does.
 """
 
 run_program: _Final[_t.Activity[_v1.RunProgramRequest, _v1.RunProgramResponse]] = _t.Activity(
@@ -76,7 +76,7 @@ run_program: _Final[_t.Activity[_v1.RunProgramRequest, _v1.RunProgramResponse]] 
         method='contextunity.code.v1.CodeService.RunProgram',
         input_type=_v1.RunProgramRequest,
         output_type=_v1.RunProgramResponse,
-        description='Runs a program, or what is left of one, until it ends or calls a tool.',
+        description='Starts or resumes a program, and runs it until it ends or calls a tool.',
         handler='run_program',
         task_queue=CODE_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=600),
@@ -84,7 +84,7 @@ run_program: _Final[_t.Activity[_v1.RunProgramRequest, _v1.RunProgramResponse]] 
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=10), maximum_attempts=5, non_retryable_error_types=('LanguageUnknown', 'LimitExceeded', 'RequestInvalid', 'SandboxBusy', 'SandboxUnavailable', 'ToolUnknown')),
     ),
 )
-"""Runs a program, or what is left of one, until it ends or calls a tool."""
+"""Starts or resumes a program, and runs it until it ends or calls a tool."""
 
 call_tool: _Final[_t.Activity[_v1.CallToolRequest, _v1.CallToolResponse]] = _t.Activity(
     _t.ActivityContract(
@@ -92,7 +92,7 @@ call_tool: _Final[_t.Activity[_v1.CallToolRequest, _v1.CallToolResponse]] = _t.A
         method='contextunity.code.v1.CodeService.CallTool',
         input_type=_v1.CallToolRequest,
         output_type=_v1.CallToolResponse,
-        description='Calls a tool that the deployment offers to programs.',
+        description="Calls one of the deployment's tools.",
         handler='call_tool',
         task_queue=CODE_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=120),
@@ -100,7 +100,7 @@ call_tool: _Final[_t.Activity[_v1.CallToolRequest, _v1.CallToolResponse]] = _t.A
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=5, non_retryable_error_types=('ToolUnknown', 'ToolRefused')),
     ),
 )
-"""Calls a tool that the deployment offers to programs."""
+"""Calls one of the deployment's tools."""
 
 code_service: _Final[_t.ServiceContract] = _t.ServiceContract(
     full_name='contextunity.code.v1.CodeService',
@@ -120,16 +120,16 @@ code_service: _Final[_t.ServiceContract] = _t.ServiceContract(
 
 
 class ExecuteWorkflowBase(_t.WorkflowBase, contract=execute_workflow.contract):
-    """Base of the workflow 'execute_code'; a derived class is checked and registered as it is defined.
+    """Base of the workflow 'execute_code'; a derived class is checked and registered at its definition.
 
-    Runs one program to its end. What the program does wrong is told by the status of the answer; the task itself fails
-    only where the sandbox does.
+    Runs a program to its end. Errors of the program are in the status of the answer; the task itself fails only if the
+    sandbox does.
     """
 
     @_abstractmethod
     async def run(self, request: _v1.ExecuteRequest) -> _v1.ExecuteResponse:
-        """Runs one program to its end. What the program does wrong is told by the status of the answer; the task itself fails
-        only where the sandbox does.
+        """Runs a program to its end. Errors of the program are in the status of the answer; the task itself fails only if the
+        sandbox does.
         """
 
 
@@ -138,15 +138,15 @@ class CodeServiceActivities(_t.ActivityBase, service=code_service):
 
     @_abstractmethod
     def run_program(self, request: _v1.RunProgramRequest) -> _Awaitable[_v1.RunProgramResponse] | _v1.RunProgramResponse:
-        """Runs a program, or what is left of one, until it ends or calls a tool."""
+        """Starts or resumes a program, and runs it until it ends or calls a tool."""
 
     @_abstractmethod
     def call_tool(self, request: _v1.CallToolRequest) -> _Awaitable[_v1.CallToolResponse] | _v1.CallToolResponse:
-        """Calls a tool that the deployment offers to programs."""
+        """Calls one of the deployment's tools."""
 
 
 class ExecuteHandle(_t.Handle[_v1.ExecuteResponse]):
-    """A run of the workflow Execute, as clients hold it."""
+    """A client's handle of the workflow Execute."""
 
 
 class CodeServiceClient(_t.ServiceClient):
@@ -156,15 +156,15 @@ class CodeServiceClient(_t.ServiceClient):
     """
 
     async def execute(self, request: _v1.ExecuteRequest, **options: _Unpack[_t.StartOptions]) -> _v1.ExecuteResponse:
-        """Runs one program to its end. What the program does wrong is told by the status of the answer; the task itself fails
-        only where the sandbox does.
+        """Runs a program to its end. Errors of the program are in the status of the answer; the task itself fails only if the
+        sandbox does.
         """
         return await (await self._start(execute_workflow.contract, request, ExecuteHandle, options)).result()
 
     async def start_execute(self, request: _v1.ExecuteRequest, **options: _Unpack[_t.StartOptions]) -> ExecuteHandle:
-        """Starts the workflow Execute and returns its handle."""
+        """Start the workflow Execute, and return its handle."""
         return await self._start(execute_workflow.contract, request, ExecuteHandle, options)
 
     def get_execute(self, workflow_id: str, *, run_id: str | None = None) -> ExecuteHandle:
-        """The handle of a Execute that was started elsewhere; the server is not asked."""
+        """Return a handle of a started Execute, without a request to the server."""
         return self._get(execute_workflow.contract, workflow_id, run_id, ExecuteHandle)

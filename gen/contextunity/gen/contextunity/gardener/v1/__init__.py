@@ -38,37 +38,37 @@ betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 class GardenerStage(betterproto2.Enum):
     """
-    What a gardener is doing.
+    Stage of a gardener.
     """
 
     UNSPECIFIED = 0
     """
-    Not told.
+    Unknown.
     """
 
     RUNNING = 1
     """
-    Products are being enriched.
+    It enriches products.
     """
 
     WAITING = 2
     """
-    Nothing was left to enrich; it looks again after the poll interval.
+    All products are enriched; the next round starts after the poll interval.
     """
 
     PAUSED = 3
     """
-    Asked to pause; no further batch is begun.
+    It is paused, and starts no further batches.
     """
 
     ENDING = 4
     """
-    Asked to end; the batches at hand are written.
+    Its cancellation was requested; current batches are written.
     """
 
     DONE = 5
     """
-    Done.
+    It has ended.
     """
 
     @classmethod
@@ -97,7 +97,7 @@ class GardenerStage(betterproto2.Enum):
 @dataclass(eq=False, repr=False)
 class EnrichBatchRequest(betterproto2.Message):
     """
-    Asks to enrich products.
+    Products to enrich.
     """
 
     products: "__harvest__v1__.PackedProducts | None" = betterproto2.field(
@@ -116,26 +116,26 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class EnrichBatchResponse(betterproto2.Message):
     """
-    What enriching gave.
+    Result of enriching a batch.
     """
 
     enrichments: "__harvest__v1__.PackedEnrichments | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    One for each product, in their order.
+    One enrichment per product, in their order.
     """
 
     rules_version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Version of the rules that they were made by.
+    Version of the rules.
     """
 
     metrics: "__core__.UnitMetrics | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    What the step took. Cost and tokens are the router's, as it tells them.
+    Cost of the step. Money and tokens are as reported by the router.
     """
 
 
@@ -147,27 +147,27 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class EnrichRequest(betterproto2.Message):
     """
-    Which products to enrich once.
+    Products to enrich once.
     """
 
     tenant_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Whose products. Empty means the tenant "default".
+    Tenant of the products. Empty means the tenant "default".
     """
 
     supplier_code: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Of which supplier. Empty means of all, where SKUs are given.
+    Supplier of the products. Empty means all suppliers, if SKUs are given.
     """
 
     skus: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
     """
-    Which SKUs alone. Empty means all of the supplier.
+    SKUs of the products. Empty means all of the supplier.
     """
 
     force: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
     """
-    Whether to enrich also what was enriched by the same rules and has not changed since.
+    Enrich unchanged products again too.
     """
 
     batch_size: "int" = betterproto2.field(5, betterproto2.TYPE_INT32)
@@ -182,14 +182,14 @@ class EnrichRequest(betterproto2.Message):
 
     retry_max: "int" = betterproto2.field(7, betterproto2.TYPE_INT32)
     """
-    As in GardenerRequest, but a batch that fails is left.
+    As in GardenerRequest, but a batch that fails is not retried later.
     """
 
     resume: "GardenerState | None" = betterproto2.field(
         8, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Where an earlier run left off. The workflow sets it when it continues as new.
+    State of the earlier run. The workflow sets it when it continues as new.
     """
 
 
@@ -201,37 +201,37 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class EnrichResponse(betterproto2.Message):
     """
-    What came of it.
+    Result of an enrichment.
     """
 
     enriched: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
     """
-    Products that were enriched.
+    Enriched products.
     """
 
     failed: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
     """
-    Products of batches that failed.
+    Products of failed batches.
     """
 
     last_error: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Why the last of them failed. Empty means that none did.
+    Error of the last failed batch. Empty if none failed.
     """
 
     cost_usd: "float" = betterproto2.field(4, betterproto2.TYPE_DOUBLE)
     """
-    What the router took for it, in US dollars. Zero where the rules alone did it.
+    Cost of the router in US dollars. Zero without a router.
     """
 
     tokens_used: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
     """
-    Tokens that the router used.
+    Tokens used by the router.
     """
 
     rules_version: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    Version of the rules, as the catalogue has it.
+    Version of the rules, as in the catalogue.
     """
 
 
@@ -243,69 +243,69 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class GardenerProgress(betterproto2.Message):
     """
-    What was done so far.
+    Progress of a gardener.
     """
 
     stage: "GardenerStage" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: GardenerStage(0)
     )
     """
-    What it is doing.
+    Current stage.
     """
 
     enriched: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
     """
-    Products enriched, each time anew where they changed.
+    Enriched products; changed products count each time.
     """
 
     failed: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
     """
-    Products of batches that failed.
+    Products of failed batches.
     """
 
     due: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
     """
-    Products that were to be enriched when the look at hand began.
+    Products to enrich at the start of the current round.
     """
 
     done: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
     """
-    Of them, those that are behind us, enriched or failed.
+    Products of the current round that are enriched or failed.
     """
 
     looks: "int" = betterproto2.field(6, betterproto2.TYPE_INT64)
     """
-    Looks for products that were begun.
+    Started rounds.
     """
 
     batches: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
     """
-    Batches written or failed.
+    Written or failed batches.
     """
 
     batch_size: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
     """
-    Products in a batch, as in force.
+    Current number of products per batch.
     """
 
     last_error: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
     """
-    Why the last batch or look that failed did. Empty means that none did.
+    Error of the last failed batch or round. Empty if none failed.
     """
 
     rules_version: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
     """
-    Version of the rules, as of the last look.
+    Version of the rules in the last round.
     """
 
     cost_usd: "float" = betterproto2.field(11, betterproto2.TYPE_DOUBLE)
     """
-    What the router took, in US dollars.
+    Cost of the router in US dollars.
     """
 
     tokens_used: "int" = betterproto2.field(12, betterproto2.TYPE_INT64)
     """
-    Tokens that the router used.
+    Tokens used by the router.
     """
 
     started_at: "datetime.datetime | None" = betterproto2.field(
@@ -315,7 +315,7 @@ class GardenerProgress(betterproto2.Message):
         optional=True,
     )
     """
-    When it began, UTC.
+    Start time, UTC.
     """
 
 
@@ -327,22 +327,22 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class GardenerRequest(betterproto2.Message):
     """
-    How to keep a tenant's products enriched.
+    Options of keeping a tenant's products enriched.
     """
 
     tenant_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Whose products. Empty means the tenant "default".
+    Tenant of the products. Empty means the tenant "default".
     """
 
     batch_size: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
     """
-    Products in a batch, 1 to 1000. Zero means 50.
+    Products per batch, 1 to 1000. Zero means 50.
     """
 
     parallel_batches: "int" = betterproto2.field(3, betterproto2.TYPE_INT32)
     """
-    Batches that are enriched at once, 1 to 16. Zero means 2.
+    Batches enriched at once, 1 to 16. Zero means 2.
     """
 
     poll_interval: "datetime.timedelta | None" = betterproto2.field(
@@ -352,19 +352,19 @@ class GardenerRequest(betterproto2.Message):
         optional=True,
     )
     """
-    How long after the last product it looks again, 10 seconds to a day. Absent means 900 seconds.
+    Delay before the next round, 10 seconds to a day. Absent means 900 seconds.
     """
 
     retry_max: "int" = betterproto2.field(5, betterproto2.TYPE_INT32)
     """
-    How often enriching a batch is tried before it is left for the next look, 1 to 20. Zero means 3.
+    Attempts to enrich a batch before it is left for the next round, 1 to 20. Zero means 3.
     """
 
     resume: "GardenerState | None" = betterproto2.field(
         6, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Where an earlier run left off. The workflow sets it when it continues as new.
+    State of the earlier run. The workflow sets it when it continues as new.
     """
 
 
@@ -376,14 +376,14 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class GardenerResponse(betterproto2.Message):
     """
-    What a gardener did until it ended. It ends by being cancelled alone, so nobody sees it.
+    Result of a gardener. It only ends by cancellation, so no caller receives it.
     """
 
     progress: "GardenerProgress | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    In numbers.
+    Counts.
     """
 
 
@@ -395,36 +395,36 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class GardenerState(betterproto2.Message):
     """
-    State that a further run of the workflow goes on from.
+    State for the next run of the workflow.
     """
 
     progress: "GardenerProgress | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    What was done so far.
+    Progress so far.
     """
 
     cursor: "__harvest__v1__.EnrichmentCursor | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Where the look at hand goes on. Absent means with a look of its own.
+    Position of the current round. Absent starts a new round.
     """
 
     looking: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
     """
-    Whether a look is at hand.
+    Whether a round is running.
     """
 
     paused: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
     """
-    Whether Pause was asked for.
+    Whether it is paused.
     """
 
     again: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
     """
-    Whether RunNow was asked for since the look began.
+    Whether RunNow was sent during the current round.
     """
 
 
@@ -436,7 +436,7 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class GetRulesRequest(betterproto2.Message):
     """
-    Asks for the rules.
+    Request for the rules' version.
     """
 
     pass
@@ -450,18 +450,18 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class GetRulesResponse(betterproto2.Message):
     """
-    Tells the rules.
+    The rules' version.
     """
 
     version: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Their version: other where the taxonomy, the code or the enricher is another.
+    Version of the rules; it changes with the taxonomy, the code or the enricher.
     """
 
     quick: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
     """
-    Whether a batch takes milliseconds and nobody else. The workflow takes pages of up to 1000 products then, whatever the
-    batch size, and lists and writes several of them at once.
+    Whether a batch only takes milliseconds in the worker. Then the workflow takes pages of up to 1000 products,
+    regardless of the batch size, and lists and writes several of them at once.
     """
 
 
@@ -473,12 +473,12 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class SetBatchSizeRequest(betterproto2.Message):
     """
-    Asks for another batch size.
+    A new batch size.
     """
 
     batch_size: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
     """
-    Products in a batch, 1 to 1000.
+    Products per batch, 1 to 1000.
     """
 
 
@@ -490,12 +490,12 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class SetBatchSizeResponse(betterproto2.Message):
     """
-    Tells the batch size before the change.
+    The previous batch size.
     """
 
     previous_batch_size: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
     """
-    Products in a batch.
+    Products per batch.
     """
 
 

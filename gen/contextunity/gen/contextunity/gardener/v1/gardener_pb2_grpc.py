@@ -31,7 +31,7 @@ if _version_not_supported:
 
 
 class GardenerServiceStub:
-    """The contract of the gardener module. It reads and writes the catalogue by activities of
+    """The contract of the gardener module. It reads and writes the catalogue with activities of
     contextunity.harvest.v1.CatalogueService.
     """
 
@@ -89,35 +89,35 @@ class GardenerServiceStub:
 
 
 class GardenerServiceServicer:
-    """The contract of the gardener module. It reads and writes the catalogue by activities of
+    """The contract of the gardener module. It reads and writes the catalogue with activities of
     contextunity.harvest.v1.CatalogueService.
     """
 
     def Gardener(self, request, context):
-        """Keeps the products of a tenant enriched: looks for those that are new or have changed, enriches them batch by batch,
-        and looks again after a while. It runs until it is cancelled, and then ends once the batches at hand are written.
+        """Keeps the products of a tenant enriched: it searches for new and changed products, enriches them in batches, and
+        searches again after a delay. It runs until it is cancelled; then it writes the current batches and ends.
 
-        A second start for the same tenant joins the one that is under way.
+        A second start for the same tenant joins the running one.
 
-        Errors (ApplicationError types): TenantMismatch. A batch that fails is told in the progress and tried again with the
-        next look; the others go on.
+        Errors (ApplicationError types): TenantMismatch. A batch that fails is reported in the progress, and retried in the
+        next round; the other batches continue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Enrich(self, request, context):
-        """Enriches products once: those of a supplier, or of SKUs, that are new or have changed since they were enriched.
+        """Enriches products once: new or changed ones of a supplier, or some SKUs.
 
-        Errors (ApplicationError types): TenantMismatch, and that of the catalogue where it cannot be read. A batch that fails
-        is counted in the result; the others go on.
+        Errors (ApplicationError types): TenantMismatch, and those of the catalogue if it cannot be read. A batch that
+        fails is counted in the result; the other batches continue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRules(self, request, context):
-        """Tells by which rules the worker enriches.
+        """Returns the version of the worker's rules.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,7 +126,7 @@ class GardenerServiceServicer:
     def EnrichBatch(self, request, context):
         """Enriches one batch of products.
 
-        Errors (ApplicationError types): RouterUnavailable, RouterTimeout, RouterAnswer, which are tried again; RouterRefused,
+        Errors (ApplicationError types): RouterUnavailable, RouterTimeout, RouterAnswer, which are retried; RouterRefused,
         which is not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -134,38 +134,38 @@ class GardenerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetProgress(self, request, context):
-        """Tells what was done so far.
+        """Returns the progress.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Pause(self, request, context):
-        """Begins no further batches until Resume; those at hand are written.
+        """Starts no further batches until Resume; current batches are written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Resume(self, request, context):
-        """Goes on after Pause. Without a Pause before it, it does nothing.
+        """Continues after Pause. Otherwise it has no effect.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RunNow(self, request, context):
-        """Looks for products now, and not only when the poll interval is over. A pause stays.
+        """Starts a round now instead of after the poll interval. A paused gardener stays paused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetBatchSize(self, request, context):
-        """Changes how many products the batches that are listed from now on hold, and answers the number that was in force
-        before. Rules alone take a page of products at once, whatever the number.
+        """Changes the number of products in later batches, and returns the previous number. The rules always take a whole
+        page of products, regardless of it.
 
-        Errors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.
+        Errors: rejected if batch_size is not between 1 and 1000, or if the gardener is ending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -228,7 +228,7 @@ def add_GardenerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GardenerService:
-    """The contract of the gardener module. It reads and writes the catalogue by activities of
+    """The contract of the gardener module. It reads and writes the catalogue with activities of
     contextunity.harvest.v1.CatalogueService.
     """
 

@@ -77,48 +77,48 @@ get_progress_query: _Final[_t.QueryContract[_v1.GardenerProgress]] = _t.QueryCon
     method='contextunity.gardener.v1.GardenerService.GetProgress',
     input_type=None,
     output_type=_v1.GardenerProgress,
-    description='Tells what was done so far.',
+    description='Returns the progress.',
 )
-"""Tells what was done so far."""
+"""Returns the progress."""
 
 pause_signal: _Final[_t.SignalContract] = _t.SignalContract(
     name=PAUSE_SIGNAL_NAME,
     method='contextunity.gardener.v1.GardenerService.Pause',
     input_type=None,
     output_type=None,
-    description='Begins no further batches until Resume; those at hand are written.',
+    description='Starts no further batches until Resume; current batches are written.',
 )
-"""Begins no further batches until Resume; those at hand are written."""
+"""Starts no further batches until Resume; current batches are written."""
 
 resume_signal: _Final[_t.SignalContract] = _t.SignalContract(
     name=RESUME_SIGNAL_NAME,
     method='contextunity.gardener.v1.GardenerService.Resume',
     input_type=None,
     output_type=None,
-    description='Goes on after Pause. Without a Pause before it, it does nothing.',
+    description='Continues after Pause. Otherwise it has no effect.',
 )
-"""Goes on after Pause. Without a Pause before it, it does nothing."""
+"""Continues after Pause. Otherwise it has no effect."""
 
 run_now_signal: _Final[_t.SignalContract] = _t.SignalContract(
     name=RUN_NOW_SIGNAL_NAME,
     method='contextunity.gardener.v1.GardenerService.RunNow',
     input_type=None,
     output_type=None,
-    description='Looks for products now, and not only when the poll interval is over. A pause stays.',
+    description='Starts a round now instead of after the poll interval. A paused gardener stays paused.',
 )
-"""Looks for products now, and not only when the poll interval is over. A pause stays."""
+"""Starts a round now instead of after the poll interval. A paused gardener stays paused."""
 
 set_batch_size_update: _Final[_t.UpdateContract[_v1.SetBatchSizeResponse]] = _t.UpdateContract(
     name=SET_BATCH_SIZE_UPDATE_NAME,
     method='contextunity.gardener.v1.GardenerService.SetBatchSize',
     input_type=_v1.SetBatchSizeRequest,
     output_type=_v1.SetBatchSizeResponse,
-    description='Changes how many products the batches that are listed from now on hold, and answers the number that was in force\nbefore. Rules alone take a page of products at once, whatever the number.\n\nErrors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.',
+    description='Changes the number of products in later batches, and returns the previous number. The rules always take a whole\npage of products, regardless of it.\n\nErrors: rejected if batch_size is not between 1 and 1000, or if the gardener is ending.',
 )
-"""Changes how many products the batches that are listed from now on hold, and answers the number that was in force
-before. Rules alone take a page of products at once, whatever the number.
+"""Changes the number of products in later batches, and returns the previous number. The rules always take a whole
+page of products, regardless of it.
 
-Errors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.
+Errors: rejected if batch_size is not between 1 and 1000, or if the gardener is ending.
 """
 
 
@@ -126,15 +126,15 @@ class GardenerChild(_t.ChildHandle[_v1.GardenerResponse]):
     """The workflow Gardener as a child."""
 
     async def pause(self) -> None:
-        """Begins no further batches until Resume; those at hand are written."""
+        """Starts no further batches until Resume; current batches are written."""
         await self._signal(pause_signal, None)
 
     async def resume(self) -> None:
-        """Goes on after Pause. Without a Pause before it, it does nothing."""
+        """Continues after Pause. Otherwise it has no effect."""
         await self._signal(resume_signal, None)
 
     async def run_now(self) -> None:
-        """Looks for products now, and not only when the poll interval is over. A pause stays."""
+        """Starts a round now instead of after the poll interval. A paused gardener stays paused."""
         await self._signal(run_now_signal, None)
 
 
@@ -142,15 +142,15 @@ class GardenerExternal(_t.ExternalHandle):
     """The workflow Gardener seen from another workflow."""
 
     async def pause(self) -> None:
-        """Begins no further batches until Resume; those at hand are written."""
+        """Starts no further batches until Resume; current batches are written."""
         await self._signal(pause_signal, None)
 
     async def resume(self) -> None:
-        """Goes on after Pause. Without a Pause before it, it does nothing."""
+        """Continues after Pause. Otherwise it has no effect."""
         await self._signal(resume_signal, None)
 
     async def run_now(self) -> None:
-        """Looks for products now, and not only when the poll interval is over. A pause stays."""
+        """Starts a round now instead of after the poll interval. A paused gardener stays paused."""
         await self._signal(run_now_signal, None)
 
 
@@ -172,7 +172,7 @@ gardener_workflow: _Final[_t.Workflow[_v1.GardenerRequest, _v1.GardenerResponse,
         method='contextunity.gardener.v1.GardenerService.Gardener',
         input_type=_v1.GardenerRequest,
         output_type=_v1.GardenerResponse,
-        description='Keeps the products of a tenant enriched: looks for those that are new or have changed, enriches them batch by batch,\nand looks again after a while. It runs until it is cancelled, and then ends once the batches at hand are written.\n\nA second start for the same tenant joins the one that is under way.\n\nErrors (ApplicationError types): TenantMismatch. A batch that fails is told in the progress and tried again with the\nnext look; the others go on.',
+        description='Keeps the products of a tenant enriched: it searches for new and changed products, enriches them in batches, and\nsearches again after a delay. It runs until it is cancelled; then it writes the current batches and ends.\n\nA second start for the same tenant joins the running one.\n\nErrors (ApplicationError types): TenantMismatch. A batch that fails is reported in the progress, and retried in the\nnext round; the other batches continue.',
         task_queue=GARDENER_SERVICE_TASK_QUEUE,
         workflow_id=_id_of_gardener_workflow,
         id_expression='gardener/${! tenantId }',
@@ -192,13 +192,13 @@ gardener_workflow: _Final[_t.Workflow[_v1.GardenerRequest, _v1.GardenerResponse,
     GardenerChild,
     GardenerExternal,
 )
-"""Keeps the products of a tenant enriched: looks for those that are new or have changed, enriches them batch by batch,
-and looks again after a while. It runs until it is cancelled, and then ends once the batches at hand are written.
+"""Keeps the products of a tenant enriched: it searches for new and changed products, enriches them in batches, and
+searches again after a delay. It runs until it is cancelled; then it writes the current batches and ends.
 
-A second start for the same tenant joins the one that is under way.
+A second start for the same tenant joins the running one.
 
-Errors (ApplicationError types): TenantMismatch. A batch that fails is told in the progress and tried again with the
-next look; the others go on.
+Errors (ApplicationError types): TenantMismatch. A batch that fails is reported in the progress, and retried in the
+next round; the other batches continue.
 """
 
 enrich_workflow: _Final[_t.Workflow[_v1.EnrichRequest, _v1.EnrichResponse, EnrichChild, EnrichExternal]] = _t.Workflow(
@@ -207,7 +207,7 @@ enrich_workflow: _Final[_t.Workflow[_v1.EnrichRequest, _v1.EnrichResponse, Enric
         method='contextunity.gardener.v1.GardenerService.Enrich',
         input_type=_v1.EnrichRequest,
         output_type=_v1.EnrichResponse,
-        description='Enriches products once: those of a supplier, or of SKUs, that are new or have changed since they were enriched.\n\nErrors (ApplicationError types): TenantMismatch, and that of the catalogue where it cannot be read. A batch that fails\nis counted in the result; the others go on.',
+        description='Enriches products once: new or changed ones of a supplier, or some SKUs.\n\nErrors (ApplicationError types): TenantMismatch, and those of the catalogue if it cannot be read. A batch that\nfails is counted in the result; the other batches continue.',
         task_queue=GARDENER_SERVICE_TASK_QUEUE,
         execution_timeout=_timedelta(seconds=86400),
         queries={
@@ -217,10 +217,10 @@ enrich_workflow: _Final[_t.Workflow[_v1.EnrichRequest, _v1.EnrichResponse, Enric
     EnrichChild,
     EnrichExternal,
 )
-"""Enriches products once: those of a supplier, or of SKUs, that are new or have changed since they were enriched.
+"""Enriches products once: new or changed ones of a supplier, or some SKUs.
 
-Errors (ApplicationError types): TenantMismatch, and that of the catalogue where it cannot be read. A batch that fails
-is counted in the result; the others go on.
+Errors (ApplicationError types): TenantMismatch, and those of the catalogue if it cannot be read. A batch that
+fails is counted in the result; the other batches continue.
 """
 
 get_rules: _Final[_t.Activity[_v1.GetRulesRequest, _v1.GetRulesResponse]] = _t.Activity(
@@ -229,14 +229,14 @@ get_rules: _Final[_t.Activity[_v1.GetRulesRequest, _v1.GetRulesResponse]] = _t.A
         method='contextunity.gardener.v1.GardenerService.GetRules',
         input_type=_v1.GetRulesRequest,
         output_type=_v1.GetRulesResponse,
-        description='Tells by which rules the worker enriches.',
+        description="Returns the version of the worker's rules.",
         handler='get_rules',
         task_queue=GARDENER_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=10),
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=10),
     ),
 )
-"""Tells by which rules the worker enriches."""
+"""Returns the version of the worker's rules."""
 
 enrich_batch: _Final[_t.Activity[_v1.EnrichBatchRequest, _v1.EnrichBatchResponse]] = _t.Activity(
     _t.ActivityContract(
@@ -244,7 +244,7 @@ enrich_batch: _Final[_t.Activity[_v1.EnrichBatchRequest, _v1.EnrichBatchResponse
         method='contextunity.gardener.v1.GardenerService.EnrichBatch',
         input_type=_v1.EnrichBatchRequest,
         output_type=_v1.EnrichBatchResponse,
-        description='Enriches one batch of products.\n\nErrors (ApplicationError types): RouterUnavailable, RouterTimeout, RouterAnswer, which are tried again; RouterRefused,\nwhich is not.',
+        description='Enriches one batch of products.\n\nErrors (ApplicationError types): RouterUnavailable, RouterTimeout, RouterAnswer, which are retried; RouterRefused,\nwhich is not.',
         handler='enrich_batch',
         task_queue=GARDENER_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=660),
@@ -254,7 +254,7 @@ enrich_batch: _Final[_t.Activity[_v1.EnrichBatchRequest, _v1.EnrichBatchResponse
 )
 """Enriches one batch of products.
 
-Errors (ApplicationError types): RouterUnavailable, RouterTimeout, RouterAnswer, which are tried again; RouterRefused,
+Errors (ApplicationError types): RouterUnavailable, RouterTimeout, RouterAnswer, which are retried; RouterRefused,
 which is not.
 """
 
@@ -282,85 +282,85 @@ gardener_service: _Final[_t.ServiceContract] = _t.ServiceContract(
     updates={
         'SetBatchSize': set_batch_size_update,
     },
-    description='The contract of the gardener module. It reads and writes the catalogue by activities of\ncontextunity.harvest.v1.CatalogueService.',
+    description='The contract of the gardener module. It reads and writes the catalogue with activities of\ncontextunity.harvest.v1.CatalogueService.',
 )
-"""The contract of the gardener module. It reads and writes the catalogue by activities of
+"""The contract of the gardener module. It reads and writes the catalogue with activities of
 contextunity.harvest.v1.CatalogueService.
 """
 
 
 class GardenerWorkflowBase(_t.WorkflowBase, contract=gardener_workflow.contract):
-    """Base of the workflow 'gardener'; a derived class is checked and registered as it is defined.
+    """Base of the workflow 'gardener'; a derived class is checked and registered at its definition.
 
-    Keeps the products of a tenant enriched: looks for those that are new or have changed, enriches them batch by batch,
-    and looks again after a while. It runs until it is cancelled, and then ends once the batches at hand are written.
+    Keeps the products of a tenant enriched: it searches for new and changed products, enriches them in batches, and
+    searches again after a delay. It runs until it is cancelled; then it writes the current batches and ends.
 
-    A second start for the same tenant joins the one that is under way.
+    A second start for the same tenant joins the running one.
 
-    Errors (ApplicationError types): TenantMismatch. A batch that fails is told in the progress and tried again with the
-    next look; the others go on.
+    Errors (ApplicationError types): TenantMismatch. A batch that fails is reported in the progress, and retried in the
+    next round; the other batches continue.
     """
 
     @_abstractmethod
     async def run(self, request: _v1.GardenerRequest) -> _v1.GardenerResponse:
-        """Keeps the products of a tenant enriched: looks for those that are new or have changed, enriches them batch by batch,
-        and looks again after a while. It runs until it is cancelled, and then ends once the batches at hand are written.
+        """Keeps the products of a tenant enriched: it searches for new and changed products, enriches them in batches, and
+        searches again after a delay. It runs until it is cancelled; then it writes the current batches and ends.
 
-        A second start for the same tenant joins the one that is under way.
+        A second start for the same tenant joins the running one.
 
-        Errors (ApplicationError types): TenantMismatch. A batch that fails is told in the progress and tried again with the
-        next look; the others go on.
+        Errors (ApplicationError types): TenantMismatch. A batch that fails is reported in the progress, and retried in the
+        next round; the other batches continue.
         """
 
     @_abstractmethod
     def get_progress(self) -> _v1.GardenerProgress:
-        """Tells what was done so far."""
+        """Returns the progress."""
 
     @_abstractmethod
     def pause(self) -> _Awaitable[None] | None:
-        """Begins no further batches until Resume; those at hand are written."""
+        """Starts no further batches until Resume; current batches are written."""
 
     @_abstractmethod
     def resume(self) -> _Awaitable[None] | None:
-        """Goes on after Pause. Without a Pause before it, it does nothing."""
+        """Continues after Pause. Otherwise it has no effect."""
 
     @_abstractmethod
     def run_now(self) -> _Awaitable[None] | None:
-        """Looks for products now, and not only when the poll interval is over. A pause stays."""
+        """Starts a round now instead of after the poll interval. A paused gardener stays paused."""
 
     @_abstractmethod
     def set_batch_size(self, request: _v1.SetBatchSizeRequest) -> _Awaitable[_v1.SetBatchSizeResponse] | _v1.SetBatchSizeResponse:
-        """Changes how many products the batches that are listed from now on hold, and answers the number that was in force
-        before. Rules alone take a page of products at once, whatever the number.
+        """Changes the number of products in later batches, and returns the previous number. The rules always take a whole
+        page of products, regardless of it.
 
-        Errors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.
+        Errors: rejected if batch_size is not between 1 and 1000, or if the gardener is ending.
         """
 
     @_abstractmethod
     def validate_set_batch_size(self, request: _v1.SetBatchSizeRequest) -> None:
-        """Rejects a SetBatchSize by raising an error; it must not change anything."""
+        """Reject a SetBatchSize by raising an error; do not change anything."""
 
 
 class EnrichWorkflowBase(_t.WorkflowBase, contract=enrich_workflow.contract):
-    """Base of the workflow 'enrich'; a derived class is checked and registered as it is defined.
+    """Base of the workflow 'enrich'; a derived class is checked and registered at its definition.
 
-    Enriches products once: those of a supplier, or of SKUs, that are new or have changed since they were enriched.
+    Enriches products once: new or changed ones of a supplier, or some SKUs.
 
-    Errors (ApplicationError types): TenantMismatch, and that of the catalogue where it cannot be read. A batch that fails
-    is counted in the result; the others go on.
+    Errors (ApplicationError types): TenantMismatch, and those of the catalogue if it cannot be read. A batch that
+    fails is counted in the result; the other batches continue.
     """
 
     @_abstractmethod
     async def run(self, request: _v1.EnrichRequest) -> _v1.EnrichResponse:
-        """Enriches products once: those of a supplier, or of SKUs, that are new or have changed since they were enriched.
+        """Enriches products once: new or changed ones of a supplier, or some SKUs.
 
-        Errors (ApplicationError types): TenantMismatch, and that of the catalogue where it cannot be read. A batch that fails
-        is counted in the result; the others go on.
+        Errors (ApplicationError types): TenantMismatch, and those of the catalogue if it cannot be read. A batch that
+        fails is counted in the result; the other batches continue.
         """
 
     @_abstractmethod
     def get_progress(self) -> _v1.GardenerProgress:
-        """Tells what was done so far."""
+        """Returns the progress."""
 
 
 class GardenerServiceActivities(_t.ActivityBase, service=gardener_service):
@@ -368,106 +368,106 @@ class GardenerServiceActivities(_t.ActivityBase, service=gardener_service):
 
     @_abstractmethod
     def get_rules(self, request: _v1.GetRulesRequest) -> _Awaitable[_v1.GetRulesResponse] | _v1.GetRulesResponse:
-        """Tells by which rules the worker enriches."""
+        """Returns the version of the worker's rules."""
 
     @_abstractmethod
     def enrich_batch(self, request: _v1.EnrichBatchRequest) -> _Awaitable[_v1.EnrichBatchResponse] | _v1.EnrichBatchResponse:
         """Enriches one batch of products.
 
-        Errors (ApplicationError types): RouterUnavailable, RouterTimeout, RouterAnswer, which are tried again; RouterRefused,
+        Errors (ApplicationError types): RouterUnavailable, RouterTimeout, RouterAnswer, which are retried; RouterRefused,
         which is not.
         """
 
 
 class GardenerHandle(_t.Handle[_v1.GardenerResponse]):
-    """A run of the workflow Gardener, as clients hold it."""
+    """A client's handle of the workflow Gardener."""
 
     async def get_progress(self, **options: _Unpack[_t.QueryOptions]) -> _v1.GardenerProgress:
-        """Tells what was done so far."""
+        """Returns the progress."""
         return await self._query(get_progress_query, None, options)
 
     async def pause(self, **options: _Unpack[_t.SignalOptions]) -> None:
-        """Begins no further batches until Resume; those at hand are written."""
+        """Starts no further batches until Resume; current batches are written."""
         await self._signal(pause_signal, None, options)
 
     async def resume(self, **options: _Unpack[_t.SignalOptions]) -> None:
-        """Goes on after Pause. Without a Pause before it, it does nothing."""
+        """Continues after Pause. Otherwise it has no effect."""
         await self._signal(resume_signal, None, options)
 
     async def run_now(self, **options: _Unpack[_t.SignalOptions]) -> None:
-        """Looks for products now, and not only when the poll interval is over. A pause stays."""
+        """Starts a round now instead of after the poll interval. A paused gardener stays paused."""
         await self._signal(run_now_signal, None, options)
 
     async def set_batch_size(self, request: _v1.SetBatchSizeRequest, **options: _Unpack[_t.UpdateOptions]) -> _v1.SetBatchSizeResponse:
-        """Changes how many products the batches that are listed from now on hold, and answers the number that was in force
-        before. Rules alone take a page of products at once, whatever the number.
+        """Changes the number of products in later batches, and returns the previous number. The rules always take a whole
+        page of products, regardless of it.
 
-        Errors: rejected where batch_size is not between 1 and 1000, or the gardener is ending.
+        Errors: rejected if batch_size is not between 1 and 1000, or if the gardener is ending.
         """
         return await self._execute_update(set_batch_size_update, request, options)
 
     async def start_set_batch_size(
         self, request: _v1.SetBatchSizeRequest, *, wait_for_stage: _t.WorkflowUpdateStage | None = None, **options: _Unpack[_t.UpdateOptions]
     ) -> _t.UpdateHandle[_v1.SetBatchSizeResponse]:
-        """Sends the update SetBatchSize and returns once it has come to `wait_for_stage`."""
+        """Send the update SetBatchSize, and return when it has reached `wait_for_stage`."""
         return await self._start_update(set_batch_size_update, request, wait_for_stage, options)
 
 
 class EnrichHandle(_t.Handle[_v1.EnrichResponse]):
-    """A run of the workflow Enrich, as clients hold it."""
+    """A client's handle of the workflow Enrich."""
 
     async def get_progress(self, **options: _Unpack[_t.QueryOptions]) -> _v1.GardenerProgress:
-        """Tells what was done so far."""
+        """Returns the progress."""
         return await self._query(get_progress_query, None, options)
 
 
 class GardenerServiceClient(_t.ServiceClient):
     """Client of GardenerService.
 
-    The contract of the gardener module. It reads and writes the catalogue by activities of
+    The contract of the gardener module. It reads and writes the catalogue with activities of
     contextunity.harvest.v1.CatalogueService.
     """
 
     async def gardener(self, request: _v1.GardenerRequest, **options: _Unpack[_t.StartOptions]) -> _v1.GardenerResponse:
-        """Keeps the products of a tenant enriched: looks for those that are new or have changed, enriches them batch by batch,
-        and looks again after a while. It runs until it is cancelled, and then ends once the batches at hand are written.
+        """Keeps the products of a tenant enriched: it searches for new and changed products, enriches them in batches, and
+        searches again after a delay. It runs until it is cancelled; then it writes the current batches and ends.
 
-        A second start for the same tenant joins the one that is under way.
+        A second start for the same tenant joins the running one.
 
-        Errors (ApplicationError types): TenantMismatch. A batch that fails is told in the progress and tried again with the
-        next look; the others go on.
+        Errors (ApplicationError types): TenantMismatch. A batch that fails is reported in the progress, and retried in the
+        next round; the other batches continue.
         """
         return await (await self._start(gardener_workflow.contract, request, GardenerHandle, options)).result()
 
     async def start_gardener(self, request: _v1.GardenerRequest, **options: _Unpack[_t.StartOptions]) -> GardenerHandle:
-        """Starts the workflow Gardener and returns its handle."""
+        """Start the workflow Gardener, and return its handle."""
         return await self._start(gardener_workflow.contract, request, GardenerHandle, options)
 
     def get_gardener(self, workflow_id: str, *, run_id: str | None = None) -> GardenerHandle:
-        """The handle of a Gardener that was started elsewhere; the server is not asked."""
+        """Return a handle of a started Gardener, without a request to the server."""
         return self._get(gardener_workflow.contract, workflow_id, run_id, GardenerHandle)
 
     async def start_gardener_with_run_now(
         self, request: _v1.GardenerRequest, **options: _Unpack[_t.StartOptions]
     ) -> GardenerHandle:
-        """Sends the signal RunNow, starting the workflow Gardener where none is running."""
+        """Send the signal RunNow; start the workflow Gardener if none is running."""
         return await self._start(
             gardener_workflow.contract, request, GardenerHandle, options,
             run_now_signal, None,
         )
 
     async def enrich(self, request: _v1.EnrichRequest, **options: _Unpack[_t.StartOptions]) -> _v1.EnrichResponse:
-        """Enriches products once: those of a supplier, or of SKUs, that are new or have changed since they were enriched.
+        """Enriches products once: new or changed ones of a supplier, or some SKUs.
 
-        Errors (ApplicationError types): TenantMismatch, and that of the catalogue where it cannot be read. A batch that fails
-        is counted in the result; the others go on.
+        Errors (ApplicationError types): TenantMismatch, and those of the catalogue if it cannot be read. A batch that
+        fails is counted in the result; the other batches continue.
         """
         return await (await self._start(enrich_workflow.contract, request, EnrichHandle, options)).result()
 
     async def start_enrich(self, request: _v1.EnrichRequest, **options: _Unpack[_t.StartOptions]) -> EnrichHandle:
-        """Starts the workflow Enrich and returns its handle."""
+        """Start the workflow Enrich, and return its handle."""
         return await self._start(enrich_workflow.contract, request, EnrichHandle, options)
 
     def get_enrich(self, workflow_id: str, *, run_id: str | None = None) -> EnrichHandle:
-        """The handle of a Enrich that was started elsewhere; the server is not asked."""
+        """Return a handle of a started Enrich, without a request to the server."""
         return self._get(enrich_workflow.contract, workflow_id, run_id, EnrichHandle)

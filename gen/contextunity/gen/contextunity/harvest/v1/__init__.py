@@ -72,32 +72,32 @@ betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 class Availability(betterproto2.Enum):
     """
-    Whether a product can be had.
+    Availability of a product.
     """
 
     UNSPECIFIED = 0
     """
-    The feed says nothing.
+    Unknown.
     """
 
     IN_STOCK = 1
     """
-    It can.
+    In stock.
     """
 
     OUT_OF_STOCK = 2
     """
-    It cannot.
+    Out of stock.
     """
 
     PREORDER = 3
     """
-    It can be ordered before it is there.
+    Preorder: it can be ordered before it is available.
     """
 
     BACKORDER = 4
     """
-    It can be ordered, and takes longer.
+    Backorder: it can be ordered, with a longer delivery time.
     """
 
     @classmethod
@@ -123,17 +123,17 @@ class Availability(betterproto2.Enum):
 
 class FeedFormat(betterproto2.Enum):
     """
-    How a feed is written.
+    Format of a feed.
     """
 
     UNSPECIFIED = 0
     """
-    Not told.
+    Unknown.
     """
 
     SHOPIFY_CSV = 1
     """
-    Shopify's product export: CSV, one row a variant or image, grouped by handle.
+    Shopify's product export: CSV, one row per variant or image, grouped by handle.
     """
 
     GOOGLE_XML = 2
@@ -148,7 +148,7 @@ class FeedFormat(betterproto2.Enum):
 
     JSON_LINES = 4
     """
-    One JSON object a line, with the field names of RawProduct.
+    One JSON object per line, with the field names of RawProduct.
     """
 
     @classmethod
@@ -174,32 +174,32 @@ class FeedFormat(betterproto2.Enum):
 
 class HarvestIncomplete(betterproto2.Enum):
     """
-    Why a harvest concludes nothing from what it did not see.
+    Why a harvest marks nothing as no longer listed.
     """
 
     UNSPECIFIED = 0
     """
-    Nothing is known to be missing.
+    The feed is not known to be incomplete.
     """
 
     TRUNCATED = 1
     """
-    The document ends before its proper end: end tags of XML are missing, or the last row is cut off.
+    The document is truncated: end tags of XML are missing, or the last row is incomplete.
     """
 
     OPEN_QUOTE = 2
     """
-    A quoted value is still open where the feed ends.
+    The feed ends within a quoted value.
     """
 
     BROKEN_OFF = 3
     """
-    The connection ended before the feed did, on several attempts.
+    The connection ended before the feed, on several attempts.
     """
 
     LENGTH_UNKNOWN = 4
     """
-    The server tells neither how long the feed is nor when it is over, and its format has no end of its own.
+    The server reports neither the length nor the end of the feed, and its format has no end marker.
     """
 
     TOO_MANY_DELISTED = 5
@@ -209,8 +209,8 @@ class HarvestIncomplete(betterproto2.Enum):
 
     UNREADABLE_ROWS = 6
     """
-    Rows of which not even the key can be read, and which the last complete harvest did not have, may be the products
-    that would be marked.
+    Rows whose key is invalid, and which the last complete harvest did not have, may be the products that would be
+    marked.
     """
 
     @classmethod
@@ -240,42 +240,42 @@ class HarvestIncomplete(betterproto2.Enum):
 
 class HarvestStage(betterproto2.Enum):
     """
-    The stages of a harvest: WAITING, OPENING, then RUNNING and PAUSED in turn, then FINISHING.
+    Stages of a harvest: WAITING, OPENING, then RUNNING and PAUSED in turn, then FINISHING.
     """
 
     UNSPECIFIED = 0
     """
-    Not told.
+    Unknown.
     """
 
     OPENING = 1
     """
-    The feed is being looked at.
+    The feed is inspected.
     """
 
     RUNNING = 2
     """
-    Pages are flowing.
+    Pages are processed.
     """
 
     PAUSED = 3
     """
-    Asked to pause; no further page is fetched.
+    It is paused, and fetches no further page.
     """
 
     FINISHING = 4
     """
-    All pages are synced; what was not seen is being marked.
+    All pages are synced; unseen products are being marked.
     """
 
     DONE = 5
     """
-    Done.
+    It has ended.
     """
 
     WAITING = 6
     """
-    It waits for its turn: the tenant has as many harvests under way as it may.
+    It waits for its turn, because the tenant's maximum number of harvests is running.
     """
 
     @classmethod
@@ -305,27 +305,27 @@ class HarvestStage(betterproto2.Enum):
 
 class Publication(betterproto2.Enum):
     """
-    Whether a shop sells a product at all, whatever its stock.
+    Whether a shop sells a product, regardless of its stock.
     """
 
     UNSPECIFIED = 0
     """
-    The feed says nothing, as most do: they list what is sold.
+    Unknown, as with most feeds, which only list products for sale.
     """
 
     ACTIVE = 1
     """
-    It does.
+    It is sold.
     """
 
     DRAFT = 2
     """
-    Not yet: it is being prepared.
+    Not sold yet: it is being prepared.
     """
 
     ARCHIVED = 3
     """
-    No longer.
+    No longer sold.
     """
 
     UNPUBLISHED = 4
@@ -356,22 +356,22 @@ class Publication(betterproto2.Enum):
 
 class RowSeverity(betterproto2.Enum):
     """
-    What became of a row that something was wrong with.
+    Severity of a problem with a row.
     """
 
     UNSPECIFIED = 0
     """
-    Not told: it was rejected, by a release that knew nothing else.
+    Unknown: the row was rejected, by a release without severities.
     """
 
     REJECTED = 1
     """
-    It was not used.
+    The row was rejected.
     """
 
     WARNING = 2
     """
-    It was used, all but the value that `detail` names.
+    The row was used, except the value that `detail` names.
     """
 
     @classmethod
@@ -394,27 +394,27 @@ class RowSeverity(betterproto2.Enum):
 @dataclass(eq=False, repr=False)
 class Enrichment(betterproto2.Message):
     """
-    What enriching a product gave.
+    Enrichment of a product.
     """
 
     supplier_code: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Whose product.
+    Supplier of the product.
     """
 
     sku: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Which.
+    SKU of the product.
     """
 
     content_hash: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    ProductToEnrich.content_hash of what it was made from.
+    ProductToEnrich.content_hash of its source.
     """
 
     category: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    Path in the taxonomy, such as "tents/tunnel". Empty means that none was found.
+    Path in the taxonomy, such as "tents/tunnel". Empty means unknown.
     """
 
     colors: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
@@ -424,7 +424,7 @@ class Enrichment(betterproto2.Message):
 
     size: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    Size as one text, such as "XL", "42-44", "2 person", "0.9 l". Empty means none was found.
+    Size as one text, such as "XL", "42-44", "2 person", "0.9 l". Empty means unknown.
     """
 
     materials: "list[str]" = betterproto2.field(
@@ -436,7 +436,7 @@ class Enrichment(betterproto2.Message):
 
     brand: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
-    Brand in one spelling. Empty means none.
+    Brand in its standard spelling. Empty means none.
     """
 
     completeness: "int" = betterproto2.field(9, betterproto2.TYPE_INT32)
@@ -448,12 +448,13 @@ class Enrichment(betterproto2.Message):
         10, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    What keeps it from 100, as stable words: missing_image, short_description and the like; docs/gardener.md lists them.
+    Reasons for less than 100, as stable words: missing_image, short_description and the like; docs/gardener.md lists
+    them.
     """
 
     enricher: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
     """
-    Who made it: "rules", or "router".
+    Its enricher: "rules" or "router".
     """
 
 
@@ -465,12 +466,12 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class EnrichmentCursor(betterproto2.Message):
     """
-    A place in the list of a tenant's products, which is in the order of supplier and SKU.
+    A position in the list of a tenant's products, which is ordered by supplier and SKU.
     """
 
     supplier_code: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Supplier of the last product before it.
+    Supplier of the last product of the previous page.
     """
 
     sku: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -487,64 +488,64 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class Feed(betterproto2.Message):
     """
-    A supplier's feed, as found at the beginning of a harvest.
+    A supplier's feed, as found at the start of a harvest.
     """
 
     supplier_code: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Which supplier.
+    Name of the supplier.
     """
 
     url: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Where it is: an http, https or file URL. For people who read a history: activities look it up in the settings.
+    Address: an http, https or file URL. For people who read a history: activities take it from the settings.
     """
 
     format: "FeedFormat" = betterproto2.field(
         3, betterproto2.TYPE_ENUM, default_factory=lambda: FeedFormat(0)
     )
     """
-    How it is written.
+    Format of the feed.
     """
 
     total_bytes: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
     """
-    Its size in bytes. Zero means that the server does not tell.
+    Size in bytes. Zero means unknown.
     """
 
     version: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    Version of the content: the HTTP ETag or Last-Modified, or size and time of a file. Empty means not known.
+    Version of the content: the HTTP ETag or Last-Modified, or size and time of a file. Empty means unknown.
     """
 
     ranges: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
     """
-    Whether pages are fetched by HTTP Range; else the feed is spooled into a file once.
+    Whether pages are fetched by HTTP Range; otherwise the feed is spooled into a file once.
     """
 
     prologue: "bytes" = betterproto2.field(7, betterproto2.TYPE_BYTES)
     """
-    What the reader of any page needs from the beginning of the feed: the header row of CSV and TSV, the root element
-    with its namespaces of XML. Empty for JSON Lines.
+    Beginning of the feed that every page needs for decoding: the header row of CSV and TSV, the root element of XML
+    with its namespaces. Empty for JSON Lines.
     """
 
     currency_code: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
-    ISO 4217 code of the currency that prices without one of their own are in. For people, as url is.
+    ISO 4217 code of the currency of prices without their own. For people, like url.
     """
 
     incomplete: "HarvestIncomplete" = betterproto2.field(
         9, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
     )
     """
-    What is known to be wrong with its end before a page is read. The catalogue records it with page 0, and believes no
-    payload.
+    What is known to be missing at its end before a page is read. The catalogue records it with page 0, and ignores
+    payloads.
     """
 
     encoding: "str" = betterproto2.field(41, betterproto2.TYPE_STRING)
     """
-    What its text is encoded in, by a name that Python knows: as the supplier's settings or the feed itself name it, or
-    as guessed from its beginning. Empty means UTF-8, with single rows in Windows-1252.
+    Python's name of its encoding: from the supplier's settings or the feed itself, or guessed from its beginning.
+    Empty means UTF-8, with single rows in Windows-1252.
     """
 
 
@@ -554,7 +555,7 @@ default_message_pool.register_message("contextunity.harvest.v1", "Feed", Feed)
 @dataclass(eq=False, repr=False)
 class FeedCursor(betterproto2.Message):
     """
-    A place between two entries of a feed.
+    A position between two entries of a feed.
     """
 
     offset: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
@@ -569,7 +570,7 @@ class FeedCursor(betterproto2.Message):
 
     guessed_encoding: "str" = betterproto2.field(41, betterproto2.TYPE_STRING)
     """
-    In the cursor of a feed's first entry: the feed's encoding, where it was guessed, so that the first page tells.
+    In the cursor of a feed's first entry: the feed's encoding if it was guessed, so that the first page reports it.
     """
 
 
@@ -581,29 +582,29 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class FetchProductsRequest(betterproto2.Message):
     """
-    Asks for one page.
+    Request for one page.
     """
 
     page: "PageRef | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Under which name to stage it; its supplier_code says whose feed.
+    Key of the staged page; its supplier_code selects the feed.
     """
 
     feed: "Feed | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    From which feed. Absent means that nobody has looked at it yet: the answer then tells. Absent for page 0, and only
-    then; any other page's must be what the catalogue recorded with page 0.
+    The feed. Absent for page 0, whose answer has it, and only then; for other pages it must match the catalogue's
+    record of page 0.
     """
 
     cursor: "FeedCursor | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    From where on: where the catalogue recorded that the page before ended. Absent means from the first entry.
+    Start of the page: the recorded end of the page before. Absent means the first entry.
     """
 
     page_size: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
@@ -613,19 +614,19 @@ class FetchProductsRequest(betterproto2.Message):
 
     max_entries: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
     """
-    Bound on the feed entries to fetch, whatever the page size. Zero means none.
+    Maximum feed entries to fetch, regardless of the page size. Zero means no limit.
     """
 
     if_changed: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
     """
-    With page 0: whether it need not be read where it has not changed; since when, the catalogue says. A workflow of an
-    earlier release leaves it unset, and could make nothing of `FetchProductsResponse.standing`.
+    With page 0: whether an unchanged feed need not be read; the catalogue knows the last version. A workflow of an
+    earlier release does not set it, and does not support `FetchProductsResponse.standing`.
     """
 
     in_turn: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Whether the fetch fails with HarvestsTaken where it is not the harvest's turn, for the workflow to wait by TakeTurn. A
-    workflow of a release before turns does not set it, and is not counted.
+    Whether the fetch fails with HarvestsTaken if it is not the harvest's turn, so that the workflow waits with
+    TakeTurn. A workflow of an earlier release does not set it, and is not counted.
     """
 
 
@@ -637,21 +638,21 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class FetchProductsResponse(betterproto2.Message):
     """
-    What was fetched.
+    Result of a fetch.
     """
 
     feed: "Feed | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The feed, as it was found. Absent where the request had it: it would be in the history once more for each page.
+    The feed, as found. Absent if the request had it, to keep the history small.
     """
 
     next_cursor: "FeedCursor | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Where the next page begins.
+    Start of the next page.
     """
 
     end_of_feed: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
@@ -661,36 +662,36 @@ class FetchProductsResponse(betterproto2.Message):
 
     fetched: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
     """
-    Rows staged, usable or not.
+    Number of staged rows, including invalid ones.
     """
 
     entries: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
     """
-    Feed entries read: products as the feed counts them.
+    Feed entries read: products by the feed's own count.
     """
 
     page_size: "int" = betterproto2.field(6, betterproto2.TYPE_INT32)
     """
-    Feed entries of a full page, as in force.
+    Current number of feed entries per page.
     """
 
     incomplete: "HarvestIncomplete" = betterproto2.field(
         7, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
     )
     """
-    What is missing of the feed, as this page shows. Recorded in the catalogue, which decides.
+    What is missing of the feed, as shown by this page. The catalogue's record of it decides.
     """
 
     incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
-    The same for people.
+    The same as text for people.
     """
 
     standing: "HarvestCounts | None" = betterproto2.field(
         9, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Present where the feed has not changed, so that nothing was read and the harvest is over: see
+    Present if the feed has not changed, so that nothing was read and the harvest has ended: see
     HarvestResponse.counts.
     """
 
@@ -713,7 +714,7 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class HarvestCounts(betterproto2.Message):
     """
-    Numbers of a harvest so far.
+    Counts of a harvest so far.
     """
 
     pages: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
@@ -728,32 +729,32 @@ class HarvestCounts(betterproto2.Message):
 
     synced: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
     """
-    Products written or found unchanged in the catalogue: created + changed + unchanged.
+    Products written or unchanged in the catalogue: created + changed + unchanged.
     """
 
     created: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
     """
-    Products the catalogue did not have.
+    New products.
     """
 
     changed: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
     """
-    Products the catalogue had with other content.
+    Products with changed content.
     """
 
     unchanged: "int" = betterproto2.field(6, betterproto2.TYPE_INT64)
     """
-    Products the catalogue had just so.
+    Products without a change.
     """
 
     rejected: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
     """
-    Rows that could not be used; each is kept with its line and reason.
+    Rejected rows; each is kept with its line and reason.
     """
 
     warnings: "int" = betterproto2.field(8, betterproto2.TYPE_INT64)
     """
-    Doubts about rows that were used; each is kept beside the rejected rows, with severity WARNING.
+    Warnings about used rows; each is kept with the rejected rows, with severity WARNING.
     """
 
 
@@ -765,31 +766,31 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class HarvestProgress(betterproto2.Message):
     """
-    How far a harvest is.
+    Progress of a harvest.
     """
 
     stage: "HarvestStage" = betterproto2.field(
         1, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestStage(0)
     )
     """
-    What it is doing.
+    Current stage.
     """
 
     counts: "HarvestCounts | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Numbers so far.
+    Counts so far.
     """
 
     bytes_done: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
     """
-    Bytes of the feed that are behind us.
+    Bytes of the feed read so far.
     """
 
     bytes_total: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
     """
-    Bytes of the whole feed. Zero means that the server does not tell.
+    Bytes of the whole feed. Zero means unknown.
     """
 
     started_at: "datetime.datetime | None" = betterproto2.field(
@@ -799,24 +800,24 @@ class HarvestProgress(betterproto2.Message):
         optional=True,
     )
     """
-    When the harvest began, UTC.
+    Start of the harvest, UTC.
     """
 
     page_size: "int" = betterproto2.field(6, betterproto2.TYPE_INT32)
     """
-    Feed entries in a page, as in force.
+    Current number of feed entries per page.
     """
 
     incomplete: "HarvestIncomplete" = betterproto2.field(
         7, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
     )
     """
-    Why nothing will be marked as no longer listed, as far as it is known. See HarvestResponse.incomplete.
+    Why nothing will be marked as no longer listed, as far as known. See HarvestResponse.incomplete.
     """
 
     incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
-    The same for people.
+    The same as text for people.
     """
 
     unchanged: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
@@ -838,39 +839,39 @@ class HarvestRequest(betterproto2.Message):
 
     tenant_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Whose catalogue is filled. Empty means the tenant "default".
+    Tenant of the catalogue. Empty means the tenant "default".
     """
 
     supplier_code: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Which configured supplier to harvest, for example "camping-trade". Required.
+    Name of the configured supplier, for example "camping-trade". Required.
     """
 
     page_size: "int" = betterproto2.field(3, betterproto2.TYPE_INT32)
     """
-    Feed entries in a page, 1 to 1000. Unset or zero means the supplier's setting.
+    Feed entries per page, 1 to 1000. Unset or zero means the supplier's setting.
     """
 
     max_products: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
     """
-    Feed entries after which to stop, for a trial run; nothing is marked as no longer listed then. Zero means all.
+    Maximum feed entries, for a trial run, which marks nothing as no longer listed. Zero means all.
     """
 
     resume: "HarvestState | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Where an earlier run of the same harvest left off. The workflow sets it when it continues as new.
+    State of an earlier run of the same harvest. The workflow sets it when it continues as new.
     """
 
     allow_delisting: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
     """
-    Whether any number of products may be marked as no longer listed; else no more than `max_delisted_share` at once.
+    Allow any number of products to be marked as no longer listed; otherwise at most `max_delisted_share` at once.
     """
 
     force: "bool" = betterproto2.field(7, betterproto2.TYPE_BOOL)
     """
-    Whether to read the feed even where its server says that it has not changed since it was last read. A trial run, with
+    Read the feed even if its server reports that it has not changed since the last time. A trial run, with
     max_products, always reads it.
     """
 
@@ -883,24 +884,24 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class HarvestResponse(betterproto2.Message):
     """
-    What came of a harvest.
+    Result of a harvest.
     """
 
     harvest_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Identifies this harvest in the catalogue: the run id of the workflow's first run.
+    Id of this harvest in the catalogue: the run id of the workflow's first run.
     """
 
     counts: "HarvestCounts | None" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    What was done, in numbers.
+    Counts.
     """
 
     delisted: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
     """
-    Products of this supplier that the feed no longer lists and that are marked so since this harvest.
+    Products of this supplier that this harvest has marked as no longer listed.
     """
 
     started_at: "datetime.datetime | None" = betterproto2.field(
@@ -910,7 +911,7 @@ class HarvestResponse(betterproto2.Message):
         optional=True,
     )
     """
-    When the harvest began, UTC.
+    Start of the harvest, UTC.
     """
 
     finished_at: "datetime.datetime | None" = betterproto2.field(
@@ -920,31 +921,31 @@ class HarvestResponse(betterproto2.Message):
         optional=True,
     )
     """
-    When it ended, UTC.
+    End of the harvest, UTC.
     """
 
     catalogue: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    Where the catalogue is: the database URL without its password.
+    Catalogue: the database URL without its password.
     """
 
     incomplete: "HarvestIncomplete" = betterproto2.field(
         7, betterproto2.TYPE_ENUM, default_factory=lambda: HarvestIncomplete(0)
     )
     """
-    Why nothing was marked as no longer listed although the whole feed was asked for. Unspecified means that the feed was
-    read to its proper end, or that max_products ended the harvest.
+    Why nothing was marked as no longer listed although the whole feed was requested. Unspecified means that the feed
+    was read to its proper end, or that max_products ended the harvest.
     """
 
     incomplete_detail: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
-    The same for people, with what to do about it. Empty where incomplete is unspecified.
+    The same as text for people, with what to do. Empty if incomplete is unspecified.
     """
 
     unchanged: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
     """
-    Whether the feed's server said that the feed has not changed since the last complete harvest, so that nothing was
-    read. `counts` then tells what stands since: products as `unchanged`, and `rejected` and `warnings`; all else is 0.
+    Whether the feed's server reported no change since the last complete harvest, so that nothing was read. `counts`
+    then has the catalogue's products as `unchanged`, and `rejected` and `warnings`; all others are 0.
     """
 
 
@@ -956,7 +957,7 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class HarvestState(betterproto2.Message):
     """
-    State of a harvest that a further run of the workflow goes on from.
+    State of a harvest for the next run of the workflow.
     """
 
     harvest_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -968,26 +969,26 @@ class HarvestState(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The feed as the first page found it.
+    The feed, as inspected by the first page.
     """
 
     cursor: "FeedCursor | None" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Where the next page begins.
+    Start of the next page.
     """
 
     next_page: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
     """
-    Pages already fetched; the next page has this index.
+    Number of fetched pages, which is the index of the next one.
     """
 
     counts: "HarvestCounts | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Numbers so far.
+    Counts so far.
     """
 
     started_at: "datetime.datetime | None" = betterproto2.field(
@@ -997,17 +998,17 @@ class HarvestState(betterproto2.Message):
         optional=True,
     )
     """
-    When the harvest began, UTC.
+    Start of the harvest, UTC.
     """
 
     page_size: "int" = betterproto2.field(7, betterproto2.TYPE_INT32)
     """
-    Feed entries in a page, as in force.
+    Current number of feed entries per page.
     """
 
     paused: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
     """
-    Whether Pause was asked for.
+    Whether it is paused.
     """
 
     incomplete: "HarvestIncomplete" = betterproto2.field(
@@ -1031,50 +1032,50 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ListForEnrichmentRequest(betterproto2.Message):
     """
-    Which products to list.
+    Request for products to enrich.
     """
 
     supplier_code: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Of which supplier. Empty means all.
+    Name of the supplier. Empty means all.
     """
 
     skus: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
     """
-    Which SKUs alone. Empty means all.
+    SKUs of the products. Empty means all.
     """
 
     rules_version: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Version of the rules at hand: products that were enriched by another are listed.
+    Current version of the rules: products that were enriched by another one are listed.
     """
 
     force: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
     """
-    Whether to list also what was enriched by these rules and has not changed since.
+    List also unchanged products that were enriched by these rules.
     """
 
     after: "EnrichmentCursor | None" = betterproto2.field(
         5, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    `next` of the page before, with the other fields as they were. Absent means the first page.
+    `next` of the previous page, with the other fields unchanged. Absent means the first page.
     """
 
     limit: "int" = betterproto2.field(6, betterproto2.TYPE_INT32)
     """
-    Products in a page. A page has fewer where they are long: unpacked it stays below 1 MiB.
+    Products per page. A page of long products has fewer, to stay below 1 MiB unpacked.
     """
 
     batch_size: "int" = betterproto2.field(7, betterproto2.TYPE_INT32)
     """
-    Products that are packed together.
+    Products per batch.
     """
 
     pages: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
     """
-    Pages to list in one answer, one after another, 1 to 20. Zero means 1. They are fewer where they are long: packed they
-    stay below 2 MB together.
+    Pages to list in one answer, one after another, 1 to 20. Zero means 1. They are fewer where they are long: packed
+    they stay below 2 MB together.
     """
 
 
@@ -1100,12 +1101,12 @@ class ListForEnrichmentResponse(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Where the next page begins. Absent means that there is none.
+    Start of the next page. Absent means that there is none.
     """
 
     due: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
     """
-    With the first page: how many products are to be enriched, those listed here included.
+    With the first page: number of all products to enrich, including this page.
     """
 
 
@@ -1117,14 +1118,14 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ListOfEnrichments(betterproto2.Message):
     """
-    What PackedEnrichments.data holds.
+    Content of PackedEnrichments.data.
     """
 
     enrichments: "list[Enrichment]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    At most one for each product.
+    At most one per product.
     """
 
 
@@ -1136,14 +1137,14 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ListOfProductsToEnrich(betterproto2.Message):
     """
-    What PackedProducts.data holds.
+    Content of PackedProducts.data.
     """
 
     products: "list[ProductToEnrich]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    In the order of supplier and SKU.
+    Ordered by supplier and SKU.
     """
 
 
@@ -1155,45 +1156,45 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ListRejectedRequest(betterproto2.Message):
     """
-    Which rejected rows to list.
+    Request for rejected rows.
     """
 
     tenant_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Whose catalogue. Empty means the tenant "default".
+    Tenant of the catalogue. Empty means the tenant "default".
     """
 
     supplier_code: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Of which supplier. Required.
+    Name of the supplier. Required.
     """
 
     harvest_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Of which harvest; see HarvestResponse.harvest_id. Empty means the newest. Of one that found the feed unchanged these
-    are the rows of the harvest that read it.
+    Of which harvest; see HarvestResponse.harvest_id. Empty means the newest. Of one that found the feed unchanged
+    these are the rows of the harvest that read it.
     """
 
     reason: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    Rejected for what: a word as RejectedRow.reason has it. Empty means any.
+    Reason, as in RejectedRow.reason. Empty means all.
     """
 
     page_size: "int" = betterproto2.field(5, betterproto2.TYPE_INT32)
     """
-    Rows in a page, 1 to 1000. Zero means 100. A page has fewer where its rows are long: it stays below 1 MiB.
+    Rows per page, 1 to 1000. Zero means 100. A page with long rows has fewer, to stay below 1 MiB.
     """
 
     page_token: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    `next_page_token` of the page before, with the other fields as they were. Empty means the first page.
+    `next_page_token` of the previous page, with the other fields unchanged. Empty means the first page.
     """
 
     severity: "RowSeverity" = betterproto2.field(
         7, betterproto2.TYPE_ENUM, default_factory=lambda: RowSeverity(0)
     )
     """
-    Rows that were not used, or doubts about rows that were. Unspecified means both.
+    Rejected rows or warnings. Unspecified means both.
     """
 
 
@@ -1210,7 +1211,7 @@ class ListRejectedResponse(betterproto2.Message):
 
     harvest_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Of which harvest they are. Empty where the supplier was never harvested.
+    Id of their harvest. Empty if the supplier was never harvested.
     """
 
     rows: "list[RejectedRow]" = betterproto2.field(
@@ -1222,7 +1223,7 @@ class ListRejectedResponse(betterproto2.Message):
 
     next_page_token: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Asks for the next page. Empty means that there is none.
+    Token of the next page. Empty means that there is none.
     """
 
     dropped: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
@@ -1240,7 +1241,7 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class Money(betterproto2.Message):
     """
-    An amount of money, exact.
+    An exact amount of money.
     """
 
     currency_code: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -1265,7 +1266,7 @@ default_message_pool.register_message("contextunity.harvest.v1", "Money", Money)
 @dataclass(eq=False, repr=False)
 class NotifyFinishedRequest(betterproto2.Message):
     """
-    Asks to tell the workflow that the settings name of a harvest that has ended.
+    Request to notify the workflow of the setting `on_finished` that a harvest has ended.
     """
 
     pass
@@ -1279,13 +1280,13 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class NotifyFinishedResponse(betterproto2.Message):
     """
-    Tells who was told.
+    Result of the notification.
     """
 
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Id of the workflow that was signalled, and started where it did not run. Empty means that the settings name none any
-    more.
+    Id of the workflow that was signalled, and started if it was not running. Empty means that the setting no longer
+    exists.
     """
 
 
@@ -1297,12 +1298,12 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class PackedEnrichments(betterproto2.Message):
     """
-    Enrichments on their way through a workflow, as PackedProducts are.
+    Enrichments in a workflow's history, like PackedProducts.
     """
 
     count: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
     """
-    How many they are.
+    Number of elements.
     """
 
     data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -1325,7 +1326,7 @@ class PackedProducts(betterproto2.Message):
 
     count: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
     """
-    How many they are.
+    Number of elements.
     """
 
     data: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
@@ -1342,23 +1343,23 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class PageRef(betterproto2.Message):
     """
-    Names a page of a harvest. Its rows are staged in the catalogue's database, so that any worker can go on with it and
-    the workflow's history stays small.
+    A page of a harvest. Its rows are staged in the catalogue's database, so that any worker can continue and the
+    workflow's history stays small.
     """
 
     tenant_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Whose catalogue.
+    Tenant of the catalogue.
     """
 
     supplier_code: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Which supplier.
+    Name of the supplier.
     """
 
     harvest_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Which harvest.
+    Id of the harvest.
     """
 
     page: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
@@ -1373,7 +1374,7 @@ default_message_pool.register_message("contextunity.harvest.v1", "PageRef", Page
 @dataclass(eq=False, repr=False)
 class Product(betterproto2.Message):
     """
-    One sellable variant, normalised.
+    A normalised sellable variant.
     """
 
     sku: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -1383,17 +1384,17 @@ class Product(betterproto2.Message):
 
     group: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    What groups variants of one product. Empty means that it has no siblings.
+    Group of a product's variants. Empty means that there are no other variants.
     """
 
     title: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Title, with what sets the variant apart. Never empty.
+    Title, including the values of the variant. Never empty.
     """
 
     brand: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    Brand or vendor. Empty means not told.
+    Brand or vendor. Empty means unknown.
     """
 
     description: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
@@ -1405,7 +1406,7 @@ class Product(betterproto2.Message):
         6, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Price. Always there.
+    Price. Always present.
     """
 
     compare_at_price: "Money | None" = betterproto2.field(
@@ -1417,26 +1418,26 @@ class Product(betterproto2.Message):
 
     gtin: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
     """
-    GTIN of 8, 12, 13 or 14 digits with a good check digit. Empty means none, or one that is not good.
+    GTIN of 8, 12, 13 or 14 digits with a valid check digit. Empty means none, or an invalid one.
     """
 
     stock: "int | None" = betterproto2.field(9, betterproto2.TYPE_INT64, optional=True)
     """
-    Pieces in stock. Absent means not told.
+    Pieces in stock. Absent means unknown.
     """
 
     availability: "Availability" = betterproto2.field(
         10, betterproto2.TYPE_ENUM, default_factory=lambda: Availability(0)
     )
     """
-    Whether it can be had. OUT_OF_STOCK where `publication` says that it is not sold, whatever the stock.
+    Availability. OUT_OF_STOCK if `publication` says that it is not sold, regardless of the stock.
     """
 
     weight_grams: "int | None" = betterproto2.field(
         11, betterproto2.TYPE_INT64, optional=True
     )
     """
-    Weight in grams. Absent means not told.
+    Weight in grams. Absent means unknown.
     """
 
     image_urls: "list[str]" = betterproto2.field(
@@ -1466,7 +1467,7 @@ class Product(betterproto2.Message):
         ),
     )
     """
-    What sets this variant apart, by option name.
+    Values of the variant by option name.
     """
 
     mpn: "str" = betterproto2.field(16, betterproto2.TYPE_STRING)
@@ -1481,14 +1482,14 @@ class Product(betterproto2.Message):
 
     line: "int" = betterproto2.field(18, betterproto2.TYPE_INT64)
     """
-    Line of the feed that it begins on, from 1. Not part of the content hash.
+    First line in the feed, from 1. Not part of the content hash.
     """
 
     publication: "Publication" = betterproto2.field(
         19, betterproto2.TYPE_ENUM, default_factory=lambda: Publication(0)
     )
     """
-    Whether the shop sells it at all. What is neither ACTIVE nor UNSPECIFIED is not offered, and is not gone either.
+    Whether the shop sells it. A product that is neither ACTIVE nor UNSPECIFIED is not offered, but still listed.
     """
 
 
@@ -1512,14 +1513,14 @@ class ProductPage(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Rows that cannot be used.
+    Rejected rows.
     """
 
     warnings: "list[RejectedRow]" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Doubts about rows that became products.
+    Warnings about rows that became products.
     """
 
 
@@ -1531,22 +1532,22 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ProductToEnrich(betterproto2.Message):
     """
-    What an enricher is told of a product.
+    A product for an enricher.
     """
 
     supplier_code: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Whose product.
+    Supplier of the product.
     """
 
     sku: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Which.
+    SKU of the product.
     """
 
     content_hash: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Version of its content. Goes back with its enrichment, so that a change in between is not lost.
+    Hash of its content. The enrichment returns it, so that a change in between is noticed.
     """
 
     title: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -1599,7 +1600,7 @@ class ProductToEnrich(betterproto2.Message):
 
     images: "int" = betterproto2.field(12, betterproto2.TYPE_INT32)
     """
-    How many pictures it has.
+    Number of pictures.
     """
 
     weight_grams: "int | None" = betterproto2.field(
@@ -1618,28 +1619,28 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class RawPage(betterproto2.Message):
     """
-    The rows of one page as the feed has them.
+    The rows of one page, with the values of the feed.
     """
 
     products: "list[RawProduct]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Rows that could be read.
+    Rows that could be decoded.
     """
 
     rejected: "list[RejectedRow]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Rows that could not even be read.
+    Rows that could not be decoded.
     """
 
     warnings: "list[RejectedRow]" = betterproto2.field(
         3, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Doubts about rows that could be read, such as an encoding that was guessed.
+    Warnings about decoded rows, such as a guessed encoding.
     """
 
 
@@ -1649,12 +1650,12 @@ default_message_pool.register_message("contextunity.harvest.v1", "RawPage", RawP
 @dataclass(eq=False, repr=False)
 class RawProduct(betterproto2.Message):
     """
-    One variant of a product, every value as the feed has it. Empty means that the feed says nothing.
+    One variant of a product, with the feed's own values. Empty means that the feed has no value.
     """
 
     line: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
     """
-    Line of the feed that it begins on, from 1.
+    First line in the feed, from 1.
     """
 
     sku: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -1664,7 +1665,7 @@ class RawProduct(betterproto2.Message):
 
     group: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    What groups variants: Shopify's Handle, Google's item_group_id.
+    Group of a product's variants: Shopify's Handle, Google's item_group_id.
     """
 
     title: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -1739,12 +1740,12 @@ class RawProduct(betterproto2.Message):
         ),
     )
     """
-    What sets this variant apart, by option name, such as Size or Color.
+    Values of this variant by option name, such as Size or Color.
     """
 
     currency_code: "str" = betterproto2.field(17, betterproto2.TYPE_STRING)
     """
-    ISO 4217 code of the currency, where the feed has a field for it.
+    ISO 4217 code of the currency, if the feed has a field for it.
     """
 
     mpn: "str" = betterproto2.field(18, betterproto2.TYPE_STRING)
@@ -1759,7 +1760,7 @@ class RawProduct(betterproto2.Message):
 
     availability: "str" = betterproto2.field(20, betterproto2.TYPE_STRING)
     """
-    Whether it can be had, as a word such as "in_stock" or an address of schema.org.
+    Availability, as a word such as "in_stock" or an address of schema.org.
     """
 
     sale_price: "str" = betterproto2.field(21, betterproto2.TYPE_STRING)
@@ -1769,7 +1770,7 @@ class RawProduct(betterproto2.Message):
 
     sale_price_effective_date: "str" = betterproto2.field(22, betterproto2.TYPE_STRING)
     """
-    When the reduced price holds: two times of ISO 8601 with a slash between them. Empty means always.
+    Period of the reduced price: two times of ISO 8601 separated by a slash. Empty means always.
     """
 
     status: "str" = betterproto2.field(23, betterproto2.TYPE_STRING)
@@ -1791,14 +1792,14 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ReadRejectedRequest(betterproto2.Message):
     """
-    Asks an activity for one page of rejected rows.
+    Request of the activity that reads rejected rows.
     """
 
     query: "ListRejectedRequest | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Which.
+    The request of the caller.
     """
 
 
@@ -1810,7 +1811,7 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class ReadRejectedResponse(betterproto2.Message):
     """
-    What the activity read.
+    Result of the activity.
     """
 
     page: "ListRejectedResponse | None" = betterproto2.field(
@@ -1829,39 +1830,40 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class RejectedRow(betterproto2.Message):
     """
-    A row that could not be used, or a doubt about one that was.
+    A rejected row, or a warning about a used one.
     """
 
     line: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
     """
-    Line of the feed that it begins on, from 1.
+    First line in the feed, from 1.
     """
 
     sku: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Its SKU, as the catalogue has it. Empty means that it has none.
+    Its SKU in the catalogue's form. Empty means that it has none.
     """
 
     reason: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    Why, as a stable word: missing_sku, missing_title, bad_price, duplicate_sku and the like; docs/harvest.md lists them.
+    Reason, as a stable word: missing_sku, missing_title, bad_price, duplicate_sku and the like; docs/harvest.md lists
+    them.
     """
 
     detail: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    Why, for people: the field and its value.
+    Reason for people: the field and its value.
     """
 
     raw: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    The row as read, cut to 2,000 characters.
+    The row, truncated to 2,000 characters.
     """
 
     severity: "RowSeverity" = betterproto2.field(
         6, betterproto2.TYPE_ENUM, default_factory=lambda: RowSeverity(0)
     )
     """
-    Whether the row was used.
+    Whether the row was used or rejected.
     """
 
 
@@ -1873,12 +1875,12 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class SetPageSizeRequest(betterproto2.Message):
     """
-    Asks for another page size.
+    A new page size.
     """
 
     page_size: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
     """
-    Feed entries in a page, 1 to 1000.
+    Feed entries per page, 1 to 1000.
     """
 
 
@@ -1890,12 +1892,12 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class SetPageSizeResponse(betterproto2.Message):
     """
-    Tells the page size before the change.
+    The previous page size.
     """
 
     previous_page_size: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
     """
-    Feed entries in a page.
+    Feed entries per page.
     """
 
 
@@ -1907,14 +1909,14 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class SyncToBrainRequest(betterproto2.Message):
     """
-    Asks to write one transformed page into the catalogue.
+    Request to sync one transformed page to the catalogue.
     """
 
     page: "PageRef | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Which page.
+    The page.
     """
 
     last: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
@@ -1924,8 +1926,8 @@ class SyncToBrainRequest(betterproto2.Message):
 
     complete: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
     """
-    With the last page: whether the feed was read to where its bytes end. Whether that is its proper end is recorded in
-    the catalogue.
+    With the last page: whether the feed was read to the end of its bytes. The catalogue's record decides whether that
+    is its proper end.
     """
 
     allow_delisting: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
@@ -1942,27 +1944,27 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class SyncToBrainResponse(betterproto2.Message):
     """
-    What the sync did. The same page synced again gives the same numbers.
+    Result of a sync. Syncing the same page again returns the same counts.
     """
 
     created: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
     """
-    Products the catalogue did not have.
+    New products.
     """
 
     changed: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
     """
-    Products the catalogue had with other content.
+    Products with changed content.
     """
 
     unchanged: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
     """
-    Products the catalogue had just so.
+    Products without a change.
     """
 
     rejected: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
     """
-    Rows counted as rejected, repeated SKUs included.
+    Rejected rows, including repeated SKUs.
     """
 
     delisted: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
@@ -1972,12 +1974,12 @@ class SyncToBrainResponse(betterproto2.Message):
 
     catalogue: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
-    With the last page: where the catalogue is, as the database URL without its password.
+    With the last page: the catalogue, as the database URL without its password.
     """
 
     warnings: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
     """
-    Doubts kept about rows that were used.
+    Warnings kept about used rows.
     """
 
     incomplete: "HarvestIncomplete" = betterproto2.field(
@@ -1994,7 +1996,7 @@ class SyncToBrainResponse(betterproto2.Message):
 
     on_finished: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
     """
-    With the last page: workflow_type that `on_finished` of the settings names, to be told by NotifyFinished. Empty means
+    With the last page: the workflow_type of the setting `on_finished`, for NotifyFinished. Empty means
     none.
     """
 
@@ -2007,17 +2009,17 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class TakeTurnRequest(betterproto2.Message):
     """
-    Asks for the turn of a harvest.
+    Request for the turn of a harvest.
     """
 
     tenant_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Whose harvest.
+    Supplier of the harvest.
     """
 
     harvest_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Which harvest.
+    Id of the harvest.
     """
 
 
@@ -2029,7 +2031,7 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class TakeTurnResponse(betterproto2.Message):
     """
-    Tells that it is the harvest's turn.
+    It is the harvest's turn.
     """
 
     pass
@@ -2043,20 +2045,20 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class TransformDataRequest(betterproto2.Message):
     """
-    Asks to transform one staged page.
+    Request to transform one staged page.
     """
 
     page: "PageRef | None" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    Which page.
+    The page.
     """
 
     currency_code: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    ISO 4217 code of the currency that prices without one of their own are in. For people who read a history: the
-    activity looks it up in the settings.
+    ISO 4217 code of the currency of prices without their own. For people who read a history: the activity takes it
+    from the settings.
     """
 
 
@@ -2068,22 +2070,22 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class TransformDataResponse(betterproto2.Message):
     """
-    What the transformation gave.
+    Result of a transformation.
     """
 
     products: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
     """
-    Products staged.
+    Number of staged products.
     """
 
     rejected: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
     """
-    Rows that cannot be used.
+    Number of rejected rows.
     """
 
     warnings: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
     """
-    Doubts about rows that are used.
+    Number of warnings about used rows.
     """
 
 
@@ -2095,19 +2097,19 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class WriteEnrichmentsRequest(betterproto2.Message):
     """
-    Asks to write enrichments.
+    Request to write enrichments.
     """
 
     batches: "list[PackedEnrichments]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    In batches, in all at most 20,000. They are written in one transaction.
+    Batches of at most 20,000 enrichments in total, written in one transaction.
     """
 
     rules_version: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Version of the rules that they were made by.
+    Version of the rules.
     """
 
 
@@ -2119,17 +2121,17 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False)
 class WriteEnrichmentsResponse(betterproto2.Message):
     """
-    What was written.
+    Result of writing enrichments.
     """
 
     written: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
     """
-    Products that have their enrichment now.
+    Number of products that were written.
     """
 
     unknown: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
     """
-    Enrichments of products that the tenant does not have. Nothing is kept of them.
+    Enrichments of products that the tenant does not have; they are ignored.
     """
 
 

@@ -31,7 +31,7 @@ if _version_not_supported:
 
 
 class HarvestServiceStub:
-    """The contract of the harvest module: one workflow, its activities, and what may be asked of it while it runs.
+    """The contract of the harvest module: one workflow, its activities, and its query, signals and update.
     """
 
     def __init__(self, channel):
@@ -83,73 +83,73 @@ class HarvestServiceStub:
 
 
 class HarvestServiceServicer:
-    """The contract of the harvest module: one workflow, its activities, and what may be asked of it while it runs.
+    """The contract of the harvest module: one workflow, its activities, and its query, signals and update.
     """
 
     def Harvest(self, request, context):
-        """Harvests one supplier's feed for one tenant: page after page is fetched, transformed and synced, and what the feed
-        no longer lists is marked at the end.
+        """Harvests one supplier's feed for one tenant: fetches, transforms and syncs it page by page, and finally marks the
+        products that the feed no longer lists.
 
-        A second start for the same tenant and supplier joins the run that is under way.
+        A second start for the same tenant and supplier joins the running one.
 
         Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
-        run.
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. After EgressBudget the harvest waits, until its own
+        timeout.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FetchProducts(self, request, context):
-        """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
+        """Fetches one page of the feed, from the cursor on, and stages its rows. The first call inspects the feed before.
 
-        Of the feed nothing is believed that a payload says: address, format and currency come from the settings, and the
-        rest must agree with what the catalogue recorded (else HarvestMismatch). So it is with the two activities below.
+        Nothing that a payload says about the feed is trusted: address, format and currency come from the settings, and the
+        rest must match the catalogue's record (else HarvestMismatch). The same holds for the two activities below.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TransformData(self, request, context):
-        """Turns the staged rows of one page into products; rows that cannot be used become rejected rows.
+        """Transforms the staged rows of one page into products; invalid rows become rejected rows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SyncToBrain(self, request, context):
-        """Writes the staged products of one page into the catalogue. With the last page it also marks what the harvest did not
-        see, and clears what it had staged.
+        """Writes the staged products of one page into the catalogue. With the last page it also marks the products that the
+        harvest did not see, and deletes what it had staged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetProgress(self, request, context):
-        """Tells how far a running harvest is.
+        """Returns the progress of a running harvest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Pause(self, request, context):
-        """Stops fetching further pages until Resume; pages in flight are finished.
+        """Fetches no further pages until Resume; current pages are completed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Resume(self, request, context):
-        """Goes on after Pause. Without a Pause before it, it does nothing.
+        """Continues after Pause. Otherwise it has no effect.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetPageSize(self, request, context):
-        """Changes how many products the pages fetched from now on hold, and answers the size that was in force before.
+        """Changes the number of feed entries in later pages, and returns the previous number.
 
-        Errors: rejected where page_size is not between 1 and 1000, or no page is left to fetch.
+        Errors: rejected if page_size is not between 1 and 1000, or if no page is left to fetch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,7 +207,7 @@ def add_HarvestServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HarvestService:
-    """The contract of the harvest module: one workflow, its activities, and what may be asked of it while it runs.
+    """The contract of the harvest module: one workflow, its activities, and its query, signals and update.
     """
 
     @staticmethod
@@ -428,7 +428,7 @@ class HarvestService:
 
 
 class CatalogueServiceStub:
-    """What may be asked of the catalogue that harvests fill.
+    """Access to the catalogue.
     """
 
     def __init__(self, channel):
@@ -470,13 +470,14 @@ class CatalogueServiceStub:
 
 
 class CatalogueServiceServicer:
-    """What may be asked of the catalogue that harvests fill.
+    """Access to the catalogue.
     """
 
     def ListRejected(self, request, context):
-        """Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
+        """Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by
+        page.
 
-        Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
+        Errors (ApplicationError types): RequestInvalid for an unknown page_token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -490,9 +491,9 @@ class CatalogueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListForEnrichment(self, request, context):
-        """Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that were
-        never enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are left
-        out. Whose they are, the context of the task says, and no payload.
+        """Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that
+        were never enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are
+        left out. Whose they are, the context of the task says, and no payload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -565,7 +566,7 @@ def add_CatalogueServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogueService:
-    """What may be asked of the catalogue that harvests fill.
+    """Access to the catalogue.
     """
 
     @staticmethod

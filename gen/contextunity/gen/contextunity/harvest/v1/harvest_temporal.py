@@ -89,38 +89,38 @@ get_progress_query: _Final[_t.QueryContract[_v1.HarvestProgress]] = _t.QueryCont
     method='contextunity.harvest.v1.HarvestService.GetProgress',
     input_type=None,
     output_type=_v1.HarvestProgress,
-    description='Tells how far a running harvest is.',
+    description='Returns the progress of a running harvest.',
 )
-"""Tells how far a running harvest is."""
+"""Returns the progress of a running harvest."""
 
 pause_signal: _Final[_t.SignalContract] = _t.SignalContract(
     name=PAUSE_SIGNAL_NAME,
     method='contextunity.harvest.v1.HarvestService.Pause',
     input_type=None,
     output_type=None,
-    description='Stops fetching further pages until Resume; pages in flight are finished.',
+    description='Fetches no further pages until Resume; current pages are completed.',
 )
-"""Stops fetching further pages until Resume; pages in flight are finished."""
+"""Fetches no further pages until Resume; current pages are completed."""
 
 resume_signal: _Final[_t.SignalContract] = _t.SignalContract(
     name=RESUME_SIGNAL_NAME,
     method='contextunity.harvest.v1.HarvestService.Resume',
     input_type=None,
     output_type=None,
-    description='Goes on after Pause. Without a Pause before it, it does nothing.',
+    description='Continues after Pause. Otherwise it has no effect.',
 )
-"""Goes on after Pause. Without a Pause before it, it does nothing."""
+"""Continues after Pause. Otherwise it has no effect."""
 
 set_page_size_update: _Final[_t.UpdateContract[_v1.SetPageSizeResponse]] = _t.UpdateContract(
     name=SET_PAGE_SIZE_UPDATE_NAME,
     method='contextunity.harvest.v1.HarvestService.SetPageSize',
     input_type=_v1.SetPageSizeRequest,
     output_type=_v1.SetPageSizeResponse,
-    description='Changes how many products the pages fetched from now on hold, and answers the size that was in force before.\n\nErrors: rejected where page_size is not between 1 and 1000, or no page is left to fetch.',
+    description='Changes the number of feed entries in later pages, and returns the previous number.\n\nErrors: rejected if page_size is not between 1 and 1000, or if no page is left to fetch.',
 )
-"""Changes how many products the pages fetched from now on hold, and answers the size that was in force before.
+"""Changes the number of feed entries in later pages, and returns the previous number.
 
-Errors: rejected where page_size is not between 1 and 1000, or no page is left to fetch.
+Errors: rejected if page_size is not between 1 and 1000, or if no page is left to fetch.
 """
 
 
@@ -128,11 +128,11 @@ class HarvestChild(_t.ChildHandle[_v1.HarvestResponse]):
     """The workflow Harvest as a child."""
 
     async def pause(self) -> None:
-        """Stops fetching further pages until Resume; pages in flight are finished."""
+        """Fetches no further pages until Resume; current pages are completed."""
         await self._signal(pause_signal, None)
 
     async def resume(self) -> None:
-        """Goes on after Pause. Without a Pause before it, it does nothing."""
+        """Continues after Pause. Otherwise it has no effect."""
         await self._signal(resume_signal, None)
 
 
@@ -140,11 +140,11 @@ class HarvestExternal(_t.ExternalHandle):
     """The workflow Harvest seen from another workflow."""
 
     async def pause(self) -> None:
-        """Stops fetching further pages until Resume; pages in flight are finished."""
+        """Fetches no further pages until Resume; current pages are completed."""
         await self._signal(pause_signal, None)
 
     async def resume(self) -> None:
-        """Goes on after Pause. Without a Pause before it, it does nothing."""
+        """Continues after Pause. Otherwise it has no effect."""
         await self._signal(resume_signal, None)
 
 
@@ -158,7 +158,7 @@ harvest_workflow: _Final[_t.Workflow[_v1.HarvestRequest, _v1.HarvestResponse, Ha
         method='contextunity.harvest.v1.HarvestService.Harvest',
         input_type=_v1.HarvestRequest,
         output_type=_v1.HarvestResponse,
-        description="Harvests one supplier's feed for one tenant: page after page is fetched, transformed and synced, and what the feed\nno longer lists is marked at the end.\n\nA second start for the same tenant and supplier joins the run that is under way.\n\nErrors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,\nFeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may\nrun.",
+        description="Harvests one supplier's feed for one tenant: fetches, transforms and syncs it page by page, and finally marks the\nproducts that the feed no longer lists.\n\nA second start for the same tenant and supplier joins the running one.\n\nErrors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,\nFeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. After EgressBudget the harvest waits, until its own\ntimeout.",
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         workflow_id=_id_of_harvest_workflow,
         id_expression='harvest/${! tenantId }/${! supplierCode }',
@@ -178,14 +178,14 @@ harvest_workflow: _Final[_t.Workflow[_v1.HarvestRequest, _v1.HarvestResponse, Ha
     HarvestChild,
     HarvestExternal,
 )
-"""Harvests one supplier's feed for one tenant: page after page is fetched, transformed and synced, and what the feed
-no longer lists is marked at the end.
+"""Harvests one supplier's feed for one tenant: fetches, transforms and syncs it page by page, and finally marks the
+products that the feed no longer lists.
 
-A second start for the same tenant and supplier joins the run that is under way.
+A second start for the same tenant and supplier joins the running one.
 
 Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
-run.
+FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. After EgressBudget the harvest waits, until its own
+timeout.
 """
 
 fetch_products: _Final[_t.Activity[_v1.FetchProductsRequest, _v1.FetchProductsResponse]] = _t.Activity(
@@ -194,7 +194,7 @@ fetch_products: _Final[_t.Activity[_v1.FetchProductsRequest, _v1.FetchProductsRe
         method='contextunity.harvest.v1.HarvestService.FetchProducts',
         input_type=_v1.FetchProductsRequest,
         output_type=_v1.FetchProductsResponse,
-        description='Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.\n\nOf the feed nothing is believed that a payload says: address, format and currency come from the settings, and the\nrest must agree with what the catalogue recorded (else HarvestMismatch). So it is with the two activities below.',
+        description="Fetches one page of the feed, from the cursor on, and stages its rows. The first call inspects the feed before.\n\nNothing that a payload says about the feed is trusted: address, format and currency come from the settings, and the\nrest must match the catalogue's record (else HarvestMismatch). The same holds for the two activities below.",
         handler='fetch_products',
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=3900),
@@ -202,10 +202,10 @@ fetch_products: _Final[_t.Activity[_v1.FetchProductsRequest, _v1.FetchProductsRe
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=10, non_retryable_error_types=('SupplierUnknown', 'FeedFormat', 'FeedEmpty', 'FeedChanged', 'FeedNotFound', 'FeedForbidden', 'FeedRefused', 'FeedLimit', 'HarvestMismatch')),
     ),
 )
-"""Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
+"""Fetches one page of the feed, from the cursor on, and stages its rows. The first call inspects the feed before.
 
-Of the feed nothing is believed that a payload says: address, format and currency come from the settings, and the
-rest must agree with what the catalogue recorded (else HarvestMismatch). So it is with the two activities below.
+Nothing that a payload says about the feed is trusted: address, format and currency come from the settings, and the
+rest must match the catalogue's record (else HarvestMismatch). The same holds for the two activities below.
 """
 
 transform_data: _Final[_t.Activity[_v1.TransformDataRequest, _v1.TransformDataResponse]] = _t.Activity(
@@ -214,7 +214,7 @@ transform_data: _Final[_t.Activity[_v1.TransformDataRequest, _v1.TransformDataRe
         method='contextunity.harvest.v1.HarvestService.TransformData',
         input_type=_v1.TransformDataRequest,
         output_type=_v1.TransformDataResponse,
-        description='Turns the staged rows of one page into products; rows that cannot be used become rejected rows.',
+        description='Transforms the staged rows of one page into products; invalid rows become rejected rows.',
         handler='transform_data',
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=120),
@@ -222,7 +222,7 @@ transform_data: _Final[_t.Activity[_v1.TransformDataRequest, _v1.TransformDataRe
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=30), maximum_attempts=10),
     ),
 )
-"""Turns the staged rows of one page into products; rows that cannot be used become rejected rows."""
+"""Transforms the staged rows of one page into products; invalid rows become rejected rows."""
 
 sync_to_brain: _Final[_t.Activity[_v1.SyncToBrainRequest, _v1.SyncToBrainResponse]] = _t.Activity(
     _t.ActivityContract(
@@ -230,7 +230,7 @@ sync_to_brain: _Final[_t.Activity[_v1.SyncToBrainRequest, _v1.SyncToBrainRespons
         method='contextunity.harvest.v1.HarvestService.SyncToBrain',
         input_type=_v1.SyncToBrainRequest,
         output_type=_v1.SyncToBrainResponse,
-        description='Writes the staged products of one page into the catalogue. With the last page it also marks what the harvest did not\nsee, and clears what it had staged.',
+        description='Writes the staged products of one page into the catalogue. With the last page it also marks the products that the\nharvest did not see, and deletes what it had staged.',
         handler='sync_to_brain',
         task_queue=HARVEST_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=300),
@@ -238,8 +238,8 @@ sync_to_brain: _Final[_t.Activity[_v1.SyncToBrainRequest, _v1.SyncToBrainRespons
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=60), maximum_attempts=20),
     ),
 )
-"""Writes the staged products of one page into the catalogue. With the last page it also marks what the harvest did not
-see, and clears what it had staged.
+"""Writes the staged products of one page into the catalogue. With the last page it also marks the products that the
+harvest did not see, and deletes what it had staged.
 """
 
 harvest_service: _Final[_t.ServiceContract] = _t.ServiceContract(
@@ -265,58 +265,58 @@ harvest_service: _Final[_t.ServiceContract] = _t.ServiceContract(
     updates={
         'SetPageSize': set_page_size_update,
     },
-    description='The contract of the harvest module: one workflow, its activities, and what may be asked of it while it runs.',
+    description='The contract of the harvest module: one workflow, its activities, and its query, signals and update.',
 )
-"""The contract of the harvest module: one workflow, its activities, and what may be asked of it while it runs."""
+"""The contract of the harvest module: one workflow, its activities, and its query, signals and update."""
 
 
 class HarvestWorkflowBase(_t.WorkflowBase, contract=harvest_workflow.contract):
-    """Base of the workflow 'harvest'; a derived class is checked and registered as it is defined.
+    """Base of the workflow 'harvest'; a derived class is checked and registered at its definition.
 
-    Harvests one supplier's feed for one tenant: page after page is fetched, transformed and synced, and what the feed
-    no longer lists is marked at the end.
+    Harvests one supplier's feed for one tenant: fetches, transforms and syncs it page by page, and finally marks the
+    products that the feed no longer lists.
 
-    A second start for the same tenant and supplier joins the run that is under way.
+    A second start for the same tenant and supplier joins the running one.
 
     Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-    FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
-    run.
+    FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. After EgressBudget the harvest waits, until its own
+    timeout.
     """
 
     @_abstractmethod
     async def run(self, request: _v1.HarvestRequest) -> _v1.HarvestResponse:
-        """Harvests one supplier's feed for one tenant: page after page is fetched, transformed and synced, and what the feed
-        no longer lists is marked at the end.
+        """Harvests one supplier's feed for one tenant: fetches, transforms and syncs it page by page, and finally marks the
+        products that the feed no longer lists.
 
-        A second start for the same tenant and supplier joins the run that is under way.
+        A second start for the same tenant and supplier joins the running one.
 
         Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
-        run.
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. After EgressBudget the harvest waits, until its own
+        timeout.
         """
 
     @_abstractmethod
     def get_progress(self) -> _v1.HarvestProgress:
-        """Tells how far a running harvest is."""
+        """Returns the progress of a running harvest."""
 
     @_abstractmethod
     def pause(self) -> _Awaitable[None] | None:
-        """Stops fetching further pages until Resume; pages in flight are finished."""
+        """Fetches no further pages until Resume; current pages are completed."""
 
     @_abstractmethod
     def resume(self) -> _Awaitable[None] | None:
-        """Goes on after Pause. Without a Pause before it, it does nothing."""
+        """Continues after Pause. Otherwise it has no effect."""
 
     @_abstractmethod
     def set_page_size(self, request: _v1.SetPageSizeRequest) -> _Awaitable[_v1.SetPageSizeResponse] | _v1.SetPageSizeResponse:
-        """Changes how many products the pages fetched from now on hold, and answers the size that was in force before.
+        """Changes the number of feed entries in later pages, and returns the previous number.
 
-        Errors: rejected where page_size is not between 1 and 1000, or no page is left to fetch.
+        Errors: rejected if page_size is not between 1 and 1000, or if no page is left to fetch.
         """
 
     @_abstractmethod
     def validate_set_page_size(self, request: _v1.SetPageSizeRequest) -> None:
-        """Rejects a SetPageSize by raising an error; it must not change anything."""
+        """Reject a SetPageSize by raising an error; do not change anything."""
 
 
 class HarvestServiceActivities(_t.ActivityBase, service=harvest_service):
@@ -324,76 +324,76 @@ class HarvestServiceActivities(_t.ActivityBase, service=harvest_service):
 
     @_abstractmethod
     def fetch_products(self, request: _v1.FetchProductsRequest) -> _Awaitable[_v1.FetchProductsResponse] | _v1.FetchProductsResponse:
-        """Fetches one page of the feed, from the cursor on, and stages its rows. The first call looks at the feed first.
+        """Fetches one page of the feed, from the cursor on, and stages its rows. The first call inspects the feed before.
 
-        Of the feed nothing is believed that a payload says: address, format and currency come from the settings, and the
-        rest must agree with what the catalogue recorded (else HarvestMismatch). So it is with the two activities below.
+        Nothing that a payload says about the feed is trusted: address, format and currency come from the settings, and the
+        rest must match the catalogue's record (else HarvestMismatch). The same holds for the two activities below.
         """
 
     @_abstractmethod
     def transform_data(self, request: _v1.TransformDataRequest) -> _Awaitable[_v1.TransformDataResponse] | _v1.TransformDataResponse:
-        """Turns the staged rows of one page into products; rows that cannot be used become rejected rows."""
+        """Transforms the staged rows of one page into products; invalid rows become rejected rows."""
 
     @_abstractmethod
     def sync_to_brain(self, request: _v1.SyncToBrainRequest) -> _Awaitable[_v1.SyncToBrainResponse] | _v1.SyncToBrainResponse:
-        """Writes the staged products of one page into the catalogue. With the last page it also marks what the harvest did not
-        see, and clears what it had staged.
+        """Writes the staged products of one page into the catalogue. With the last page it also marks the products that the
+        harvest did not see, and deletes what it had staged.
         """
 
 
 class HarvestHandle(_t.Handle[_v1.HarvestResponse]):
-    """A run of the workflow Harvest, as clients hold it."""
+    """A client's handle of the workflow Harvest."""
 
     async def get_progress(self, **options: _Unpack[_t.QueryOptions]) -> _v1.HarvestProgress:
-        """Tells how far a running harvest is."""
+        """Returns the progress of a running harvest."""
         return await self._query(get_progress_query, None, options)
 
     async def pause(self, **options: _Unpack[_t.SignalOptions]) -> None:
-        """Stops fetching further pages until Resume; pages in flight are finished."""
+        """Fetches no further pages until Resume; current pages are completed."""
         await self._signal(pause_signal, None, options)
 
     async def resume(self, **options: _Unpack[_t.SignalOptions]) -> None:
-        """Goes on after Pause. Without a Pause before it, it does nothing."""
+        """Continues after Pause. Otherwise it has no effect."""
         await self._signal(resume_signal, None, options)
 
     async def set_page_size(self, request: _v1.SetPageSizeRequest, **options: _Unpack[_t.UpdateOptions]) -> _v1.SetPageSizeResponse:
-        """Changes how many products the pages fetched from now on hold, and answers the size that was in force before.
+        """Changes the number of feed entries in later pages, and returns the previous number.
 
-        Errors: rejected where page_size is not between 1 and 1000, or no page is left to fetch.
+        Errors: rejected if page_size is not between 1 and 1000, or if no page is left to fetch.
         """
         return await self._execute_update(set_page_size_update, request, options)
 
     async def start_set_page_size(
         self, request: _v1.SetPageSizeRequest, *, wait_for_stage: _t.WorkflowUpdateStage | None = None, **options: _Unpack[_t.UpdateOptions]
     ) -> _t.UpdateHandle[_v1.SetPageSizeResponse]:
-        """Sends the update SetPageSize and returns once it has come to `wait_for_stage`."""
+        """Send the update SetPageSize, and return when it has reached `wait_for_stage`."""
         return await self._start_update(set_page_size_update, request, wait_for_stage, options)
 
 
 class HarvestServiceClient(_t.ServiceClient):
     """Client of HarvestService.
 
-    The contract of the harvest module: one workflow, its activities, and what may be asked of it while it runs.
+    The contract of the harvest module: one workflow, its activities, and its query, signals and update.
     """
 
     async def harvest(self, request: _v1.HarvestRequest, **options: _Unpack[_t.StartOptions]) -> _v1.HarvestResponse:
-        """Harvests one supplier's feed for one tenant: page after page is fetched, transformed and synced, and what the feed
-        no longer lists is marked at the end.
+        """Harvests one supplier's feed for one tenant: fetches, transforms and syncs it page by page, and finally marks the
+        products that the feed no longer lists.
 
-        A second start for the same tenant and supplier joins the run that is under way.
+        A second start for the same tenant and supplier joins the running one.
 
         Errors (ApplicationError types): SupplierUnknown, FeedUnreachable, FeedNotFound, FeedForbidden, FeedRefused,
-        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. EgressBudget is waited out, as long as the harvest may
-        run.
+        FeedLimit, FeedFormat, FeedEmpty, FeedChanged, HarvestMismatch. After EgressBudget the harvest waits, until its own
+        timeout.
         """
         return await (await self._start(harvest_workflow.contract, request, HarvestHandle, options)).result()
 
     async def start_harvest(self, request: _v1.HarvestRequest, **options: _Unpack[_t.StartOptions]) -> HarvestHandle:
-        """Starts the workflow Harvest and returns its handle."""
+        """Start the workflow Harvest, and return its handle."""
         return await self._start(harvest_workflow.contract, request, HarvestHandle, options)
 
     def get_harvest(self, workflow_id: str, *, run_id: str | None = None) -> HarvestHandle:
-        """The handle of a Harvest that was started elsewhere; the server is not asked."""
+        """Return a handle of a started Harvest, without a request to the server."""
         return self._get(harvest_workflow.contract, workflow_id, run_id, HarvestHandle)
 
 
@@ -429,16 +429,17 @@ list_rejected_workflow: _Final[_t.Workflow[_v1.ListRejectedRequest, _v1.ListReje
         method='contextunity.harvest.v1.CatalogueService.ListRejected',
         input_type=_v1.ListRejectedRequest,
         output_type=_v1.ListRejectedResponse,
-        description='Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.\n\nErrors (ApplicationError types): RequestInvalid for a page_token that no page gave.',
+        description='Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by\npage.\n\nErrors (ApplicationError types): RequestInvalid for an unknown page_token.',
         task_queue=CATALOGUE_SERVICE_TASK_QUEUE,
         execution_timeout=_timedelta(seconds=300),
     ),
     ListRejectedChild,
     ListRejectedExternal,
 )
-"""Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
+"""Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by
+page.
 
-Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
+Errors (ApplicationError types): RequestInvalid for an unknown page_token.
 """
 
 read_rejected: _Final[_t.Activity[_v1.ReadRejectedRequest, _v1.ReadRejectedResponse]] = _t.Activity(
@@ -462,7 +463,7 @@ list_for_enrichment: _Final[_t.Activity[_v1.ListForEnrichmentRequest, _v1.ListFo
         method='contextunity.harvest.v1.CatalogueService.ListForEnrichment',
         input_type=_v1.ListForEnrichmentRequest,
         output_type=_v1.ListForEnrichmentResponse,
-        description='Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that were\nnever enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are left\nout. Whose they are, the context of the task says, and no payload.',
+        description='Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that\nwere never enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are\nleft out. Whose they are, the context of the task says, and no payload.',
         handler='list_for_enrichment',
         task_queue=CATALOGUE_SERVICE_TASK_QUEUE,
         start_to_close_timeout=_timedelta(seconds=120),
@@ -470,9 +471,9 @@ list_for_enrichment: _Final[_t.Activity[_v1.ListForEnrichmentRequest, _v1.ListFo
         retry_policy=_t.RetryPolicy(initial_interval=_timedelta(seconds=1), maximum_interval=_timedelta(seconds=60), maximum_attempts=20),
     ),
 )
-"""Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that were
-never enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are left
-out. Whose they are, the context of the task says, and no payload.
+"""Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that
+were never enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are
+left out. Whose they are, the context of the task says, and no payload.
 """
 
 write_enrichments: _Final[_t.Activity[_v1.WriteEnrichmentsRequest, _v1.WriteEnrichmentsResponse]] = _t.Activity(
@@ -544,24 +545,26 @@ catalogue_service: _Final[_t.ServiceContract] = _t.ServiceContract(
         'NotifyFinished': notify_finished.contract,
         'TakeTurn': take_turn.contract,
     },
-    description='What may be asked of the catalogue that harvests fill.',
+    description='Access to the catalogue.',
 )
-"""What may be asked of the catalogue that harvests fill."""
+"""Access to the catalogue."""
 
 
 class ListRejectedWorkflowBase(_t.WorkflowBase, contract=list_rejected_workflow.contract):
-    """Base of the workflow 'list_rejected'; a derived class is checked and registered as it is defined.
+    """Base of the workflow 'list_rejected'; a derived class is checked and registered at its definition.
 
-    Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
+    Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by
+    page.
 
-    Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
+    Errors (ApplicationError types): RequestInvalid for an unknown page_token.
     """
 
     @_abstractmethod
     async def run(self, request: _v1.ListRejectedRequest) -> _v1.ListRejectedResponse:
-        """Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
+        """Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by
+        page.
 
-        Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
+        Errors (ApplicationError types): RequestInvalid for an unknown page_token.
         """
 
 
@@ -574,9 +577,9 @@ class CatalogueServiceActivities(_t.ActivityBase, service=catalogue_service):
 
     @_abstractmethod
     def list_for_enrichment(self, request: _v1.ListForEnrichmentRequest) -> _Awaitable[_v1.ListForEnrichmentResponse] | _v1.ListForEnrichmentResponse:
-        """Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that were
-        never enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are left
-        out. Whose they are, the context of the task says, and no payload.
+        """Lists products of the tenant that are to be enriched, in the order of supplier and SKU, page by page: those that
+        were never enriched, or have changed since, or were enriched by other rules. Products that are no longer listed are
+        left out. Whose they are, the context of the task says, and no payload.
         """
 
     @_abstractmethod
@@ -600,26 +603,27 @@ class CatalogueServiceActivities(_t.ActivityBase, service=catalogue_service):
 
 
 class ListRejectedHandle(_t.Handle[_v1.ListRejectedResponse]):
-    """A run of the workflow ListRejected, as clients hold it."""
+    """A client's handle of the workflow ListRejected."""
 
 
 class CatalogueServiceClient(_t.ServiceClient):
     """Client of CatalogueService.
 
-    What may be asked of the catalogue that harvests fill.
+    Access to the catalogue.
     """
 
     async def list_rejected(self, request: _v1.ListRejectedRequest, **options: _Unpack[_t.StartOptions]) -> _v1.ListRejectedResponse:
-        """Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by page.
+        """Lists the rows of a harvest that were rejected, and the doubts about others, in the order of the feed, page by
+        page.
 
-        Errors (ApplicationError types): RequestInvalid for a page_token that no page gave.
+        Errors (ApplicationError types): RequestInvalid for an unknown page_token.
         """
         return await (await self._start(list_rejected_workflow.contract, request, ListRejectedHandle, options)).result()
 
     async def start_list_rejected(self, request: _v1.ListRejectedRequest, **options: _Unpack[_t.StartOptions]) -> ListRejectedHandle:
-        """Starts the workflow ListRejected and returns its handle."""
+        """Start the workflow ListRejected, and return its handle."""
         return await self._start(list_rejected_workflow.contract, request, ListRejectedHandle, options)
 
     def get_list_rejected(self, workflow_id: str, *, run_id: str | None = None) -> ListRejectedHandle:
-        """The handle of a ListRejected that was started elsewhere; the server is not asked."""
+        """Return a handle of a started ListRejected, without a request to the server."""
         return self._get(list_rejected_workflow.contract, workflow_id, run_id, ListRejectedHandle)

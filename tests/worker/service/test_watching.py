@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core import ContextUnit
 from contextunity.worker.auth import Caller
+from contextunity.worker.grpc_errors import Reason, ServiceError
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.service import Call, WorkerService, stream, watch
 from contextunity.worker.settings import Settings

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from contextunity.gen.contextunity import core as gen
 from contextunity.gen.contextunity.worker import QueryTaskRequest
 from contextunity.gen.google import protobuf
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
@@ -353,7 +354,7 @@ async def test_a_start_that_waits_for_others_leaves_its_turn_to_other_calls(
     monkeypatch.setattr(handler, "_start", nothing)
     busy = await starts.enter("another", 1, 1)
     caller = Caller(permissions=None, tenants=frozenset({"one"}))
-    call = Call(unit=ContextUnit(), caller=caller, turn=await calls.enter("one", 1, 1))
+    call = Call(unit=gen.ContextUnit(), caller=caller, turn=await calls.enter("one", 1, 1))
     request = StartRequest(registry.workflows["work"], None, None, "one", "", "")
     waits = asyncio.create_task(handler.start(call, request))
     async with asyncio.timeout(20):
@@ -371,6 +372,6 @@ async def test_programs_under_way_are_let_go_of_when_the_service_ends() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    running = [await programs.send(Call(unit=ContextUnit()), "one", start) for _ in range(2)]
+    running = [await programs.send(Call(unit=gen.ContextUnit()), "one", start) for _ in range(2)]
     await programs.close()
     assert all(each.started.cancelled() and each.ended.cancelled() for each in running)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core import ContextUnit
 from contextunity.worker.auth import Caller
+from contextunity.worker.grpc_errors import Reason, ServiceError
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.service import Call, WorkerService, stream, watch
 from contextunity.worker.settings import Settings
@@ -119,3 +121,15 @@ async def test_runs_beyond_the_bound_are_looked_at_by_and_by(
         seen = await asyncio.gather(*watching)
     # One that is looked at just as its last workflow task begins is told to be running once more.
     assert [(each[0], each[-1], set(each)) for each in seen] == [("running", "completed", {"running", "completed"})] * 3
+
+
+async def test_those_who_watch_are_woken_where_a_watch_fails() -> None:
+    async def status(tenant: str, run: object) -> None:
+        raise ServiceError(Reason.TEMPORAL_UNAVAILABLE, "gone")
+
+    looks: Any = SimpleNamespace(engine=None, status=status)
+    run: Any = SimpleNamespace(workflow_id="w", run_id="r", is_running=True)
+    follower = watch._Follower(looks, "one", run)
+    async with asyncio.timeout(20):
+        await follower.changed.wait()
+    assert follower.error is not None

@@ -768,7 +768,8 @@ class ExecuteCodeResult(betterproto2.Message):
 
     status: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    How the program ended: ok, exception, timeout and so on; "started" or "running" if it has not ended yet.
+    How the program ended, as a word: ok, exception, timeout and so on; "started" or "running" if it has not ended yet.
+    Programs should use `execution_status`.
     """
 
     result: "__google__protobuf__.Value | None" = betterproto2.field(
@@ -821,6 +822,15 @@ class ExecuteCodeResult(betterproto2.Message):
     notice: "str" = betterproto2.field(13, betterproto2.TYPE_STRING)
     """
     Changes of the request, such as a lowered timeout with its old and new value. Empty if there were none.
+    """
+
+    execution_status: "_code__v1__.ExecutionStatus" = betterproto2.field(
+        14,
+        betterproto2.TYPE_ENUM,
+        default_factory=lambda: _code__v1__.ExecutionStatus(0),
+    )
+    """
+    How the program ended, for programs; `status` has the same as a word. Unspecified where it has not ended yet.
     """
 
 

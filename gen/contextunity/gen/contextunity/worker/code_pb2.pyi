@@ -115,12 +115,15 @@ class ExecuteCodeResult(_message.Message):
     ERROR_TYPE_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     NOTICE_FIELD_NUMBER: _builtins.int
+    EXECUTION_STATUS_FIELD_NUMBER: _builtins.int
     workflow_id: _builtins.str
     """Id of the task, for GetTaskStatus and WatchTask."""
     run_id: _builtins.str
     """Id of its run."""
     status: _builtins.str
-    """How the program ended: ok, exception, timeout and so on; "started" or "running" if it has not ended yet."""
+    """How the program ended, as a word: ok, exception, timeout and so on; "started" or "running" if it has not ended yet.
+    Programs should use `execution_status`.
+    """
     stdout: _builtins.str
     """Standard output of the program."""
     stderr: _builtins.str
@@ -139,6 +142,8 @@ class ExecuteCodeResult(_message.Message):
     """Name of the backend that ran it."""
     notice: _builtins.str
     """Changes of the request, such as a lowered timeout with its old and new value. Empty if there were none."""
+    execution_status: _code_pb2.ExecutionStatus.ValueType
+    """How the program ended, for programs; `status` has the same as a word. Unspecified where it has not ended yet."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
         """Result of the program. Absent if it has none."""
@@ -159,10 +164,11 @@ class ExecuteCodeResult(_message.Message):
         error_type: _builtins.str = ...,
         backend: _builtins.str = ...,
         notice: _builtins.str = ...,
+        execution_status: _code_pb2.ExecutionStatus.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "duration_ms", b"duration_ms", "error", b"error", "error_type", b"error_type", "exit_code", b"exit_code", "notice", b"notice", "result", b"result", "run_id", b"run_id", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "truncated", b"truncated", "workflow_id", b"workflow_id"]
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "duration_ms", b"duration_ms", "error", b"error", "error_type", b"error_type", "execution_status", b"execution_status", "exit_code", b"exit_code", "notice", b"notice", "result", b"result", "run_id", b"run_id", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "truncated", b"truncated", "workflow_id", b"workflow_id"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

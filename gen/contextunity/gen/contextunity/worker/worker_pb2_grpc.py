@@ -269,7 +269,8 @@ class WorkerServiceServicer:
 
     def ExecuteCode(self, request, context):
         """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
-        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated, notice}.
+        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, execution_status, duration_ms,
+        truncated, notice}.
         A payload may also have `sandbox: true`; false is rejected, because programs always run in a sandbox.
 
         Errors of the program are in the status of the answer. If `wait` is false, or the call's deadline comes first, the

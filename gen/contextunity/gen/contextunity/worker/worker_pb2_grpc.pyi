@@ -136,7 +136,8 @@ class WorkerServiceStub:
     """
     ExecuteCode: _grpc.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]
     """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
-    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated, notice}.
+    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, execution_status, duration_ms,
+    truncated, notice}.
     A payload may also have `sandbox: true`; false is rejected, because programs always run in a sandbox.
 
     Errors of the program are in the status of the answer. If `wait` is false, or the call's deadline comes first, the
@@ -254,7 +255,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """
     ExecuteCode: _aio.UnaryUnaryMultiCallable[_context_unit_pb2.ContextUnit, _context_unit_pb2.ContextUnit]  # type: ignore[assignment]
     """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
-    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated, notice}.
+    seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, execution_status, duration_ms,
+    truncated, notice}.
     A payload may also have `sandbox: true`; false is rejected, because programs always run in a sandbox.
 
     Errors of the program are in the status of the answer. If `wait` is false, or the call's deadline comes first, the
@@ -435,7 +437,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_context_unit_pb2.ContextUnit, _abc.Awaitable[_context_unit_pb2.ContextUnit]]:
         """Runs a small program in a sandbox: ExecuteCodeRequest {code, language?, timeout?, inputs?, wait?}, timeout in
-        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, duration_ms, truncated, notice}.
+        seconds, answered by ExecuteCodeResult {result, stdout, stderr, exit_code, status, execution_status, duration_ms,
+        truncated, notice}.
         A payload may also have `sandbox: true`; false is rejected, because programs always run in a sandbox.
 
         Errors of the program are in the status of the answer. If `wait` is false, or the call's deadline comes first, the

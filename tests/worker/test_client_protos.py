@@ -129,7 +129,7 @@ def _compare(name: str, made: descriptor_pb2.DescriptorProto, whole: descriptor_
 
 def test_comments_are_kept(exported: Path) -> None:
     tasks = (exported / "contextunity/worker/tasks.proto").read_text(encoding="utf-8")
-    assert "// Typed bodies of the WorkerService methods that deal with tasks." in tasks
+    assert "// Typed bodies of the WorkerService methods for tasks." in tasks
     assert "  // It ended with a result.\n  TASK_STATE_COMPLETED = 3;\n" in tasks
     assert (
         "  // Name of the query: its Temporal name, or its method's name in the proto.\n  string query = 4;\n" in tasks

@@ -500,7 +500,7 @@ def test_a_feed_that_comes_back_in_time_is_harvested(house: Any, tmp_path: Path)
             {"workflow_type": "harvest", "supplier_code": "x", "args": {"supplier_code": "y"}},
             grpc.StatusCode.INVALID_ARGUMENT,
             "PAYLOAD_INVALID",
-            "given twice",
+            "is set twice",
             id="parameter given twice",
         ),
     ],

@@ -263,7 +263,7 @@ async def test_a_header_that_cannot_be_read_is_told_and_passed_over(
         action.headers = {context.HEADER: Payload(metadata={"encoding": b"binary/protobuf"}, data=b"\x0a\xff")}
         seen = await _run_of(client, Schedule(action=action, spec=ScheduleSpec()))
     assert seen["provenance"] == [f"{queue}:Leaf"]
-    assert "the header contextunity-context cannot be read" in caplog.text
+    assert "the header contextunity-context cannot be decoded" in caplog.text
 
 
 async def test_a_schedules_runs_have_its_makers_tenant_and_traces_of_their_own(client: Client, steps: Any) -> None:

@@ -60,7 +60,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--server-name", default="", metavar="NAME", help="name in the service's certificate, if not that of the target"
     )
-    group.add_argument("--ca-file", type=Path, metavar="FILE", help="PEM file of the authority to trust; uses TLS")
     group.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="timeout of a call (30)")
 
 

@@ -9,17 +9,23 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from contextunity.gen.contextunity.harvest.v1 import HarvestRequest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from google.protobuf import json_format
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
 from temporalio.api.common.v1 import Payload
 from temporalio.client import Client, WorkflowHandle
 
 from contextunity.core import ContextUnit, codec
 from contextunity.worker.embedded import embedded_server
 from contextunity.worker.errors import SettingsError
+from contextunity.worker.http.payload_codec import codec_routes
 from contextunity.worker.modules.discovery import discover
 from contextunity.worker.schedules import ScheduleManager
 from contextunity.worker.service import Call, WorkerService
@@ -252,3 +258,24 @@ async def test_a_missing_key_loses_nothing(deployment: Deployment, tmp_path: Pat
     _write(late, "a", a=_OLD, b=_NEW)
     await handle.result()
     assert (await _ask(service, "GetTaskStatus", workflow_id=started["workflow_id"]))["status"] == "completed"
+
+
+async def test_the_codec_endpoint_decrypts_and_names_a_missing_key(tmp_path: Path) -> None:
+    keys = EncryptionCodec(_write(tmp_path / "keys", "a", a=_OLD))
+    client: Any = SimpleNamespace(namespace="default", data_converter=SimpleNamespace(payload_codec=keys))
+    entrance: Any = SimpleNamespace(
+        admit=lambda request, permission: None,
+        body=lambda request: request.body(),
+        max_values=1000,
+        refusal=lambda error: JSONResponse({"message": error.message}, status_code=400),
+    )
+    transport = httpx.ASGITransport(app=Starlette(routes=codec_routes(client, entrance)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        sent = [json_format.MessageToDict(each) for each in await keys.encode([_PAYLOAD])]
+        shown = await http.post("/codec/default/decode", json={"payloads": sent})
+        assert shown.json() == {"payloads": [json_format.MessageToDict(_PAYLOAD)]}
+        other = EncryptionCodec(_write(tmp_path / "other", "b", b=_NEW))
+        sent = [json_format.MessageToDict(each) for each in await other.encode([_PAYLOAD])]
+        rejected = await http.post("/codec/default/decode", json={"payloads": sent})
+    assert rejected.status_code == 400
+    assert "encrypted with the key 'b'; payload_keys_file has only 'a'" in rejected.json()["message"]

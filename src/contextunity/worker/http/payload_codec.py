@@ -22,6 +22,7 @@ from contextunity.core import codec
 from contextunity.core.errors import CodecError
 
 from ..grpc_errors import FieldViolation, ServiceError, invalid
+from ..temporal.errors import PayloadKeyError
 from .entrance import Entrance, check_values
 
 __all__ = ["codec_routes"]
@@ -52,6 +53,8 @@ def codec_routes(client: Client, entrance: Entrance) -> list[Route]:
                 return JSONResponse({"payloads": [json_format.MessageToDict(each) for each in made]})
         except ServiceError as error:
             return entrance.refusal(error)
+        except PayloadKeyError as error:
+            return entrance.refusal(invalid(FieldViolation(field="payloads", description=str(error))))
 
     return [Route("/codec/{namespace}/{direction}", convert, methods=["POST"])]
 

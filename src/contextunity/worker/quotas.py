@@ -25,6 +25,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from .errors import EgressBudgetError, SettingsError
+from .file_changes import FileChanges
 from .grpc_errors import Reason, ServiceError, from_rpc_error
 from .metrics import FETCHED_BYTES_TOTAL, QUOTA_REFUSALS_TOTAL
 from .settings import Settings, TenantQuotas, describe_violations
@@ -158,7 +159,7 @@ class Quotas:
     ) -> None:
         self._defaults, self._path, self._shared = defaults or TenantQuotas(), path, shared
         self._by_tenant = dict[str, TenantQuotas]()
-        self._stamp: object = None
+        self._changes = FileChanges(*([] if path is None else [path]))
         self._looked = time.monotonic()
         self._buckets = dict[str, _Bucket]()
         self._days = dict[str, _Day]()
@@ -175,7 +176,8 @@ class Quotas:
         if self._path is not None and time.monotonic() - self._looked >= _LOOK:
             self._looked = time.monotonic()
             try:
-                self._read(self._path)
+                if self._changes.found():
+                    self._read(self._path)
             except SettingsError as error:
                 _LOG.error("quotas file not reloaded, the old quotas stay: %s", error)
         return self._by_tenant.get(tenant, self._defaults)
@@ -283,12 +285,6 @@ class Quotas:
 
     def _read(self, path: Path) -> None:
         try:
-            status = path.stat()
-            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if stamp == self._stamp:
-                return
-            # Also if reading fails, so that an invalid file is reported once.
-            self._stamp = stamp
             read = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError([f"quotas_file = {str(path)!r}: not a readable TOML file: {error}"]) from None

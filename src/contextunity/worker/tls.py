@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from .errors import SettingsError
+from .file_changes import FileChanges
 from .token_keys import read_secret_file
 
 __all__ = ["ServerTls"]
@@ -57,7 +58,7 @@ class ServerTls:
 
     def __init__(self, cert_file: Path, key_file: Path, client_ca_file: Path | None) -> None:
         self._cert_file, self._key_file, self._client_ca_file = cert_file, key_file, client_ca_file
-        self._stamp = self._files_stamp()
+        self._changes = FileChanges(*(path for path in (cert_file, key_file, client_ca_file) if path is not None))
         self._material = self._read()
         # grpcio asks from threads of its own.
         self._lock = threading.Lock()
@@ -100,21 +101,16 @@ class ServerTls:
     def _now(self) -> _Material:
         """Reads the files again if one has changed."""
         with self._lock:
-            stamp = self._files_stamp()
-            if stamp == self._stamp:
+            if not self._changes.found():
                 return self._material
-            # Whatever comes of it: files that are wrong, such as half of a new pair, are logged once.
-            self._stamp = stamp
             try:
                 self._material = self._read()
             except SettingsError as error:
+                # Such as half of a new pair.
                 _LOG.error("the certificate stays as it was: %s", error)
             else:
                 _LOG.info("read the certificate of the listeners again")
             return self._material
-
-    def _files_stamp(self) -> list[tuple[int, int, int] | None]:
-        return [_stamp(path) for path in (self._cert_file, self._key_file, self._client_ca_file) if path is not None]
 
     def _read(self) -> _Material:
         violations = list[str]()
@@ -189,11 +185,3 @@ def _context(material: _Material) -> ssl.SSLContext:
         both.flush()
         context.load_cert_chain(both.name)
     return context
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -281,7 +281,9 @@ def test_a_file_of_quotas_is_read_again(
     assert "tenants.two.programms: unknown setting" in caplog.text
     assert "tenants.two.watches" in caplog.text
     os.unlink(path)
-    assert quotas.of("two").watches == 44
+    assert (quotas.of("two").watches, quotas.of("two").watches) == (44, 44)
+    # Of the invalid file and of the missing one, once each.
+    assert caplog.text.count("quotas file not reloaded") == 2
 
 
 @pytest.mark.parametrize("text", ["[tenants.one]\nwatches = 0", "[tenant.one]", "[["])

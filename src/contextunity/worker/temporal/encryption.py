@@ -20,6 +20,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadCodec
 
 from ..errors import SettingsError
+from ..file_changes import FileChanges
 from ..token_keys import read_secret_text
 from .converter import KEY_ID
 from .errors import PayloadKeyError
@@ -112,7 +113,7 @@ class EncryptionCodec(PayloadCodec):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp = _stamp(path)
+        self._changes = FileChanges(path)
         self._keys = read_payload_keys(path)
         self._look_at = monotonic() + _SECONDS_BETWEEN_LOOKS
 
@@ -160,11 +161,8 @@ class EncryptionCodec(PayloadCodec):
         if now < self._look_at and not at_once:
             return
         self._look_at = now + _SECONDS_BETWEEN_LOOKS
-        stamp = _stamp(self._path)
-        if stamp == self._stamp:
+        if not self._changes.found():
             return
-        # Before reading, so that an invalid file is logged only once.
-        self._stamp = stamp
         try:
             self._keys = read_payload_keys(self._path)
         except SettingsError as error:
@@ -177,11 +175,3 @@ class EncryptionCodec(PayloadCodec):
 def _encrypt(cipher: AESGCM, data: bytes) -> bytes:
     nonce = os.urandom(_NONCE_BYTES)
     return nonce + cipher.encrypt(nonce, data, None)
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -6,15 +6,18 @@ descriptors, including google.rpc, with which clients decode the details of erro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
-from google.protobuf.descriptor import FileDescriptor
 from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]  # there are none
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
+
+from python_temporal.contract import ServiceContract
+
+from .service.descriptors import ContractPools
 
 __all__ = ["SERVICES", "handlers"]
 
@@ -26,14 +29,18 @@ DETAILS = (status_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR)
 """Files of error details: importing them here adds them to the pool."""
 
 
-def handlers(services: Sequence[str], pool: object) -> list[grpc.GenericRpcHandler]:
+def handlers(services: Sequence[str], contracts: Iterable[ServiceContract]) -> list[grpc.GenericRpcHandler]:
     """Return the handlers of both versions.
 
     Args:
         services: full names of the services to list in addition to these two.
-        pool: a descriptor pool with their files.
+        contracts: those of them that modules bring, with their own files.
     """
-    servicer: Any = cast("Any", reflection_aio.ReflectionServicer)((*services, *SERVICES), pool=_Files(pool))
+    # In the process's pool it would be in the way of a package that has the file itself.
+    own: Any = descriptor_pool.DescriptorPool()
+    own.Add(_file_of_v1())
+    pool = ContractPools(contracts, own)
+    servicer: Any = cast("Any", reflection_aio.ReflectionServicer)((*services, *SERVICES), pool=pool)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
@@ -41,36 +48,6 @@ def handlers(services: Sequence[str], pool: object) -> list[grpc.GenericRpcHandl
     )
     (method,) = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].methods
     return [grpc.method_handlers_generic_handler(service, {method.name: handler}) for service in SERVICES]
-
-
-class _Files:
-    """A pool, and in addition the file of v1, for which no code is generated here.
-
-    In the pool itself, it would conflict with a package that has the same file.
-    """
-
-    def __init__(self, pool: object) -> None:
-        self._all: Any = pool
-        self._own: Any = descriptor_pool.DescriptorPool()
-        self._own.Add(_file_of_v1())
-
-    def FindFileByName(self, name: str) -> FileDescriptor:  # noqa: N802 - as pools have it
-        """Return the file with this name."""
-        return cast("FileDescriptor", self._found("FindFileByName", name))
-
-    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802
-        """Return the file of this message, enum, service or other symbol."""
-        return cast("FileDescriptor", self._found("FindFileContainingSymbol", symbol))
-
-    def _found(self, method: str, name: str) -> object:
-        try:
-            return getattr(self._all, method)(name)
-        except KeyError:
-            return getattr(self._own, method)(name)
-
-    def __getattr__(self, name: str) -> Any:
-        # The additional file has no extensions.
-        return getattr(self._all, name)
 
 
 def _file_of_v1() -> descriptor_pb2.FileDescriptorProto:

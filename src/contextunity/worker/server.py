@@ -34,7 +34,6 @@ from .readiness import Pace, following_temporal, temporal_probe
 from .refusals import trace_id_of
 from .service import Call, ContractCall, ContractMethod, Method, WorkerService, respond, run_in_thread, stream
 from .service import contract_methods as contracts
-from .service.descriptors import ContractPools
 from .settings import Settings, is_loopback, tls_violations
 from .strangers import Strangers
 from .temporal.errors import PayloadTooLargeError
@@ -149,8 +148,7 @@ async def running_server(
     health = health_aio.HealthServicer()
     add_health(health, strangers)
     listed = [SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, *service.contracts.services]
-    pools = ContractPools(service.contracts.services.values())
-    strangers.add_generic_rpc_handlers(reflection.handlers(listed, pools))
+    strangers.add_generic_rpc_handlers(reflection.handlers(listed, service.contracts.services.values()))
     port = _bind(server, settings, tls)
     await server.start()
     async with contextlib.AsyncExitStack() as stack:

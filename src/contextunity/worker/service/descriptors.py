@@ -61,14 +61,15 @@ class ContractPools:
 
     Args:
         services: the services.
+        last: a pool with further files, for what no other has.
     """
 
-    def __init__(self, services: Iterable[ServiceContract]) -> None:
-        self._services = tuple(services)
+    def __init__(self, services: Iterable[ServiceContract], last: object) -> None:
+        self._services, self._last = tuple(services), last
 
     @functools.cached_property
     def _pools(self) -> Sequence[Any]:
-        return [*(_pool(each) for each in self._services), descriptor_pool.Default()]
+        return [*(_pool(each) for each in self._services), descriptor_pool.Default(), self._last]
 
     def FindFileByName(self, name: str) -> Any:  # noqa: N802 - as pools have it
         """Return the file with a name."""

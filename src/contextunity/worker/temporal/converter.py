@@ -207,18 +207,21 @@ class _UnlimitedPayloadConverter(ProtobufPayloadConverter):
 
 
 class _GrowingPayloadConverter(ProtobufPayloadConverter):
-    """For a codec that makes payloads a few bytes larger."""
-
     payload_limit = 2 * 1024 * 1024 - 1024
 
 
 class _DataConverter(DataConverter):
-    """Disables the limit if a codec or a storage follows, because these may make payloads smaller."""
+    """Sets the limit for what follows: a codec or a storage may make payloads smaller, so then there is none.
+
+    A codec with the attribute `keeps_size` only makes them a few bytes larger.
+    """
 
     def __post_init__(self) -> None:
-        with_limit = self.payload_converter_class is ProtobufPayloadConverter
-        if with_limit and (self.payload_codec is not None or self.external_storage is not None):
-            object.__setattr__(self, "payload_converter_class", _UnlimitedPayloadConverter)
+        payload_codec, is_stored = self.payload_codec, self.external_storage is not None
+        if self.payload_converter_class is ProtobufPayloadConverter and (payload_codec is not None or is_stored):
+            keeps_size = getattr(payload_codec, "keeps_size", False) and not is_stored
+            converter_class = _GrowingPayloadConverter if keeps_size else _UnlimitedPayloadConverter
+            object.__setattr__(self, "payload_converter_class", converter_class)
         super().__post_init__()
 
 
@@ -235,12 +238,8 @@ data_converter = _DataConverter(
 
 def encoding_converter(payload_codec: PayloadCodec) -> DataConverter:
     """Return the data converter with a codec for payloads and failures, such as `encryption.EncryptionCodec`."""
-    converter_class = _GrowingPayloadConverter if getattr(payload_codec, "keeps_size", False) else None
     return dataclasses.replace(
-        data_converter,
-        payload_converter_class=converter_class or ProtobufPayloadConverter,
-        payload_codec=payload_codec,
-        failure_converter_class=EncodingFailureConverter,
+        data_converter, payload_codec=payload_codec, failure_converter_class=EncodingFailureConverter
     )
 
 

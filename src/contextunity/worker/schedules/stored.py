@@ -22,7 +22,7 @@ from contextunity.gen.contextunity.worker import (
 from google.protobuf import text_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from temporalio import common, converter
+from temporalio import converter
 from temporalio.api.common.v1 import Payload, Priority
 from temporalio.api.enums.v1 import ScheduleOverlapPolicy
 from temporalio.api.schedule.v1 import (
@@ -52,7 +52,7 @@ from contextunity.core.errors import CodecError
 from contextunity.worker.temporal.converter import KEY_ID
 from contextunity.worker.temporal.errors import PayloadKeyError, is_not_found, missing_namespace
 from contextunity.worker.temporal.search_attributes import bound_attributes
-from contextunity.worker.temporal.tenancy import fair_priority
+from contextunity.worker.temporal.tenancy import write_priority
 from python_temporal.contract import WorkflowContract
 
 from .check import ID_LIMIT, CheckedEntry, ScheduleName, list_query
@@ -358,9 +358,7 @@ def _write_options(action: NewWorkflowExecutionInfo, contract: WorkflowContract,
             field.FromTimedelta(timeout)
     if contract.retry_policy is not None:
         contract.retry_policy.apply_to_proto(action.retry_policy)
-    priority = fair_priority(tenant_id, contract.priority)
-    if priority is not None:
-        action.priority.CopyFrom(_priority(priority))
+    write_priority(action.priority, tenant_id, contract.priority)
 
 
 def _kept(entry: ScheduleEntry) -> ScheduleEntry:
@@ -371,14 +369,6 @@ def _kept(entry: ScheduleEntry) -> ScheduleEntry:
         cron=entry.cron,
         timezone=entry.timezone,
         description=entry.description,
-    )
-
-
-def _priority(priority: common.Priority) -> Priority:
-    return Priority(
-        priority_key=priority.priority_key or 0,
-        fairness_key=priority.fairness_key or "",
-        fairness_weight=priority.fairness_weight or 0.0,
     )
 
 

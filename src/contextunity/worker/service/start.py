@@ -8,8 +8,8 @@ import json
 from typing import Any
 
 from contextunity.gen.contextunity.worker import StartWorkflowResult, TaskContext, TaskState
-from temporalio import common, converter
-from temporalio.api.common.v1 import Payload, Priority, WorkflowExecution
+from temporalio import converter
+from temporalio.api.common.v1 import Payload, WorkflowExecution
 from temporalio.api.enums.v1 import WorkflowIdConflictPolicy as Conflict
 from temporalio.api.enums.v1 import WorkflowIdReusePolicy as Reuse
 from temporalio.api.errordetails.v1 import WorkflowExecutionAlreadyStartedFailure
@@ -35,7 +35,7 @@ from contextunity.worker.temporal.search_attributes import (
     register_attributes,
     tenant_in,
 )
-from contextunity.worker.temporal.tenancy import fairness_key
+from contextunity.worker.temporal.tenancy import write_priority
 from python_temporal.codegen import text
 from python_temporal.contract import WorkflowContract
 
@@ -88,11 +88,8 @@ class StartRequestBuilder:
                 getattr(wanted, name).FromTimedelta(timeout)
         if contract.retry_policy is not None:
             contract.retry_policy.apply_to_proto(wanted.retry_policy)
-        if contract.priority is not None:
-            wanted.priority.CopyFrom(_priority(contract.priority))
-        if request.tenant_id:
-            # Activities, children and continued runs inherit it. As in `fair_priority`.
-            wanted.priority.fairness_key = fairness_key(request.tenant_id)
+        # Activities, children and continued runs inherit it.
+        write_priority(wanted.priority, request.tenant_id, contract.priority)
         context = call.context_message(request.tenant_id).SerializeToString()
         _write(wanted.header.fields[HEADER], context, encoding=b"binary/protobuf", messageType=_CONTEXT)
         if contract.search_attributes is None:
@@ -124,14 +121,6 @@ def _write(payload: Payload, data: bytes, **metadata: bytes) -> None:
 def _number(policy: Any) -> Any:
     """Return the API's number of an SDK enum value; the two are equal."""
     return 0 if policy is None else int(policy)
-
-
-def _priority(priority: common.Priority) -> Priority:
-    return Priority(
-        priority_key=priority.priority_key or 0,
-        fairness_key=priority.fairness_key or "",
-        fairness_weight=priority.fairness_weight or 0.0,
-    )
 
 
 _RELAXED = (

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import re
 
+from temporalio.api.common.v1 import Priority as PriorityMessage
 from temporalio.common import Priority
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "resolved_queue",
     "tenant_queue",
     "tenant_violation",
+    "write_priority",
 ]
 
 DEFAULT_TENANT = "default"
@@ -73,6 +75,15 @@ def fair_priority(tenant_id: str, declared: Priority | None = None) -> Priority 
     if not tenant_id:
         return declared
     return dataclasses.replace(declared or Priority.default, fairness_key=fairness_key(tenant_id))
+
+
+def write_priority(message: PriorityMessage, tenant_id: str, declared: Priority | None) -> None:
+    """Fill in a message of Temporal's API with the priority from `fair_priority`; leave it unset if there is none."""
+    priority = fair_priority(tenant_id, declared)
+    if priority is not None:
+        message.priority_key = priority.priority_key or 0
+        message.fairness_key = priority.fairness_key or ""
+        message.fairness_weight = priority.fairness_weight or 0.0
 
 
 def tenant_queue(task_queue: str, tenant_id: str) -> str:

@@ -107,6 +107,7 @@ async def running_server(
     *,
     pace: Pace | None = None,
     http: socket.socket | None = None,
+    tls: ServerTls | None = None,
 ) -> AsyncGenerator[RunningServer, None]:
     """Serves while the context is open; on leaving it, calls under way have five seconds to finish.
 
@@ -116,12 +117,13 @@ async def running_server(
         authenticator: tells who calls, as from `authenticator_for`.
         pace: how often Temporal is probed for the health of the service; see `Pace`.
         http: what to serve HTTP on, as from `http.listen`; unless given, the port of the settings, where they have one.
+        tls: as from `open_tls`; unless given, it is opened here.
 
     Raises:
         PortTakenError: the address cannot be listened on.
         SettingsError: a file of TLS cannot be read or used.
     """
-    tls = open_tls(settings)
+    tls = tls or open_tls(settings)
     boundary = Boundary(
         service,
         authenticator,

@@ -95,17 +95,17 @@ async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | Non
 
     # Check keys and certificates before connecting, so that faults are reported at once.
     authenticator = authenticator_for(settings)
-    is_encrypted = open_tls(settings) is not None
+    tls = open_tls(settings)
     async with contextlib.AsyncExitStack() as stack:
         quotas = await stack.enter_async_context(open_quotas(settings))
         client = await connect(settings, address=address and with_port(address), workflows=registry.workflows)
         timeout = timedelta(seconds=settings.temporal_timeout)
         service = WorkerService(client, registry, rpc_timeout=timeout, quotas=quotas)
-        server = await stack.enter_async_context(running_server(service, settings, authenticator))
+        server = await stack.enter_async_context(running_server(service, settings, authenticator, tls=tls))
         temporal = client.service_client.config.target_host
         http = "" if server.http_port is None else f" (HTTP on port {server.http_port})"
-        tls = " with TLS" if is_encrypted else ""
-        say(f"WorkerService listens on {server.host}:{server.port}{tls}{http}, Temporal at {temporal}")
+        encrypted = " with TLS" if server.has_tls else ""
+        say(f"WorkerService listens on {server.host}:{server.port}{encrypted}{http}, Temporal at {temporal}")
         await _forever()
 
 

@@ -12,10 +12,10 @@ import base64
 import contextlib
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import betterproto2
 import grpc
@@ -30,6 +30,7 @@ from contextunity.gen.contextunity.core import ContextUnit
 from contextunity.gen.google.protobuf import Empty
 from google.rpc import status_pb2  # pyright: ignore[reportMissingTypeStubs]  # there are none
 from protobuf.wkt import Any as ConnectAny
+from starlette.types import Message, Receive
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
@@ -50,11 +51,6 @@ _APART, _BUSY = 0.005, 1.0
 _PREFIX = 5
 """Bytes before each message of a stream."""
 _SUFFIX = "-bin"
-
-_Scope: TypeAlias = MutableMapping[str, Any]
-_Message: TypeAlias = MutableMapping[str, Any]
-_Receive: TypeAlias = Callable[[], Awaitable[_Message]]
-_Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 
 
 class _Raw(NamedTuple):
@@ -161,7 +157,7 @@ class _Exchange:
         most: bytes of the largest body.
     """
 
-    def __init__(self, form: _Form, details: _Details, receive: _Receive, pace: _Pace, most: int) -> None:
+    def __init__(self, form: _Form, details: _Details, receive: Receive, pace: _Pace, most: int) -> None:
         self._form, self._details, self._receive, self._pace, self._most = form, details, receive, pace, most
         loop = asyncio.get_running_loop()
         self._deadline: float | None = None
@@ -403,13 +399,13 @@ class Calls(ConnectASGIApplication[Any]):
         await super().__call__(scope, receive, send)  # pyright: ignore[reportUnknownMemberType]  # as above
 
 
-def _replaying(exchange: _Exchange, receive: _Receive) -> _Receive:
+def _replaying(exchange: _Exchange, receive: Receive) -> Receive:
     """Gives the body that was read, and then what comes after it: that the caller is gone."""
-    pending: list[_Message] = [
+    pending: list[Message] = [
         {"type": "http.request", "body": exchange.body.result() if exchange.body.done() else b"", "more_body": False}
     ]
 
-    async def replay() -> _Message:
+    async def replay() -> Message:
         return pending.pop() if pending else await receive()
 
     return replay

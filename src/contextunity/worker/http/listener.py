@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import resource
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import AsyncGenerator, Generator
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
@@ -56,11 +57,6 @@ _EXPOSED = (
     *("contextunity-workflow-id", "contextunity-workflow-id-bin", "contextunity-run-id"),
 )
 """What they may read of an answer."""
-
-_Scope: TypeAlias = MutableMapping[str, Any]
-_Message: TypeAlias = MutableMapping[str, Any]
-_Receive: TypeAlias = Callable[[], Awaitable[_Message]]
-_Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
@@ -211,7 +207,7 @@ class _Guard:
     def __init__(self, app: Any, *, only_this_machine: bool) -> None:
         self._app, self._only_this_machine = app, only_this_machine
 
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"{scope['type']} is not served")
         headers = dict(scope["headers"])
@@ -227,7 +223,7 @@ class _Guard:
             await _answer(send, 415, "gRPC is served on the port of WORKER_PORT; this one takes Connect and gRPC-Web")
             return
 
-        async def send_in_time(message: _Message) -> None:
+        async def send_in_time(message: Message) -> None:
             async with asyncio.timeout(_SLOW_READER):
                 await send(message)
 
@@ -242,7 +238,7 @@ def _is_text(value: bytes) -> bool:
     return True
 
 
-async def _answer(send: _Send, status: int, text: str) -> None:
+async def _answer(send: Send, status: int, text: str) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": f"{text}\n".encode()})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import signal
+import threading
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from contextunity.gen.contextunity.worker import ExecuteCodeResult, TaskStatus
 from google.protobuf import descriptor_pb2
 
 from contextunity.worker.cli import main
+from contextunity.worker.cli.watching import last_of
 from contextunity.worker.client import SyncTaskHandle, SyncWorkerClient, WorkerServiceError
 
 from .conftest import Command
@@ -325,3 +328,17 @@ def test_the_help_shows_what_was_typed(
     out = capsys.readouterr().out
     assert out.startswith(f"usage: {program} [-h]")
     assert f"  {program} dev " in out
+
+
+def test_a_watch_is_received_where_no_signal_interrupts_it() -> None:
+    threads, shown = set[threading.Thread](), list[Any]()
+
+    def answers() -> Iterator[Any]:
+        threads.add(threading.current_thread())
+        yield from ("first", "second")
+        raise ValueError("the service went away")
+
+    with pytest.raises(ValueError, match="the service went away"):
+        last_of(answers(), shown.append)
+    assert shown == ["first", "second"]
+    assert threading.main_thread() not in threads

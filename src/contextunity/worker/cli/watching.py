@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
 from .connection import DEFAULT_TARGET, FAILED, STOPPED
@@ -121,10 +123,34 @@ def fields_text(value: Any, indent: str = "") -> Iterator[str]:
 def last_of(answers: Iterable[Answer], show: Callable[[Answer], None] = lambda _: None) -> Answer:
     """Show each status of a watch, and return the last one."""
     last: Answer | None = None
-    for last in answers:
+    for last in _received(answers):
         show(last)
     assert last is not None, "a watch ends with the task's end"
     return last
+
+
+def _received(answers: Iterable[Answer]) -> Iterator[Answer]:
+    """Receive answers in another thread, and wait for them here.
+
+    If Ctrl-C interrupts grpcio's iterator, its lock may stay acquired, which hangs the command, or be released twice.
+    The other thread ends when the client closes.
+    """
+    received = SimpleQueue["Answer | BaseException | None"]()
+
+    def receive() -> None:
+        try:
+            for answer in answers:
+                received.put(answer)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            received.put(error)
+        else:
+            received.put(None)
+
+    threading.Thread(target=receive, name="watch", daemon=True).start()
+    while (item := received.get()) is not None:
+        if isinstance(item, BaseException):
+            raise item
+        yield item
 
 
 def _follow_as_json(task: SyncTaskHandle) -> Answer:

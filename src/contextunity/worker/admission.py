@@ -26,7 +26,7 @@ from .fair_gate import FairGate, Turn
 from .grpc_errors import Reason, ServiceError
 from .metrics import call_meter
 from .quotas import Quotas, over_quota
-from .refusals import Turns, refuse, rejecting, trace_id_of
+from .rejected_calls import Turns, refuse, rejecting, trace_id_of
 from .service import Method, require_permission
 
 __all__ = ["Admission", "Answering", "BodyLimits", "CallDetails", "Refused"]

@@ -27,7 +27,7 @@ from temporalio.service import RPCError
 
 from .errors import PortTakenError
 from .settings import Settings
-from .strangers import Strangers
+from .unauthenticated import UnauthenticatedMethods
 
 __all__ = ["WORKERS", "Pace", "Probe", "following_temporal", "serving_health", "temporal_probe", "workers_probe"]
 
@@ -115,11 +115,11 @@ async def serving_health(settings: Settings, probe: Probe, pace: Pace | None = N
     """
     # Without it a second server on the port would share it in silence.
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    strangers, health = Strangers(), health_aio.HealthServicer()
-    # Generated code asks of a server no more than strangers have.
+    unauthenticated, health = UnauthenticatedMethods(), health_aio.HealthServicer()
+    # Generated code needs only this method of a server.
     add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
-    add_health(health, strangers)
-    server.add_generic_rpc_handlers((strangers,))
+    add_health(health, unauthenticated)
+    server.add_generic_rpc_handlers((unauthenticated,))
     address = settings.model_copy(update={"port": settings.health_port}).listen_address
     try:
         port = server.add_insecure_port(address)

@@ -29,14 +29,14 @@ from .auth import EVERYBODY, Authenticator, Caller
 from .errors import AuthenticationError, PortTakenError, SettingsError
 from .fair_gate import Turn
 from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
-from .memory import giving_back
+from .memory_release import giving_back
 from .readiness import Pace, following_temporal, temporal_probe
-from .refusals import trace_id_of
+from .rejected_calls import trace_id_of
 from .service import Call, ContractCall, ContractMethod, Method, WorkerService, respond, run_in_thread, stream
 from .service import contract_methods as contracts
 from .settings import Settings, is_loopback, tls_violations
-from .strangers import Strangers
 from .temporal.errors import PayloadTooLargeError
+from .unauthenticated import UnauthenticatedMethods
 
 if TYPE_CHECKING:
     from .tls import ServerTls
@@ -143,14 +143,14 @@ async def running_server(
         ),
         service.quotas,
     )
-    strangers = Strangers()
-    # Generated code asks of a server no more than strangers have.
+    unauthenticated = UnauthenticatedMethods()
+    # Generated code needs only this method of a server.
     add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
-    server.add_generic_rpc_handlers((admission, strangers))
+    server.add_generic_rpc_handlers((admission, unauthenticated))
     health = health_aio.HealthServicer()
-    add_health(health, strangers)
+    add_health(health, unauthenticated)
     listed = [SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, *service.contracts.services]
-    strangers.add_generic_rpc_handlers(reflection.handlers(listed, service.contracts.services.values()))
+    unauthenticated.add_generic_rpc_handlers(reflection.handlers(listed, service.contracts.services.values()))
     port = _bind(server, settings, tls)
     await server.start()
     async with contextlib.AsyncExitStack() as stack:
@@ -356,7 +356,7 @@ class Boundary:
         self, data: bytes, context: _Context, caller: Caller | None, turn: Turn | None = None
     ) -> Call:
         if caller is None:
-            # Who calls is asked first: strangers are not to have units of any size decoded.
+            # Authenticate first: strangers are not to have units of any size decoded.
             caller = self._authenticator.authenticate(_Metadata(context))
         self._check_received(data)
         deadline = _deadline(context)

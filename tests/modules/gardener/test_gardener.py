@@ -19,7 +19,7 @@ from contextunity.gen.contextunity.router import router_pb2_grpc
 
 from contextunity.core import ContextUnit, worker_pb2
 from contextunity.modules.harvest.catalogue import Catalogue
-from contextunity.modules.harvest.following import follower_for
+from contextunity.modules.harvest.on_finished import follower_for
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError
 from python_temporal.contract import WorkflowContract

@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
-from contextunity.worker import refusals
+from contextunity.worker import rejected_calls
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.server import RunningServer
 
@@ -121,7 +121,7 @@ async def test_what_no_temporal_server_takes_is_not_sent_there(registry: WorkerR
 
 
 async def test_a_large_unit_that_comes_to_nothing_counts_as_many_small_ones() -> None:
-    small, large = refusals.Turns(), refusals.Turns()
+    small, large = rejected_calls.Turns(), rejected_calls.Turns()
     context = object()
     assert [small.take(context) for _ in range(50)] == [0] * 50, "the first come at once"
     assert [large.take(context, _LARGE) == 0 for _ in range(2)] == [True, False]

@@ -22,7 +22,7 @@ from contextunity.core.context import MAX_PROVENANCE
 from contextunity.modules.code.plugin import module as code
 from contextunity.worker.auth import Caller, authenticator_for
 from contextunity.worker.modules.registry import WorkerRegistry
-from contextunity.worker.refusals import trace_id_of
+from contextunity.worker.rejected_calls import trace_id_of
 from contextunity.worker.schedules.check import EntryError, check_entry
 from contextunity.worker.server import RunningServer
 from contextunity.worker.service import Call

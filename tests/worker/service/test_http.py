@@ -24,7 +24,7 @@ from temporalio.client import Client
 
 from contextunity.core import ContextUnit, codec, worker_pb2
 from contextunity.worker.grpc_errors import ServiceError
-from contextunity.worker.http import calls, entrance, listener
+from contextunity.worker.http import admission, calls, listener
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.server import RunningServer
 from contextunity.worker.service import WorkerService
@@ -355,9 +355,9 @@ def test_without_a_port_nothing_of_it_is_imported() -> None:
 
 
 def test_text_is_not_counted_as_values() -> None:
-    entrance.check_values(json.dumps({"a": ',[{"\\,' * 1000}).encode(), 10)
+    admission.check_values(json.dumps({"a": ',[{"\\,' * 1000}).encode(), 10)
     with pytest.raises(ServiceError):
-        entrance.check_values(json.dumps({"a": [1] * 1000}).encode(), 10)
+        admission.check_values(json.dumps({"a": [1] * 1000}).encode(), 10)
 
 
 def test_the_openapi_document_is_valid_and_tells_what_is_served(client: httpx.Client) -> None:

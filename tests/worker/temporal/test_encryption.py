@@ -263,13 +263,13 @@ async def test_a_missing_key_loses_nothing(deployment: Deployment, tmp_path: Pat
 async def test_the_codec_endpoint_decrypts_and_names_a_missing_key(tmp_path: Path) -> None:
     keys = EncryptionCodec(_write(tmp_path / "keys", "a", a=_OLD))
     client: Any = SimpleNamespace(namespace="default", data_converter=SimpleNamespace(payload_codec=keys))
-    entrance: Any = SimpleNamespace(
+    request_admission: Any = SimpleNamespace(
         admit=lambda request, permission: None,
         body=lambda request: request.body(),
         max_values=1000,
         refusal=lambda error: JSONResponse({"message": error.message}, status_code=400),
     )
-    transport = httpx.ASGITransport(app=Starlette(routes=codec_routes(client, entrance)))
+    transport = httpx.ASGITransport(app=Starlette(routes=codec_routes(client, request_admission)))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         sent = [json_format.MessageToDict(each) for each in await keys.encode([_PAYLOAD])]
         shown = await http.post("/codec/default/decode", json={"payloads": sent})

@@ -25,7 +25,7 @@ from .catalogue import Catalogue
 from .errors import SupplierUnknownError
 from .feed_server import FeedServer
 from .feeds import FeedSource
-from .following import Follower, follower_for
+from .on_finished import Follower, follower_for
 from .sample import write_sample
 from .settings import BUNDLED_SUPPLIER, HarvestSettings, SupplierSettings
 

@@ -177,7 +177,7 @@ async def _until_signal(command: Coroutine[Any, Any, None]) -> None:
 
 def _grace() -> Any:
     """Return the module for abandoned work, if there are workers; importing it is slow."""
-    return sys.modules.get("contextunity.worker.temporal.grace")
+    return sys.modules.get("contextunity.worker.temporal.shutdown")
 
 
 async def _forever(*watched: asyncio.Task[None]) -> None:

@@ -39,7 +39,7 @@ from ..admission import Admission
 from ..grpc_errors import FieldViolation, Reason, ServiceError
 from ..service import ContractMethod, Method, run_in_thread
 from ..service.payloads import invalid_fields
-from .entrance import check_values
+from .admission import check_values
 
 __all__ = ["Calls"]
 

@@ -24,8 +24,8 @@ from ..auth import Authenticator
 from ..errors import PortTakenError
 from ..service import WorkerService
 from ..settings import Settings, is_loopback
+from .admission import RequestAdmission
 from .calls import Calls
-from .entrance import Entrance
 from .openapi import openapi_routes
 from .payload_codec import codec_routes
 
@@ -112,8 +112,8 @@ def application(
     service: WorkerService, admission: Admission, authenticator: Authenticator, settings: Settings
 ) -> Starlette:
     """All that the listener serves."""
-    entrance = Entrance(authenticator, settings)
-    routes = [*openapi_routes(service, entrance), *codec_routes(service.client, entrance)]
+    request_admission = RequestAdmission(authenticator, settings)
+    routes = [*openapi_routes(service, request_admission), *codec_routes(service.client, request_admission)]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.http_origins,

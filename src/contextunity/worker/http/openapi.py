@@ -20,7 +20,7 @@ from ..json_schema import message_schema
 from ..service import ContractMethod, Method, WorkerService
 from ..service.descriptors import comments_of_service
 from ..service.inputs import filled_fields, named_fields
-from .entrance import Entrance
+from .admission import RequestAdmission
 
 __all__ = ["document", "openapi_routes"]
 
@@ -62,20 +62,20 @@ _ERROR: _Json = {
 }
 
 
-def openapi_routes(service: WorkerService, entrance: Entrance) -> list[Route]:
+def openapi_routes(service: WorkerService, request_admission: RequestAdmission) -> list[Route]:
     """The route `/openapi.json`.
 
     Args:
         service: what is served.
-        entrance: lets callers in: those who may ask for the contracts.
+        request_admission: lets callers in: those who may ask for the contracts.
     """
     made = list[_Json]()
 
     async def tell(request: Request) -> Response:
         try:
-            entrance.admit(request, *service.methods["DescribeContracts"].permissions)
+            request_admission.admit(request, *service.methods["DescribeContracts"].permissions)
         except ServiceError as error:
-            return entrance.refusal(error)
+            return request_admission.refusal(error)
         if not made:
             # It takes some tens of milliseconds, in which calls go on.
             made.append(await asyncio.to_thread(document, service))

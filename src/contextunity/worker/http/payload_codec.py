@@ -23,7 +23,7 @@ from contextunity.core.errors import CodecError
 
 from ..grpc_errors import FieldViolation, ServiceError, invalid
 from ..temporal.errors import PayloadKeyError
-from .entrance import Entrance, check_values
+from .admission import RequestAdmission, check_values
 
 __all__ = ["codec_routes"]
 
@@ -32,29 +32,30 @@ _AT_ONCE = 4
 """Requests that are read and worked on at once; each holds some tens of megabytes at most."""
 
 
-def codec_routes(client: Client, entrance: Entrance) -> list[Route]:
+def codec_routes(client: Client, request_admission: RequestAdmission) -> list[Route]:
     """The routes `/codec/{namespace}/decode` and `/codec/{namespace}/encode`.
 
     Args:
         client: whose payloads they are.
-        entrance: lets callers in.
+        request_admission: lets callers in.
     """
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def convert(request: Request) -> Response:
         direction = request.path_params["direction"]
         try:
-            entrance.admit(request, "worker:read" if direction == "decode" else "worker:execute")
+            request_admission.admit(request, "worker:read" if direction == "decode" else "worker:execute")
             if request.path_params["namespace"] != client.namespace or direction not in ("decode", "encode"):
                 return Response("there is no such codec", status_code=404)
             async with at_once:
-                payloads = await asyncio.to_thread(_read, await entrance.body(request), entrance.max_values)
+                body = await request_admission.body(request)
+                payloads = await asyncio.to_thread(_read, body, request_admission.max_values)
                 made = await (_decode if direction == "decode" else _encode)(client, payloads)
                 return JSONResponse({"payloads": [json_format.MessageToDict(each) for each in made]})
         except ServiceError as error:
-            return entrance.refusal(error)
+            return request_admission.refusal(error)
         except PayloadKeyError as error:
-            return entrance.refusal(invalid(FieldViolation(field="payloads", description=str(error))))
+            return request_admission.refusal(invalid(FieldViolation(field="payloads", description=str(error))))
 
     return [Route("/codec/{namespace}/{direction}", convert, methods=["POST"])]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import RegistryError, SettingsError
 from ..settings import Settings, load_settings
-from .import_faults import import_fault
+from .import_errors import import_error
 from .registry import ModuleConfig, WorkerRegistry
 
 __all__ = ["ENTRY_POINT_GROUP", "boot", "discover"]
@@ -135,7 +135,7 @@ def _load(where: str, path: str, attribute: str, configs: list[ModuleConfig], vi
     # Foreign code may raise anything during import; report it with the errors of other modules. SystemExit would end
     # the process without a message.
     except (Exception, SystemExit) as error:  # noqa: BLE001
-        violations.append(f"{where} cannot be loaded: {import_fault(error, path)}")
+        violations.append(f"{where} cannot be loaded: {import_error(error, path)}")
         return
     if isinstance(found, ModuleConfig):
         configs.append(found)

@@ -21,11 +21,11 @@ from python_temporal import generated_modules
 from python_temporal.contract import WorkflowContract
 
 from ..errors import RegistryError, SettingsError
-from ..modules.import_faults import import_fault, sandbox_fault
+from ..modules.import_errors import import_error, sandbox_error
 from ..modules.registry import ModuleContext, RegisteredModule
 from ..quotas import open_quotas
 from ..settings import Settings, naming_data_folder
-from .grace import Grace
+from .shutdown import Grace
 from .tenancy import tenant_queue
 
 __all__ = ["running_workers", "task_queues"]
@@ -111,7 +111,7 @@ async def _open(
     # Code of a module raised it, so report it without the traceback of our calls.
     except Exception as error:
         raise RegistryError(
-            [f"module {module.config.name!r}: its lifespan failed: {import_fault(error, lifespan.__module__)}"]
+            [f"module {module.config.name!r}: its lifespan failed: {import_error(error, lifespan.__module__)}"]
         ) from error
 
 
@@ -162,7 +162,7 @@ def _sandbox_violations(
         build([workflow])
     except (RuntimeError, SystemExit) as error:
         cause = error.__cause__ or error
-        return [f"module {module.config.name!r}: {sandbox_fault(cause, workflow.__module__)}"]
+        return [f"module {module.config.name!r}: {sandbox_error(cause, workflow.__module__)}"]
     return []
 
 

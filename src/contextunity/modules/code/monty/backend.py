@@ -23,9 +23,9 @@ from process_jail.scratch import remove
 
 from ..backend import Outcome, Program, ToolCall, ToolReply
 from ..errors import SandboxUnavailable
-from .ending import EXIT_CODES, Ending, ending_of
 from .files import FolderFullError, Snapshot, fill_folder, pack, read_folder, unpack
 from .guest import CALL_HOOK, LAST, keep_last_expression, report_source, simple_report_source, tools_source
+from .outcome import EXIT_CODES, Ending, ending_of
 from .output import Output, WriteCounter
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["import_fault", "sandbox_fault"]
+__all__ = ["import_error", "sandbox_error"]
 
 _MACHINERY = ("importlib", "_frozen_importlib", "_frozen_importlib_external", "shared_import_sandbox", "temporalio")
 
@@ -27,7 +27,7 @@ class _Place:
         return f"{self.file}:{self.line}"
 
 
-def import_fault(error: BaseException, module: str) -> str:
+def import_error(error: BaseException, module: str) -> str:
     """Return the error text of an import, or of a call of what was imported.
 
     Args:
@@ -48,7 +48,7 @@ def import_fault(error: BaseException, module: str) -> str:
     return f"{own}: {text} (raised at {deepest})"
 
 
-def sandbox_fault(error: BaseException, module: str) -> str:
+def sandbox_error(error: BaseException, module: str) -> str:
     """Return the error text if a workflow's module fails only in the workflow sandbox.
 
     Args:
@@ -57,7 +57,7 @@ def sandbox_fault(error: BaseException, module: str) -> str:
     """
     places = list(_places(error))
     own = _last_own(places, module)
-    told = import_fault(error, module)
+    told = import_error(error, module)
     if own is None:
         return told
     after = places[places.index(own) + 1 :]

@@ -15,7 +15,7 @@ from ..errors import AuthenticationError
 from ..grpc_errors import Reason, ServiceError, to_status
 from ..settings import Settings
 
-__all__ = ["Entrance", "check_values"]
+__all__ = ["RequestAdmission", "check_values"]
 
 _MOST = 16 * 1024 * 1024
 """Bytes of a body. Temporal keeps payloads of 2 MiB, and its UI asks about those of one page of a history."""
@@ -52,7 +52,7 @@ def check_values(data: bytes, most: int) -> None:
         )
 
 
-class Entrance:
+class RequestAdmission:
     """Lets callers in.
 
     Args:

@@ -11,9 +11,9 @@ import grpc
 
 from .grpc_errors import Reason, ServiceError
 from .quotas import over_quota
-from .refusals import refuse
+from .rejected_calls import refuse
 
-__all__ = ["Strangers"]
+__all__ = ["UnauthenticatedMethods"]
 
 _STRANGERS = 64
 """Maximum unanswered requests of health checks and reflection on a connection; they need no token."""
@@ -24,7 +24,7 @@ _stream_unary: Any = grpc.stream_unary_rpc_method_handler
 _stream_stream: Any = grpc.stream_stream_rpc_method_handler
 
 
-class Strangers(grpc.GenericRpcHandler):
+class UnauthenticatedMethods(grpc.GenericRpcHandler):
     """Limits the requests of methods that need no token: few per connection, and with a short timeout."""
 
     def __init__(self) -> None:

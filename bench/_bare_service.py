@@ -25,7 +25,7 @@ from temporalio.client import Client
 
 from contextunity.core import worker_pb2
 from contextunity.worker import event_loop
-from contextunity.worker.server import SERVICE_NAME
+from contextunity.worker.boundary import SERVICE_NAME
 
 
 class _Bare:

@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.core.tokens import ContextToken, Keyring, ProjectBinding, mint
 from contextunity.worker.auth import EVERYBODY, Authenticator, Caller, authenticator_for
+from contextunity.worker.boundary import SERVICE_NAME
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import AuthenticationError, SettingsError
 from contextunity.worker.modules.registry import WorkerRegistry
-from contextunity.worker.server import SERVICE_NAME, running_server
+from contextunity.worker.server import running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings, load_settings
 from contextunity.worker.temporal.client import connect

@@ -17,11 +17,12 @@ from grpc_health.v1.health import aio as health_aio
 from temporalio.api.enums.v1 import TaskQueueType
 
 from contextunity.worker.auth import authenticator_for
+from contextunity.worker.boundary import SERVICE_NAME
 from contextunity.worker.embedded import EmbeddedServer, embedded_server
 from contextunity.worker.errors import PortTakenError
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.readiness import WORKERS, Pace, following_temporal, serving_health, workers_probe
-from contextunity.worker.server import SERVICE_NAME, running_server
+from contextunity.worker.server import running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings
 from contextunity.worker.temporal.client import connect

@@ -10,9 +10,10 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_reflection.v1alpha import reflection_pb2
 
+from contextunity.worker.boundary import SERVICE_NAME
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.reflection import SERVICES
-from contextunity.worker.server import SERVICE_NAME, RunningServer
+from contextunity.worker.server import RunningServer
 from tests.worker.service.conftest import serving
 
 _VERSIONS = [pytest.param(name, id=name.split(".")[2]) for name in SERVICES]

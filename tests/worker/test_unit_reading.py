@@ -13,8 +13,8 @@ from google.protobuf.struct_pb2 import ListValue, Struct
 
 from betterproto2_codec._schema import IS_NATIVE
 from contextunity.core import codec
+from contextunity.worker.boundary import read_unit
 from contextunity.worker.grpc_errors import Reason, ServiceError
-from contextunity.worker.server import read_unit
 
 MOST = 1000
 UNKNOWN_FIELD = b"\xf8\x07\x01"

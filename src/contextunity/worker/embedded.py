@@ -18,8 +18,8 @@ from typing import BinaryIO
 
 from temporalio.service import ConnectConfig, ServiceClient
 
+from .data_folder import data_folder_error
 from .errors import PortTakenError, WorkerError
-from .settings import data_folder_error
 from .temporal.search_attributes import ATTRIBUTES
 
 __all__ = [

@@ -23,10 +23,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contextunity.core import ContextUnit, worker_pb2
+from contextunity.worker.boundary import read_unit
 from contextunity.worker.cli.inputs import ContractFlags
 from contextunity.worker.client import SyncWorkerClient
 from contextunity.worker.grpc_errors import Reason
-from contextunity.worker.server import read_unit
 
 from .conftest import Desk, Refusal, refusal_of
 

@@ -97,6 +97,6 @@ def _file(path: Path) -> str:
 @pytest.mark.parametrize("method", ["StartWorkflow", "GetTaskStatus"])
 def test_a_call_enters_few_files(entered: dict[str, set[str]], method: str) -> None:
     files = entered[method]
-    assert "src/contextunity/worker/server.py" in files
+    assert "src/contextunity/worker/boundary.py" in files
     assert len(files) <= 14, "\n".join(sorted(files))
     assert len([name for name in files if "/service/" in name]) <= 4, sorted(files)

@@ -15,9 +15,9 @@ from temporalio.client import Client
 
 from contextunity.core import ContextUnit, worker_pb2
 from contextunity.worker.auth import Authenticator, Caller
+from contextunity.worker.boundary import SERVICE_NAME, Boundary
 from contextunity.worker.errors import AuthenticationError
 from contextunity.worker.modules.registry import WorkerRegistry
-from contextunity.worker.server import SERVICE_NAME, Boundary
 from contextunity.worker.service import WorkerService
 
 _SERVICE = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"]

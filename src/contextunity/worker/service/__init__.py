@@ -1,4 +1,4 @@
-"""The methods of WorkerService, on generated dataclasses; server.py decodes units and sends errors.
+"""The methods of WorkerService, on generated dataclasses; boundary.py decodes units and sends errors.
 
 Steps of a call: `call` checks caller and tenant, `payloads` decodes the typed request, the method's handler (`start`,
 `status`, `control`, …) does the work, `payloads` encodes the answer. `methods` is the table of RPCs.

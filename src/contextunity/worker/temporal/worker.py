@@ -20,11 +20,12 @@ from contextunity.core.errors import ContextUnityError
 from python_temporal import generated_modules
 from python_temporal.contract import WorkflowContract
 
+from ..data_folder import naming_data_folder
 from ..errors import RegistryError, SettingsError
 from ..modules.import_errors import import_error, sandbox_error
 from ..modules.registry import ModuleContext, RegisteredModule
 from ..quotas import open_quotas
-from ..settings import Settings, naming_data_folder
+from ..settings import Settings
 from .shutdown import Grace
 from .tenancy import tenant_queue
 

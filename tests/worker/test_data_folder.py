@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from contextunity.worker.data_folder import naming_data_folder
 from contextunity.worker.errors import SettingsError
-from contextunity.worker.settings import naming_data_folder
 
 
 @pytest.fixture

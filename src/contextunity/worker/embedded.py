@@ -41,6 +41,9 @@ _DYNAMIC_CONFIG = (
     # Each partition of a task queue takes its own turns, so several would have no common order. All partitions are
     # still read: tasks that an earlier version left in the other three would never be served.
     "matching.numTaskqueueWritePartitions=1",
+    # A shard's queue of workflow and activity tasks is read 20 times a second by default, which is meant for clusters
+    # of hundreds of shards. This server has one, so with a few small workflows a second each step waits up to 50 ms.
+    "history.transferProcessorMaxPollRPS=1000",
 )
 """The server silently ignores a misspelt key, so a test must check the effect."""
 _PR_SET_PDEATHSIG = 1

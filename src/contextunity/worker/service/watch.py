@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from contextunity.gen.contextunity.worker import TaskState, TaskStatus, WatchTaskRequest
 from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import HistoryEventFilterType
 from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -290,6 +291,7 @@ class _Growth:
         # The status already reflects the events so far; they are read only to reach the end of the history.
         self._known = run.description.workflow_execution_info.history_length
         self._last = 0
+        self._has_ended = False
 
     async def wait(self) -> None:
         """Wait until there are new events, or the run has ended.
@@ -299,7 +301,10 @@ class _Growth:
         """
         while not await when_not_busy(self._read):
             pass
-        await asyncio.sleep(_GATHER)
+        if not self._has_ended:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GATHER):
+                    await when_not_busy(self._until_ended)
         self._known = self._last
 
     async def _read(self) -> bool:
@@ -315,7 +320,21 @@ class _Growth:
             self._last = answer.history.events[-1].event_id
         self._request.next_page_token = answer.next_page_token
         # Without a token the run has ended.
-        return self._last > self._known or not answer.next_page_token
+        self._has_ended = not answer.next_page_token
+        return self._last > self._known or self._has_ended
+
+    async def _until_ended(self) -> None:
+        """Wait for the end of the run alone: its news is final, so it need not be gathered with others."""
+        request = GetWorkflowExecutionHistoryRequest()
+        request.CopyFrom(self._request)
+        request.history_event_filter_type = HistoryEventFilterType.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT
+        request.next_page_token = b""
+        try:
+            await self._engine.client.workflow_service.get_workflow_execution_history(
+                request, retry=True, timeout=LONG_POLL
+            )
+        except RPCError as error:
+            raise from_rpc_error(error, workflow_id=request.execution.workflow_id) from error
 
 
 async def when_not_busy(call: Callable[[], Awaitable[_Value]]) -> _Value:

@@ -1,8 +1,8 @@
 """`python -m bench._flood TARGET TENANT SLOW_FEEDS KINDS`: floods a service as one tenant until it is told a line.
 
 KINDS are some of start,program,watch,big: starts, programs, watches, and units of some megabytes, each again as soon as
-it is answered. Before them it starts harvests of the suppliers `slow-0` to `slow-N`. What is refused is tried again a
-moment later, as by a client that heeds no advice.
+it is answered; or steady: ten starts a second. Before them it starts harvests of the suppliers `slow-0` to `slow-N`. A
+rejected call is tried again a moment later, as by a client that heeds no advice.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ async def _flood(target: str, tenant: str, slow_feeds: int, wanted: set[str]) ->
         async def big() -> None:
             await stub.StartWorkflow(unit(workflow_type="bench_job", name=_BIG), metadata=shown)
 
+        async def steady() -> None:
+            await asyncio.gather(start(), asyncio.sleep(0.1))
+
         async def again(name: str, call: Callable[[], Awaitable[None]]) -> None:
             while True:
                 try:
@@ -68,7 +71,7 @@ async def _flood(target: str, tenant: str, slow_feeds: int, wanted: set[str]) ->
         kinds = (("start", start, _STARTS), ("program", program, _PROGRAMS), ("watch", watch, _WATCHES))
         tasks = [
             asyncio.create_task(again(name, call))
-            for name, call, at_once in (*kinds, ("big", big, _BIG_UNITS))
+            for name, call, at_once in (*kinds, ("big", big, _BIG_UNITS), ("steady", steady, 1))
             if name in wanted
             for _ in range(at_once)
         ]

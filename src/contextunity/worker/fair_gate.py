@@ -25,11 +25,15 @@ class Turn:
         self._gate: FairGate | None = gate
         self.tenant, self.since = tenant, since
 
-    def leave(self) -> None:
-        """Free the place for the next call; a second call does nothing."""
+    def leave(self, pause: float = 0.0) -> None:
+        """Free the place for the next call; a second call does nothing.
+
+        Args:
+            pause: seconds for which the place still counts for this tenant, while other tenants may have it.
+        """
         gate, self._gate = self._gate, None
         if gate is not None:
-            gate._left(self)  # pyright: ignore[reportPrivateUsage]  # the two classes are one concept
+            gate._left(self, pause)  # pyright: ignore[reportPrivateUsage]  # the two classes are one concept
 
 
 @dataclass(slots=True)
@@ -131,16 +135,25 @@ class FairGate:
         self._through[turn] = None
         return turn
 
-    def _left(self, turn: Turn) -> None:
+    def _left(self, turn: Turn, pause: float) -> None:
         del self._through[turn]
         self._free += 1
-        left = self._of_tenant[turn.tenant] - 1
-        if left:
-            self._of_tenant[turn.tenant] = left
+        loop = asyncio.get_running_loop()
+        if pause > 0:
+            loop.call_later(pause, self._discount, turn.tenant, loop)
+            if self._lines:
+                self._next(loop)
         else:
-            del self._of_tenant[turn.tenant]
+            self._discount(turn.tenant, loop)
+
+    def _discount(self, tenant: str, loop: asyncio.AbstractEventLoop) -> None:
+        left = self._of_tenant[tenant] - 1
+        if left:
+            self._of_tenant[tenant] = left
+        else:
+            del self._of_tenant[tenant]
         if self._lines:
-            self._next(asyncio.get_running_loop())
+            self._next(loop)
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give free places to waiting calls: the tenant that was served longest ago comes first."""

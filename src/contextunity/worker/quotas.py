@@ -55,6 +55,9 @@ _LAG = 1.0
 """Seconds for which the server's count may lack a started task."""
 _RECOUNT = 0.2
 """Seconds for which a count is cached while a tenant is at its limit."""
+_FREE_STARTS, _PACE = 20, 1
+"""While other tenants start too, so many starts of a tenant's burst follow each other without a pause, and the others
+come at so many times its average rate: a burst of 100 at once would slow down Temporal for everybody."""
 _MOST = 10_000
 """Tenants whose rates are remembered; the least recently used are evicted first."""
 _DAY = 86_400.0
@@ -114,6 +117,22 @@ class _Bucket:
     at: float
 
 
+def _take(buckets: dict[str, _Bucket], tenant: str, rate: float, burst: float) -> float:
+    """Take one start from a tenant's bucket; return the seconds until one is available, 0 if taken."""
+    now = time.monotonic()
+    bucket = buckets.pop(tenant, None) or _Bucket(burst, now)
+    # Remove and insert again, to keep the order of last use.
+    buckets[tenant] = bucket
+    bucket.left = min(burst, bucket.left + (now - bucket.at) * rate)
+    bucket.at = now
+    if bucket.left < 1:
+        return (1 - bucket.left) / rate
+    bucket.left -= 1
+    if len(buckets) > _MOST:
+        del buckets[next(iter(buckets))]
+    return 0.0
+
+
 @dataclass(slots=True)
 class _Day:
     """What a tenant has fetched in its day, which begins with the first fetch.
@@ -161,7 +180,7 @@ class Quotas:
         self._by_tenant = dict[str, TenantQuotas]()
         self._changes = FileChanges(*([] if path is None else [path]))
         self._looked = time.monotonic()
-        self._buckets = dict[str, _Bucket]()
+        self._starts, self._paces = dict[str, _Bucket](), dict[str, _Bucket]()
         self._days = dict[str, _Day]()
         if path is not None:
             self._read(path)
@@ -194,26 +213,17 @@ class Quotas:
             wait = await self._shared.take_rate(tenant, quotas.starts_per_second, quotas.starts_burst)
         if wait is None:
             # Counts are not shared, or Redis does not answer.
-            wait = self._take_rate(tenant, quotas)
+            wait = _take(self._starts, tenant, quotas.starts_per_second, quotas.starts_burst)
         if wait > 0:
             rate = quotas.starts_per_second
             text = "too many starts per second"
             raise over_quota("starts_per_second", rate, text, tenant, method=method, retry_after=wait)
 
-    def _take_rate(self, tenant: str, quotas: TenantQuotas) -> float:
-        """Take one start from this process's bucket; return the seconds until one is available, 0 if taken."""
-        now = time.monotonic()
-        bucket = self._buckets.pop(tenant, None) or _Bucket(quotas.starts_burst, now)
-        # Remove and insert again, to keep the order of last use.
-        self._buckets[tenant] = bucket
-        bucket.left = min(quotas.starts_burst, bucket.left + (now - bucket.at) * quotas.starts_per_second)
-        bucket.at = now
-        if bucket.left < 1:
-            return (1 - bucket.left) / quotas.starts_per_second
-        bucket.left -= 1
-        if len(self._buckets) > _MOST:
-            del self._buckets[next(iter(self._buckets))]
-        return 0.0
+    def pause_after_start(self, tenant: str) -> float:
+        """Return the seconds that a tenant's next start waits while other tenants start too; count one start."""
+        rate = _PACE * self.of(tenant).starts_per_second
+        pause = _take(self._paces, tenant, rate, _FREE_STARTS)
+        return min(pause, 1 / rate)
 
     @contextlib.asynccontextmanager
     async def holding(self, quota: str, limit: int, tenant: str, method: str) -> AsyncGenerator[None]:

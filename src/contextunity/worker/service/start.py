@@ -196,7 +196,7 @@ class StartWorkflowHandler:
         try:
             return await self._start(call, request)
         finally:
-            turn.leave()
+            turn.leave(self._engine.quotas.pause_after_start(request.tenant_id))
 
     async def _start(self, call: Call, request: StartRequest) -> tuple[str, str]:
         # With the tenant in it, equal unit ids of two tenants are not treated as a retry.

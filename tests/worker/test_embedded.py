@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import signal
 import socket
@@ -89,3 +90,12 @@ async def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_pat
     with pytest.raises(SettingsError, match=r"cannot write to the data folder .*file/data.*CONTEXTWORKER_DATA_FOLDER"):
         async with embedded_server(tmp_path / "file" / "data", port=0, ui_port=0):
             pass
+
+
+def test_the_server_knows_each_key_of_its_dynamic_configuration() -> None:
+    # It ignores a key that it does not know, so a version that renames one would only be slower, or unfair.
+    with Path(embedded._executable()).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as code:
+        unknown = [
+            key for key in (each.partition("=")[0] for each in embedded._DYNAMIC_CONFIG) if code.find(key.encode()) < 0
+        ]
+    assert unknown == []

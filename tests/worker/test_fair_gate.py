@@ -140,3 +140,27 @@ async def test_a_gate_that_is_closed_fails_all_who_wait_and_come(queue: _Queue) 
         with pytest.raises(ConnectionError):
             await queue.tasks[name]
     assert queue.served == ["a-0", "a-1"]
+
+
+async def test_a_place_that_was_left_with_a_pause_is_for_others_only(queue: _Queue) -> None:
+    for name in ("a-0", "a-1", "b-0"):
+        await queue.come(name, share=1)
+    assert queue.served == ["a-0", "b-0"]
+    queue.turns.pop("a-0").leave(0.05)
+    await queue.come("c-0", share=1)
+    assert queue.served == ["a-0", "b-0", "c-0"]
+    # A place is free from now on, but a's pause is not over.
+    await queue.leave("c-0")
+    assert queue.served == ["a-0", "b-0", "c-0"]
+    async with asyncio.timeout(30):
+        await queue.tasks["a-1"]
+
+
+async def test_a_pause_that_nobody_waits_for_leaves_nothing_behind(queue: _Queue) -> None:
+    await queue.come("a-0")
+    queue.turns.pop("a-0").leave(0.01)
+    await asyncio.sleep(0.05)
+    await queue.come("a-1")
+    await queue.come("a-2")
+    assert queue.served == ["a-0", "a-1", "a-2"]
+    assert queue.gate.waiting("a") == 0

@@ -100,6 +100,32 @@ async def test_starts_have_a_rate(temporal_server: EmbeddedServer, registry: Wor
         await service.start("another")
 
 
+def test_a_burst_of_starts_is_paced_at_the_average_rate() -> None:
+    quotas = Quotas(TenantQuotas(starts_per_second=0.01, starts_burst=1000))
+    pauses = [quotas.pause_after_start("acme") for _ in range(40)]
+    assert pauses[:20] == [0.0] * 20
+    assert all(90 <= pause <= 100 for pause in pauses[20:])
+    assert quotas.pause_after_start("another") == 0.0
+
+
+async def test_a_tenants_burst_waits_while_another_starts(
+    temporal_server: EmbeddedServer, registry: WorkerRegistry
+) -> None:
+    # The pause is longer than the test: only its first twenty starts of a tenant come through once the other calls.
+    async with serving(temporal_server, registry, Quotas(TenantQuotas(starts_per_second=0.001))) as service:
+        for _ in range(20):
+            await service.start("paced")
+        await service.start("other-tenant")
+        starts = [asyncio.create_task(service.start("paced")) for _ in range(2)]
+        done, waiting = await asyncio.wait(starts, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        assert (len(done), len(waiting)) == (1, 1)
+        await service.start("other-tenant")
+        assert not any(each.done() for each in waiting)
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
 async def test_open_tasks_are_counted_after_a_restart_too(
     temporal_server: EmbeddedServer, registry: WorkerRegistry
 ) -> None:

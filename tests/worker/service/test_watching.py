@@ -79,6 +79,18 @@ async def test_all_watches_of_a_run_ask_once(desk: Desk, watches: _Watches) -> N
     assert watches.temporal.asked.count(_END) == 1
 
 
+async def test_the_end_is_told_without_waiting_for_more_events(
+    desk: Desk, watches: _Watches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_GATHER", 3600.0)
+    task = await asyncio.to_thread(_start, desk)
+    watching = asyncio.create_task(watches.watch(task))
+    await watches.until_so_many_began(1)
+    await _finish(desk, task)
+    async with asyncio.timeout(30):
+        assert (await watching)[-1] == "completed"
+
+
 async def test_a_watch_of_another_tenant_learns_nothing_from_it(desk: Desk, watches: _Watches) -> None:
     task = await asyncio.to_thread(_start, desk)
     watching = asyncio.create_task(watches.watch(task))

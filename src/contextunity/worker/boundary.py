@@ -1,4 +1,4 @@
-"""Between grpcio and the service: bytes to units and back, errors to statuses."""
+"""Between grpcio and the service: decode units, encode responses, convert errors to statuses."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ SERVICE_NAME = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
 """Full name of the service, as clients and health checks call it."""
 
 _LARGE = 64 * 1024
-"""Bytes from which on a unit is read aside from the event loop: what becomes of small values in a Struct takes up to a
-tenth of a second a megabyte."""
+"""Bytes from which a unit is decoded in a thread: many small values in a Struct take up to a tenth of a second per
+megabyte."""
 _FOR_EVER = 10 * 365 * 86400.0
-"""Seconds beyond which a deadline is none."""
+"""A deadline further away than these seconds counts as none."""
 
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class Boundary:
-    """Between grpcio and the service: who calls, bytes to units and back, errors to statuses.
+    """Between grpcio and the service: authentication, decoding and encoding, errors to statuses.
 
-    The handlers come without grpcio's (de)serialisers: what those raise would end as INTERNAL.
+    The handlers have no grpcio (de)serializers, because errors that those raise would end as INTERNAL.
 
     Args:
-        service: answers the calls.
-        authenticator: tells who calls.
-        max_unit_bytes: size of the largest unit taken or sent.
-        max_payload_values: values that the payload or body of a unit may hold.
+        service: the service.
+        authenticator: authenticates callers.
+        max_unit_bytes: maximum size of a received or sent unit.
+        max_payload_values: maximum number of values in a payload or body.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Boundary:
         self._max_payload_values = max_payload_values
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """The handlers of all methods, for grpcio's server."""
+        """Return the handlers of all methods, for grpcio's server."""
         return grpc.method_handlers_generic_handler(
             SERVICE_NAME,
             {
@@ -96,29 +96,29 @@ class Boundary:
         turn: Turn | None = None,
         release: Callable[[], None] | None = None,
     ) -> bytes | Refused:
-        """Answers a call with the bytes of a unit, or of a contract's own message.
+        """Answer a call with the bytes of a unit, or of a contract's own message.
 
-        The metadata is asked for the caller where none is given.
+        Without `caller`, it is authenticated by the metadata.
         """
         call: Call | None = None
         size = len(data)
         try:
             if isinstance(method, ContractMethod):
                 call = await self._contract_call(method, data, context, caller, turn, release)
-                # What lasts is not to hold what it does not need.
+                # A call that lasts long must not keep what it no longer needs.
                 data = b""
                 answer = self._check_size(await method.answer(call))
             else:
                 call = await self._decode_call(data, context, caller, turn)
                 answer = self._encode(await respond(method, call))
-        # The boundary: whatever it is, the caller gets a status, and the log the rest.
+        # Whatever happens, the caller gets a status, and the log the details.
         except Exception as error:  # noqa: BLE001
             status, reason = self._told(error, method, data, call, caller)
             if turn is None or not (reason is Reason.QUOTA or size > _LARGE):
                 await _abort(status, context)
             return Refused(status, size)
         except asyncio.CancelledError:
-            # What was asked of Temporal by then is done or not; whether is for the task to tell.
+            # Requests already sent to Temporal may or may not have had an effect; the task's status shows it.
             _record(method, caller or EVERYBODY, call, "CANCELLED")
             raise
         _record(method, call.caller, call)
@@ -127,7 +127,7 @@ class Boundary:
     async def answers(
         self, method: Method, data: bytes, context: _Context, caller: Caller | None = None
     ) -> AsyncIterator[bytes]:
-        """The same with the bytes of several units."""
+        """Answer a call with the bytes of several units."""
         call: Call | None = None
         try:
             call = await self._decode_call(data, context, caller)
@@ -142,7 +142,7 @@ class Boundary:
         self, data: bytes, context: _Context, caller: Caller | None, turn: Turn | None = None
     ) -> Call:
         if caller is None:
-            # Authenticate first: strangers are not to have units of any size decoded.
+            # Authenticate first: unauthenticated callers must not make us decode units.
             caller = self._authenticator.authenticate(_Metadata(context))
         self._check_received(data)
         deadline = _deadline(context)
@@ -208,7 +208,7 @@ class Boundary:
     def _told(
         self, error: Exception, method: Method, data: bytes, call: Call | None, caller: Caller | None = None
     ) -> tuple[Any, Reason]:
-        """What the caller is told of an error, as grpcio takes it, and why."""
+        """Return the status of an error for grpcio, and its reason."""
         trace_id = call.trace_id if call is not None else trace_id_of(data) if method.takes_unit else ""
         service_error = _service_error(error, method, trace_id)
         if isinstance(method, ContractMethod):
@@ -221,14 +221,14 @@ class Boundary:
 
 
 def _record(method: Method, caller: Caller, call: Call | None, error: ServiceError | str | None = None) -> None:
-    """Writes the line of a call in the audit log; of one that waits for its task, that was when the task began."""
+    """Write the audit line of a call; a call that waits for its task has it since the task started."""
     if not (isinstance(call, ContractCall) and call.is_recorded):
         method.record(caller, call, error)
 
 
 def _deadline(context: _Context) -> float | None:
-    """When the caller stops waiting, in the event loop's time; None where it does not."""
-    # Without a deadline grpcio tells a far future, or None; its stubs know neither.
+    """Return the caller's deadline in the event loop's time; None without one."""
+    # Without a deadline grpcio returns a far future or None; its stubs know neither.
     remaining = cast("float | None", context.time_remaining()) or _FOR_EVER
     return asyncio.get_running_loop().time() + remaining if remaining < _FOR_EVER else None
 
@@ -250,14 +250,14 @@ def _service_error(error: Exception, method: Method, trace_id: str) -> ServiceEr
 
 
 def _forget_frames(error: BaseException | None) -> None:
-    """Lets go of what a refused call had in hand: grpcio keeps the error, and with it all variables on its way."""
+    """Release what a rejected call held: grpcio keeps the error, and through its frames all their variables."""
     while error is not None:
         error.__traceback__ = None
         error = error.__context__
 
 
 class _Metadata:
-    """The metadata of a call, made when it is looked at: grpcio makes objects of it."""
+    """Metadata of a call, created on access, because grpcio creates objects for it."""
 
     __slots__ = ("_context",)
 
@@ -269,18 +269,18 @@ class _Metadata:
 
 
 _SMALLEST = 2
-"""Bytes that a value takes at least: a tag and a length."""
+"""Minimum bytes of a value: a tag and a length."""
 
 
 def read_unit(data: bytes, *, max_values: int) -> tuple[ContextUnit, dict[str, Any] | None]:
-    """The unit, and its payload where that could be read apart from it; else the unit has it still.
+    """Return the unit, and its payload as plain data if it could be decoded separately; otherwise the unit contains it.
 
     Args:
         data: bytes of the unit.
-        max_values: values that its payload, and its body, may hold.
+        max_values: maximum number of values in its payload, and in its body.
 
     Raises:
-        ServiceError: the bytes are no unit, or it holds more values.
+        ServiceError: the bytes are not a unit, or it has too many values.
     """
     apart = codec.decode_apart(ContextUnit, data, "payload")
     if len(data) > _SMALLEST * max_values:
@@ -298,10 +298,10 @@ def read_unit(data: bytes, *, max_values: int) -> tuple[ContextUnit, dict[str, A
 
 
 def _check_values(data: bytes, apart: tuple[ContextUnit, dict[str, Any]] | None, most: int) -> None:
-    """Refuses a payload or body with more values.
+    """Reject a payload or body with too many values.
 
-    They are counted in what was read already, else in Google's messages, of which each takes some tens of bytes where a
-    dataclass takes a thousand.
+    Values are counted in plain data if it was decoded already, otherwise in Google's messages, which take some tens of
+    bytes per value; a dataclass takes a thousand.
     """
     body: Any
     try:
@@ -318,22 +318,22 @@ def _check_values(data: bytes, apart: tuple[ContextUnit, dict[str, Any]] | None,
             if _in_messages(inner.FromString(body.value), most) > most:
                 raise _too_many("body", most)
     except (DecodeError, CodecError):
-        # Whoever reads it tells what is wrong with it.
+        # The handler that decodes it reports what is wrong.
         return
 
 
 def _check_values_of(data: bytes, message_class: type[Any], most: int) -> None:
-    """Refuses the message of a contract with more values."""
+    """Reject a contract's message with too many values."""
     try:
         if _in_messages(codec.proto_class(message_class).FromString(data), most) > most:
             raise _too_many("message", most)
     except DecodeError:
-        # Whoever reads it tells what is wrong with it.
+        # The handler that decodes it reports what is wrong.
         return
 
 
 def _in_plain(content: dict[str, Any], most: int) -> int:
-    """Values in plain data, objects and lists included; no more are counted once there are more than `most`."""
+    """Count values in plain data, including objects and lists; stop counting beyond `most`."""
     pending: list[Any] = [content]
     count = 0
     while pending and count <= most:
@@ -345,7 +345,7 @@ def _in_plain(content: dict[str, Any], most: int) -> int:
 
 
 def _in_messages(message: Message, most: int) -> int:
-    """The same for a message: what its lists and maps hold, at any depth."""
+    """Count values in a message: the entries of its lists and maps, at any depth."""
     pending = [message]
     count = 0
     while pending and count <= most:

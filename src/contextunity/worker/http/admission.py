@@ -1,4 +1,4 @@
-"""Who may ask for what is no call: the document of the API, and the codec. Asked before a byte of a body is read."""
+"""Authenticate requests that are not calls (the API document, the codec endpoint) before a byte of the body is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..settings import Settings
 __all__ = ["RequestAdmission", "check_values"]
 
 _MOST = 16 * 1024 * 1024
-"""Bytes of a body. Temporal keeps payloads of 2 MiB, and its UI asks about those of one page of a history."""
+"""Maximum bytes of a body. Temporal keeps payloads up to 2 MiB, and its UI sends those of one page of a history."""
 
 _STATUS = {
     grpc.StatusCode.UNAUTHENTICATED: 401,
@@ -27,23 +27,23 @@ _STATUS = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
-"""As Connect has them."""
+"""As in Connect."""
 
 
 _SMALLEST = 2
-"""Bytes of JSON that a value takes at least, what divides it from the next included."""
+"""Minimum bytes of a JSON value, including its separator."""
 _TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def check_values(data: bytes, most: int) -> None:
-    """Refuses JSON with more values, objects and lists included, before it is read: each takes up to a kilobyte then.
+    """Reject JSON with too many values, including objects and lists, before decoding: each takes up to a kilobyte.
 
     Raises:
-        ServiceError: there are more.
+        ServiceError: there are more than `max_values`.
     """
     if len(data) <= _SMALLEST * most:
         return
-    # Of what is no text, each value but the first of an object or list comes after a comma.
+    # Outside of strings, each value of an object or list except the first follows a comma.
     bare = _TEXTS.sub(b"", data)
     if sum(map(bare.count, (b",", b"{", b"["))) > most:
         text = f"the JSON holds more than {most:,} values, objects and lists included, and the service takes no more"
@@ -53,23 +53,23 @@ def check_values(data: bytes, most: int) -> None:
 
 
 class RequestAdmission:
-    """Lets callers in.
+    """Authenticates requests and reads their bodies.
 
     Args:
-        authenticator: tells who calls.
-        settings: of the process.
+        authenticator: authenticates callers.
+        settings: settings of the process.
     """
 
     def __init__(self, authenticator: Authenticator, settings: Settings) -> None:
         self._authenticator, self._seconds = authenticator, settings.body_timeout
         self.max_values = settings.max_payload_values
-        """Values that JSON may hold."""
+        """Maximum number of values in JSON."""
 
     def admit(self, request: Request, *permissions: str) -> None:
-        """Refuses callers without a good token, or without any of the permissions.
+        """Reject callers without a valid token, or without any of the permissions.
 
         Raises:
-            ServiceError: the caller may not.
+            ServiceError: the caller is not authenticated or lacks the permission.
         """
         headers = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in request.headers.raw]
         try:
@@ -81,10 +81,10 @@ class RequestAdmission:
             raise ServiceError(Reason.PERMISSION_MISSING, text, metadata={"permissions": ",".join(permissions)})
 
     async def body(self, request: Request) -> bytes:
-        """The body.
+        """Return the body.
 
         Raises:
-            ServiceError: it is too large, or does not come in time.
+            ServiceError: it is too large, or did not arrive in time.
         """
         parts = bytearray()
         try:
@@ -103,7 +103,7 @@ class RequestAdmission:
 
     @staticmethod
     def refusal(error: ServiceError) -> JSONResponse:
-        """An error as calls over HTTP end with it."""
+        """Return the response for an error, in the form that Connect uses."""
         status = to_status(error, "")
         details = [
             {"type": each.type_url.rpartition("/")[2], "value": base64.b64encode(each.value).decode().rstrip("=")}

@@ -1,8 +1,8 @@
-"""Calls over HTTP: Connect, gRPC-Web and JSON for all that gRPC serves.
+"""Calls over HTTP: Connect, gRPC-Web and JSON, for all methods that gRPC serves.
 
-A call passes the same `Admission` as one over gRPC: for that, `_Exchange` is to it what grpcio's context is. Admission
-has the body read, so that nothing is read of strangers; then connectrpc takes the message out of it, and the same
-handlers answer. connectrpc passes bytes on: what is JSON becomes bytes of protobuf here, and they become JSON.
+A call passes the same `Admission` as one over gRPC; for it, `_Exchange` takes the place of grpcio's context. Admission
+authenticates before the body is read. Then connectrpc extracts the message, and the same handlers answer. connectrpc
+passes bytes through; JSON is converted to protobuf bytes and back here.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ __all__ = ["Calls"]
 
 
 _LARGE = 64 * 1024
-"""Bytes from which on JSON is read and written aside from the event loop."""
+"""Bytes from which JSON is converted in a thread."""
 _APART, _BUSY = 0.005, 1.0
-"""Seconds between the beginnings of calls while others come over gRPC, and after their last."""
+"""Seconds between the starts of HTTP calls while gRPC calls arrive, and shortly after the last one."""
 _PREFIX = 5
-"""Bytes before each message of a stream."""
+"""Length of the prefix of each message in a stream."""
 _SUFFIX = "-bin"
 
 
 class _Raw(NamedTuple):
-    """A message as it came.
+    """A received message.
 
     Attributes:
         data: its bytes.
-        is_json: whether they are JSON; else they are those of protobuf.
+        is_json: whether the bytes are JSON; otherwise they are protobuf.
     """
 
     data: bytes
@@ -66,7 +66,7 @@ class _Raw(NamedTuple):
 
 
 class _Passing(Codec[bytes, _Raw]):
-    """Passes bytes on: whether and how they are read is for those who answer."""
+    """Passes bytes through; the handler decodes them."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -89,7 +89,7 @@ _CODE = {
 
 
 class _Form:
-    """How the messages of a method are told in JSON, and how many values those may hold."""
+    """How to convert a method's messages to and from JSON, and the maximum number of values in them."""
 
     def __init__(self, method: Method, most: int) -> None:
         self._takes_unit, self._most = method.takes_unit, most
@@ -100,17 +100,17 @@ class _Form:
             self._output = method.contract.output_type or Empty
 
     async def to_bytes(self, raw: _Raw) -> bytes:
-        """The bytes of what came.
+        """Return the protobuf bytes of a received message.
 
         Raises:
-            ServiceError: it is not such a message; every violation is named.
+            ServiceError: it is not a valid message; every violation is named.
         """
         if not raw.is_json:
             return raw.data
         return await _aside(self._read, raw.data)
 
     async def from_bytes(self, data: bytes, *, as_json: bool) -> bytes:
-        """An answer in the caller's form."""
+        """Convert a response to the caller's format."""
         return await _aside(self._write, data) if as_json else data
 
     def _read(self, data: bytes) -> bytes:
@@ -136,7 +136,7 @@ async def _aside(function: Callable[[bytes], bytes], data: bytes) -> bytes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Details:
-    """What grpcio tells of a call before it is read."""
+    """What grpcio provides about a call before it is read."""
 
     method: str
     invocation_metadata: tuple[tuple[str, str | bytes], ...]
@@ -147,14 +147,14 @@ _current = ContextVar["_Exchange"]("contextunity_http_exchange")
 
 
 class _Exchange:
-    """A call over HTTP, which handlers of gRPC take for one of theirs.
+    """A call over HTTP, with the interface of grpcio's context that the gRPC handlers use.
 
     Args:
-        form: of its messages.
+        form: how to convert its messages.
         details: its method and metadata.
-        receive: gives the body.
-        pace: says when it may be read.
-        most: bytes of the largest body.
+        receive: ASGI's function that receives the body.
+        pace: delays the reading.
+        most: maximum bytes of the body.
     """
 
     def __init__(self, form: _Form, details: _Details, receive: Receive, pace: _Pace, most: int) -> None:
@@ -162,7 +162,7 @@ class _Exchange:
         loop = asyncio.get_running_loop()
         self._deadline: float | None = None
         self.content_length = _content_length(details.invocation_metadata)
-        """Bytes of the body, where the headers tell."""
+        """Bytes of the body, if the headers say so."""
         self.body: asyncio.Future[bytes] = loop.create_future()
         self.message: asyncio.Future[_Raw] = loop.create_future()
         self._headers, self._trailers = list[tuple[str, str]](), list[tuple[str, str]]()
@@ -171,7 +171,7 @@ class _Exchange:
         self.rest: AsyncIterator[bytes] | None = None
 
     def begin(self, handler: Any) -> None:
-        """Has a handler begin: it refuses the call, or reads it."""
+        """Start the handler: it rejects the call or reads it."""
         if handler.stream_unary is not None:
             self.answer = asyncio.create_task(handler.stream_unary(None, self))
         else:
@@ -179,7 +179,7 @@ class _Exchange:
             self.answer = asyncio.create_task(anext(cast("Any", self.rest), _END))
 
     async def end(self) -> None:
-        """Ends what the call has under way."""
+        """Cancel everything that the call has running."""
         if self.answer is not None:
             self.answer.cancel()
             await asyncio.gather(self.answer, return_exceptions=True)
@@ -188,14 +188,14 @@ class _Exchange:
 
     @property
     def refusal(self) -> ConnectError | None:
-        """What the call was refused with before it was read; None where it was not."""
+        """The error of a call that was rejected before it was read; None otherwise."""
         if self.answer is None or not self.answer.done() or self.body.done():
             return None
         error = self.answer.exception()
         return error if isinstance(error, ConnectError) else ConnectError(Code.INTERNAL, "the call was not read")
 
     def take(self, raw: _Raw, context: RequestContext[Any, Any]) -> None:
-        """Takes the message, now that connectrpc has found it in the body."""
+        """Set the message, which connectrpc found in the body."""
         if context.timeout_ms is not None:
             self._deadline = asyncio.get_running_loop().time() + context.timeout_ms / 1000
         self.is_json = raw.is_json
@@ -203,21 +203,21 @@ class _Exchange:
             self.message.set_result(raw)
 
     def tell_metadata(self, context: RequestContext[Any, Any]) -> None:
-        """Hands on what was kept for headers and trailers since the last time."""
+        """Copy the headers and trailers set since the last time to the response."""
         for kept, told in ((self._headers, context.response_headers), (self._trailers, context.response_trailers)):
             for key, value in kept:
                 told.add(key, value)
             kept.clear()
 
     async def told(self, data: bytes) -> bytes:
-        """An answer as the caller takes it."""
+        """A response in the caller's format."""
         return await self._form.from_bytes(data, as_json=self.is_json)
 
-    # What follows is what handlers ask of grpcio's context.
+    # The following methods are those of grpcio's context that handlers use.
 
     async def read(self) -> bytes | object:
-        """Reads the message, when it is the caller's turn."""
-        # Only those that were let in come here; the others end at a pace of their own.
+        """Wait for the caller's turn, and return the message."""
+        # Only admitted calls get here; rejected ones have delays of their own.
         await self._pace.turn(next((value for key, value in self.invocation_metadata() if key == "authorization"), ""))
         parts, size = list[bytes](), 0
         more = True
@@ -235,25 +235,25 @@ class _Exchange:
         return await self._form.to_bytes(await self.message)
 
     def time_remaining(self) -> float | None:
-        """Seconds that the caller still waits; None where it has no deadline."""
+        """Seconds until the caller's deadline; None without one."""
         if self._deadline is None:
             return None
         return max(0.001, self._deadline - asyncio.get_running_loop().time())
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """What came in headers."""
+        """Return the metadata from the headers."""
         return self._details.invocation_metadata
 
     async def send_initial_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
-        """Keeps what goes into the headers of the answer."""
+        """Set headers of the response."""
         self._headers += map(_entry, metadata)
 
     def set_trailing_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
-        """Keeps what goes into its trailers."""
+        """Set trailers of the response."""
         self._trailers = [_entry(each) for each in metadata]
 
     async def abort_with_status(self, status: Any) -> NoReturn:
-        """Ends the call with an error."""
+        """End the call with an error."""
         ((_, packed),) = status.trailing_metadata
         raise _connect_error(status_pb2.Status.FromString(packed))
 
@@ -265,13 +265,13 @@ def _connect_error(status: Any) -> ConnectError:
 
 
 def _entry(entry: tuple[str, str | bytes]) -> tuple[str, str]:
-    """An entry of metadata as HTTP has it: bytes are written in base64."""
+    """Return a metadata entry as an HTTP header; bytes are base64."""
     key, value = entry
     return key, value if isinstance(value, str) else base64.b64encode(value).decode().rstrip("=")
 
 
 def _metadata(headers: list[tuple[bytes, bytes]]) -> tuple[tuple[str, str | bytes], ...]:
-    """Headers as metadata: those whose names say so hold bytes."""
+    """Return headers as metadata; names ending with -bin have bytes."""
     found = list[tuple[str, str | bytes]]()
     for key, value in headers:
         name, text = key.decode(), value.decode()
@@ -284,7 +284,7 @@ def _metadata(headers: list[tuple[bytes, bytes]]) -> tuple[tuple[str, str | byte
 
 
 def _content_length(metadata: tuple[tuple[str, str | bytes], ...]) -> int | None:
-    """How long a body is; the server holds callers to it. What is compressed becomes longer."""
+    """Return the length of a body from its headers; uvicorn enforces it. A compressed body becomes longer."""
     told = dict(metadata)
     text = told.get("content-length", "")
     is_plain = not told.keys() & {"content-encoding", "connect-content-encoding", "grpc-encoding"}
@@ -292,12 +292,12 @@ def _content_length(metadata: tuple[tuple[str, str | bytes], ...]) -> int | None
 
 
 class _Pace:
-    """Has calls begin a while apart while others come over gRPC, those of each caller in turn.
+    """Delays calls while gRPC calls arrive; callers take turns.
 
-    A call over HTTP takes the event loop twice as long as one over gRPC; many of them would have those wait.
+    A call over HTTP occupies the event loop twice as long as one over gRPC, so many of them would delay gRPC calls.
 
     Args:
-        admission: tells when the last call came over gRPC.
+        admission: knows when the last gRPC call arrived.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -306,7 +306,7 @@ class _Pace:
         self._next = 0.0
 
     async def turn(self, caller: str | bytes) -> None:
-        """Waits until a call of a caller may begin."""
+        """Wait until a call of a caller may start."""
         loop = asyncio.get_running_loop()
         if not self._lines and (not self._is_busy() or loop.time() >= self._next):
             self._next = loop.time() + _APART
@@ -323,7 +323,7 @@ class _Pace:
             caller, line = self._lines.popitem(last=False)
             while line and not begun:
                 turn = line.popleft()
-                # One that was given up is cancelled.
+                # A cancelled call is done already.
                 begun = not turn.done()
                 if begun:
                     turn.set_result(None)
@@ -338,9 +338,9 @@ class _Pace:
 
 
 class _Refusals(MetadataInterceptor[None]):
-    """Ends calls that were refused by their headers, before connectrpc looks at a body.
+    """Ends calls that were rejected by their headers, before connectrpc reads a body.
 
-    It derives from connectrpc's class: what only looks like one is passed over in silence.
+    It must derive from connectrpc's class: other objects with the same methods are silently ignored.
     """
 
     async def on_start(self, ctx: RequestContext[Any, Any]) -> None:
@@ -353,12 +353,12 @@ class _Refusals(MetadataInterceptor[None]):
 
 
 class Calls(ConnectASGIApplication[Any]):
-    """The calls: lets them in, and has connectrpc speak its protocols.
+    """The ASGI application: admits calls, and lets connectrpc handle the protocols.
 
     Args:
-        admission: lets calls in.
-        most: bytes of the largest message.
-        values: that the JSON of a message may hold.
+        admission: admits calls.
+        most: maximum bytes of a message.
+        values: maximum number of values in a JSON message.
     """
 
     def __init__(self, admission: Admission, most: int, values: int) -> None:
@@ -374,11 +374,11 @@ class Calls(ConnectASGIApplication[Any]):
 
     @property
     def path(self) -> str:
-        """Where it is mounted."""
+        """The path where it is mounted."""
         return "/"
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers a call."""
+        """Handle a request."""
         form = self._forms.get(scope["path"])
         if form is None or scope["method"] != "POST":
             await self._speak(scope, receive, send)
@@ -395,12 +395,12 @@ class Calls(ConnectASGIApplication[Any]):
             await exchange.end()
 
     async def _speak(self, scope: Any, receive: Any, send: Any) -> None:
-        """Has connectrpc answer."""
+        """Let connectrpc answer."""
         await super().__call__(scope, receive, send)  # pyright: ignore[reportUnknownMemberType]  # as above
 
 
 def _replaying(exchange: _Exchange, receive: Receive) -> Receive:
-    """Gives the body that was read, and then what comes after it: that the caller is gone."""
+    """Return the body that was read, and then the disconnect message."""
     pending: list[Message] = [
         {"type": "http.request", "body": exchange.body.result() if exchange.body.done() else b"", "more_body": False}
     ]

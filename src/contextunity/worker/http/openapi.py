@@ -1,4 +1,4 @@
-"""The OpenAPI document of what is served over HTTP, in its version 3.1: made of the contracts and WorkerService."""
+"""The OpenAPI 3.1 document of what is served over HTTP, made from the contracts and WorkerService."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _KEYS = {
     "contextunity-detach": "`true` has the call return after the start of the task.",
     "contextunity-on-cancel": "`cancel` has the task cancelled with the call.",
 }
-"""Headers of calls, and what they say. See docs/contract-services.md."""
+"""Headers of calls and their descriptions. See docs/contract-services.md."""
 _CODES = (
     *("canceled", "unknown", "invalid_argument", "deadline_exceeded", "not_found", "already_exists"),
     *("permission_denied", "resource_exhausted", "failed_precondition", "aborted", "out_of_range", "unimplemented"),
@@ -63,11 +63,11 @@ _ERROR: _Json = {
 
 
 def openapi_routes(service: WorkerService, request_admission: RequestAdmission) -> list[Route]:
-    """The route `/openapi.json`.
+    """Return the route `/openapi.json`.
 
     Args:
-        service: what is served.
-        request_admission: lets callers in: those who may ask for the contracts.
+        service: the service.
+        request_admission: admits callers with the permission to read contracts.
     """
     made = list[_Json]()
 
@@ -77,7 +77,7 @@ def openapi_routes(service: WorkerService, request_admission: RequestAdmission) 
         except ServiceError as error:
             return request_admission.refusal(error)
         if not made:
-            # It takes some tens of milliseconds, in which calls go on.
+            # This takes tens of milliseconds, so it runs in a thread.
             made.append(await asyncio.to_thread(document, service))
         return JSONResponse(made[0])
 
@@ -85,7 +85,7 @@ def openapi_routes(service: WorkerService, request_admission: RequestAdmission) 
 
 
 def document(service: WorkerService) -> _Json:
-    """The document."""
+    """Return the document."""
     schemas = _Schemas()
     open_ones = {path: method for path, method in service.contracts.methods.items() if _is_open(method)}
     paths = {path: {"post": _operation(method, schemas)} for path, method in open_ones.items()}
@@ -171,7 +171,7 @@ def _descriptor(message_class: type[Any] | None) -> Any:
 
 
 class _Schemas:
-    """The schemas of messages, as components that refer to each other."""
+    """JSON schemas of messages, as components that refer to each other."""
 
     def __init__(self) -> None:
         self.found = dict[str, _Json]()
@@ -186,15 +186,16 @@ class _Schemas:
         *,
         is_output: bool = False,
     ) -> _Json:
-        """Adds the schema of a message and of those in it; gives a reference to it.
+        """Add the schemas of a message and of the messages in it; return a reference to it.
 
         Args:
-            message: its descriptor; None for one without content.
-            comments: what the protos say.
-            name: what it is called; its own name unless given. What is asked has rules that an answer has not.
-            fills: fields that the service fills in.
-            names: fields that an id is made of.
-            is_output: whether it is an answer.
+            message: its descriptor; None for an empty message.
+            comments: comments of the protos.
+            name: name of the component; by default the message's name. A request has rules that a response has not, so
+                they need different names.
+            fills: fields that the service sets.
+            names: fields that are part of the workflow id.
+            is_output: whether it is a response.
         """
         if message is None:
             return {"type": "object", "additionalProperties": False}
@@ -209,7 +210,7 @@ class _Schemas:
 
 
 def _referring(value: Any, root: str, suffix: str) -> Any:
-    """A schema with its references as they are among components."""
+    """Return a schema with its references pointing to components."""
     if is_list(value):
         return [_referring(each, root, suffix) for each in value]
     if not is_object(value):

@@ -1,7 +1,7 @@
-"""The codec endpoint: what Temporal's web UI and command line ask to show payloads in clear, and to read what is typed.
+"""The codec endpoint, which Temporal's web UI and command line call to show payloads in clear text and to encode input.
 
-They send payloads as JSON. Messages of the contracts become ProtoJSON, and ProtoJSON that names its message becomes
-bytes again; what a payload codec has encrypted or compressed is decoded before, and encoded after.
+Payloads are sent as JSON. Messages of the contracts become ProtoJSON, and ProtoJSON with a message name becomes bytes
+again. A payload codec (encryption, compression) decodes before and encodes after that.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ __all__ = ["codec_routes"]
 
 _BINARY, _JSON = b"binary/protobuf", b"json/protobuf"
 _AT_ONCE = 4
-"""Requests that are read and worked on at once; each holds some tens of megabytes at most."""
+"""Requests processed at once; each needs some tens of megabytes at most."""
 
 
 def codec_routes(client: Client, request_admission: RequestAdmission) -> list[Route]:
-    """The routes `/codec/{namespace}/decode` and `/codec/{namespace}/encode`.
+    """Return the routes `/codec/{namespace}/decode` and `/codec/{namespace}/encode`.
 
     Args:
-        client: whose payloads they are.
-        request_admission: lets callers in.
+        client: Temporal client with the data converter.
+        request_admission: admits callers.
     """
     at_once = asyncio.Semaphore(_AT_ONCE)
 
@@ -82,7 +82,7 @@ async def _encode(client: Client, payloads: Sequence[Payload]) -> Sequence[Paylo
 
 
 def _in_clear(payload: Payload) -> Payload:
-    """A message as ProtoJSON; what is none, or of a type that is not known here, as it is."""
+    """Return a message as ProtoJSON; other payloads, and messages of unknown types, unchanged."""
     if payload.metadata.get("encoding") != _BINARY:
         return payload
     try:
@@ -94,7 +94,7 @@ def _in_clear(payload: Payload) -> Payload:
 
 
 def _in_bytes(payload: Payload) -> Payload:
-    """ProtoJSON that names its message as bytes."""
+    """Return ProtoJSON that names its message as bytes."""
     name = payload.metadata.get("messageType", b"")
     if payload.metadata.get("encoding") != _JSON or not name:
         return payload

@@ -1,7 +1,8 @@
-"""The methods of the contracts' own services: their messages as they are, and what an envelope says in metadata.
+"""Methods of the contracts' own services: typed messages, with the envelope's fields in metadata.
 
-`/acme.billing.v1.Billing/Charge` takes a ChargeRequest and gives a ChargeResponse. A workflow is started, or joined,
-and waited for; queries, signals and updates reach a task by its id. The handlers are those of WorkerService's methods.
+`/acme.billing.v1.Billing/Charge` takes a ChargeRequest and returns a ChargeResponse. A workflow is started or joined,
+and the call waits for its result; queries, signals and updates reach a task by its id. The handlers are those of
+WorkerService's methods.
 """
 
 from __future__ import annotations
@@ -48,18 +49,18 @@ _REQUEST_ID, _TENANT = "contextunity-request-id", "contextunity-tenant"
 _DETACH, _ON_CANCEL = "contextunity-detach", "contextunity-on-cancel"
 _PREFIX = "contextunity-"
 _BINARY = "-bin"
-"""What keys of metadata end with that hold bytes: ids with letters of other scripts do not go otherwise."""
+"""Suffix of metadata keys with bytes; ids with non-ASCII characters need it."""
 _ALIKE = 0.5
-"""Seconds before a deadline within which a call that ends is taken for one that ran into it."""
+"""A call that ends within these seconds before its deadline counts as one that exceeded it."""
 _DETAIL_LIMIT, _TEXT_LIMIT = 2000, 300
-"""Bytes of the detail that tells how a task failed, and characters of each text in it. See `grpc_errors`."""
+"""Maximum bytes of the detail about a failed task, and characters of each text in it. See `grpc_errors`."""
 
 _STATUSES = {
     "InvalidInput": "INVALID_ARGUMENT",
     **{"".join(word.capitalize() for word in name.split("_")): name for name in FAILURE_STATUSES},
 }
-"""Statuses of tasks that fail, by the type of the application error, such as NotFound, where the module says nothing
-else. All other types are FAILED_PRECONDITION."""
+"""Statuses of failed tasks by the type of the application error, such as NotFound, unless the module defines them. All
+other types are FAILED_PRECONDITION."""
 _ENDS = {
     TaskState.CANCELLED: (Reason.TASK_CANCELLED, "was cancelled"),
     TaskState.TERMINATED: (Reason.TASK_TERMINATED, "was terminated"),
@@ -72,15 +73,15 @@ _Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallOptions:
-    """What the metadata of a call says beside its message.
+    """Metadata of a call, besides its message.
 
     Attributes:
-        workflow_id: which task a query, signal or update is for.
-        run_id: which of its runs; empty for the newest.
-        request_id: what a repetition of the call is known by; empty where it is none.
-        tenant_id: for whom it is, where the message does not say so.
-        detach: whether the answer comes after the start of the task.
-        on_cancel: whether the task is cancelled with the call.
+        workflow_id: task of a query, signal or update.
+        run_id: its run; empty for the newest.
+        request_id: id of the request; a call with the same id is a retry. Empty if there is none.
+        tenant_id: tenant, if the message has none.
+        detach: whether to answer after the start instead of waiting for the result.
+        on_cancel: whether to cancel the task if the call is cancelled.
     """
 
     workflow_id: str = ""
@@ -96,10 +97,10 @@ class ContractCall(Call):
     """A call of a contract's method.
 
     Attributes:
-        message: bytes of what was sent.
-        options: what the metadata says beside.
-        announce: tells the caller the ids of its task at once.
-        is_recorded: whether the audit log has the call already.
+        message: bytes of the request message.
+        options: options from the metadata.
+        announce: sends the ids of the task to the caller at once.
+        is_recorded: whether the call is in the audit log already.
     """
 
     message: bytes
@@ -113,9 +114,9 @@ class ContractMethod(Method):
     """A method of a contract's service.
 
     Attributes:
-        contract: what it is.
-        serve: does the work, and gives the bytes of the answer.
-        takes: keys of metadata that it has a use for.
+        contract: its contract.
+        serve: answers a call with the bytes of the response.
+        takes: accepted metadata keys.
     """
 
     contract: MethodContract
@@ -124,43 +125,43 @@ class ContractMethod(Method):
 
     @property
     def takes_unit(self) -> bool:
-        """It takes the contract's own message."""
+        """Whether it takes a ContextUnit: no, the contract's own message."""
         return False
 
     @property
     def is_watch(self) -> bool:
-        """Calls that wait for a task take as little as watches do, and last as long."""
+        """Whether it counts as a watch: calls that wait for a task use as little as watches do, and last as long."""
         return isinstance(self.contract, WorkflowContract)
 
     @property
     def label(self) -> str:
-        """What the provenance of what it causes says of it, such as `worker:harvest`."""
+        """Label of its steps in the provenance, such as `worker:harvest`."""
         return provenance_label(self.name.rpartition("/")[2])
 
     @property
     def path(self) -> str:
-        """How it is called, such as `/acme.billing.v1.Billing/Charge`."""
+        """Its path, such as `/acme.billing.v1.Billing/Charge`."""
         return f"/{self.name}"
 
     async def answer(self, call: ContractCall) -> bytes:
-        """Answers a call with the bytes of the contract's output message.
+        """Answer a call with the bytes of the contract's output message.
 
         Raises:
-            ServiceError: the caller may not, it cannot be done, or the task that was waited for did not succeed.
+            ServiceError: the caller lacks a permission, the call is invalid, or the task did not succeed.
         """
         admit(self, call)
         return await self.serve(self, call)
 
 
 class ContractMethods:
-    """The methods of the services of all modules.
+    """Methods of the services of all modules.
 
     Args:
-        engine: what they work with.
-        table: WorkerService's methods: those here ask of their callers what these do.
+        engine: the engine.
+        table: methods of WorkerService; methods here need the same permissions.
         start: starts workflows.
-        control: asks and steers tasks.
-        results: waits for their ends.
+        control: queries, signals and updates tasks.
+        results: waits for the end of tasks.
     """
 
     def __init__(
@@ -178,13 +179,13 @@ class ContractMethods:
         self._statuses = {each.full_name: module.config.statuses for module in modules for each in module.contracts}
         services = {each.full_name: each for module in modules for each in module.contracts}
         self.services: Mapping[str, ServiceContract] = MappingProxyType(services)
-        """The services by their full names."""
+        """The services by full name."""
         methods = [method for service in services.values() for method in self._methods(service, table)]
         self.methods: Mapping[str, ContractMethod] = MappingProxyType({method.path: method for method in methods})
-        """The methods by their paths."""
+        """The methods by path."""
 
     async def close(self) -> None:
-        """Waits until tasks are cancelled whose callers wanted that."""
+        """Wait until the tasks of cancelled calls are cancelled."""
         await asyncio.gather(*self._cancelling, return_exceptions=True)
 
     def _methods(self, service: ServiceContract, table: Mapping[str, Method]) -> Iterable[ContractMethod]:
@@ -209,7 +210,7 @@ class ContractMethods:
                 )
 
     async def _run(self, method: ContractMethod, call: ContractCall) -> bytes:
-        """Starts or joins a task, and waits for its result."""
+        """Start or join a task, and wait for its result."""
         contract, options = method.contract, call.options
         assert isinstance(contract, WorkflowContract)
         call.payload = {"workflow_type": contract.name, "tenant_id": options.tenant_id}
@@ -220,7 +221,7 @@ class ContractMethods:
         except asyncio.CancelledError:
             self._cancelled(call, starting)
             raise
-        # What was sent has become a task, and is not held while that goes on.
+        # The task has its input now, so do not keep the message while waiting.
         call.unit.body, call.message = None, b""
         note_about(call, started)
         method.record(call.caller, call)
@@ -262,14 +263,14 @@ class ContractMethods:
         raise _ended(await self._status.status(run), self._statuses[contract.service.full_name])
 
     def _not_repeatable(self, error: ServiceError, contract: WorkflowContract, options: CallOptions) -> ServiceError:
-        """An error that has no client call again by itself, where that would start another task."""
+        """Return an error that clients do not retry by themselves, if a retry would start another task."""
         if error.code is not grpc.StatusCode.UNAVAILABLE or options.request_id or contract.workflow_id is not None:
             return error
         text = f"{error.message}; ask for the task by its id, since another call would start another one"
         return dataclasses.replace(error, message=text, status=grpc.StatusCode.ABORTED)
 
     def _cancelled(self, call: ContractCall, starting: asyncio.Future[Any]) -> None:
-        """Cancels the task of a call that was cancelled, where its caller wants that."""
+        """Cancel the task of a cancelled call, if its caller wants that."""
         remaining = call.remaining
         if not call.options.on_cancel or (remaining is not None and remaining < _ALIKE):
             return
@@ -299,10 +300,10 @@ class ContractMethods:
 
 
 def read_options(method: ContractMethod, metadata: _Metadata) -> CallOptions:
-    """What the metadata of a call says beside its message.
+    """Read the options in the metadata of a call.
 
     Raises:
-        ServiceError: a key is unknown or not for this method, or a value is not one that it has; each is named.
+        ServiceError: a key is unknown or not accepted by this method, or a value is invalid; each is named.
     """
     found, violations = dict[str, str](), list[FieldViolation]()
     for key, value in metadata:
@@ -340,16 +341,16 @@ def read_options(method: ContractMethod, metadata: _Metadata) -> CallOptions:
 
 
 def empty_unit(options: CallOptions) -> ContextUnit:
-    """The unit that stands for a call: of an envelope, it has what a repetition is known by."""
+    """Return a unit for a call, with the fields that identify retries."""
     return ContextUnit(unit_id=options.request_id)
 
 
 _PLACES = ("body", "payload", "input")
-"""Where the message of a call stands in the requests that WorkerService's handlers read."""
+"""Path of the message in the requests of WorkerService's handlers."""
 
 
 def in_own_names(method: ContractMethod, error: ServiceError) -> ServiceError:
-    """An error with the places of its violations as callers of the contract's own service know them."""
+    """Return an error with the fields of its violations as callers of the contract's own service know them."""
     if not error.violations:
         return error
     violations = [dataclasses.replace(each, field=_own_name(method, each.field)) for each in error.violations]
@@ -379,7 +380,7 @@ def _packed_input(contract: MethodContract, call: ContractCall) -> PackedMessage
 
 
 def _task(method: ContractMethod, call: ContractCall) -> dict[str, Any]:
-    """What the requests have in common that are about a task."""
+    """Fields that all requests about a task have in common."""
     options = call.options
     call.about["workflow_id"] = options.workflow_id
     return {
@@ -404,18 +405,18 @@ def _is_activity(contract: MethodContract) -> bool:
 
 
 def _entry(key: str, value: str) -> dict[str, str | bytes]:
-    """An entry of metadata; what it cannot hold as text goes as bytes, under a key that says so."""
+    """Return a metadata entry; a value that is not ASCII becomes bytes, under a key with the suffix for them."""
     if value.isascii() and value.isprintable() and value == value.strip():
         return {key: value}
     return {key + _BINARY: value.encode()}
 
 
 def _ended(status: TaskStatus, statuses: Mapping[str, str]) -> ServiceError:
-    """The error for a task that came to another end than a result.
+    """Return the error for a task that ended without a result.
 
     Args:
-        status: of the task.
-        statuses: what its module says of types of application errors.
+        status: status of the task.
+        statuses: the module's statuses by type of application error.
     """
     reason, what = _ENDS.get(status.status, (Reason.TASK_FAILED, "failed"))
     metadata = {"workflow_id": status.workflow_id, "run_id": status.run_id}
@@ -431,7 +432,7 @@ def _ended(status: TaskStatus, statuses: Mapping[str, str]) -> ServiceError:
 
 
 def _brief(status: TaskStatus) -> Message:
-    """The status of a task as far as trailers can carry it: of a long chain its ends."""
+    """Return the status of a task, shortened to fit into trailers: of a long chain, the first and last failures."""
     brief = TaskStatus(
         workflow_id=status.workflow_id,
         run_id=status.run_id,

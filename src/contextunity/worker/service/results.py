@@ -1,6 +1,6 @@
-"""Waits for the end of tasks, by Temporal's long poll for the last event of a history.
+"""Wait for the end of tasks, with Temporal's long poll for the last event of a history.
 
-All who wait for the same run share one poll, so a hundred of them cost no more than one.
+All callers that wait for the same run share one poll, so a hundred cost no more than one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .watch import LONG_POLL, Polls, when_not_busy
 __all__ = ["End", "Results"]
 
 _LOOK_AGAIN, _LOOK_AGAIN_AT_MOST = 2.0, 30.0
-"""Seconds after which a run is looked at again where a tenant has as many polls as it may; twice as many each time."""
+"""Seconds between checks of a run if the tenant has no poll left; doubled each time."""
 _ENDS = frozenset(
     f"workflow_execution_{end}_event_attributes"
     for end in ("completed", "failed", "canceled", "terminated", "timed_out", "continued_as_new")
@@ -38,7 +38,7 @@ class End(NamedTuple):
 
     Attributes:
         run_id: id of its last run.
-        event: the last event of that run's history.
+        event: last event of that run's history.
     """
 
     run_id: str
@@ -47,7 +47,7 @@ class End(NamedTuple):
 
 @dataclass(slots=True)
 class _Waiting:
-    """A run that is waited for, and how many wait."""
+    """A run and the number of callers that wait for it."""
 
     task: asyncio.Task[End]
     users: int = 0
@@ -57,8 +57,8 @@ class Results:
     """Waits for the end of tasks.
 
     Args:
-        engine: whose client asks.
-        polls: the waits for events that it may have; others have of the same.
+        engine: the engine whose client is used.
+        polls: the waits for events, shared with other handlers.
     """
 
     def __init__(self, engine: Engine, polls: Polls) -> None:
@@ -67,34 +67,34 @@ class Results:
         self._is_stopping = False
 
     def stop(self) -> None:
-        """Ends all waits, each with an error that has its caller ask another service."""
+        """End all waits with an error that makes clients call another server."""
         self._is_stopping = True
         for each in self._waiting.values():
             each.task.cancel()
 
     async def close(self) -> None:
-        """Ends what is waited for."""
+        """Cancel all polls."""
         tasks = [each.task for each in self._waiting.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def end(self, tenant: str, workflow_id: str, run_id: str) -> End:
-        """Waits until a run has ended, and those that it went on as.
+        """Wait until a run, and the runs that it continued as, have ended.
 
         Args:
-            tenant: who waits; the polls count as its own.
-            workflow_id: of the task.
-            run_id: of the run.
+            tenant: tenant of the caller, for the count of polls.
+            workflow_id: id of the task.
+            run_id: id of the run.
 
         Raises:
-            ServiceError: Temporal does not answer, or the service is being stopped.
+            ServiceError: Temporal does not answer, or the service is stopping.
         """
         async with self._shared(tenant, workflow_id, run_id) as task:
             try:
                 return await asyncio.shield(task)
             except ServiceError as error:
-                # One of its own for each: grpcio keeps them.
+                # A copy for each caller, because grpcio keeps errors.
                 raise dataclasses.replace(error) from None
             except asyncio.CancelledError:
                 if not (self._is_stopping and task.cancelled()):
@@ -123,7 +123,7 @@ class Results:
             if not waiting.users:
                 del self._waiting[key]
                 waiting.task.cancel()
-                # What became of it was told to those who waited.
+                # All waiting callers have received the result or error.
                 await asyncio.gather(waiting.task, return_exceptions=True)
 
     async def _follow(self, tenant: str, workflow_id: str, run_id: str) -> End:
@@ -155,7 +155,7 @@ class Results:
                 patience = min(2 * patience, _LOOK_AGAIN_AT_MOST)
 
     async def _ask(self, request: GetWorkflowExecutionHistoryRequest) -> HistoryEvent | None:
-        """The last event of a run; None where it has not ended."""
+        """Return the last event of a run; None if it has not ended."""
         try:
             answer = await self._engine.client.workflow_service.get_workflow_execution_history(
                 request, retry=True, timeout=LONG_POLL
@@ -164,11 +164,11 @@ class Results:
             if error.status is RPCStatusCode.DEADLINE_EXCEEDED:
                 return None
             raise from_rpc_error(error, workflow_id=request.execution.workflow_id) from error
-        # Where it is not waited for, the server gives the newest event of a run that goes on.
+        # Without waiting, the server returns the newest event of a running workflow.
         return next((each for each in answer.history.events if each.WhichOneof("attributes") in _ENDS), None)
 
 
 def _next_run(event: HistoryEvent) -> str:
-    """The run that one went on as: by itself, by its retry policy or by a schedule in cron; empty where it ended."""
+    """Return the run that a run continued as: by itself, its retry policy or its cron; empty if the task has ended."""
     kind = event.WhichOneof("attributes")
     return str(getattr(getattr(event, kind), "new_execution_run_id", "")) if kind is not None else ""

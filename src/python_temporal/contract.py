@@ -466,7 +466,7 @@ def _workflow_error(handler: Any) -> str | None:
 
 def _activity_error(handler: Any) -> str | None:
     if inspect.isclass(handler):
-        return "is a class; make an object of it and register what its activities give"
+        return "is a class; create an object, and register the result of its activities()"
     if not callable(handler):
         return "is not callable; register functions or bound methods"
     if not hasattr(handler, "__temporal_activity_definition"):

@@ -30,7 +30,7 @@ def text(value: Any, path: str, contract: str, before: str | None = None) -> str
     """
     plain = _plain(value)
     if not plain:
-        raise ContractError(f"{path} is not set, and the id is made of it", contract=contract, field=path)
+        raise ContractError(f"{path} is not set, but the workflow id contains it", contract=contract, field=path)
     if before is None or ("%" not in plain and (not before or before not in plain)):
         return plain
     # In one pass, because the character may be part of the encoding itself.

@@ -76,7 +76,7 @@ def test_bound_methods_stand_for_functions() -> None:
             id="twice",
         ),
         pytest.param(None, [*_ACTIVITIES, len], ["len is no activity; decorate it"], id="foreign_function"),
-        pytest.param(None, [*_ACTIVITIES, _Activities], ["_Activities is a class; make an object of it"], id="class"),
+        pytest.param(None, [*_ACTIVITIES, _Activities], ["_Activities is a class; create an object"], id="class"),
         pytest.param(None, [*_ACTIVITIES, 5], ["5 is not callable"], id="no_function"),
         pytest.param(
             None,
@@ -248,7 +248,7 @@ def test_an_input_of_another_type_is_refused(contract: WorkflowContract, request
     ],
 )
 def test_an_id_is_never_made_of_nothing(request_: HarvestRequest, field: str) -> None:
-    with pytest.raises(ContractError, match=f"harvest: {field} is not set, and the id is made of it") as caught:
+    with pytest.raises(ContractError, match=f"harvest: {field} is not set, but the workflow id contains it") as caught:
         start_arguments(harvest.harvest_workflow.contract, request_)
     assert (caught.value.contract, caught.value.field) == ("harvest", field)
 

@@ -230,7 +230,7 @@ class _Arrivals:
         arrival.took = []
         for room in arrival.rooms:
             if not room.take(arrival.size):
-                text = "units that are on their way take all of it"
+                text = "arriving units use all of it"
                 arrival.error = over_quota("bytes_in_flight", room.size, text, method=arrival.method)
                 return
             arrival.took.append(room)
@@ -341,7 +341,7 @@ class Admission(grpc.GenericRpcHandler):
             quota: _Count = "watches" if method.is_watch else "concurrent_calls"
             limit: int = getattr(quotas, quota)
             if (account.watches if method.is_watch else account.calls) >= limit:
-                full = over_quota(quota, limit, "as many are under way", account.name, method=method.name)
+                full = over_quota(quota, limit, "as many calls are running", account.name, method=method.name)
                 method.record(caller, None, full)
                 return rejecting(full, account.turns)
         if method.watch is not None:

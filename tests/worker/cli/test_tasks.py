@@ -80,7 +80,7 @@ def test_a_task_under_way_is_asked_and_steered(command: Command, paused_id: str)
 
 
 def test_a_task_is_cancelled_or_terminated(command: Command, paused_id: str) -> None:
-    assert command("cancel", paused_id, "--reason", "enough").out.startswith("asked to end; see how it does with\n")
+    assert command("cancel", paused_id, "--reason", "enough").out.startswith("asked to cancel; see its status with\n")
     cancelled = command("watch", paused_id)
     assert cancelled.code == 1
     assert f"contextworker: task {paused_id} cancelled" in cancelled.err

@@ -128,7 +128,7 @@ def _show(contract: ContractDescription) -> None:
         "aliases": ", ".join(contract.aliases),
         "module": contract.module,
         "task_queue": contract.task_queue,
-        "workflow id": contract.id_expression or "one of its own for each unit",
+        "workflow id": contract.id_expression or "a new one for each unit",
         "while one with its id runs": contract.id_conflict_policy or "FAIL",
         "output": contract.output_type or "none",
         "input": contract.input_type or "none",

@@ -226,9 +226,9 @@ _HANDLERS = ("signal", "query", "update")
 def _end(client: SyncWorkerClient, arguments: argparse.Namespace) -> int:
     task = client.task(arguments.workflow_id, run_id=arguments.run_id)
     if arguments.command == "cancel":
-        reference, said = task.cancel(reason=arguments.reason), "asked to end; see how it does with"
+        reference, said = task.cancel(reason=arguments.reason), "asked to cancel; see its status with"
     else:
-        reference, said = task.terminate(reason=arguments.reason), "terminated; see what came of it with"
+        reference, said = task.terminate(reason=arguments.reason), "terminated; see its status with"
     if arguments.json:
         print_json({"workflow_id": reference.workflow_id, "run_id": reference.run_id})
     else:

@@ -115,7 +115,7 @@ def typed_or_plain(message: betterproto2.Message | None, plain: Any, result_type
     if result_type is None:
         return plain
     if message is None:
-        raise CodecError("there is none: the contract has no output", path="result")
+        raise CodecError("there is no result: the contract has no output", path="result")
     if not isinstance(message, protobuf.Any) and isinstance(message, result_type):
         return message
     packed = message if isinstance(message, protobuf.Any) else codec.pack_any(message)

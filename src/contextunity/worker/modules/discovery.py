@@ -85,7 +85,7 @@ class _Recording:
         listed = "".join(f", {key}=[{', '.join(names)}]" for key, names in lists.items() if names)
         config = f"module = ModuleConfig(name={given.get('name', 'NAME')!r}{listed})"
         queue = given.get("queue")
-        self.configs.append(config + (f'  # task_queue: "{queue}" stands in the proto' if queue else ""))
+        self.configs.append(config + (f'  # task_queue: "{queue}" is in the proto' if queue else ""))
 
 
 def _name_of(handler: object) -> str:

@@ -241,7 +241,7 @@ class ContractMethods:
                 raise
             raise ServiceError(
                 Reason.DEADLINE_PASSED,
-                f"the task {workflow_id!r} goes on; call again in the same way to wait on",
+                f"the task {workflow_id!r} continues; send the same call again to wait for it",
                 metadata={"workflow_id": workflow_id, "run_id": run_id},
             ) from None
         except asyncio.CancelledError:

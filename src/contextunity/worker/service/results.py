@@ -101,7 +101,7 @@ class Results:
                     raise
         raise ServiceError(
             Reason.STOPPING,
-            "the service is being stopped, and the task goes on; call again in the same way to wait on",
+            "the service is stopping, and the task continues; send the same call again to wait for it",
             metadata={"workflow_id": workflow_id, "run_id": run_id},
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,14 +32,15 @@ class _Watches:
         self.began = asyncio.Semaphore(0)
 
     async def watch(self, workflow_id: str, tenant: str = "default") -> list[str]:
-        """The states that a watch tells, until it ends."""
+        """The states that a watch sends until it ends, without repetitions: on a busy machine a change of something
+        else is sent between."""
         unit = ContextUnit(payload={"workflow_id": workflow_id}).to_dataclass()
         caller = Caller(permissions=frozenset({"worker:read"}), tenants=frozenset({tenant}))
         states = list[str]()
         async for answer in stream(self.service.methods["WatchTask"], Call(unit=unit, caller=caller)):
             states.append(str(answer.payload["status"]))
             self.began.release()
-        return states
+        return [state for state, _ in itertools.groupby(states)]
 
     async def until_so_many_began(self, count: int) -> None:
         async with asyncio.timeout(30):

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import grpc
 
-from .auth import Authenticator, Caller
+from .auth import Authenticator, Caller, Subject
 from .errors import AuthenticationError
 from .fair_gate import FairGate, Turn
 from .grpc_errors import Reason, ServiceError
@@ -344,6 +344,12 @@ class Admission(grpc.GenericRpcHandler):
                 full = over_quota(quota, limit, "as many calls are running", account.name, method=method.name)
                 method.record(caller, None, full)
                 return rejecting(full, account.turns)
+            # Of several tenants, only the unit tells which one starts something.
+            if method.subject is Subject.NEW_TASK and len(caller.tenants) == 1:
+                many = self._quotas.start_error(account.name, method.name)
+                if many is not None:
+                    method.record(caller, None, many)
+                    return rejecting(many, account.turns)
         if method.watch is not None:
             return _stream_stream(self._stream(method, caller, account))
         return _Unary(self._unary(method, caller, account))

@@ -181,6 +181,7 @@ class Quotas:
         self._changes = FileChanges(*([] if path is None else [path]))
         self._looked = time.monotonic()
         self._starts, self._paces = dict[str, _Bucket](), dict[str, _Bucket]()
+        self._no_start_until = dict[str, float]()
         self._days = dict[str, _Day]()
         if path is not None:
             self._read(path)
@@ -215,9 +216,30 @@ class Quotas:
             # Counts are not shared, or Redis does not answer.
             wait = _take(self._starts, tenant, quotas.starts_per_second, quotas.starts_burst)
         if wait > 0:
-            rate = quotas.starts_per_second
-            text = "too many starts per second"
-            raise over_quota("starts_per_second", rate, text, tenant, method=method, retry_after=wait)
+            if len(self._no_start_until) >= _MOST:
+                self._no_start_until.clear()
+            self._no_start_until[tenant] = time.monotonic() + wait
+            raise self._too_many_starts(tenant, method, wait)
+
+    def start_error(self, tenant: str, method: str) -> ServiceError | None:
+        """Return the error of a start that is over the rate, before its unit is read; None if it may not be.
+
+        Nothing is counted: `take_start` does that, and has rejected another start a moment ago.
+        """
+        until = self._no_start_until.get(tenant)
+        if until is None:
+            return None
+        wait = until - time.monotonic()
+        if wait > 0:
+            return self._too_many_starts(tenant, method, wait)
+        del self._no_start_until[tenant]
+        return None
+
+    def _too_many_starts(self, tenant: str, method: str, wait: float) -> ServiceError:
+        rate = self.of(tenant).starts_per_second
+        return over_quota(
+            "starts_per_second", rate, "too many starts per second", tenant, method=method, retry_after=wait
+        )
 
     def pause_after_start(self, tenant: str) -> float:
         """Return the seconds that a tenant's next start waits while other tenants start too; count one start."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +35,7 @@ from .conftest import SECRET, Desk, Refusal, refusal_of
 class _Service:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.stub: Any = worker_pb2_grpc.WorkerServiceStub(channel)
+        self.channel = channel
 
     async def start(self, tenant: str, workflow_type: str = "idle") -> str:
         unit = ContextUnit(payload={"workflow_type": workflow_type, "name": "a"})
@@ -98,6 +99,33 @@ async def test_starts_have_a_rate(temporal_server: EmbeddedServer, registry: Wor
         assert caught.value.retry_after is not None
         assert 90 <= caught.value.retry_after <= 100
         await service.start("another")
+
+
+async def test_a_start_over_the_rate_is_rejected_before_its_unit_is_read(
+    temporal_server: EmbeddedServer, registry: WorkerRegistry
+) -> None:
+    quotas = Quotas(TenantQuotas(starts_per_second=0.01, starts_burst=1))
+    async with serving(temporal_server, registry, quotas) as service:
+        await service.start("rate")
+        with pytest.raises(Refusal):
+            await service.start("rate")
+        never: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        async def half_sent() -> AsyncIterator[bytes]:
+            yield await never
+
+        # Calls whose unit never comes: only what is rejected by its headers ends before its deadline.
+        over, late = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED
+        for method, tenant, code in (
+            ("StartWorkflow", "rate", over),
+            ("ExecuteCode", "rate", over),
+            ("GetTaskStatus", "rate", late),
+            ("StartWorkflow", "another", late),
+        ):
+            call: Any = service.channel.stream_unary(f"/contextunity.worker.WorkerService/{method}")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(half_sent(), metadata=_as(tenant), timeout=20 if code is over else 0.5)
+            assert caught.value.code() is code, method
 
 
 def test_a_burst_of_starts_is_paced_at_the_average_rate() -> None:

@@ -25,6 +25,7 @@ from .memory_release import giving_back
 from .readiness import Pace, Readiness, following_temporal, temporal_probe
 from .service import WorkerService
 from .settings import Settings, is_loopback, tls_violations
+from .stopping import CallsUnderWay
 from .unauthenticated import UnauthenticatedMethods
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ _LOG = logging.getLogger(__name__)
 
 _LAST_WORD = 1.0
 """Seconds after the grace period for calls to be told that they end."""
+_REJECTING = 0.25
+"""Seconds in which calls are rejected before the port closes: grpcio drops those that come in the moment in which it
+stops, as CANCELLED, and callers that were told to wait have none on their way then."""
 _FRAME = 1024 * 1024
 """Bytes beyond the limit that are still read, so that a unit just over it is refused with its details."""
 
@@ -54,6 +58,7 @@ class RunningServer:
         port: port that it listens on.
         server: grpcio's own server.
         readiness: what health checks and `/readyz` report.
+        calls: the calls under way.
         http_port: port that HTTP is served on; None where it is not.
         has_tls: whether both are served by TLS.
     """
@@ -62,6 +67,7 @@ class RunningServer:
     port: int
     server: grpc.aio.Server
     readiness: Readiness
+    calls: CallsUnderWay
     http_port: int | None = None
     has_tls: bool = False
 
@@ -76,16 +82,18 @@ class RunningServer:
         return "" if self.http_port is None else self._target(self.http_port)
 
     async def drain(self, seconds: float, over: asyncio.Event) -> None:
-        """Report that the service is not ready, and go on answering for a while.
+        """Report that the service is not ready, go on answering for a while, then reject new calls for a moment.
 
         Args:
-            seconds: how long, so that load balancers notice.
-            over: ends it at once.
+            seconds: how long to answer, so that load balancers notice.
+            over: ends that at once.
         """
         await self.readiness.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await over.wait()
+        self.calls.is_stopping = True
+        await asyncio.sleep(_REJECTING)
 
     def _target(self, port: int) -> str:
         host = "127.0.0.1" if self.host in ("0.0.0.0", "[::]", "::") else self.host  # noqa: S104 - compared, not bound
@@ -160,6 +168,7 @@ async def running_server(
                 port=port,
                 server=server,
                 readiness=readiness,
+                calls=admission.under_way,
                 http_port=http_port,
                 has_tls=tls is not None,
             )
@@ -167,8 +176,8 @@ async def running_server(
         # What would go on for long ends before anybody waits for it.
         service.stop()
         async with asyncio.TaskGroup() as group:
-            group.create_task(admission.under_way.stop(settings.shutdown_grace))
             group.create_task(unauthenticated.stop())
+            group.create_task(admission.under_way.stop(settings.shutdown_grace))
             group.create_task(server.stop(settings.shutdown_grace + _LAST_WORD))
             group.create_task(http_serving.aclose())
         await service.close()

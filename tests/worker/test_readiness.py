@@ -174,8 +174,15 @@ def test_the_usual_pace_tells_within_a_quarter_of_a_minute() -> None:
     assert pace.timeout + pace.interval + pace.timeout <= 15
 
 
-async def test_workers_are_ready_once_their_queues_are_polled(spawn: Spawn, temporal_server: EmbeddedServer) -> None:
-    environment = {"TEMPORAL_ADDRESS": temporal_server.address, "CONTEXTWORKER_HEALTH_PORT": "0"}
+async def test_workers_are_ready_once_their_queues_are_polled_and_until_they_stop(
+    spawn: Spawn, temporal_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    environment = {
+        "TEMPORAL_ADDRESS": temporal_server.address,
+        "CONTEXTWORKER_HEALTH_PORT": "0",
+        "CONTEXTWORKER_READY_FILE": str(ready),
+    }
     arguments = ("-m", "contextunity.worker", "--temporal", "--modules", "gardener", "--tenant", "of-this-test")
     process = spawn(*arguments, **environment)
     line = await asyncio.to_thread(process.wait_for, "Temporal workers run for modules")
@@ -185,9 +192,11 @@ async def test_workers_are_ready_once_their_queues_are_polled(spawn: Spawn, temp
         async with asyncio.timeout(60):
             while (await watch.read()).status != Status.SERVING:
                 pass
-        watch.cancel()
-        assert (await health.Check(health_pb2.HealthCheckRequest(service=""), timeout=10)).status == Status.SERVING
-    process.send(signal.SIGTERM)
+            assert ready.exists()
+            assert (await health.Check(health_pb2.HealthCheckRequest(service=""), timeout=10)).status == Status.SERVING
+            process.send(signal.SIGTERM)
+            assert (await watch.read()).status == Status.NOT_SERVING
+        assert not ready.exists()
     assert await asyncio.to_thread(process.wait) == 0, process.output
 
 

@@ -8,27 +8,27 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import pytest
 from contextunity.gen.contextunity.worker import TaskState, TaskStatus
-from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_status import rpc_status
-
 from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from contextunity.worker.auth import authenticator_for
 from contextunity.worker.boundary import SERVICE_NAME
-from contextunity.worker.client import WorkerClient
+from contextunity.worker.client import RetryPolicy, WorkerClient
 from contextunity.worker.client.errors import WorkerServiceError
 from contextunity.worker.client.methods import START_WORKFLOW
 from contextunity.worker.embedded import EmbeddedServer, usual_or_free_port
+from contextunity.worker.errors import SettingsError
 from contextunity.worker.modules.discovery import boot
+from contextunity.worker.readiness import Readiness
 from contextunity.worker.server import RunningServer, running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings
@@ -112,7 +112,9 @@ async def _health(port: int) -> AsyncIterator[Any]:
             yield answer.status
 
 
-async def test_no_call_fails_while_a_service_stops(spawn: Spawn, temporal_server: EmbeddedServer, tenant: str) -> None:
+async def test_no_call_fails_while_a_service_stops(
+    spawn: Spawn, temporal_server: EmbeddedServer, tenant: str, tmp_path: Path
+) -> None:
     services = await asyncio.to_thread(_Services, spawn, temporal_server)
     first, _ = services.processes
     load, web, unit_id = _Load(), _Load(), str(uuid.uuid4())
@@ -170,8 +172,10 @@ async def test_no_call_fails_while_a_service_stops(spawn: Spawn, temporal_server
             health = _health(services.ports[0])
             assert await anext(health) == Status.SERVING
             assert (await http.get(f"{services.urls[0]}/readyz")).status_code == 200
+            assert (tmp_path / "ready-0").exists()
             first.send(signal.SIGTERM)
             assert await anext(health) == Status.NOT_SERVING
+            assert not (tmp_path / "ready-0").exists()
             assert (await http.get(f"{services.urls[0]}/readyz")).status_code == 503
             live = await http.get(f"{services.urls[0]}/livez")
             assert (live.status_code, live.headers["connection"]) == (200, "close")
@@ -197,3 +201,72 @@ async def test_no_call_fails_while_a_service_stops(spawn: Spawn, temporal_server
         assert seen[-1].status is TaskState.TERMINATED
         assert len({each.resume_token for each in seen}) == len(seen)
     assert "Traceback" not in first.output
+
+
+@asynccontextmanager
+async def _serving(temporal: EmbeddedServer, grace: float) -> AsyncIterator[RunningServer]:
+    _, registry = boot()
+    client = await connect(Settings(), address=temporal.address, workflows=registry.workflows)
+    settings = Settings(host="127.0.0.1", port=0, shutdown_grace=grace)
+    service = WorkerService(client, registry, rpc_timeout=timedelta(seconds=60))
+    async with running_server(service, settings, authenticator_for(settings)) as server:
+        yield server
+
+
+async def _under_way(server: RunningServer) -> None:
+    """Wait until the service answers a call."""
+    async with asyncio.timeout(30):
+        while not server.calls.tasks:  # noqa: ASYNC110 - it is asyncio's own set
+            await asyncio.sleep(0)
+
+
+async def test_what_outlasts_the_grace_period_ends_as_stopping(temporal_server: EmbeddedServer, tenant: str) -> None:
+    stack = AsyncExitStack()
+    server = await stack.enter_async_context(_serving(temporal_server, grace=0.2))
+    once = RetryPolicy(attempts=1)
+    async with stack, WorkerClient(server.target, tenant_id=tenant, timeout=60, retry=once) as client:
+        payload = {
+            "workflow_type": "harvest",
+            "tenant_id": tenant,
+            "supplier_code": "camping-trade",
+            "task_queue": f"harvest/{tenant}",
+        }
+        started = await client.call(START_WORKFLOW, payload=payload)
+        task = client.task(started.body.workflow_id)
+        # No worker answers it, so that it lasts.
+        query = asyncio.create_task(task.query("get_progress"))
+        await _under_way(server)
+        health = _health(server.port)
+        assert await anext(health) == Status.SERVING
+        await server.drain(0, asyncio.Event())
+        assert await anext(health) == Status.NOT_SERVING
+        assert not query.done()
+        with pytest.raises(WorkerServiceError) as new:
+            await task.status()
+        assert (new.value.reason, new.value.retry_after) == ("STOPPING", 1)
+        await stack.aclose()
+        with pytest.raises(WorkerServiceError, match="grace period") as outlasted:
+            await query
+        assert (outlasted.value.reason, outlasted.value.retry_after) == ("STOPPING", 1)
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await anext(health)
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+    client = await connect(Settings(), address=temporal_server.address)
+    await client.get_workflow_handle(task.workflow_id).terminate()
+
+
+async def test_what_ends_within_the_grace_period_is_answered(temporal_server: EmbeddedServer, tenant: str) -> None:
+    stack = AsyncExitStack()
+    server = await stack.enter_async_context(_serving(temporal_server, grace=60))
+    async with stack, WorkerClient(server.target, tenant_id=tenant, retry=RetryPolicy(attempts=1)) as client:
+        call = asyncio.create_task(client.start("harvest", {"supplier_code": "camping-trade"}))
+        await _under_way(server)
+        await stack.aclose()
+        started = await call
+    temporal = await connect(Settings(), address=temporal_server.address)
+    await temporal.get_workflow_handle(started.workflow_id, run_id=started.run_id).terminate()
+
+
+def test_a_ready_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"ready_file = .*no such file or directory; set CONTEXTWORKER_READY_FILE"):
+        Readiness("s", file=tmp_path / "nowhere" / "ready")

@@ -79,6 +79,7 @@ _VARIABLES = {
     "CONTEXTWORKER_REQUIRE_TLS": "require_tls",
     "CONTEXTWORKER_SHUTDOWN_DELAY": "shutdown_delay",
     "CONTEXTWORKER_SHUTDOWN_GRACE": "shutdown_grace",
+    "CONTEXTWORKER_SNAPSHOT_KEY_FILE": "snapshot_key_file",
     "CONTEXTWORKER_TARGET_CPU_USAGE": "target_cpu_usage",
     "CONTEXTWORKER_TARGET_MEMORY_USAGE": "target_memory_usage",
     "CONTEXTWORKER_TLS_CERT_FILE": "tls_cert_file",
@@ -238,6 +239,10 @@ class Settings(BaseModel):
     payload_keys_file: Path | None = None
     """TOML file of the keys that payloads are encrypted with, as `docs/security.md` shows; it is read again when it has
     changed. Payloads are in clear unless given. Environment: CONTEXTWORKER_PAYLOAD_KEYS_FILE."""
+    snapshot_key_file: Path | None = None
+    """TOML file of the keys that seal what modules leave in Temporal's history to load it again, such as states of
+    programs; all workers need the same. Without it a key is made in the data folder.
+    Environment: CONTEXTWORKER_SNAPSHOT_KEY_FILE."""
     quotas: TenantQuotas = TenantQuotas()
     """Default quotas of a tenant, overridden by `quotas_file`. In the file: `[quotas]`."""
     quotas_file: Path | None = None

@@ -116,7 +116,7 @@ async def test_no_call_fails_while_a_service_stops(
     spawn: Spawn, temporal_server: EmbeddedServer, tenant: str, tmp_path: Path
 ) -> None:
     services = await asyncio.to_thread(_Services, spawn, temporal_server)
-    first, _ = services.processes
+    first, second = services.processes
     load, web, unit_id = _Load(), _Load(), str(uuid.uuid4())
     temporal = await connect(Settings(), address=temporal_server.address)
     queue, runner = f"harvest/{tenant}", UnsandboxedWorkflowRunner()
@@ -200,7 +200,10 @@ async def test_no_call_fails_while_a_service_stops(
         # The watch went on at the second service, which repeats nothing.
         assert seen[-1].status is TaskState.TERMINATED
         assert len({each.resume_token for each in seen}) == len(seen)
-    assert "Traceback" not in first.output
+    # Ctrl-C is a person's, who does not wait.
+    second.send(signal.SIGINT)
+    assert await asyncio.to_thread(second.wait) == 0, second.output
+    assert "Traceback" not in first.output + second.output
 
 
 @asynccontextmanager

@@ -175,7 +175,9 @@ def run_python(folder: Path, *arguments: str, **variables: str) -> Process:
         for name, value in os.environ.items()
         if not name.startswith(("CONTEXTWORKER_", "WORKER_", "TEMPORAL_"))
     }
-    environment = {**inherited, "PYTHONUNBUFFERED": "1", "COLUMNS": "120", **variables}
+    # Nothing is in front of the services of tests that would have to notice that they stop.
+    quick = {"CONTEXTWORKER_SHUTDOWN_DELAY": "0"}
+    environment = {**inherited, "PYTHONUNBUFFERED": "1", "COLUMNS": "120", **quick, **variables}
     return Process([sys.executable, *arguments], environment, folder)
 
 

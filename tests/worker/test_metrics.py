@@ -85,6 +85,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Deployment
         *(folder, "-m", "contextunity.worker", "dev", "--temporal-port", "0", "--ui-port", "0"),
         WORKER_PORT="0",
         CONTEXTWORKER_METRICS_PORT="0",
+        # So each workflow task is a replay, which counts nothing again.
+        CONTEXTWORKER_MAX_CACHED_WORKFLOWS="0",
         CONTEXTWORKER_AUTH="token",
         CONTEXTWORKER_TOKEN_SECRET=_SECRET,
     )
@@ -112,6 +114,9 @@ def test_work_is_counted_from_the_call_to_the_rows(deployment: _Deployment) -> N
     for workflow_type in ("harvest", "execute_code"):
         found = deployment.value("contextworker_workflows_total", workflow_type=workflow_type, status="completed")
         assert found == 1, workflow_type
+        started = "contextworker_start_to_first_task_seconds"
+        assert deployment.value(f"{started}_count", workflow_type=workflow_type, **gold) == 1, workflow_type
+        assert (deployment.value(f"{started}_sum", workflow_type=workflow_type) or 0) > 0
     rows = deployment.value("contextworker_feed_rows_total", supplier="camping-trade", **gold)
     rejects = deployment.value("contextworker_feed_rejects_total", supplier="camping-trade", **gold)
     assert rows is not None

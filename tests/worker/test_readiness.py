@@ -21,7 +21,14 @@ from contextunity.worker.boundary import SERVICE_NAME
 from contextunity.worker.embedded import EmbeddedServer, embedded_server
 from contextunity.worker.errors import PortTakenError
 from contextunity.worker.modules.registry import WorkerRegistry
-from contextunity.worker.readiness import WORKERS, Pace, following_temporal, serving_health, workers_probe
+from contextunity.worker.readiness import (
+    WORKERS,
+    Pace,
+    Readiness,
+    following_temporal,
+    serving_health,
+    workers_probe,
+)
 from contextunity.worker.server import running_server
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import Settings
@@ -104,7 +111,8 @@ class _Health(health_aio.HealthServicer):
 
 async def _told(probes: str, services: tuple[str, ...] = ("s",)) -> list[tuple[str, Any]]:
     """What is told after probes that succeed (.), fail (x), raise (!) or do not answer (?)."""
-    health, left, done = _Health(), list(probes), asyncio.Event()
+    readiness, health, left, done = Readiness(*services), _Health(), list(probes), asyncio.Event()
+    readiness.health = health
 
     async def probe() -> str:
         if not left:
@@ -120,9 +128,14 @@ async def _told(probes: str, services: tuple[str, ...] = ("s",)) -> list[tuple[s
         return "gone"
 
     # The last probe is still under way when the context is left.
-    async with following_temporal(health, services, probe, Pace(interval=0, timeout=0.05 if "?" in probes else 60)):
+    async with following_temporal(readiness, probe, Pace(interval=0, timeout=0.05 if "?" in probes else 60)):
         await done.wait()
-    return health.told
+        told = health.told.copy()
+    # Whatever was last, the end is that nothing is served.
+    assert health.told == [*told, *((name, Status.NOT_SERVING) for name in services)]
+    await readiness.turn(ready=True)
+    assert not readiness.is_ready
+    return told
 
 
 _AT_FIRST = [("", Status.SERVING), ("s", Status.SERVING)]
@@ -161,8 +174,15 @@ def test_the_usual_pace_tells_within_a_quarter_of_a_minute() -> None:
     assert pace.timeout + pace.interval + pace.timeout <= 15
 
 
-async def test_workers_are_ready_once_their_queues_are_polled(spawn: Spawn, temporal_server: EmbeddedServer) -> None:
-    environment = {"TEMPORAL_ADDRESS": temporal_server.address, "CONTEXTWORKER_HEALTH_PORT": "0"}
+async def test_workers_are_ready_once_their_queues_are_polled_and_until_they_stop(
+    spawn: Spawn, temporal_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    environment = {
+        "TEMPORAL_ADDRESS": temporal_server.address,
+        "CONTEXTWORKER_HEALTH_PORT": "0",
+        "CONTEXTWORKER_READY_FILE": str(ready),
+    }
     arguments = ("-m", "contextunity.worker", "--temporal", "--modules", "gardener", "--tenant", "of-this-test")
     process = spawn(*arguments, **environment)
     line = await asyncio.to_thread(process.wait_for, "Temporal workers run for modules")
@@ -172,9 +192,11 @@ async def test_workers_are_ready_once_their_queues_are_polled(spawn: Spawn, temp
         async with asyncio.timeout(60):
             while (await watch.read()).status != Status.SERVING:
                 pass
-        watch.cancel()
-        assert (await health.Check(health_pb2.HealthCheckRequest(service=""), timeout=10)).status == Status.SERVING
-    process.send(signal.SIGTERM)
+            assert ready.exists()
+            assert (await health.Check(health_pb2.HealthCheckRequest(service=""), timeout=10)).status == Status.SERVING
+            process.send(signal.SIGTERM)
+            assert (await watch.read()).status == Status.NOT_SERVING
+        assert not ready.exists()
     assert await asyncio.to_thread(process.wait) == 0, process.output
 
 
@@ -190,12 +212,16 @@ async def test_workers_whose_polls_nobody_hears_are_not_ready(temporal_server: E
         probed.set()
         return reason
 
-    async with serving_health(settings, probing, _FAST) as port:
+    readiness = Readiness(WORKERS)
+    async with (
+        serving_health(settings, readiness) as port,
+        following_temporal(readiness, probing, _FAST, ready=False),
+    ):
         await asyncio.wait_for(probed.wait(), 20)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
             answer = await health.Check(health_pb2.HealthCheckRequest(service=WORKERS), timeout=10)
             assert answer.status == Status.NOT_SERVING
         with pytest.raises(PortTakenError, match="CONTEXTWORKER_HEALTH_PORT"):
-            async with serving_health(settings.model_copy(update={"health_port": port}), probing):
+            async with serving_health(settings.model_copy(update={"health_port": port}), Readiness(WORKERS)):
                 pass

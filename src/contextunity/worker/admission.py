@@ -28,6 +28,7 @@ from .metrics import call_meter
 from .quotas import Quotas, over_quota
 from .rejected_calls import Turns, refuse, rejecting, trace_id_of
 from .service import Method, require_permission
+from .stopping import CallsUnderWay, stopping
 
 __all__ = ["Admission", "Answering", "BodyLimits", "CallDetails", "Refused"]
 
@@ -291,6 +292,8 @@ class Admission(grpc.GenericRpcHandler):
         """The methods by their full names."""
         self.called_at = float("-inf")
         """When the last call came over gRPC, in the clock's monotonic time."""
+        self.under_way = CallsUnderWay()
+        """The admitted calls but watches, which the service ends itself."""
         self._answering, self._authenticator = answering, authenticator
         self._limits, self._quotas = limits, quotas
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
@@ -328,6 +331,10 @@ class Admission(grpc.GenericRpcHandler):
         return _stream_stream(self._meter.stream(handler.stream_stream, method.name, tenant))
 
     def _handler(self, method: Method, caller: Caller) -> Any:
+        if self.under_way.is_stopping:
+            error = stopping()
+            method.record(caller, None, error)
+            return rejecting(error, self._turns)
         try:
             require_permission(method, caller)
         except ServiceError as error:
@@ -379,6 +386,8 @@ class Admission(grpc.GenericRpcHandler):
 
     def _unary(self, method: Method, caller: Caller, account: _Account) -> Callable[[Any, _Context], Any]:
         async def handle(_requests: Any, context: _Context) -> bytes:
+            task = cast("asyncio.Task[Any]", asyncio.current_task())
+            self.under_way.tasks.add(task)
             account.count(method, 1)
             held, turn = 0, None
             large: Turn | None = None
@@ -420,7 +429,12 @@ class Admission(grpc.GenericRpcHandler):
                 finally:
                     if stack is not None:
                         await stack.aclose()
+            except asyncio.CancelledError:
+                if not self.under_way.has_outlasted(task):
+                    raise
+                await self.under_way.refuse(context)
             finally:
+                self.under_way.tasks.discard(task)
                 account.count(method, -1)
                 release()
                 if turn is not None:

@@ -132,6 +132,18 @@ WORKFLOWS_TOTAL = Metric(
     labels=("workflow_type", "status"),
     by_tenant=True,
 )
+START_SECONDS = Metric(
+    name="contextworker_start_to_first_task_seconds",
+    kind=Kind.HISTOGRAM,
+    help=(
+        "Seconds from the start of a task to the beginning of its first workflow task in this worker, both by the "
+        "clock of the Temporal server: how long it takes until what was started is worked on. Once for each task "
+        "that a caller or a schedule started; children and continued runs are not counted."
+    ),
+    labels=("workflow_type",),
+    by_tenant=True,
+    buckets=_SECONDS,
+)
 ACTIVITY_FAILURES_TOTAL = Metric(
     name="contextworker_activity_failures_total",
     kind=Kind.COUNTER,
@@ -196,7 +208,7 @@ PROGRAMS_WAITING = Metric(
 
 METRICS: tuple[Metric, ...] = (
     *(RPC_TOTAL, RPC_SECONDS, RPC_IN_FLIGHT, RPC_REQUEST_BYTES, RPC_RESPONSE_BYTES, QUOTA_REFUSALS_TOTAL),
-    *(WORKFLOWS_TOTAL, ACTIVITY_FAILURES_TOTAL, ACTIVITY_RETRIES_TOTAL),
+    *(WORKFLOWS_TOTAL, START_SECONDS, ACTIVITY_FAILURES_TOTAL, ACTIVITY_RETRIES_TOTAL),
     *(FETCHED_BYTES_TOTAL, FEED_ROWS_TOTAL, FEED_REJECTS_TOTAL, FEED_WARNINGS_TOTAL),
     *(PROGRAMS_TOTAL, PROGRAMS_RUNNING, PROGRAMS_WAITING),
 )

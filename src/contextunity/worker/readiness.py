@@ -1,9 +1,10 @@
 """Readiness: the health of the services follows Temporal, which they need, and that of workers their pollers.
 
-The standard health service reports it by name. A service is SERVING while Temporal answers, so that a readiness probe
-with its name removes the process from a load balancer while Temporal is down, and adds it again afterwards. The empty
-name is the process itself and stays SERVING, so that a liveness probe does not restart a process for a problem that a
-restart cannot fix.
+The standard health service reports it by name, `/readyz` over HTTP, and `ready_file` by its presence. A service is
+SERVING while Temporal answers, so that a readiness probe with its name removes the process from a load balancer while
+Temporal is down, and adds it again afterwards. From the first moment of a stop it is NOT_SERVING. The empty name is the
+process itself and stays SERVING, so that a liveness probe does not restart a process for a problem that a restart
+cannot fix.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -25,11 +27,20 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from .errors import PortTakenError
+from .errors import PortTakenError, SettingsError
 from .settings import Settings
 from .unauthenticated import UnauthenticatedMethods
 
-__all__ = ["WORKERS", "Pace", "Probe", "following_temporal", "serving_health", "temporal_probe", "workers_probe"]
+__all__ = [
+    "WORKERS",
+    "Pace",
+    "Probe",
+    "Readiness",
+    "following_temporal",
+    "serving_health",
+    "temporal_probe",
+    "workers_probe",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -99,26 +110,87 @@ def workers_probe(client: Client, polled: Collection[tuple[str, TaskQueueType.Va
     return probe
 
 
-@contextlib.asynccontextmanager
-async def serving_health(settings: Settings, probe: Probe, pace: Pace | None = None) -> AsyncGenerator[int, None]:
-    """Serve gRPC health checks of workers while the context is open; gives the port.
+class Readiness:
+    """Whether a process takes work.
 
-    They are NOT_SERVING until the probe succeeds.
+    Args:
+        services: names that health checks ask for.
+        file: exists while the process is ready; None for none.
+
+    Raises:
+        SettingsError: the file cannot be written.
+    """
+
+    def __init__(self, *services: str, file: Path | None = None) -> None:
+        self.health = health_aio.HealthServicer()
+        """Answers health checks."""
+        self.is_ready = False
+        """Whether the process is ready."""
+        self.is_stopping = False
+        """Whether it will not be ready again."""
+        self._services, self._file = services, file
+        if file is not None:
+            try:
+                file.touch()
+                file.unlink()
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                text = f"ready_file = {str(file)!r}: {reason}; set CONTEXTWORKER_READY_FILE to a file that can be made"
+                raise SettingsError([text]) from None
+
+    async def begin(self, *, ready: bool) -> None:
+        """Report the process as SERVING, and its services too if they are ready."""
+        await self.health.set("", health_pb2.HealthCheckResponse.SERVING)
+        await self._report(ready)
+
+    async def turn(self, *, ready: bool) -> None:
+        """Report a change, unless the process is stopping."""
+        if not self.is_stopping:
+            await self._report(ready)
+
+    async def stop(self) -> None:
+        """Report NOT_SERVING, for good."""
+        if not self.is_stopping:
+            self.is_stopping = True
+            await self._report(False)
+
+    async def _report(self, ready: bool) -> None:
+        self.is_ready = ready
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        self._keep_file(ready)
+        for name in self._services:
+            await self.health.set(name, status)
+
+    def _keep_file(self, ready: bool) -> None:
+        if self._file is None:
+            return
+        try:
+            if ready:
+                self._file.touch()
+            else:
+                self._file.unlink(missing_ok=True)
+        except OSError as error:
+            # It could be made at the start; the process goes on, and its other reports are right.
+            _LOG.error("ready_file %s does not say that ready is %s: %s", self._file, ready, error)
+
+
+@contextlib.asynccontextmanager
+async def serving_health(settings: Settings, readiness: Readiness) -> AsyncGenerator[int, None]:
+    """Serve gRPC health checks of workers while the context is open; gives the port.
 
     Args:
         settings: `health_port`, and where to listen.
-        probe: as from `workers_probe`.
-        pace: how often to probe; the defaults of `Pace` unless given.
+        readiness: what they report.
 
     Raises:
         PortTakenError: the address cannot be listened on.
     """
     # Without it a second server on the port would share it in silence.
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    unauthenticated, health = UnauthenticatedMethods(), health_aio.HealthServicer()
+    unauthenticated = UnauthenticatedMethods()
     # Generated code needs only this method of a server.
     add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
-    add_health(health, unauthenticated)
+    add_health(readiness.health, unauthenticated)
     server.add_generic_rpc_handlers((unauthenticated,))
     address = settings.model_copy(update={"port": settings.health_port}).listen_address
     try:
@@ -126,50 +198,42 @@ async def serving_health(settings: Settings, probe: Probe, pace: Pace | None = N
     except RuntimeError:
         setting = "CONTEXTWORKER_HEALTH_PORT (or the host with WORKER_HOST)"
         raise PortTakenError(address, setting, "the address is taken or not ours") from None
+    await readiness.begin(ready=False)
     await server.start()
     try:
-        async with following_temporal(health, (WORKERS,), probe, pace, ready=False):
-            yield port
+        yield port
     finally:
         await server.stop(0)
 
 
 @contextlib.asynccontextmanager
 async def following_temporal(
-    health: health_aio.HealthServicer,
-    services: Sequence[str],
+    readiness: Readiness,
     probe: Probe,
     pace: Pace | None = None,
     *,
     ready: bool = True,
 ) -> AsyncGenerator[None, None]:
-    """Keep the health of services in step with Temporal while the context is open.
-
-    They are SERVING at first, because the caller has already reached Temporal. The empty name stays SERVING.
+    """Keep the readiness in step with Temporal while the context is open; leaving it stops the readiness.
 
     Args:
-        health: the health service.
-        services: full names of the services.
+        readiness: what to keep.
         probe: probes Temporal once.
         pace: how often to probe; the defaults of `Pace` unless given.
-        ready: whether they are SERVING at first; else the first probe that succeeds makes them.
+        ready: whether the process is ready at first, because it has reached Temporal; else the first probe that
+            succeeds makes it.
     """
-    serving = health_pb2.HealthCheckResponse.SERVING
-    await health.set("", serving)
-    for name in services:
-        await health.set(name, serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING)
-    following = _follow(health, services, probe, pace or Pace(), serving=ready)
-    task = asyncio.create_task(following, name="readiness")
+    await readiness.begin(ready=ready)
+    task = asyncio.create_task(_follow(readiness, probe, pace or Pace(), serving=ready), name="readiness")
     try:
         yield
     finally:
+        await readiness.stop()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _follow(
-    health: health_aio.HealthServicer, services: Sequence[str], probe: Probe, pace: Pace, *, serving: bool
-) -> None:
+async def _follow(readiness: Readiness, probe: Probe, pace: Pace, *, serving: bool) -> None:
     failed, was_ready = 0, serving
     while True:
         # What is not ready yet is asked more often.
@@ -188,9 +252,7 @@ async def _follow(
             _LOG.error("Temporal does not answer: health is NOT_SERVING until it does: %s", reason)
         else:
             continue
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in services:
-            await health.set(name, status)
+        await readiness.turn(ready=serving)
 
 
 async def _probed(probe: Probe, pace: Pace) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import resource
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 
 from contextunity.core.tokens import MAX_TOKEN_LENGTH
 
@@ -22,9 +22,10 @@ from .auth import Authenticator
 from .boundary import SERVICE_NAME, Boundary
 from .errors import PortTakenError, SettingsError
 from .memory_release import giving_back
-from .readiness import Pace, following_temporal, temporal_probe
+from .readiness import Pace, Readiness, following_temporal, temporal_probe
 from .service import WorkerService
 from .settings import Settings, is_loopback, tls_violations
+from .stopping import CallsUnderWay
 from .unauthenticated import UnauthenticatedMethods
 
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ __all__ = ["RunningServer", "open_tls", "running_server"]
 
 _LOG = logging.getLogger(__name__)
 
-_STOP_GRACE = 5.0
-"""Seconds that calls under way have to finish when the server stops."""
+_LAST_WORD = 1.0
+"""Seconds after the grace period for calls to be told that they end."""
+_REJECTING = 0.25
+"""Seconds in which calls are rejected before the port closes: grpcio drops those that come in the moment in which it
+stops, as CANCELLED, and callers that were told to wait have none on their way then."""
 _FRAME = 1024 * 1024
 """Bytes beyond the limit that are still read, so that a unit just over it is refused with its details."""
 
@@ -53,6 +57,8 @@ class RunningServer:
         host: address that it listens on.
         port: port that it listens on.
         server: grpcio's own server.
+        readiness: what health checks and `/readyz` report.
+        calls: the calls under way.
         http_port: port that HTTP is served on; None where it is not.
         has_tls: whether both are served by TLS.
     """
@@ -60,6 +66,8 @@ class RunningServer:
     host: str
     port: int
     server: grpc.aio.Server
+    readiness: Readiness
+    calls: CallsUnderWay
     http_port: int | None = None
     has_tls: bool = False
 
@@ -72,6 +80,20 @@ class RunningServer:
     def http_target(self) -> str:
         """The same for HTTP; empty where it is not served."""
         return "" if self.http_port is None else self._target(self.http_port)
+
+    async def drain(self, seconds: float, over: asyncio.Event) -> None:
+        """Report that the service is not ready, go on answering for a while, then reject new calls for a moment.
+
+        Args:
+            seconds: how long to answer, so that load balancers notice.
+            over: ends that at once.
+        """
+        await self.readiness.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await over.wait()
+        self.calls.is_stopping = True
+        await asyncio.sleep(_REJECTING)
 
     def _target(self, port: int) -> str:
         host = "127.0.0.1" if self.host in ("0.0.0.0", "[::]", "::") else self.host  # noqa: S104 - compared, not bound
@@ -88,7 +110,10 @@ async def running_server(
     http: socket.socket | None = None,
     tls: ServerTls | None = None,
 ) -> AsyncGenerator[RunningServer, None]:
-    """Serves while the context is open; on leaving it, calls under way have five seconds to finish.
+    """Serves while the context is open.
+
+    On leaving it, health is NOT_SERVING at once, watches and waits end as STOPPING, new calls are rejected, and calls
+    under way have `shutdown_grace` to finish; what outlasts that ends as STOPPING too.
 
     Args:
         service: answers the calls.
@@ -123,26 +148,39 @@ async def running_server(
         service.quotas,
     )
     unauthenticated = UnauthenticatedMethods()
+    readiness = Readiness(SERVICE_NAME, file=settings.ready_file)
     # Generated code needs only this method of a server.
     add_health: Any = health_pb2_grpc.add_HealthServicer_to_server
     server.add_generic_rpc_handlers((admission, unauthenticated))
-    health = health_aio.HealthServicer()
-    add_health(health, unauthenticated)
+    add_health(readiness.health, unauthenticated)
     listed = [SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, *service.contracts.services]
     unauthenticated.add_generic_rpc_handlers(reflection.handlers(listed, service.contracts.services.values()))
     port = _bind(server, settings, tls)
     await server.start()
-    async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(service.close)
-        stack.push_async_callback(server.stop, _STOP_GRACE)
-        http_port = await stack.enter_async_context(_http(service, admission, authenticator, settings, http, tls))
-        # What would go on for long ends before anybody waits for it.
-        stack.callback(service.stop)
-        stack.push_async_callback(health.enter_graceful_shutdown)
-        async with giving_back(), following_temporal(health, (SERVICE_NAME,), temporal_probe(service.client), pace):
+    http_serving = contextlib.AsyncExitStack()
+    try:
+        http_port = await http_serving.enter_async_context(
+            _http(service, admission, authenticator, settings, http, tls, readiness)
+        )
+        async with giving_back(), following_temporal(readiness, temporal_probe(service.client), pace):
             yield RunningServer(
-                host=settings.listen_host, port=port, server=server, http_port=http_port, has_tls=tls is not None
+                host=settings.listen_host,
+                port=port,
+                server=server,
+                readiness=readiness,
+                calls=admission.under_way,
+                http_port=http_port,
+                has_tls=tls is not None,
             )
+    finally:
+        # What would go on for long ends before anybody waits for it.
+        service.stop()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(unauthenticated.stop())
+            group.create_task(admission.under_way.stop(settings.shutdown_grace))
+            group.create_task(server.stop(settings.shutdown_grace + _LAST_WORD))
+            group.create_task(http_serving.aclose())
+        await service.close()
 
 
 @contextlib.asynccontextmanager
@@ -153,6 +191,7 @@ async def _http(
     settings: Settings,
     listening: socket.socket | None,
     tls: ServerTls | None,
+    readiness: Readiness,
 ) -> AsyncGenerator[int | None, None]:
     """Serves HTTP as well, where that is asked for."""
     if settings.http_port is None and listening is None:
@@ -162,7 +201,7 @@ async def _http(
     from .http import listen, running_http
 
     listening = listening or listen(settings.listen_host, settings.http_port or 0)
-    async with running_http(service, admission, authenticator, settings, listening, tls) as port:
+    async with running_http(service, admission, authenticator, settings, listening, tls, readiness) as port:
         yield port
 
 

@@ -75,8 +75,11 @@ _VARIABLES = {
     "CONTEXTWORKER_PAYLOAD_KEYS_FILE": "payload_keys_file",
     "CONTEXTWORKER_QUOTAS_FILE": "quotas_file",
     "CONTEXTWORKER_QUOTAS_REDIS_URL": "quotas_redis_url",
-    "CONTEXTWORKER_SHUTDOWN_GRACE": "shutdown_grace",
+    "CONTEXTWORKER_READY_FILE": "ready_file",
     "CONTEXTWORKER_REQUIRE_TLS": "require_tls",
+    "CONTEXTWORKER_SHUTDOWN_DELAY": "shutdown_delay",
+    "CONTEXTWORKER_SHUTDOWN_GRACE": "shutdown_grace",
+    "CONTEXTWORKER_SNAPSHOT_KEY_FILE": "snapshot_key_file",
     "CONTEXTWORKER_TARGET_CPU_USAGE": "target_cpu_usage",
     "CONTEXTWORKER_TARGET_MEMORY_USAGE": "target_memory_usage",
     "CONTEXTWORKER_TLS_CERT_FILE": "tls_cert_file",
@@ -196,9 +199,15 @@ class Settings(BaseModel):
     max_concurrent_activities: int = Field(default=16, ge=1)
     """Concurrent activities on one task queue of a worker, in addition to those of modules that mostly wait.
     Environment: CONTEXTWORKER_MAX_CONCURRENT_ACTIVITIES."""
+    ready_file: Path | None = None
+    """File that exists while the process is ready, for probes that run a command; each process needs its own.
+    Environment: CONTEXTWORKER_READY_FILE."""
+    shutdown_delay: float = Field(default=5.0, ge=0)
+    """Seconds that the service goes on as before after SIGTERM, but for its readiness, so that load balancers send
+    calls elsewhere before it takes none. Ctrl-C and `dev` do without. Environment: CONTEXTWORKER_SHUTDOWN_DELAY."""
     shutdown_grace: float = Field(default=10.0, ge=0)
-    """Seconds that activities under way may go on once a worker is told to stop; what is not done by then is left to
-    other workers. Environment: CONTEXTWORKER_SHUTDOWN_GRACE."""
+    """Seconds that activities and calls under way may go on once a worker, or the service after its delay, stops; what
+    is not done by then is left to other processes. Environment: CONTEXTWORKER_SHUTDOWN_GRACE."""
     target_cpu_usage: float | None = Field(default=None, gt=0, le=1)
     """Share of the machine's processors, up to 1, above which a worker takes no further work; if this or
     `target_memory_usage` is set, both apply, the other with 0.8. Environment: CONTEXTWORKER_TARGET_CPU_USAGE."""
@@ -230,6 +239,10 @@ class Settings(BaseModel):
     payload_keys_file: Path | None = None
     """TOML file of the keys that payloads are encrypted with, as `docs/security.md` shows; it is read again when it has
     changed. Payloads are in clear unless given. Environment: CONTEXTWORKER_PAYLOAD_KEYS_FILE."""
+    snapshot_key_file: Path | None = None
+    """TOML file of the keys that seal what modules leave in Temporal's history to load it again, such as states of
+    programs; all workers need the same. Without it a key is made in the data folder.
+    Environment: CONTEXTWORKER_SNAPSHOT_KEY_FILE."""
     quotas: TenantQuotas = TenantQuotas()
     """Default quotas of a tenant, overridden by `quotas_file`. In the file: `[quotas]`."""
     quotas_file: Path | None = None

@@ -12,6 +12,7 @@ import grpc
 from .grpc_errors import Reason, ServiceError
 from .quotas import over_quota
 from .rejected_calls import refuse
+from .stopping import CallsUnderWay
 
 __all__ = ["UnauthenticatedMethods"]
 
@@ -30,6 +31,11 @@ class UnauthenticatedMethods(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self._handlers = list[grpc.GenericRpcHandler]()
         self._reading = dict[str, int]()
+        self._under_way = CallsUnderWay()
+
+    async def stop(self) -> None:
+        """End what is under way: a watch of the health would last as long as its caller."""
+        await self._under_way.stop(0)
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Add handlers, like grpcio's server."""
@@ -52,8 +58,8 @@ class UnauthenticatedMethods(grpc.GenericRpcHandler):
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:
-            return _stream_stream(self._stream(handler), **coders)
-        return _stream_unary(self._unary(handler), **coders)
+            return _stream_stream(self._under_way.stream(self._stream(handler)), **coders)
+        return _stream_unary(self._under_way.unary(self._unary(handler)), **coders)
 
     def _unary(self, handler: Any) -> Callable[[Any, Any], Any]:
         async def handle(_requests: Any, context: Any) -> Any:

@@ -173,7 +173,7 @@ def test_where_callers_are_asked_for_tokens_the_welcome_has_a_command_that_makes
     modules: Any = [module]
     stack = DevServer(
         temporal=EmbeddedServer(address="a:1", ui_url="http://a:2", database=Path("d/temporal.db"), pid=1),
-        grpc=RunningServer(host="127.0.0.1", port=50052, server=nothing),
+        grpc=RunningServer(host="127.0.0.1", port=50052, server=nothing, readiness=nothing, calls=nothing),
         modules=modules,
         workers=nothing,
     )

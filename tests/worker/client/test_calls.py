@@ -57,12 +57,27 @@ def _running(token: str) -> TaskStatus:
     return TaskStatus(workflow_id="w", status=TaskState.RUNNING, resume_token=token)
 
 
-async def test_what_is_unavailable_is_sent_again_just_as_it_was(connect: Any, script: Script) -> None:
-    script.answers = [_refuses(grpc.StatusCode.UNAVAILABLE), _refuses(grpc.StatusCode.UNAVAILABLE), _gives(_DONE)]
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        pytest.param(_refuses(grpc.StatusCode.UNAVAILABLE), id="unavailable"),
+        # As by a server that stops in the moment in which the call reaches it.
+        pytest.param(_refuses(grpc.StatusCode.CANCELLED, "CANCELLED"), id="dropped"),
+    ],
+)
+async def test_what_is_unavailable_is_sent_again_just_as_it_was(connect: Any, script: Script, refusal: Any) -> None:
+    script.answers = [refusal, refusal, _gives(_DONE)]
     client = connect(script.target, retry=QUICK)
     assert (await settle(client.task("w").status())).status is TaskState.COMPLETED
     assert len(script.raw) == 3
     assert len(set(script.raw)) == 1
+
+
+async def test_what_the_service_calls_cancelled_is_not_sent_again(connect: Any, script: Script) -> None:
+    script.answers = [_refuses_as_the_service(Reason.TASK_CANCELLED)]
+    with pytest.raises(WorkerServiceError, match="CANCELLED TASK_CANCELLED"):
+        await settle(connect(script.target, retry=QUICK).task("w").status())
+    assert len(script.raw) == 1
 
 
 async def test_attempts_end(connect: Any, script: Script) -> None:

@@ -19,6 +19,7 @@ from contextunity.gen.contextunity.code.v1 import (
 )
 from contextunity.gen.contextunity.code.v1 import code_temporal as contract
 from contextunity.gen.google.protobuf import ListValue, Struct, Value
+from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from contextunity.core.codec import CodecError, JsonValue, dict_to_struct, encode, struct_to_dict
@@ -32,6 +33,7 @@ from .errors import (
     SandboxBusyError,
     SandboxFailedError,
     SandboxUnavailable,
+    SnapshotRetiredError,
     ToolFailedError,
     ToolRefusedError,
 )
@@ -83,10 +85,12 @@ async def _start(resources: Resources, asked: ExecuteRequest) -> RunProgramRespo
     )
     async with resources.program_slots.hold(asked.tenant_id):
         found = await _run_backend(backend, program)
-    return _response(state, found)
+    return _response(resources, state, found)
 
 
 async def _resume(resources: Resources, state: ProgramState, response: CallToolResponse) -> RunProgramResponse:
+    # Nothing of a state is believed before.
+    state = resources.snapshot_keys.open(activity.info().workflow_id or "", state)
     backend = resources.backends.named(state.backend)
     if not isinstance(backend, ToolBackend):
         raise RequestInvalidError(f"programs of the backend {backend.name} cannot call tools")
@@ -95,7 +99,7 @@ async def _resume(resources: Resources, state: ProgramState, response: CallToolR
     reply = ToolReply(result=result, error=response.error, error_type=response.error_type)
     async with resources.program_slots.hold(state.tenant_id):
         found = await _run_backend(backend, program, state.snapshot, reply)
-    return _response(state, found)
+    return _response(resources, state, found)
 
 
 async def _run_backend(
@@ -106,13 +110,13 @@ async def _run_backend(
         if reply is None:
             return await backend.run(program)
         return await cast("ToolBackend", backend).resume(program, snapshot, reply)
-    except SandboxUnavailable:
+    except (SandboxUnavailable, SnapshotRetiredError):
         raise
     except Exception as error:
         raise SandboxFailedError(f"the backend {backend.name} failed: {type(error).__name__}: {error}") from error
 
 
-def _response(before: ProgramState, found: Outcome | ToolCall) -> RunProgramResponse:
+def _response(resources: Resources, before: ProgramState, found: Outcome | ToolCall) -> RunProgramResponse:
     if isinstance(found, Outcome):
         return RunProgramResponse(ended=_ended_response(before, found))
     if len(found.snapshot) > _SNAPSHOT_BYTES:
@@ -135,7 +139,8 @@ def _response(before: ProgramState, found: Outcome | ToolCall) -> RunProgramResp
         named=dict_to_struct(found.named),
         tenant_id=before.tenant_id,
     )
-    return RunProgramResponse(tool_request=request, state=state)
+    sealed = resources.snapshot_keys.seal(activity.info().workflow_id or "", state)
+    return RunProgramResponse(tool_request=request, state=sealed)
 
 
 def _too_large(found: ToolCall) -> Outcome:

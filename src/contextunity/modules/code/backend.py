@@ -169,6 +169,7 @@ class ToolBackend(Backend, Protocol):
             reply: answer of the tool.
 
         Raises:
+            SnapshotRetiredError: the state is from another version of the interpreter.
             SandboxUnavailable: the sandbox cannot work here.
         """
         ...

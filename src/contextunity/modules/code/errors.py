@@ -19,6 +19,8 @@ __all__ = [
     "SandboxBusyError",
     "SandboxFailedError",
     "SandboxUnavailable",
+    "SnapshotRetiredError",
+    "SnapshotUntrustedError",
     "ToolFailedError",
     "ToolRefusedError",
     "ToolUnknownError",
@@ -77,6 +79,22 @@ class SandboxUnavailable(CodeError):  # noqa: N818 - its name is the error type 
     """The sandbox is not supported here. The text says what is missing; no program was run."""
 
     type = "SandboxUnavailable"
+
+
+class SnapshotUntrustedError(CodeError):
+    """The state of a stopped program is not loaded, because no worker with these keys made it like this."""
+
+    type = "SnapshotUntrusted"
+
+
+class SnapshotRetiredError(CodeError):
+    """The state of a stopped program is from another version of the interpreter.
+
+    Another worker may have that version; if none takes a retry, the workflow repeats the program.
+    """
+
+    type = "SnapshotRetired"
+    retryable = True
 
 
 class ToolUnknownError(CodeError):

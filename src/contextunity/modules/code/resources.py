@@ -20,6 +20,7 @@ from .errors import LanguageUnknownError, SandboxUnavailable
 from .monty import MontyBackend
 from .program_slots import ProgramSlots
 from .settings import CodeSettings
+from .snapshots import SnapshotKeys, open_snapshot_keys
 from .tools import ToolSet, open_tools
 
 __all__ = ["Backends", "Resources", "current", "lifespan", "open_backends"]
@@ -37,6 +38,7 @@ class Resources:
         program_slots: limit of concurrent programs.
         tools: tools that programs may call.
         tool_calls: limit of concurrent tool calls.
+        snapshot_keys: seal the states of stopped programs.
         quotas: quotas of tenants.
     """
 
@@ -45,6 +47,7 @@ class Resources:
     program_slots: ProgramSlots
     tools: ToolSet
     tool_calls: ConcurrencyLimit
+    snapshot_keys: SnapshotKeys
     quotas: Quotas = field(default_factory=Quotas)
 
 
@@ -67,10 +70,11 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
     """Open the resources of a worker, and close them when it stops.
 
     Raises:
-        SettingsError: tools or their settings are invalid.
+        SettingsError: tools, their settings or the snapshot keys are invalid.
     """
     global _current
     settings = context.settings if context.settings is not None else CodeSettings()
+    snapshot_keys = open_snapshot_keys(context.snapshot_key_file, context.data_folder)
     async with contextlib.AsyncExitStack() as stack:
         tools = await stack.enter_async_context(open_tools(settings, context.data_folder))
         backends = await stack.enter_async_context(open_backends(settings, context.data_folder / "code"))
@@ -82,6 +86,7 @@ async def lifespan(context: ModuleContext) -> AsyncGenerator[None, None]:
             program_slots=program_slots,
             tools=tools,
             tool_calls=tool_calls,
+            snapshot_keys=snapshot_keys,
             quotas=context.quotas,
         )
         try:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -32,6 +33,8 @@ __all__ = ["run"]
 
 _LOG = logging.getLogger(__name__)
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a command until it is stopped; return 0 for success, 1 for failure, 2 for wrong usage or configuration."""
@@ -47,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
             _LOG.warning(ignored)
         if metrics := serve_metrics(settings):
             say(f"metrics: {metrics}")
-        event_loop.run(_until_signal(_command(arguments)(settings, registry)))
+        delay = _Delay()
+        event_loop.run(_until_signal(_command(arguments, delay)(settings, registry), delay))
     except (ContextUnityError, CodecError) as error:
         complain(str(error))
         # Conflicting modules are a configuration error, like modules that do not match their contracts.
@@ -58,14 +62,29 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _command(arguments: argparse.Namespace) -> Callable[[Settings, WorkerRegistry], Coroutine[Any, Any, None]]:
+@dataclass
+class _Delay:
+    """The time after a SIGTERM in which the service still answers.
+
+    Attributes:
+        seconds: how long it is; 0 as long as nothing is served.
+        over: set when it is over, or to end it.
+    """
+
+    seconds: float = 0.0
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def _command(
+    arguments: argparse.Namespace, delay: _Delay
+) -> Callable[[Settings, WorkerRegistry], Coroutine[Any, Any, None]]:
     if arguments.command == "dev":
         return lambda settings, registry: _dev(settings, registry, arguments)
     address = arguments.temporal_host or None
     if arguments.temporal or arguments.command == "temporal":
         modules, tenant = arguments.modules, arguments.own_tenant
         return lambda settings, registry: _temporal(settings, registry, modules, tenant, address)
-    return lambda settings, registry: _grpc(settings, registry, address)
+    return lambda settings, registry: _grpc(settings, registry, address, delay)
 
 
 def _protos(arguments: argparse.Namespace) -> int:
@@ -86,7 +105,7 @@ def _protos(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | None) -> None:
+async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | None, delay: _Delay) -> None:
     from ..auth import authenticator_for
     from ..quotas import open_quotas
     from ..server import open_tls, running_server
@@ -106,13 +125,19 @@ async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | Non
         http = "" if server.http_port is None else f" (HTTP on port {server.http_port})"
         encrypted = " with TLS" if server.has_tls else ""
         say(f"WorkerService listens on {server.host}:{server.port}{encrypted}{http}, Temporal at {temporal}")
-        await _forever()
+        delay.seconds = settings.shutdown_delay
+        try:
+            await _forever()
+        finally:
+            await server.drain(delay.seconds, delay.over)
+            delay.over.set()
+            _let_signals_end_the_process()
 
 
 async def _temporal(
     settings: Settings, registry: WorkerRegistry, names: Sequence[str] | None, tenant: str, address: str | None
 ) -> None:
-    from ..readiness import serving_health, workers_probe
+    from ..readiness import WORKERS, Readiness, following_temporal, serving_health, workers_probe
     from ..temporal.client import connect, with_port
     from ..temporal.tenancy import tenant_violation
     from ..temporal.worker import running_workers, task_queues
@@ -122,12 +147,16 @@ async def _temporal(
     modules = registry.select(names)
     client = await connect(settings, address=address and with_port(address), workflows=registry.workflows)
     async with contextlib.AsyncExitStack() as stack:
-        running = running_workers(client, modules, settings, tenant=tenant, workflows=registry.workflows)
-        workers = await stack.enter_async_context(running)
+        readiness = Readiness(WORKERS, file=settings.ready_file)
         health = ""
         if settings.health_port is not None:
+            health = f", health checks on port {await stack.enter_async_context(serving_health(settings, readiness))}"
+        running = running_workers(client, modules, settings, tenant=tenant, workflows=registry.workflows)
+        workers = await stack.enter_async_context(running)
+        if settings.health_port is not None or settings.ready_file is not None:
+            # It ends first: workers that stop are not ready, however long their activities go on.
             probe = workers_probe(client, task_queues(modules, tenant))
-            health = f", health checks on port {await stack.enter_async_context(serving_health(settings, probe))}"
+            await stack.enter_async_context(following_temporal(readiness, probe, ready=False))
         listed = ", ".join(module.config.name for module in modules) or "none"
         alone = f" of the tenant {tenant} alone" if tenant else ""
         say(
@@ -150,22 +179,26 @@ async def _dev(settings: Settings, registry: WorkerRegistry, arguments: argparse
             say("stopping …")
 
 
-async def _until_signal(command: Coroutine[Any, Any, None]) -> None:
-    """Run a command; the first Ctrl-C or SIGTERM stops it in order, a second one ends the process at once."""
+async def _until_signal(command: Coroutine[Any, Any, None], delay: _Delay) -> None:
+    """Run a command; the first Ctrl-C or SIGTERM stops it in order.
+
+    Ctrl-C does so at once, SIGTERM after the delay; another signal ends the delay. One more ends the process at once.
+    """
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(command)
-    signals = (signal.SIGINT, signal.SIGTERM)
     asked_to_stop = False
 
-    def stop() -> None:
+    def stop(number: signal.Signals) -> None:
         nonlocal asked_to_stop
-        asked_to_stop = True
-        for number in signals:
-            loop.remove_signal_handler(number)
-        task.cancel()
+        if asked_to_stop or number is signal.SIGINT or not delay.seconds:
+            delay.over.set()
+            _let_signals_end_the_process()
+        if not asked_to_stop:
+            asked_to_stop = True
+            task.cancel()
 
-    for number in signals:
-        loop.add_signal_handler(number, stop)
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop, number)
     try:
         await task
     except asyncio.CancelledError:
@@ -173,6 +206,12 @@ async def _until_signal(command: Coroutine[Any, Any, None]) -> None:
             raise
         if (grace := _grace()) is not None:
             await grace.leave_if_held(0)
+
+
+def _let_signals_end_the_process() -> None:
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.remove_signal_handler(number)
 
 
 def _grace() -> Any:

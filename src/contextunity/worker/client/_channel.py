@@ -249,15 +249,13 @@ class Reconnects:
         if self.failures == 0:
             self.since = time.monotonic()
         self.failures += 1
-        # A stopping server cancels the open streams.
-        lost = failure.transient or (self.began and failure.code is grpc.StatusCode.CANCELLED)
         patient = (
             time.monotonic() - self.since < self.policy.reconnect_for
             if self.began
             else not self.policy.exhausted(self.failures, self.since)
         )
         delay = self.policy.delay(self.failures, failure)
-        if not lost or not patient or not self.deadline.allows(delay):
+        if not failure.transient or not patient or not self.deadline.allows(delay):
             raise failure
         self.policy.observe(self.failures, failure, delay)
         return delay

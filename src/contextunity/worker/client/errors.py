@@ -18,6 +18,8 @@ __all__ = ["FieldViolation", "TaskFailedError", "WorkerServiceError"]
 
 _TLS_FAILED, _NO_TLS, _UNTRUSTED = "Tls handshake failed", "WRONG_VERSION_NUMBER", "CERTIFICATE_VERIFY_FAILED"
 """Parts of grpcio's details if a handshake fails; the latter two are OpenSSL's own names."""
+_OWN_CANCELLATIONS = ("Locally cancelled by application!", "Channel closed!")
+"""grpcio's details if this process cancelled the call itself."""
 _TRANSPORT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
@@ -76,7 +78,7 @@ class WorkerServiceError(ContextUnityError):
         self.retry_after = retry_after
         self.method = method
         self.target = target
-        self._lasting = False
+        self._lasting = self._dropped = False
         super().__init__(f"{' '.join(filter(None, (code.name, reason)))}: {message}")
 
     @property
@@ -91,7 +93,7 @@ class WorkerServiceError(ContextUnityError):
         """Whether a retry with the same unit can succeed."""
         if self._lasting:
             return False
-        return self.code is grpc.StatusCode.UNAVAILABLE or self.retry_after is not None
+        return self.code is grpc.StatusCode.UNAVAILABLE or self.retry_after is not None or self._dropped
 
     @classmethod
     def from_rpc_error(
@@ -119,6 +121,8 @@ class WorkerServiceError(ContextUnityError):
             )
             # A retry may use another address of the name, where nothing listens, and would report that instead.
             made._lasting = _TLS_FAILED in details and (_NO_TLS in details or _UNTRUSTED in details)
+            # A server that stops drops calls that reach it in the same moment, without a word.
+            made._dropped = code is grpc.StatusCode.CANCELLED and details not in _OWN_CANCELLATIONS
             return made
         metadata = dict(info.metadata)
         return cls(

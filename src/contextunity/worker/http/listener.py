@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import resource
 import socket
 from collections.abc import AsyncGenerator, Generator
@@ -13,7 +14,9 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -22,6 +25,7 @@ from contextunity.core.tokens import MAX_TOKEN_LENGTH
 from ..admission import Admission
 from ..auth import Authenticator
 from ..errors import PortTakenError
+from ..readiness import Readiness
 from ..service import WorkerService
 from ..settings import Settings, is_loopback
 from .admission import RequestAdmission
@@ -34,8 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "application", "listen", "running_http"]
 
-_STOP_GRACE = 5
-"""Seconds that calls under way have to finish when the server stops."""
+_LAST_WORD = 1
+"""Seconds after the grace period for calls to be told that they end."""
 _IDLE = 10.0
 """Seconds after which a connection is looked at: one on which nothing was asked twice in a row is closed."""
 _SLOW_READER = 60.0
@@ -67,6 +71,7 @@ async def running_http(
     settings: Settings,
     listening: socket.socket,
     tls: ServerTls | None = None,
+    readiness: Readiness | None = None,
 ) -> AsyncGenerator[int, None]:
     """Serves while the context is open; gives the port.
 
@@ -77,11 +82,12 @@ async def running_http(
         settings: of the process, such as which pages of browsers may call.
         listening: as from `listen`; it is closed in the end.
         tls: of the connections; plaintext unless given.
+        readiness: what `/readyz` reports; ready unless given.
     """
     port: int = listening.getsockname()[1]
     server = Server(
         uvicorn.Config(
-            application(service, admission, authenticator, settings),
+            application(service, admission, authenticator, settings, readiness),
             loop="none",
             http=_Protocol,
             ws="none",
@@ -94,7 +100,7 @@ async def running_http(
             date_header=False,
             limit_concurrency=_max_connections(),
             backlog=_BACKLOG,
-            timeout_graceful_shutdown=_STOP_GRACE,
+            timeout_graceful_shutdown=math.ceil(settings.shutdown_grace) + _LAST_WORD,
             h11_max_incomplete_event_size=2 * MAX_TOKEN_LENGTH,
             ssl_context_factory=None if tls is None else lambda _config, _default: tls.ssl_context(),
         )
@@ -109,11 +115,24 @@ async def running_http(
 
 
 def application(
-    service: WorkerService, admission: Admission, authenticator: Authenticator, settings: Settings
+    service: WorkerService,
+    admission: Admission,
+    authenticator: Authenticator,
+    settings: Settings,
+    readiness: Readiness | None = None,
 ) -> Starlette:
     """All that the listener serves."""
     request_admission = RequestAdmission(authenticator, settings)
-    routes = [*openapi_routes(service, request_admission), *codec_routes(service.client, request_admission)]
+
+    async def livez(_request: Request) -> PlainTextResponse:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_request: Request) -> PlainTextResponse:
+        ready = readiness is None or readiness.is_ready
+        return PlainTextResponse("ready\n") if ready else PlainTextResponse("not ready\n", status_code=503)
+
+    probes = [Route("/livez", livez), Route("/readyz", readyz)]
+    routes = [*probes, *openapi_routes(service, request_admission), *codec_routes(service.client, request_admission)]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.http_origins,
@@ -122,7 +141,8 @@ def application(
         expose_headers=_EXPOSED,
         max_age=7200,
     )
-    guard = Middleware(_Guard, only_this_machine=settings.auth == "none" and is_loopback(settings.listen_host))
+    only_this_machine = settings.auth == "none" and is_loopback(settings.listen_host)
+    guard = Middleware(_Guard, only_this_machine=only_this_machine, readiness=readiness)
     calls = Calls(admission, settings.max_unit_bytes, settings.max_payload_values)
     return Starlette(routes=[*routes, Mount("/", calls)], middleware=[guard, cors])
 
@@ -202,10 +222,11 @@ class _Guard:
         app: does the rest.
         only_this_machine: whether callers are on this machine and not asked who they are. Then a page of any site could
             call in a browser's name, by a name of its own for this address; so only names of this machine are taken.
+        readiness: of the process; once it stops, each answer is the last one on its connection.
     """
 
-    def __init__(self, app: Any, *, only_this_machine: bool) -> None:
-        self._app, self._only_this_machine = app, only_this_machine
+    def __init__(self, app: Any, *, only_this_machine: bool, readiness: Readiness | None) -> None:
+        self._app, self._only_this_machine, self._readiness = app, only_this_machine, readiness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -224,6 +245,9 @@ class _Guard:
             return
 
         async def send_in_time(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._readiness is not None and self._readiness.is_stopping:
+                # Its caller connects again, which a load balancer sends elsewhere.
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
             async with asyncio.timeout(_SLOW_READER):
                 await send(message)
 

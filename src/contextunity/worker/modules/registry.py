@@ -50,12 +50,15 @@ class ModuleContext:
         quotas: quotas of tenants.
         workflows: contracts of all registered modules by workflow_type. With them, a module starts workflows of other
             modules, which it does not import.
+        snapshot_key_file: file of keys, as for `key_files`, that seal what a module leaves in Temporal's history to
+            load it again; None if the settings name none.
     """
 
     settings: Any
     data_folder: Path
     quotas: Quotas = field(default_factory=Quotas)
     workflows: Mapping[str, WorkflowContract] = field(default_factory=dict[str, WorkflowContract])
+    snapshot_key_file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, cast
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -21,7 +17,7 @@ from temporalio.converter import PayloadCodec
 
 from ..errors import SettingsError
 from ..file_changes import FileChanges
-from ..token_keys import read_secret_text
+from ..key_files import read_key_file
 from .converter import KEY_ID
 from .errors import PayloadKeyError
 
@@ -32,10 +28,8 @@ _LOG = logging.getLogger(__name__)
 ENCODING = b"binary/encrypted"
 """The `encoding` of an encrypted payload."""
 
-_KEY_BYTES = 32
 _NONCE_BYTES = 12
 _SECONDS_BETWEEN_LOOKS = 1.0
-_HOW = "each key is 32 random bytes in Base64, such as `openssl rand -base64 32` prints"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,43 +51,8 @@ def read_payload_keys(path: Path) -> PayloadKeys:
     Raises:
         SettingsError: the file cannot be read or is invalid; all violations are reported at once, and no key is shown.
     """
-    try:
-        values: Mapping[str, Any] = tomllib.loads(read_secret_text(path))
-    except tomllib.TOMLDecodeError:
-        raise SettingsError([f"payload_keys_file = {str(path)!r}: not a TOML file that can be read"]) from None
-    violations = [
-        f"{name}: there is no such setting; known ones: current, keys"
-        for name in sorted(values.keys() - {"current", "keys"})
-    ]
-    found, current = values.get("keys"), values.get("current")
-    keys = cast("dict[str, object]", found) if isinstance(found, dict) else {}
-    ciphers = dict[str, AESGCM]()
-    if not keys:
-        violations.append(f'keys: is missing; add a table [keys] with lines such as "2026-01" = "…"; {_HOW}')
-    for key_id, text in keys.items():
-        key = _key(text)
-        if key is None:
-            violations.append(f"keys: {key_id!r} is not a key; {_HOW}")
-        else:
-            ciphers[key_id] = AESGCM(key)
-    if not isinstance(current, str) or (current and current not in keys):
-        listed = ", ".join(map(repr, keys)) or "none"
-        violations.append(
-            f"current: should name the key that encrypts, one of {listed}; or be empty, to write payloads in clear"
-        )
-    if violations:
-        raise SettingsError([f"payload_keys_file = {str(path)!r}: {violation}" for violation in violations])
-    return PayloadKeys(current=cast("str", current), ciphers=ciphers)
-
-
-def _key(text: object) -> bytes | None:
-    if not isinstance(text, str):
-        return None
-    try:
-        key = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return key if len(key) == _KEY_BYTES else None
+    file = read_key_file(path, "payload_keys_file", "encrypts", or_empty="to write payloads in clear")
+    return PayloadKeys(current=file.current, ciphers={key_id: AESGCM(key) for key_id, key in file.keys.items()})
 
 
 class EncryptionCodec(PayloadCodec):

@@ -1,8 +1,9 @@
-"""Counts how runs of workflows and attempts of activities end."""
+"""Counts how runs of workflows begin and end, and how attempts of activities end."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 from temporalio import activity, workflow
@@ -18,7 +19,7 @@ from temporalio.worker import (
 
 from contextunity.core import context
 
-from ..metrics import ACTIVITY_FAILURES_TOTAL, ACTIVITY_RETRIES_TOTAL, WORKFLOWS_TOTAL
+from ..metrics import ACTIVITY_FAILURES_TOTAL, ACTIVITY_RETRIES_TOTAL, START_SECONDS, WORKFLOWS_TOTAL
 
 __all__ = ["MetricsInterceptor"]
 
@@ -31,7 +32,7 @@ class MetricsInterceptor(Interceptor):
         return _ActivityInbound(next)
 
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:
-        """Counts runs that end."""
+        """Counts runs that begin, and that end."""
         return _WorkflowInbound
 
 
@@ -58,6 +59,7 @@ class _ActivityInbound(ActivityInboundInterceptor):
 
 class _WorkflowInbound(WorkflowInboundInterceptor):
     async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:
+        _observe_start()
         try:
             result = await super().execute_workflow(input)
         except workflow.ContinueAsNewError:
@@ -70,6 +72,28 @@ class _WorkflowInbound(WorkflowInboundInterceptor):
             raise
         _count_end("completed")
         return result
+
+
+_REMEMBERED = 10_000
+"""Runs whose beginning was observed. A first task that fails is tried again, and is no replay then."""
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _observed(_run_id: str) -> list[float]:
+    """What was observed of a run; nothing at first. Workflows run in several threads, which this serves."""
+    return []
+
+
+def _observe_start() -> None:
+    info = workflow.info()
+    # A run that continues, repeats or resets another one has a start that nobody asked for.
+    if workflow.unsafe.is_replaying() or info.parent is not None or info.run_id != info.first_execution_run_id:
+        return
+    observed = _observed(info.run_id)
+    if not observed:
+        # `start_time` is when the server gave the first task to this worker.
+        observed.append((info.start_time - info.workflow_start_time).total_seconds())
+        START_SECONDS.observe(max(0.0, observed[0]), workflow_type=info.workflow_type, tenant=_tenant())
 
 
 def _count_end(status: str) -> None:

@@ -83,6 +83,7 @@ async def running_workers(
                     data_folder=settings.data_folder,
                     quotas=quotas,
                     workflows=workflows or {},
+                    snapshot_key_file=settings.snapshot_key_file,
                 )
                 with naming_data_folder(settings.data_folder):
                     await _open(stack, module, module.config.lifespan, context)

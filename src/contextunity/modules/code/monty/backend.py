@@ -22,7 +22,7 @@ from process_jail import CannotCarry, encode
 from process_jail.scratch import remove
 
 from ..backend import Outcome, Program, ToolCall, ToolReply
-from ..errors import SandboxUnavailable
+from ..errors import SandboxUnavailable, SnapshotRetiredError
 from .files import FolderFullError, Snapshot, fill_folder, pack, read_folder, unpack
 from .guest import CALL_HOOK, LAST, keep_last_expression, report_source, simple_report_source, tools_source
 from .outcome import EXIT_CODES, Ending, ending_of
@@ -174,14 +174,15 @@ class MontyBackend:
         """Resume a program that stopped at a tool.
 
         Raises:
-            ValueError: the snapshot is invalid, or from another version of Monty.
+            ValueError: the snapshot is invalid.
+            SnapshotRetiredError: it is from another version of Monty.
             SandboxUnavailable: the backend is not open.
         """
         stopped = await asyncio.to_thread(unpack, snapshot)
         if stopped.version != self._version:
-            raise ValueError(
+            raise SnapshotRetiredError(
                 f"the program stopped in Monty {stopped.version}, and this worker has {self._version}, which cannot "
-                "resume it; keep a worker with the old version until its programs have ended"
+                "resume it; keep a worker with the old version until its programs have ended, or run it again"
             )
 
         async def go_on(session: AsyncMontySession, mount: MountDir, output: Output) -> AsyncSnapshot:

@@ -73,6 +73,8 @@ _VARIABLES = {
     "CONTEXTWORKER_METRICS_HOST": "metrics_host",
     "CONTEXTWORKER_METRICS_PORT": "metrics_port",
     "CONTEXTWORKER_PAYLOAD_KEYS_FILE": "payload_keys_file",
+    "CONTEXTWORKER_PAYLOAD_STORAGE": "payload_storage",
+    "CONTEXTWORKER_PAYLOAD_STORAGE_THRESHOLD": "payload_storage_threshold",
     "CONTEXTWORKER_QUOTAS_FILE": "quotas_file",
     "CONTEXTWORKER_QUOTAS_REDIS_URL": "quotas_redis_url",
     "CONTEXTWORKER_SHUTDOWN_GRACE": "shutdown_grace",
@@ -92,8 +94,10 @@ _CLIENT_VARIABLES = frozenset({"CONTEXTWORKER_TARGET", "CONTEXTWORKER_TENANT", "
 _CODEC_VARIABLE = "CONTEXTWORKER_PURE_PYTHON"
 """Variables that the codec reads at import, before the settings."""
 _LIST_FIELDS = frozenset({"http_origins", "module_paths"})
-_SECRET_FIELDS = frozenset({"quotas_redis_url", "token_secret"})
+_SECRET_FIELDS = frozenset({"payload_storage", "quotas_redis_url", "token_secret"})
+"""Settings whose wrong values are not shown: they are secrets, or somebody may write credentials into them."""
 _LOOPBACK = "127.0.0.1"
+_STORAGE = re.compile(r"file:///[^?#]*|s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()/\-]*)?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+")
 
 
@@ -230,6 +234,11 @@ class Settings(BaseModel):
     payload_keys_file: Path | None = None
     """TOML file of the keys that payloads are encrypted with, as `docs/security.md` shows; it is read again when it has
     changed. Payloads are in clear unless given. Environment: CONTEXTWORKER_PAYLOAD_KEYS_FILE."""
+    payload_storage: str = ""
+    """Where payloads above the threshold are kept, as file:///FOLDER or s3://BUCKET/PREFIX; Temporal then has only
+    references to them. All payloads are sent to Temporal unless given. Environment: CONTEXTWORKER_PAYLOAD_STORAGE."""
+    payload_storage_threshold: int = Field(default=256 * 1024, ge=1024, le=1024 * 1024)
+    """Bytes from which on a payload is stored there. Environment: CONTEXTWORKER_PAYLOAD_STORAGE_THRESHOLD."""
     quotas: TenantQuotas = TenantQuotas()
     """Default quotas of a tenant, overridden by `quotas_file`. In the file: `[quotas]`."""
     quotas_file: Path | None = None
@@ -252,6 +261,15 @@ class Settings(BaseModel):
     def _names_a_redis(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise PydanticCustomError("redis_url", "should be a URL such as redis://user:password@host:6379/0")
+        return url
+
+    @field_validator("payload_storage")
+    @classmethod
+    def _names_a_storage(cls, url: str) -> str:
+        if url and not _STORAGE.fullmatch(url):
+            raise PydanticCustomError(
+                "storage", "should be file:///FOLDER with an absolute path, or s3://BUCKET or s3://BUCKET/PREFIX"
+            )
         return url
 
     @field_validator("http_origins")

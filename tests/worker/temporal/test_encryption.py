@@ -31,6 +31,7 @@ from contextunity.worker.schedules import ScheduleManager
 from contextunity.worker.service import Call, WorkerService
 from contextunity.worker.settings import Settings
 from contextunity.worker.temporal.client import connect
+from contextunity.worker.temporal.converter import encoding_converter
 from contextunity.worker.temporal.encryption import EncryptionCodec, read_payload_keys
 from contextunity.worker.temporal.errors import PayloadKeyError
 from contextunity.worker.temporal.worker import running_workers
@@ -221,7 +222,7 @@ async def test_what_was_written_in_clear_goes_on(deployment: Deployment, tmp_pat
     told = await _ask(service, "GetTaskStatus", workflow_id=started["workflow_id"])
     assert told["status"] == "completed"
     unread = await _ask(before, "GetTaskStatus", workflow_id=started["workflow_id"])
-    assert "cannot be decoded here: the payload is encrypted with the key 'a'" in unread["notice"]
+    assert "cannot be read here: the payload is encrypted with the key 'a'" in unread["notice"]
     args = {"supplier_code": "camping-trade"}
     again = {**entry, "args": args}
     again.pop("tenant_id")
@@ -262,7 +263,7 @@ async def test_a_missing_key_loses_nothing(deployment: Deployment, tmp_path: Pat
 
 async def test_the_codec_endpoint_decrypts_and_names_a_missing_key(tmp_path: Path) -> None:
     keys = EncryptionCodec(_write(tmp_path / "keys", "a", a=_OLD))
-    client: Any = SimpleNamespace(namespace="default", data_converter=SimpleNamespace(payload_codec=keys))
+    client: Any = SimpleNamespace(namespace="default", data_converter=encoding_converter(keys))
     request_admission: Any = SimpleNamespace(
         admit=lambda request, permission: None,
         body=lambda request: request.body(),

@@ -37,7 +37,6 @@ from contextunity.worker.errors import SettingsError
 from contextunity.worker.settings import Settings, load_settings
 from contextunity.worker.temporal.client import connect, payload_storage
 from contextunity.worker.temporal.converter import (
-    LARGEST_STORED,
     encoding_converter,
     for_workflow,
     without_storage,
@@ -236,13 +235,14 @@ async def test_a_process_without_the_storage_says_which_setting_it_lacks(folder:
         await encoding_converter(None).decode([payload])
 
 
-async def test_limits_are_those_of_what_is_sent(folder: Path, tmp_path: Path) -> None:
+async def test_limits_are_those_of_what_is_sent(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contextunity.worker.temporal.converter.LARGEST_STORED", 2 * _LARGE)
     codec = EncryptionCodec(write_keys(tmp_path / "keys", "a", a=os.urandom(32)))
     for converter in (_in_folder(folder), encoding_converter(codec, folder_storage(folder, threshold=_THRESHOLD))):
         to_payloads = converter.payload_converter.to_payloads
-        to_payloads([HarvestResponse(harvest_id="x" * _LARGE)] * 100)
-        with pytest.raises(PayloadTooLargeError, match="the payload storage takes 52,428,800 at most"):
-            to_payloads([HarvestResponse(harvest_id="x" * LARGEST_STORED)])
+        to_payloads([HarvestResponse(harvest_id="x" * _LARGE)] * 2)
+        with pytest.raises(PayloadTooLargeError, match="the payload storage takes 6,291,456 at most"):
+            to_payloads([HarvestResponse(harvest_id="x" * 2 * _LARGE)])
         with pytest.raises(PayloadTooLargeError, match="Temporal takes 2,096,128 at most"):
             to_payloads([HarvestResponse(harvest_id="x" * (_THRESHOLD - 500))] * 600)
         with pytest.raises(PayloadTooLargeError, match="Temporal takes 2,09"):
@@ -335,12 +335,12 @@ async def test_what_workflows_send_is_stored_and_replays_where_the_folder_is_mou
         )
         assert asked == large
         await handle.terminate()
+    assert {path.parent.parent.name for path in _files(folder)} == {"default"}
     elsewhere = tmp_path / "elsewhere"
     shutil.move(folder, elsewhere)
     plugin = ContextWorkerPlugin(external_storage=folder_storage(elsewhere))
     for history in histories:
         await Replayer(workflows=steps.WORKFLOWS, plugins=[plugin]).replay_workflow(history)
-    assert {path.parent.parent.name for path in _files(elsewhere)} == {"default"}
 
 
 async def test_a_missing_input_is_waited_for(
@@ -356,8 +356,10 @@ async def test_a_missing_input_is_waited_for(
         async for event in handle.fetch_history_events(wait_new_event=True):
             if event.HasField("workflow_task_failed_event_attributes"):
                 message = event.workflow_task_failed_event_attributes.failure.message
+                assert "is not in payload_storage: it was deleted" in message
                 break
-        assert "is not in payload_storage: it was deleted" in message
+        else:
+            pytest.fail("it ended without its input")
         (tmp_path / "kept").rename(path)
         assert await handle.result() == HarvestResponse(harvest_id="x" * _LARGE)
 
@@ -368,7 +370,7 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     root = tmp_path / "s3"
     (root / "payloads").mkdir(parents=True)
     # Its command line cannot take a free port.
-    handler = type("Handler", (importlib.import_module("localbucket").S3Handler,), {"data_root": root})
+    handler: Any = type("Handler", (importlib.import_module("localbucket").S3Handler,), {"data_root": root})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import ipaddress
+import logging
 import socket
 import ssl
 import time
@@ -50,6 +51,8 @@ __all__ = [
 ]
 
 MAX_REDIRECTS = 5
+_LOG = logging.getLogger(__name__)
+
 _PORTS = {"http": 80, "https": 443}
 _DRAINED_BYTES = 64 * 1024
 """A redirect's body up to this size is read, so that its connection can be reused."""
@@ -314,6 +317,7 @@ async def _followed(
     for _ in range(MAX_REDIRECTS + 1):
         request = client.build_request("GET", here.copy_with(fragment=None), headers=headers, extensions=extensions)
         response = await client.send(request, stream=True, follow_redirects=False)
+        _LOG.debug("GET %s: %d", shown(here), response.status_code)
         try:
             if not response.has_redirect_location:
                 yield response

@@ -244,8 +244,8 @@ def too_large(metadata: Mapping[str, str]) -> ServiceError:
     """Return the error for input that is too large for the Temporal server."""
     return ServiceError(
         Reason.UNIT_TOO_LARGE,
-        "the input is larger than the Temporal server's limit, by default 2 MiB; pass a reference to the data instead, or "
-        "have the operator set payload_storage",
+        "the input is larger than the Temporal server's limit, by default 2 MiB; pass a reference to the data instead, "
+        "or have the operator set payload_storage",
         metadata=metadata,
     )
 

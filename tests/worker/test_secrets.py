@@ -116,7 +116,7 @@ def test_settings_are_not_shown_in_tracebacks() -> None:
     """A repr is what tracebacks, debuggers and logs of mistakes show."""
     secret = _planted("value")["value"]
     settings = Settings.model_validate({"token_secret": secret * 2, "quotas_redis_url": f"redis://:{secret}@h"})
-    modules = {
+    modules: dict[str, Any] = {
         "harvest": {
             "catalogue_url": f"postgresql://u:{secret}@h/d",
             "proxy": f"http://u:{secret}@h",
@@ -285,8 +285,8 @@ class _Deployment:
                 last = dict(ContextUnit.from_protobuf(each).payload)
         return f"{last['status']}: {last.get('error', '')}"
 
-    def get(self, url: str, body: bytes | None = None, **headers: str) -> int:
-        request = urllib.request.Request(url, body, {"content-type": "application/json", **headers})
+    def get(self, url: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> int:
+        request = urllib.request.Request(url, body, {"content-type": "application/json", **(headers or {})})
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
                 self.found.add(f"HTTP {url}", answer.read() + str(answer.headers).encode())
@@ -392,11 +392,11 @@ async def test_no_secret_is_anywhere(deployment: _Deployment, client: Client) ->
     for name, token in rejected.items():
         assert deployment.call("ListTasks", token, f"answers to a token that is {name}") == {}
         headers = {"authorization": f"Bearer {token}", "cookie": f"a={SECRETS['cookie of a call']}"}
-        assert deployment.get(f"{deployment.http}/openapi.json", **headers) == 401
+        assert deployment.get(f"{deployment.http}/openapi.json", headers) == 401
     headers = {"authorization": f"Bearer {deployment.token}", "x-api-key": SECRETS["API key of a call"]}
-    assert deployment.get(f"{deployment.http}/openapi.json", **headers) == 200
+    assert deployment.get(f"{deployment.http}/openapi.json", headers) == 200
     path = f"{deployment.http}/contextunity.harvest.v1.HarvestService/Harvest"
-    assert deployment.get(path, b'{"supplierCode": "unheard-of"}', **headers) == 404
+    assert deployment.get(path, headers, b'{"supplierCode": "unheard-of"}') == 404
     assert deployment.command("list", token=deployment.token) == 0
     assert deployment.command("status", deployment.tasks[1], token=deployment.token) in (0, 1)
     assert deployment.command("schedules", "list", token=deployment.token) == 0
@@ -405,9 +405,9 @@ async def test_no_secret_is_anywhere(deployment: _Deployment, client: Client) ->
         assert deployment.get(f"http://127.0.0.1:{port}/metrics") == 200
     await _read_temporal(deployment, client)
     deployment.end()
-    for path in (deployment.folder / ".contextworker").rglob("*"):
-        if path.is_file():
-            found.add(f"file {path.relative_to(deployment.folder)}", path.read_bytes())
+    for file in (deployment.folder / ".contextworker").rglob("*"):
+        if file.is_file():
+            found.add(f"file {file.relative_to(deployment.folder)}", file.read_bytes())
 
     signatures = {name: token.rpartition(".")[2] for name, token in {**rejected, "good": deployment.token}.items()}
     assert found.leaks(**signatures) == []

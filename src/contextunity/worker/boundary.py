@@ -25,7 +25,7 @@ from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
 from .rejected_calls import trace_id_of
 from .service import Call, ContractCall, ContractMethod, Method, WorkerService, respond, run_in_thread, stream
 from .service import contract_methods as contracts
-from .temporal.errors import PayloadTooLargeError
+from .temporal.errors import PayloadStorageError, PayloadTooLargeError, UnreadablePayloadError
 
 __all__ = ["SERVICE_NAME", "Boundary", "read_unit"]
 
@@ -243,6 +243,11 @@ def _service_error(error: Exception, method: Method, trace_id: str) -> ServiceEr
         return error
     if isinstance(error, PayloadTooLargeError):
         return ServiceError(Reason.UNIT_TOO_LARGE, error.message)
+    if isinstance(error, UnreadablePayloadError):
+        return ServiceError(Reason.PAYLOAD_UNREADABLE, str(error))
+    if isinstance(error, PayloadStorageError):
+        _LOG.error("%s: %s", method.name, error)
+        return ServiceError(Reason.PAYLOAD_STORAGE_UNAVAILABLE, str(error))
     if isinstance(error, AuthenticationError):
         return ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
     _LOG.error("%s failed, trace_id %s", method.name, trace_id, exc_info=error)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import ipaddress
+import logging
 import socket
 import ssl
 import time
@@ -50,7 +51,11 @@ __all__ = [
 ]
 
 MAX_REDIRECTS = 5
+_LOG = logging.getLogger(__name__)
+
 _PORTS = {"http": 80, "https": 443}
+_INVALID_LOCATION = "Invalid URL in location header"
+"""Begins the HTTP library's message for a redirect to what is no URL."""
 _DRAINED_BYTES = 64 * 1024
 """A redirect's body up to this size is read, so that its connection can be reused."""
 _FETCH = "contextworker_fetch"
@@ -313,7 +318,14 @@ async def _followed(
     extensions = {} if fetch is None else {_FETCH: fetch}
     for _ in range(MAX_REDIRECTS + 1):
         request = client.build_request("GET", here.copy_with(fragment=None), headers=headers, extensions=extensions)
-        response = await client.send(request, stream=True, follow_redirects=False)
+        try:
+            response = await client.send(request, stream=True, follow_redirects=False)
+        except httpx.RemoteProtocolError as error:
+            if not str(error).startswith(_INVALID_LOCATION):
+                raise
+            # The library's text quotes a part of the URL, which may be a password.
+            raise httpx.RemoteProtocolError(f"{shown(here)} redirects to an invalid URL") from None
+        _LOG.debug("GET %s: %d", shown(here), response.status_code)
         try:
             if not response.has_redirect_location:
                 yield response
@@ -331,8 +343,8 @@ async def _followed(
 def _redirected(here: httpx.URL, response: httpx.Response) -> httpx.URL:
     try:
         there = here.join(response.headers["location"])
-    except (httpx.InvalidURL, UnicodeError, ValueError) as error:
-        raise httpx.RemoteProtocolError(f"{shown(here)} redirects to an invalid URL: {error}") from error
+    except (httpx.InvalidURL, UnicodeError, ValueError):
+        raise httpx.RemoteProtocolError(f"{shown(here)} redirects to an invalid URL") from None
     if _origin_or_none(there) != _origin_or_none(here):
         # Send neither our credentials nor one server's cookies to another.
         return there.copy_with(username=None, password=None) if there.userinfo else there

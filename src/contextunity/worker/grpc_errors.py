@@ -75,6 +75,11 @@ class Reason(Enum):
         None,
         "the worker's answer does not match the service's contract",
     )
+    PAYLOAD_UNREADABLE = (
+        _Code.FAILED_PRECONDITION,
+        None,
+        "the service lacks the key of a payload, or cannot read it in the payload storage; the error says which",
+    )
     NAMESPACE_UNKNOWN = (_Code.FAILED_PRECONDITION, None, "the Temporal server lacks the namespace of this deployment")
     TASK_FAILED = (
         _Code.FAILED_PRECONDITION,
@@ -94,6 +99,11 @@ class Reason(Enum):
     UNIT_LATE = (_Code.DEADLINE_EXCEEDED, None, "the unit did not arrive in time after the headers of its call")
     DEADLINE_PASSED = (_Code.DEADLINE_EXCEEDED, None, "the caller's deadline passed before there was an answer")
     TEMPORAL_UNAVAILABLE = (_Code.UNAVAILABLE, 1, "the Temporal server cannot be reached")
+    PAYLOAD_STORAGE_UNAVAILABLE = (
+        _Code.UNAVAILABLE,
+        2,
+        "the payload storage does not take the input; nothing was sent",
+    )
     NO_WORKER_ANSWERS = (_Code.UNAVAILABLE, 2, "no worker answered the query or update in time")
     STOPPING = (_Code.UNAVAILABLE, 1, "the service is stopping; retry with another instance or after its restart")
     TEMPORAL_ERROR = (_Code.INTERNAL, None, "the Temporal server had an internal error")
@@ -234,7 +244,8 @@ def too_large(metadata: Mapping[str, str]) -> ServiceError:
     """Return the error for input that is too large for the Temporal server."""
     return ServiceError(
         Reason.UNIT_TOO_LARGE,
-        "the input is larger than the Temporal server's limit, by default 2 MiB; pass a reference to the data instead",
+        "the input is larger than the Temporal server's limit, by default 2 MiB; pass a reference to the data instead, "
+        "or have the operator set payload_storage",
         metadata=metadata,
     )
 

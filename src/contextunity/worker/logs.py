@@ -21,6 +21,8 @@ __all__ = ["ContextFilter", "JsonFormatter", "TextFormatter", "configure"]
 
 _CONTEXT_FIELDS = ("trace_id", "tenant_id")
 _WORK_FIELDS = ("workflow_id", "run_id", "workflow_type", "activity_type", "attempt")
+_TALKATIVE = ("boto3", "botocore", "httpcore", "httpx", "s3transfer", "urllib3")
+"""Libraries that log URLs and headers, which may contain secrets, below warnings; `egress` logs requests without."""
 _TEXT_FIELDS = (*_CONTEXT_FIELDS, "workflow_id", "activity_type")
 
 
@@ -36,8 +38,8 @@ def configure(settings: Settings) -> None:
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter(debugging=debugging))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    # One line per request of a module, with URLs that may contain secrets, is only for debugging.
-    logging.getLogger("httpx").setLevel(logging.DEBUG if debugging else logging.WARNING)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     # Otherwise the SDK would append to each message, as a dict, what our formatters show.
     workflow.logger.workflow_info_on_message = False
     activity.logger.activity_info_on_message = False

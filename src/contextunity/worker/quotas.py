@@ -28,7 +28,8 @@ from .errors import EgressBudgetError, SettingsError
 from .file_changes import FileChanges
 from .grpc_errors import Reason, ServiceError, from_rpc_error
 from .metrics import FETCHED_BYTES_TOTAL, QUOTA_REFUSALS_TOTAL
-from .settings import Settings, TenantQuotas, describe_violations
+from .setting_errors import describe_violations
+from .settings import Settings, TenantQuotas
 from .temporal.search_attributes import TENANT_ATTRIBUTE, quoted
 
 if TYPE_CHECKING:
@@ -321,13 +322,13 @@ class Quotas:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError([f"quotas_file = {str(path)!r}: not a readable TOML file: {error}"]) from None
         except ValidationError as error:
-            raise SettingsError(describe_violations(error, {}, f"{path.name}: ")) from None
+            raise SettingsError(describe_violations(error, _File, {}, f"{path.name}: ")) from None
         by_tenant, violations = dict[str, TenantQuotas](), list[str]()
         for tenant, given in read.tenants.items():
             try:
                 by_tenant[tenant] = TenantQuotas.model_validate({**self._defaults.model_dump(), **given})
             except ValidationError as error:
-                violations += describe_violations(error, {}, f"{path.name}: tenants.{tenant}.")
+                violations += describe_violations(error, TenantQuotas, {}, f"{path.name}: tenants.{tenant}.")
         if violations:
             raise SettingsError(violations)
         self._by_tenant = by_tenant

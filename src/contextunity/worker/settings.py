@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -28,6 +29,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from .errors import SettingsError
+from .setting_errors import describe_violations
 
 __all__ = [
     "DEFAULT_FILE",
@@ -35,7 +37,6 @@ __all__ = [
     "OLDER_NAMES",
     "Settings",
     "TenantQuotas",
-    "describe_violations",
     "ignored_warning",
     "is_loopback",
     "is_of_kubernetes",
@@ -73,6 +74,8 @@ _VARIABLES = {
     "CONTEXTWORKER_METRICS_HOST": "metrics_host",
     "CONTEXTWORKER_METRICS_PORT": "metrics_port",
     "CONTEXTWORKER_PAYLOAD_KEYS_FILE": "payload_keys_file",
+    "CONTEXTWORKER_PAYLOAD_STORAGE": "payload_storage",
+    "CONTEXTWORKER_PAYLOAD_STORAGE_THRESHOLD": "payload_storage_threshold",
     "CONTEXTWORKER_QUOTAS_FILE": "quotas_file",
     "CONTEXTWORKER_QUOTAS_REDIS_URL": "quotas_redis_url",
     "CONTEXTWORKER_READY_FILE": "ready_file",
@@ -95,8 +98,8 @@ _CLIENT_VARIABLES = frozenset({"CONTEXTWORKER_TARGET", "CONTEXTWORKER_TENANT", "
 _CODEC_VARIABLE = "CONTEXTWORKER_PURE_PYTHON"
 """Variables that the codec reads at import, before the settings."""
 _LIST_FIELDS = frozenset({"http_origins", "module_paths"})
-_SECRET_FIELDS = frozenset({"quotas_redis_url", "token_secret"})
 _LOOPBACK = "127.0.0.1"
+_STORAGE = re.compile(r"file:///[^?#]*|s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()/\-]*)?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+")
 
 
@@ -243,6 +246,11 @@ class Settings(BaseModel):
     """TOML file of the keys that seal what modules leave in Temporal's history to load it again, such as states of
     programs; all workers need the same. Without it a key is made in the data folder.
     Environment: CONTEXTWORKER_SNAPSHOT_KEY_FILE."""
+    payload_storage: str = Field(default="", repr=False)
+    """Where payloads above the threshold are kept, as file:///FOLDER or s3://BUCKET/PREFIX; Temporal then has only
+    references to them. All payloads are sent to Temporal unless given. Environment: CONTEXTWORKER_PAYLOAD_STORAGE."""
+    payload_storage_threshold: int = Field(default=256 * 1024, ge=1024, le=1024 * 1024)
+    """Bytes from which on a payload is stored there. Environment: CONTEXTWORKER_PAYLOAD_STORAGE_THRESHOLD."""
     quotas: TenantQuotas = TenantQuotas()
     """Default quotas of a tenant, overridden by `quotas_file`. In the file: `[quotas]`."""
     quotas_file: Path | None = None
@@ -265,6 +273,17 @@ class Settings(BaseModel):
     def _names_a_redis(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise PydanticCustomError("redis_url", "should be a URL such as redis://user:password@host:6379/0")
+        if url is not None and not _has_port_or_none(url.get_secret_value()):
+            raise PydanticCustomError("redis_url", "percent-encode special characters of the password, such as / and #")
+        return url
+
+    @field_validator("payload_storage")
+    @classmethod
+    def _names_a_storage(cls, url: str) -> str:
+        if url and not _STORAGE.fullmatch(url):
+            raise PydanticCustomError(
+                "storage", "should be file:///FOLDER with an absolute path, or s3://BUCKET or s3://BUCKET/PREFIX"
+            )
         return url
 
     @field_validator("http_origins")
@@ -307,6 +326,15 @@ class Settings(BaseModel):
         """`listen_host` and `port` for gRPC, an IPv6 address in brackets."""
         host = self.listen_host
         return f"[{host}]:{self.port}" if ":" in host and not host.startswith("[") else f"{host}:{self.port}"
+
+
+def _has_port_or_none(url: str) -> bool:
+    """Whether what comes after the host is a port: of an unquoted password it is a part."""
+    try:
+        parts = urlsplit(url)
+        return parts.port is not None or "@" not in (parts.path + parts.query + parts.fragment)
+    except ValueError:
+        return False
 
 
 _BEYOND_THIS_MACHINE = (
@@ -357,7 +385,7 @@ def load_settings(
     settings, wrong = _validate(values)
     file = folder / (environ.get(_SETTINGS_FILE) or DEFAULT_FILE)
     settings._folder = file.absolute().parent  # pyright: ignore[reportPrivateUsage]  # it is not a setting
-    violations += describe_violations(wrong, origins) if wrong else tls_violations(settings)
+    violations += describe_violations(wrong, Settings, origins) if wrong else tls_violations(settings)
     if violations:
         raise SettingsError(violations, settings)
     return settings
@@ -428,24 +456,6 @@ def _read_file(
             f"{path.name}: quotas_redis_url may hold a password; set CONTEXTWORKER_QUOTAS_REDIS_URL instead"
         )
     return values, {key: f"{path.name}: {key}" for key in values}
-
-
-def describe_violations(error: ValidationError, origins: Mapping[str, str], prefix: str = "") -> list[str]:
-    """Return one line for each invalid value of a ValidationError: its place, the value, what it should be."""
-    lines = list[str]()
-    for violation in error.errors(include_url=False):
-        location = [str(part) for part in violation["loc"]]
-        where = origins.get(location[0], f"{prefix}{location[0]}") if location else prefix.rstrip(".")
-        where = ".".join([where, *location[1:]])
-        if violation["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown setting")
-        elif violation["type"] == "missing":
-            lines.append(f"{where}: is required")
-        elif location and location[0] in _SECRET_FIELDS:
-            lines.append(f"{where}: {violation['msg'][0].lower()}{violation['msg'][1:]}")
-        else:
-            lines.append(f"{where} = {violation['input']!r}: {violation['msg'][0].lower()}{violation['msg'][1:]}")
-    return lines
 
 
 OLDER_NAMES: Mapping[str, str] = {"TEMPORAL_HOST": "temporal_host", "LOG_LEVEL": "log_level"}

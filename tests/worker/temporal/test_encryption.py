@@ -31,6 +31,7 @@ from contextunity.worker.schedules import ScheduleManager
 from contextunity.worker.service import Call, WorkerService
 from contextunity.worker.settings import Settings
 from contextunity.worker.temporal.client import connect
+from contextunity.worker.temporal.converter import encoding_converter
 from contextunity.worker.temporal.encryption import EncryptionCodec, read_payload_keys
 from contextunity.worker.temporal.errors import PayloadKeyError
 from contextunity.worker.temporal.worker import running_workers
@@ -39,7 +40,7 @@ _OLD, _NEW = os.urandom(32), os.urandom(32)
 _PAYLOAD = Payload(metadata={"encoding": b"binary/plain"}, data=b"supplier")
 
 
-def _write(path: Path, current: str, **keys: bytes) -> Path:
+def write_keys(path: Path, current: str, **keys: bytes) -> Path:
     lines = [f'current = "{current}"', "[keys]"]
     lines += [f'{name} = "{base64.b64encode(key).decode()}"' for name, key in keys.items()]
     path.write_text("\n".join(lines) + "\n")
@@ -48,27 +49,27 @@ def _write(path: Path, current: str, **keys: bytes) -> Path:
 
 
 async def test_it_writes_the_format_of_temporals_samples(tmp_path: Path) -> None:
-    (encrypted,) = await EncryptionCodec(_write(tmp_path / "keys", "a", a=_OLD)).encode([_PAYLOAD])
+    (encrypted,) = await EncryptionCodec(write_keys(tmp_path / "keys", "a", a=_OLD)).encode([_PAYLOAD])
     assert dict(encrypted.metadata) == {"encoding": b"binary/encrypted", "encryption-key-id": b"a"}
     plain = AESGCM(_OLD).decrypt(encrypted.data[:12], encrypted.data[12:], None)
     assert Payload.FromString(plain) == _PAYLOAD
 
 
 async def test_the_same_payload_is_never_the_same_bytes(tmp_path: Path) -> None:
-    first, second = await EncryptionCodec(_write(tmp_path / "keys", "a", a=_OLD)).encode([_PAYLOAD, _PAYLOAD])
+    first, second = await EncryptionCodec(write_keys(tmp_path / "keys", "a", a=_OLD)).encode([_PAYLOAD, _PAYLOAD])
     assert first.data != second.data
 
 
 async def test_what_is_in_clear_is_read_as_it_is(tmp_path: Path) -> None:
-    keys = EncryptionCodec(_write(tmp_path / "keys", "a", a=_OLD))
+    keys = EncryptionCodec(write_keys(tmp_path / "keys", "a", a=_OLD))
     assert await keys.decode([_PAYLOAD]) == [_PAYLOAD]
 
 
 async def test_keys_change_without_a_restart(tmp_path: Path) -> None:
-    path = _write(tmp_path / "keys", "a", a=_OLD)
+    path = write_keys(tmp_path / "keys", "a", a=_OLD)
     reader, writer = EncryptionCodec(path), EncryptionCodec(path)
     before = await writer.encode([_PAYLOAD])
-    _write(path, "b", a=_OLD, b=_NEW)
+    write_keys(path, "b", a=_OLD, b=_NEW)
     after = await EncryptionCodec(path).encode([_PAYLOAD])
     assert after[0].metadata["encryption-key-id"] == b"b"
     # A key that is not known yet is looked for at once.
@@ -77,15 +78,15 @@ async def test_keys_change_without_a_restart(tmp_path: Path) -> None:
 
 
 async def test_encryption_can_end(tmp_path: Path) -> None:
-    path = _write(tmp_path / "keys", "a", a=_OLD)
+    path = write_keys(tmp_path / "keys", "a", a=_OLD)
     before = await EncryptionCodec(path).encode([_PAYLOAD])
-    keys = EncryptionCodec(_write(path, "", a=_OLD))
+    keys = EncryptionCodec(write_keys(path, "", a=_OLD))
     assert await keys.encode([_PAYLOAD]) == [_PAYLOAD]
     assert await keys.decode(before) == [_PAYLOAD]
 
 
 async def test_a_wrong_file_is_logged_and_the_keys_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = _write(tmp_path / "keys", "a", a=_OLD)
+    path = write_keys(tmp_path / "keys", "a", a=_OLD)
     keys = EncryptionCodec(path)
     path.write_text("current = ")
     unknown = Payload(metadata={"encoding": b"binary/encrypted", "encryption-key-id": b"z"}, data=b"0" * 40)
@@ -104,7 +105,7 @@ async def test_a_wrong_file_is_logged_and_the_keys_stay(tmp_path: Path, caplog: 
     ],
 )
 async def test_bytes_that_were_changed_are_rejected(tmp_path: Path, change: Any) -> None:
-    keys = EncryptionCodec(_write(tmp_path / "keys", "a", a=_OLD))
+    keys = EncryptionCodec(write_keys(tmp_path / "keys", "a", a=_OLD))
     (encrypted,) = await keys.encode([_PAYLOAD])
     encrypted.data = change(encrypted.data)
     with pytest.raises(PayloadKeyError, match="cannot be decrypted with the key 'a'"):
@@ -174,7 +175,7 @@ async def _ask(service: WorkerService, name: str, **payload: Any) -> Any:
 
 
 async def test_the_server_sees_no_content(deployment: Deployment, tmp_path: Path) -> None:
-    keys = _write(tmp_path / "keys", "a", a=_OLD)
+    keys = write_keys(tmp_path / "keys", "a", a=_OLD)
     client = await deployment.client(keys)
     service = WorkerService(client, deployment.registry)
     await deployment.work(client, keys)
@@ -212,7 +213,7 @@ async def test_what_was_written_in_clear_goes_on(deployment: Deployment, tmp_pat
     await manager.create_schedule(**entry, payload=HarvestRequest(supplier_code="camping-trade", tenant_id="acme"))
     before = WorkerService(plain, deployment.registry)
     started = await _ask(before, "StartWorkflow", workflow_type="harvest", supplier_code="camping-trade")
-    keys = _write(tmp_path / "keys", "a", a=_OLD)
+    keys = write_keys(tmp_path / "keys", "a", a=_OLD)
     client = await deployment.client(keys)
     service = WorkerService(client, deployment.registry)
     await deployment.work(client, keys)
@@ -221,7 +222,7 @@ async def test_what_was_written_in_clear_goes_on(deployment: Deployment, tmp_pat
     told = await _ask(service, "GetTaskStatus", workflow_id=started["workflow_id"])
     assert told["status"] == "completed"
     unread = await _ask(before, "GetTaskStatus", workflow_id=started["workflow_id"])
-    assert "cannot be decoded here: the payload is encrypted with the key 'a'" in unread["notice"]
+    assert "cannot be read here: the payload is encrypted with the key 'a'" in unread["notice"]
     args = {"supplier_code": "camping-trade"}
     again = {**entry, "args": args}
     again.pop("tenant_id")
@@ -242,7 +243,7 @@ async def _attempted(handle: WorkflowHandle[Any, Any]) -> None:
 
 
 async def test_a_missing_key_loses_nothing(deployment: Deployment, tmp_path: Path) -> None:
-    new = _write(tmp_path / "new", "b", a=_OLD, b=_NEW)
+    new = write_keys(tmp_path / "new", "b", a=_OLD, b=_NEW)
     client = await deployment.client(new)
     service = WorkerService(client, deployment.registry)
     started = await _ask(service, "StartWorkflow", workflow_type="harvest", supplier_code="camping-trade")
@@ -252,17 +253,17 @@ async def test_a_missing_key_loses_nothing(deployment: Deployment, tmp_path: Pat
         await deployment.client(None), deployment.registry.select(["harvest"]), deployment.settings(None)
     ):
         await _attempted(handle)
-    late = _write(tmp_path / "late", "a", a=_OLD)
+    late = write_keys(tmp_path / "late", "a", a=_OLD)
     await deployment.work(await deployment.client(late), late)
     await _attempted(handle)
-    _write(late, "a", a=_OLD, b=_NEW)
+    write_keys(late, "a", a=_OLD, b=_NEW)
     await handle.result()
     assert (await _ask(service, "GetTaskStatus", workflow_id=started["workflow_id"]))["status"] == "completed"
 
 
 async def test_the_codec_endpoint_decrypts_and_names_a_missing_key(tmp_path: Path) -> None:
-    keys = EncryptionCodec(_write(tmp_path / "keys", "a", a=_OLD))
-    client: Any = SimpleNamespace(namespace="default", data_converter=SimpleNamespace(payload_codec=keys))
+    keys = EncryptionCodec(write_keys(tmp_path / "keys", "a", a=_OLD))
+    client: Any = SimpleNamespace(namespace="default", data_converter=encoding_converter(keys))
     request_admission: Any = SimpleNamespace(
         admit=lambda request, permission: None,
         body=lambda request: request.body(),
@@ -274,7 +275,7 @@ async def test_the_codec_endpoint_decrypts_and_names_a_missing_key(tmp_path: Pat
         sent = [json_format.MessageToDict(each) for each in await keys.encode([_PAYLOAD])]
         shown = await http.post("/codec/default/decode", json={"payloads": sent})
         assert shown.json() == {"payloads": [json_format.MessageToDict(_PAYLOAD)]}
-        other = EncryptionCodec(_write(tmp_path / "other", "b", b=_NEW))
+        other = EncryptionCodec(write_keys(tmp_path / "other", "b", b=_NEW))
         sent = [json_format.MessageToDict(each) for each in await other.encode([_PAYLOAD])]
         rejected = await http.post("/codec/default/decode", json={"payloads": sent})
     assert rejected.status_code == 400

@@ -17,7 +17,7 @@ _MAXIMUM_WALL = 30.0
 class LimitSettings(BaseModel):
     """Limits of one program: `[modules.code.limits]` and `[modules.code.maximum]`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     wall: float = Field(default=5.0, gt=0, le=540)
     """Seconds of wall-clock time, without tools."""
@@ -36,7 +36,7 @@ class LimitSettings(BaseModel):
 class CodeSettings(BaseModel):
     """`[modules.code]` in the settings file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     python: Literal["monty", "cpython"] = "monty"
     """Backend for the language `python` and for requests without a language."""

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import grpc
 from contextunity.gen.contextunity.harvest.v1 import Enrichment, ProductToEnrich
 from contextunity.gen.contextunity.router import router_pb2_grpc
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 
 from contextunity.core import CodecError, ContextUnit, context, worker_pb2
 
@@ -163,7 +163,7 @@ class RouterEnricher:
                 request, timeout=self._settings.router_timeout, metadata=metadata
             )
         except grpc.aio.AioRpcError as error:
-            raise self._failed(error) from error
+            raise self._failed(error, token) from (error if token is None else None)
         try:
             return ContextUnit.from_protobuf(answer)
         except CodecError as error:
@@ -214,8 +214,12 @@ class RouterEnricher:
             raise self._nonsense(f"enrichments: none of the {len(products)} products is among them")
         return found
 
-    def _failed(self, error: grpc.aio.AioRpcError) -> EnricherError:
-        code, details = error.code(), (error.details() or "no details")[:_MAX_DETAILS]
+    def _failed(self, error: grpc.aio.AioRpcError, token: SecretStr | None) -> EnricherError:
+        details = error.details() or "no details"
+        if token is not None:
+            # A router may quote what it rejects.
+            details = details.replace(token.get_secret_value(), "***")
+        code, details = error.code(), details[:_MAX_DETAILS]
         text = f"the router {self._target} answered {code.name}: {details}"
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return RouterTimeoutError(

@@ -14,12 +14,12 @@ __all__ = ["GardenerSettings"]
 class GardenerSettings(BaseModel):
     """`[modules.gardener]` in the settings file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     taxonomy: Path = BUNDLED_TAXONOMY
     """File of the categories and words, relative to the folder of the settings file; default: the included
     one."""
-    router_url: str | None = Field(default=None, pattern=r"^https?://[^/\s?#]+/?$")
+    router_url: str | None = Field(default=None, pattern=r"^https?://[^/\s?#@]+/?$", repr=False)
     """Address of the router service: http://HOST:PORT, or https:// with TLS. Without it, only the rules enrich."""
     router_tokens: dict[str, SecretStr] = Field(default_factory=dict[str, SecretStr])
     """Bearer token by tenant: the router takes the tenant from it. For other tenants, the call has no token."""

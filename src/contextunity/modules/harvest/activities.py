@@ -62,7 +62,7 @@ from contextunity.worker.temporal.errors import is_not_found
 
 from .catalogue import CatalogueError, CurrentReading, FetchedFrom, HarvestMismatch, PageGone
 from .catalogue.enrichments import Wanted
-from .errors import HARVESTS_TAKEN, FeedChangedError, FeedUnreachableError, HarvestError
+from .errors import HARVESTS_TAKEN, FeedChangedError, FeedUnreachableError, HarvestError, shown_url
 from .feeds import FeedUnchangedError, KnownVersion, open_feed, read_page
 from .resources import Resources, current
 from .transform import clean_text, sale_dates, transform_page
@@ -216,7 +216,7 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
             incomplete, detail = feed.incomplete, _BROKEN_OFF if broken else _LENGTH_UNKNOWN
         fetched_from = FetchedFrom(
             workflow_id=workflow_id,
-            feed=feed,
+            feed=_for_history(feed),
             end=fetched.next_cursor,
             end_of_feed=fetched.end_of_feed,
             seconds=time.monotonic() - began,
@@ -229,7 +229,7 @@ async def fetch_products(request: FetchProductsRequest) -> FetchProductsResponse
     FEED_ROWS_TOTAL.add(rows, supplier=page.supplier_code, tenant=page.tenant_id)
     return FetchProductsResponse(
         # The request's data are in the history already, and would be repeated for each page.
-        feed=feed if looked else None,
+        feed=_for_history(feed) if looked else None,
         next_cursor=fetched.next_cursor,
         end_of_feed=fetched.end_of_feed,
         fetched=rows,
@@ -274,6 +274,11 @@ async def _open_feed(
     )
     feed.url = source.url
     return feed, cursor
+
+
+def _for_history(feed: Feed) -> Feed:
+    """Return the feed for payloads and the catalogue: its address without user, password and query."""
+    return dataclasses.replace(feed, url=shown_url(feed.url))
 
 
 def _as_configured(resources: Resources, supplier_code: str, feed: Feed) -> Feed:

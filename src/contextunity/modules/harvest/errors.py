@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import ClassVar
-from urllib.parse import urlsplit, urlunsplit
 
 from contextunity.core.errors import ContextUnityError
 
@@ -20,21 +19,21 @@ __all__ = [
     "FeedUnreachableError",
     "HarvestError",
     "SupplierUnknownError",
+    "shown_url",
 ]
 
 HARVESTS_TAKEN = "HarvestsTaken"
 """Type of the ApplicationError if it is not the harvest's turn yet; the harvest waits."""
 
 
-def _shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """Return a URL without user, password and query, which may contain secrets."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        # Not a URL that was fetched; the part before the query helps to fix it.
-        return url.partition("?")[0]
-    query = "…" if parts.query else ""
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+    scheme, separator, rest = url.partition("://")
+    if scheme.lower() not in ("http", "https"):
+        return url
+    # Up to the last @, since an unquoted password may contain anything.
+    place, question, _ = rest.rpartition("@")[2].partition("?")
+    return f"{scheme}{separator}{place.partition('#')[0]}{question}{'…' if question else ''}"
 
 
 class HarvestError(ContextUnityError):
@@ -88,7 +87,7 @@ class FeedUnreachableError(HarvestError):
         self.retry_after = retry_after
         self.reason = reason or (f"the server answered {status}" if status else "no answer")
         super().__init__(
-            f"feed {_shown(url)} cannot be fetched: {self.reason}; check the URL and that the server is up"
+            f"feed {shown_url(url)} cannot be fetched: {self.reason}; check the URL and that the server is up"
         )
 
 
@@ -123,7 +122,7 @@ class FeedRefusedError(HarvestError):
         """Initialize with what is forbidden, and how to allow it."""
         self.url, self.host, self.address, self.reason, self.setting = url, host, address, reason, setting
         way_out = setting or "no setting allows it; give the supplier another url"
-        super().__init__(f"feed {_shown(url)} is forbidden: {reason}; {way_out}")
+        super().__init__(f"feed {shown_url(url)} is forbidden: {reason}; {way_out}")
 
 
 class FeedLimitError(HarvestError):
@@ -140,7 +139,7 @@ class FeedLimitError(HarvestError):
     def __init__(self, url: str, *, setting: str, seen: str) -> None:
         """Initialize with the limit, and how it is exceeded."""
         self.url, self.setting, self.seen = url, setting, seen
-        super().__init__(f"feed {_shown(url)} {seen}; ask the supplier about it, or change its {setting}")
+        super().__init__(f"feed {shown_url(url)} {seen}; ask the supplier about it, or change its {setting}")
 
 
 class FeedFormatError(HarvestError):
@@ -161,7 +160,7 @@ class FeedFormatError(HarvestError):
         self.expected = expected
         self.seen = seen
         self.line = line
-        where = f"feed {_shown(url)}, line {line}" if line else f"feed {_shown(url)}"
+        where = f"feed {shown_url(url)}, line {line}" if line else f"feed {shown_url(url)}"
         super().__init__(f"{where}: expected {expected}, but found {seen}; check the supplier's url and format")
 
 
@@ -181,7 +180,7 @@ class FeedEmptyError(HarvestError):
         """Initialize with the URL of the empty feed."""
         self.url = url
         self.detail = detail
-        super().__init__(f"feed {_shown(url)} is empty: {detail}; ask the supplier, or check the url")
+        super().__init__(f"feed {shown_url(url)} is empty: {detail}; ask the supplier, or check the url")
 
 
 class FeedChangedError(HarvestError):
@@ -201,6 +200,6 @@ class FeedChangedError(HarvestError):
         self.expected = expected
         self.seen = seen
         super().__init__(
-            f"feed {_shown(url)} was replaced while it was being harvested: version {expected!r} became "
+            f"feed {shown_url(url)} was replaced while it was being harvested: version {expected!r} became "
             f"{seen or 'unknown'!r}; start the harvest again"
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
+import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -14,7 +15,7 @@ from .feeds import FeedBounds, feed_folder_of, file_path
 from .feeds.encoding import usable_encoding
 from .feeds.model import DEFAULT_BOUNDS, MAX_ENTRY_SETTING_BYTES
 
-_OUTSIDE = "is in no feed folder; add this line to [modules.harvest]: {line}"
+_OUTSIDE = "{url} is in no feed folder; add this line to [modules.harvest]: {line}"
 
 __all__ = ["BUNDLED_SUPPLIER", "HarvestSettings", "SupplierSettings"]
 
@@ -25,9 +26,9 @@ BUNDLED_SUPPLIER = "camping-trade"
 class SupplierSettings(BaseModel):
     """One supplier: `[modules.harvest.suppliers.CODE]` in the settings file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    url: str = Field(pattern=r"^(https?|file)://.+|^bundled:[a-z-]+$")
+    url: str = Field(pattern=r"^(https?|file)://.+|^bundled:[a-z-]+$", repr=False)
     """URL of the feed: http://, https:// or file://."""
     format: Literal["shopify_csv", "google_xml", "google_tsv", "json_lines"] | None = None
     """Format of the feed; detected from the feed by default."""
@@ -56,6 +57,11 @@ class SupplierSettings(BaseModel):
     max_delisted_share: float | None = Field(default=None, ge=0, le=1)
     """Overrides the setting in `[modules.harvest]`."""
 
+    @field_validator("url")
+    @classmethod
+    def _url_is_readable(cls, url: str) -> str:
+        return _readable(url)
+
     @field_validator("encoding")
     @classmethod
     def _encoding_is_usable(cls, name: str) -> str:
@@ -72,18 +78,32 @@ class SupplierSettings(BaseModel):
         )
 
 
+def _readable(url: str) -> str:
+    """Reject an address that the HTTP client would misread, such as one with an unquoted password."""
+    if url.startswith(("http://", "https://")):
+        try:
+            host = httpx.URL(url).host
+        except (httpx.InvalidURL, UnicodeError):
+            host = ""
+        if not host:
+            raise PydanticCustomError(
+                "url", "is not a URL; percent-encode special characters of the user and password, such as / and #"
+            )
+    return url
+
+
 class HarvestSettings(BaseModel):
     """`[modules.harvest]` in the settings file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    catalogue_url: str | None = None
+    catalogue_url: str | None = Field(default=None, repr=False)
     """SQLAlchemy URL of the catalogue's database, such as postgresql://user@host/name; by default a SQLite file in the
     data folder."""
     feed_folders: tuple[Path, ...] = Field(default=(), validate_default=True)
     """Folders that must contain file:// feeds, relative to the folder of the settings file; by default that folder, or
     the current one without a settings file."""
-    proxy: str | None = Field(default=None, pattern=r"^https?://.+")
+    proxy: str | None = Field(default=None, pattern=r"^https?://.+", repr=False)
     """URL of the proxy for feeds; by default none, regardless of the environment."""
     suppliers: dict[str, SupplierSettings] = Field(default_factory=dict)
     """Suppliers by supplier_code. The bundled one exists unless an entry with its name replaces it."""
@@ -108,6 +128,11 @@ class HarvestSettings(BaseModel):
     """workflow_type, such as gardener, to signal after a harvest, and to start for the tenant if it does not run; none
     by default."""
 
+    @field_validator("proxy")
+    @classmethod
+    def _proxy_is_readable(cls, url: str | None) -> str | None:
+        return None if url is None else _readable(url)
+
     @field_validator("feed_folders")
     @classmethod
     def _folders_from_the_settings_file(cls, folders: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
@@ -119,7 +144,9 @@ class HarvestSettings(BaseModel):
     def _files_lie_in_feed_folders(self) -> Self:
         errors = [
             InitErrorDetails(
-                type=PydanticCustomError("outside_feed_folders", _OUTSIDE, {"line": self._folders_line(path)}),
+                type=PydanticCustomError(
+                    "outside_feed_folders", _OUTSIDE, {"url": repr(supplier.url), "line": self._folders_line(path)}
+                ),
                 loc=("suppliers", code, "url"),
                 input=supplier.url,
             )

@@ -166,7 +166,7 @@ def _mint(arguments: argparse.Namespace) -> int:
 
     from contextunity.core.tokens import ContextToken
 
-    from ..settings import describe_violations
+    from ..setting_errors import describe_violations
 
     now = int(time.time())
     begins = now if arguments.not_before is None else arguments.not_before
@@ -187,7 +187,7 @@ def _mint(arguments: argparse.Namespace) -> int:
             }
         )
     except ValidationError as error:
-        return fail(arguments, USAGE, "\n".join(describe_violations(error, {})), code="USAGE")
+        return fail(arguments, USAGE, "\n".join(describe_violations(error, ContextToken, {})), code="USAGE")
     kid = arguments.kid or f"{arguments.project}:{'ed25519' if arguments.private_key_file else 'hmac'}-001"
     text = _sign(token, kid, arguments)
     for what, given in {"tenant": arguments.tenant, "permission": arguments.permission}.items():

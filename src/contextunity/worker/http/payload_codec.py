@@ -1,7 +1,8 @@
 """The codec endpoint, which Temporal's web UI and command line call to show payloads in clear text and to encode input.
 
 Payloads are sent as JSON. Messages of the contracts become ProtoJSON, and ProtoJSON with a message name becomes bytes
-again. A payload codec (encryption, compression) decodes before and encodes after that.
+again. A payload codec (encryption, compression) decodes before and encodes after that. Payloads of the payload storage
+are fetched.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.client import Client
+from temporalio.common import RawValue
 
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 
 from ..grpc_errors import FieldViolation, ServiceError, invalid
-from ..temporal.errors import PayloadKeyError
+from ..temporal.converter import LARGEST_STORED
+from ..temporal.errors import PayloadKeyError, StoredPayloadError
 from .admission import RequestAdmission, check_values
 
 __all__ = ["codec_routes"]
@@ -69,9 +72,26 @@ def _read(body: bytes, most: int) -> list[Payload]:
 
 
 async def _decode(client: Client, payloads: Sequence[Payload]) -> Sequence[Payload]:
-    if client.data_converter.payload_codec is not None:
-        payloads = await client.data_converter.payload_codec.decode(payloads)
-    return [await asyncio.to_thread(_in_clear, each) for each in payloads]
+    made, fetched = list[Payload](), 0
+    for each in payloads:
+        if fetched > LARGEST_STORED:
+            made.append(_note(f"not shown: the stored payloads before it have {fetched:,} bytes; ask for it alone"))
+            continue
+        try:
+            # It is only fetched and decrypted.
+            (raw,) = await client.data_converter.decode([each], [RawValue])
+        except StoredPayloadError as error:
+            # The other payloads of the page are shown.
+            made.append(_note(f"not shown: {error}"))
+            continue
+        # Only what was fetched is larger than what came.
+        fetched += max(0, raw.payload.ByteSize() - each.ByteSize())
+        made.append(await asyncio.to_thread(_in_clear, raw.payload))
+    return made
+
+
+def _note(text: str) -> Payload:
+    return Payload(metadata={"encoding": b"json/plain"}, data=json.dumps(text).encode())
 
 
 async def _encode(client: Client, payloads: Sequence[Payload]) -> Sequence[Payload]:

@@ -24,7 +24,7 @@ from python_temporal.contract import (
 from ..errors import RegistryError, SettingsError, UnknownModuleError
 from ..quotas import Quotas
 from ..schedules import declaration_violations
-from ..settings import describe_violations
+from ..setting_errors import describe_violations
 from ..temporal.search_attributes import type_name
 
 __all__ = ["FAILURE_STATUSES", "ModuleConfig", "ModuleContext", "RegisteredModule", "WorkerRegistry"]
@@ -318,5 +318,5 @@ def _check_settings(
     try:
         return config.settings.model_validate(dict(section), context={"settings_folder": folder})
     except ValidationError as error:
-        violations += describe_violations(error, {}, f"modules.{config.name}.")
+        violations += describe_violations(error, config.settings, {}, f"modules.{config.name}.")
         return None

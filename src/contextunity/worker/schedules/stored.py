@@ -49,8 +49,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.core.context import HEADER
 from contextunity.core.errors import CodecError
-from contextunity.worker.temporal.converter import KEY_ID
-from contextunity.worker.temporal.errors import PayloadKeyError, is_not_found, missing_namespace
+from contextunity.worker.temporal.converter import KEY_ID, without_storage
+from contextunity.worker.temporal.errors import UnreadablePayloadError, is_not_found, missing_namespace
 from contextunity.worker.temporal.search_attributes import bound_attributes
 from contextunity.worker.temporal.tenancy import write_priority
 from python_temporal.contract import WorkflowContract
@@ -308,7 +308,7 @@ async def read_schedule(client: Client, temporal_id: str, description: DescribeS
         (kept,) = await client.data_converter.decode([action.memo.fields[MEMO]], [ScheduleEntry])
         context = _read_context(client, action)
         request = await _read_input(client, action)
-    except PayloadKeyError as error:
+    except UnreadablePayloadError as error:
         raise ScheduleError(f"schedule {temporal_id}: {error}") from None
     except CodecError:
         return None
@@ -336,12 +336,14 @@ async def _write_action(client: Client, checked: CheckedEntry) -> NewWorkflowExe
     action = NewWorkflowExecutionInfo(workflow_id=name.workflow_id)
     action.workflow_type.name = contract.name
     action.task_queue.name = entry.task_queue
+    # A schedule may last for years, longer than stored payloads are kept.
+    lasting = without_storage(client.data_converter)
     if checked.input is not None:
-        action.input.payloads.extend(await client.data_converter.encode([checked.input]))
+        action.input.payloads.extend(await lasting.encode([checked.input]))
     _write_options(action, contract, name.tenant_id)
     others = contract.search_attributes(checked.input) if contract.search_attributes else None
     converter.encode_search_attributes(bound_attributes(name.tenant_id, "", others), action.search_attributes)
-    (kept,) = await client.data_converter.encode([_kept(entry)])
+    (kept,) = await lasting.encode([_kept(entry)])
     action.memo.fields[MEMO].CopyFrom(kept)
     context = TaskContext(tenant_id=name.tenant_id, provenance=[f"schedule:{name.schedule_id}"])
     action.header.fields[HEADER].CopyFrom(_payload(client, context))

@@ -31,7 +31,7 @@ from contextunity.worker.grpc_errors import FieldViolation, Reason, ServiceError
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import OpenTasks, Quotas
 from contextunity.worker.schedules import DEFAULT_PROJECT
-from contextunity.worker.temporal.converter import ProtobufPayloadConverter
+from contextunity.worker.temporal.converter import LARGEST_STORED, ProtobufPayloadConverter
 from contextunity.worker.temporal.tenancy import DEFAULT_TENANT, tenant_violation
 from python_temporal.contract import WorkflowContract
 
@@ -93,6 +93,8 @@ class KnownTasks:
         return self._tasks.get(workflow_id)
 
 
+_LARGEST_INPUT = 4 * 1024 * 1024
+"""Maximum bytes of a request at any Temporal server; most servers accept half as much input."""
 _ID_LIMIT = 200
 """Maximum characters of a unit's ids. They should be UUIDs; clients with other ids are accepted."""
 _LABEL_LIMIT = 500
@@ -140,13 +142,22 @@ class Engine:
 
     @property
     def has_plain_payloads(self) -> bool:
-        """Whether payloads contain the plain bytes of messages, neither encrypted nor stored elsewhere."""
-        converter = self.client.data_converter
-        return (
-            converter.payload_codec is None
-            and converter.external_storage is None
-            and converter.payload_converter_class is ProtobufPayloadConverter
+        """Whether payloads contain the plain bytes of messages, not encrypted, if they are not stored elsewhere."""
+        converter_class = self.client.data_converter.payload_converter_class
+        return self.client.data_converter.payload_codec is None and (
+            converter_class is ProtobufPayloadConverter or getattr(converter_class, "stored_from", None) is not None
         )
+
+    @property
+    def stored_from(self) -> int | None:
+        """Bytes from which on payloads are stored elsewhere; None if all are sent to Temporal."""
+        storage = self.client.data_converter.external_storage
+        return None if storage is None else storage.payload_size_threshold
+
+    @property
+    def largest_input(self) -> int:
+        """Bytes of the largest input that Temporal or the payload storage may take."""
+        return _LARGEST_INPUT if self.client.data_converter.external_storage is None else LARGEST_STORED
 
 
 @dataclass(kw_only=True, slots=True)

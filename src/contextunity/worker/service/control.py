@@ -41,6 +41,7 @@ from contextunity.worker.grpc_errors import (
     too_large,
     unreadable,
 )
+from contextunity.worker.temporal.converter import for_workflow
 from contextunity.worker.temporal.tenancy import id_violation
 from python_temporal.contract import (
     ContractError,
@@ -116,7 +117,9 @@ class TaskControlHandlers:
             request_id=call.request_id,
         )
         if value is not None:
-            wanted.input.payloads.extend(await client.data_converter.encode([value]))
+            workflow_type = run.description.workflow_execution_info.type.name
+            storing = for_workflow(client.data_converter, client.namespace, run.workflow_id, workflow_type)
+            wanted.input.payloads.extend(await storing.encode([value]))
         context = client.data_converter.payload_converter.to_payload(call.context(run.tenant_id))
         wanted.header.fields[HEADER].CopyFrom(context)
         try:
@@ -160,7 +163,8 @@ class TaskControlHandlers:
         updates = run.contract.updates if run.contract else dict[str, UpdateBinding]()
         contract = _handler(run, "update", request.update, updates).contract
         value = handler_input(contract, _args(request), request.input)
-        if value is not None and len(codec.encode(value)) > _MAX_UPDATE:
+        is_stored = self._engine.stored_from is not None
+        if value is not None and not is_stored and len(codec.encode(value)) > _MAX_UPDATE:
             raise too_large({"workflow_id": run.workflow_id})
         _check_running(run)
         update_id = call.request_id

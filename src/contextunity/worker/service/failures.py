@@ -10,7 +10,7 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.converter import DataConverter
 
-from contextunity.worker.temporal.errors import PayloadKeyError
+from contextunity.worker.temporal.errors import UnreadablePayloadError
 
 __all__ = ["chain_of", "decode_texts", "one_line"]
 
@@ -36,7 +36,7 @@ async def decode_texts(failure: Failure, converter: DataConverter) -> None:
     try:
         # This decodes the payloads in place; the returned exception is not needed.
         await converter.decode_failure(failure)
-    except PayloadKeyError as error:
+    except UnreadablePayloadError as error:
         for each in encoded:
             each.message = str(error)
         return

@@ -26,6 +26,7 @@ from contextunity.core import codec
 from contextunity.core.context import HEADER
 from contextunity.worker.fair_gate import FairGate
 from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error, too_large
+from contextunity.worker.temporal.converter import for_workflow
 from contextunity.worker.temporal.errors import is_not_found
 from contextunity.worker.temporal.search_attributes import (
     TENANT_ATTRIBUTE,
@@ -101,15 +102,27 @@ class StartRequestBuilder:
             others = contract.search_attributes(request.input)
             attributes = bound_attributes(request.tenant_id, call.unit_id, others)
             converter.encode_search_attributes(attributes, wanted.search_attributes)
-        if request.input is not None and request.message is not None and self._engine.has_plain_payloads:
-            kind = codec.full_name(request.input).encode()
-            data = codec.serialize(request.message)
-            _write(wanted.input.payloads.add(), data, encoding=b"binary/protobuf", messageType=kind)
-        elif request.input is not None:
-            wanted.input.payloads.extend(await self._client.data_converter.encode([request.input]))
+        if request.input is not None and not self._write_plainly(request, wanted):
+            storing = for_workflow(
+                self._client.data_converter, self._client.namespace, wanted.workflow_id, contract.name
+            )
+            wanted.input.payloads.extend(await storing.encode([request.input]))
         if wanted.workflow_id_conflict_policy == Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
             wanted.on_conflict_options.CopyFrom(OnConflictOptions(attach_request_id=True))
         return wanted
+
+    def _write_plainly(self, request: StartRequest, wanted: StartWorkflowExecutionRequest) -> bool:
+        """Write the input without the data converter; return False if it has to be encrypted or stored."""
+        if request.input is None or request.message is None or not self._engine.has_plain_payloads:
+            return False
+        payload = wanted.input.payloads.add()
+        kind, data = codec.full_name(request.input).encode(), codec.serialize(request.message)
+        _write(payload, data, encoding=b"binary/protobuf", messageType=kind)
+        stored_from = self._engine.stored_from
+        if stored_from is not None and payload.ByteSize() >= stored_from:
+            wanted.ClearField("input")
+            return False
+        return True
 
 
 def _write(payload: Payload, data: bytes, **metadata: bytes) -> None:
@@ -143,8 +156,6 @@ _AT_ONCE, _SHARE = 16, 1
 server the most; sequential starts slow down with the server and leave it time for other tenants."""
 _MOMENT = 1.0
 """Seconds after which a running start no longer counts against these limits."""
-_LARGEST_INPUT = 4 * 1024 * 1024
-"""Maximum bytes of a request at any Temporal server; most servers accept half as much input."""
 _LARGEST_ID = 64 * 1024
 """Maximum characters of an id; the server itself rejects shorter ones that are still too long."""
 
@@ -163,7 +174,7 @@ class StartWorkflowHandler:
         """Start the workflow of a workflow_type; see StartWorkflow in worker.proto."""
         request = await call.run_off_loop_if_large(read_start, call, self._engine.registry)
         if call.is_large:
-            await run_in_thread(_check_size, request)
+            await run_in_thread(_check_size, request, self._engine.largest_input)
         if request.contract.name == _PROGRAMS:
             # The caller may disconnect; its program still counts until it has ended.
             workflow_id, run_id = await asyncio.shield((await self.send(call, request)).started)
@@ -318,14 +329,14 @@ class StartWorkflowHandler:
         return tenant_in(description.workflow_execution_info.search_attributes)
 
 
-def _check_size(request: StartRequest) -> None:
-    """Reject ids and inputs that are too large for any Temporal server, before sending them.
+def _check_size(request: StartRequest, largest_input: int) -> None:
+    """Reject ids and inputs that are too large for any Temporal server or the storage, before sending them.
 
     Raises:
         ServiceError: the id or the input is too large.
     """
     size = 0 if request.message is None else request.message.ByteSize()
-    if len(request.workflow_id) > _LARGEST_ID or size > _LARGEST_INPUT:
+    if len(request.workflow_id) > _LARGEST_ID or size > largest_input:
         raise too_large({})
 
 

@@ -39,7 +39,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.worker.grpc_errors import from_rpc_error, task_unknown
-from contextunity.worker.temporal.errors import PayloadKeyError
+from contextunity.worker.temporal.errors import UnreadablePayloadError
 from contextunity.worker.temporal.search_attributes import tenant_in
 from python_temporal.contract import QueryContract, WorkflowContract
 
@@ -284,7 +284,7 @@ async def ask_progress(engine: Engine, workflow_id: str, run_id: str, query: Que
     try:
         answer = await engine.client.workflow_service.query_workflow(request, retry=True, timeout=_TIMEOUT)
         return Progress(answered=True, message=await packed(engine, answer.query_result.payloads, query.output_type))
-    except (CodecError, PayloadKeyError):
+    except (CodecError, UnreadablePayloadError):
         return Progress(answered=True)
     except RPCError as error:
         # This is the server's status if the workflow answered with an error.
@@ -424,8 +424,8 @@ class TaskStatusHandler:
                 except CodecError as error:
                     # The task has ended anyway, so report that.
                     status.notice = f"its result does not match the contract that this service knows: {error}"
-                except PayloadKeyError as error:
-                    status.notice = f"its result cannot be decoded here: {error}"
+                except UnreadablePayloadError as error:
+                    status.notice = f"its result cannot be read here: {error}"
             case "workflow_execution_failed_event_attributes":
                 failure = end.workflow_execution_failed_event_attributes.failure
                 status.failure = await chain_of(failure, converter, events)

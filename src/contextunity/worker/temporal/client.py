@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from temporalio.client import Client
-from temporalio.converter import PayloadCodec
+from temporalio.converter import ExternalStorage, PayloadCodec
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RetryConfig, RPCError
 
@@ -19,7 +19,7 @@ from ..settings import Settings
 from .plugin import ContextWorkerPlugin
 from .search_attributes import register_attributes
 
-__all__ = ["connect", "payload_codec", "with_port"]
+__all__ = ["connect", "payload_codec", "payload_storage", "with_port"]
 
 
 async def connect(
@@ -34,10 +34,10 @@ async def connect(
 
     Raises:
         TemporalUnreachableError: nothing answers in time, or access is denied.
-        SettingsError: the file of payload keys cannot be read or is invalid.
+        SettingsError: the payload keys or the payload storage cannot be used.
         SearchAttributesError: the namespace lacks search attributes, and registering them is not permitted.
     """
-    plugin = ContextWorkerPlugin(payload_codec=payload_codec(settings))
+    plugin = ContextWorkerPlugin(payload_codec=payload_codec(settings), external_storage=payload_storage(settings))
     config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
     if address is not None:
         config["target_host"] = address
@@ -77,6 +77,20 @@ def payload_codec(settings: Settings) -> PayloadCodec | None:
     from .encryption import EncryptionCodec
 
     return EncryptionCodec(settings.payload_keys_file)
+
+
+def payload_storage(settings: Settings) -> ExternalStorage | None:
+    """Return the storage of large payloads; None if all are sent to Temporal.
+
+    Raises:
+        SettingsError: the folder is missing or cannot be written to, or the client of S3 is not installed.
+    """
+    if not settings.payload_storage:
+        return None
+    # Imported on demand: most processes have no storage.
+    from .storage import open_storage
+
+    return open_storage(settings.payload_storage, settings.payload_storage_threshold)
 
 
 def with_port(address: str) -> str:

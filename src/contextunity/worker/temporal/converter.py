@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -19,10 +20,13 @@ from temporalio.converter import (
     CompositePayloadConverter,
     DataConverter,
     EncodingPayloadConverter,
+    ExternalStorage,
     JSONPlainPayloadConverter,
     JSONTypeConverter,
     PayloadCodec,
     SerializationContext,
+    StorageDriverStoreContext,
+    StorageDriverWorkflowInfo,
     WorkflowSerializationContext,
 )
 
@@ -30,10 +34,18 @@ from contextunity.core import codec
 from contextunity.core.errors import CodecError
 from contextunity.core.exact_datetime import read_isoformat
 
-from .errors import PayloadKeyError, PayloadTooLargeError, UndecodableInputError
+from .errors import PayloadKeyError, PayloadTooLargeError, StoredPayloadError, UndecodableInputError
 from .failure_converter import EncodingFailureConverter, FailureConverter
 
-__all__ = ["KEY_ID", "ProtobufPayloadConverter", "data_converter", "encoding_converter"]
+__all__ = [
+    "KEY_ID",
+    "LARGEST_STORED",
+    "ProtobufPayloadConverter",
+    "data_converter",
+    "encoding_converter",
+    "for_workflow",
+    "without_storage",
+]
 
 _Dataclass = betterproto2.Message
 
@@ -135,6 +147,8 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
         payload_limit: maximum bytes of an input or a result, by default that of Temporal servers. A server rejects the
             whole workflow task or the outcome of an activity if it is larger, and workers would retry them forever.
             None disables the check.
+        stored_from: bytes from which on a payload is stored outside of Temporal, and only a reference to it is sent;
+            None without a storage.
 
     Raises:
         PayloadTooLargeError: an input or a result exceeds the limit; the workflow or activity fails without retries.
@@ -145,6 +159,7 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
     """
 
     payload_limit: ClassVar[int | None] = 2 * 1024 * 1024
+    stored_from: ClassVar[int | None] = None
 
     def __init__(self) -> None:
         self._of_workflow = False
@@ -161,11 +176,23 @@ class ProtobufPayloadConverter(CompositePayloadConverter):
         """Encode values, each with the first converter that accepts it."""
         payloads = super().to_payloads(values)
         limit = self.payload_limit
-        if limit is not None and sum(payload.ByteSize() for payload in payloads) > limit - _OVERHEAD * len(payloads):
+        if limit is not None and self.stored_from is not None:
+            self._check_stored(values, payloads, limit, self.stored_from)
+        elif limit is not None and sum(payload.ByteSize() for payload in payloads) > limit - _OVERHEAD * len(payloads):
             size = Payloads(payloads=payloads).ByteSize()
             if size > limit:
                 raise PayloadTooLargeError(size, limit, _largest_part(values, payloads), _whose())
         return payloads
+
+    def _check_stored(self, values: Sequence[Any], payloads: Sequence[Payload], limit: int, stored_from: int) -> None:
+        """Check what is stored against the limit of the storage, and what is then sent against the server's."""
+        sizes = [payload.ByteSize() for payload in payloads]
+        if max(sizes, default=0) > LARGEST_STORED:
+            part = _largest_part(values, payloads)
+            raise PayloadTooLargeError(max(sizes), LARGEST_STORED, part, _whose(), taker="the payload storage")
+        sent = sum(size if size < stored_from else _REFERENCE for size in sizes) + _OVERHEAD * len(sizes)
+        if sent > limit:
+            raise PayloadTooLargeError(sent, limit, _largest_part(values, payloads), _whose())
 
     def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
         """Decode values, each by its encoding."""
@@ -210,25 +237,52 @@ class _GrowingPayloadConverter(ProtobufPayloadConverter):
     payload_limit = 2 * 1024 * 1024 - 1024
 
 
-class _DataConverter(DataConverter):
-    """Sets the limit for what follows: a codec or a storage may make payloads smaller, so then there is none.
+@functools.cache
+def _storing_converter(stored_from: int) -> type[ProtobufPayloadConverter]:
+    attributes = {"stored_from": stored_from, "__doc__": "Knows from which size on payloads are stored."}
+    return type("_StoringPayloadConverter", (_GrowingPayloadConverter,), attributes)
 
-    A codec with the attribute `keeps_size` only makes them a few bytes larger.
+
+class _DataConverter(DataConverter):
+    """Sets the limit for what follows: a codec may make payloads smaller, so then there is none.
+
+    A codec with the attribute `keeps_size` only makes them a few bytes larger. Of what is stored, a reference is sent.
     """
 
     def __post_init__(self) -> None:
-        payload_codec, is_stored = self.payload_codec, self.external_storage is not None
-        if self.payload_converter_class is ProtobufPayloadConverter and (payload_codec is not None or is_stored):
-            keeps_size = getattr(payload_codec, "keeps_size", False) and not is_stored
-            converter_class = _GrowingPayloadConverter if keeps_size else _UnlimitedPayloadConverter
+        payload_codec, storage = self.payload_codec, self.external_storage
+        if self.payload_converter_class is ProtobufPayloadConverter and (payload_codec or storage) is not None:
+            converter_class: type[ProtobufPayloadConverter] = _GrowingPayloadConverter
+            if payload_codec is not None and not getattr(payload_codec, "keeps_size", False):
+                converter_class = _UnlimitedPayloadConverter
+            elif storage is not None:
+                converter_class = _storing_converter(storage.payload_size_threshold)
             object.__setattr__(self, "payload_converter_class", converter_class)
         super().__post_init__()
+
+    async def decode(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
+        """Fetch, decrypt and decode values."""
+        try:
+            return await super().decode(payloads, type_hints)
+        except RuntimeError as error:
+            if _NO_STORAGE not in str(error):
+                raise
+            raise StoredPayloadError(
+                "the payload is in a payload storage, and this process has none; set "
+                "CONTEXTWORKER_PAYLOAD_STORAGE as for the process that wrote it"
+            ) from None
 
 
 KEY_ID = "encryption-key-id"
 """Metadata key for the key id of an encrypted payload."""
+LARGEST_STORED = 50 * 1024 * 1024
+"""Maximum bytes of a payload in the payload storage, as of a unit of the service."""
+_REFERENCE = 4 * 1024
+"""Maximum bytes of a reference to a stored payload; most have a tenth of that."""
 _OVERHEAD = 6
 """Maximum overhead in bytes of a payload in a list of payloads."""
+_NO_STORAGE = "[TMPRL1105]"
+"""Begins the SDK's message for a stored payload if there is no storage."""
 
 data_converter = _DataConverter(
     payload_converter_class=ProtobufPayloadConverter, failure_converter_class=FailureConverter
@@ -236,11 +290,40 @@ data_converter = _DataConverter(
 """The data converter for clients and workers; `contextunity.worker.plugin.ContextWorkerPlugin` sets it."""
 
 
-def encoding_converter(payload_codec: PayloadCodec) -> DataConverter:
-    """Return the data converter with a codec for payloads and failures, such as `encryption.EncryptionCodec`."""
+def encoding_converter(
+    payload_codec: PayloadCodec | None, external_storage: ExternalStorage | None = None
+) -> DataConverter:
+    """Return the data converter for a deployment.
+
+    Args:
+        payload_codec: encodes payloads and failures, such as `encryption.EncryptionCodec`.
+        external_storage: keeps large payloads, after they were encoded; see `storage.open_storage`.
+    """
+    if payload_codec is None and external_storage is None:
+        return data_converter
+    failures = FailureConverter if payload_codec is None else EncodingFailureConverter
     return dataclasses.replace(
-        data_converter, payload_codec=payload_codec, failure_converter_class=EncodingFailureConverter
+        data_converter,
+        payload_codec=payload_codec,
+        failure_converter_class=failures,
+        external_storage=external_storage,
     )
+
+
+def for_workflow(converter: DataConverter, namespace: str, workflow_id: str, workflow_type: str) -> DataConverter:
+    """Return a data converter that stores what it encodes with the other payloads of a workflow."""
+    if converter.external_storage is None:
+        return converter
+    target = StorageDriverWorkflowInfo(namespace=namespace, id=workflow_id, type=workflow_type)
+    # The SDK's client does the same in its own calls, and has no public way to it.
+    return converter._with_store_context(StorageDriverStoreContext(target=target))  # pyright: ignore[reportPrivateUsage]
+
+
+def without_storage(converter: DataConverter) -> DataConverter:
+    """Return a data converter that keeps all it encodes in Temporal, for what must outlast stored payloads."""
+    if converter.external_storage is None:
+        return converter
+    return encoding_converter(converter.payload_codec)
 
 
 def _payload(encoding: str, message_type: str, data: bytes) -> Payload:

@@ -16,8 +16,11 @@ __all__ = [
     "INVALID_INPUT",
     "PAYLOAD_TOO_LARGE",
     "PayloadKeyError",
+    "PayloadStorageError",
     "PayloadTooLargeError",
+    "StoredPayloadError",
     "UndecodableInputError",
+    "UnreadablePayloadError",
     "invalid_input",
     "is_not_found",
     "missing_namespace",
@@ -51,19 +54,20 @@ class UndecodableInputError(CodecError, ApplicationError):
 
 
 class PayloadTooLargeError(ContextUnityError, ApplicationError):
-    """An input or a result exceeds the Temporal server's limit. A retry does not help.
+    """An input or a result exceeds the limit of the Temporal server, or of the payload storage. A retry does not help.
 
     Attributes:
         size: its size in bytes.
         limit: the limit in bytes.
         largest: its largest part: `the field 'harvest_id' of HarvestResponse, with 3,000,004 bytes`.
+        taker: what has the limit.
     """
 
-    def __init__(self, size: int, limit: int, largest: str, where: str = "") -> None:
-        self.size, self.limit, self.largest = size, limit, largest
+    def __init__(self, size: int, limit: int, largest: str, where: str = "", taker: str = "Temporal") -> None:
+        self.size, self.limit, self.largest, self.taker = size, limit, largest, taker
         ApplicationError.__init__(
             self,
-            f"{where or 'a payload'} has {size:,} bytes, and Temporal takes {limit:,} at most; the largest part is "
+            f"{where or 'a payload'} has {size:,} bytes, and {taker} takes {limit:,} at most; the largest part is "
             f"{largest}. Keep it in a database or file, and pass on where it is",
             type=PAYLOAD_TOO_LARGE,
             non_retryable=True,
@@ -71,14 +75,26 @@ class PayloadTooLargeError(ContextUnityError, ApplicationError):
 
     def of(self, where: str) -> PayloadTooLargeError:
         """Return the same error with the owner of the payload: `the input of activity 'fetch'`."""
-        return PayloadTooLargeError(self.size, self.limit, self.largest, where)
+        return PayloadTooLargeError(self.size, self.limit, self.largest, where, self.taker)
 
 
-class PayloadKeyError(ContextUnityError):
-    """A payload cannot be decrypted with the keys of this process.
+class UnreadablePayloadError(ContextUnityError):
+    """A payload cannot be read by this process, but by another, or later.
 
-    It is not a CodecError, because the payload is valid. The task is retried until the key is available.
+    It is not a CodecError, because the payload is valid. Tasks are retried until it can be read.
     """
+
+
+class PayloadKeyError(UnreadablePayloadError):
+    """A payload cannot be decrypted with the keys of this process."""
+
+
+class StoredPayloadError(UnreadablePayloadError):
+    """A payload is not in the payload storage, cannot be read there, or has changed since it was stored."""
+
+
+class PayloadStorageError(ContextUnityError):
+    """The payload storage does not take a payload. The task is retried."""
 
 
 def _details(violations: Sequence[Violation]) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from temporalio.exceptions import ApplicationError
 
 from contextunity.core.errors import CodecError
 
-from .errors import PayloadTooLargeError, UndecodableInputError
+from .errors import PayloadTooLargeError, UndecodableInputError, UnreadablePayloadError
 
 __all__ = ["EncodingFailureConverter", "FailureConverter"]
 
@@ -48,6 +48,9 @@ class FailureConverter(DefaultFailureConverter):
             super().to_failure(UndecodableInputError(cause), payload_converter, failure)
         else:
             super().to_failure(exception, payload_converter, failure)
+        if isinstance(cause, UnreadablePayloadError) and failure.HasField("application_failure_info"):
+            # The SDK's error for heartbeat details is final, but they can be read later.
+            failure.application_failure_info.non_retryable = False
         if activity.in_activity() and not failure.application_failure_info.non_retryable:
             _shorten(failure)
 

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, Iterable
 
-from temporalio.converter import PayloadCodec
+from temporalio.converter import ExternalStorage, PayloadCodec
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
@@ -20,7 +20,7 @@ from shared_import_sandbox import sandboxed_runner
 
 from ..internal_fields import clear_internal
 from .context_interceptor import ContextInterceptor, fill_tenant
-from .converter import data_converter, encoding_converter
+from .converter import encoding_converter
 from .failure_interceptor import FailureInterceptor
 from .heartbeats import HeartbeatInterceptor
 from .metrics_interceptor import MetricsInterceptor
@@ -66,17 +66,25 @@ class ContextWorkerPlugin(SimplePlugin):
         passthrough_modules: further modules to share with the sandbox, such as the package of your generated code.
         payload_codec: encodes payloads and the texts of failures, such as
             `contextunity.worker.temporal.encryption.EncryptionCodec`; default: none.
+        external_storage: keeps large payloads outside of Temporal, such as
+            `contextunity.worker.temporal.storage.folder_storage`; default: none.
 
     Example:
         client = await Client.connect("localhost:7233", plugins=[ContextWorkerPlugin()])
     """
 
-    def __init__(self, *, passthrough_modules: Iterable[str] = (), payload_codec: PayloadCodec | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        passthrough_modules: Iterable[str] = (),
+        payload_codec: PayloadCodec | None = None,
+        external_storage: ExternalStorage | None = None,
+    ) -> None:
         self._passthrough = (*PASSTHROUGH_MODULES, *passthrough_modules)
         check_inputs_by(_prepare_input)
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK leaves some of its parameters open
             "contextunity.ContextWorkerPlugin",
-            data_converter=data_converter if payload_codec is None else encoding_converter(payload_codec),
+            data_converter=encoding_converter(payload_codec, external_storage),
             # What the first one brings, the next one labels by; what the last one makes of errors, it counts.
             interceptors=[
                 ContextInterceptor(),

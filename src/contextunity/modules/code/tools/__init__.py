@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from contextunity.core.codec import JsonValue
 from contextunity.worker.errors import SettingsError
-from contextunity.worker.settings import describe_violations
+from contextunity.worker.setting_errors import describe_violations
 
 from ..errors import ToolRefusedError, ToolUnknownError
 from ..settings import CodeSettings
@@ -180,5 +180,5 @@ def _check_settings(tool: Tool, section: Mapping[str, Any], errors: list[str]) -
     try:
         return tool.settings.model_validate(dict(section))
     except ValidationError as error:
-        errors += describe_violations(error, {}, f"modules.code.tools.{tool.name}.")
+        errors += describe_violations(error, tool.settings, {}, f"modules.code.tools.{tool.name}.")
         return None

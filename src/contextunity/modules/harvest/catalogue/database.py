@@ -320,4 +320,6 @@ def _in_memory(url: URL) -> bool:
 def _mask_unparsed(url: str) -> str:
     # Greedy up to the last @, because an unquoted password may contain one.
     masked = re.sub(r"(://[^:/@]*:).*@", r"\1***@", url, flags=re.DOTALL)
+    if "://" not in url:
+        masked = re.sub(r"^([^:/@]*[:/]*).*@", r"\1***@", url, flags=re.DOTALL)
     return re.sub(r"((?:ssl)?password=)[^&]*", r"\1***", masked)

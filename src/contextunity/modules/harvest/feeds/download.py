@@ -112,6 +112,9 @@ async def fetch(
             url, reason=error.reason, host=error.host, address=error.address, setting=error.setting
         ) from error
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+        if isinstance(error, httpx.InvalidURL):
+            # Its text quotes a part of the URL, which may be a password.
+            raise FeedUnreachableError(url, reason="the URL is invalid") from None
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise FeedUnreachableError(url, reason=reason) from error
 

@@ -498,7 +498,8 @@ class Feed(betterproto2.Message):
 
     url: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    Address: an http, https or file URL. For people who read a history: activities take it from the settings.
+    Address: an http, https or file URL, without user, password and query. For people who read a history: activities
+    take it from the settings.
     """
 
     format: "FeedFormat" = betterproto2.field(

@@ -537,7 +537,9 @@ class Feed(_message.Message):
     supplier_code: _builtins.str
     """Name of the supplier."""
     url: _builtins.str
-    """Address: an http, https or file URL. For people who read a history: activities take it from the settings."""
+    """Address: an http, https or file URL, without user, password and query. For people who read a history: activities
+    take it from the settings.
+    """
     format: Global___FeedFormat.ValueType
     """Format of the feed."""
     total_bytes: _builtins.int

@@ -10,7 +10,7 @@ import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ _LITTLE, _TOO_LITTLE = 2 * 1024**3, 128 * 1024**2
 """Free bytes of the data folder's disk below which there is a warning, and a failure."""
 _LISTEN = "0A"
 """The state LISTEN in the kernel's tables of sockets."""
-_OURS = re.compile(rb"contextworker|contextunity[./]worker|contextunity\.modules")
+_OURS = re.compile(rb"(?:^|[\0/])contextworker\0|\0contextunity\.(?:worker|modules)\b")
+"""In a command line, whose words end with a NUL."""
 
 
 def check_versions(_machine: Machine) -> list[Finding]:
@@ -121,35 +122,28 @@ async def check_modules(machine: Machine) -> list[Finding]:
 async def check_files(machine: Machine) -> list[Finding]:
     """Check that the files of the settings can be read, are valid, and that secrets are only the service's."""
     settings = machine.settings
-    readers: dict[str, Callable[[Settings], object]] = {
-        "token_secret_file": _read_token_keys,
-        "token_keys_file": _read_token_keys,
-        "payload_keys_file": _read_payload_keys,
-        "tls_cert_file": _read_tls,
-        "tls_key_file": _read_tls,
-        "tls_client_ca_file": _read_tls,
-        "quotas_file": _read_quotas,
-    }
     findings = list[Finding]()
-    faults = dict[Callable[[Settings], object], tuple[str, ...]]()
-    for name, read in readers.items():
-        path: Path | None = getattr(settings, name)
-        if path is None:
-            findings.append(skip(f"file.{name}", "not set"))
-            continue
-        if read not in faults:
-            faults[read] = await in_thread(functools.partial(_faults, read, settings))
-        findings += await in_thread(functools.partial(_file, name, path, faults[read]))
-    if settings.auth == "token" and settings.token_secret_file is None and settings.token_keys_file is None:
-        for fault in await in_thread(functools.partial(_faults, _read_token_keys, settings)):
-            findings.append(fail("file.token_keys_file", fault, fix="docs/security.md shows how to make keys"))
+    for read, names in _READERS.items():
+        paths: dict[str, Path | None] = {name: getattr(settings, name) for name in names}
+        used = {name: path for name, path in paths.items() if path is not None}
+        findings += [skip(f"file.{name}", "not set") for name in names if name not in used]
+        # Tokens may be signed with a secret of the environment, without any file.
+        needs_key = read is _read_token_keys and settings.auth == "token"
+        faults = await in_thread(functools.partial(_faults, read, settings)) if used or needs_key else ()
+        own: dict[str, list[str]] = {name: [] for name in used}
+        for fault in faults:
+            of = next((name for name, path in used.items() if str(path) in fault or name in fault), None)
+            of = of or next(iter(used), None)
+            if of is None:
+                findings.append(fail("file.token_keys_file", fault, fix="docs/security.md shows how to make keys"))
+            else:
+                own[of].append(fault)
+        for name, path in used.items():
+            findings += await in_thread(functools.partial(_file, name, path, own[name]))
     return findings
 
 
-_SECRET_FILES = ("token_secret_file", "token_keys_file", "payload_keys_file", "tls_key_file")
-
-
-def _file(name: str, path: Path, faults: tuple[str, ...]) -> list[Finding]:
+def _file(name: str, path: Path, faults: Sequence[str]) -> list[Finding]:
     check = f"file.{name}"
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -158,19 +152,17 @@ def _file(name: str, path: Path, faults: tuple[str, ...]) -> list[Finding]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         return [fail(check, f"{path}: {reason}", fix=f"create it, or let the user {os.geteuid()} read it")]
-    # A fault is of the file that it names; those that name none are of all that were read together.
-    own = [fault for fault in faults if str(path) in fault or name in fault]
-    if own:
-        return [fail(check, fault, fix="correct the file") for fault in own]
+    findings = [fail(check, fault, fix="correct the file") for fault in faults]
     shown = f"{path} (mode {mode:o})"
     if name in _SECRET_FILES and mode & 0o077:
         everybody = bool(mode & 0o007)
         what = f"{'all users' if everybody else 'its group'} may {'read' if mode & 0o044 else 'change'} this secret"
         make = fail if everybody else warn
-        return [make(check, shown, what, fix=f"chmod 600 {path}; of a mounted secret, set its mode to 0400")]
+        fix = f"chmod 600 {path}; of a mounted secret, set its mode to 0400"
+        return [*findings, make(check, shown, what, fix=fix)]
     if mode & 0o002:
-        return [fail(check, shown, "all users may change it", fix=f"chmod o-w {path}")]
-    return [ok(check, shown)]
+        return [*findings, fail(check, shown, "all users may change it", fix=f"chmod o-w {path}")]
+    return findings or [ok(check, shown)]
 
 
 def _faults(read: Callable[[Settings], object], settings: Settings) -> tuple[str, ...]:
@@ -203,6 +195,16 @@ def _read_quotas(settings: Settings) -> object:
     from ..quotas import Quotas
 
     return Quotas(settings.quotas, settings.quotas_file)
+
+
+_READERS: Mapping[Callable[[Settings], object], Sequence[str]] = {
+    _read_token_keys: ("token_secret_file", "token_keys_file"),
+    _read_payload_keys: ("payload_keys_file",),
+    _read_tls: ("tls_cert_file", "tls_key_file", "tls_client_ca_file"),
+    _read_quotas: ("quotas_file",),
+}
+"""The settings that name files, by what reads them at a start."""
+_SECRET_FILES = ("token_secret_file", "token_keys_file", "payload_keys_file", "tls_key_file")
 
 
 async def check_quotas_redis(machine: Machine) -> list[Finding]:

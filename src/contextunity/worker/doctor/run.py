@@ -36,9 +36,9 @@ _SECRET_VARIABLES = re.compile(
     r"CONTEXTWORKER_(TOKEN|TOKEN_SECRET|QUOTAS_REDIS_URL)|CU_PROJECT_SECRET"
     r"|TEMPORAL_(API_KEY|CODEC_AUTH|TLS_CLIENT_KEY_DATA|GRPC_META_.*)"
 )
-_SECRET_KEYS = re.compile(r"secret|password|token|key|url|header", re.IGNORECASE)
+_SECRET_KEYS = re.compile(r"secret|password|token|key|header", re.IGNORECASE)
 """Names of settings of modules whose texts may be secrets."""
-_CREDENTIALS = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+(?=@)")
+_CREDENTIALS = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]+)(?=@)")
 _SHORTEST_SECRET = 6
 """Shorter texts are words that occur everywhere."""
 
@@ -145,11 +145,14 @@ def _texts(section: object, name: str = "") -> list[str]:
     match section:
         case Mapping():
             inside = cast("Mapping[str, object]", section)
-            return [text for key, value in inside.items() for text in _texts(value, key)]
+            return [text for key, value in inside.items() for text in _texts(value, f"{name}.{key}")]
         case list() | tuple():
             return [text for value in cast("Sequence[object]", section) for text in _texts(value, name)]
         case str():
-            return [section] if _SECRET_KEYS.search(name) else []
+            passwords = [found[2] for found in _CREDENTIALS.finditer(section)]
+            # A URL may hold one anywhere behind its question mark.
+            is_secret = bool(_SECRET_KEYS.search(name) or passwords or ("://" in section and "?" in section))
+            return [*passwords, *([section] if is_secret else [])]
         case _:
             return []
 

@@ -133,6 +133,19 @@ def test_servers_that_are_stopped_hide_nothing_else(doctor: _Doctor) -> None:
     assert "→ set TEMPORAL_ADDRESS" in text
 
 
+def test_servers_that_take_connections_and_say_nothing(doctor: _Doctor) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        doctor.setenv("TEMPORAL_ADDRESS", address)
+        report = doctor.report("--target", address, "--timeout", "1")
+    assert report["temporal.address"]["value"] == f"{address}: no answer within 0.8 s"
+    assert report["service.health"]["value"] == f"{address} does not answer"
+    assert set(_status(report, "queue", "contracts").values()) == {"skip"}
+    assert report["disk.space"]["status"] == "ok"
+
+
 def test_a_namespace_that_is_not_there(doctor: _Doctor, temporal_server: EmbeddedServer) -> None:
     doctor.setenv("TEMPORAL_ADDRESS", temporal_server.address)
     doctor.setenv("TEMPORAL_NAMESPACE", "no-such")

@@ -32,6 +32,8 @@ __all__ = ["Check", "Machine", "Service", "in_thread", "run_checks"]
 T = TypeVar("T")
 _MODULES_TIMEOUT = 60.0
 """Seconds that importing all modules may take; it is code of others."""
+_PART = 0.8
+"""Share of a check's time that one connection in it may take."""
 _SECRET_VARIABLES = re.compile(
     r"CONTEXTWORKER_(TOKEN|TOKEN_SECRET|QUOTAS_REDIS_URL)|CU_PROJECT_SECRET"
     r"|TEMPORAL_(API_KEY|CODEC_AUTH|TLS_CLIENT_KEY_DATA|GRPC_META_.*)"
@@ -93,6 +95,11 @@ class Machine:
         except SettingsError as error:
             self.settings, self.faults = cast("Settings", error.usable), error.faults
 
+    @property
+    def patience(self) -> float:
+        """Seconds that one connection may take: it gives up before its check does, and so says what is wrong."""
+        return _PART * self.timeout
+
     async def registry(self) -> WorkerRegistry | RegistryError | SettingsError:
         """Return the modules that are installed here, or what is wrong with them."""
         if self._registry is None:
@@ -118,7 +125,8 @@ class Machine:
         from ..temporal.client import connect
 
         # No payload is read, so a wrong file of keys, which has its own check, must not hide the server.
-        changes = {"temporal_timeout": min(self.settings.temporal_timeout, self.timeout), "payload_keys_file": None}
+        timeout = min(self.settings.temporal_timeout, self.patience)
+        changes = {"temporal_timeout": timeout, "payload_keys_file": None}
         try:
             return await connect(self.settings.model_copy(update=changes), register=False)
         except TemporalUnreachableError as error:
@@ -165,11 +173,13 @@ class Check:
         name: what it checks; its findings may have longer names that begin with it.
         run: returns what it finds. A plain function runs in a thread of its own.
         needs_temporal: whether it is skipped where no Temporal server answers.
+        needs_modules: whether it waits until all modules are imported, which may take longer than a check.
     """
 
     name: str
     run: Callable[[Machine], Sequence[Finding] | Awaitable[Sequence[Finding]]]
     needs_temporal: bool = False
+    needs_modules: bool = False
 
 
 async def run_checks(machine: Machine, checks: Sequence[Check]) -> AsyncGenerator[Finding, None]:
@@ -223,6 +233,8 @@ def _of_module(run: Callable[[Any], Any], context: Any) -> Callable[[Machine], A
 async def _bounded(check: Check, machine: Machine) -> Sequence[Finding]:
     if check.needs_temporal and isinstance(await machine.client(), TemporalUnreachableError):
         return [skip(check.name, "no Temporal server answers")]
+    if check.needs_modules:
+        await machine.registry()
     try:
         async with asyncio.timeout(machine.timeout):
             if inspect.iscoroutinefunction(check.run):

@@ -45,7 +45,7 @@ def check_service(machine: Machine) -> list[Finding]:
     with service.open_channel() as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         try:
-            answer = health.Check(health_pb2.HealthCheckRequest(service=SERVICE_NAME), timeout=machine.timeout * 0.8)
+            answer = health.Check(health_pb2.HealthCheckRequest(service=SERVICE_NAME), timeout=machine.patience)
         except grpc.RpcError as error:
             return [_no_health(service, error)]
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
@@ -90,7 +90,7 @@ def check_certificate(machine: Machine) -> list[Finding]:
     context.set_alpn_protocols(["h2"])
     try:
         with (
-            socket.create_connection((host.strip("[]"), int(port)), timeout=machine.timeout * 0.8) as plain,
+            socket.create_connection((host.strip("[]"), int(port)), timeout=machine.patience / 2) as plain,
             context.wrap_socket(plain, server_hostname=host.strip("[]")) as connection,
         ):
             data = connection.getpeercert(binary_form=True)
@@ -143,7 +143,7 @@ async def check_contracts(machine: Machine) -> list[Finding]:
     request = DescribeContractsRequest(include_options=True)
     sent = datetime.now(UTC)
     try:
-        answer = await in_thread(lambda: _ask(service, request, machine.timeout * 0.8))
+        answer = await in_thread(lambda: _ask(service, request, machine.patience))
     except WorkerServiceError as error:
         if error.unreachable:
             return [skip("contracts", "the service does not answer"), skip("clock.service", "it does not answer")]

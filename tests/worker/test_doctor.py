@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -27,9 +27,15 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
-from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.enums.v1 import IndexedValueType, TaskQueueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
-from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, RegisterNamespaceRequest
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import (
+    DescribeNamespaceRequest,
+    PollActivityTaskQueueRequest,
+    PollWorkflowTaskQueueRequest,
+    RegisterNamespaceRequest,
+)
 from temporalio.client import Client
 from temporalio.service import RPCError
 
@@ -42,6 +48,7 @@ from contextunity.worker.doctor.run import Check, Machine, Service, run_checks
 from contextunity.worker.doctor.service import check_certificate, check_contracts, check_service, compare_contracts
 from contextunity.worker.doctor.temporal import clock_finding
 from contextunity.worker.embedded import EmbeddedServer
+from contextunity.worker.readiness import recent_pollers
 from contextunity.worker.service.contracts import describe_contracts
 from tests.worker.cli.conftest import Done
 
@@ -193,6 +200,44 @@ def test_a_namespace_without_attributes_and_workers(doctor: _Doctor, temporal_se
     assert report["clock.temporal"]["status"] == "ok"
 
 
+async def _polling(address: str, namespace: str, queue: str, run: Callable[[], _Report]) -> _Report:
+    """Does something while a worker polls a task queue of a namespace."""
+    client = await Client.connect(address, namespace=namespace)
+    service, name = client.workflow_service, TaskQueue(name=queue)
+    polls = (
+        service.poll_workflow_task_queue(
+            PollWorkflowTaskQueueRequest(namespace=namespace, task_queue=name, identity="one")
+        ),
+        service.poll_activity_task_queue(
+            PollActivityTaskQueueRequest(namespace=namespace, task_queue=name, identity="two")
+        ),
+    )
+    tasks = [asyncio.ensure_future(poll) for poll in polls]
+    try:
+        async with asyncio.timeout(30):
+            kinds = (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY)
+            while True:
+                if all([await recent_pollers(client, queue, kind) for kind in kinds]):
+                    break
+                await asyncio.sleep(0.05)
+        return await asyncio.to_thread(run)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_workers_that_poll_are_listed(doctor: _Doctor, temporal_server: EmbeddedServer) -> None:
+    address = temporal_server.address
+    namespace = asyncio.run(_new_namespace(address))
+    doctor.setenv("TEMPORAL_ADDRESS", address)
+    doctor.setenv("TEMPORAL_NAMESPACE", namespace)
+    report = asyncio.run(_polling(address, namespace, "code", doctor.report))
+    found = report["queue.code"]
+    assert (found["status"], found["value"], found["detail"]) == ("ok", "2 workers", "one, two")
+    assert report["queue.harvest"]["status"] == "warn"
+
+
 def test_settings_are_told_as_at_a_start(doctor: _Doctor) -> None:
     (doctor.folder / "contextworker.toml").write_text("max_cached_workflow = 1\n[modules.harvest]\nmax_fetches = 0\n")
     doctor.setenv("CONTEXTWORKER_LOG_LEVL", "info")
@@ -298,7 +343,7 @@ def test_no_secret_is_printed(doctor: _Doctor, broken: bool) -> None:
     for words in ((), ("--json",)):
         done = doctor.run(*words)
         assert "harvest.catalogue_url" in done.out
-        assert ("router_tokens = '***'" in done.out) == broken
+        assert ("modules.gardener.router_tokens: input should be a valid dictionary" in done.out) == broken
         assert ("postgresql://me:***@127.0.0.1:1/catalogue" in done.out) != broken
         assert [secret for secret in secrets if secret in done.out + done.err] == []
 

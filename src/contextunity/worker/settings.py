@@ -42,6 +42,7 @@ __all__ = [
     "load_settings",
     "nearest",
     "tls_violations",
+    "without_passwords",
 ]
 
 DEFAULT_FILE = "contextworker.toml"
@@ -93,6 +94,8 @@ _CODEC_VARIABLE = "CONTEXTWORKER_PURE_PYTHON"
 """Variables that the codec reads at import, before the settings."""
 _LIST_FIELDS = frozenset({"http_origins", "module_paths"})
 _SECRET_FIELDS = frozenset({"quotas_redis_url", "token_secret"})
+_SECRET_NAME = re.compile(r"secret|password|token|key", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+(?=@)")
 _LOOPBACK = "127.0.0.1"
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+")
 
@@ -435,11 +438,22 @@ def describe_violations(error: ValidationError, origins: Mapping[str, str], pref
             lines.append(f"{where}: unknown setting")
         elif violation["type"] == "missing":
             lines.append(f"{where}: is required")
-        elif location and location[0] in _SECRET_FIELDS:
+        elif location and (location[0] in _SECRET_FIELDS or any(map(_names_a_secret, location))):
             lines.append(f"{where}: {violation['msg'][0].lower()}{violation['msg'][1:]}")
         else:
-            lines.append(f"{where} = {violation['input']!r}: {violation['msg'][0].lower()}{violation['msg'][1:]}")
+            shown = without_passwords(repr(violation["input"]))
+            lines.append(f"{where} = {shown}: {violation['msg'][0].lower()}{violation['msg'][1:]}")
     return lines
+
+
+def _names_a_secret(name: str) -> bool:
+    """Whether a setting of a module is a secret by its name, which is all that is known of it here."""
+    return bool(_SECRET_NAME.search(name)) and not name.endswith("_file")
+
+
+def without_passwords(text: str) -> str:
+    """Return a text in which the passwords of URLs are replaced."""
+    return _CREDENTIALS.sub(r"\1:***", text)
 
 
 OLDER_NAMES: Mapping[str, str] = {"TEMPORAL_HOST": "temporal_host", "LOG_LEVEL": "log_level"}

@@ -18,7 +18,7 @@ from contextunity.core.errors import ContextUnityError
 from ..errors import RegistryError, SettingsError, TemporalUnreachableError
 from ..modules.discovery import discover
 from ..modules.registry import WorkerRegistry
-from ..settings import Settings, load_settings
+from ..settings import Settings, load_settings, without_passwords
 from .findings import Finding, fail, skip
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _SECRET_VARIABLES = re.compile(
 )
 _SECRET_KEYS = re.compile(r"secret|password|token|key|header", re.IGNORECASE)
 """Names of settings of modules whose texts may be secrets."""
-_CREDENTIALS = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]+)(?=@)")
+_PASSWORD = re.compile(r"(?<=://)[^/@\s:]*:([^/@\s]+)(?=@)")
 _SHORTEST_SECRET = 6
 """Shorter texts are words that occur everywhere."""
 
@@ -142,7 +142,7 @@ class Machine:
 
     def without_secrets(self, text: str) -> str:
         """Return a text without the secrets that the settings hold, wherever it comes from."""
-        text = _CREDENTIALS.sub(r"\1:***", text)
+        text = without_passwords(text)
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
@@ -157,7 +157,7 @@ def _texts(section: object, name: str = "") -> list[str]:
         case list() | tuple():
             return [text for value in cast("Sequence[object]", section) for text in _texts(value, name)]
         case str():
-            passwords = [found[2] for found in _CREDENTIALS.finditer(section)]
+            passwords = _PASSWORD.findall(section)
             # A URL may hold one anywhere behind its question mark.
             is_secret = bool(_SECRET_KEYS.search(name) or passwords or ("://" in section and "?" in section))
             return [*passwords, *([section] if is_secret else [])]

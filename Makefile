@@ -52,12 +52,13 @@ mutants: $(READY) ## Change the source in one place at a time, and see whether a
 	@$(BIN)/python tools/mutants.py $(MUTANTS)
 
 generate: export PATH := $(CURDIR)/$(BIN):$(PATH)
-generate: $(READY) ## Write gen/ and docs/contracts/ anew from proto/, and docs/reference/ from the code.
+generate: $(READY) ## Write gen/ and docs/contracts/ anew from proto/, docs/reference/ and deploy/ from the code.
 	@$(BIN)/python tools/third_party_protos.py .build/protos
 	@$(BIN)/buf generate
 	@$(BIN)/python tools/access_reference.py
 	@$(BIN)/python tools/contract_rules_reference.py
 	@$(BIN)/python tools/metrics_reference.py
+	@$(BIN)/python tools/monitoring.py
 	@$(BIN)/python tools/sync_client.py
 
 format: $(READY) ## Format Python and proto files.
@@ -76,8 +77,8 @@ types: $(READY) ## Check the types, strictly, with mypy and pyright.
 	@$(BIN)/mypy
 	@$(BIN)/pyright --warnings
 
-check-generated: check-sync-client generate ## Fail where gen/ is not what proto/ gives, or docs/reference/ not what the code gives.
-	@git diff --exit-code --stat -- gen docs/contracts docs/reference && test -z "$$(git status --porcelain -- gen docs/contracts docs/reference)" || { git status --short -- gen docs/contracts docs/reference; echo "gen/ or docs/ differs from what proto/ and the code give; commit what 'make generate' wrote"; exit 1; }
+check-generated: check-sync-client generate ## Fail where gen/ is not what proto/ gives, or docs/reference/ or deploy/ not what the code gives.
+	@git diff --exit-code --stat -- gen docs/contracts docs/reference deploy/grafana deploy/prometheus && test -z "$$(git status --porcelain -- gen docs/contracts docs/reference deploy/grafana deploy/prometheus)" || { git status --short -- gen docs/contracts docs/reference deploy/grafana deploy/prometheus; echo "gen/, docs/ or deploy/ differs from what proto/ and the code give; commit what 'make generate' wrote"; exit 1; }
 
 check-sync-client: $(READY) ## Fail where the client for threads is not what that for asyncio gives.
 	@$(BIN)/python tools/sync_client.py --check

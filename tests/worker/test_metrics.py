@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -18,11 +19,12 @@ import grpc
 import pytest
 
 from contextunity.core.tokens import ContextToken, mint
-from contextunity.worker.client import SyncWorkerClient, WorkerServiceError
+from contextunity.worker.client import SyncWorkerClient, TaskFailedError, WorkerServiceError
 from contextunity.worker.errors import PortTakenError, SettingsError
 from contextunity.worker.metrics import METRICS, RPC_TOTAL, serve_metrics
 from contextunity.worker.settings import Settings, load_settings
 from tests.conftest import ROOT, run_python
+from tests.promql import used
 
 _SECRET = "a secret of more than thirty-two bytes, for tests"
 _LINE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
@@ -127,6 +129,43 @@ def test_work_is_counted_from_the_call_to_the_rows(deployment: _Deployment) -> N
     assert deployment.value("contextworker_programs_running") == 0
     # What the SDK itself counts is at the same place.
     assert (deployment.value("temporal_workflow_completed", workflow_type="harvest") or 0) >= 1
+
+
+def test_queries_find_what_a_worker_serves(deployment: _Deployment) -> None:
+    """Those of the dashboard, the alerts and the documentation that use metrics of Temporal's SDK."""
+    dashboard = json.loads((ROOT / "deploy/grafana/contextworker.json").read_text(encoding="utf-8"))
+    rules = (ROOT / "deploy/prometheus/contextworker.rules.yaml").read_text(encoding="utf-8")
+    page = (ROOT / "docs/how-to/metrics.md").read_text(encoding="utf-8")
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    queries += [json.loads(text) for text in re.findall(r"expr: (\".*\")", rules)]
+    queries += re.findall(r"\| `(.+?)` \|$", page, re.MULTILINE)
+    wanted = dict[str, set[str]]()
+    for query in queries:
+        for name, labels in used(query).items():
+            if name.startswith("temporal_"):
+                wanted.setdefault(name, set()).update(labels - {"job", "instance"})
+    assert len(wanted) > 10
+    with deployment.client("acme") as client:
+        # A workflow whose history is asked for again, one that fails, and a task that Temporal does not know.
+        task = client.start("gardener", {})
+        task.status()
+        with pytest.raises(TaskFailedError):
+            client.start("harvest", {"supplier_code": "no-such"}).result(timeout=60)
+        client.start("harvest", {"supplier_code": "camping-trade"}).result(timeout=60)
+        with pytest.raises(WorkerServiceError):
+            client.task("there-is-no-such-task").status()
+        task.terminate()
+    deadline = time.monotonic() + 20
+    while True:
+        served = dict[str, set[str]]()
+        for (name, labels), _ in _read(deployment.metrics):
+            served.setdefault(name, set()).update(labels)
+        lacking = {name: labels - served.get(name, {"nothing"}) for name, labels in wanted.items()}
+        missing = {name: labels for name, labels in lacking.items() if labels or name not in served}
+        if not missing:
+            break
+        assert time.monotonic() < deadline, missing
+        time.sleep(0.05)
 
 
 def test_refused_calls_are_counted_by_either_door(deployment: _Deployment) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from contextunity.worker.errors import SettingsError
-from contextunity.worker.settings import is_loopback, load_settings
+from contextunity.worker.settings import describe_violations, is_loopback, load_settings
 
 
 def test_defaults_are_the_published_ones(tmp_path: Path) -> None:
@@ -135,3 +136,26 @@ def test_a_secret_is_not_shown(tmp_path: Path) -> None:
     assert settings.token_secret is not None
     for text in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.model_copy())):
         assert "do-not-show" not in text
+
+
+class _Module(BaseModel):
+    router_token: int = 0
+    keys: dict[str, int] = {}
+    url: int = 0
+    key_file: int = 0
+
+
+def test_what_may_be_a_secret_is_not_quoted() -> None:
+    values = {
+        "router_token": "a-secret",
+        "keys": {"acme": "another-secret"},
+        "url": "postgresql://me:password@host/db",
+        "key_file": "/etc/key",
+    }
+    with pytest.raises(ValidationError) as caught:
+        _Module.model_validate(values)
+    token, keys, url, file = describe_violations(caught.value, {}, "modules.it.")
+    assert token.startswith("modules.it.router_token: input should be a valid integer")
+    assert keys.startswith("modules.it.keys.acme: input should be a valid integer")
+    assert url.startswith("modules.it.url = 'postgresql://me:***@host/db': ")
+    assert file.startswith("modules.it.key_file = '/etc/key': ")

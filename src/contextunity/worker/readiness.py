@@ -22,7 +22,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
@@ -37,6 +37,7 @@ __all__ = [
     "Probe",
     "Readiness",
     "following_temporal",
+    "recent_pollers",
     "serving_health",
     "temporal_probe",
     "workers_probe",
@@ -94,20 +95,28 @@ def workers_probe(client: Client, polled: Collection[tuple[str, TaskQueueType.Va
 
     async def probe() -> str:
         for name, kind in sorted(polled):
-            request = DescribeTaskQueueRequest(
-                namespace=client.namespace, task_queue=TaskQueue(name=name), task_queue_type=kind
-            )
             try:
-                answer = await client.workflow_service.describe_task_queue(request)
+                pollers = await recent_pollers(client, name, kind)
             except RPCError as error:
                 return error.message or error.status.name
-            since = datetime.now(UTC) - _RECENTLY
-            ours = (each for each in answer.pollers if each.identity == client.identity)
-            if not any(each.last_access_time.ToDatetime(UTC) > since for each in ours):
+            if not any(each.identity == client.identity for each in pollers):
                 return f"no poller of {client.identity} on the task queue {name}"
         return ""
 
     return probe
+
+
+async def recent_pollers(client: Client, name: str, kind: TaskQueueType.ValueType) -> list[PollerInfo]:
+    """Return who polls a task queue, as the Temporal server heard lately.
+
+    Raises:
+        RPCError: the server does not answer, or not to this client.
+    """
+    answer = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(namespace=client.namespace, task_queue=TaskQueue(name=name), task_queue_type=kind)
+    )
+    since = datetime.now(UTC) - _RECENTLY
+    return [each for each in answer.pollers if each.last_access_time.ToDatetime(UTC) > since]
 
 
 class Readiness:

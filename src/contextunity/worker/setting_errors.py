@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
-__all__ = ["describe_violations", "secret_settings"]
+__all__ = ["describe_violations", "secret_settings", "without_userinfo"]
 
 _USERINFO = re.compile(r"(://)[^\s'\"]*@")
 
@@ -40,7 +40,7 @@ def describe_violations(
         elif violation["type"] == "missing":
             lines.append(f"{where}: is required")
         elif _may_show(model, location):
-            lines.append(_without_userinfo(f"{where} = {violation['input']!r}: {text}"))
+            lines.append(without_userinfo(f"{where} = {violation['input']!r}: {text}"))
         else:
             lines.append(f"{where}: {text}")
     return lines
@@ -92,6 +92,6 @@ def _is_optional(annotation: Any) -> bool:
     return type(None) in get_args(annotation)
 
 
-def _without_userinfo(text: str) -> str:
-    # Whatever the setting is, somebody may write a password into an address.
+def without_userinfo(text: str) -> str:
+    """Return a text with the users and passwords of URLs left out: any setting may have an address."""
     return _USERINFO.sub(r"\1…@", text)

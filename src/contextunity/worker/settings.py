@@ -262,11 +262,17 @@ class Settings(BaseModel):
     modules: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Settings of the modules, by module name; each module checks its own. In the file: `[modules.NAME]`."""
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _origins: Mapping[str, str] = PrivateAttr(default_factory=dict[str, str])
 
     @property
     def settings_folder(self) -> Path:
         """The folder of the settings file, for modules' relative paths; the current folder without a file."""
         return self._folder
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """What set each setting that is not at its default: an environment variable, or the file and its key."""
+        return self._origins
 
     @field_validator("quotas_redis_url")
     @classmethod
@@ -385,6 +391,7 @@ def load_settings(
     settings, wrong = _validate(values)
     file = folder / (environ.get(_SETTINGS_FILE) or DEFAULT_FILE)
     settings._folder = file.absolute().parent  # pyright: ignore[reportPrivateUsage]  # it is not a setting
+    settings._origins = origins  # pyright: ignore[reportPrivateUsage]  # nor is this
     violations += describe_violations(wrong, Settings, origins) if wrong else tls_violations(settings)
     if violations:
         raise SettingsError(violations, settings)

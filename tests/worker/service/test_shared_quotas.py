@@ -17,6 +17,9 @@ import grpc
 import pytest
 
 from contextunity.worker import shared_quotas
+from contextunity.worker.doctor.findings import Status
+from contextunity.worker.doctor.machine import check_quotas_redis
+from contextunity.worker.doctor.run import Machine
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError
 from contextunity.worker.grpc_errors import ServiceError
@@ -306,3 +309,12 @@ def test_redis_is_imported_only_where_it_is_set() -> None:
     program = "import sys, contextunity.worker.server, contextunity.worker.temporal; print('redis' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert found.stdout == "False\n"
+
+
+async def test_the_doctor_asks_redis(redis: RedisServer, tmp_path: Path) -> None:
+    machine = Machine(service="", timeout=10, environ={"CONTEXTWORKER_QUOTAS_REDIS_URL": redis.url}, folder=tmp_path)
+    (finding,) = await check_quotas_redis(machine)
+    assert (finding.status, finding.value) == (Status.OK, "answers")
+    redis.stop()
+    (finding,) = await check_quotas_redis(machine)
+    assert (finding.status, finding.value) == (Status.FAIL, "does not answer: ConnectionError")

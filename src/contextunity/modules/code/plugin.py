@@ -7,6 +7,7 @@ from contextunity.gen.contextunity.code.v1.code_temporal import EXECUTE_WORKFLOW
 from contextunity.worker.core.registry import ModuleConfig
 
 from .activities import call_tool, run_program
+from .checks import check_kernel, check_programs
 from .resources import lifespan
 from .settings import CodeSettings
 from .workflows import ExecuteWorkflow
@@ -23,4 +24,5 @@ module = ModuleConfig(
     waiting_slots=lambda settings: settings.parallel_tools,
     example={"workflow_type": EXECUTE_WORKFLOW_NAME, "code": "sum(range(10))"},
     statuses=dict.fromkeys(("LanguageUnknown", "LimitExceeded", "RequestInvalid", "ToolUnknown"), "INVALID_ARGUMENT"),
+    checks={"kernel": check_kernel, "programs": check_programs},
 )

@@ -16,6 +16,7 @@ from .activities import (
     transform_data,
     write_enrichments,
 )
+from .checks import check_catalogue
 from .errors import FeedLimitError, SupplierUnknownError
 from .resources import lifespan
 from .settings import BUNDLED_SUPPLIER, HarvestSettings
@@ -42,4 +43,5 @@ module = ModuleConfig(
     waiting_slots=lambda settings: settings.max_fetches,
     example={"workflow_type": HARVEST_WORKFLOW_NAME, "supplier_code": BUNDLED_SUPPLIER, "tenant_id": "my_project"},
     statuses={SupplierUnknownError.type: "NOT_FOUND", FeedLimitError.type: "RESOURCE_EXHAUSTED"},
+    checks={"catalogue": check_catalogue},
 )

@@ -87,6 +87,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "schedules": ("contextunity.worker.cli.schedules", "list, register and control schedules"),
     "code": ("contextunity.worker.cli.code", "run a program in the service's sandbox"),
     "token": ("contextunity.worker.cli.token", "create tokens and secrets, and verify tokens"),
+    "doctor": ("contextunity.worker.cli.doctor", "check this machine, its settings and the servers that it needs"),
     "completion": ("contextunity.worker.cli.completion", "print the completion script for bash, zsh or fish"),
 }
 """Commands by name: module and short description."""

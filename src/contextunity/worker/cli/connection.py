@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     from ..client import SyncWorkerClient, WorkerServiceError
 
-__all__ = ["DEFAULT_TARGET", "UsageError", "add_json", "add_options", "open_client", "run_with_client"]
+__all__ = [
+    "DEFAULT_TARGET",
+    "UsageError",
+    "add_json",
+    "add_options",
+    "address_and_credentials",
+    "open_channel",
+    "open_client",
+    "run_with_client",
+]
 
 DEFAULT_TARGET = "localhost:50052"
 
@@ -29,8 +38,8 @@ class UsageError(Exception):
     """Wrong usage; the text says why, and what to type instead."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every command that calls the service."""
+def add_options(parser: argparse.ArgumentParser, *, timeout: float = 30.0) -> None:
+    """Add the options of every command that calls the service; `timeout` is the default of --timeout."""
     group = parser.add_argument_group("connection")
     group.add_argument(
         "--target",
@@ -60,7 +69,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--server-name", default="", metavar="NAME", help="name in the service's certificate, if not that of the target"
     )
-    group.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="timeout of a call (30)")
+    group.add_argument(
+        "--timeout", type=_seconds, default=timeout, metavar="SECONDS", help=f"timeout of a call ({timeout:g})"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON document, for programs") -> None:
@@ -94,6 +105,37 @@ def open_client(arguments: argparse.Namespace) -> SyncWorkerClient:
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def address_and_credentials(arguments: argparse.Namespace) -> tuple[str, grpc.ChannelCredentials | None]:
+    """Return the address of the service, and the credentials of a connection to it; None for plaintext.
+
+    Raises:
+        UsageError: an option is invalid, or its file cannot be read.
+    """
+    from ..client._channel import address_of
+
+    try:
+        return address_of(arguments.target, _tls(arguments))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def open_channel(arguments: argparse.Namespace) -> grpc.Channel:
+    """Return a channel for the options, for what is no method of WorkerService.
+
+    Raises:
+        UsageError: an option is invalid, or its file cannot be read.
+    """
+    import grpc
+
+    from ..client._channel import options_of
+
+    address, credentials = address_and_credentials(arguments)
+    options = options_of(arguments.server_name)
+    if credentials is None:
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, credentials, options=options)
 
 
 def run_with_client(command: Command, arguments: argparse.Namespace, names: Mapping[str, str] | None = None) -> int:

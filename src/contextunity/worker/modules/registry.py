@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from python_temporal.contract import (
     workflow_classes,
 )
 
+from ..doctor.findings import Finding
 from ..errors import RegistryError, SettingsError, UnknownModuleError
 from ..quotas import Quotas
 from ..schedules import declaration_violations
@@ -83,6 +84,8 @@ class ModuleConfig:
         statuses: names of gRPC statuses by the type of a task's application error, such as
             `{"SupplierUnknown": "NOT_FOUND"}`. Other types give FAILED_PRECONDITION, except those in
             docs/contract-services.md.
+        checks: what `contextworker doctor` checks of the module, by name. A check gets what the lifespan gets, opens
+            what it needs itself, and changes nothing; a plain function runs in a thread.
     """
 
     name: str
@@ -96,6 +99,9 @@ class ModuleConfig:
     description: str = ""
     example: Mapping[str, Any] = field(default_factory=dict[str, Any])
     statuses: Mapping[str, str] = field(default_factory=dict[str, str])
+    checks: Mapping[str, Callable[[ModuleContext], Sequence[Finding] | Awaitable[Sequence[Finding]]]] = field(
+        default_factory=dict[str, Any]
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

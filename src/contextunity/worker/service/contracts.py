@@ -35,7 +35,7 @@ from .call import Call, Engine
 from .descriptors import bound, comments_of, descriptors, whole_descriptors
 from .inputs import contract_for, filled_fields, named_fields
 
-__all__ = ["DescribeContractsHandler"]
+__all__ = ["DescribeContractsHandler", "describe_contracts"]
 
 
 class DescribeContractsHandler:
@@ -46,28 +46,31 @@ class DescribeContractsHandler:
 
     async def describe_contracts(self, call: Call, request: DescribeContractsRequest) -> DescribeContractsResult:
         """Return the contracts; see DescribeContracts in worker.proto."""
-        wanted = {contract_for(self._registry, name).name for name in request.workflow_type}
-        contracts = [
-            (module, contract)
-            for module, contract in _contracts(self._registry)
-            if not wanted or contract.name in wanted
-        ]
-        described = [_describe(module, contract) for module, contract in contracts]
-        plain = [contract for _, contract in contracts]
-        if request.include_schemas:
-            # The first time takes about ten milliseconds per contract, so run it in a thread.
-            for description, contract in zip(described, plain, strict=True):
-                await asyncio.to_thread(_add_schemas, description, contract)
-        if request.include_options:
-            for description, contract in zip(described, plain, strict=True):
-                description.options = _options(contract)
-        return DescribeContractsResult(
-            contracts=described,
-            file_descriptor_set=await asyncio.to_thread(whole_descriptors, plain)
-            if request.include_descriptors
-            else descriptors(plain),
-            activities=_activities(contracts) if request.include_options else [],
-        )
+        return await describe_contracts(self._registry, request)
+
+
+async def describe_contracts(registry: WorkerRegistry, request: DescribeContractsRequest) -> DescribeContractsResult:
+    """Return the contracts of a registry, as a service with it answers DescribeContracts."""
+    wanted = {contract_for(registry, name).name for name in request.workflow_type}
+    contracts = [
+        (module, contract) for module, contract in _contracts(registry) if not wanted or contract.name in wanted
+    ]
+    described = [_describe(module, contract) for module, contract in contracts]
+    plain = [contract for _, contract in contracts]
+    if request.include_schemas:
+        # The first time takes about ten milliseconds per contract, so run it in a thread.
+        for description, contract in zip(described, plain, strict=True):
+            await asyncio.to_thread(_add_schemas, description, contract)
+    if request.include_options:
+        for description, contract in zip(described, plain, strict=True):
+            description.options = _options(contract)
+    return DescribeContractsResult(
+        contracts=described,
+        file_descriptor_set=await asyncio.to_thread(whole_descriptors, plain)
+        if request.include_descriptors
+        else descriptors(plain),
+        activities=_activities(contracts) if request.include_options else [],
+    )
 
 
 def _contracts(registry: WorkerRegistry) -> list[tuple[str, WorkflowContract]]:

@@ -19,11 +19,15 @@ from ..settings import Settings
 from .plugin import ContextWorkerPlugin
 from .search_attributes import register_attributes
 
-__all__ = ["connect", "payload_codec", "payload_storage", "with_port"]
+__all__ = ["connect", "connection_config", "payload_codec", "payload_storage", "with_port"]
 
 
 async def connect(
-    settings: Settings, *, address: str | None = None, workflows: Mapping[str, WorkflowContract] | None = None
+    settings: Settings,
+    *,
+    address: str | None = None,
+    workflows: Mapping[str, WorkflowContract] | None = None,
+    register: bool = True,
 ) -> Client:
     """Connect to the Temporal server of the standard TEMPORAL_* settings.
 
@@ -31,6 +35,7 @@ async def connect(
         settings: `temporal_timeout` limits the attempt.
         address: host:port to use instead.
         workflows: contracts by workflow_type whose missing search attributes are registered too.
+        register: whether to register search attributes at all; False changes nothing on the server.
 
     Raises:
         TemporalUnreachableError: nothing answers in time, or access is denied.
@@ -38,11 +43,7 @@ async def connect(
         SearchAttributesError: the namespace lacks search attributes, and registering them is not permitted.
     """
     plugin = ContextWorkerPlugin(payload_codec=payload_codec(settings), external_storage=payload_storage(settings))
-    config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
-    if address is not None:
-        config["target_host"] = address
-    # `temporal_host` of the deployed system may omit the port.
-    config.setdefault("target_host", with_port(settings.temporal_host or "localhost"))
+    config = connection_config(settings, address)
     try:
         async with asyncio.timeout(settings.temporal_timeout):
             if not config.get("http_connect_proxy_config"):
@@ -51,7 +52,8 @@ async def connect(
             retries = RetryConfig(max_elapsed_time_millis=int(settings.temporal_timeout * 1000))
             client = await Client.connect(**config, plugins=[plugin], retry_config=retries)
             await client.service_client.check_health()
-            await register_attributes(client, (workflows or {}).values())
+            if register:
+                await register_attributes(client, (workflows or {}).values())
             return client
     except TimeoutError:
         reason = f"no answer within {settings.temporal_timeout:g} s"
@@ -63,6 +65,21 @@ async def connect(
     except (RuntimeError, RPCError) as error:
         reason = _short(error)
     raise TemporalUnreachableError(config["target_host"], reason)
+
+
+def connection_config(settings: Settings, address: str | None = None) -> dict[str, Any]:
+    """Return the arguments of `Client.connect` that the standard TEMPORAL_* settings and ours give; some are secrets.
+
+    Args:
+        settings: `temporal_host` counts where no TEMPORAL_ADDRESS or profile names a server.
+        address: host:port to use instead.
+    """
+    config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
+    if address is not None:
+        config["target_host"] = address
+    # `temporal_host` of the deployed system may omit the port.
+    config.setdefault("target_host", with_port(settings.temporal_host or "localhost"))
+    return config
 
 
 def payload_codec(settings: Settings) -> PayloadCodec | None:

@@ -30,6 +30,7 @@ __all__ = [
     "tenant_in",
     "tenant_of",
     "type_name",
+    "unregistered_attributes",
 ]
 
 TENANT_ATTRIBUTE = SearchAttributeKey.for_keyword("ContextUnityTenant")
@@ -101,10 +102,7 @@ async def register_attributes(client: Client, contracts: Iterable[WorkflowContra
         SearchAttributesError: registering is not permitted, or the namespace has an attribute with another type.
             It lists all of these, and what an operator must do.
     """
-    wanted: dict[str, _Wanted] = {key.name: (key, "every task") for key in ATTRIBUTES}
-    for contract in contracts:
-        for key in contract.search_attribute_keys:
-            wanted.setdefault(key.name, (key, f"workflow {contract.name!r}"))
+    wanted = _wanted(contracts)
     known = await _known(client, wanted)
     missing = list[str]()
     refusals = dict[str, None]()
@@ -113,21 +111,42 @@ async def register_attributes(client: Client, contracts: Iterable[WorkflowContra
         if refusal is not None:
             missing.append(name)
             refusals[refusal] = None
+    if error := _violations(client, wanted, known, missing, "; ".join(refusals)):
+        raise error
+
+
+async def unregistered_attributes(
+    client: Client, contracts: Iterable[WorkflowContract] = ()
+) -> SearchAttributesError | None:
+    """Return what `register_attributes` would still have to register, or cannot; None if nothing. It changes nothing.
+
+    Raises:
+        WorkerError: the namespace does not exist.
+        SearchAttributesError: the attributes cannot be read.
+    """
+    wanted = _wanted(contracts)
+    known = await _known(client, wanted)
+    return _violations(client, wanted, known, [name for name in wanted if name not in known], "not registered yet")
+
+
+def _wanted(contracts: Iterable[WorkflowContract]) -> dict[str, _Wanted]:
+    wanted: dict[str, _Wanted] = {key.name: (key, "every task") for key in ATTRIBUTES}
+    for contract in contracts:
+        for key in contract.search_attribute_keys:
+            wanted.setdefault(key.name, (key, f"workflow {contract.name!r}"))
+    return wanted
+
+
+def _violations(
+    client: Client, wanted: Mapping[str, _Wanted], known: Mapping[str, int], missing: Iterable[str], reason: str
+) -> SearchAttributesError | None:
+    lacking = {name: (type_name(wanted[name][0].indexed_value_type), wanted[name][1]) for name in missing}
     other = {
-        name: known[name]
-        for name, (key, _) in wanted.items()
+        name: (type_name(key.indexed_value_type), user, type_name(known[name]))
+        for name, (key, user) in wanted.items()
         if known.get(name, key.indexed_value_type) != int(key.indexed_value_type)
     }
-    if missing or other:
-        raise SearchAttributesError(
-            client.namespace,
-            {name: (type_name(wanted[name][0].indexed_value_type), wanted[name][1]) for name in missing},
-            {
-                name: (type_name(wanted[name][0].indexed_value_type), wanted[name][1], type_name(kind))
-                for name, kind in other.items()
-            },
-            "; ".join(refusals),
-        )
+    return SearchAttributesError(client.namespace, lacking, other, reason) if lacking or other else None
 
 
 async def _known(client: Client, wanted: Mapping[str, _Wanted]) -> dict[str, int]:

@@ -71,6 +71,23 @@ class Database:
         engine = _open_sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _open_postgresql(parsed)
         return cls(engine, _display_url(parsed))
 
+    @classmethod
+    def look(cls, url: str) -> Database | None:
+        """Make an engine that only looks, and gives up after some seconds; None for a SQLite file that is not there.
+
+        Raises:
+            CatalogueError: the URL or its driver cannot be used.
+        """
+        parsed = _parse_url(url)
+        shown = _display_url(parsed)
+        if parsed.get_backend_name() != "sqlite":
+            return cls(_open_postgresql(parsed.update_query_dict({"connect_timeout": str(_LOOK_TIMEOUT_S)})), shown)
+        path = Path(parsed.database or "")
+        if not path.exists():
+            return None
+        read_only = parsed.set(database=f"{path.absolute().as_uri()}", query={"mode": "ro", "uri": "true"})
+        return cls(create_engine(read_only, connect_args={"timeout": _LOOK_TIMEOUT_S}, hide_parameters=True), shown)
+
     @contextmanager
     def reading(self) -> Generator[Connection]:
         """Open a transaction that only reads; on SQLite it sees one state of the database.
@@ -159,6 +176,7 @@ _WRITING = "catalogue_writing"
 
 _BUSY_TIMEOUT_S = 60.0
 _CONNECT_TIMEOUT_S = 10
+_LOOK_TIMEOUT_S = 3
 
 
 def _open_postgresql(url: URL) -> Engine:

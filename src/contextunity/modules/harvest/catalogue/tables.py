@@ -44,6 +44,7 @@ __all__ = [
     "rejected_rows",
     "schema_version",
     "staged_pages",
+    "stored_schema",
     "suppliers",
 ]
 
@@ -327,6 +328,21 @@ def prepare_schema(database: Database) -> None:
             # Check again under the lock.
             for column in _missing_columns(connection, table):
                 _add_column(connection, table, column)
+
+
+def stored_schema(database: Database) -> tuple[int | None, list[str]]:
+    """Return the schema version of a catalogue, None without tables, and the columns that `prepare_schema` would add.
+
+    Raises:
+        CatalogueError: the database rejects a statement; CatalogueUnavailable if it cannot be reached.
+    """
+    with database.reading() as connection:
+        found = set(inspect(connection).get_table_names())
+        if schema_version.name not in found:
+            return None, []
+        there = [table for table in metadata.sorted_tables if table.name in found]
+        lacking = [f"{table.name}.{column.name}" for table in there for column in _missing_columns(connection, table)]
+        return connection.scalar(select(schema_version.c.version)), lacking
 
 
 def _wait_for_turn(connection: Connection) -> None:

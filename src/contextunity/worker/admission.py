@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import grpc
 
-from .auth import Authenticator, Caller
+from .auth import Authenticator, Caller, refusal_of
 from .errors import AuthenticationError
 from .fair_gate import FairGate, Turn
 from .grpc_errors import Reason, ServiceError
@@ -291,7 +291,7 @@ class Admission(grpc.GenericRpcHandler):
         """The methods by their full names."""
         self.called_at = float("-inf")
         """When the last call came over gRPC, in the clock's monotonic time."""
-        self._answering, self._authenticator = answering, authenticator
+        self._answering, self._authenticator, self._confirm = answering, authenticator, authenticator.confirm
         self._limits, self._quotas = limits, quotas
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
         self._arrivals = _Arrivals(limits)
@@ -315,8 +315,7 @@ class Admission(grpc.GenericRpcHandler):
         try:
             caller = self._authenticator.authenticate(details.invocation_metadata or ())
         except AuthenticationError as error:
-            rejection = ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
-            handler = rejecting(rejection, self._turns)
+            handler = rejecting(refusal_of(error), self._turns)
         else:
             handler, tenants = self._handler(method, caller), caller.tenants
         if self._meter is None:
@@ -390,6 +389,8 @@ class Admission(grpc.GenericRpcHandler):
                 stack: contextlib.AsyncExitStack | None = None
                 try:
                     try:
+                        if self._confirm is not None:
+                            await self._confirm(caller)
                         stack = await self._share(method, caller, account)
                         data = await self._read(account, context, method)
                         held = await self._hold(account, data, method.name)
@@ -433,6 +434,8 @@ class Admission(grpc.GenericRpcHandler):
                 stack: contextlib.AsyncExitStack | None = None
                 try:
                     try:
+                        if self._confirm is not None:
+                            await self._confirm(caller)
                         stack = await self._share(method, caller, account)
                         data = await self._read(account, context, method)
                     except ServiceError as error:

@@ -41,10 +41,11 @@ def load_keyring(settings: Settings) -> Keyring:
         violations.append(f"{settings.token_keys_file}: {SHARED_KID} is set as token_secret too; set it in one place")
     if secret is not None:
         hmac[SHARED_KID] = secret
-    if not violations and not hmac and not ed25519:
+    if not violations and not hmac and not ed25519 and not settings.jwt_issuer:
         violations.append(
             "there is no key to verify tokens with; set CONTEXTWORKER_TOKEN_SECRET to the output of "
-            "`contextworker token secret`, or token_secret_file or token_keys_file to a file (docs/security.md)"
+            "`contextworker token secret`, token_secret_file or token_keys_file to a file, or jwt_issuer to the "
+            "issuer of JWTs (docs/security.md)"
         )
     try:
         keyring = Keyring(hmac=hmac, ed25519=ed25519)

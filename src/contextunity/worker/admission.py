@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 import grpc
 
 from .auth import Authenticator, Caller, refusal_of
-from .errors import AuthenticationError
+from .errors import AuthenticationError, KeyPendingError
 from .fair_gate import FairGate, Turn
 from .grpc_errors import Reason, ServiceError
 from .metrics import call_meter
@@ -314,6 +314,8 @@ class Admission(grpc.GenericRpcHandler):
         handler: Any
         try:
             caller = self._authenticator.authenticate(details.invocation_metadata or ())
+        except KeyPendingError as error:
+            handler = self._once(error.fetched, method, details)
         except AuthenticationError as error:
             handler = rejecting(refusal_of(error), self._turns)
         else:
@@ -325,6 +327,30 @@ class Admission(grpc.GenericRpcHandler):
         if handler.stream_unary is not None:
             return _Unary(self._meter.unary(handler.stream_unary, method.name, tenant))
         return _stream_stream(self._meter.stream(handler.stream_stream, method.name, tenant))
+
+    def _once(self, fetched: asyncio.Event, method: Method, details: CallDetails) -> Any:
+        """The handler of a call whose token may be by a key that is being fetched; it reads nothing before."""
+
+        async def handler() -> Any:
+            await fetched.wait()
+            try:
+                caller = self._authenticator.authenticate(details.invocation_metadata or ())
+            except AuthenticationError as error:
+                return rejecting(refusal_of(error), self._turns)
+            return self._handler(method, caller)
+
+        async def handle(requests: Any, context: _Context) -> Any:
+            return await (await handler()).stream_unary(requests, context)
+
+        async def handle_stream(requests: Any, context: _Context) -> AsyncIterator[bytes]:
+            found = await handler()
+            if found.stream_unary is not None:
+                await found.stream_unary(requests, context)
+            else:
+                async for unit in found.stream_stream(requests, context):
+                    yield unit
+
+        return _Unary(handle) if method.watch is None else _stream_stream(handle_stream)
 
     def _handler(self, method: Method, caller: Caller) -> Any:
         try:

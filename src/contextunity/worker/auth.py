@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from contextunity.core.tokens import Keyring, TokenError
 from contextunity.core.tokens import Reason as TokenReason
 
-from .errors import AuthenticationError, SettingsError, missing_extra
+from .errors import AuthenticationError, KeyPendingError, SettingsError, missing_extra
 from .grpc_errors import Reason, ServiceError
 from .identity_settings import identity_violations
 from .settings import Settings, is_loopback
@@ -147,6 +147,7 @@ class Authenticator(Protocol):
 
         Raises:
             AuthenticationError: the metadata has no valid token; the call ends as `refusal_of` says.
+            KeyPendingError: that may change in a moment.
         """
         ...
 
@@ -158,7 +159,11 @@ async def identify(authenticator: Authenticator, metadata: Iterable[tuple[str, s
         AuthenticationError: the metadata has no valid token.
         ServiceError: the token is revoked, or that cannot be found out.
     """
-    caller = authenticator.authenticate(metadata)
+    try:
+        caller = authenticator.authenticate(metadata)
+    except KeyPendingError as error:
+        await error.fetched.wait()
+        caller = authenticator.authenticate(metadata)
     if authenticator.confirm is not None:
         await authenticator.confirm(caller)
     return caller

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ __all__ = [
     "AuthenticationError",
     "EgressBudgetError",
     "EgressRefusedError",
+    "KeyPendingError",
     "PortTakenError",
     "RegistryError",
     "SearchAttributesError",
@@ -163,6 +165,18 @@ class AuthenticationError(ContextUnityError):
     def __init__(self, reason: str, text: str, *, is_unchecked: bool = False) -> None:
         self.reason, self.is_unchecked = reason, is_unchecked
         super().__init__(text)
+
+
+class KeyPendingError(AuthenticationError):
+    """No key verifies a token, and the issuer's keys are being fetched anew.
+
+    Attributes:
+        fetched: is set once they are there, or could not be fetched; then the token is to be verified again.
+    """
+
+    def __init__(self, fetched: asyncio.Event) -> None:
+        self.fetched = fetched
+        super().__init__("TOKEN_INVALID", "no key verifies the token")
 
 
 class EgressRefusedError(ContextUnityError):

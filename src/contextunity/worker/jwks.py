@@ -23,7 +23,7 @@ from joserfc.jwk import JWKRegistry, Key
 
 from contextunity.core.tokens import strict_json
 
-from .errors import AuthenticationError, SettingsError
+from .errors import AuthenticationError, KeyPendingError, SettingsError
 from .file_changes import FileChanges
 
 __all__ = ["ALGORITHMS", "IssuerKeys", "KeysFromFile", "KeysFromUrl", "read_jwks"]
@@ -66,6 +66,7 @@ class IssuerKeys(Protocol):
 
         Raises:
             AuthenticationError: the keys are too old to be used, and new ones cannot be fetched.
+            KeyPendingError: there is no such key, and keys are being fetched.
         """
         ...
 
@@ -194,6 +195,7 @@ class KeysFromUrl:
         self._due = self._usable_until = self._tried_at = float("-inf")
         self._failures = 0
         self._wanted = asyncio.Event()
+        self._fetched: asyncio.Event | None = None
         self._following: asyncio.Task[None] | None = None
         # A proxy of the environment is for addresses of others, and would see what plain HTTP asks of this machine.
         self._client = httpx.AsyncClient(
@@ -229,8 +231,12 @@ class KeysFromUrl:
             text = "the issuer's keys could not be fetched for too long; try again later"
             raise AuthenticationError("KEYS_UNAVAILABLE", text, is_unchecked=True)
         key = _pick(self._keys, algorithm, kid)
-        if key is None and now - self._tried_at >= _UNKNOWN_PAUSE:
-            self._wanted.set()
+        if key is None and not self._failures:
+            if self._fetched is None and now - self._tried_at >= _UNKNOWN_PAUSE:
+                self._fetched = asyncio.Event()
+                self._wanted.set()
+            if self._fetched is not None:
+                raise KeyPendingError(self._fetched)
         return key
 
     async def _follow(self) -> None:
@@ -241,7 +247,12 @@ class KeysFromUrl:
             except TimeoutError:
                 pass
             self._wanted.clear()
-            await self._refresh()
+            self._fetched = fetched = self._fetched or asyncio.Event()
+            try:
+                await self._refresh()
+            finally:
+                self._fetched = None
+                fetched.set()
 
     async def _refresh(self) -> str:
         """Fetch the keys; return why that failed, empty if it did not."""
@@ -251,7 +262,8 @@ class KeysFromUrl:
                 data, max_age = await self._fetch()
             keys, text = read_jwks(data)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError) as error:
-            why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            # Our own say what is wrong; others are clear only with their names.
+            why = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}".removesuffix(": ")
             self._due = time.monotonic() + min(_MOST_RETRY, _RETRY * 2**self._failures)
             if not self._failures and self._keys:
                 left = max(0.0, self._usable_until - time.monotonic())

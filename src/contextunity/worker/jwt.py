@@ -84,7 +84,7 @@ class JwtVerifier:
 
         Raises:
             TokenError: the token is rejected.
-            AuthenticationError: the issuer's keys cannot be fetched.
+            AuthenticationError: the issuer's keys cannot be fetched, or are being fetched.
         """
         if len(text) > MAX_TOKEN_LENGTH:
             raise TokenError("malformed", f"the token is longer than {MAX_TOKEN_LENGTH} characters")

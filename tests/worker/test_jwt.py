@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contextunity.core.tokens import ContextToken, TokenError, mint
-from contextunity.worker.auth import Caller, authenticator_for, is_jwt, open_authenticator
+from contextunity.worker.auth import Caller, authenticator_for, open_authenticator
 from contextunity.worker.errors import AuthenticationError, SettingsError
 from contextunity.worker.jwks import KeysFromFile
 from contextunity.worker.jwt import JwtVerifier
 from contextunity.worker.settings import Settings, load_settings
+from contextunity.worker.token_keys import is_jwt
 from tests.worker.issuer import AUDIENCE, EC, ED, ISSUER, RSA, encoded, jwk, jwks, jwt, pem, sign
 
 _SECRET = "0123456789abcdef" * 2

@@ -1,8 +1,5 @@
 """Authenticate callers by their tokens, check permissions, and write the audit log of changes.
 
-A token is a ContextToken or a JWT. They are told apart by their form: the kid of a ContextToken has a colon, and the
-letters of a JWT have none.
-
 The table of methods uses `Access` and `Subject` to say what each method requires of its caller.
 `tools/access_reference.py` generates docs/reference/access.md from that table, and a test checks each row against the
 service.
@@ -26,7 +23,7 @@ from .errors import AuthenticationError, KeyPendingError, SettingsError, missing
 from .grpc_errors import Reason, ServiceError
 from .identity_settings import identity_violations
 from .settings import Settings, is_loopback
-from .token_keys import load_keyring
+from .token_keys import is_jwt, load_keyring
 
 if TYPE_CHECKING:
     from .jwt import JwtVerifier
@@ -43,8 +40,8 @@ __all__ = [
     "authenticator_for",
     "effective_permissions",
     "identify",
-    "is_jwt",
     "open_authenticator",
+    "open_jwts",
     "record_call",
     "refusal_of",
 ]
@@ -175,11 +172,6 @@ def refusal_of(error: AuthenticationError) -> ServiceError:
     return ServiceError(reason, str(error), metadata={"fault": error.reason})
 
 
-def is_jwt(token: str) -> bool:
-    """Whether a token has the form of a JWT rather than that of a ContextToken."""
-    return ":" not in token
-
-
 @contextlib.asynccontextmanager
 async def open_authenticator(settings: Settings) -> AsyncGenerator[Authenticator]:
     """Open the authenticator for the settings, with the issuer's keys and the lists of revoked tokens.
@@ -198,16 +190,27 @@ async def open_authenticator(settings: Settings) -> AsyncGenerator[Authenticator
     async with contextlib.AsyncExitStack() as stack:
         jwts, revocations = None, None
         if settings.jwt_issuer:
-            try:
-                from .jwt import open_jwt_verifier
-            except ModuleNotFoundError as error:
-                raise missing_extra(error, "joserfc", "jwt_issuer", "jwt") from None
-            jwts = await stack.enter_async_context(open_jwt_verifier(settings))
-        if _has_revocations(settings):
+            jwts = await stack.enter_async_context(open_jwts(settings))
+        if settings.has_revocations:
             from .revocations import open_revocations
 
             revocations = await stack.enter_async_context(open_revocations(settings))
         yield authenticator_for(settings, jwts, revocations)
+
+
+@contextlib.asynccontextmanager
+async def open_jwts(settings: Settings) -> AsyncGenerator[JwtVerifier]:
+    """Open the verifier of JWTs, with the issuer's keys.
+
+    Raises:
+        SettingsError: the keys cannot be read or fetched, or joserfc is not installed.
+    """
+    try:
+        from .jwt import open_jwt_verifier
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "joserfc", "jwt_issuer", "jwt") from None
+    async with open_jwt_verifier(settings) as verifier:
+        yield verifier
 
 
 def authenticator_for(
@@ -220,16 +223,12 @@ def authenticator_for(
             given, which `open_authenticator` opens.
     """
     if settings.auth == "token":
-        if (settings.jwt_issuer and jwts is None) or (_has_revocations(settings) and revocations is None):
+        if (settings.jwt_issuer and jwts is None) or (settings.has_revocations and revocations is None):
             raise SettingsError(["JWTs and revoked tokens need open_authenticator, not authenticator_for"])
         return _ByToken(load_keyring(settings), jwts, revocations)
     if not is_loopback(settings.listen_host):
         _LOG.warning("tokens are not required, and other machines can reach %s", settings.listen_host)
     return _Everybody()
-
-
-def _has_revocations(settings: Settings) -> bool:
-    return settings.revoked_tokens_file is not None or settings.revoked_tokens_redis_url is not None
 
 
 class _Everybody:
@@ -276,8 +275,7 @@ class _ByToken:
 
     async def _confirm(self, caller: Caller) -> None:
         assert self._revocations is not None
-        ids = (caller.revocation_id, caller.token_id)
-        await self._revocations.check(*dict.fromkeys(filter(None, ids)))
+        await self._revocations.check(caller.token_id, caller.revocation_id)
 
 
 def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str:

@@ -82,6 +82,11 @@ class IdentitySettings(BaseModel):
     """Redis with the deployed system's keys `contextunity:revoked:ID`, as redis://host:6379/0, rediss:// or unix://.
     While it does not answer, calls end as UNAVAILABLE. Environment only: CONTEXTWORKER_REVOKED_TOKENS_REDIS_URL."""
 
+    @property
+    def has_revocations(self) -> bool:
+        """Whether there is a list of revoked tokens."""
+        return self.revoked_tokens_file is not None or self.revoked_tokens_redis_url is not None
+
 
 def identity_violations(settings: IdentitySettings) -> list[str]:
     """What of these settings does not go together."""

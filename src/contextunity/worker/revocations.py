@@ -184,12 +184,17 @@ class Revocations:
     def __init__(self, file: RevokedInFile | None = None, redis: RevokedInRedis | None = None) -> None:
         self._file, self._redis = file, redis
 
-    async def check(self, *ids: str) -> None:
-        """Reject a token that is revoked by one of its ids.
+    async def check(self, token_id: str, revocation_id: str = "") -> None:
+        """Reject a token that is revoked, by either id.
+
+        Args:
+            token_id: name of the token.
+            revocation_id: its id for revocation; empty if it has no other than its name.
 
         Raises:
             ServiceError: the token is revoked, or it is unknown whether it is.
         """
+        ids = tuple(dict.fromkeys(filter(None, (revocation_id, token_id))))
         try:
             is_revoked = self._file is not None and self._file.contains(*ids)
             if not is_revoked and self._redis is not None:

@@ -18,12 +18,18 @@ from .settings import Settings
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-__all__ = ["SHARED_KID", "load_keyring", "read_secret_file", "read_secret_text"]
+__all__ = ["SHARED_KID", "is_jwt", "load_keyring", "read_secret_file", "read_secret_text"]
 
 _LOG = logging.getLogger(__name__)
 
 SHARED_KID = "*:hmac-001"
 """Kid of the single secret that settings can contain without a file of keys."""
+
+
+def is_jwt(token: str) -> bool:
+    """Whether a token has the form of a JWT: a ContextToken's kid has a colon, and a JWT has none anywhere."""
+    return ":" not in token
+
 
 _TABLES = ("hmac", "ed25519")
 

@@ -32,7 +32,7 @@ from tests.worker.issuer import AUDIENCE, EC, ISSUER, Site, jwk, jwks, jwt, publ
 from .conftest import SECRET, Desk, Refusal, refusal_of
 
 _WORKER, _DESK = "/contextunity.worker.WorkerService", "/acme.desk.v1.Desk"
-_MAY = {"permissions": ["worker:execute", "worker:read"]}
+_MAY: dict[str, Any] = {"permissions": ["worker:execute", "worker:read"]}
 _NEW = ec.generate_private_key(ec.SECP256R1())
 
 
@@ -45,14 +45,14 @@ class Doors:
     web: httpx.AsyncClient
     paths: list[str]
 
-    async def unit(self, name: str, token: str, **payload: Any) -> dict[str, Any]:
+    async def unit(self, method: str, token: str, /, **payload: Any) -> dict[str, Any]:
         sent = ContextUnit(payload=payload, provenance=["test:caller"]).to_protobuf(worker_pb2)
         data = sent.SerializeToString()
         with _refusals():
-            answer = await self.channel.unary_unary(f"{_WORKER}/{name}")(data, metadata=_bearer(token), timeout=20)
+            answer = await self.channel.unary_unary(f"{_WORKER}/{method}")(data, metadata=_bearer(token), timeout=20)
         return dict(ContextUnit.from_protobuf(worker_pb2.ContextUnit.FromString(answer)).payload)
 
-    async def typed(self, name: str, data: bytes, token: str, **metadata: str) -> bytes:
+    async def typed(self, name: str, data: bytes, token: str, /, **metadata: str) -> bytes:
         entries = [*_bearer(token), *((f"contextunity-{key}", value) for key, value in metadata.items())]
         with _refusals():
             answer: bytes = await self.channel.unary_unary(f"{_DESK}/{name}")(data, metadata=entries, timeout=20)

@@ -121,7 +121,7 @@ async def doors(temporal_server: EmbeddedServer, registry: WorkerRegistry, tmp_p
     """With a file of keys and one of revoked tokens."""
     (tmp_path / "jwks.json").write_bytes(jwks(jwk(EC, "ec-1")))
     (tmp_path / "revoked").write_text("leaked\n")
-    files = {"jwt_jwks_file": tmp_path / "jwks.json", "revoked_tokens_file": tmp_path / "revoked"}
+    files: dict[str, Any] = {"jwt_jwks_file": tmp_path / "jwks.json", "revoked_tokens_file": tmp_path / "revoked"}
     async with _doors(temporal_server, registry, **files) as doors:
         yield doors
 

@@ -14,7 +14,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
@@ -268,6 +268,24 @@ class _Unary:
         self.stream_unary = stream_unary
 
 
+def _later(method: Method, decide: Callable[[], Awaitable[Any]]) -> Any:
+    """The handler of a call which another one refuses or answers, that is decided on before anything is read."""
+
+    async def handle(requests: Any, context: _Context) -> Any:
+        return await (await decide()).stream_unary(requests, context)
+
+    async def handle_stream(requests: Any, context: _Context) -> AsyncIterator[bytes]:
+        handler = await decide()
+        if handler.stream_unary is not None:
+            await handler.stream_unary(requests, context)
+            return
+        async with contextlib.aclosing(handler.stream_stream(requests, context)) as units:
+            async for unit in units:
+                yield unit
+
+    return _Unary(handle) if method.watch is None else _stream_stream(handle_stream)
+
+
 class Admission(grpc.GenericRpcHandler):
     """Admits the calls of the service.
 
@@ -315,11 +333,15 @@ class Admission(grpc.GenericRpcHandler):
         try:
             caller = self._authenticator.authenticate(details.invocation_metadata or ())
         except KeyPendingError as error:
-            handler = self._once(error.fetched, method, details)
+            handler = _later(method, functools.partial(self._known, error.fetched, method, details))
         except AuthenticationError as error:
             handler = rejecting(refusal_of(error), self._turns)
         else:
-            handler, tenants = self._handler(method, caller), caller.tenants
+            tenants = caller.tenants
+            if self._confirm is None:
+                handler = self._handler(method, caller)
+            else:
+                handler = _later(method, functools.partial(self._confirmed, method, caller))
         if self._meter is None:
             return handler
         # Of several tenants it may be any of them; without tokens only the unit can tell.
@@ -328,29 +350,24 @@ class Admission(grpc.GenericRpcHandler):
             return _Unary(self._meter.unary(handler.stream_unary, method.name, tenant))
         return _stream_stream(self._meter.stream(handler.stream_stream, method.name, tenant))
 
-    def _once(self, fetched: asyncio.Event, method: Method, details: CallDetails) -> Any:
-        """The handler of a call whose token may be by a key that is being fetched; it reads nothing before."""
+    async def _known(self, fetched: asyncio.Event, method: Method, details: CallDetails) -> Any:
+        """The handler of a call whose token may be by a key that is being fetched."""
+        await fetched.wait()
+        try:
+            caller = self._authenticator.authenticate(details.invocation_metadata or ())
+        except AuthenticationError as error:
+            return rejecting(refusal_of(error), self._turns)
+        return await self._confirmed(method, caller)
 
-        async def handler() -> Any:
-            await fetched.wait()
+    async def _confirmed(self, method: Method, caller: Caller) -> Any:
+        """The handler of a call whose token may be revoked."""
+        if self._confirm is not None:
             try:
-                caller = self._authenticator.authenticate(details.invocation_metadata or ())
-            except AuthenticationError as error:
-                return rejecting(refusal_of(error), self._turns)
-            return self._handler(method, caller)
-
-        async def handle(requests: Any, context: _Context) -> Any:
-            return await (await handler()).stream_unary(requests, context)
-
-        async def handle_stream(requests: Any, context: _Context) -> AsyncIterator[bytes]:
-            found = await handler()
-            if found.stream_unary is not None:
-                await found.stream_unary(requests, context)
-            else:
-                async for unit in found.stream_stream(requests, context):
-                    yield unit
-
-        return _Unary(handle) if method.watch is None else _stream_stream(handle_stream)
+                await self._confirm(caller)
+            except ServiceError as error:
+                method.record(caller, None, error)
+                return rejecting(error, self._account(caller).turns)
+        return self._handler(method, caller)
 
     def _handler(self, method: Method, caller: Caller) -> Any:
         try:
@@ -415,8 +432,6 @@ class Admission(grpc.GenericRpcHandler):
                 stack: contextlib.AsyncExitStack | None = None
                 try:
                     try:
-                        if self._confirm is not None:
-                            await self._confirm(caller)
                         stack = await self._share(method, caller, account)
                         data = await self._read(account, context, method)
                         held = await self._hold(account, data, method.name)
@@ -460,8 +475,6 @@ class Admission(grpc.GenericRpcHandler):
                 stack: contextlib.AsyncExitStack | None = None
                 try:
                     try:
-                        if self._confirm is not None:
-                            await self._confirm(caller)
                         stack = await self._share(method, caller, account)
                         data = await self._read(account, context, method)
                     except ServiceError as error:

@@ -160,6 +160,7 @@ async def test_tenants_of_a_jwt_are_enforced_at_each_door(doors: Doors) -> None:
         pytest.param(jwt(kid="ec-2", **_MAY), "UNAUTHENTICATED", "TOKEN_INVALID", id="unknown key"),
         pytest.param(jwt(aud="other", **_MAY), "UNAUTHENTICATED", "TOKEN_WRONG_AUDIENCE", id="another audience"),
         pytest.param(jwt(jti="leaked", **_MAY), "UNAUTHENTICATED", "TOKEN_REVOKED", id="revoked"),
+        pytest.param(jwt(jti="leaked"), "UNAUTHENTICATED", "TOKEN_REVOKED", id="revoked, without permissions"),
     ],
 )
 async def test_a_bad_jwt_is_refused_by_the_headers_at_every_method(

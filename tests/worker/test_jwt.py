@@ -335,6 +335,8 @@ def test_a_verifier_needs_an_issuer_and_an_audience() -> None:
             )
         ),
         pytest.param({"JWT_LEEWAY": "301"}, ["CONTEXTWORKER_JWT_LEEWAY = '301'"]),
+        pytest.param({"JWT_JWKS_GRACE": "inf"}, ["CONTEXTWORKER_JWT_JWKS_GRACE = 'inf'"]),
+        pytest.param({"JWT_JWKS_MAX_AGE": "9"}, ["CONTEXTWORKER_JWT_JWKS_MAX_AGE = '9'"]),
         pytest.param({"REVOKED_TOKENS_REDIS_URL": "http://:hidden@x"}, ["REVOKED_TOKENS_REDIS_URL: should be a URL"]),
     ],
 )

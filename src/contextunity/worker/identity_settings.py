@@ -65,10 +65,10 @@ class IdentitySettings(BaseModel):
     Environment: CONTEXTWORKER_JWT_JWKS_FILE."""
     jwt_jwks_url: str = ""
     """https URL of the same; http only on this machine. Environment: CONTEXTWORKER_JWT_JWKS_URL."""
-    jwt_jwks_max_age: float = Field(default=300.0, ge=10)
+    jwt_jwks_max_age: float = Field(default=300.0, ge=10, le=86_400)
     """Seconds after which keys are fetched again, or earlier if the answer's Cache-Control says so.
     Environment: CONTEXTWORKER_JWT_JWKS_MAX_AGE."""
-    jwt_jwks_grace: float = Field(default=3600.0, ge=0)
+    jwt_jwks_grace: float = Field(default=3600.0, ge=0, le=604_800)
     """Seconds for which keys stay in use after that, if the URL does not answer.
     Environment: CONTEXTWORKER_JWT_JWKS_GRACE."""
     jwt_leeway: float = Field(default=30.0, ge=0, le=300)

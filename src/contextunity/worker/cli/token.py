@@ -54,7 +54,7 @@ def add_parser(commands: Commands) -> None:
     )
     actions: Commands = token.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
     _add_mint(actions.add_parser("mint", help="create a token and print it"))
-    verify = actions.add_parser("verify", help="print the content of a token, or why it is invalid")
+    verify = actions.add_parser("verify", help="print the content of a token or JWT, or why it is invalid")
     verify.add_argument(
         "token", metavar="TOKEN", help="the token; - reads it from the standard input, where no process list shows it"
     )

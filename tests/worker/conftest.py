@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import http.server
+import shutil
 import signal
+import socket
+import subprocess
 import threading
+import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +94,47 @@ allow = ["{site.origin}"]
 def tenant() -> str:
     """A tenant of the test's own, so that its tasks are alone."""
     return f"tenant-{uuid.uuid4().hex[:12]}"
+
+
+class RedisServer:
+    """A server of our own on loopback, with nothing on disk."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                assert time.monotonic() < deadline, "redis-server does not start"
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(20)
+            self._process = None
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    program = shutil.which("redis-server") or shutil.which("redis-server", path="/usr/bin")
+    if program is None:
+        pytest.skip("this machine has no redis-server; apt-get install redis-server")
+    server = RedisServer(program, tmp_path)
+    server.start()
+    yield server
+    server.stop()

@@ -40,6 +40,14 @@ def test_the_plain_command_serves_grpc_on_worker_host_and_port(spawn: Any, tempo
     assert "Traceback" not in process.output
 
 
+def test_keys_of_jwts_that_are_not_there_end_the_service_before_it_serves(spawn: Any) -> None:
+    variables = {"AUTH": "token", "JWT_ISSUER": "i", "JWT_AUDIENCE": "a", "JWT_JWKS_URL": "http://127.0.0.1:1/jwks"}
+    process = spawn(*_WORKER, **{f"CONTEXTWORKER_{name}": value for name, value in variables.items()})
+    assert process.wait() == 2
+    assert "jwt_jwks_url = 'http://127.0.0.1:1/jwks': ConnectError" in process.output
+    assert "Traceback" not in process.output
+
+
 @pytest.mark.parametrize(
     ("variables", "address"),
     [

@@ -14,14 +14,14 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import grpc
 
-from .auth import Authenticator, Caller, Subject
-from .errors import AuthenticationError
+from .auth import Authenticator, Caller, Subject, refusal_of
+from .errors import AuthenticationError, KeyPendingError
 from .fair_gate import FairGate, Turn
 from .grpc_errors import Reason, ServiceError
 from .metrics import call_meter
@@ -269,6 +269,24 @@ class _Unary:
         self.stream_unary = stream_unary
 
 
+def _later(method: Method, decide: Callable[[], Awaitable[Any]]) -> Any:
+    """The handler of a call which another one refuses or answers, that is decided on before anything is read."""
+
+    async def handle(requests: Any, context: _Context) -> Any:
+        return await (await decide()).stream_unary(requests, context)
+
+    async def handle_stream(requests: Any, context: _Context) -> AsyncIterator[bytes]:
+        handler = await decide()
+        if handler.stream_unary is not None:
+            await handler.stream_unary(requests, context)
+            return
+        async with contextlib.aclosing(handler.stream_stream(requests, context)) as units:
+            async for unit in units:
+                yield unit
+
+    return _Unary(handle) if method.watch is None else _stream_stream(handle_stream)
+
+
 class Admission(grpc.GenericRpcHandler):
     """Admits the calls of the service.
 
@@ -294,7 +312,7 @@ class Admission(grpc.GenericRpcHandler):
         """When the last call came over gRPC, in the clock's monotonic time."""
         self.under_way = CallsUnderWay()
         """The admitted calls but watches, which the service ends itself."""
-        self._answering, self._authenticator = answering, authenticator
+        self._answering, self._authenticator, self._confirm = answering, authenticator, authenticator.confirm
         self._limits, self._quotas = limits, quotas
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
         self._arrivals = _Arrivals(limits)
@@ -317,11 +335,16 @@ class Admission(grpc.GenericRpcHandler):
         handler: Any
         try:
             caller = self._authenticator.authenticate(details.invocation_metadata or ())
+        except KeyPendingError as error:
+            handler = _later(method, functools.partial(self._known, error.fetched, method, details))
         except AuthenticationError as error:
-            rejection = ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
-            handler = rejecting(rejection, self._turns)
+            handler = rejecting(refusal_of(error), self._turns)
         else:
-            handler, tenants = self._handler(method, caller), caller.tenants
+            tenants = caller.tenants
+            if self._confirm is None:
+                handler = self._handler(method, caller)
+            else:
+                handler = _later(method, functools.partial(self._confirmed, method, caller))
         if self._meter is None:
             return handler
         # Of several tenants it may be any of them; without tokens only the unit can tell.
@@ -329,6 +352,25 @@ class Admission(grpc.GenericRpcHandler):
         if handler.stream_unary is not None:
             return _Unary(self._meter.unary(handler.stream_unary, method.name, tenant))
         return _stream_stream(self._meter.stream(handler.stream_stream, method.name, tenant))
+
+    async def _known(self, fetched: asyncio.Event, method: Method, details: CallDetails) -> Any:
+        """The handler of a call whose token may be by a key that is being fetched."""
+        await fetched.wait()
+        try:
+            caller = self._authenticator.authenticate(details.invocation_metadata or ())
+        except AuthenticationError as error:
+            return rejecting(refusal_of(error), self._turns)
+        return await self._confirmed(method, caller)
+
+    async def _confirmed(self, method: Method, caller: Caller) -> Any:
+        """The handler of a call whose token may be revoked."""
+        if self._confirm is not None:
+            try:
+                await self._confirm(caller)
+            except ServiceError as error:
+                method.record(caller, None, error)
+                return rejecting(error, self._account(caller).turns)
+        return self._handler(method, caller)
 
     def _handler(self, method: Method, caller: Caller) -> Any:
         if self.under_way.is_stopping:

@@ -7,21 +7,27 @@ service.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from contextunity.core.tokens import Keyring, TokenError
 from contextunity.core.tokens import Reason as TokenReason
 
-from .errors import AuthenticationError
+from .errors import AuthenticationError, KeyPendingError, SettingsError, missing_extra
 from .grpc_errors import Reason, ServiceError
+from .identity_settings import identity_violations
 from .settings import Settings, is_loopback
-from .token_keys import load_keyring
+from .token_keys import is_jwt, load_keyring
+
+if TYPE_CHECKING:
+    from .jwt import JwtVerifier
+    from .revocations import Revocations
 
 __all__ = [
     "AUDIT_LOGGER",
@@ -33,7 +39,11 @@ __all__ = [
     "Subject",
     "authenticator_for",
     "effective_permissions",
+    "identify",
+    "open_authenticator",
+    "open_jwts",
     "record_call",
+    "refusal_of",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -44,6 +54,8 @@ _REASONS: dict[TokenReason, tuple[str, str]] = {
     "unknown_kid": ("TOKEN_INVALID", "no key verifies the token"),
     "bad_signature": ("TOKEN_INVALID", "no key verifies the token"),
     "wrong_project": ("TOKEN_WRONG_PROJECT", "the token is bound to a project other than its kid's"),
+    "wrong_issuer": ("TOKEN_WRONG_ISSUER", "the token is from an issuer that is not accepted here"),
+    "wrong_audience": ("TOKEN_WRONG_AUDIENCE", "the token is for another audience; get one for this service"),
     "expired": ("TOKEN_EXPIRED", "the token has expired; get a new one"),
     "not_yet_valid": ("TOKEN_NOT_YET_VALID", "the token is not valid yet; wait for its start, or compare the clocks"),
 }
@@ -83,6 +95,7 @@ class Caller:
             none.
         principal: name for logs: the token's user_id, agent_id or token_id, without control characters.
         token_id: name of the token; empty if tokens are not required.
+        revocation_id: id of the token in lists of revoked tokens, beside its token_id; empty if it has no other.
     """
 
     permissions: frozenset[str] | None
@@ -92,6 +105,7 @@ class Caller:
     principal: str = ""
     # Tokens with the same content give equal callers.
     token_id: str = field(default="", compare=False)
+    revocation_id: str = field(default="", compare=False)
 
     def may(self, *permissions: str) -> bool:
         """Whether the caller holds any of the permissions."""
@@ -117,46 +131,129 @@ EVERYBODY = Caller(permissions=None, tenants=None)
 class Authenticator(Protocol):
     """Authenticates calls."""
 
+    @property
+    def confirm(self) -> Callable[[Caller], Awaitable[None]] | None:
+        """What to ask once the caller is known and before anything is read of the call; None if there is nothing.
+
+        It raises a ServiceError if the token is revoked, or if that cannot be found out.
+        """
+        ...
+
     def authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
-        """Return the caller from the metadata of the call.
+        """Return the caller from the metadata of the call. It never waits.
 
         Raises:
-            AuthenticationError: the metadata has no valid token; the call ends with UNAUTHENTICATED.
+            AuthenticationError: the metadata has no valid token; the call ends as `refusal_of` says.
+            KeyPendingError: that may change in a moment.
         """
         ...
 
 
-def authenticator_for(settings: Settings) -> Authenticator:
-    """Return the authenticator for the settings. Only the service needs it, so only the service needs keys.
+async def identify(authenticator: Authenticator, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+    """Return the caller, once all is known of its token.
 
     Raises:
-        SettingsError: tokens are required, and the keys are missing or unreadable.
+        AuthenticationError: the metadata has no valid token.
+        ServiceError: the token is revoked, or that cannot be found out.
+    """
+    try:
+        caller = authenticator.authenticate(metadata)
+    except KeyPendingError as error:
+        await error.fetched.wait()
+        caller = authenticator.authenticate(metadata)
+    if authenticator.confirm is not None:
+        await authenticator.confirm(caller)
+    return caller
+
+
+def refusal_of(error: AuthenticationError) -> ServiceError:
+    """Return the answer to a call without a valid token."""
+    reason = Reason.TOKEN_UNCHECKED if error.is_unchecked else Reason.TOKEN_REFUSED
+    return ServiceError(reason, str(error), metadata={"fault": error.reason})
+
+
+@contextlib.asynccontextmanager
+async def open_authenticator(settings: Settings) -> AsyncGenerator[Authenticator]:
+    """Open the authenticator for the settings, with the issuer's keys and the lists of revoked tokens.
+
+    Only the service needs it, so only the service needs keys.
+
+    Raises:
+        SettingsError: tokens are required, and the keys or the lists are missing or unreadable.
+    """
+    if settings.auth != "token":
+        yield authenticator_for(settings)
+        return
+    if violations := identity_violations(settings):
+        raise SettingsError(violations)
+    # Imported only here: most deployments have neither JWTs nor lists of revoked tokens.
+    async with contextlib.AsyncExitStack() as stack:
+        jwts, revocations = None, None
+        if settings.jwt_issuer:
+            jwts = await stack.enter_async_context(open_jwts(settings))
+        if settings.has_revocations:
+            from .revocations import open_revocations
+
+            revocations = await stack.enter_async_context(open_revocations(settings))
+        yield authenticator_for(settings, jwts, revocations)
+
+
+@contextlib.asynccontextmanager
+async def open_jwts(settings: Settings) -> AsyncGenerator[JwtVerifier]:
+    """Open the verifier of JWTs, with the issuer's keys.
+
+    Raises:
+        SettingsError: the keys cannot be read or fetched, or joserfc is not installed.
+    """
+    try:
+        from .jwt import open_jwt_verifier
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, "joserfc", "jwt_issuer", "jwt") from None
+    async with open_jwt_verifier(settings) as verifier:
+        yield verifier
+
+
+def authenticator_for(
+    settings: Settings, jwts: JwtVerifier | None = None, revocations: Revocations | None = None
+) -> Authenticator:
+    """Return the authenticator for settings without JWTs and lists of revoked tokens, or with these as already opened.
+
+    Raises:
+        SettingsError: tokens are required, and the keys are missing or unreadable; or what the settings name is not
+            given, which `open_authenticator` opens.
     """
     if settings.auth == "token":
-        return _ByToken(load_keyring(settings))
+        if (settings.jwt_issuer and jwts is None) or (settings.has_revocations and revocations is None):
+            raise SettingsError(["JWTs and revoked tokens need open_authenticator, not authenticator_for"])
+        return _ByToken(load_keyring(settings), jwts, revocations)
     if not is_loopback(settings.listen_host):
         _LOG.warning("tokens are not required, and other machines can reach %s", settings.listen_host)
     return _Everybody()
 
 
 class _Everybody:
+    confirm = None
+
     def authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
         return EVERYBODY
 
 
 class _ByToken:
-    def __init__(self, keyring: Keyring) -> None:
-        self._keyring = keyring
+    def __init__(self, keyring: Keyring, jwts: JwtVerifier | None, revocations: Revocations | None) -> None:
+        self._keyring, self._jwts, self._revocations = keyring, jwts, revocations
+        self.confirm = None if revocations is None else self._confirm
         self._has_warned = False
 
     def authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+        text = _bearer(metadata)
+        verifier = self._jwts if self._jwts is not None and is_jwt(text) else self._keyring
         try:
-            verified = self._keyring.verify(_bearer(metadata))
+            verified = verifier.verify(text)
         except TokenError as error:
             _LOG.info("token rejected: %s (kid %.80r)", error, error.kid)
             raise AuthenticationError(*_REASONS[error.reason]) from None
         token = verified.token
-        if token.revocation_id and not self._has_warned:
+        if token.revocation_id and verifier is self._keyring and self._revocations is None and not self._has_warned:
             self._has_warned = True
             _LOG.warning(
                 "a token has a revocation_id, but no revocation list is configured: revoked tokens are valid until "
@@ -173,10 +270,15 @@ class _ByToken:
             bound_project=verified.project_id if binding is not None and binding.kind == "project" else None,
             principal=token.user_id or token.agent_id or token.token_id,
             token_id=token.token_id,
+            revocation_id=token.revocation_id or "",
         )
 
+    async def _confirm(self, caller: Caller) -> None:
+        assert self._revocations is not None
+        await self._revocations.check(caller.token_id, caller.revocation_id)
 
-def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str | bytes:
+
+def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     headers = [value for key, value in metadata if key.lower() == "authorization"]
     if not headers:
         raise AuthenticationError("TOKEN_MISSING", "the call has no token; send it as `authorization: Bearer TOKEN`")

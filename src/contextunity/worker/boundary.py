@@ -18,7 +18,7 @@ from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
 
 from .admission import Refused
-from .auth import EVERYBODY, Authenticator, Caller
+from .auth import EVERYBODY, Authenticator, Caller, identify, refusal_of
 from .errors import AuthenticationError
 from .fair_gate import Turn
 from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
@@ -143,7 +143,7 @@ class Boundary:
     ) -> Call:
         if caller is None:
             # Authenticate first: unauthenticated callers must not make us decode units.
-            caller = self._authenticator.authenticate(_Metadata(context))
+            caller = await identify(self._authenticator, _Metadata(context))
         self._check_received(data)
         deadline = _deadline(context)
         is_large = len(data) > _LARGE
@@ -163,7 +163,7 @@ class Boundary:
         release: Callable[[], None] | None,
     ) -> ContractCall:
         if caller is None:
-            caller = self._authenticator.authenticate(_Metadata(context))
+            caller = await identify(self._authenticator, _Metadata(context))
         self._check_received(data)
         options = contracts.read_options(method, _Metadata(context))
         input_type, most = method.contract.input_type, self._max_payload_values
@@ -249,7 +249,7 @@ def _service_error(error: Exception, method: Method, trace_id: str) -> ServiceEr
         _LOG.error("%s: %s", method.name, error)
         return ServiceError(Reason.PAYLOAD_STORAGE_UNAVAILABLE, str(error))
     if isinstance(error, AuthenticationError):
-        return ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason})
+        return refusal_of(error)
     _LOG.error("%s failed, trace_id %s", method.name, trace_id, exc_info=error)
     return ServiceError(Reason.INTERNAL, f"{method.name} failed; the service's log has it under the trace_id")
 

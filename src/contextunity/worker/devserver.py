@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from .auth import authenticator_for
+from .auth import open_authenticator
 from .embedded import LOOPBACK, EmbeddedServer, embedded_server, usual_or_free_port
 from .errors import PortTakenError
 from .modules.registry import RegisteredModule, WorkerRegistry
@@ -65,8 +65,9 @@ async def running_dev_server(
         WorkerError: something cannot start; the text says what, and the way out.
     """
     selected = registry.select(modules)
-    authenticator, settings = authenticator_for(settings), _local(settings)
     async with contextlib.AsyncExitStack() as stack:
+        authenticator = await stack.enter_async_context(open_authenticator(settings))
+        settings = _local(settings)
         http = stack.enter_context(_listen(settings))
         temporal = await stack.enter_async_context(
             embedded_server(settings.data_folder, port=temporal_port, ui_port=ui_port, codec=_codec(settings, http))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ __all__ = [
     "AuthenticationError",
     "EgressBudgetError",
     "EgressRefusedError",
+    "KeyPendingError",
     "PortTakenError",
     "RegistryError",
     "SearchAttributesError",
@@ -23,6 +25,7 @@ __all__ = [
     "TooManyRedirectsError",
     "UnknownModuleError",
     "WorkerError",
+    "missing_extra",
     "namespace_unknown",
 ]
 
@@ -45,6 +48,20 @@ class SettingsError(WorkerError):
         self.faults = tuple(violations)
         self.usable = usable
         super().__init__("\n".join(["invalid settings:", *(f"  - {violation}" for violation in self.faults)]))
+
+
+def missing_extra(error: ModuleNotFoundError, package: str, setting: str, extra: str) -> SettingsError:
+    """Return the error for a setting that needs an optional package, which is not installed.
+
+    Args:
+        error: the failed import; raised again if it is of another package.
+        package: top-level name of the optional package.
+        setting: the setting that needs it.
+        extra: extra of contextworker that installs it.
+    """
+    if (error.name or "").partition(".")[0] != package:
+        raise error
+    return SettingsError([f"{setting}: its package is missing; run pip install 'contextworker[{extra}]'"])
 
 
 class RegistryError(WorkerError):
@@ -138,16 +155,28 @@ class PortTakenError(WorkerError):
 
 
 class AuthenticationError(ContextUnityError):
-    """A call has no token, or an invalid one.
+    """A call has no token, or an invalid one, or one that cannot be checked now.
 
     Attributes:
-        reason: a stable word for programs: `TOKEN_MISSING`, `TOKEN_MALFORMED`, `TOKEN_INVALID`, `TOKEN_WRONG_PROJECT`,
-            `TOKEN_EXPIRED` or `TOKEN_NOT_YET_VALID`.
+        reason: a stable word for programs, of the table in docs/security.md, such as `TOKEN_MISSING`.
+        is_unchecked: whether the token may be valid, but the service cannot check it now.
     """
 
-    def __init__(self, reason: str, text: str) -> None:
-        self.reason = reason
+    def __init__(self, reason: str, text: str, *, is_unchecked: bool = False) -> None:
+        self.reason, self.is_unchecked = reason, is_unchecked
         super().__init__(text)
+
+
+class KeyPendingError(AuthenticationError):
+    """No key verifies a token, and the issuer's keys are being fetched anew.
+
+    Attributes:
+        fetched: is set once they are there, or could not be fetched; then the token is to be verified again.
+    """
+
+    def __init__(self, fetched: asyncio.Event) -> None:
+        self.fetched = fetched
+        super().__init__("TOKEN_INVALID", "no key verifies the token")
 
 
 class EgressRefusedError(ContextUnityError):

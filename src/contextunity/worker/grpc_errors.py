@@ -53,6 +53,11 @@ class Reason(Enum):
     PAGE_TOKEN_INVALID = (_Code.INVALID_ARGUMENT, None, "the page token is not from this list")
     REFUSED_BY_TEMPORAL = (_Code.INVALID_ARGUMENT, None, "the Temporal server rejected a value; the error quotes it")
     TOKEN_REFUSED = (_Code.UNAUTHENTICATED, None, "the token is missing or invalid")
+    TOKEN_UNCHECKED = (
+        _Code.UNAVAILABLE,
+        1,
+        "the service cannot check tokens now: it lacks the issuer's keys, or the list of revoked tokens",
+    )
     PERMISSION_MISSING = (
         _Code.PERMISSION_DENIED,
         None,

@@ -24,7 +24,7 @@ from temporalio.api.workflowservice.v1 import CountWorkflowExecutionsRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from .errors import EgressBudgetError, SettingsError
+from .errors import EgressBudgetError, SettingsError, missing_extra
 from .file_changes import FileChanges
 from .grpc_errors import Reason, ServiceError, from_rpc_error
 from .metrics import FETCHED_BYTES_TOTAL, QUOTA_REFUSALS_TOTAL
@@ -424,10 +424,7 @@ async def open_quotas(settings: Settings) -> AsyncGenerator[Quotas]:
     try:
         from .shared_quotas import SharedCounts
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "redis":
-            raise
-        violation = "CONTEXTWORKER_QUOTAS_REDIS_URL: its client is missing; run pip install 'contextworker[redis]'"
-        raise SettingsError([violation]) from None
+        raise missing_extra(error, "redis", "CONTEXTWORKER_QUOTAS_REDIS_URL", "redis") from None
     async with SharedCounts(settings.quotas_redis_url.get_secret_value()) as shared:
         yield Quotas(settings.quotas, settings.quotas_file, shared)
 

@@ -7,7 +7,6 @@ the deployed system are accepted, those of Kubernetes ignored, and misspelt name
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import tomllib
@@ -29,6 +28,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from .errors import SettingsError
+from .identity_settings import IDENTITY_VARIABLES, IdentitySettings, identity_violations, is_loopback
 from .setting_errors import describe_violations
 
 __all__ = [
@@ -91,13 +91,15 @@ _VARIABLES = {
     "CONTEXTWORKER_TOKEN_KEYS_FILE": "token_keys_file",
     "CONTEXTWORKER_TOKEN_SECRET": "token_secret",
     "CONTEXTWORKER_TOKEN_SECRET_FILE": "token_secret_file",
+    **IDENTITY_VARIABLES,
 }
 _SETTINGS_FILE = "CONTEXTWORKER_SETTINGS"
 _CLIENT_VARIABLES = frozenset({"CONTEXTWORKER_TARGET", "CONTEXTWORKER_TENANT", "CONTEXTWORKER_TOKEN"})
 """Variables of the commands that call a running service; not settings of a service or worker."""
 _CODEC_VARIABLE = "CONTEXTWORKER_PURE_PYTHON"
 """Variables that the codec reads at import, before the settings."""
-_LIST_FIELDS = frozenset({"http_origins", "module_paths"})
+_LIST_FIELDS = frozenset({"http_origins", "jwt_audience", "module_paths"})
+_REDIS_FIELDS = ("quotas_redis_url", "revoked_tokens_redis_url")
 _LOOPBACK = "127.0.0.1"
 _STORAGE = re.compile(r"file:///[^?#]*|s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()/\-]*)?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+")
@@ -134,7 +136,7 @@ class TenantQuotas(BaseModel):
     """Seconds that feeds and tools may fetch per day, summed over concurrent fetches."""
 
 
-class Settings(BaseModel):
+class Settings(IdentitySettings):
     """Settings of the gRPC service and of the Temporal workers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -274,7 +276,7 @@ class Settings(BaseModel):
         """What set each setting that is not at its default: an environment variable, or the file and its key."""
         return self._origins
 
-    @field_validator("quotas_redis_url")
+    @field_validator(*_REDIS_FIELDS)
     @classmethod
     def _names_a_redis(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
@@ -350,18 +352,6 @@ _BEYOND_THIS_MACHINE = (
 )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address to listen on; of names, only localhost counts."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
-
-
 def load_settings(
     environ: Mapping[str, str] | None = None, folder: Path | None = None, *, log_level: str = ""
 ) -> Settings:
@@ -392,7 +382,11 @@ def load_settings(
     file = folder / (environ.get(_SETTINGS_FILE) or DEFAULT_FILE)
     settings._folder = file.absolute().parent  # pyright: ignore[reportPrivateUsage]  # it is not a setting
     settings._origins = origins  # pyright: ignore[reportPrivateUsage]  # nor is this
-    violations += describe_violations(wrong, Settings, origins) if wrong else tls_violations(settings)
+    violations += (
+        describe_violations(wrong, Settings, origins)
+        if wrong
+        else [*tls_violations(settings), *identity_violations(settings)]
+    )
     if violations:
         raise SettingsError(violations, settings)
     return settings
@@ -457,11 +451,10 @@ def _read_file(
             "the service can read as token_secret_file or token_keys_file"
         )
         values = {key: value for key, value in values.items() if key not in ("token_secret", "hmac")}
-    if "quotas_redis_url" in values:
-        del values["quotas_redis_url"]
-        violations.append(
-            f"{path.name}: quotas_redis_url may hold a password; set CONTEXTWORKER_QUOTAS_REDIS_URL instead"
-        )
+    for field in _REDIS_FIELDS:
+        if values.pop(field, None) is not None:
+            variable = f"CONTEXTWORKER_{field.upper()}"
+            violations.append(f"{path.name}: {field} may hold a password; set {variable} instead")
     return values, {key: f"{path.name}: {key}" for key in values}
 
 

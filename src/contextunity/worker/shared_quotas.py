@@ -19,13 +19,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-__all__ = ["SharedCounts"]
+__all__ = ["ANSWER_SECONDS", "SharedCounts", "close_redis", "open_redis"]
 
 _LOG = logging.getLogger(__name__)
 
 _PREFIX = "contextunity:quota:"
 _SOCKET_SECONDS = 0.25
-_ANSWER_SECONDS = 0.5
+ANSWER_SECONDS = 0.5
 """Timeout of Redis in seconds; then a call continues without it."""
 _AGAIN_SECONDS = 2.0
 """Seconds before the next attempt after Redis did not answer; until then no call waits for it."""
@@ -78,6 +78,33 @@ return {bytes, seconds, redis.call('PTTL', KEYS[1])}
 """
 
 
+def open_redis(url: str, *, retries: int = 0) -> Redis:
+    """Return a client that gives up soon: a call waits for its answers.
+
+    Args:
+        url: redis://, rediss:// or unix://.
+        retries: attempts after the first, as after a restart of Redis, which leaves connections that are gone.
+    """
+    pool = cast("Any", BlockingConnectionPool).from_url(
+        url,
+        max_connections=_CONNECTIONS,
+        timeout=_SOCKET_SECONDS,
+        socket_timeout=_SOCKET_SECONDS,
+        socket_connect_timeout=_SOCKET_SECONDS,
+        # The library would retry for seconds while a call waits.
+        retry=Retry(NoBackoff(), retries),
+    )
+    return Redis.from_pool(pool)
+
+
+async def close_redis(redis: Redis) -> None:
+    """Close its connections, without waiting long for a Redis that does not answer."""
+    with contextlib.suppress(RedisError, OSError, TimeoutError):
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await redis.aclose()
+            await redis.connection_pool.disconnect()
+
+
 class SharedCounts:
     """Counts that the processes of a deployment share. Use it as a context manager.
 
@@ -88,16 +115,7 @@ class SharedCounts:
     """
 
     def __init__(self, url: str) -> None:
-        pool = cast("Any", BlockingConnectionPool).from_url(
-            url,
-            max_connections=_CONNECTIONS,
-            timeout=_SOCKET_SECONDS,
-            socket_timeout=_SOCKET_SECONDS,
-            socket_connect_timeout=_SOCKET_SECONDS,
-            # The library would retry for seconds while a call waits.
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._redis = Redis.from_pool(pool)
+        self._redis = open_redis(url)
         self._rate, self._take, self._renew, self._give, self._spend = (
             self._redis.register_script(text) for text in (_RATE, _TAKE, _RENEW, _GIVE, _SPEND)
         )
@@ -120,10 +138,7 @@ class SharedCounts:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
         await asyncio.gather(*self._giving, return_exceptions=True)
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                await self._redis.aclose()
-                await self._redis.connection_pool.disconnect()
+        await close_redis(self._redis)
 
     async def take_rate(self, tenant: str, rate: float, burst: int) -> float | None:
         """Take one start of a tenant; return the seconds until one is available, 0 if taken."""
@@ -176,7 +191,7 @@ class SharedCounts:
             # One call tries; the others continue without waiting for its result.
             self._again_at = loop.time() + _AGAIN_SECONDS
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await script(keys=[_PREFIX + key], args=arguments)
         except (RedisError, OSError, TimeoutError) as error:
             self._again_at = loop.time() + _AGAIN_SECONDS

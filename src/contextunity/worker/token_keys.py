@@ -18,12 +18,18 @@ from .settings import Settings
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-__all__ = ["SHARED_KID", "load_keyring", "read_secret_file", "read_secret_text"]
+__all__ = ["SHARED_KID", "is_jwt", "load_keyring", "read_secret_file", "read_secret_text"]
 
 _LOG = logging.getLogger(__name__)
 
 SHARED_KID = "*:hmac-001"
 """Kid of the single secret that settings can contain without a file of keys."""
+
+
+def is_jwt(token: str) -> bool:
+    """Whether a token has the form of a JWT: a ContextToken's kid has a colon, and a JWT has none anywhere."""
+    return ":" not in token
+
 
 _TABLES = ("hmac", "ed25519")
 
@@ -41,10 +47,11 @@ def load_keyring(settings: Settings) -> Keyring:
         violations.append(f"{settings.token_keys_file}: {SHARED_KID} is set as token_secret too; set it in one place")
     if secret is not None:
         hmac[SHARED_KID] = secret
-    if not violations and not hmac and not ed25519:
+    if not violations and not hmac and not ed25519 and not settings.jwt_issuer:
         violations.append(
             "there is no key to verify tokens with; set CONTEXTWORKER_TOKEN_SECRET to the output of "
-            "`contextworker token secret`, or token_secret_file or token_keys_file to a file (docs/security.md)"
+            "`contextworker token secret`, token_secret_file or token_keys_file to a file, or jwt_issuer to the "
+            "issuer of JWTs (docs/security.md)"
         )
     try:
         keyring = Keyring(hmac=hmac, ed25519=ed25519)

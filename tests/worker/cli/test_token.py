@@ -21,6 +21,7 @@ from contextunity.worker.cli.token import PERMISSIONS, add_parser, run
 from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.service import WorkerService
 from contextunity.worker.settings import load_settings
+from tests.worker.issuer import AUDIENCE, EC, ISSUER, jwk, jwks, jwt
 
 _SECRET = "0123456789abcdef" * 2
 _PRIVATE = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
@@ -298,3 +299,58 @@ def test_public_keys_of_the_settings_verify(tell: _Told, tmp_path: Path, monkeyp
     code, out, _ = tell("verify", token)
     assert code == 0
     assert out.startswith("good        signed with my_project:ed25519-001")
+
+
+@pytest.fixture
+def jwt_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings of a service that takes JWTs; the file of revoked tokens."""
+    (tmp_path / "jwks.json").write_bytes(jwks(jwk(EC, "ec-1")))
+    (tmp_path / "revoked").write_text("t-2\n")
+    names = {
+        "JWT_ISSUER": ISSUER,
+        "JWT_AUDIENCE": AUDIENCE,
+        "JWT_JWKS_FILE": "jwks.json",
+        "REVOKED_TOKENS_FILE": "revoked",
+    }
+    for name, value in names.items():
+        monkeypatch.setenv(f"CONTEXTWORKER_{name}", str(tmp_path / value) if name.endswith("FILE") else value)
+    return tmp_path / "revoked"
+
+
+@pytest.mark.usefixtures("jwt_settings")
+def test_a_jwt_is_verified_too(tell: _Told) -> None:
+    code, out, _ = tell("verify", jwt(tenants=["a"], scope="worker:read", exp=2_000_000_000))
+    assert code == 0
+    assert out.splitlines() == [
+        f"good        signed with ec-1, a JWT of {ISSUER}",
+        "project     none",
+        "schedules   of all projects of its tenants",
+        "token_id    t-1",
+        "user_id     alex",
+        "permissions worker:read",
+        "tenants     a",
+        "ends        2033-05-18T03:33:20+00:00",
+    ]
+    code, out, _ = tell("verify", jwt(aud="other"), "--json")
+    assert (code, json.loads(out)["reason"]) == (1, "wrong_audience")
+    code, _, complaint = tell("verify", jwt(kid="ec-2"))
+    assert (code, complaint) == (
+        1,
+        "contextworker: unknown_kid: the issuer has no ES256 key with the token's kid (kid ec-2)\n",
+    )
+    # Tokens of the other kind are verified as before.
+    assert tell("verify", tell(*_MINT)[1])[0] == 0
+
+
+def test_a_revoked_token_is_not_good(tell: _Told, jwt_settings: Path) -> None:
+    code, out, _ = tell("verify", jwt(jti="t-2"), "--json")
+    assert (code, json.loads(out)["reason"]) == (1, "revoked")
+    code, _, complaint = tell("verify", tell(*_MINT, "--token-id", "t-2")[1])
+    assert (code, complaint) == (
+        1,
+        "contextworker: revoked: the token is revoked; get a new one (kid my_project:hmac-001)\n",
+    )
+    jwt_settings.unlink()
+    code, _, complaint = tell("verify", jwt())
+    assert code == 2
+    assert "revoked_tokens_file" in complaint

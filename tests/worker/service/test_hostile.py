@@ -297,6 +297,8 @@ def test_watches_beyond_the_quota_are_refused_and_hold_up_nobody(desk: Desk) -> 
 class _Counting:
     """Counts how often somebody is asked who calls."""
 
+    confirm = None
+
     def __init__(self) -> None:
         self.asked = 0
         self._asks = authenticator_for(Settings(auth="token", token_secret=SecretStr(SECRET)))

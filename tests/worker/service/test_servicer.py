@@ -81,6 +81,8 @@ class _Servicer:
 class _ByHeader:
     """Takes the header `who` for the caller."""
 
+    confirm = None
+
     def authenticate(self, metadata: Any) -> Caller:
         who = dict(metadata).get("who", "")
         if not who:

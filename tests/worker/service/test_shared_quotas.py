@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -27,53 +25,10 @@ from contextunity.worker.modules.registry import WorkerRegistry
 from contextunity.worker.quotas import EgressBudgetError, Quotas, counted_fetch, on_budget, open_quotas
 from contextunity.worker.settings import Settings, TenantQuotas, load_settings
 from contextunity.worker.shared_quotas import SharedCounts
+from tests.worker.conftest import RedisServer
 
 from .conftest import refusal_of
 from .test_quotas import serving
-
-
-class RedisServer:
-    """A server of our own on loopback, with nothing on disk."""
-
-    def __init__(self, program: str, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            self._command, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                assert time.monotonic() < deadline, "redis-server does not start"
-                time.sleep(0.02)
-            else:
-                return
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(20)
-            self._process = None
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    program = shutil.which("redis-server") or shutil.which("redis-server", path="/usr/bin")
-    if program is None:
-        pytest.skip("this machine has no redis-server; apt-get install redis-server")
-    server = RedisServer(program, tmp_path)
-    server.start()
-    yield server
-    server.stop()
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ signature are standard padded base64. The signature covers the base64 text of th
 from __future__ import annotations
 
 from ._keyring import MIN_SECRET_BYTES, Keyring, VerifiedToken, ed25519_private_key, ed25519_public_key, mint
-from ._token import MAX_TOKEN_LENGTH, ContextToken, ProjectBinding, Reason, TokenError, TokenKeyError
+from ._token import MAX_TOKEN_LENGTH, ContextToken, ProjectBinding, Reason, TokenError, TokenKeyError, strict_json
 
 __all__ = [
     "MAX_TOKEN_LENGTH",
@@ -22,4 +22,5 @@ __all__ = [
     "ed25519_private_key",
     "ed25519_public_key",
     "mint",
+    "strict_json",
 ]

@@ -66,7 +66,7 @@ class ContextToken(BaseModel):
     iat: _Seconds | _Text | None = None
     """Time of issue, in seconds since 1970 or in the issuer's format. Not checked."""
     revocation_id: _Text | None = None
-    """The issuer's id for revocation. Not checked."""
+    """The issuer's id for revocation. A keyring does not check it; a service with a list of revoked ids does."""
     user_id: _Text | None = None
     """The person it was issued for."""
     agent_id: _Text | None = None
@@ -77,8 +77,18 @@ class ContextToken(BaseModel):
     """The project it is bound to. Without a binding, every project whose key verifies it."""
 
 
-Reason = Literal["malformed", "unknown_kid", "bad_signature", "wrong_project", "expired", "not_yet_valid"]
-"""Why a token is rejected. The payload is read only after the signature was verified."""
+Reason = Literal[
+    "malformed",
+    "unknown_kid",
+    "bad_signature",
+    "wrong_project",
+    "wrong_issuer",
+    "wrong_audience",
+    "expired",
+    "not_yet_valid",
+]
+"""Why a token is rejected. The payload is read only after the signature was verified. Only JWTs have an issuer and an
+audience."""
 
 
 class TokenError(ContextUnityError):
@@ -137,8 +147,8 @@ def write_payload(token: ContextToken) -> bytes:
 def read_payload(payload: bytes, kid: str) -> ContextToken:
     data = _decode(payload.decode(), "payload", kid)
     try:
-        values = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        values = strict_json(data)
+    except ValueError:
         raise TokenError("malformed", "the token's payload is not JSON with unique keys", kid=kid) from None
     try:
         return ContextToken.model_validate(values, extra="ignore")
@@ -158,6 +168,18 @@ def _decode(text: str, what: str, kid: str) -> bytes:
     if not data or base64.b64encode(data).decode() != text:
         raise TokenError("malformed", f"the token's {what} is not standard padded base64", kid=kid)
     return data
+
+
+def strict_json(data: bytes) -> Any:
+    """Decode JSON in which no object has a key twice, and nothing is NaN or Infinity: readers differ in these.
+
+    Raises:
+        ValueError: it is not such JSON, or is nested too deep.
+    """
+    try:
+        return json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -106,16 +106,16 @@ def _protos(arguments: argparse.Namespace) -> int:
 
 
 async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | None, delay: _Delay) -> None:
-    from ..auth import authenticator_for
+    from ..auth import open_authenticator
     from ..quotas import open_quotas
     from ..server import open_tls, running_server
     from ..service import WorkerService
     from ..temporal.client import connect, with_port
 
-    # Check keys and certificates before connecting, so that faults are reported at once.
-    authenticator = authenticator_for(settings)
-    tls = open_tls(settings)
     async with contextlib.AsyncExitStack() as stack:
+        # Check keys and certificates before connecting, so that faults are reported at once.
+        authenticator = await stack.enter_async_context(open_authenticator(settings))
+        tls = open_tls(settings)
         quotas = await stack.enter_async_context(open_quotas(settings))
         client = await connect(settings, address=address and with_port(address), workflows=registry.workflows)
         timeout = timedelta(seconds=settings.temporal_timeout)

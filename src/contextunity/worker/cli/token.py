@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import re
 import secrets
 import sys
@@ -18,6 +19,8 @@ from .output import complain, did_you_mean, fail, print_json, say
 
 if TYPE_CHECKING:
     from contextunity.core.tokens import ContextToken, VerifiedToken
+
+    from ..settings import Settings
 
 # Each command imports what it needs, so that --help and usage errors are fast.
 
@@ -51,7 +54,7 @@ def add_parser(commands: Commands) -> None:
     )
     actions: Commands = token.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
     _add_mint(actions.add_parser("mint", help="create a token and print it"))
-    verify = actions.add_parser("verify", help="print the content of a token, or why it is invalid")
+    verify = actions.add_parser("verify", help="print the content of a token or JWT, or why it is invalid")
     verify.add_argument(
         "token", metavar="TOKEN", help="the token; - reads it from the standard input, where no process list shows it"
     )
@@ -221,28 +224,56 @@ def _verify(arguments: argparse.Namespace) -> int:
     from contextunity.core.tokens import MAX_TOKEN_LENGTH, TokenError
 
     from ..settings import load_settings
-    from ..token_keys import load_keyring
+    from ..token_keys import is_jwt, load_keyring
 
-    keyring = load_keyring(load_settings())
+    settings = load_settings()
+    keyring = load_keyring(settings)
     # A little more than the maximum, for the newline; the rest of other input is not read.
     piped = arguments.token == "-"  # noqa: S105 - a sign for the standard input
+    text = sys.stdin.buffer.read(MAX_TOKEN_LENGTH + 100).decode("latin-1").strip() if piped else arguments.token
+    issuer = settings.jwt_issuer if is_jwt(text) else ""
     try:
-        verified = keyring.verify(sys.stdin.buffer.read(MAX_TOKEN_LENGTH + 100).strip() if piped else arguments.token)
+        verified = asyncio.run(_verify_jwt(settings, text)) if issuer else keyring.verify(text)
     except TokenError as error:
-        if arguments.json:
-            print_json({"good": False, "reason": error.reason, "kid": error.kid, "error": str(error)})
-        else:
-            complain(
-                f"{error.reason}: {error}"
-                + (f" (kid {error.kid}; keys: {', '.join(keyring.kids)})" if error.kid else "")
-            )
-        return 1
+        keys = "" if issuer else f"; keys: {', '.join(keyring.kids)}"
+        return _rejected(arguments, error.reason, str(error), error.kid, keys)
+    if settings.has_revocations and (text := asyncio.run(_revoked(settings, verified.token))):
+        return _rejected(arguments, "revoked", text, verified.kid)
     if arguments.json:
         payload = _payload(verified.token)
         print_json({"good": True, "kid": verified.kid, "project_id": verified.project_id, "payload": payload})
     else:
-        say(_for_people(verified))
+        say(_for_people(verified, issuer))
     return 0
+
+
+async def _verify_jwt(settings: Settings, text: str) -> VerifiedToken:
+    from ..auth import open_jwts
+
+    async with open_jwts(settings) as verifier:
+        return verifier.verify(text)
+
+
+async def _revoked(settings: Settings, token: ContextToken) -> str:
+    """Return that a token is revoked; empty if it is not."""
+    from ..grpc_errors import ServiceError
+    from ..revocations import open_revocations
+
+    async with open_revocations(settings) as revocations:
+        assert revocations is not None
+        try:
+            await revocations.check(token.token_id, token.revocation_id or "")
+        except ServiceError as error:
+            return error.message
+    return ""
+
+
+def _rejected(arguments: argparse.Namespace, reason: str, text: str, kid: str, keys: str = "") -> int:
+    if arguments.json:
+        print_json({"good": False, "reason": reason, "kid": kid, "error": text})
+    else:
+        complain(f"{reason}: {text}" + (f" (kid {kid}{keys})" if kid else ""))
+    return 1
 
 
 def _secret(arguments: argparse.Namespace) -> int:
@@ -254,12 +285,13 @@ def _secret(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _for_people(verified: VerifiedToken) -> str:
+def _for_people(verified: VerifiedToken, issuer: str) -> str:
     token = verified.token
+    unbound = "none" if issuer else "none: a key of all projects, and bound to none"
     bound = token.project_binding is not None and token.project_binding.kind == "project"
     rows = {
-        "good": f"signed with {verified.kid}",
-        "project": verified.project_id or "none: a key of all projects, and bound to none",
+        "good": f"signed with {verified.kid or 'a key without a kid'}" + (f", a JWT of {issuer}" if issuer else ""),
+        "project": verified.project_id or unbound,
         "schedules": "of this project alone" if bound else "of all projects of its tenants",
         "token_id": token.token_id,
         "user_id": token.user_id,

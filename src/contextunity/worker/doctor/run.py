@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from pydantic import SecretStr
+
 from contextunity.core.errors import ContextUnityError
 
 from ..errors import RegistryError, SettingsError, TemporalUnreachableError
@@ -136,8 +138,8 @@ class Machine:
     @functools.cached_property
     def _secrets(self) -> tuple[str, ...]:
         found = [value for name, value in self.environ.items() if _SECRET_VARIABLES.fullmatch(name)]
-        for secret in (self.settings.token_secret, self.settings.quotas_redis_url):
-            found += [] if secret is None else [secret.get_secret_value()]
+        values = (getattr(self.settings, name) for name in type(self.settings).model_fields)
+        found += [each.get_secret_value() for each in values if isinstance(each, SecretStr)]
         found += _texts(self.settings.modules)
         return tuple(sorted({text for text in found if len(text) >= _SHORTEST_SECRET}, key=len, reverse=True))
 

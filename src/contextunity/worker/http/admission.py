@@ -10,7 +10,7 @@ import grpc
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
-from ..auth import Authenticator
+from ..auth import Authenticator, identify, refusal_of
 from ..errors import AuthenticationError
 from ..grpc_errors import Reason, ServiceError, to_status
 from ..settings import Settings
@@ -26,6 +26,7 @@ _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.UNAVAILABLE: 503,
 }
 """As in Connect."""
 
@@ -65,7 +66,7 @@ class RequestAdmission:
         self.max_values = settings.max_payload_values
         """Maximum number of values in JSON."""
 
-    def admit(self, request: Request, *permissions: str) -> None:
+    async def admit(self, request: Request, *permissions: str) -> None:
         """Reject callers without a valid token, or without any of the permissions.
 
         Raises:
@@ -73,9 +74,9 @@ class RequestAdmission:
         """
         headers = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in request.headers.raw]
         try:
-            caller = self._authenticator.authenticate(headers)
+            caller = await identify(self._authenticator, headers)
         except AuthenticationError as error:
-            raise ServiceError(Reason.TOKEN_REFUSED, str(error), metadata={"fault": error.reason}) from None
+            raise refusal_of(error) from None
         if not caller.may(*permissions):
             text = f"{request.url.path} needs a token with the permission {' or '.join(permissions)}"
             raise ServiceError(Reason.PERMISSION_MISSING, text, metadata={"permissions": ",".join(permissions)})

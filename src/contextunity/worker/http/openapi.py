@@ -73,7 +73,7 @@ def openapi_routes(service: WorkerService, request_admission: RequestAdmission) 
 
     async def tell(request: Request) -> Response:
         try:
-            request_admission.admit(request, *service.methods["DescribeContracts"].permissions)
+            await request_admission.admit(request, *service.methods["DescribeContracts"].permissions)
         except ServiceError as error:
             return request_admission.refusal(error)
         if not made:

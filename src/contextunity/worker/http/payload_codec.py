@@ -47,7 +47,7 @@ def codec_routes(client: Client, request_admission: RequestAdmission) -> list[Ro
     async def convert(request: Request) -> Response:
         direction = request.path_params["direction"]
         try:
-            request_admission.admit(request, "worker:read" if direction == "decode" else "worker:execute")
+            await request_admission.admit(request, "worker:read" if direction == "decode" else "worker:execute")
             if request.path_params["namespace"] != client.namespace or direction not in ("decode", "encode"):
                 return Response("there is no such codec", status_code=404)
             async with at_once:

@@ -14,7 +14,7 @@ from contextunity.worker.readiness import WORKERS
 from contextunity.worker.settings import Settings, load_settings
 from tests.conftest import ROOT
 
-# PyYAML, which a dependency of ours brings, has no types.
+# PyYAML has no types.
 _YAML: Any = importlib.import_module("yaml")
 _OBJECTS: list[dict[str, Any]] = list(_YAML.safe_load_all((ROOT / "deploy/kubernetes/contextworker.yaml").read_text()))
 _PODS: dict[str, dict[str, Any]] = {

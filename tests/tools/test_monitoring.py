@@ -27,7 +27,7 @@ _PROMETHEUS_OWN = {"up", "scrape_duration_seconds", "scrape_samples_scraped"}
 """Metrics that Prometheus itself makes of each process that it reads."""
 _GIVEN_BY_PROMETHEUS = {"job", "instance"}
 _DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy/grafana/contextworker.json").read_text(encoding="utf-8"))
-# PyYAML, which a dependency of ours brings, has no types.
+# PyYAML has no types.
 _YAML: Any = importlib.import_module("yaml")
 _ALERTS: list[dict[str, Any]] = _YAML.safe_load(_RULES.read_text(encoding="utf-8"))["groups"][0]["rules"]
 _TARGETS = [target for panel in _DASHBOARD["panels"] for target in panel.get("targets", ())]

@@ -115,6 +115,16 @@ def test_a_namespace_that_is_not_there_is_told_with_the_way_out(
     assert "Traceback" not in process.output
 
 
+def test_settings_of_temporals_sdk_that_are_wrong_end_with_2(spawn: Any, tmp_path: Path) -> None:
+    (tmp_path / "temporal.toml").write_text('[profile.default]\napi_key = "a-secret-without-an-end\n')
+    process = spawn(*_WORKER, TEMPORAL_CONFIG_FILE="temporal.toml")
+    assert process.wait() == 2
+    assert "Temporal's own settings: Configuration loading error: TOML parse error at line 2" in process.output
+    assert "TEMPORAL_CONFIG_FILE" in process.output
+    assert "a-secret" not in process.output
+    assert "Traceback" not in process.output
+
+
 def test_a_taken_port_is_told(spawn: Any, temporal_server: EmbeddedServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port: int = other.getsockname()[1]

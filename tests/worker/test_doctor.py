@@ -153,6 +153,22 @@ def test_servers_that_take_connections_and_say_nothing(doctor: _Doctor) -> None:
     assert report["disk.space"]["status"] == "ok"
 
 
+def test_settings_of_temporals_sdk_that_are_wrong(doctor: _Doctor) -> None:
+    (doctor.folder / "temporal.toml").write_text('[profile.default]\napi_key = "a-secret-without-an-end\n')
+    doctor.setenv("TEMPORAL_CONFIG_FILE", "temporal.toml")
+    report = doctor.report()
+    assert report["temporal"]["status"] == "fail"
+    assert report["temporal"]["value"].startswith(
+        "Temporal's own settings: Configuration loading error: TOML parse error"
+    )
+    assert "a-secret" not in str(report)
+    assert report["queue"]["status"] == "skip"
+    assert report["disk.space"]["status"] == "ok"
+    doctor.setenv("TEMPORAL_CONFIG_FILE", "")
+    doctor.setenv("TEMPORAL_TLS_CLIENT_CERT_PATH", "/no/such")
+    assert "/no/such cannot be read" in doctor.report()["temporal"]["value"]
+
+
 def test_a_namespace_that_is_not_there(doctor: _Doctor, temporal_server: EmbeddedServer) -> None:
     doctor.setenv("TEMPORAL_ADDRESS", temporal_server.address)
     doctor.setenv("TEMPORAL_NAMESPACE", "no-such")

@@ -140,22 +140,22 @@ def test_a_secret_is_not_shown(tmp_path: Path) -> None:
 
 class _Module(BaseModel):
     router_token: int = 0
-    keys: dict[str, int] = {}
+    api_keys: dict[str, int] = {}
     url: int = 0
-    key_file: int = 0
+    token_file: int = 0
 
 
 def test_what_may_be_a_secret_is_not_quoted() -> None:
     values = {
         "router_token": "a-secret",
-        "keys": {"acme": "another-secret"},
+        "api_keys": {"acme": "another-secret"},
         "url": "postgresql://me:password@host/db",
-        "key_file": "/etc/key",
+        "token_file": "/etc/token",
     }
     with pytest.raises(ValidationError) as caught:
         _Module.model_validate(values)
-    token, keys, url, file = describe_violations(caught.value, {}, "modules.it.")
+    token, keys, url, file = describe_violations(caught.value, _Module, {}, "modules.it.")
     assert token.startswith("modules.it.router_token: input should be a valid integer")
-    assert keys.startswith("modules.it.keys.acme: input should be a valid integer")
-    assert url.startswith("modules.it.url = 'postgresql://me:***@host/db': ")
-    assert file.startswith("modules.it.key_file = '/etc/key': ")
+    assert keys.startswith("modules.it.api_keys.acme: input should be a valid integer")
+    assert url.startswith("modules.it.url = 'postgresql://…@host/db': ")
+    assert file.startswith("modules.it.token_file = '/etc/token': ")

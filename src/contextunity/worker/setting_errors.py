@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 __all__ = ["describe_violations", "secret_settings", "without_userinfo"]
 
+_SECRET_NAME = re.compile(r"secret|password|token|credential|api_?key|private_?key", re.IGNORECASE)
 _USERINFO = re.compile(r"(://)[^\s'\"]*@")
 
 
@@ -39,7 +40,7 @@ def describe_violations(
             lines.append(f"{where}: unknown setting")
         elif violation["type"] == "missing":
             lines.append(f"{where}: is required")
-        elif _may_show(model, location):
+        elif _may_show(model, location) and not any(map(_names_a_secret, location)):
             lines.append(without_userinfo(f"{where} = {violation['input']!r}: {text}"))
         else:
             lines.append(f"{where}: {text}")
@@ -70,6 +71,11 @@ def _may_show(model: type[BaseModel], location: Sequence[str]) -> bool:
         model = next(_models(field.annotation), model)
     inner = [model] if field is None else [*_models(field.annotation)]
     return not any(True for each in inner for _ in secret_settings(each))
+
+
+def _names_a_secret(name: str) -> bool:
+    # A module's author may have forgotten to mark it. A file's name is no secret.
+    return bool(_SECRET_NAME.search(name)) and not name.endswith("_file")
 
 
 def _is_secret(field: FieldInfo) -> bool:

@@ -86,9 +86,9 @@ async def _report(machine: Machine, arguments: argparse.Namespace) -> list[Findi
 
 def _show(finding: Finding) -> None:
     detail = f"  ({finding.detail})" if finding.detail else ""
-    say(f"{finding.status.value:<4}  {finding.check:<28}  {finding.value}{detail}")
+    say(f"{finding.status.value:<4}  {finding.check:<34}  {finding.value}{detail}")
     if finding.fix:
-        say(f"      {'':<28}  → {finding.fix}")
+        say(f"      {'':<34}  → {finding.fix}")
 
 
 def _plain(finding: Finding) -> dict[str, Any]:

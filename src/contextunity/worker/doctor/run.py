@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from contextunity.core.errors import ContextUnityError
 
-from ..errors import RegistryError, SettingsError, TemporalUnreachableError
+from ..errors import RegistryError, SettingsError, WorkerError
 from ..modules.discovery import discover
 from ..modules.registry import WorkerRegistry
 from ..setting_errors import without_userinfo
@@ -89,7 +89,7 @@ class Machine:
     settings: Settings = field(init=False)
     faults: tuple[str, ...] = ()
     _registry: asyncio.Task[WorkerRegistry | RegistryError | SettingsError] | None = None
-    _client: asyncio.Task[Client | TemporalUnreachableError] | None = None
+    _client: asyncio.Task[Client | WorkerError] | None = None
 
     def __post_init__(self) -> None:
         """Read the settings."""
@@ -118,13 +118,13 @@ class Machine:
         except (RegistryError, SettingsError) as error:
             return error
 
-    async def client(self) -> Client | TemporalUnreachableError:
+    async def client(self) -> Client | WorkerError:
         """Return a client of the Temporal server, or why there is none. It changes nothing there."""
         if self._client is None:
             self._client = asyncio.create_task(self._connect(), name="temporal")
         return await asyncio.shield(self._client)
 
-    async def _connect(self) -> Client | TemporalUnreachableError:
+    async def _connect(self) -> Client | WorkerError:
         from ..temporal.client import connect
 
         # No payload is read, so a wrong file of keys or storage must not hide the server.
@@ -132,7 +132,7 @@ class Machine:
         changes = {"temporal_timeout": timeout, "payload_keys_file": None, "payload_storage": ""}
         try:
             return await connect(self.settings.model_copy(update=changes), register=False)
-        except TemporalUnreachableError as error:
+        except WorkerError as error:
             return error
 
     @functools.cached_property
@@ -234,11 +234,11 @@ def _of_module(run: Callable[[Any], Any], context: Any) -> Callable[[Machine], A
 
 
 async def _bounded(check: Check, machine: Machine) -> Sequence[Finding]:
-    if check.needs_temporal and isinstance(await machine.client(), TemporalUnreachableError):
-        return [skip(check.name, "no Temporal server answers")]
-    if check.needs_modules:
-        await machine.registry()
     try:
+        if check.needs_temporal and isinstance(await machine.client(), WorkerError):
+            return [skip(check.name, "no Temporal server answers")]
+        if check.needs_modules:
+            await machine.registry()
         async with asyncio.timeout(machine.timeout):
             if inspect.iscoroutinefunction(check.run):
                 return cast("Sequence[Finding]", await check.run(machine))
@@ -246,6 +246,8 @@ async def _bounded(check: Check, machine: Machine) -> Sequence[Finding]:
     except TimeoutError:
         fix = "see what it waits for, or give it more time with --timeout SECONDS"
         return [fail(check.name, f"no answer within {machine.timeout:g} s", fix=fix)]
+    except (SettingsError, RegistryError) as error:
+        return [fail(check.name, fault, fix="correct it where it is set") for fault in error.faults]
     except ContextUnityError as error:
         first, _, rest = str(error).partition("\n")
         return [fail(check.name, first, rest, fix="correct what it names")]

@@ -41,7 +41,7 @@ _DENIED = (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED)
 
 async def _client(machine: Machine) -> Client:
     client = await machine.client()
-    if isinstance(client, TemporalUnreachableError):
+    if isinstance(client, WorkerError):
         raise client
     return client
 
@@ -51,9 +51,10 @@ async def check_temporal(machine: Machine) -> list[Finding]:
     config = connection_config(machine.settings)
     address, namespace = str(config["target_host"]), str(config.get("namespace") or "default")
     client = await machine.client()
-    if isinstance(client, TemporalUnreachableError):
+    if isinstance(client, WorkerError):
+        reason = client.reason if isinstance(client, TemporalUnreachableError) else str(client)
         fix = "set TEMPORAL_ADDRESS to a running server, or start everything with contextworker dev"
-        return [fail("temporal.address", f"{address}: {client.reason}", fix=fix), _encryption(config, address)]
+        return [fail("temporal.address", f"{address}: {reason}", fix=fix), _encryption(config, address)]
     findings = [ok("temporal.address", f"{address} answers"), _encryption(config, address)]
     info = await client.workflow_service.get_system_info(GetSystemInfoRequest())
     findings.append(ok("temporal.version", info.server_version or "not told"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,12 +15,16 @@ from temporalio.service import RetryConfig, RPCError
 
 from python_temporal.contract import WorkflowContract
 
-from ..errors import TemporalUnreachableError
+from ..errors import SettingsError, TemporalUnreachableError
 from ..settings import Settings
 from .plugin import ContextWorkerPlugin
 from .search_attributes import register_attributes
 
 __all__ = ["connect", "connection_config", "payload_codec", "payload_storage", "with_port"]
+
+
+_TEMPORAL_SETTINGS = "correct the TEMPORAL_ variables, or the file of TEMPORAL_CONFIG_FILE"
+_QUOTED_LINE = re.compile(r"\s*\d*\s*\|")
 
 
 async def connect(
@@ -39,7 +44,7 @@ async def connect(
 
     Raises:
         TemporalUnreachableError: nothing answers in time, or access is denied.
-        SettingsError: the payload keys or the payload storage cannot be used.
+        SettingsError: the payload keys, the payload storage or the settings of Temporal's SDK cannot be used.
         SearchAttributesError: the namespace lacks search attributes, and registering them is not permitted.
     """
     plugin = ContextWorkerPlugin(payload_codec=payload_codec(settings), external_storage=payload_storage(settings))
@@ -73,8 +78,19 @@ def connection_config(settings: Settings, address: str | None = None) -> dict[st
     Args:
         settings: `temporal_host` counts where no TEMPORAL_ADDRESS or profile names a server.
         address: host:port to use instead.
+
+    Raises:
+        SettingsError: the settings or the file of Temporal's SDK cannot be read; its text quotes no line of the file.
     """
-    config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
+    try:
+        config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
+    except OSError as error:
+        reason = f"{error.filename} cannot be read: {(error.strerror or str(error)).lower()}"
+        raise SettingsError([f"Temporal's own settings: {reason}; {_TEMPORAL_SETTINGS}"]) from None
+    except (RuntimeError, ValueError) as error:
+        # Of a file that is wrong, the lines with a bar show its text, which may be a key.
+        lines = [line for line in str(error).splitlines() if line.strip() and not _QUOTED_LINE.match(line)]
+        raise SettingsError([f"Temporal's own settings: {': '.join(lines)}; {_TEMPORAL_SETTINGS}"]) from None
     if address is not None:
         config["target_host"] = address
     # `temporal_host` of the deployed system may omit the port.

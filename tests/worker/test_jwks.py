@@ -275,3 +275,34 @@ async def test_an_answer_may_say_that_it_expires_earlier(header: str | None, age
         async with _keys(site) as keys:
             due = keys._due  # pyright: ignore[reportPrivateUsage]
             assert before + age <= due <= time.monotonic() + age
+
+
+async def test_attempts_after_a_failure_come_at_growing_distances() -> None:
+    with publishing(b"") as site:
+        pass
+    keys, distances = KeysFromUrl(site.url, max_age=300.0, grace=0.0), list[float]()
+    for _ in range(9):
+        before = time.monotonic()
+        assert "ConnectError" in await keys._refresh()  # pyright: ignore[reportPrivateUsage]
+        distances.append(round(keys._due - before))  # pyright: ignore[reportPrivateUsage]
+    assert distances == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    await keys.__aexit__(None, None, None)
+
+
+async def test_a_proxy_of_the_environment_is_for_addresses_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[bytes]()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.close()
+
+    listening = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+    with publishing(jwks(jwk(EC, "1"))) as site:
+        async with listening, _keys(site) as keys:
+            assert keys.find("ES256", "1")
+            assert (site.asked, asked) == (1, [])
+            with pytest.raises(SettingsError):
+                await KeysFromUrl("https://id.example.com/jwks", max_age=300.0, grace=0.0).__aenter__()
+            assert asked == [b"CONNECT id.example.com:443 HTTP/1.1\r\n"]

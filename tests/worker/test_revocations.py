@@ -117,6 +117,26 @@ async def test_a_file_that_cannot_be_read_refuses_everybody(
         assert await _refused(authenticator, _ours("c-9")) == _REVOKED
 
 
+async def test_a_file_that_may_be_read_again_counts_again_without_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "revoked"
+    _write(path, "c-9\n", 1)
+    async with open_authenticator(_settings(tmp_path, revoked_tokens_file=path)) as authenticator:
+        with monkeypatch.context() as forbidden:
+            # Root may read everything, and tests run as root too.
+            forbidden.setattr(Path, "read_text", _forbidden)
+            _write(path, "c-9\n", 2)
+            assert await _refused(authenticator, _ours()) == _UNKNOWN
+            assert await _refused(authenticator, _ours()) == _UNKNOWN
+        assert await _refused(authenticator, _ours()) == ""
+        assert await _refused(authenticator, _ours("c-9")) == _REVOKED
+
+
+def _forbidden(*_: Any, **__: Any) -> str:
+    raise PermissionError(13, "Permission denied")
+
+
 async def test_a_file_that_is_not_there_fails_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"revoked_tokens_file = .*no such file"):
         async with open_authenticator(_settings(tmp_path, revoked_tokens_file=tmp_path / "revoked")):

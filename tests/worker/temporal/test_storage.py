@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import importlib
+import json
 import os
 import shutil
 import subprocess
@@ -13,11 +14,16 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from contextunity.gen.contextunity.harvest.v1 import HarvestResponse
+from google.protobuf import json_format
+from starlette.applications import Starlette
 from temporalio.api.common.v1 import Payload
+from temporalio.api.failure.v1 import Failure
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import RawValue
 from temporalio.converter import (
@@ -34,6 +40,7 @@ from temporalio.worker import Replayer, Worker
 from contextunity.core.errors import ContextUnityError
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError
+from contextunity.worker.http.payload_codec import codec_routes
 from contextunity.worker.settings import Settings, load_settings
 from contextunity.worker.temporal.client import connect, payload_storage
 from contextunity.worker.temporal.converter import (
@@ -251,13 +258,42 @@ async def test_limits_are_those_of_what_is_sent(folder: Path, tmp_path: Path, mo
 
 async def test_failures_with_large_details_are_stored(folder: Path) -> None:
     converter = _in_folder(folder)
-    failure = importlib.import_module("temporalio.api.failure.v1").Failure()
+    failure = Failure()
     await converter.encode_failure(ApplicationError("broken", "x" * 50_000), failure)
     assert failure.ByteSize() < 2048
     assert len(_files(folder)) == 1
     error = await converter.decode_failure(failure)
     assert isinstance(error, ApplicationError)
     assert error.details == ("x" * 50_000,)
+
+
+def test_heartbeat_details_that_are_missing_are_waited_for() -> None:
+    failure = Failure()
+    error = ApplicationError("Failed decoding heartbeat details", non_retryable=True)
+    error.__cause__ = StoredPayloadError("it is not there")
+    converter = encoding_converter(None)
+    converter.failure_converter.to_failure(error, converter.payload_converter, failure)
+    assert failure.cause.message == "it is not there"
+    assert not failure.application_failure_info.non_retryable
+
+
+async def test_the_codec_endpoint_fetches_so_many_bytes_and_no_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contextunity.worker.http.payload_codec.LARGEST_STORED", 2 * _THRESHOLD)
+    converter = _in_folder(folder)
+    (payload,) = await converter.encode(["x" * (2 * _THRESHOLD + 1000)])
+    client: Any = SimpleNamespace(namespace="default", data_converter=converter)
+    request_admission: Any = SimpleNamespace(
+        admit=lambda request, permission: None, body=lambda request: request.body(), max_values=1000
+    )
+    transport = httpx.ASGITransport(app=Starlette(routes=codec_routes(client, request_admission)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        sent = {"payloads": [json_format.MessageToDict(payload)] * 2}
+        answer = (await http.post("/codec/default/decode", json=sent)).json()["payloads"]
+    first, second = (json.loads(json_format.ParseDict(each, Payload()).data) for each in answer)
+    assert first == "x" * (2 * _THRESHOLD + 1000)
+    assert "not shown: the stored payloads before it have" in second
 
 
 def test_without_the_setting_nothing_changes() -> None:

@@ -23,7 +23,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
@@ -55,19 +55,27 @@ class Spans:
     """Records spans.
 
     Args:
-        provider: makes and exports them; its ids must come from `_Ids`.
+        processors: get every span when it ends.
     """
 
     header_name = "_tracer-data"
     """Temporal header with the current span, as OpenTelemetry's interceptors of all SDKs have it."""
 
-    def __init__(self, provider: TracerProvider, ids: _Ids) -> None:
-        self._provider, self._ids = provider, ids
-        self._tracer = provider.get_tracer("contextunity.worker")
+    def __init__(self, *processors: SpanProcessor) -> None:
+        resource = Resource.create()
+        if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
+            resource = resource.merge(Resource({"service.name": "contextworker"}))
+        self._ids = _Ids()
+        # The process closes it in time; at exit the SDK would wait for half a minute.
+        self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
+        self._provider.sampler = _EvenSampler(self._provider.sampler)
+        for processor in processors:
+            self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer("contextunity.worker")
 
     @classmethod
     def exporting(cls, names: Sequence[str], environment: Mapping[str, str]) -> Spans:
-        """Return what exports spans, and is the provider of the whole process: modules may record spans of their own.
+        """Return what exports spans. Its provider is that of the whole process: modules may record spans of their own.
 
         Args:
             names: exporters, as OTEL_TRACES_EXPORTER names them.
@@ -76,18 +84,9 @@ class Spans:
         Raises:
             SettingsError: there is no such exporter.
         """
-        exporters = [_exporter(name, environment) for name in names if name != "none"]
-        ids = _Ids()
-        resource = Resource.create()
-        if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
-            resource = resource.merge(Resource({"service.name": "contextworker"}))
-        # The process closes it in time; at exit the SDK would wait for half a minute.
-        provider = TracerProvider(resource=resource, id_generator=ids, shutdown_on_exit=False)
-        provider.sampler = _EvenSampler(provider.sampler)
-        for exporter in exporters:
-            provider.add_span_processor(_Batches(exporter))
-        trace.set_tracer_provider(provider)
-        return cls(provider, ids)
+        spans = cls(*(_Batches(_exporter(name, environment)) for name in names if name != "none"))
+        trace.set_tracer_provider(spans._provider)
+        return spans
 
     def close(self) -> None:
         """Export what waits, and stop."""
@@ -287,14 +286,12 @@ def end_with(span: Span, error: BaseException) -> None:
 
 
 def _record(span: Span, error: Exception) -> None:
-    """Record an unexpected error: where it was raised, without its text, which may quote payloads and secrets."""
-    span.add_event(
-        "exception",
-        {
-            "exception.type": type(error).__name__,
-            "exception.stacktrace": "".join(traceback.format_tb(error.__traceback__)),
-        },
-    )
+    """Record an unexpected error: its type, and the calls that led to it.
+
+    Neither its text nor lines of source: the first may quote payloads and secrets, and the second constants.
+    """
+    calls = (f"{each.filename}:{each.lineno} in {each.name}" for each in traceback.extract_tb(error.__traceback__))
+    span.add_event("exception", {"exception.type": type(error).__name__, "exception.stacktrace": "\n".join(calls)})
 
 
 def _valid(found: SpanContext) -> SpanContext | None:

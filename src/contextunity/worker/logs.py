@@ -93,10 +93,11 @@ def _write(formatter: logging.Formatter, level: str) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
-    is_json = isinstance(formatter, JsonFormatter)
-    sys.excepthook = _log_uncaught if is_json else sys.__excepthook__
-    threading.excepthook = _log_uncaught_in_thread if is_json else threading.__excepthook__
-    sys.unraisablehook = _log_unraisable if is_json else sys.__unraisablehook__
+    if isinstance(formatter, JsonFormatter):
+        # What Python would print itself, over several lines.
+        sys.excepthook = _log_uncaught
+        threading.excepthook = _log_uncaught_in_thread
+        sys.unraisablehook = _log_unraisable
 
 
 def writes_json() -> bool:
@@ -266,4 +267,5 @@ def _expected(record: logging.LogRecord) -> str | None:
 
 
 def _with_cause(error: ApplicationError) -> str:
-    return str(error) if error.__cause__ is None else f"{error} ({error.__cause__})"
+    told = str(error) if error.__cause__ is None else f"{error} ({error.__cause__})"
+    return " ".join(told.splitlines())

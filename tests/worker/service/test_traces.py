@@ -197,7 +197,7 @@ def test_a_harvest_is_one_trace_from_the_caller_to_the_catalogue(traced: _Traced
     unit = ContextUnit(payload={"workflow_type": "harvest", "supplier_code": "camping-trade", "tenant_id": "acme"})
     started = _call(traced, "StartWorkflow", unit, headers)
     with traced.client() as client:
-        client.task(started.payload["workflow_id"]).result(timeout=60)
+        client.task(str(started.payload["workflow_id"])).result(timeout=60)
     spans = collector.trace(
         trace, f"{_SERVICE}/StartWorkflow", "StartWorkflow:harvest", "RunWorkflow:harvest", "write catalogue"
     )
@@ -278,7 +278,7 @@ def test_a_watch_is_a_span_until_its_end(traced: _Traced, collector: Collector) 
     unit = ContextUnit(payload={"workflow_id": task.workflow_id, "tenant_id": "acme"})
     with grpc.insecure_channel(traced.target) as channel:
         stub = worker_pb2_grpc.WorkerServiceStub(channel)
-        assert list(stub.WatchTask(unit.to_protobuf(worker_pb2), metadata=[*headers.items()], timeout=30))
+        assert list(stub.WatchTask(unit.to_protobuf(worker_pb2), metadata=tuple(headers.items()), timeout=30))
     span = collector.trace(trace, f"{_SERVICE}/WatchTask")[f"{_SERVICE}/WatchTask"]
     assert (span.parent, span.attributes["rpc.response.status_code"]) == (caller, "OK")
 

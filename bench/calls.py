@@ -9,6 +9,7 @@ import dataclasses
 import gc
 import itertools
 import os
+import random
 import statistics
 import time
 import uuid
@@ -234,7 +235,11 @@ async def _subjects(
 async def _interleave(
     subjects: dict[tuple[str, str], _Call], rounds: int, calls: int
 ) -> dict[tuple[str, str], list[float]]:
-    """Milliseconds of the middle call of each round, with a call of each in turn: the server's pace changes a lot."""
+    """Milliseconds of the middle call of each round, with a call of each in turn: the server's pace changes a lot.
+
+    The order is another one each time, since a call is slower right after one that leaves the server something to do.
+    """
+    shuffle = random.Random(1)
     found: dict[tuple[str, str], list[float]] = {key: [] for key in subjects}
     for call in subjects.values():
         await call()
@@ -245,8 +250,8 @@ async def _interleave(
         for case in (_LEAST, _DONE, _RUNNING, _START):
             keys = [key for key in subjects if key[0] == case]
             took: dict[tuple[str, str], list[float]] = {key: [] for key in keys}
-            for number in range(calls):
-                for key in keys[:: 1 if number % 2 == 0 else -1]:
+            for _ in range(calls):
+                for key in shuffle.sample(keys, len(keys)):
                     began = time.perf_counter()
                     await subjects[key]()
                     took[key].append((time.perf_counter() - began) * 1e3)

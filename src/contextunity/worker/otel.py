@@ -71,7 +71,8 @@ class Spans:
         self._ids = _Ids()
         # The process closes it in time; at exit the SDK would wait for half a minute.
         self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
-        self._provider.sampler = _EvenSampler(self._provider.sampler)
+        if "TraceIdRatio" in self._provider.sampler.get_description():
+            self._provider.sampler = _EvenSampler(self._provider.sampler)
         for processor in processors:
             self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("contextunity.worker")

@@ -156,7 +156,8 @@ class Boundary:
             unit, payload = read_unit(data, max_values=self._max_payload_values)
         call = Call(unit=unit, payload=payload, caller=caller, deadline=deadline, is_large=is_large, turn=turn)
         current_call.set(call)
-        begin_span(context, call)
+        if tracing.active is not None:
+            begin_span(context, call)
         return call
 
     async def _contract_call(
@@ -191,7 +192,8 @@ class Boundary:
             announce=announce,
         )
         current_call.set(call)
-        begin_span(context, call)
+        if tracing.active is not None:
+            begin_span(context, call)
         return call
 
     def _check_received(self, data: bytes) -> None:

@@ -127,7 +127,7 @@ class ObservedCall:
 
 
 def begin_span(context: Any, call: Any) -> None:
-    """Start the span of a call that was decoded; nothing where traces are off.
+    """Start the span of a call that was decoded.
 
     A call that has no trace_id of its own takes that of its caller's trace.
 
@@ -135,7 +135,7 @@ def begin_span(context: Any, call: Any) -> None:
         context: grpcio's, as handlers have it.
         call: the `service.Call`.
     """
-    if tracing.active is not None and isinstance(context, ObservedCall) and context.span is not None:
+    if isinstance(context, ObservedCall) and context.span is not None:
         call.trace_id = context.span.begin(call.unit.trace_id or "", call.trace_id, call.about)
 
 

@@ -131,6 +131,11 @@ class Spans:
         # As the SDK's converter writes it, in a fifth of the time.
         return {self.header_name: Payload(metadata={"encoding": b"json/plain"}, data=json.dumps(carrier).encode())}
 
+    def write_header(self, fields: Any) -> None:
+        """Write the same into the headers of a request to Temporal."""
+        for name, payload in self.headers().items():
+            fields[name].CopyFrom(payload)
+
     def text_headers(self) -> dict[str, str]:
         """Return the same as text."""
         carrier = dict[str, str]()

@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Any
 from .errors import SettingsError
 
 if TYPE_CHECKING:
-    from temporalio.api.common.v1 import Payload
-
     from .otel import Spans
 
-__all__ = ["active", "span", "start_tracing", "stop_tracing", "traceparent", "write_header"]
+__all__ = ["active", "span", "start_tracing", "stop_tracing", "traceparent"]
 
 active: Spans | None = None
 """What records spans; None where traces are off."""
@@ -73,14 +71,6 @@ def span(name: str, **attributes: str | int) -> AbstractContextManager[Any]:
         attributes: no payloads and no secrets; `db_system_name` becomes `db.system.name` by its underscores.
     """
     return _NOTHING if active is None else active.part(name, attributes)
-
-
-def write_header(fields: Any) -> None:
-    """Write the current span into the headers of a request to Temporal; nothing if traces are off."""
-    if active is not None:
-        for name, payload in active.headers().items():
-            found: Payload = fields[name]
-            found.CopyFrom(payload)
 
 
 def traceparent() -> tuple[tuple[str, str], ...]:

@@ -120,7 +120,8 @@ class TaskControlHandlers:
             wanted.input.payloads.extend(await client.data_converter.encode([value]))
         context = client.data_converter.payload_converter.to_payload(call.context(run.tenant_id))
         wanted.header.fields[HEADER].CopyFrom(context)
-        tracing.write_header(wanted.header.fields)
+        if tracing.active is not None:
+            tracing.active.write_header(wanted.header.fields)
         try:
             await client.workflow_service.signal_workflow_execution(
                 wanted, retry=True, timeout=self._engine.rpc_timeout

@@ -93,7 +93,8 @@ class StartRequestBuilder:
         write_priority(wanted.priority, request.tenant_id, contract.priority)
         context = call.context_message(request.tenant_id).SerializeToString()
         _write(wanted.header.fields[HEADER], context, encoding=b"binary/protobuf", messageType=_CONTEXT)
-        tracing.write_header(wanted.header.fields)
+        if tracing.active is not None:
+            tracing.active.write_header(wanted.header.fields)
         if contract.search_attributes is None:
             fields = wanted.search_attributes.indexed_fields
             for name, value in ((TENANT_ATTRIBUTE.name, request.tenant_id), (UNIT_ATTRIBUTE.name, call.unit_id)):
@@ -201,6 +202,8 @@ class StartWorkflowHandler:
             turn.leave(self._engine.quotas.pause_after_start(request.tenant_id))
 
     async def _traced_start(self, call: Call, request: StartRequest) -> tuple[str, str]:
+        if tracing.active is None:
+            return await self._start(call, request)
         with tracing.span(f"StartWorkflow:{request.contract.name}"):
             return await self._start(call, request)
 

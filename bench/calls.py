@@ -9,6 +9,7 @@ import dataclasses
 import gc
 import itertools
 import os
+import random
 import statistics
 import time
 import uuid
@@ -22,6 +23,7 @@ from temporalio.common import WorkflowIDReusePolicy
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.core.context import TaskContext, using
+from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.temporal.encryption import EncryptionCodec
 from contextunity.worker.temporal.plugin import ContextWorkerPlugin
 from contextunity.worker.temporal.search_attributes import bound_attributes
@@ -35,6 +37,7 @@ __all__ = ["run"]
 
 _OURS, _BARE = "over gRPC, by ContextWorker", "over gRPC, by a bare service"
 _ENCRYPTED = "over gRPC, by ContextWorker, encrypted"
+_TRACED = "over gRPC, by ContextWorker, traced"
 _SDK, _SDK_MORE = "Temporal's SDK", "Temporal's SDK, with as much asked for"
 _START, _DONE, _RUNNING = "start a workflow", "status of a finished task", "status of a running task"
 _LEAST = "the smallest call there is"
@@ -64,6 +67,8 @@ def run(options: Options) -> Result:
             f"{_BARE}: grpc.aio and the SDK with nothing of ours between, the least that a service in Python takes; it "
             "asks Temporal the same as ours, both questions at once",
             f"{_ENCRYPTED}: with payload_keys_file, on a Temporal server and with a worker of its own",
+            f"{_TRACED}: a service of its own that samples every call and exports it by OTLP over HTTP to a process "
+            "that drops it; the worker is not traced",
             f"{_LEAST}: Temporal's GetSystemInfo by the SDK, and a unit that the bare service gives back",
         ),
     )
@@ -72,6 +77,10 @@ def run(options: Options) -> Result:
         Goal(name=f"p50, {case}: to {words}", value=result.ratio(case, _OURS, peer, "p50"), limit=1.15)
         for case in (_START, _DONE, _RUNNING)
         for peer, words in peers
+    ]
+    goals += [
+        Goal(name=f"p50, {case}: traced, to untraced", value=result.ratio(case, _TRACED, _OURS, "p50"), limit=1.05)
+        for case in (_START, _DONE, _RUNNING)
     ]
     return dataclasses.replace(result, goals=tuple(goals))
 
@@ -95,8 +104,8 @@ async def _measure(options: Options, rounds: int, calls: int) -> dict[tuple[str,
                 with_plugin = await Client.connect(temporal.address, plugins=[ContextWorkerPlugin()])
                 stubs = (worker_pb2_grpc.WorkerServiceStub(ours), worker_pb2_grpc.WorkerServiceStub(theirs))
                 subjects = await _subjects(client, with_plugin, *stubs)
-                async with _encrypted(options) as encrypted:
-                    return await _interleave({**subjects, **encrypted}, rounds, calls)
+                async with _encrypted(options) as encrypted, _traced(options, temporal) as traced:
+                    return await _interleave({**subjects, **encrypted, **traced}, rounds, calls)
 
 
 @contextlib.asynccontextmanager
@@ -121,6 +130,24 @@ async def _encrypted(options: Options) -> AsyncGenerator[dict[tuple[str, str], _
                 yield {(case, _ENCRYPTED): call for (case, subject), call in subjects.items() if subject == _OURS}
 
 
+@contextlib.asynccontextmanager
+async def _traced(options: Options, temporal: EmbeddedServer) -> AsyncGenerator[dict[tuple[str, str], _Call]]:
+    """The calls of ours, where each is a trace that is exported."""
+    with Child("-m", "bench._collector", folder=options.folder, name="collector") as collector:
+        given = {
+            "OTEL_TRACES_EXPORTER": "otlp",
+            "OTEL_TRACES_SAMPLER": "always_on",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.wait_for("listens on").split()[2],
+        }
+        with service_of(options, temporal, "service-traced", **given) as service:
+            target = service.wait_for("listens on").split("listens on ")[1].split(",")[0]
+            async with grpc.aio.insecure_channel(target) as channel:
+                stub = worker_pb2_grpc.WorkerServiceStub(channel)
+                client = await Client.connect(temporal.address)
+                subjects = await _subjects(client, client, stub, stub)
+                yield {(case, _TRACED): call for (case, subject), call in subjects.items() if subject == _OURS}
+
+
 async def _subjects(
     client: Client,
     with_plugin: Client,
@@ -129,7 +156,8 @@ async def _subjects(
 ) -> dict[tuple[str, str], _Call]:
     from bench_tree.bench.job.v1 import job_pb2
 
-    names: Iterator[str] = (f"job-{number}" for number in itertools.count())
+    prefix = uuid.uuid4().hex[:8]
+    names: Iterator[str] = (f"job-{prefix}-{number}" for number in itertools.count())
 
     async def start(stub: worker_pb2_grpc.WorkerServiceAsyncStub, **parameters: object) -> str:
         payload: dict[str, Any] = {
@@ -207,7 +235,11 @@ async def _subjects(
 async def _interleave(
     subjects: dict[tuple[str, str], _Call], rounds: int, calls: int
 ) -> dict[tuple[str, str], list[float]]:
-    """Milliseconds of the middle call of each round, with a call of each in turn: the server's pace changes a lot."""
+    """Milliseconds of the middle call of each round, with a call of each in turn: the server's pace changes a lot.
+
+    The order is another one each time, since a call is slower right after one that leaves the server something to do.
+    """
+    shuffle = random.Random(1)
     found: dict[tuple[str, str], list[float]] = {key: [] for key in subjects}
     for call in subjects.values():
         await call()
@@ -218,8 +250,8 @@ async def _interleave(
         for case in (_LEAST, _DONE, _RUNNING, _START):
             keys = [key for key in subjects if key[0] == case]
             took: dict[tuple[str, str], list[float]] = {key: [] for key in keys}
-            for number in range(calls):
-                for key in keys[:: 1 if number % 2 == 0 else -1]:
+            for _ in range(calls):
+                for key in shuffle.sample(keys, len(keys)):
                     began = time.perf_counter()
                     await subjects[key]()
                     took[key].append((time.perf_counter() - began) * 1e3)

@@ -5,19 +5,27 @@ from __future__ import annotations
 import io
 import json
 import logging
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from temporalio import activity, workflow
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.runtime import TelemetryFilter
 
 from contextunity.core import context
 from contextunity.core.context import TaskContext
-from contextunity.worker.logs import configure
+from contextunity.worker.client import SyncWorkerClient, WorkerServiceError
+from contextunity.worker.embedded import EmbeddedServer
+from contextunity.worker.logs import configure, core_log
 from contextunity.worker.settings import Settings
+from tests.conftest import Spawn
 
 _WORK = TaskContext(trace_id="t-1", tenant_id="acme")
 _ACTIVITY = {
@@ -39,6 +47,8 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
     root = logging.getLogger()
     handlers, level, httpx = root.handlers[:], root.level, logging.getLogger("httpx").level
     root.handlers = []  # `configure` closes what it replaces; pytest still needs its own.
+    for owner, hook in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(owner, hook, getattr(owner, hook))
     monkeypatch.setattr(workflow.logger, "workflow_info_on_message", True)
     monkeypatch.setattr(activity.logger, "activity_info_on_message", True)
 
@@ -96,12 +106,40 @@ def test_json_has_one_object_a_line(log: Written) -> None:
 
 
 def test_json_keeps_tracebacks_in_the_line(log: Written) -> None:
-    stream = log(log_format="json")
-    _fail(ApplicationError("no feed", type="FeedGone"))
+    stream = log(log_format="json", build_id="b-7")
+    _fail(KeyError("sku"))
     (line,) = map(json.loads, stream.getvalue().splitlines())
     assert line["message"] == "Completing activity as failed"
     assert line["exception"].startswith("Traceback ")
-    assert line["exception"].endswith("FeedGone: no feed")
+    assert line["exception"].endswith("KeyError: 'sku'")
+    assert (line["error_type"], line["build_id"]) == ("KeyError", "b-7")
+
+
+def test_what_was_expected_of_an_activity_has_no_traceback_in_json_either(log: Written) -> None:
+    stream = log(log_format="json")
+    _fail(ApplicationError("no\nfeed", type="FeedGone"))
+    _fail(CancelledError())
+    failed, cancelled = map(json.loads, stream.getvalue().splitlines())
+    assert (failed["message"], failed["error_type"]) == ("activity failed: FeedGone: no feed", "FeedGone")
+    assert cancelled["message"] == "activity was cancelled"
+    assert not failed.keys() & {"exception"}
+    assert not cancelled.keys() & {"exception"}
+
+
+def test_lines_of_the_sdks_core_have_the_shape_of_others(log: Written) -> None:
+    stream = log(log_format="json")
+    config = core_log(Settings())
+    assert config.filter == TelemetryFilter(core_level="WARN", other_level="ERROR")
+    assert config.forwarding is not None
+    entry = SimpleNamespace(
+        level=logging.WARNING, target="worker", message="slow", time=0.5, fields={"workflow_id": "w", "run_id": "r"}
+    )
+    config.forwarding._on_logs(cast("Any", [entry]))
+    line = json.loads(stream.getvalue())
+    assert line["time"] == "1970-01-01T00:00:00.500+00:00"
+    assert line["logger"] == "temporalio-sdk_core::worker"
+    assert (line["workflow_id"], line["run_id"]) == ("w", "r")
+    assert line["message"].startswith("slow ")
 
 
 @pytest.mark.parametrize(
@@ -148,3 +186,82 @@ def test_what_the_log_call_says_itself_counts(log: Written) -> None:
     with context.using(_WORK):
         logging.getLogger("a").info("x", extra={"trace_id": "own"})
     assert json.loads(stream.getvalue())["trace_id"] == "own"
+
+
+_NOISY = """
+import asyncio, contextlib, threading, warnings
+from contextunity.worker.modules.registry import ModuleConfig
+
+warnings.warn("at import")
+
+class Careless:
+    def __del__(self):
+        raise ValueError("unraisable")
+
+async def lost():
+    raise LookupError("in a task")
+
+def fall():
+    raise OSError("in a thread")
+
+@contextlib.asynccontextmanager
+async def lifespan(context):
+    warnings.warn("at start")
+    task = asyncio.create_task(lost())
+    await asyncio.wait({task})
+    del task
+    thread = threading.Thread(target=fall)
+    thread.start()
+    thread.join()
+    Careless()
+    yield
+
+module = ModuleConfig(name="noisy", lifespan=lifespan)
+"""
+
+
+def test_each_line_of_a_service_and_a_worker_is_an_object(
+    spawn: Spawn, tmp_path: Path, temporal_server: EmbeddedServer
+) -> None:
+    (tmp_path / "noisy.py").write_text(_NOISY)
+    variables = {
+        "CONTEXTWORKER_LOG_FORMAT": "json",
+        "CONTEXTWORKER_LOG_LEVEL": "debug",
+        "WORKER_MODULES": "noisy",
+        "WORKER_PORT": "0",
+        "WORKER_HTTP_PORT": "0",
+        "PYTHONPATH": str(tmp_path),
+        "TEMPORAL_ADDRESS": temporal_server.address,
+    }
+    service = spawn("-m", "contextunity.worker", **variables)
+    worker = spawn("-m", "contextunity.worker", "--temporal", "--tenant", "logs", **variables)
+    target = json.loads(service.wait_for("listens on"))["message"].split("listens on ")[1].split()[0]
+    with SyncWorkerClient(target) as client, pytest.raises(WorkerServiceError) as refused:
+        client.start("nothing of this name", {})
+    worker.wait_for("Temporal workers run")
+    for process in (service, worker):
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0, process.output
+    of_service, of_worker = ([json.loads(line) for line in each.lines if line] for each in (service, worker))
+    for line in (*of_service, *of_worker):
+        assert {"time", "level", "logger", "message"} <= line.keys()
+    # A call that is refused is no failure of the service.
+    assert not [line for line in of_service if "exception" in line]
+    audited = [line for line in of_service if line["logger"] == "contextunity.worker.audit"]
+    assert [line["trace_id"] for line in audited] == [refused.value.trace_id]
+    found = {line["error_type"]: line for line in of_worker if "exception" in line}
+    assert found.keys() == {"LookupError", "OSError", "ValueError"}
+    assert all(line["exception"].startswith("Traceback ") for line in found.values())
+    warned = [line["message"] for line in of_worker if line["logger"] == "py.warnings"]
+    assert len(warned) == 2
+    assert "at import" in warned[0]
+    # The SDK's core says at this level that it polls.
+    assert any("sdk_core" in line["logger"] for line in of_worker)
+
+
+def test_what_ends_a_command_is_an_object_too(spawn: Spawn) -> None:
+    process = spawn("-m", "contextunity.worker", CONTEXTWORKER_LOG_FORMAT="json", WORKER_PORT="many")
+    assert process.wait() == 2
+    (line,) = [json.loads(line) for line in process.lines if line]
+    assert line["level"] == "critical"
+    assert "WORKER_PORT" in line["message"]

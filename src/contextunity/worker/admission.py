@@ -24,7 +24,7 @@ from .auth import Authenticator, Caller, Subject, refusal_of
 from .errors import AuthenticationError, KeyPendingError
 from .fair_gate import FairGate, Turn
 from .grpc_errors import Reason, ServiceError
-from .metrics import call_meter
+from .observed_calls import call_observer
 from .quotas import Quotas, over_quota
 from .rejected_calls import Turns, refuse, rejecting, trace_id_of
 from .service import Method, require_permission
@@ -318,7 +318,7 @@ class Admission(grpc.GenericRpcHandler):
         self._arrivals = _Arrivals(limits)
         self._gate, self._large = FairGate(_AT_ONCE, seconds=_MOMENT), FairGate(_LARGE_AT_ONCE, seconds=_LARGE_MOMENT)
         self._turns = Turns()
-        self._meter = call_meter()
+        self._observer = call_observer()
         self._accounts = dict[frozenset[str] | None, _Account]()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -345,13 +345,13 @@ class Admission(grpc.GenericRpcHandler):
                 handler = self._handler(method, caller)
             else:
                 handler = _later(method, functools.partial(self._confirmed, method, caller))
-        if self._meter is None:
+        if self._observer is None:
             return handler
         # Of several tenants it may be any of them; without tokens only the unit can tell.
         tenant = next(iter(tenants)) if tenants is not None and len(tenants) == 1 else ""
         if handler.stream_unary is not None:
-            return _Unary(self._meter.unary(handler.stream_unary, method.name, tenant))
-        return _stream_stream(self._meter.stream(handler.stream_stream, method.name, tenant))
+            return _Unary(self._observer.unary(handler.stream_unary, method.name, tenant, details))
+        return _stream_stream(self._observer.stream(handler.stream_stream, method.name, tenant, details))
 
     async def _known(self, fetched: asyncio.Event, method: Method, details: CallDetails) -> Any:
         """The handler of a call whose token may be by a key that is being fetched."""

@@ -17,11 +17,14 @@ from grpc_status import rpc_status
 from contextunity.core import codec, worker_pb2
 from contextunity.core.errors import CodecError
 
+from . import tracing
 from .admission import Refused
 from .auth import EVERYBODY, Authenticator, Caller, identify, refusal_of
 from .errors import AuthenticationError
 from .fair_gate import Turn
 from .grpc_errors import FieldViolation, Reason, ServiceError, to_status
+from .logs import current_call
+from .observed_calls import begin_span
 from .rejected_calls import trace_id_of
 from .service import Call, ContractCall, ContractMethod, Method, WorkerService, respond, run_in_thread, stream
 from .service import contract_methods as contracts
@@ -151,7 +154,11 @@ class Boundary:
             unit, payload = await run_in_thread(read_unit, data, max_values=self._max_payload_values)
         else:
             unit, payload = read_unit(data, max_values=self._max_payload_values)
-        return Call(unit=unit, payload=payload, caller=caller, deadline=deadline, is_large=is_large, turn=turn)
+        call = Call(unit=unit, payload=payload, caller=caller, deadline=deadline, is_large=is_large, turn=turn)
+        current_call.set(call)
+        if tracing.active is not None:
+            begin_span(context, call)
+        return call
 
     async def _contract_call(
         self,
@@ -173,7 +180,7 @@ class Boundary:
         async def announce(ids: Mapping[str, str | bytes]) -> None:
             await context.send_initial_metadata(tuple(ids.items()))
 
-        return ContractCall(
+        call = ContractCall(
             unit=contracts.empty_unit(options),
             caller=caller,
             deadline=_deadline(context),
@@ -184,6 +191,10 @@ class Boundary:
             options=options,
             announce=announce,
         )
+        current_call.set(call)
+        if tracing.active is not None:
+            begin_span(context, call)
+        return call
 
     def _check_received(self, data: bytes) -> None:
         if len(data) > self._max_unit_bytes:
@@ -251,6 +262,8 @@ def _service_error(error: Exception, method: Method, trace_id: str) -> ServiceEr
     if isinstance(error, AuthenticationError):
         return refusal_of(error)
     _LOG.error("%s failed, trace_id %s", method.name, trace_id, exc_info=error)
+    if tracing.active is not None:
+        tracing.active.record(error)
     return ServiceError(Reason.INTERNAL, f"{method.name} failed; the service's log has it under the trace_id")
 
 

@@ -9,17 +9,15 @@ docs/reference/metrics.md is generated from the table; a metric that is not in i
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import functools
 import socket
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from temporalio.common import MetricMeter
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.runtime import LoggingConfig, PrometheusConfig, Runtime, TelemetryConfig
 
 from .errors import PortTakenError, SettingsError
 from .settings import Settings
@@ -276,11 +274,12 @@ def tenant_class(tenant: str) -> str:
     return _classes.get(tenant, _OTHER)
 
 
-def serve_metrics(settings: Settings) -> str:
+def serve_metrics(settings: Settings, core_log: LoggingConfig | None = LoggingConfig.default) -> str:
     """Serves the metrics of this process until it ends. Call it before anything connects to Temporal.
 
     Args:
         settings: `metrics_host`, `metrics_port` and `metric_tenants`.
+        core_log: what the runtime of Temporal's SDK logs, and where.
 
     Returns:
         The URL of the endpoint; empty where the settings ask for none.
@@ -298,7 +297,7 @@ def serve_metrics(settings: Settings) -> str:
         port = settings.metrics_port or _free_port(host)
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            runtime = _runtime(where)
+            runtime = _runtime(where, core_log)
             break
         except ValueError as error:
             if settings.metrics_port or attempt == _FREE_PORT_ATTEMPTS - 1:
@@ -319,7 +318,7 @@ def serve_metrics(settings: Settings) -> str:
     return f"http://{where}/metrics"
 
 
-def _runtime(address: str) -> Runtime:
+def _runtime(address: str, core_log: LoggingConfig | None) -> Runtime:
     exporter = PrometheusConfig(
         bind_address=address,
         # The SDK's metrics in the unit that Prometheus wants, like ours.
@@ -327,7 +326,7 @@ def _runtime(address: str) -> Runtime:
         histogram_bucket_overrides={metric.name: metric.buckets for metric in METRICS if metric.buckets},
     )
     # Prometheus itself labels whom it asked.
-    return Runtime(telemetry=TelemetryConfig(metrics=exporter, attach_service_name=False))
+    return Runtime(telemetry=TelemetryConfig(logging=core_log, metrics=exporter, attach_service_name=False))
 
 
 def _address_of(host: str) -> str:
@@ -359,94 +358,30 @@ class CallMeter:
     def __init__(self) -> None:
         self._in_flight = dict[str, int]()
 
-    def unary(
-        self, handle: Callable[[Any, Any], Awaitable[bytes]], method: str, tenant: str
-    ) -> Callable[[Any, Any], Awaitable[bytes]]:
-        """A handler that measures what another one does.
+    def begin(self, method: str) -> None:
+        """Counts a call that begins."""
+        self._count(method, 1)
+
+    def end(self, method: str, tenant: str, code: str, *, seconds: float, received: int, sent: int) -> None:
+        """Counts a call that ended.
 
         Args:
-            handle: answers or refuses a call.
-            method: that is called.
+            method: that was called.
             tenant: the caller's; empty where it is not known, or not one.
+            code: name of the status.
+            seconds: from its headers to its end.
+            received: bytes of its message.
+            sent: bytes of the answers.
         """
+        self._count(method, -1)
+        RPC_TOTAL.add(1, method=method, code=code, tenant=tenant)
+        RPC_SECONDS.observe(seconds, method=method, tenant=tenant)
+        RPC_REQUEST_BYTES.observe(received, method=method, tenant=tenant)
+        RPC_RESPONSE_BYTES.observe(sent, method=method, tenant=tenant)
 
-        async def measured(requests: Any, context: Any) -> bytes:
-            call = _MeasuredCall(self, context, method, tenant)
-            try:
-                answer = await handle(requests, call)
-            except asyncio.CancelledError:
-                call.cancelled()
-                raise
-            else:
-                call.sent, call.code = len(answer), "OK"
-                return answer
-            finally:
-                call.end()
-
-        return measured
-
-    def stream(
-        self, handle: Callable[[Any, Any], AsyncIterator[bytes]], method: str, tenant: str
-    ) -> Callable[[Any, Any], AsyncIterator[bytes]]:
-        """The same for a handler that answers with a stream."""
-
-        async def measured(requests: Any, context: Any) -> AsyncIterator[bytes]:
-            call = _MeasuredCall(self, context, method, tenant)
-            answers: Any = handle(requests, call)
-            try:
-                async for answer in answers:
-                    call.sent += len(answer)
-                    yield answer
-                call.code = "OK"
-            except (asyncio.CancelledError, GeneratorExit):
-                call.cancelled()
-                raise
-            finally:
-                call.end()
-                await answers.aclose()
-
-        return measured
-
-    def count(self, method: str, change: int) -> None:
-        """Counts a call that begins or ends."""
+    def _count(self, method: str, change: int) -> None:
         self._in_flight[method] = self._in_flight.get(method, 0) + change
         RPC_IN_FLIGHT.set(self._in_flight[method], method=method)
-
-
-class _MeasuredCall:
-    """A call, and what handlers take for grpcio's context of it: what comes and how it ends is noted on the way."""
-
-    def __init__(self, meter: CallMeter, context: Any, method: str, tenant: str) -> None:
-        self._meter, self._context, self._method, self._tenant = meter, context, method, tenant
-        self._began, self._received = time.perf_counter(), 0
-        self.code, self.sent = "UNKNOWN", 0
-        meter.count(method, 1)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    async def read(self) -> Any:
-        data = await self._context.read()
-        if isinstance(data, bytes):
-            self._received += len(data)
-        return data
-
-    async def abort_with_status(self, status: Any) -> None:
-        self.code = status.code.name
-        await self._context.abort_with_status(status)
-
-    def cancelled(self) -> None:
-        """Notes that nobody waits any more: grpcio cancels handlers when the caller goes, and at its deadline."""
-        remaining: float | None = self._context.time_remaining()
-        self.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
-
-    def end(self) -> None:
-        method, tenant = self._method, self._tenant
-        self._meter.count(method, -1)
-        RPC_TOTAL.add(1, method=method, code=self.code, tenant=tenant)
-        RPC_SECONDS.observe(time.perf_counter() - self._began, method=method, tenant=tenant)
-        RPC_REQUEST_BYTES.observe(self._received, method=method, tenant=tenant)
-        RPC_RESPONSE_BYTES.observe(self.sent, method=method, tenant=tenant)
 
 
 def call_meter() -> CallMeter | None:

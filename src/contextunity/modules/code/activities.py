@@ -23,6 +23,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from contextunity.core.codec import CodecError, JsonValue, dict_to_struct, encode, struct_to_dict
+from contextunity.worker import tracing
 from contextunity.worker.metrics import PROGRAMS_TOTAL
 from contextunity.worker.quotas import EgressBudgetError, on_budget
 
@@ -107,9 +108,10 @@ async def _run_backend(
 ) -> Outcome | ToolCall:
     """Run, and convert unexpected errors of the backend into SandboxFailedError, so that the run is retried."""
     try:
-        if reply is None:
-            return await backend.run(program)
-        return await cast("ToolBackend", backend).resume(program, snapshot, reply)
+        with tracing.span("run program", contextunity_backend=backend.name):
+            if reply is None:
+                return await backend.run(program)
+            return await cast("ToolBackend", backend).resume(program, snapshot, reply)
     except (SandboxUnavailable, SnapshotRetiredError):
         raise
     except Exception as error:

@@ -20,11 +20,12 @@ from contextunity.core.errors import CodecError, ContextUnityError
 
 from .. import event_loop
 from ..errors import SettingsError
-from ..logs import configure
+from ..logs import begin, configure, core_log, forward_core_log, writes_json
 from ..metrics import serve_metrics
 from ..modules.discovery import boot
 from ..modules.registry import WorkerRegistry
 from ..settings import Settings, ignored_warning
+from ..tracing import start_tracing, stop_tracing
 from .connection import FAILED, USAGE
 from .output import complain, say
 from .welcome import welcome
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run a command until it is stopped; return 0 for success, 1 for failure, 2 for wrong usage or configuration."""
     if arguments.command == "protos":
         return _protos(arguments)
+    begin(os.environ)
     try:
         gc.disable()  # As during the imports; a start that fails ends the process.
         settings, registry = boot(log_level=getattr(arguments, "log_level", "") or "")
@@ -48,18 +50,34 @@ def run(arguments: argparse.Namespace) -> int:
         configure(settings)
         if ignored := ignored_warning(os.environ):
             _LOG.warning(ignored)
-        if metrics := serve_metrics(settings):
-            say(f"metrics: {metrics}")
+        if metrics := serve_metrics(settings, core_log(settings)):
+            _announce(f"metrics: {metrics}")
+        else:
+            forward_core_log(settings)
+        start_tracing(os.environ)
         delay = _Delay()
         event_loop.run(_until_signal(_command(arguments, delay)(settings, registry), delay))
     except (ContextUnityError, CodecError) as error:
-        complain(str(error))
+        if writes_json():
+            _LOG.critical("%s", error)
+        else:
+            complain(str(error))
         # Conflicting modules are a configuration error, like modules that do not match their contracts.
         code = int(getattr(error, "exit_code", USAGE if isinstance(error, DescriptorConflictError) else FAILED))
         if (grace := _grace()) is not None and grace.has_abandoned():
             grace.leave(code)
         return code
+    finally:
+        stop_tracing()
     return 0
+
+
+def _announce(text: str) -> None:
+    """Tell what runs: as text, or as a line of a log in JSON."""
+    if writes_json():
+        _LOG.info("%s", text)
+    else:
+        say(text)
 
 
 @dataclass
@@ -124,7 +142,7 @@ async def _grpc(settings: Settings, registry: WorkerRegistry, address: str | Non
         temporal = client.service_client.config.target_host
         http = "" if server.http_port is None else f" (HTTP on port {server.http_port})"
         encrypted = " with TLS" if server.has_tls else ""
-        say(f"WorkerService listens on {server.host}:{server.port}{encrypted}{http}, Temporal at {temporal}")
+        _announce(f"WorkerService listens on {server.host}:{server.port}{encrypted}{http}, Temporal at {temporal}")
         delay.seconds = settings.shutdown_delay
         try:
             await _forever()
@@ -159,7 +177,7 @@ async def _temporal(
             await stack.enter_async_context(following_temporal(readiness, probe, ready=False))
         listed = ", ".join(module.config.name for module in modules) or "none"
         alone = f" of the tenant {tenant} alone" if tenant else ""
-        say(
+        _announce(
             f"Temporal workers run for modules: {listed}{alone}; Temporal at "
             f"{client.service_client.config.target_host}{health}"
         )
@@ -172,11 +190,11 @@ async def _dev(settings: Settings, registry: WorkerRegistry, arguments: argparse
     async with running_dev_server(
         settings, registry, modules=arguments.modules, temporal_port=arguments.temporal_port, ui_port=arguments.ui_port
     ) as stack:
-        say(welcome(stack, with_token=settings.auth == "token"))
+        _announce(welcome(stack, with_token=settings.auth == "token"))
         try:
             await _forever(stack.workers)
         finally:
-            say("stopping …")
+            _announce("stopping …")
 
 
 async def _until_signal(command: Coroutine[Any, Any, None], delay: _Delay) -> None:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import grpc
 
+from ..tracing import traceparent
 from .errors import WorkerServiceError
 
 __all__ = ["Retry", "RetryPolicy"]
@@ -72,9 +73,12 @@ def address_of(target: str, tls: Tls) -> tuple[str, grpc.ChannelCredentials | No
 
 
 def metadata_of(token: Token) -> tuple[tuple[str, str], ...]:
-    """Return the metadata of one call; a token function is called each time, so that it can renew the token."""
+    """Return the metadata of one call: its token, and the current span of OpenTelemetry, if the program uses it.
+
+    A token function is called each time, so that it can renew the token.
+    """
     text = token() if callable(token) else token
-    return (("authorization", f"Bearer {text}"),) if text else ()
+    return (*((("authorization", f"Bearer {text}"),) if text else ()), *traceparent())
 
 
 def options_of(server_name: str) -> list[tuple[str, int | str]]:

@@ -141,6 +141,12 @@ class _Details:
     method: str
     invocation_metadata: tuple[tuple[str, str | bytes], ...]
 
+    @property
+    def rpc_system(self) -> str:
+        """What traces call its protocol."""
+        kind = dict(self.invocation_metadata).get("content-type", "")
+        return "grpc" if isinstance(kind, str) and kind.startswith("application/grpc") else "connectrpc"
+
 
 _END: Any = object()
 _current = ContextVar["_Exchange"]("contextunity_http_exchange")

@@ -32,6 +32,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from contextunity.core import codec
 from contextunity.core.context import HEADER, using
 from contextunity.core.errors import CodecError
+from contextunity.worker import tracing
 from contextunity.worker.grpc_errors import (
     FieldViolation,
     Reason,
@@ -122,6 +123,8 @@ class TaskControlHandlers:
             wanted.input.payloads.extend(await storing.encode([value]))
         context = client.data_converter.payload_converter.to_payload(call.context(run.tenant_id))
         wanted.header.fields[HEADER].CopyFrom(context)
+        if tracing.active is not None:
+            tracing.active.write_header(wanted.header.fields)
         try:
             await client.workflow_service.signal_workflow_execution(
                 wanted, retry=True, timeout=self._engine.rpc_timeout

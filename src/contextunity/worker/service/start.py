@@ -24,6 +24,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from contextunity.core import codec
 from contextunity.core.context import HEADER
+from contextunity.worker import tracing
 from contextunity.worker.fair_gate import FairGate
 from contextunity.worker.grpc_errors import Reason, ServiceError, from_rpc_error, too_large
 from contextunity.worker.temporal.converter import for_workflow
@@ -93,6 +94,8 @@ class StartRequestBuilder:
         write_priority(wanted.priority, request.tenant_id, contract.priority)
         context = call.context_message(request.tenant_id).SerializeToString()
         _write(wanted.header.fields[HEADER], context, encoding=b"binary/protobuf", messageType=_CONTEXT)
+        if tracing.active is not None:
+            tracing.active.write_header(wanted.header.fields)
         if contract.search_attributes is None:
             fields = wanted.search_attributes.indexed_fields
             for name, value in ((TENANT_ATTRIBUTE.name, request.tenant_id), (UNIT_ATTRIBUTE.name, call.unit_id)):
@@ -198,16 +201,22 @@ class StartWorkflowHandler:
             ServiceError: the id is taken and the contract allows no second task with it, or Temporal does not answer.
         """
         if call.caller.tenants is None:
-            return await self._start(call, request)
+            return await self._traced_start(call, request)
         await self._count(call, request)
         turn = self._gate.try_enter(request.tenant_id, _AT_ONCE, _SHARE)
         if turn is None:
             call.rest()
             turn = await self._gate.enter(request.tenant_id, _AT_ONCE, _SHARE)
         try:
-            return await self._start(call, request)
+            return await self._traced_start(call, request)
         finally:
             turn.leave(self._engine.quotas.pause_after_start(request.tenant_id))
+
+    async def _traced_start(self, call: Call, request: StartRequest) -> tuple[str, str]:
+        if tracing.active is None:
+            return await self._start(call, request)
+        with tracing.span(f"StartWorkflow:{request.contract.name}"):
+            return await self._start(call, request)
 
     async def _start(self, call: Call, request: StartRequest) -> tuple[str, str]:
         # With the tenant in it, equal unit ids of two tenants are not treated as a retry.

@@ -28,7 +28,7 @@ from .converter import data_converter
 from .search_attributes import TENANT_ATTRIBUTE, tenant_of
 from .tenancy import DEFAULT_TENANT, fair_priority, fairness_key
 
-__all__ = ["ContextInterceptor", "context_headers", "fill_tenant"]
+__all__ = ["ContextInterceptor", "context_headers", "fill_tenant", "workflow_context"]
 
 _LOG = logging.getLogger(__name__)
 _CONVERTER = data_converter.payload_converter
@@ -125,7 +125,7 @@ class _ClientOutbound(client.OutboundInterceptor):
 class _WorkflowInbound(worker.WorkflowInboundInterceptor):
     def init(self, outbound: worker.WorkflowOutboundInterceptor) -> None:
         # The SDK's own functions do not work before this has returned.
-        self._context = _of_workflow(outbound.info())
+        self._context = workflow_context(outbound.info())
         super().init(_WorkflowOutbound(outbound, self._context))
 
     async def execute_workflow(self, input: worker.ExecuteWorkflowInput) -> Any:
@@ -252,7 +252,8 @@ def _of_nexus(headers: Mapping[str, str]) -> TaskContext | None:
         return None
 
 
-def _of_workflow(info: workflow.Info) -> TaskContext:
+def workflow_context(info: workflow.Info) -> TaskContext:
+    """Return the context that a workflow's code runs in; see `ContextInterceptor`."""
     try:
         sent = _read(info.headers) or TaskContext()
     except CodecError:
@@ -271,7 +272,7 @@ def _of_running_workflow() -> TaskContext | None:
     if not workflow.in_workflow():
         return None
     try:
-        return _of_workflow(workflow.info())
+        return workflow_context(workflow.info())
     except AttributeError:
         return None  # The SDK is still creating the workflow, and an interceptor logs meanwhile.
 
@@ -291,7 +292,7 @@ def fill_tenant(argument: object) -> None:
         return
     if getattr(argument, _TENANT_FIELD, None) == "" and workflow.patched(_FILLED):
         # The class is generated, so type checkers do not know the field.
-        setattr(argument, _TENANT_FIELD, _of_workflow(workflow.info()).tenant_id or DEFAULT_TENANT)
+        setattr(argument, _TENANT_FIELD, workflow_context(workflow.info()).tenant_id or DEFAULT_TENANT)
 
 
 def _label(info: workflow.Info) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, Iterable
 
+from temporalio import worker
 from temporalio.converter import ExternalStorage, PayloadCodec
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import WorkflowRunner
@@ -18,6 +19,7 @@ from python_temporal.contract import ActivityContract, ServiceContract, Workflow
 from python_temporal.workflows import check_inputs_by
 from shared_import_sandbox import sandboxed_runner
 
+from .. import tracing
 from ..internal_fields import clear_internal
 from .context_interceptor import ContextInterceptor, fill_tenant
 from .converter import encoding_converter
@@ -37,6 +39,7 @@ PASSTHROUGH_MODULES = (
     "dateutil",
     "google.protobuf",
     "grpc",
+    "opentelemetry",
     "protobuf",
     "protobuf_ext",
     "protovalidate",
@@ -85,9 +88,10 @@ class ContextWorkerPlugin(SimplePlugin):
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # the SDK leaves some of its parameters open
             "contextunity.ContextWorkerPlugin",
             data_converter=encoding_converter(payload_codec, external_storage),
-            # What the first one brings, the next one labels by; what the last one makes of errors, it counts.
+            # What the first one brings, the next ones label by; what the last one makes of errors, they count.
             interceptors=[
                 ContextInterceptor(),
+                *_tracing(),
                 MetricsInterceptor(),
                 ValidationInterceptor(),
                 HeartbeatInterceptor(),
@@ -109,6 +113,16 @@ class ContextWorkerPlugin(SimplePlugin):
         if type(runner) is SandboxedWorkflowRunner:
             return sandboxed_runner(restrictions, runner.runner_class, fixed_types=_FIXED_TYPES)
         return dataclasses.replace(runner, restrictions=restrictions)
+
+
+def _tracing() -> list[worker.Interceptor]:
+    """Return what records spans; nothing where traces are off."""
+    if tracing.active is None:
+        return []
+    # Imported only here: it imports OpenTelemetry.
+    from .tracing_interceptor import TracingInterceptor
+
+    return [TracingInterceptor(tracing.active)]
 
 
 def _prepare_input(argument: object) -> None:

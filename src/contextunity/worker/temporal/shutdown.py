@@ -17,6 +17,8 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
+from ..tracing import stop_tracing
+
 __all__ = ["WORKER_SHUTDOWN", "Grace", "has_abandoned", "leave", "leave_if_held"]
 
 _LOG = logging.getLogger(__name__)
@@ -108,6 +110,7 @@ async def leave_if_held(code: int) -> None:
 
 def leave(code: int) -> NoReturn:
     """End the process at once, regardless of its threads."""
+    stop_tracing()
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from contextunity.modules.harvest.catalogue.errors import CatalogueError, CatalogueUnavailable, database_errors
+from contextunity.worker import tracing
 
 __all__ = ["Database"]
 
@@ -95,7 +96,7 @@ class Database:
         Raises:
             CatalogueError: the database rejects a statement; CatalogueUnavailable if a retry may help.
         """
-        with database_errors(self.shown), self._engine.connect() as connection:
+        with self._span("read catalogue"), database_errors(self.shown), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
@@ -105,8 +106,16 @@ class Database:
         Raises:
             CatalogueError: the database rejects a statement; CatalogueUnavailable if a retry may help.
         """
-        with database_errors(self.shown), self._turn, self._writer.begin() as connection:
+        with (
+            self._span("write catalogue"),
+            database_errors(self.shown),
+            self._turn,
+            self._writer.begin() as connection,
+        ):
             yield connection
+
+    def _span(self, name: str) -> AbstractContextManager[None]:
+        return tracing.span(name, db_system_name=self._engine.dialect.name)
 
     def upsert(self, table: Table, *columns: str) -> sqlite.Insert | postgresql.Insert:
         """Return an INSERT that overwrites these columns of an existing row; its values are its parameters."""

@@ -9,6 +9,7 @@ import functools
 import inspect
 import json
 import textwrap
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -244,11 +245,17 @@ def _type(field: Any) -> str:
     return _SCALARS[field.type]
 
 
+_PARSING = threading.Lock()
+
+
 @functools.cache  # Parsing a module's source again takes about ten milliseconds, during which calls wait.
 def _comments(message_class: type[betterproto2.Message]) -> dict[str, str]:
     """Return the proto's comments of fields: the generator writes each as a string below its field."""
     try:
-        (node,) = ast.parse(textwrap.dedent(inspect.getsource(message_class))).body
+        # CPython counts how deep it is in a tree for all threads together, and raises a SystemError where two parse at
+        # once; inspect parses as well.
+        with _PARSING:
+            (node,) = ast.parse(textwrap.dedent(inspect.getsource(message_class))).body
     except (OSError, SyntaxError, ValueError):
         return {}  # Installed without sources, so there are no comments.
     if not isinstance(node, ast.ClassDef):

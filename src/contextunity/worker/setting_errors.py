@@ -16,6 +16,8 @@ from pydantic.fields import FieldInfo
 __all__ = ["describe_violations", "secret_settings", "without_userinfo"]
 
 _SECRET_NAME = re.compile(r"secret|password|token|credential|api_?key|private_?key", re.IGNORECASE)
+_PLAIN_ADDRESS = re.compile(r"[\w+.\-]+:/*[^:@?#\s]*")
+"""An address without user, password and query, which tells nothing."""
 _USERINFO = re.compile(r"(://)[^\s'\"]*@")
 
 
@@ -40,7 +42,7 @@ def describe_violations(
             lines.append(f"{where}: unknown setting")
         elif violation["type"] == "missing":
             lines.append(f"{where}: is required")
-        elif _may_show(model, location) and not any(map(_names_a_secret, location)):
+        elif _may_show(model, location, violation["input"]) and not any(map(_names_a_secret, location)):
             lines.append(without_userinfo(f"{where} = {violation['input']!r}: {text}"))
         else:
             lines.append(f"{where}: {text}")
@@ -57,7 +59,7 @@ def secret_settings(model: type[BaseModel]) -> Iterator[str]:
             yield from (f"{name}{star}.{each}" for each in secret_settings(nested))
 
 
-def _may_show(model: type[BaseModel], location: Sequence[str]) -> bool:
+def _may_show(model: type[BaseModel], location: Sequence[str], value: object) -> bool:
     """Whether an invalid value holds no secret: neither its own setting is one, nor one in it."""
     field: FieldInfo | None = None
     for part in location:
@@ -67,7 +69,8 @@ def _may_show(model: type[BaseModel], location: Sequence[str]) -> bool:
         if field is None:
             return True
         if _is_secret(field):
-            return False
+            is_address = isinstance(value, str) and _PLAIN_ADDRESS.fullmatch(value) is not None
+            return is_address and not _is_secret_text(field)
         model = next(_models(field.annotation), model)
     inner = [model] if field is None else [*_models(field.annotation)]
     return not any(True for each in inner for _ in secret_settings(each))
@@ -79,7 +82,11 @@ def _names_a_secret(name: str) -> bool:
 
 
 def _is_secret(field: FieldInfo) -> bool:
-    return not field.repr or any(each in (SecretStr, SecretBytes) for each in _parts(field.annotation))
+    return not field.repr or _is_secret_text(field)
+
+
+def _is_secret_text(field: FieldInfo) -> bool:
+    return any(each in (SecretStr, SecretBytes) for each in _parts(field.annotation))
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -48,9 +48,9 @@ def test_a_supplier_elsewhere_is_a_fault_with_the_line_to_add(tmp_path: Path) ->
     with pytest.raises(SettingsError) as caught:
         _harvest(tmp_path, text)
     told = str(caught.value)
-    assert "modules.harvest.suppliers.a.url: 'file:///srv/other/feed.csv' is in no feed folder" in told
+    assert "modules.harvest.suppliers.a.url = 'file:///srv/other/feed.csv': is in no feed folder" in told
     assert f'add this line to [modules.harvest]: feed_folders = ["{tmp_path}", "/srv/other"]' in told
-    assert "modules.harvest.suppliers.c.url: 'file:///etc/passwd' is in no feed folder" in told
+    assert "modules.harvest.suppliers.c.url = 'file:///etc/passwd'" in told
     assert "suppliers.b" not in told
 
 

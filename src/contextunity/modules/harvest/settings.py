@@ -15,7 +15,7 @@ from .feeds import FeedBounds, feed_folder_of, file_path
 from .feeds.encoding import usable_encoding
 from .feeds.model import DEFAULT_BOUNDS, MAX_ENTRY_SETTING_BYTES
 
-_OUTSIDE = "{url} is in no feed folder; add this line to [modules.harvest]: {line}"
+_OUTSIDE = "is in no feed folder; add this line to [modules.harvest]: {line}"
 
 __all__ = ["BUNDLED_SUPPLIER", "HarvestSettings", "SupplierSettings"]
 
@@ -144,9 +144,7 @@ class HarvestSettings(BaseModel):
     def _files_lie_in_feed_folders(self) -> Self:
         errors = [
             InitErrorDetails(
-                type=PydanticCustomError(
-                    "outside_feed_folders", _OUTSIDE, {"url": repr(supplier.url), "line": self._folders_line(path)}
-                ),
+                type=PydanticCustomError("outside_feed_folders", _OUTSIDE, {"line": self._folders_line(path)}),
                 loc=("suppliers", code, "url"),
                 input=supplier.url,
             )

@@ -376,6 +376,27 @@ def test_the_openapi_document_is_valid_and_tells_what_is_served(client: httpx.Cl
     assert not request.is_valid({"nmae": "a"})
 
 
+async def test_who_is_told_so_may_still_be_sending_the_body(
+    registry: WorkerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_SKIPPED_IN", 60.0)
+    async with _serving(registry) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.http_port)
+        head = f"POST {_WORKER}/DescribeContracts HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\n"
+        writer.write(f"{head}content-length: 3\r\n\r\n1".encode())
+        async with asyncio.timeout(20):
+            told = await reader.readuntil(b"\r\n\r\n")
+            # A closed connection would be reset by the first byte, and fail with the second.
+            for _ in range(2):
+                await asyncio.sleep(0.05)
+                writer.write(b"1")
+                await writer.drain()
+            told += await reader.read()
+        writer.close()
+    assert told.startswith(b"HTTP/1.1 415 ")
+    assert b"gRPC is served on the port of WORKER_PORT" in told
+
+
 async def test_what_is_no_call_asks_for_a_token_too(registry: WorkerRegistry) -> None:
     weak = Desk.token("one", permissions=("worker:none",))
     async with (

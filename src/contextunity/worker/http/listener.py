@@ -46,6 +46,8 @@ _SLOW_READER = 60.0
 """Seconds in which a client takes what it is sent; else its connection ends, and what is held for it with it."""
 _BACKLOG = 2048
 """Connections that wait to be accepted."""
+_SKIPPED, _SKIPPED_IN = 64 * 1024, 1.0
+"""Bytes of a rejected request's body that are read, and the seconds that they may take."""
 _CONNECTIONS = 1000
 """Connections at most; fewer where the process may have few files open."""
 _HEADERS = (
@@ -233,15 +235,19 @@ class _Guard:
             raise ValueError(f"{scope['type']} is not served")
         headers = dict(scope["headers"])
         if not all(key.isascii() and _is_text(value) for key, value in scope["headers"]):
-            await _answer(send, 400, "a header is not UTF-8")
+            await _answer(receive, send, 400, "a header is not UTF-8")
             return
         host = headers.get(b"host", b"").decode().rpartition("]")[0] or headers.get(b"host", b"").decode().split(":")[0]
         if self._only_this_machine and not is_loopback(host or "localhost"):
-            await _answer(send, 421, f"callers are not asked who they are, so {host} is not served; call localhost")
+            await _answer(
+                receive, send, 421, f"callers are not asked who they are, so {host} is not served; call localhost"
+            )
             return
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind == b"application/grpc" or kind.startswith(b"application/grpc+"):
-            await _answer(send, 415, "gRPC is served on the port of WORKER_PORT; this one takes Connect and gRPC-Web")
+            await _answer(
+                receive, send, 415, "gRPC is served on the port of WORKER_PORT; this one takes Connect and gRPC-Web"
+            )
             return
 
         async def send_in_time(message: Message) -> None:
@@ -262,7 +268,20 @@ def _is_text(value: bytes) -> bool:
     return True
 
 
-async def _answer(send: Send, status: int, text: str) -> None:
+async def _answer(receive: Receive, send: Send, status: int, text: str) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
+    await _skip_body(receive)
     await send({"type": "http.response.body", "body": f"{text}\n".encode()})
+
+
+async def _skip_body(receive: Receive) -> None:
+    """Read a small body before the connection is closed: later data would reset it, and the response could be lost."""
+    left = _SKIPPED
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SKIPPED_IN):
+            while left > 0:
+                message = await receive()
+                if not message.get("more_body"):
+                    return
+                left -= len(message["body"])

@@ -360,7 +360,7 @@ def test_no_secret_is_printed(doctor: _Doctor, broken: bool) -> None:
         done = doctor.run(*words)
         assert "harvest.catalogue_url" in done.out
         assert ("modules.gardener.router_tokens: input should be a valid dictionary" in done.out) == broken
-        assert ("postgresql://me:***@127.0.0.1:1/catalogue" in done.out) != broken
+        assert ("postgresql://…@127.0.0.1:1/catalogue" in done.out) != broken
         assert [secret for secret in secrets if secret in done.out + done.err] == []
 
 
@@ -569,3 +569,30 @@ def test_clocks_are_compared(told: timedelta, status: Status, value: str) -> Non
     sent = datetime(2030, 1, 1, tzinfo=UTC)
     finding = clock_finding("clock", "the server", sent + told, sent, sent + timedelta(seconds=1))
     assert (finding.status, finding.value) == (status, value)
+
+
+def test_what_tokens_and_large_payloads_need(doctor: _Doctor) -> None:
+    report = doctor.report()
+    assert set(_status(report, "identity.jwt", "identity.revocations", "payload_storage").values()) == {"skip"}
+    storage, revoked, snapshots = (doctor.folder / name for name in ("payloads", "revoked.txt", "snapshots.toml"))
+    storage.mkdir()
+    revoked.write_text("# none\n")
+    snapshots.write_text(_KEYS)
+    snapshots.chmod(0o644)
+    doctor.setenv("CONTEXTWORKER_AUTH", "token")
+    doctor.setenv("CONTEXTWORKER_PAYLOAD_STORAGE", storage.as_uri())
+    doctor.setenv("CONTEXTWORKER_REVOKED_TOKENS_FILE", str(revoked))
+    doctor.setenv("CONTEXTWORKER_SNAPSHOT_KEY_FILE", str(snapshots))
+    doctor.setenv("CONTEXTWORKER_JWT_ISSUER", "https://id.example")
+    doctor.setenv("CONTEXTWORKER_JWT_AUDIENCE", "contextworker")
+    doctor.setenv("CONTEXTWORKER_JWT_JWKS_FILE", str(doctor.folder / "no-keys.json"))
+    report = doctor.report()
+    assert set(_status(report, "identity.revocations", "payload_storage").values()) == {"ok"}
+    assert report["identity.jwt"]["status"] == "fail"
+    assert "no-keys.json" in report["identity.jwt"]["value"]
+    assert report["file.snapshot_key_file"]["status"] == "fail"
+    storage.rmdir()
+    revoked.unlink()
+    report = doctor.report()
+    assert set(_status(report, "identity.revocations", "payload_storage").values()) == {"fail"}
+    assert "revoked.txt" in report["identity.revocations"]["value"]

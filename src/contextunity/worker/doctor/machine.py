@@ -26,7 +26,9 @@ from .run import Machine, in_thread
 __all__ = [
     "check_data_folder",
     "check_files",
+    "check_identity",
     "check_modules",
+    "check_payload_storage",
     "check_ports",
     "check_quotas_redis",
     "check_settings",
@@ -97,7 +99,7 @@ def _shown(name: str, value: Any) -> str:
         return ", ".join(f"{module}.{key}" for module, section in value.items() for key in section) or "none"
     if name == "quotas":
         return ", ".join(f"{key} = {getattr(value, key)}" for key in sorted(value.model_fields_set)) or "none"
-    if name in ("http_origins", "module_paths"):
+    if name in ("http_origins", "jwt_audience", "module_paths"):
         return ", ".join(value)
     if isinstance(value, bool):
         return str(value).lower()
@@ -186,6 +188,13 @@ def _read_payload_keys(settings: Settings) -> object:
     return payload_codec(settings)
 
 
+def _read_snapshot_keys(settings: Settings) -> object:
+    from ..key_files import read_key_file
+
+    path = settings.snapshot_key_file
+    return None if path is None else read_key_file(path, "snapshot_key_file", "seals")
+
+
 def _read_tls(settings: Settings) -> object:
     from ..server import open_tls
 
@@ -201,11 +210,56 @@ def _read_quotas(settings: Settings) -> object:
 _READERS: Mapping[Callable[[Settings], object], Sequence[str]] = {
     _read_token_keys: ("token_secret_file", "token_keys_file"),
     _read_payload_keys: ("payload_keys_file",),
+    _read_snapshot_keys: ("snapshot_key_file",),
     _read_tls: ("tls_cert_file", "tls_key_file", "tls_client_ca_file"),
     _read_quotas: ("quotas_file",),
 }
 """The settings that name files, by what reads them at a start."""
-_SECRET_FILES = ("token_secret_file", "token_keys_file", "payload_keys_file", "tls_key_file")
+_SECRET_FILES = ("token_secret_file", "token_keys_file", "payload_keys_file", "snapshot_key_file", "tls_key_file")
+
+
+async def check_identity(machine: Machine) -> list[Finding]:
+    """Check the keys of JWTs and the lists of revoked tokens, as a service does when it starts."""
+    from ..auth import open_jwts
+
+    settings = machine.settings
+    if settings.auth != "token":
+        why = "tokens are not required"
+        return [skip("identity.jwt", why), skip("identity.revocations", why)]
+    findings = list[Finding]()
+    fix = "correct the settings or let this machine reach it; a service does not start without"
+    if settings.jwt_issuer:
+        try:
+            async with open_jwts(settings):
+                findings.append(ok("identity.jwt", f"keys of {settings.jwt_issuer}"))
+        except SettingsError as error:
+            findings += [fail("identity.jwt", fault, fix=fix) for fault in error.faults]
+    else:
+        findings.append(skip("identity.jwt", "jwt_issuer is not set"))
+    if not settings.has_revocations:
+        return [*findings, skip("identity.revocations", "no list of revoked tokens is set")]
+    try:
+        from ..revocations import open_revocations
+
+        async with open_revocations(settings):
+            return [*findings, ok("identity.revocations", "can be read")]
+    except SettingsError as error:
+        return [*findings, *(fail("identity.revocations", fault, fix=fix) for fault in error.faults)]
+
+
+async def check_payload_storage(machine: Machine) -> list[Finding]:
+    """Check that large payloads can be stored: a folder is written to, a bucket is not asked."""
+    from ..temporal.client import payload_storage
+
+    check, where = "payload_storage", machine.settings.payload_storage
+    if not where:
+        return [skip(check, "not set; payloads over 2 MiB are rejected")]
+    try:
+        await in_thread(functools.partial(payload_storage, machine.settings))
+    except SettingsError as error:
+        fix = "create it, or correct CONTEXTWORKER_PAYLOAD_STORAGE"
+        return [fail(check, fault, fix=fix) for fault in error.faults]
+    return [ok(check, where, "" if where.startswith("file:") else "the bucket is not asked")]
 
 
 async def check_quotas_redis(machine: Machine) -> list[Finding]:

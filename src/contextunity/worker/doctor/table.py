@@ -5,7 +5,9 @@ from __future__ import annotations
 from .machine import (
     check_data_folder,
     check_files,
+    check_identity,
     check_modules,
+    check_payload_storage,
     check_ports,
     check_quotas_redis,
     check_settings,
@@ -23,6 +25,8 @@ CHECKS = (
     Check(name="module", run=check_modules, needs_modules=True),
     Check(name="file", run=check_files),
     Check(name="tls.certificate", run=check_tls_cert_file),
+    Check(name="identity", run=check_identity),
+    Check(name="payload_storage", run=check_payload_storage),
     Check(name="disk", run=check_data_folder),
     Check(name="port", run=check_ports),
     Check(name="quotas.redis", run=check_quotas_redis),

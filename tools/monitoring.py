@@ -130,6 +130,12 @@ ROWS: Mapping[str, Sequence[Panel]] = {
             description="Timeouts and terminations end at the Temporal server, and are not counted here.",
         ),
         Panel(
+            title="Seconds from a start to its first workflow task, 99 of 100",
+            unit="s",
+            queries={_quantile(0.99, ours.START_SECONDS, "workflow_type"): "{{workflow_type}}"},
+            description="Rising values mean too few workers, or a Temporal server that is busy.",
+        ),
+        Panel(
             title="Seconds of a workflow, 90 of 100",
             unit="s",
             queries={_quantile(0.9, "temporal_workflow_endtoend_latency", "workflow_type"): "{{workflow_type}}"},

@@ -288,7 +288,7 @@ def test_the_guides_project_is_clean_by_every_check(installed: dict[str, str], t
         "pyproject.toml": _published("toml", "[tool.ruff]"),
         "proto/acme/greet/v1/greet.proto": _published("proto", "package acme.greet.v1;"),
         "acme/__init__.py": "",
-        "acme/greeter.py": _published("python", "module = ModuleConfig("),
+        "acme/greeter.py": _published("python", "activities=[say_hello]"),
         # Not of the guide: names and types that code of other generators has trouble with.
         "proto/acme/names/v1/names.proto": _NAMES,
         "proto/acme/names/v1/rules.proto": _RULES,

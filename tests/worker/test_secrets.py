@@ -39,7 +39,10 @@ from contextunity.worker.settings import Settings, load_settings
 from tests.conftest import Process, run_python
 
 _TENANT = "planted"
-_FILES_WITHOUT_SECRETS = {"quotas_file", "tls_cert_file", "tls_client_ca_file"}
+_FILES_WITHOUT_SECRETS = {
+    *("quotas_file", "ready_file", "revoked_tokens_file", "jwt_jwks_file"),
+    *("tls_cert_file", "tls_client_ca_file"),
+}
 _FEED = b'{"sku": "1", "title": "A green tent", "price": "10.00"}\n{"sku": "2", "title": "A red tent", "price": "x"}\n'
 
 
@@ -50,8 +53,8 @@ def _planted(*names: str) -> dict[str, str]:
 
 SECRETS = _planted(
     # By setting: values and files.
-    *("token_secret", "quotas_redis_url", "payload_storage"),
-    *("token_secret_file", "token_keys_file", "payload_keys_file", "tls_key_file"),
+    *("token_secret", "quotas_redis_url", "revoked_tokens_redis_url", "payload_storage"),
+    *("token_secret_file", "token_keys_file", "payload_keys_file", "snapshot_key_file", "tls_key_file"),
     *("modules.harvest.catalogue_url", "modules.harvest.proxy", "modules.harvest.suppliers.*.url"),
     *("modules.gardener.router_url", "modules.gardener.router_tokens.*"),
     # Without a setting of ours.
@@ -75,6 +78,7 @@ def _wrong(secret: str) -> dict[str, dict[str, Any]]:
     return {
         "token_secret": {"token_secret": [secret]},
         "quotas_redis_url": {"quotas_redis_url": f"redis://u:{secret}/x@host"},
+        "revoked_tokens_redis_url": {"revoked_tokens_redis_url": f"redis://u:{secret}/x@host"},
         "payload_storage": {"payload_storage": f"s3://key:{secret}@bucket"},
         "modules.harvest.catalogue_url": {"modules": {"harvest": {"catalogue_url": [secret]}}},
         "modules.harvest.proxy": {"modules": {"harvest": {"proxy": f"http://u:{secret}/x@proxy"}}},
@@ -190,7 +194,9 @@ def _settings(folder: Path, site: int, router: int) -> None:
     keys = base64.b64encode(SECRETS["payload_keys_file"].encode()[:32]).decode()
     (folder / "payload-keys.toml").write_text(f'current = ""\n[keys]\na = "{keys}"\n')
     (folder / "token-keys.toml").write_text(f'[hmac]\n"other:hmac-001" = "{SECRETS["token_keys_file"]}"\n')
-    for name in ("payload-keys.toml", "token-keys.toml"):
+    states = base64.b64encode(SECRETS["snapshot_key_file"].encode()[:32]).decode()
+    (folder / "snapshot-keys.toml").write_text(f'current = "a"\n[keys]\na = "{states}"\n')
+    for name in ("payload-keys.toml", "token-keys.toml", "snapshot-keys.toml"):
         (folder / name).chmod(0o600)
     suppliers = "".join(
         f"[modules.harvest.suppliers.{name}]\n"
@@ -202,6 +208,7 @@ def _settings(folder: Path, site: int, router: int) -> None:
         f"""\
 token_keys_file = "token-keys.toml"
 payload_keys_file = "payload-keys.toml"
+snapshot_key_file = "snapshot-keys.toml"
 [modules.harvest]
 proxy = "http://u:{SECRETS["modules.harvest.proxy"]}@127.0.0.1:{site}"
 {suppliers}
@@ -421,7 +428,7 @@ async def test_no_secret_is_anywhere(deployment: _Deployment, client: Client) ->
     }
 
 
-def test_starts_that_fail_name_the_setting(tmp_path: Path) -> None:
+def test_starts_that_fail_name_the_setting(temporal_server: EmbeddedServer, tmp_path: Path) -> None:
     """Real processes, each with several wrong settings: all are told at once."""
     found = _Found()
     tls_key = tmp_path / "key.pem"
@@ -473,6 +480,17 @@ catalogue_url = "oracle://u:{SECRETS["modules.harvest.catalogue_url"]}@db/x"
                 "CONTEXTWORKER_TOKEN_KEYS_FILE": str(keys_file),
             },
             [str(keys_file)],
+        ),
+        (
+            tmp_path / "keys-only",
+            [],
+            {
+                "CONTEXTWORKER_AUTH": "token",
+                "CONTEXTWORKER_TOKEN_SECRET": SECRETS["token_secret"],
+                "CONTEXTWORKER_REVOKED_TOKENS_REDIS_URL": f"redis://u:{SECRETS['revoked_tokens_redis_url']}@127.0.0.1:1",
+                "TEMPORAL_ADDRESS": temporal_server.address,
+            },
+            ["REVOKED_TOKENS_REDIS_URL"],
         ),
         (
             tmp_path / "keys-only",

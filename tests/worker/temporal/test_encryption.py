@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -265,7 +266,7 @@ async def test_the_codec_endpoint_decrypts_and_names_a_missing_key(tmp_path: Pat
     keys = EncryptionCodec(write_keys(tmp_path / "keys", "a", a=_OLD))
     client: Any = SimpleNamespace(namespace="default", data_converter=encoding_converter(keys))
     request_admission: Any = SimpleNamespace(
-        admit=lambda request, permission: None,
+        admit=AsyncMock(),
         body=lambda request: request.body(),
         max_values=1000,
         refusal=lambda error: JSONResponse({"message": error.message}, status_code=400),

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -284,9 +285,7 @@ async def test_the_codec_endpoint_fetches_so_many_bytes_and_no_more(
     converter = _in_folder(folder)
     (payload,) = await converter.encode(["x" * (2 * _THRESHOLD + 1000)])
     client: Any = SimpleNamespace(namespace="default", data_converter=converter)
-    request_admission: Any = SimpleNamespace(
-        admit=lambda request, permission: None, body=lambda request: request.body(), max_values=1000
-    )
+    request_admission: Any = SimpleNamespace(admit=AsyncMock(), body=lambda request: request.body(), max_values=1000)
     transport = httpx.ASGITransport(app=Starlette(routes=codec_routes(client, request_admission)))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         sent = {"payloads": [json_format.MessageToDict(payload)] * 2}

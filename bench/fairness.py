@@ -31,6 +31,8 @@ _ALONE, _WAITING, _STEADY, _ALL = "alone", "beside what waits", "beside 10 start
 _FLOODS = {_WAITING: "program,watch", _STEADY: "steady", _ALL: "start,program,watch,big"}
 _SLOW_FEEDS = 16
 _ROUNDS = 60
+_REFILL = 10.0
+"""Seconds in which a tenant that has used up its burst of starts has all of it again."""
 _EVERY = 0.5
 """Seconds from the begin of a round to that of the next, at least: the tenant stays within its own quota of starts."""
 _LIMIT = 30.0
@@ -102,6 +104,8 @@ async def _measure(
             told = dict[str, dict[str, int]]()
             arguments = ("-m", "bench._flood", target, "flooding", str(_SLOW_FEEDS))
             for subject, kinds in _FLOODS.items():
+                if told:
+                    await asyncio.sleep(_REFILL)
                 variables = {**job_variables(), "CONTEXTWORKER_TOKEN": _token("flooding")}
                 child = Child(*arguments, kinds, folder=options.folder, name=f"flood-{kinds}", **variables)
                 with child as flood:

@@ -50,7 +50,7 @@ tenant's call shares the Temporal server with few calls of another tenant, and w
 _LARGE_AT_ONCE = 2
 """The same for large units; a tenant has one."""
 _MOMENT = 0.25
-"""Seconds after which a call frees its place: by then it waits for something itself."""
+"""Seconds after which a call frees its place: by then it waits for something else."""
 _LARGE_MOMENT = 1.0
 
 _Count = Literal["concurrent_calls", "watches"]
@@ -73,16 +73,16 @@ class Refused(NamedTuple):
 
 
 class CallDetails(Protocol):
-    """What is known of a call before it is read."""
+    """A call before its message is read."""
 
     @property
     def method(self) -> str:
-        """Its full name."""
+        """Full name of the method."""
         ...
 
     @property
     def invocation_metadata(self) -> Any:
-        """What came with it, key by key."""
+        """Its metadata, as key and value pairs."""
         ...
 
 
@@ -98,16 +98,16 @@ class Answering(Protocol):
         turn: Turn | None = None,
         release: Callable[[], None] | None = None,
     ) -> bytes | Refused:
-        """Answers a call with the bytes of a unit, or of a contract's own message.
+        """Answer a call with the bytes of a unit, or of a contract's own message.
 
         Args:
-            method: that is called.
+            method: the called method.
             data: the unit, or the message.
-            context: grpcio's.
-            caller: who calls.
-            turn: the caller's among tenants, to be left early where there is but waiting to do; None where callers are
-                not asked who they are.
-            release: gives back the room that `data` takes, where it is not held any more.
+            context: grpcio's context.
+            caller: the caller.
+            turn: the caller's turn among tenants, to leave early when the call only waits; None if tokens are not
+                required.
+            release: frees the room that `data` takes, once it is no longer held.
 
         Returns:
             The answer, or an error to send later if the rejected call used many resources. Without a turn, all errors
@@ -146,14 +146,14 @@ class _Room:
     freed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, count: int) -> bool:
-        """Takes room; False where there is none."""
+        """Take room; return False if there is none."""
         if self.used and self.used + count > self.size:
             return False
         self.used += count
         return True
 
     def give(self, count: int) -> None:
-        """Gives it back."""
+        """Free room."""
         self.used -= count
         self.freed.set()
         self.freed = asyncio.Event()
@@ -184,13 +184,13 @@ class _Arrivals:
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait(self, reading: Coroutine[Any, Any, T], rooms: tuple[_Room, ...], method: str, size: int) -> T:
-        """The message.
+        """Return the message.
 
         Args:
             reading: reads it.
-            rooms: which it takes room in.
-            method: that is called.
-            size: how much; that of the largest where nobody has told.
+            rooms: where it reserves room.
+            method: the called method.
+            size: bytes to reserve; those of the largest unit if the size is not known.
 
         Raises:
             ServiceError: the message did not arrive in time, or there is no room for another slow one.
@@ -239,7 +239,7 @@ class _Arrivals:
 
 @dataclass(slots=True)
 class _Account:
-    """What is held for callers of the same tenants."""
+    """What callers of the same tenants hold."""
 
     name: str
     arriving: _Room
@@ -250,7 +250,7 @@ class _Account:
     watches: int = 0
 
     def count(self, method: Method, change: int) -> None:
-        """Counts a call that begins or ends."""
+        """Count a call that begins or ends."""
         if method.is_watch:
             self.watches += change
         else:
@@ -270,7 +270,7 @@ class _Unary:
 
 
 def _later(method: Method, decide: Callable[[], Awaitable[Any]]) -> Any:
-    """The handler of a call which another one refuses or answers, that is decided on before anything is read."""
+    """The handler of a call whose rejection or answer is decided later, but before anything is read."""
 
     async def handle(requests: Any, context: _Context) -> Any:
         return await (await decide()).stream_unary(requests, context)
@@ -307,11 +307,11 @@ class Admission(grpc.GenericRpcHandler):
         quotas: Quotas,
     ) -> None:
         self.methods: Mapping[str, Method] = methods
-        """The methods by their full names."""
+        """The methods by full name."""
         self.called_at = float("-inf")
-        """When the last call came over gRPC, in the clock's monotonic time."""
+        """Monotonic time of the last call over gRPC."""
         self.under_way = CallsUnderWay()
-        """The admitted calls but watches, which the service ends itself."""
+        """The admitted calls except watches, which the service ends itself."""
         self._answering, self._authenticator, self._confirm = answering, authenticator, authenticator.confirm
         self._limits, self._quotas = limits, quotas
         self._arriving, self._held = _Room(limits.process), _Room(limits.process)
@@ -322,14 +322,14 @@ class Admission(grpc.GenericRpcHandler):
         self._accounts = dict[frozenset[str] | None, _Account]()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a call, which refuses or answers it; None where the method is another's."""
+        """Return the handler of a call, which rejects or answers it; None for other services' methods."""
         if handler_call_details.method not in self.methods:
             return None
         self.called_at = time.monotonic()
         return self.admit(handler_call_details)
 
     def admit(self, details: CallDetails) -> Any:
-        """The handler of a call of one of the methods, which refuses or answers it."""
+        """Return the handler of a call of one of the methods, which rejects or answers it."""
         method = self.methods[details.method]
         tenants: frozenset[str] | None = None
         handler: Any
@@ -347,14 +347,14 @@ class Admission(grpc.GenericRpcHandler):
                 handler = _later(method, functools.partial(self._confirmed, method, caller))
         if self._observer is None:
             return handler
-        # Of several tenants it may be any of them; without tokens only the unit can tell.
+        # A token of several tenants does not tell which of them calls, and without tokens only the unit does.
         tenant = next(iter(tenants)) if tenants is not None and len(tenants) == 1 else ""
         if handler.stream_unary is not None:
             return _Unary(self._observer.unary(handler.stream_unary, method.name, tenant, details))
         return _stream_stream(self._observer.stream(handler.stream_stream, method.name, tenant, details))
 
     async def _known(self, fetched: asyncio.Event, method: Method, details: CallDetails) -> Any:
-        """The handler of a call whose token may be by a key that is being fetched."""
+        """Return the handler of a call whose token may be signed by a key that is being fetched."""
         await fetched.wait()
         try:
             caller = self._authenticator.authenticate(details.invocation_metadata or ())
@@ -363,7 +363,7 @@ class Admission(grpc.GenericRpcHandler):
         return await self._confirmed(method, caller)
 
     async def _confirmed(self, method: Method, caller: Caller) -> Any:
-        """The handler of a call whose token may be revoked."""
+        """Return the handler of a call whose token may be revoked."""
         if self._confirm is not None:
             try:
                 await self._confirm(caller)
@@ -393,7 +393,7 @@ class Admission(grpc.GenericRpcHandler):
                 full = over_quota(quota, limit, "as many calls are running", account.name, method=method.name)
                 method.record(caller, None, full)
                 return rejecting(full, account.turns)
-            # Of several tenants, only the unit tells which one starts something.
+            # If a token has several tenants, only the unit tells which one starts something.
             if method.subject is Subject.NEW_TASK and len(caller.tenants) == 1:
                 many = self._quotas.start_error(account.name, method.name)
                 if many is not None:
@@ -454,7 +454,7 @@ class Admission(grpc.GenericRpcHandler):
                         method.record(caller, None, error)
                         await asyncio.sleep(account.turns.take(context))
                         await refuse(error, context)
-                    # It goes along, so that nobody holds it who does not read it.
+                    # The only reference is passed on, so that the unit is freed once it is decoded.
                     unit = [data]
                     del data
                     if caller.tenants is None:
@@ -481,7 +481,7 @@ class Admission(grpc.GenericRpcHandler):
                 release()
                 if turn is not None:
                     turn.leave()
-            # A client that calls again at once must not cost the same work again.
+            # A client that calls again at once must not cause the same work again.
             await asyncio.sleep(account.turns.take(context, answer.size))
             await context.abort_with_status(answer.status)
             raise AssertionError("abort_with_status raises")
@@ -511,7 +511,7 @@ class Admission(grpc.GenericRpcHandler):
         return handle
 
     async def _share(self, method: Method, caller: Caller, account: _Account) -> contextlib.AsyncExitStack | None:
-        """Counts a call among those of all processes, until what it gives is closed.
+        """Count a call among those of all processes, until the returned stack is closed.
 
         None if this process counts alone: its own calls are counted already.
 
@@ -527,7 +527,7 @@ class Admission(grpc.GenericRpcHandler):
             return stack.pop_all()
 
     async def _read(self, account: _Account, context: _Context, method: Method) -> bytes:
-        # HTTP tells beforehand, gRPC does not.
+        # HTTP declares the size, gRPC does not.
         told: int | None = getattr(context, "content_length", None)
         size = self._limits.one if told is None else min(told, self._limits.one)
         try:
@@ -537,7 +537,7 @@ class Admission(grpc.GenericRpcHandler):
             raise
         if isinstance(data, bytes):
             return data
-        # It is the same whether the caller went away or sent nothing; the first does not hear it.
+        # A caller that disconnected looks like one that sent nothing; it does not receive the error.
         what = "ContextUnit" if method.takes_unit else "message"
         raise ServiceError(Reason.UNIT_UNREADABLE, f"the call has no message; send one {what}")
 
@@ -550,7 +550,7 @@ class Admission(grpc.GenericRpcHandler):
         try:
             if len(taken) < len(account.arriving_rooms):
                 return ""
-            # As long as a unit counts as sent at once elsewhere: a shorter time can pass while the processor is busy.
+            # As long as a unit may take to count as sent at once elsewhere; a busy processor can delay it.
             async with asyncio.timeout(_LOOKS * _PROMPT):
                 data: Any = await context.read()
             return trace_id_of(data) if isinstance(data, bytes) else ""

@@ -1,7 +1,7 @@
-"""TLS of the listeners: certificate, key and the authority of clients, read again when their files change.
+"""TLS of the listeners: certificate, key and the certificate authority of clients, read again when their files change.
 
-Connections that are there go on as they began; new ones see what the files have by then. Files that are wrong by then
-are logged, and what was read before stays in use.
+Open connections continue as they are; new ones use the current files. Invalid files are logged, and the previous ones
+stay in use.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Material:
-    """What the files hold, in PEM.
+    """Contents of the files, in PEM.
 
     Attributes:
         certificate: the chain, the service's own certificate first.
         key: its private key.
-        client_ca: the authorities of clients; None where clients are not asked for certificates.
+        client_ca: certificate authorities of clients; None if clients need no certificates.
     """
 
     certificate: bytes
@@ -45,26 +45,26 @@ class _Material:
 
 
 class ServerTls:
-    """Certificate, key and authority of clients, as they are now.
+    """The current certificate, key and certificate authority of clients.
 
     Args:
-        cert_file: PEM file of the certificate, and those between it and its authority.
+        cert_file: PEM file of the certificate and its intermediates.
         key_file: PEM file of its private key.
-        client_ca_file: PEM file of the authorities of clients, who then have to show a certificate.
+        client_ca_file: PEM file of the certificate authorities of clients, which then need a certificate.
 
     Raises:
-        SettingsError: a file cannot be read or used; all faults are named at once.
+        SettingsError: a file cannot be read or is invalid; all errors are named at once.
     """
 
     def __init__(self, cert_file: Path, key_file: Path, client_ca_file: Path | None) -> None:
         self._cert_file, self._key_file, self._client_ca_file = cert_file, key_file, client_ca_file
         self._changes = FileChanges(*(path for path in (cert_file, key_file, client_ca_file) if path is not None))
         self._material = self._read()
-        # grpcio asks from threads of its own.
+        # grpcio calls this in its own threads.
         self._lock = threading.Lock()
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """For grpcio's server, which takes TLS 1.2 at least."""
+        """Return credentials for grpcio's server, with TLS 1.2 or later."""
         configured = self._now()
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
@@ -75,14 +75,14 @@ class ServerTls:
             configured = now
             return _configuration(now)
 
-        # The stubs of grpcio do not know that None means no change.
+        # grpcio's stubs do not know that None means no change.
         fetcher = cast("Callable[[], grpc.ServerCertificateConfiguration]", fetch)
         return grpc.dynamic_ssl_server_credentials(
             _configuration(configured), fetcher, require_client_authentication=self._client_ca_file is not None
         )
 
     def ssl_context(self) -> ssl.SSLContext:
-        """For servers of Python's, with the same."""
+        """Return a context for Python's servers, with the same files."""
         used = self._now()
         newest = _context(used)
 
@@ -94,19 +94,19 @@ class ServerTls:
             connection.context = newest
 
         first = _context(used)
-        # It is asked at each handshake, also where the client names no server.
+        # Called at each handshake, even if the client names no server.
         first.sni_callback = choose
         return first
 
     def _now(self) -> _Material:
-        """Reads the files again if one has changed."""
+        """Read the files again if one has changed."""
         with self._lock:
             if not self._changes.found():
                 return self._material
             try:
                 self._material = self._read()
             except SettingsError as error:
-                # Such as half of a new pair.
+                # For example, only half of a new pair is there.
                 _LOG.error("the certificate stays as it was: %s", error)
             else:
                 _LOG.info("read the certificate of the listeners again")

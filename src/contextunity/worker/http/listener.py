@@ -1,4 +1,4 @@
-"""The HTTP listener: one more port of the process that serves gRPC, in its event loop, by uvicorn and Starlette."""
+"""The HTTP listener: another port of the process that serves gRPC, in its event loop, with uvicorn and Starlette."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 __all__ = ["Server", "application", "listen", "running_http"]
 
 _LAST_WORD = 1
-"""Seconds after the grace period for calls to be told that they end."""
+"""Seconds after the grace period in which calls are told that the service stops."""
 _IDLE = 10.0
-"""Seconds after which a connection is looked at: one on which nothing was asked twice in a row is closed."""
+"""Seconds between checks of a connection; one without a request between two checks is closed."""
 _SLOW_READER = 60.0
-"""Seconds in which a client takes what it is sent; else its connection ends, and what is held for it with it."""
+"""Seconds in which a client must read what it is sent; otherwise its connection is closed, and its memory freed."""
 _BACKLOG = 2048
 """Connections that wait to be accepted."""
 _SKIPPED, _SKIPPED_IN = 64 * 1024, 1.0
 """Bytes of a rejected request's body that are read, and the seconds that they may take."""
 _CONNECTIONS = 1000
-"""Connections at most; fewer where the process may have few files open."""
+"""Maximum connections; fewer if the process may open few files."""
 _HEADERS = (
     *("authorization", "content-type", "content-encoding", "accept-encoding", "x-namespace"),
     *("connect-protocol-version", "connect-timeout-ms", "connect-content-encoding", "connect-accept-encoding"),
@@ -57,12 +57,12 @@ _HEADERS = (
     *("contextunity-workflow-id", "contextunity-workflow-id-bin", "contextunity-run-id", "contextunity-request-id"),
     *("contextunity-tenant", "contextunity-detach", "contextunity-on-cancel"),
 )
-"""What pages of allowed origins may send."""
+"""Headers that pages of allowed origins may send."""
 _EXPOSED = (
     *("grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "connect-content-encoding"),
     *("contextunity-workflow-id", "contextunity-workflow-id-bin", "contextunity-run-id"),
 )
-"""What they may read of an answer."""
+"""Headers of responses that they may read."""
 
 
 @contextlib.asynccontextmanager
@@ -75,16 +75,16 @@ async def running_http(
     tls: ServerTls | None = None,
     readiness: Readiness | None = None,
 ) -> AsyncGenerator[int, None]:
-    """Serves while the context is open; gives the port.
+    """Serve while the context is open; yield the port.
 
     Args:
-        service: answers the calls.
-        admission: lets them in, whichever listener they come by.
-        authenticator: tells who asks for what is no call.
-        settings: of the process, such as which pages of browsers may call.
-        listening: as from `listen`; it is closed in the end.
-        tls: of the connections; plaintext unless given.
-        readiness: what `/readyz` reports; ready unless given.
+        service: the service.
+        admission: admits calls, shared with the gRPC listener.
+        authenticator: authenticates requests that are not calls.
+        settings: settings of the process, such as the allowed origins.
+        listening: a socket from `listen`, closed at the end.
+        tls: TLS of the connections; plaintext if not given.
+        readiness: what `/readyz` reports; always ready if not given.
     """
     port: int = listening.getsockname()[1]
     server = Server(
@@ -123,7 +123,7 @@ def application(
     settings: Settings,
     readiness: Readiness | None = None,
 ) -> Starlette:
-    """All that the listener serves."""
+    """Return the application with all routes."""
     request_admission = RequestAdmission(authenticator, settings)
 
     async def livez(_request: Request) -> PlainTextResponse:
@@ -150,7 +150,7 @@ def application(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Takes a port at once: from then on it is nobody else's, though nobody is answered yet.
+    """Bind a port now: nobody else can take it from then on, but no request is answered yet.
 
     Args:
         host: the address.
@@ -167,7 +167,7 @@ def listen(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listening.bind((bare, port))
-        # Two may be bound to one port until one listens.
+        # Two sockets can be bound to one port until one of them listens.
         listening.listen(_BACKLOG)
         listening.setblocking(False)
     except OSError as error:
@@ -183,7 +183,7 @@ def _max_connections() -> int:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server as a part of a process: signals are the process's, and it tells when it is ready."""
+    """uvicorn's server as a part of a process: the process handles signals, and the server reports when it is ready."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -191,17 +191,17 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Leaves them alone."""
+        """Leave signals to the process."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begins to answer, and tells so."""
+        """Start to answer, and report it."""
         await super().startup(sockets=sockets)
         self.ready.set()
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, which gives a connection all the time there is for the headers of a request; this one ends it."""
+    """uvicorn's protocol, which never times out while it waits for the headers of a request; this one does."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -218,13 +218,13 @@ class _Protocol(H11Protocol):
 
 
 class _Guard:
-    """Refuses what no client of ours sends, before anything is done for it.
+    """Rejects requests that none of our clients sends, before anything else is done.
 
     Args:
-        app: does the rest.
-        only_this_machine: whether callers are on this machine and not asked who they are. Then a page of any site could
-            call in a browser's name, by a name of its own for this address; so only names of this machine are taken.
-        readiness: of the process; once it stops, each answer is the last one on its connection.
+        app: the application.
+        only_this_machine: whether only this machine can connect, without tokens. A web page could then make a browser
+            call by a host name of its own that resolves to this address, so only names of this machine are accepted.
+        readiness: readiness of the process; once it stops, each response is the last on its connection.
     """
 
     def __init__(self, app: Any, *, only_this_machine: bool, readiness: Readiness | None) -> None:
@@ -252,7 +252,7 @@ class _Guard:
 
         async def send_in_time(message: Message) -> None:
             if message["type"] == "http.response.start" and self._readiness is not None and self._readiness.is_stopping:
-                # Its caller connects again, which a load balancer sends elsewhere.
+                # The caller connects again, and a load balancer sends it elsewhere.
                 message["headers"] = [*message["headers"], (b"connection", b"close")]
             async with asyncio.timeout(_SLOW_READER):
                 await send(message)

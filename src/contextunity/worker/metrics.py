@@ -1,8 +1,7 @@
-"""The metrics of a process: a table of them, and the endpoint `/metrics` with these and those of Temporal's SDK.
+"""The metrics of a process: the table of ours, and the endpoint `/metrics` with ours and those of Temporal's SDK.
 
-Both go through the SDK's runtime: its exporter has the endpoint. Without `metrics_port` there is none, and whoever
-records something learns so from one look at the runtime. A program that embeds us and has a default Runtime with an
-exporter of its own gets our metrics there.
+Both go through the SDK's runtime, whose exporter serves the endpoint. Without `metrics_port` there is no endpoint, and
+recording does nothing. A program that embeds us and has a default Runtime with its own exporter gets our metrics there.
 
 docs/reference/metrics.md is generated from the table; a metric that is not in it cannot be recorded.
 """
@@ -33,7 +32,7 @@ _SETTING = "CONTEXTWORKER_METRICS_PORT (or the host with CONTEXTWORKER_METRICS_H
 
 
 class Kind(enum.Enum):
-    """What a metric is to Prometheus."""
+    """Type of a metric in Prometheus."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -42,15 +41,15 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """A metric of ours.
+    """One of our metrics.
 
     Attributes:
-        name: as Prometheus has it; it names the unit.
-        kind: what it is to Prometheus.
-        help: what it counts, for people.
+        name: its name in Prometheus, including the unit.
+        kind: its type in Prometheus.
+        help: what it counts.
         labels: names of its labels. Their values come from code, contracts and settings, never from callers, so that
             there are few.
-        by_tenant: whether it also has the label `tenant` once `metric_tenants` is set.
+        by_tenant: whether it also has the label `tenant` if `metric_tenants` is set.
         buckets: upper bounds of a histogram's buckets.
     """
 
@@ -62,15 +61,15 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
     def add(self, amount: int = 1, *, tenant: str = "", **labels: str) -> None:
-        """Adds to a counter."""
+        """Add to a counter."""
         self._record("add", amount, tenant, labels)
 
     def set(self, value: int, **labels: str) -> None:
-        """Sets a gauge."""
+        """Set a gauge."""
         self._record("set", value, "", labels)
 
     def observe(self, value: float, *, tenant: str = "", **labels: str) -> None:
-        """Records a value in a histogram."""
+        """Record a value in a histogram."""
         self._record("record", value, tenant, labels)
 
     def _record(self, how: str, value: float, tenant: str, labels: Mapping[str, str]) -> None:
@@ -210,20 +209,20 @@ METRICS: tuple[Metric, ...] = (
     *(FETCHED_BYTES_TOTAL, FEED_ROWS_TOTAL, FEED_REJECTS_TOTAL, FEED_WARNINGS_TOTAL),
     *(PROGRAMS_TOTAL, PROGRAMS_RUNNING, PROGRAMS_WAITING),
 )
-"""All of them, in the order of the documentation."""
+"""All metrics, in the order of the documentation."""
 
 
 class _Recorder:
-    """The instruments of a runtime that exports metrics, each made when it is first used."""
+    """Instruments of a runtime that exports metrics, created on first use."""
 
     def __init__(self, meter: MetricMeter) -> None:
         self._meter = meter
         self._instruments = dict[str, Any]()
-        # Bounded, as what Prometheus keeps is: values of labels come from code, contracts and settings.
+        # Bounded, because values of labels come from code, contracts and settings.
         self._labelled = dict[tuple[str, ...], Any]()
 
     def instrument(self, metric: Metric, labels: Mapping[str, str], tenant: str) -> Any:
-        """The instrument of a metric with its labels; with these bound, a record takes a microsecond."""
+        """Return the instrument of a metric with its labels; with bound labels, a record takes a microsecond."""
         values = tuple(labels[name] for name in metric.labels)
         if len(values) != len(labels):
             raise TypeError(f"{metric.name} has the labels {metric.labels}, not {tuple(labels)}")
@@ -260,40 +259,40 @@ def _recorder_of(runtime: Runtime) -> _Recorder | None:
 
 
 def _recorder() -> _Recorder | None:
-    """What records; None where nothing is exported."""
+    """Return the instruments; None if nothing is exported."""
     try:
         runtime = Runtime.default()
     except RuntimeError:
-        # A program that embeds us forbids a default runtime; the one that it has instead is not ours to know.
+        # A program that embeds us may forbid a default runtime, and we do not know the one that it uses instead.
         return None
     return _recorder_of(runtime)
 
 
 def tenant_class(tenant: str) -> str:
-    """The class of a tenant that labels name it by: an id never gets there unless the settings say so."""
+    """Return the class of a tenant for labels: an id only if the settings say so."""
     return _classes.get(tenant, _OTHER)
 
 
 def serve_metrics(settings: Settings, core_log: LoggingConfig | None = LoggingConfig.default) -> str:
-    """Serves the metrics of this process until it ends. Call it before anything connects to Temporal.
+    """Serve the metrics of this process until it ends. Call it before anything connects to Temporal.
 
     Args:
         settings: `metrics_host`, `metrics_port` and `metric_tenants`.
-        core_log: what the runtime of Temporal's SDK logs, and where.
+        core_log: logging configuration of the SDK's runtime.
 
     Returns:
-        The URL of the endpoint; empty where the settings ask for none.
+        The URL of the endpoint; empty if the settings have no port.
 
     Raises:
         PortTakenError: the address cannot be listened on.
-        SettingsError: the host is no address of this machine, or the process has a default Runtime already.
+        SettingsError: the host is not an address of this machine, or the process has a default Runtime already.
     """
     global _classes
     if settings.metrics_port is None:
         return ""
     host = _address_of(settings.metrics_host)
     for attempt in range(_FREE_PORT_ATTEMPTS):
-        # The exporter does not tell which port it took, so a free one is looked for here.
+        # The exporter does not report which port it took, so find a free one here.
         port = settings.metrics_port or _free_port(host)
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -321,23 +320,23 @@ def serve_metrics(settings: Settings, core_log: LoggingConfig | None = LoggingCo
 def _runtime(address: str, core_log: LoggingConfig | None) -> Runtime:
     exporter = PrometheusConfig(
         bind_address=address,
-        # The SDK's metrics in the unit that Prometheus wants, like ours.
+        # The SDK's durations in seconds, like ours.
         durations_as_seconds=True,
         histogram_bucket_overrides={metric.name: metric.buckets for metric in METRICS if metric.buckets},
     )
-    # Prometheus itself labels whom it asked.
+    # Prometheus adds the labels of the scraped target itself.
     return Runtime(telemetry=TelemetryConfig(logging=core_log, metrics=exporter, attach_service_name=False))
 
 
 def _address_of(host: str) -> str:
-    """The numeric address of a host: the exporter takes no names."""
+    """Return the numeric address of a host: the exporter accepts no names."""
     try:
         found = socket.getaddrinfo(host.removeprefix("[").removesuffix("]"), None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise SettingsError(
             [f"metrics_host = {host!r}: {(error.strerror or str(error)).lower()}; set CONTEXTWORKER_METRICS_HOST"]
         ) from None
-    # Of a name such as localhost, whoever asks tries IPv4 too; not everybody tries IPv6.
+    # For a name such as localhost, clients try IPv4 too; not all of them try IPv6.
     found.sort(key=lambda each: each[0] != socket.AF_INET)
     return str(found[0][4][0])
 
@@ -353,25 +352,25 @@ def _free_port(host: str) -> int:
 
 
 class CallMeter:
-    """Measures calls, whichever listener they come by; see `call_meter`."""
+    """Measures calls of all listeners; see `call_meter`."""
 
     def __init__(self) -> None:
         self._in_flight = dict[str, int]()
 
     def begin(self, method: str) -> None:
-        """Counts a call that begins."""
+        """Count a call that begins."""
         self._count(method, 1)
 
     def end(self, method: str, tenant: str, code: str, *, seconds: float, received: int, sent: int) -> None:
-        """Counts a call that ended.
+        """Count a call that ended.
 
         Args:
-            method: that was called.
-            tenant: the caller's; empty where it is not known, or not one.
+            method: the called method.
+            tenant: the caller's tenant; empty if it is unknown, or if there are several.
             code: name of the status.
-            seconds: from its headers to its end.
-            received: bytes of its message.
-            sent: bytes of the answers.
+            seconds: duration from the headers to the end.
+            received: bytes of the request.
+            sent: bytes of the responses.
         """
         self._count(method, -1)
         RPC_TOTAL.add(1, method=method, code=code, tenant=tenant)
@@ -385,5 +384,5 @@ class CallMeter:
 
 
 def call_meter() -> CallMeter | None:
-    """What measures calls; None where nothing is exported, so that calls are then left as they are."""
+    """Return what measures calls; None if nothing is exported, so that calls are not wrapped."""
     return None if _recorder() is None else CallMeter()

@@ -1,4 +1,4 @@
-"""Calls of the service with what is measured and traced of them: when they come, what they bring and how they end."""
+"""Measure and trace calls of the service: when they arrive, their sizes and how they end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Stream = Callable[[Any, Any], AsyncIterator[bytes]]
 
 
 class CallObserver:
-    """Observes calls, whichever listener they come by; see `call_observer`.
+    """Observes calls of all listeners; see `call_observer`.
 
     Args:
         meter: counts them; None to count nothing.
@@ -31,13 +31,13 @@ class CallObserver:
         self._meter, self._spans = meter, spans
 
     def unary(self, handle: _Unary, method: str, tenant: str, details: Any) -> _Unary:
-        """A handler that observes what another one does.
+        """Return a handler that observes another one.
 
         Args:
-            handle: answers or refuses a call.
-            method: that is called, as metrics name it.
-            tenant: the caller's; empty where it is not known, or not one.
-            details: what is known of the call before it is read.
+            handle: answers or rejects a call.
+            method: the called method, as in metrics.
+            tenant: the caller's tenant; empty if it is unknown, or if there are several.
+            details: the call before it is read.
         """
 
         async def observed(requests: Any, context: Any) -> bytes:
@@ -56,7 +56,7 @@ class CallObserver:
         return observed
 
     def stream(self, handle: _Stream, method: str, tenant: str, details: Any) -> _Stream:
-        """The same for a handler that answers with a stream."""
+        """The same for a handler with a stream of responses."""
 
         async def observed(requests: Any, context: Any) -> AsyncIterator[bytes]:
             call = self._call(context, method, tenant, details)
@@ -84,7 +84,7 @@ class CallObserver:
 
 
 class ObservedCall:
-    """A call, and what handlers take for grpcio's context of it: what comes and how it ends is noted on the way."""
+    """An observed call, with the interface of grpcio's context: it records what passes and how the call ends."""
 
     def __init__(self, context: Any, method: str, tenant: str, meter: CallMeter | None, span: CallSpan | None) -> None:
         self._context, self._method, self._tenant, self._meter = context, method, tenant, meter
@@ -99,24 +99,24 @@ class ObservedCall:
         return getattr(self._context, name)
 
     async def read(self) -> Any:
-        """Read the message, and note its size."""
+        """Read the message, and record its size."""
         data = await self._context.read()
         if isinstance(data, bytes):
             self._received += len(data)
         return data
 
     async def abort_with_status(self, status: Any) -> None:
-        """End the call with an error, and note which."""
+        """End the call with an error, and record it."""
         self.code = status.code.name
         await self._context.abort_with_status(status)
 
     def cancelled(self) -> None:
-        """Note that nobody waits any more: grpcio cancels handlers when the caller goes, and at its deadline."""
+        """Record a cancellation: grpcio cancels handlers when the caller disconnects, and at its deadline."""
         remaining: float | None = self._context.time_remaining()
         self.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
 
     def end(self) -> None:
-        """Tell those who observe."""
+        """Report the call to the meter and the span."""
         if self._meter is not None:
             seconds = time.perf_counter() - self._began
             self._meter.end(
@@ -140,6 +140,6 @@ def begin_span(context: Any, call: Any) -> None:
 
 
 def call_observer() -> CallObserver | None:
-    """What observes calls; None where nothing is exported, so that calls are then left as they are."""
+    """Return what observes calls; None if nothing is exported, so that calls are not wrapped."""
     meter, spans = call_meter(), tracing.active
     return None if meter is None and spans is None else CallObserver(meter, spans)

@@ -417,10 +417,10 @@ def test_every_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         authenticator_for(settings)
     assert caught.value.faults == (
-        "/: cannot be read: is a directory",
+        "token_keys_file: /: cannot be read: is a directory",
         "token_secret_file and CONTEXTWORKER_TOKEN_SECRET are both set; set only one",
     )
-    with pytest.raises(SettingsError, match=r"nowhere: cannot be read: no such file or directory"):
+    with pytest.raises(SettingsError, match=r"token_secret_file: .*nowhere: cannot be read: no such file or directory"):
         load_keyring(_settings(tmp_path, TOKEN_SECRET_FILE=f"{tmp_path}/nowhere"))
 
 

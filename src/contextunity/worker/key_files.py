@@ -49,7 +49,7 @@ def read_key_file(path: Path, setting: str, verb: str, *, or_empty: str = "") ->
         SettingsError: the file cannot be read or is invalid; all violations are reported at once, and no key is shown.
     """
     try:
-        values: Mapping[str, Any] = tomllib.loads(read_secret_text(path))
+        values: Mapping[str, Any] = tomllib.loads(read_secret_text(path, setting))
     except tomllib.TOMLDecodeError:
         raise SettingsError([f"{setting} = {str(path)!r}: not a TOML file that can be read"]) from None
     violations = [

@@ -132,9 +132,9 @@ class ServerTls:
     def _read_key(self, violations: list[str]) -> tuple[bytes, bytes | None]:
         where = f"tls_key_file = {str(self._key_file)!r}"
         try:
-            data = read_secret_file(self._key_file)
+            data = read_secret_file(self._key_file, "tls_key_file")
         except SettingsError as error:
-            violations += [f"tls_key_file: {fault}" for fault in error.faults]
+            violations += error.faults
             return b"", None
         try:
             key: Any = serialization.load_pem_private_key(data, password=None)

@@ -62,25 +62,29 @@ def load_keyring(settings: Settings) -> Keyring:
     return keyring
 
 
-def read_secret_file(path: Path) -> bytes:
+def read_secret_file(path: Path, setting: str = "") -> bytes:
     """Read a file that contains only one secret; whitespace around it is stripped.
+
+    Args:
+        path: the file.
+        setting: name of the setting that names it, for errors; empty if there is none.
 
     Raises:
         SettingsError: the file cannot be read.
     """
-    return _read(path, secret=True).strip()
+    return _read(path, setting, secret=True).strip()
 
 
-def read_secret_text(path: Path) -> str:
-    """Reads a text file that holds secrets.
+def read_secret_text(path: Path, setting: str) -> str:
+    """Read a text file with secrets; see `read_secret_file`.
 
     Raises:
-        SettingsError: it cannot be read, or is not UTF-8.
+        SettingsError: the file cannot be read, or is not UTF-8.
     """
     try:
-        return _read(path, secret=True).decode()
+        return _read(path, setting, secret=True).decode()
     except UnicodeDecodeError:
-        raise SettingsError([f"{path}: not a text file in UTF-8"]) from None
+        raise SettingsError([f"{setting}: {path}: not a text file in UTF-8"]) from None
 
 
 def _shared_secret(settings: Settings, violations: list[str]) -> bytes | None:
@@ -92,7 +96,7 @@ def _shared_secret(settings: Settings, violations: list[str]) -> bytes | None:
     if settings.token_secret_file is None:
         return None
     try:
-        return read_secret_file(settings.token_secret_file)
+        return read_secret_file(settings.token_secret_file, "token_secret_file")
     except SettingsError as error:
         violations += error.faults
         return None
@@ -102,7 +106,7 @@ def _keys_file(path: Path, violations: list[str]) -> tuple[dict[str, bytes], dic
     hmac: dict[str, bytes] = {}
     ed25519: dict[str, Ed25519PublicKey] = {}
     try:
-        values: Mapping[str, Any] = tomllib.loads(_read(path, secret=False).decode())
+        values: Mapping[str, Any] = tomllib.loads(_read(path, "token_keys_file", secret=False).decode())
     except SettingsError as error:
         violations += error.faults
         return hmac, ed25519
@@ -131,11 +135,12 @@ def _keys_file(path: Path, violations: list[str]) -> tuple[dict[str, bytes], dic
     return hmac, ed25519
 
 
-def _read(path: Path, *, secret: bool) -> bytes:
+def _read(path: Path, setting: str, *, secret: bool) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise SettingsError([f"{path}: cannot be read: {(error.strerror or 'unknown error').lower()}"]) from None
+        where = f"{setting}: {path}" if setting else str(path)
+        raise SettingsError([f"{where}: cannot be read: {(error.strerror or 'unknown error').lower()}"]) from None
     if secret:
         _warn_if_readable(path)
     return data

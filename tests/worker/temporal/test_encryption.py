@@ -138,7 +138,7 @@ def test_a_file_that_cannot_be_used_is_told_without_its_keys(tmp_path: Path, tex
 
 
 def test_a_file_that_is_missing_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="keys: cannot be read: no such file"):
+    with pytest.raises(SettingsError, match=r"payload_keys_file: .*keys: cannot be read: no such file"):
         EncryptionCodec(tmp_path / "keys")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import re
 import shutil
@@ -147,15 +146,3 @@ def test_each_alert_has_a_case(tool: ModuleType) -> None:
     assert tested.keys() == {alert.name for alert in tool.ALERTS}
     quiet = {case["alertname"] for each in cases for case in each["alert_rule_test"] if not case["exp_alerts"]}
     assert quiet == tested.keys()
-
-
-@pytest.fixture
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("monitoring_tool", _TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look for the module that they are of.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module

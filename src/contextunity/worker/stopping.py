@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any, NoReturn, cast
 
 from .grpc_errors import Reason, ServiceError
 from .rejected_calls import refuse
@@ -31,43 +32,26 @@ class CallsUnderWay:
         """Whether new calls are rejected."""
         self._outlasted = set[asyncio.Task[Any]]()
 
-    def unary(self, handle: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-        """Return a handler that does what another one does, as long as it may."""
+    @contextlib.asynccontextmanager
+    async def running(self, context: Any) -> AsyncGenerator[None]:
+        """Count the calling task's call as under way while the context is open.
 
-        async def bounded(requests: Any, context: Any) -> Any:
-            task = _current()
-            self.tasks.add(task)
-            try:
-                return await handle(requests, context)
-            except asyncio.CancelledError:
-                if not self.has_outlasted(task):
-                    raise
-                await self.refuse(context)
-            finally:
-                self.tasks.discard(task)
-
-        return bounded
-
-    def stream(self, handle: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        """The same for a handler that answers with a stream."""
-
-        async def bounded(requests: Any, context: Any) -> AsyncIterator[Any]:
-            task = _current()
-            self.tasks.add(task)
-            try:
-                async for each in handle(requests, context):
-                    yield each
-            except asyncio.CancelledError:
-                if not self.has_outlasted(task):
-                    raise
-                await self.refuse(context)
-            finally:
-                self.tasks.discard(task)
-
-        return bounded
+        Args:
+            context: grpcio's context, which ends the call as STOPPING if it outlasts the grace period of `stop`.
+        """
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self.tasks.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self.has_outlasted(task):
+                raise
+            await self.refuse(context)
+        finally:
+            self.tasks.discard(task)
 
     def has_outlasted(self, task: asyncio.Task[Any]) -> bool:
-        """Whether the cancellation of a call is that of `stop`, and nobody else's."""
+        """Return whether the cancellation of a call is that of `stop`, and nobody else's."""
         return task in self._outlasted and not task.uncancel()
 
     @staticmethod
@@ -88,9 +72,3 @@ class CallsUnderWay:
             for task in self._outlasted:
                 task.cancel()
             await asyncio.wait(self._outlasted, timeout=_LAST_WORD)
-
-
-def _current() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None
-    return task

@@ -58,28 +58,30 @@ class UnauthenticatedMethods(grpc.GenericRpcHandler):
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:
-            return _stream_stream(self._under_way.stream(self._stream(handler)), **coders)
-        return _stream_unary(self._under_way.unary(self._unary(handler)), **coders)
+            return _stream_stream(self._stream(handler), **coders)
+        return _stream_unary(self._unary(handler), **coders)
 
     def _unary(self, handler: Any) -> Callable[[Any, Any], Any]:
         async def handle(_requests: Any, context: Any) -> Any:
-            return await handler.unary_unary(await self._first(context), context)
+            async with self._under_way.running(context):
+                return await handler.unary_unary(await self._first(context), context)
 
         return handle
 
     def _stream(self, handler: Any) -> Callable[[Any, Any], Any]:
         async def handle(_requests: Any, context: Any) -> AsyncIterator[Any]:
-            first = await self._first(context)
-            if handler.request_streaming:
-                answers = handler.stream_stream(self._following(first, context), context)
-            else:
-                answers = handler.unary_stream(first, context)
-            if inspect.isawaitable(answers):
-                # Such as the health service's Watch, which writes to the context instead of yielding.
-                await answers
-                return
-            async for answer in answers:
-                yield answer
+            async with self._under_way.running(context):
+                first = await self._first(context)
+                if handler.request_streaming:
+                    answers = handler.stream_stream(self._following(first, context), context)
+                else:
+                    answers = handler.unary_stream(first, context)
+                if inspect.isawaitable(answers):
+                    # Such as the health service's Watch, which writes to the context instead of yielding.
+                    await answers
+                    return
+                async for answer in answers:
+                    yield answer
 
         return handle
 

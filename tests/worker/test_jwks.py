@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448
 
+from contextunity.worker import file_changes
 from contextunity.worker import jwks as module
 from contextunity.worker.auth import Authenticator, identify, open_authenticator
 from contextunity.worker.errors import AuthenticationError, KeyPendingError, SettingsError
@@ -99,7 +100,7 @@ def _replace(path: Path, data: bytes, stamp: int) -> None:
 def test_a_file_is_read_again_when_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "_LOOK", 0.0)
+    monkeypatch.setattr(file_changes, "_PAUSE", 0.0)
     path = tmp_path / "jwks.json"
     _replace(path, jwks(jwk(EC, "1")), 1)
     keys = KeysFromFile(path)

@@ -14,8 +14,8 @@ import pytest
 from redis import Redis
 
 from contextunity.core.tokens import ContextToken, mint
+from contextunity.worker import file_changes, shared_quotas
 from contextunity.worker import revocations as module
-from contextunity.worker import shared_quotas
 from contextunity.worker.auth import Authenticator, identify, open_authenticator
 from contextunity.worker.errors import SettingsError
 from contextunity.worker.grpc_errors import ServiceError
@@ -32,7 +32,7 @@ _SECRET = "0123456789abcdef" * 2
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at once where a service looks after a second, and leaves Redis the time that a busy machine takes."""
-    monkeypatch.setattr(module, "_LOOK", 0.0)
+    monkeypatch.setattr(file_changes, "_PAUSE", 0.0)
     monkeypatch.setattr(module, "_ANSWER_SECONDS", 20.0)
     monkeypatch.setattr(shared_quotas, "_SOCKET_SECONDS", 10.0)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 __all__ = ["FileChanges"]
+
+_PAUSE = 1.0
+"""Seconds between checks where `due` is asked; a check of an unchanged file is one system call."""
 
 
 class FileChanges:
@@ -19,6 +23,15 @@ class FileChanges:
     def __init__(self, *paths: Path) -> None:
         self._paths = paths
         self._seen = self._stamps()
+        self._checked_at = time.monotonic()
+
+    def due(self) -> bool:
+        """Return whether it is time to check again: a second after the last time that it was, or after the creation."""
+        now = time.monotonic()
+        if now - self._checked_at < _PAUSE:
+            return False
+        self._checked_at = now
+        return True
 
     def found(self) -> bool:
         """Return whether a file has changed. Each change is returned once, even if its content is then rejected."""

@@ -38,8 +38,6 @@ _RSA_BITS = range(2048, 16_385)
 _MOST_KEYS = 100
 _MOST_BYTES = 256 * 1024
 
-_LOOK = 1.0
-"""Seconds between checks of the file; a check of an unchanged file is one system call."""
 _FETCH_SECONDS = 5.0
 """Timeout of a fetch, in seconds."""
 _LEAST_AGE = 60.0
@@ -155,13 +153,11 @@ class KeysFromFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._changes = FileChanges(path)
-        self._looked = time.monotonic()
         self._keys = self._read()
 
     def find(self, algorithm: str, kid: str) -> Key | None:
         """Return a key; see `IssuerKeys`."""
-        if time.monotonic() - self._looked >= _LOOK:
-            self._looked = time.monotonic()
+        if self._changes.due():
             try:
                 if self._changes.found():
                     self._keys = self._read()

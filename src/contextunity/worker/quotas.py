@@ -50,8 +50,6 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 
-_LOOK = 1.0
-"""Seconds between checks of the file; a check of an unchanged file is one system call."""
 _LAG = 1.0
 """Seconds for which the server's count may lack a started task."""
 _RECOUNT = 0.2
@@ -180,7 +178,6 @@ class Quotas:
         self._defaults, self._path, self._shared = defaults or TenantQuotas(), path, shared
         self._by_tenant = dict[str, TenantQuotas]()
         self._changes = FileChanges(*([] if path is None else [path]))
-        self._looked = time.monotonic()
         self._starts, self._paces = dict[str, _Bucket](), dict[str, _Bucket]()
         self._no_start_until = dict[str, float]()
         self._days = dict[str, _Day]()
@@ -194,8 +191,7 @@ class Quotas:
 
     def of(self, tenant: str) -> TenantQuotas:
         """Return the quotas of a tenant."""
-        if self._path is not None and time.monotonic() - self._looked >= _LOOK:
-            self._looked = time.monotonic()
+        if self._path is not None and self._changes.due():
             try:
                 if self._changes.found():
                     self._read(self._path)

@@ -26,8 +26,6 @@ __all__ = ["Revocations", "RevokedInFile", "RevokedInRedis", "open_revocations"]
 
 _LOG = logging.getLogger(__name__)
 
-_LOOK = 1.0
-"""Seconds between checks of the file; a check of an unchanged file is one system call."""
 _PREFIX = "contextunity:revoked:"
 _REMEMBERED_SECONDS = 5.0
 """Seconds for which an answer of Redis counts; so long may a revoked token still work."""
@@ -55,7 +53,6 @@ class RevokedInFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._changes = FileChanges(path)
-        self._looked = time.monotonic()
         self._ids: frozenset[str] | None = None
         try:
             self._ids = self._read()
@@ -68,11 +65,9 @@ class RevokedInFile:
         Raises:
             _UnknownError: the file cannot be read.
         """
-        if time.monotonic() - self._looked >= _LOOK:
-            self._looked = time.monotonic()
-            # A file that could not be read may be readable by now without a change, by other permissions.
-            if self._changes.found() or self._ids is None:
-                self._reload()
+        # A file that could not be read may be readable by now without a change, by other permissions.
+        if self._changes.due() and (self._changes.found() or self._ids is None):
+            self._reload()
         if self._ids is None:
             raise _UnknownError("the file of revoked tokens cannot be read")
         return not self._ids.isdisjoint(ids)

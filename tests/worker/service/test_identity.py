@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.rpc import error_details_pb2
 
 from contextunity.core import ContextUnit, worker_pb2
+from contextunity.worker import file_changes
 from contextunity.worker import jwks as jwks_module
-from contextunity.worker import revocations as revocations_module
 from contextunity.worker.auth import AUDIT_LOGGER, open_authenticator
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.modules.registry import WorkerRegistry
@@ -184,7 +184,7 @@ async def test_a_good_jwt_opens_each_door(doors: Doors) -> None:
 async def test_a_token_that_is_revoked_while_it_is_used_is_refused_from_then_on(
     doors: Doors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(revocations_module, "_LOOK", 0.0)
+    monkeypatch.setattr(file_changes, "_PAUSE", 0.0)
     caplog.set_level("INFO", AUDIT_LOGGER.name)
     token = jwt(jti="t-7", tenants=["one"], **_MAY)
     assert await doors.unit("DescribeContracts", token)

@@ -16,7 +16,7 @@ from temporalio.runtime import MetricBuffer, Runtime, TelemetryConfig
 
 from contextunity.core import ContextUnit, worker_pb2, worker_pb2_grpc
 from contextunity.modules.code.plugin import module as code_module
-from contextunity.worker import quotas as quotas_module
+from contextunity.worker import file_changes
 from contextunity.worker.auth import authenticator_for
 from contextunity.worker.embedded import EmbeddedServer
 from contextunity.worker.errors import SettingsError
@@ -323,7 +323,7 @@ async def test_what_is_over_a_quota_is_counted_by_quota_and_method_and_in_the_lo
 def test_a_file_of_quotas_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(quotas_module, "_LOOK", 0.0)
+    monkeypatch.setattr(file_changes, "_PAUSE", 0.0)
     path = tmp_path / "quotas.toml"
     path.write_text("[tenants.one]\nwatches = 3\n", encoding="utf-8")
     quotas = Quotas(TenantQuotas(watches=5), path)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -29,7 +28,6 @@ ENCODING = b"binary/encrypted"
 """The `encoding` of an encrypted payload."""
 
 _NONCE_BYTES = 12
-_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +72,6 @@ class EncryptionCodec(PayloadCodec):
         self._path = path
         self._changes = FileChanges(path)
         self._keys = read_payload_keys(path)
-        self._look_at = monotonic() + _SECONDS_BETWEEN_LOOKS
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """Encrypt payloads with the current key."""
@@ -116,11 +113,7 @@ class EncryptionCodec(PayloadCodec):
 
     def _look(self, *, at_once: bool = False) -> None:
         """Reload the file if it has changed."""
-        now = monotonic()
-        if now < self._look_at and not at_once:
-            return
-        self._look_at = now + _SECONDS_BETWEEN_LOOKS
-        if not self._changes.found():
+        if not (at_once or self._changes.due()) or not self._changes.found():
             return
         try:
             self._keys = read_payload_keys(self._path)

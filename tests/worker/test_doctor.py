@@ -330,6 +330,7 @@ _SECRETS = {
     "CONTEXTWORKER_TOKEN": "callers-token-0123456789",
     "CONTEXTWORKER_TOKEN_SECRET": "signing-secret-0123456789-0123456789",
     "CONTEXTWORKER_QUOTAS_REDIS_URL": "redis://quotas:redis-password@127.0.0.1:1/0",
+    "CONTEXTWORKER_REVOKED_TOKENS_REDIS_URL": "redis://revoked:revoked-password@127.0.0.1:1/0",
     "TEMPORAL_API_KEY": "temporal-api-key-0123456789",
     "TEMPORAL_GRPC_META_AUTHORIZATION": "Bearer temporal-header-0123456789",
     "CU_PROJECT_SECRET": "older-secret-0123456789-0123456789",
@@ -350,7 +351,14 @@ router_tokens = {acme = "router-secret"}
 def test_no_secret_is_printed(doctor: _Doctor, broken: bool) -> None:
     for name, value in _SECRETS.items():
         doctor.setenv(name, value)
-    secrets = [*_SECRETS.values(), "redis-password", "database-password", "router-secret", "feed-secret"]
+    secrets = [
+        *_SECRETS.values(),
+        "redis-password",
+        "revoked-password",
+        "database-password",
+        "router-secret",
+        "feed-secret",
+    ]
     text = _WITH_SECRETS
     if broken:
         # What is wrong is quoted as it stands in the file.

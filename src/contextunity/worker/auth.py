@@ -208,7 +208,7 @@ async def open_jwts(settings: Settings) -> AsyncGenerator[JwtVerifier]:
     try:
         from .jwt import open_jwt_verifier
     except ModuleNotFoundError as error:
-        raise missing_extra(error, "joserfc", "jwt_issuer", "jwt") from None
+        raise missing_extra(error, ("joserfc",), "jwt_issuer", "jwt") from None
     async with open_jwt_verifier(settings) as verifier:
         yield verifier
 

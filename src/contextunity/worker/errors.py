@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from contextunity.core.errors import ContextUnityError
@@ -50,16 +50,16 @@ class SettingsError(WorkerError):
         super().__init__("\n".join(["invalid settings:", *(f"  - {violation}" for violation in self.faults)]))
 
 
-def missing_extra(error: ModuleNotFoundError, package: str, setting: str, extra: str) -> SettingsError:
+def missing_extra(error: ModuleNotFoundError, packages: Collection[str], setting: str, extra: str) -> SettingsError:
     """Return the error for a setting that needs an optional package, which is not installed.
 
     Args:
         error: the failed import; raised again if it is of another package.
-        package: top-level name of the optional package.
+        packages: top-level names of the optional packages.
         setting: the setting that needs it.
         extra: extra of contextworker that installs it.
     """
-    if (error.name or "").partition(".")[0] != package:
+    if (error.name or "").partition(".")[0] not in packages:
         raise error
     return SettingsError([f"{setting}: its package is missing; run pip install 'contextworker[{extra}]'"])
 

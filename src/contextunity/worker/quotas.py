@@ -420,7 +420,7 @@ async def open_quotas(settings: Settings) -> AsyncGenerator[Quotas]:
     try:
         from .shared_quotas import SharedCounts
     except ModuleNotFoundError as error:
-        raise missing_extra(error, "redis", "CONTEXTWORKER_QUOTAS_REDIS_URL", "redis") from None
+        raise missing_extra(error, ("redis",), "CONTEXTWORKER_QUOTAS_REDIS_URL", "redis") from None
     async with SharedCounts(settings.quotas_redis_url.get_secret_value()) as shared:
         yield Quotas(settings.quotas, settings.quotas_file, shared)
 

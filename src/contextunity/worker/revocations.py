@@ -222,7 +222,7 @@ async def open_revocations(settings: IdentitySettings) -> AsyncGenerator[Revocat
     try:
         from .shared_quotas import close_redis, open_redis
     except ModuleNotFoundError as error:
-        raise missing_extra(error, "redis", variable, "redis") from None
+        raise missing_extra(error, ("redis",), variable, "redis") from None
     redis = open_redis(settings.revoked_tokens_redis_url.get_secret_value(), retries=1)
     listed = RevokedInRedis(redis)
     try:

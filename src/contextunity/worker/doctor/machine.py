@@ -268,19 +268,19 @@ async def check_quotas_redis(machine: Machine) -> list[Finding]:
     if url is None:
         return [skip("quotas.redis", "CONTEXTWORKER_QUOTAS_REDIS_URL is not set; each process counts quotas alone")]
     try:
-        from redis.asyncio import Redis
         from redis.exceptions import RedisError
+
+        from ..shared_quotas import close_redis, open_redis
     except ModuleNotFoundError:
         return [fail("quotas.redis", "its client is not installed", fix="pip install 'contextworker[redis]'")]
-    made: Any = Redis
-    client = made.from_url(url.get_secret_value(), socket_timeout=machine.timeout / 2)
+    redis: Any = open_redis(url.get_secret_value())
     try:
-        await client.ping()
+        await redis.ping()
     except (RedisError, OSError) as error:
         fix = "start it, or correct CONTEXTWORKER_QUOTAS_REDIS_URL; until then each process counts quotas alone"
         return [fail("quotas.redis", f"does not answer: {type(error).__name__}", str(error), fix=fix)]
     finally:
-        await client.aclose()
+        await close_redis(redis)
     return [ok("quotas.redis", "answers")]
 
 

@@ -29,7 +29,7 @@ from temporalio.converter import (
     StorageDriverStoreContext,
 )
 
-from ..errors import SettingsError
+from ..errors import SettingsError, missing_extra
 from .converter import LARGEST_STORED
 from .errors import PayloadStorageError, StoredPayloadError
 
@@ -322,11 +322,7 @@ def _boto3_client() -> Any:
         config: Any = importlib.import_module("botocore.config")
         exceptions: Any = importlib.import_module("botocore.exceptions")
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("boto3", "botocore"):
-            raise
-        raise SettingsError(
-            ["payload_storage: the client of S3 is missing; run pip install 'contextworker[s3]'"]
-        ) from None
+        raise missing_extra(error, ("boto3", "botocore"), "payload_storage", "s3") from None
     try:
         return boto3.session.Session().client(
             "s3", config=config.Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard"})

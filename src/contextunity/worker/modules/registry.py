@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,12 +21,14 @@ from python_temporal.contract import (
     workflow_classes,
 )
 
-from ..doctor.findings import Finding
 from ..errors import RegistryError, SettingsError, UnknownModuleError
 from ..quotas import Quotas
 from ..schedules import declaration_violations
 from ..setting_errors import describe_violations
 from ..temporal.search_attributes import type_name
+
+if TYPE_CHECKING:
+    from ..doctor.findings import Finding
 
 __all__ = ["FAILURE_STATUSES", "ModuleConfig", "ModuleContext", "RegisteredModule", "WorkerRegistry"]
 

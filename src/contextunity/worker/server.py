@@ -118,7 +118,7 @@ async def running_server(
     Args:
         service: answers the calls.
         settings: of the process: where to listen, and how large a unit may be.
-        authenticator: tells who calls, as from `authenticator_for`.
+        authenticator: authenticates callers, as from `open_authenticator`.
         pace: how often Temporal is probed for the health of the service; see `Pace`.
         http: what to serve HTTP on, as from `http.listen`; unless given, the port of the settings, where they have one.
         tls: as from `open_tls`; unless given, it is opened here.
